@@ -1,0 +1,62 @@
+"""Turn what a caller may write into plain ints, tuples and known names, or say why not."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from lcmulti.errors import ArgumentError, ArgumentTypeError
+
+__all__ = ["choice", "integer", "integer_tuple", "is_sequence", "per_axis"]
+
+
+def is_sequence(value: object) -> bool:
+    """Whether *value* is a list, a tuple or a list-like of a framework (Keras' ``TrackedList``)."""
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+
+
+def integer(argument: str, value: Any, minimum: int) -> int:
+    """Return *value* as an int of at least *minimum*; bools and floats are refused."""
+    kind = "a positive integer" if minimum == 1 else f"an integer of at least {minimum}"
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise ArgumentTypeError(argument, kind, value)
+    try:
+        number = operator.index(value)
+    except TypeError:  # arrays have __index__ and refuse when they are not integer scalars
+        raise ArgumentTypeError(argument, kind, value) from None
+    if number < minimum:
+        raise ArgumentError(argument, kind, value)
+    return number
+
+
+def integer_tuple(argument: str, value: Any, minimum: int) -> tuple[int, ...]:
+    """Return a non-empty sequence of ints as a tuple."""
+    if not is_sequence(value):
+        raise ArgumentTypeError(argument, "a tuple of integers", value)
+    if not value:
+        raise ArgumentError(argument, "at least one integer", value)
+    return tuple(integer(argument, item, minimum) for item in value)
+
+
+def per_axis(argument: str, value: Any, axes: int, minimum: int = 1) -> tuple[int, ...]:
+    """Return one int per spatial axis from an int, or from a sequence of length *axes*."""
+    if not is_sequence(value):
+        if hasattr(value, "__index__"):
+            return (integer(argument, value, minimum),) * axes
+        raise ArgumentTypeError(argument, f"an integer or {axes} of them", value)
+    if len(value) != axes:
+        raise ArgumentError(argument, f"an integer or {axes} of them", value)
+    return tuple(integer(argument, item, minimum) for item in value)
+
+
+def choice(argument: str, value: Any, choices: Iterable[str]) -> str:
+    """Return the lower-case name in *choices* that *value* spells in any case."""
+    known = tuple(choices)
+    expected = "one of " + ", ".join(repr(name) for name in known)
+    if not isinstance(value, str):
+        raise ArgumentTypeError(argument, expected, value)
+    name = value.lower()
+    if name not in known:
+        raise ArgumentError(argument, expected, value)
+    return name

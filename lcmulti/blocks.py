@@ -1,0 +1,179 @@
+"""Work through blocks of output positions, so that only one block's patches exist at a time.
+
+A block of a locally connected operation is again one, without padding, on a part of the input
+and of the kernel (`LocalConvSpec.block`). The maps of the whole are loops over the maps of the
+blocks. Blocks are also faster than the whole: patches of a few MiB stay in the cache between
+being gathered and being multiplied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import product
+from math import prod
+from typing import Any, NamedTuple
+
+from lcmulti.backend import Facts, Problem, Resources
+from lcmulti.composed import UNKNOWN_BATCH, Composed, workspace
+from lcmulti.dtypes import DTYPES
+from lcmulti.spec import LocalConvSpec
+
+__all__ = ["CACHE_TARGET", "Block", "Blocked", "Grid"]
+
+CACHE_TARGET = 4 * 2**20
+"""Bytes of workspace a block is cut to on a CPU, chosen by measurement (docs/design.md)."""
+
+
+class Grid(NamedTuple):
+    """How a problem is cut: positions per axis and samples in one block."""
+
+    positions: tuple[int, ...]
+    samples: int
+
+
+class Block(NamedTuple):
+    """One block: what it covers of each array.
+
+    Parameters
+    ----------
+    samples : slice
+        Of the batch.
+    outputs, inputs : tuple of slice
+        Of the spatial axes of ``y`` and of the unpadded ``x``.
+    padding : tuple of (int, int)
+        Zeros to put around that part of ``x``.
+    kernel : tuple of slice
+        Of the position axes of the kernel; all of a shared one.
+    spec : LocalConvSpec
+        Of the block, for a padded input.
+    """
+
+    samples: slice
+    outputs: tuple[slice, ...]
+    inputs: tuple[slice, ...]
+    padding: tuple[tuple[int, int], ...]
+    kernel: tuple[slice, ...]
+    spec: LocalConvSpec
+
+
+@lru_cache(maxsize=1024)
+def cut(spec: LocalConvSpec, batch: int, dtype: str, target: int) -> Grid:
+    """Choose blocks whose workspace stays under *target* bytes, if one position's can.
+
+    Whole trailing axes first, so that a block of the kernel is one piece of memory; the batch
+    is cut only when a single position is too much.
+    """
+    one = workspace(_unpadded(spec), (1,), max(batch, 1), dtype)
+    room = max(target // one, 1)
+    positions: list[int] = []
+    for size in reversed(spec.output_size):
+        count = -(-size // room)  # even blocks: the fewest that fit, all about as large
+        positions.append(-(-size // count))
+        room = max(room // size, 1)
+    return Grid(tuple(reversed(positions)), max(min(batch, batch * target // one), 1))
+
+
+def _unpadded(spec: LocalConvSpec) -> LocalConvSpec:
+    return spec.block((0,) * spec.ndim, spec.output_size)[0]
+
+
+def blocks(spec: LocalConvSpec, grid: Grid, batch: int) -> Iterator[Block]:
+    """Walk all blocks, the batch innermost so that a block of the kernel is read once."""
+    starts = (range(0, n, b) for n, b in zip(spec.output_size, grid.positions, strict=True))
+    for start in product(*starts):
+        stop = tuple(
+            min(a + b, n) for a, b, n in zip(start, grid.positions, spec.output_size, strict=True)
+        )
+        inner, window = spec.block(start, stop)
+        inputs, padding = zip(*map(_clip, window, spec.padding, spec.input_size), strict=True)
+        outputs = tuple(map(slice, start, stop))
+        kernel = tuple(
+            slice(None) if axis in spec.shared_axes else each for axis, each in enumerate(outputs)
+        )
+        for first in range(0, batch, grid.samples):
+            samples = slice(first, min(first + grid.samples, batch))
+            yield Block(samples, outputs, inputs, padding, kernel, inner)
+
+
+def _clip(window: slice, padding: tuple[int, int], size: int) -> tuple[slice, tuple[int, int]]:
+    """A window on the padded input as a slice of the unpadded one and zeros around it."""
+    start, stop = window.start - padding[0], window.stop - padding[0]
+    inside = slice(min(max(start, 0), size), max(min(stop, size), 0))
+    low = max(-start, 0)
+    if inside.stop <= inside.start:  # in the padding altogether
+        return slice(0, 0), (stop - start, 0)
+    return inside, (low, stop - start - low - (inside.stop - inside.start))
+
+
+class Blocked(Composed):
+    """`Composed` on one block at a time, for frameworks whose arrays can be written into."""
+
+    def zeros(self, shape: tuple[int, ...], like: Any, wide: bool = False) -> Any:
+        """A new array on the device of *like*, of its dtype or (*wide*) its accumulator's."""
+        raise NotImplementedError
+
+    def facts(self, array: Any) -> Facts:
+        """Shape, dtype and device of an array."""
+        raise NotImplementedError
+
+    def workspace(self, problem: Problem) -> int:
+        """Workspace of one block, and the float32 gradient that half types are summed in."""
+        spec, dtype = problem.spec, DTYPES[problem.dtype]
+        batch = UNKNOWN_BATCH if problem.batch is None else problem.batch
+        grid = self._grid(spec, batch, dtype.name, problem.device, problem.resources)
+        total = workspace(_unpadded(spec), grid.positions, grid.samples, dtype.name)
+        if dtype.is_half:
+            total += 4 * max(batch * prod(spec.input_shape), prod(spec.kernel_shape))
+        return total
+
+    def forward(self, x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        """See `lcmulti.backend.Implementation.forward`."""
+        y = self.zeros((len(x), *spec.output_shape), x)
+        for block in self._blocks(x, spec, resources):
+            part = super().forward(
+                self._input(x, block), kernel[block.kernel], block.spec, resources
+            )
+            y[(block.samples, *block.outputs)] = part
+        return y
+
+    def input_grad(self, dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        """See `lcmulti.backend.Implementation.input_grad`."""
+        dx = self.zeros((len(dy), *spec.input_shape), dy, wide=True)
+        for block in self._blocks(dy, spec, resources):
+            part = dy[(block.samples, *block.outputs)]
+            part = super().input_grad(
+                self.ops.widen(part), kernel[block.kernel], block.spec, resources
+            )
+            inner = tuple(
+                slice(low, low + each.stop - each.start)
+                for each, (low, _) in zip(block.inputs, block.padding, strict=True)
+            )
+            dx[(block.samples, *block.inputs)] += part[(slice(None), *inner)]
+        return self.ops.narrow(dx, dy)
+
+    def kernel_grad(self, x: Any, dy: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        """See `lcmulti.backend.Implementation.kernel_grad`."""
+        dkernel = self.zeros(spec.kernel_shape, x, wide=True)
+        for block in self._blocks(x, spec, resources):
+            part = self.ops.widen(dy[(block.samples, *block.outputs)])
+            seen = self.ops.widen(self._input(x, block))
+            dkernel[block.kernel] += super().kernel_grad(seen, part, block.spec, resources)
+        return self.ops.narrow(dkernel, x)
+
+    def _input(self, x: Any, block: Block) -> Any:
+        part = x[(block.samples, *block.inputs)]
+        if any(map(any, block.padding)):
+            part = self.ops.pad(part, ((0, 0), *block.padding, (0, 0)))
+        return part
+
+    def _grid(
+        self, spec: LocalConvSpec, batch: int, dtype: str, device: str, resources: Resources
+    ) -> Grid:
+        limit = resources.max_workspace
+        return cut(spec, batch, dtype, min(CACHE_TARGET, limit) if device == "cpu" else limit)
+
+    def _blocks(self, array: Any, spec: LocalConvSpec, resources: Resources) -> Iterator[Block]:
+        facts = self.facts(array)
+        batch = len(array)
+        return blocks(spec, self._grid(spec, batch, facts.dtype, facts.device, resources), batch)

@@ -1,0 +1,380 @@
+"""Which backend, which implementation, and why.
+
+Two steps, each cached: `backend_of` reads the types of the arrays, `plan` reads everything
+else (shapes, dtypes, arguments, settings) and returns what to run. A warm call costs two
+dictionary look-ups.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lcmulti import plugins, shapes
+from lcmulti.arguments import choice
+from lcmulti.backend import (
+    BackendEntry,
+    Facts,
+    ImplementationEntry,
+    Operation,
+    Problem,
+    Resources,
+)
+from lcmulti.dtypes import DTYPES
+from lcmulti.errors import (
+    ArgumentTypeError,
+    DtypeError,
+    MixedFrameworksError,
+    PluginError,
+    ShapeError,
+    UnsupportedError,
+    described,
+)
+from lcmulti.settings import Settings, current
+from lcmulti.spec import LocalConvSpec
+
+__all__ = ["Plan", "Verdict", "backend_of", "choose", "plan", "spec_of_call"]
+
+NUMPY = "numpy"
+ARGUMENTS = ("x", "kernel", "bias")
+ArgumentFacts = tuple[Facts, Facts, Facts | None]
+
+
+class Verdict(NamedTuple):
+    """What came of one implementation when a call was planned.
+
+    Parameters
+    ----------
+    name : str
+    reason : str or None
+        Why it cannot serve, or None if it can.
+    workspace : int or None
+        Bytes it would hold beyond inputs and outputs, if it can serve.
+    """
+
+    name: str
+    reason: str | None
+    workspace: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A call, decided: what `lcmulti.functional` needs to run it.
+
+    Parameters
+    ----------
+    backend : str
+    spec : LocalConvSpec
+        The geometry as the caller wrote it.
+    problem : Problem
+        The call as the implementation sees it.
+    operation : Operation
+        What computes it.
+    padding_indices : tuple of (int, ndarray)
+        ``(axis, indices)`` that pad the channels-last input in a non-zero mode.
+    """
+
+    backend: str
+    spec: LocalConvSpec
+    problem: Problem
+    operation: Operation
+    padding_indices: tuple[tuple[int, np.ndarray], ...]
+
+    @property
+    def channels_first(self) -> bool:
+        """Whether arrays come and go with the channels after the batch."""
+        return self.spec.data_format == "channels_first"
+
+
+@lru_cache(maxsize=1024)
+def backend_of(kinds: tuple[type, ...], backend: str | None, default: str) -> tuple[str, bool]:
+    """Name of the backend that computes on arrays of these types, and whether all are NumPy's.
+
+    The call's own *backend*; else the framework the arrays belong to; else *default*, the
+    configured backend. NumPy arrays are neutral, every other array stays with its framework.
+
+    Parameters
+    ----------
+    kinds : tuple of type
+        Types of ``x``, ``kernel`` and ``bias``; ``NoneType`` for no bias.
+
+    Raises
+    ------
+    MixedFrameworksError
+        If arrays of two frameworks meet, or *backend* names another framework than theirs.
+    ArgumentTypeError
+        If an argument is no array of any registered backend.
+    """
+    owner: tuple[str, str] | None = None
+    for argument, kind in zip(ARGUMENTS, kinds, strict=True):
+        if argument == "bias" and kind is type(None):
+            continue
+        framework = _framework_of(kind)
+        if framework is None:
+            known = ", ".join(plugins.registry().backends)
+            shown = described(f"{kind.__module__}.{kind.__qualname__}")
+            raise ArgumentTypeError(argument, f"an array of one of {known}", shown)
+        if framework == NUMPY:
+            continue
+        if owner is not None and owner[1] != framework:
+            raise MixedFrameworksError(
+                argument,
+                f"an array of {owner[1]}, as {owner[0]} is",
+                described(f"one of {framework}; convert one of them"),
+            )
+        owner = owner or (argument, framework)
+    if backend is None:
+        return (owner[1], False) if owner is not None else (default, True)
+    chosen = choice("backend", backend, plugins.registry().backends)
+    if owner is not None and owner[1] != chosen:
+        raise MixedFrameworksError(
+            "backend",
+            f"{owner[1]!r}, the framework of {owner[0]}",
+            described(f"{backend!r}; tensors are never moved to another framework silently"),
+        )
+    return chosen, owner is None
+
+
+def _framework_of(kind: type) -> str | None:
+    """Find the backend of a type among the modules that are imported already."""
+    for name, entry in plugins.registry().backends.items():
+        for reference in entry.array_types:
+            module, _, path = reference.partition(":")
+            known: Any = sys.modules.get(module)
+            for attribute in path.split("."):
+                known = getattr(known, attribute, None)
+            if isinstance(known, type) and issubclass(kind, known):
+                return name
+    return None
+
+
+class _Unhashable(Exception):
+    """An argument is nothing a cache may be keyed by; it is wrong, and validation will say so."""
+
+
+def frozen(value: Any) -> Any:
+    """*value* as a cache key in which ``1``, ``1.0`` and ``True`` cannot be mistaken."""
+    kind = type(value)
+    if kind is int or kind is str or value is None:
+        return value
+    if kind is tuple or kind is list:
+        return tuple(map(frozen, value))
+    raise _Unhashable
+
+
+def plan(
+    backend: str,
+    facts: ArgumentFacts,
+    arguments: tuple[Any, ...],
+    settings: Settings,
+) -> Plan:
+    """Decide a call.
+
+    Parameters
+    ----------
+    facts : tuple of Facts
+        Of ``x``, ``kernel`` and ``bias`` (or None).
+    arguments : tuple
+        ``strides, padding, padding_mode, dilation, groups, data_format, implementation`` as
+        the caller wrote them.
+    """
+    try:
+        key = frozen(arguments)
+    except _Unhashable:
+        return _plan.__wrapped__(backend, facts, arguments, settings)
+    return _plan(backend, facts, key, settings)
+
+
+@lru_cache(maxsize=4096)
+def _plan(
+    backend: str, facts: ArgumentFacts, arguments: tuple[Any, ...], settings: Settings
+) -> Plan:
+    spec, problem = problem_of(backend, facts, arguments[:-1], settings)
+    entry, _ = choose(backend, problem, arguments[-1], settings)
+    indices = tuple(
+        (axis + 1, shapes.padding_indices(size, low, high, spec.padding_mode))
+        for axis, (size, (low, high)) in enumerate(zip(spec.input_size, spec.padding, strict=True))
+        if spec.padding_mode != "zeros" and (low or high)
+    )
+    return Plan(backend, spec, problem, operation(backend, entry.name), indices)
+
+
+def problem_of(
+    backend: str, facts: ArgumentFacts, geometry: tuple[Any, ...], settings: Settings
+) -> tuple[LocalConvSpec, Problem]:
+    """The caller's geometry, and the problem an implementation is asked to serve."""
+    strides, padding, padding_mode, dilation, groups, data_format = geometry
+    x, kernel, bias = facts
+    spec = spec_of_call(
+        x.shape,
+        kernel.shape,
+        bias.shape if bias is not None else None,
+        strides=strides,
+        padding=padding,
+        padding_mode=padding_mode,
+        dilation=dilation,
+        groups=groups,
+        data_format=settings.data_format if data_format is None else data_format,
+    )
+    _check_dtypes(plugins.registry().backends[backend], facts)
+    transformed = any(each is not None and each.transformed for each in facts)
+    resources = Resources(settings.max_workspace, settings.threads)
+    return spec, Problem(spec.computed(), x.shape[0], x.dtype, x.device, transformed, resources)
+
+
+@cache
+def operation(backend: str, implementation: str) -> Operation:
+    """The differentiable operation of an implementation."""
+    entry = plugins.registry().implementations[backend, implementation]
+    return plugins.load_backend(backend).close(
+        plugins.load_implementation(backend, implementation), entry
+    )
+
+
+def spec_of_call(
+    x_shape: tuple[int | None, ...],
+    kernel_shape: tuple[int | None, ...],
+    bias_shape: tuple[int | None, ...] | None,
+    *,
+    data_format: Any,
+    **arguments: Any,
+) -> LocalConvSpec:
+    """Build the spec that array shapes imply, and check that they agree.
+
+    Raises
+    ------
+    ShapeError
+        If a rank is wrong, channels do not match, or an output axis of *kernel_shape* or
+        *bias_shape* is neither the output size nor 1.
+    """
+    axes, odd = divmod(len(kernel_shape) - 2, 2)
+    if odd or axes < 1:
+        layout = "(*output_size, *kernel_size, in_channels // groups, filters)"
+        raise ShapeError("kernel", f"shape {layout}, an even rank of at least 4", kernel_shape)
+    if len(x_shape) != axes + 2:
+        expected = f"rank {axes + 2} (batch, {axes} spatial, channels) to go with the kernel"
+        raise ShapeError("x", expected, described(f"shape {x_shape}"))
+    if None in x_shape[1:] or None in kernel_shape:
+        raise ShapeError("x", "known sizes on every axis but the batch", described(str(x_shape)))
+    if 0 in x_shape[1:]:
+        raise ShapeError("x", "no axis of length 0 but the batch", described(f"shape {x_shape}"))
+    if 0 in kernel_shape:
+        raise ShapeError("kernel", "no axis of length 0", described(f"shape {kernel_shape}"))
+    spec = LocalConvSpec(
+        x_shape[1:],
+        kernel_shape[-1],
+        kernel_shape[axes:-2],
+        data_format=data_format,
+        shared_axes=(),
+        **arguments,
+    )
+    positions = kernel_shape[:axes]
+    shared = tuple(axis for axis in range(axes) if positions[axis] == 1)
+    _check_positions("kernel", positions, kernel_shape, spec)
+    if kernel_shape[-2] != spec.in_channels // spec.groups:
+        raise ShapeError(
+            "kernel",
+            f"{spec.in_channels // spec.groups} input channels "
+            f"(x has {spec.in_channels}, groups={spec.groups})",
+            described(f"{kernel_shape[-2]} in shape {kernel_shape}"),
+        )
+    if bias_shape is not None:
+        if len(bias_shape) != axes + 1 or bias_shape[-1] != spec.filters:
+            raise ShapeError(
+                "bias", f"shape {(*spec.output_size, spec.filters)}", described(str(bias_shape))
+            )
+        _check_positions("bias", bias_shape[:axes], bias_shape, spec)
+    return spec.sharing(shared)
+
+
+def _check_positions(
+    argument: str, positions: tuple[Any, ...], shape: tuple[Any, ...], spec: LocalConvSpec
+) -> None:
+    if any(p not in (1, n) for p, n in zip(positions, spec.output_size, strict=True)):
+        raise ShapeError(
+            argument,
+            f"output axes {spec.output_size} (or 1 where shared) for input {spec.input_size}, "
+            f"kernel {spec.kernel_size}, strides {spec.strides}, padding {spec.padding}",
+            described(f"{positions} in shape {shape}"),
+        )
+
+
+def _check_dtypes(entry: BackendEntry, facts: ArgumentFacts) -> None:
+    x = facts[0]
+    for argument, fact in zip(ARGUMENTS, facts, strict=True):
+        if fact is None:
+            continue
+        if fact.dtype not in entry.dtypes:
+            raise DtypeError(argument, f"dtype {', '.join(entry.dtypes)}", fact.dtype)
+        if fact.dtype != x.dtype:
+            raise DtypeError(argument, f"dtype {x.dtype}, as x has", fact.dtype)
+        if fact.device != x.device:
+            raise ArgumentTypeError(argument, f"an array on {x.device}, as x is", fact.device)
+
+
+def choose(
+    backend: str, problem: Problem, implementation: Any, settings: Settings
+) -> tuple[ImplementationEntry, list[Verdict]]:
+    """Pick an implementation and give the verdict on each.
+
+    Raises
+    ------
+    ArgumentError
+        If *implementation* is not a name this backend knows.
+    UnsupportedError
+        If none can serve, or the named one cannot.
+    """
+    entries = plugins.registry().implementations_of(backend)
+    known = ("auto", *(entry.name for entry in entries))
+    name = choice("implementation", implementation, known)
+    forced = name != "auto"
+    if not forced and settings.implementation in known:
+        # A configured name is a wish: other backends, which lack that name, still work.
+        name = settings.implementation
+    verdicts = [_verdict(entry, problem, forced and entry.name == name) for entry in entries]
+    by_name = {verdict.name: verdict for verdict in verdicts}
+    wanted = [e for e in entries if name in ("auto", e.name)]
+    if not forced:
+        wanted += [e for e in entries if e not in wanted]
+    for entry in wanted:
+        if by_name[entry.name].reason is None:
+            return entry, verdicts
+    reasons = "; ".join(f"{entry.name}: {by_name[entry.name].reason}" for entry in wanted)
+    alternative = ", or leave implementation='auto'" if forced else ""
+    raise UnsupportedError(
+        f"no implementation of backend {backend!r} can serve this call "
+        f"({reasons or 'none is registered'}){alternative}"
+    )
+
+
+def _verdict(entry: ImplementationEntry, problem: Problem, forced: bool) -> Verdict:
+    reason, workspace = None, None
+    if problem.dtype not in entry.dtypes:
+        reason = f"does not compute in {problem.dtype}"
+    elif entry.devices and problem.device not in entry.devices:
+        reason = f"does not run on {problem.device}"
+    elif problem.transformed and not entry.transformable:
+        reason = "cannot be transformed or traced by the framework"
+    else:
+        try:
+            implementation = plugins.load_implementation(entry.backend, entry.name)
+        except PluginError as error:
+            return Verdict(entry.name, str(error), None)
+        reason = implementation.decline(problem)
+        if reason is None:
+            workspace = implementation.workspace(problem)
+            limit = problem.resources.max_workspace
+            # A transform that only this one can serve outranks the wish for little memory.
+            if workspace > limit and not forced and not problem.transformed:
+                reason = f"needs {workspace:,} bytes of workspace, over max_workspace={limit:,}"
+    return Verdict(entry.name, reason, workspace)
+
+
+# PyTorch's tracer calls a function marked so and takes what it returns as a constant, instead
+# of tracing through it: types, shapes and settings are constants of a trace.
+for _function in (backend_of, plan, plugins.load_backend, current):
+    _function._dynamo_marked_constant = True  # type: ignore[attr-defined]

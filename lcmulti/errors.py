@@ -1,0 +1,98 @@
+"""Every error lcmulti raises on purpose.
+
+Each class also derives from the built-in a caller would expect, so code that catches
+``ValueError`` or ``ImportError`` keeps working without knowing lcmulti.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = [
+    "ArgumentError",
+    "ArgumentTypeError",
+    "ConfigError",
+    "DtypeError",
+    "LcmultiError",
+    "MissingBackendError",
+    "MixedFrameworksError",
+    "PluginError",
+    "ShapeError",
+    "TooLargeError",
+    "UnsupportedError",
+]
+
+
+class LcmultiError(Exception):
+    """Base of all errors raised by lcmulti."""
+
+
+class ArgumentError(LcmultiError, ValueError):
+    """An argument has a value that cannot be.
+
+    Parameters
+    ----------
+    argument : str
+        The argument's name as the caller wrote it.
+    expected : str
+        What would have been right, in a few words.
+    received : object
+        What came.
+    """
+
+    def __init__(self, argument: str, expected: str, received: Any) -> None:
+        self.argument = argument
+        self.expected = expected
+        self.received = received
+        shown = received if isinstance(received, _Description) else repr(received)
+        super().__init__(f"{argument}: expected {expected}, got {shown}")
+
+    def __reduce__(self) -> tuple[type[ArgumentError], tuple[Any, ...]]:
+        return type(self), (self.argument, self.expected, self.received)
+
+
+class _Description(str):
+    """Text to be shown as it stands, without quotation marks."""
+
+    __slots__ = ()
+
+
+def described(text: str) -> str:
+    """Mark *text* as a description of what came, rather than the value itself."""
+    return _Description(text)
+
+
+class ArgumentTypeError(ArgumentError, TypeError):
+    """An argument has a type that cannot be."""
+
+
+class ShapeError(ArgumentError):
+    """The shape of an array or of a geometry cannot be."""
+
+
+class DtypeError(ArgumentTypeError):
+    """The dtype of an array cannot be."""
+
+
+class MixedFrameworksError(ArgumentTypeError):
+    """Arrays of two frameworks met in one call."""
+
+
+class ConfigError(ArgumentError):
+    """A setting or its value is unknown."""
+
+
+class UnsupportedError(LcmultiError, NotImplementedError):
+    """No registered implementation can serve this call."""
+
+
+class MissingBackendError(LcmultiError, ImportError):
+    """The framework behind a backend is not installed, or its plugin is broken."""
+
+
+class PluginError(LcmultiError):
+    """A plugin broke the contract, or two plugins claim one name."""
+
+
+class TooLargeError(LcmultiError, MemoryError):
+    """An array would not fit in memory; raised before anything is allocated."""

@@ -1,0 +1,137 @@
+"""The operation itself: docstring, dispatch, and the three steps around an implementation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from lcmulti import dispatch, plugins
+from lcmulti.backend import Backend
+from lcmulti.settings import current
+
+__all__ = ["local_conv"]
+
+
+def local_conv(
+    x: Any,
+    kernel: Any,
+    bias: Any = None,
+    *,
+    strides: Any = 1,
+    padding: Any = "valid",
+    padding_mode: str = "zeros",
+    dilation: Any = 1,
+    groups: int = 1,
+    data_format: str | None = None,
+    backend: str | None = None,
+    implementation: str = "auto",
+) -> Any:
+    r"""Locally connected operation: a convolution whose weights differ at every position.
+
+    .. math::
+
+        y[n, o, f] = bias[o, f] + \sum_{t, c} x[n, o \cdot stride + t \cdot dilation - pad, c]
+                     \; kernel[o, t, c, f]
+
+    with ``o`` and ``t`` n-dimensional and ``c`` over the channels of the group of ``f``
+    (LeCun 1989, "Generalization and network design strategies", section 5, net-4 without
+    weight sharing; Keras 2 ``LocallyConnected1D`` and ``2D``).
+
+    Parameters
+    ----------
+    x : array
+        ``(N, *input_size, in_channels)``, or ``(N, in_channels, *input_size)`` with
+        ``data_format="channels_first"``. Any number of spatial axes; ``N`` may be 0.
+    kernel : array
+        ``(*output_size, *kernel_size, in_channels // groups, filters)`` in either data format.
+        An output axis of length 1 means: shared along this axis.
+    bias : array, optional
+        ``(*output_size, filters)``, or 1 where shared.
+    strides, dilation : int or tuple of int, default 1
+        Step between windows, and between the taps of one window.
+    padding : str, int, tuple of int or tuple of pairs, default ``"valid"``
+        As in `LocalConvSpec`.
+    padding_mode : {"zeros", "reflect", "replicate", "circular"}
+        What the padding is filled with.
+    groups : int, default 1
+        Divisor of ``in_channels`` and ``filters``.
+    data_format : {"channels_last", "channels_first"}, optional
+        None takes the configured one.
+    backend : str, optional
+        None takes the framework of the arrays, or for NumPy arrays the configured backend.
+        NumPy arrays are converted, computed and converted back.
+    implementation : str, default ``"auto"``
+        A name forces one; ``auto`` picks by device, dtype, geometry and ``max_workspace``.
+
+    Returns
+    -------
+    array
+        ``(N, *output_size, filters)`` or ``(N, filters, *output_size)``, of the type, dtype and
+        device of *x*. Half types are summed in float32.
+
+    Raises
+    ------
+    ArgumentError
+        (`ShapeError`, `DtypeError`, `MixedFrameworksError`, ...) for an argument that cannot be.
+    MissingBackendError
+        If the framework asked for is not installed.
+    UnsupportedError
+        If no implementation, or not the one named, can serve the call.
+
+    Examples
+    --------
+    >>> import numpy as np, lcmulti
+    >>> x = np.ones((2, 5, 3), "float32")
+    >>> kernel = np.ones((4, 2, 3, 7), "float32")  # 4 positions, window 2, 3 channels, 7 filters
+    >>> lcmulti.local_conv(x, kernel).shape
+    (2, 4, 7)
+    """
+    arguments = (strides, padding, padding_mode, dilation, groups, data_format, implementation)
+    plan, owner, arrays, neutral = prepare(x, kernel, bias, arguments, backend)
+    y = run(plan, owner, *arrays)
+    return owner.to_numpy(y) if neutral else y
+
+
+def prepare(
+    x: Any, kernel: Any, bias: Any, arguments: tuple[Any, ...], backend: str | None
+) -> tuple[dispatch.Plan, Backend, tuple[Any, ...], bool]:
+    """Bring the arrays to one framework and plan the call.
+
+    Returns
+    -------
+    plan : Plan
+    owner : Backend
+    arrays : tuple
+        ``x``, ``kernel`` and ``bias`` (or None) as arrays of *owner*.
+    neutral : bool
+        Whether all came from NumPy, and the result returns there.
+    """
+    settings = current()
+    kinds = (type(x), type(kernel), type(bias))
+    name, neutral = dispatch.backend_of(kinds, backend, settings.backend)
+    owner = plugins.load_backend(name)
+    arrays = (x, kernel, bias)
+    if name != dispatch.NUMPY:
+        arrays = _converted(owner, arrays)
+    arrays = owner.prepare(arrays)
+    facts = tuple(owner.facts(each) if each is not None else None for each in arrays)
+    return dispatch.plan(name, facts, arguments, settings), owner, arrays, neutral
+
+
+def _converted(owner: Backend, arrays: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Convert NumPy's arrays, to the device of those that belong to *owner* already."""
+    like = next((a for a in arrays if a is not None and not isinstance(a, np.ndarray)), None)
+    return tuple(owner.from_numpy(a, like) if isinstance(a, np.ndarray) else a for a in arrays)
+
+
+def run(plan: dispatch.Plan, owner: Backend, x: Any, kernel: Any, bias: Any) -> Any:
+    """Run a planned call on arrays of its backend."""
+    if plan.channels_first:
+        x = owner.move_axis(x, 1, -1)
+    for axis, indices in plan.padding_indices:
+        x = owner.take(x, indices, axis)
+    y = plan.operation(x, kernel, plan.problem.spec, plan.problem.resources)
+    if bias is not None:
+        y = y + bias
+    return owner.move_axis(y, -1, 1) if plan.channels_first else y

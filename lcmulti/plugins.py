@@ -1,0 +1,192 @@
+"""Collect the entries of all installed plugins, report clashes, load what is asked for.
+
+Entry points are loaded one by one, so a broken plugin is listed with its error and the others
+work. Hooks are collected, never ``firstresult``: pluggy calls the last registered plugin first,
+and whichever was installed last would win in silence.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import metadata
+from typing import Any
+
+import pluggy
+
+from lcmulti import hookspecs
+from lcmulti.backend import CONTRACT, Backend, BackendEntry, Implementation, ImplementationEntry
+from lcmulti.errors import MissingBackendError, PluginError
+
+__all__ = ["GROUP", "Registry", "load_backend", "load_implementation", "registry"]
+
+GROUP = "lcmulti"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where an entry came from."""
+
+    plugin: str
+    distribution: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.distribution} {self.version} ({self.plugin})"
+
+
+@dataclass
+class Registry:
+    """All entries, keyed by name, with their origins and the errors met on the way."""
+
+    backends: dict[str, BackendEntry] = field(default_factory=dict)
+    implementations: dict[tuple[str, str], ImplementationEntry] = field(default_factory=dict)
+    origins: dict[object, Origin] = field(default_factory=dict)
+    errors: dict[Origin, Exception] = field(default_factory=dict)
+
+    def implementations_of(self, backend: str) -> list[ImplementationEntry]:
+        """Implementations of a backend, the one ``auto`` prefers first."""
+        entries = [e for (owner, _), e in self.implementations.items() if owner == backend]
+        return sorted(entries, key=lambda entry: (-entry.priority, entry.name))
+
+    def add(self, origin: Origin, backends: Iterable[Any], implementations: Iterable[Any]) -> None:
+        """Add one plugin's entries, all of them or, if any is wrong, none."""
+        ours = {entry.name: entry for entry in _checked(backends, BackendEntry)}
+        theirs = {
+            (entry.backend, entry.name): entry
+            for entry in _checked(implementations, ImplementationEntry)
+        }
+        for kind, new, old in (
+            ("backend", ours, self.backends),
+            ("implementation", theirs, self.implementations),
+        ):
+            for key in new.keys() & old.keys():  # type: ignore[operator]
+                raise PluginError(
+                    f"{kind} {key!r} is provided by both {self.origins[key]} and {origin}; "
+                    "uninstall one of them"
+                )
+        self.backends |= ours
+        self.implementations |= theirs
+        self.origins |= dict.fromkeys([*ours, *theirs], origin)
+
+
+def _checked(entries: Iterable[Any], kind: type) -> list[Any]:
+    checked = list(entries)
+    for entry in checked:
+        if not isinstance(entry, kind):
+            raise PluginError(f"expected a {kind.__name__}, got {entry!r}")
+        if entry.contract != CONTRACT:
+            raise PluginError(
+                f"{entry.name!r} is written for contract {entry.contract}; "
+                f"this lcmulti speaks contract {CONTRACT}"
+            )
+        module, _, attribute = entry.load.partition(":")
+        if not module or not attribute or entry.name in ("", "auto"):
+            raise PluginError(f"{entry.name!r} needs a name and a load='module:attribute'")
+    return checked
+
+
+@cache
+def registry() -> Registry:
+    """Read the entry points of group ``lcmulti``; no framework is imported."""
+    found = Registry()
+    for point in sorted(metadata.entry_points(group=GROUP), key=lambda point: point.name):
+        distribution = point.dist
+        origin = Origin(
+            point.value,
+            distribution.name if distribution else "unknown",
+            distribution.version if distribution else "unknown",
+        )
+        try:
+            # One manager a plugin: its entries are then its own, whatever order pluggy calls in.
+            manager = pluggy.PluginManager(GROUP)
+            manager.add_hookspecs(hookspecs)
+            manager.register(point.load(), name=point.name)
+            found.add(
+                origin,
+                _flat(manager.hook.lcmulti_backends()),
+                _flat(manager.hook.lcmulti_implementations()),
+            )
+        except Exception as error:  # a stranger's code: whatever it raises is its own trouble
+            found.errors[origin] = error
+    return found
+
+
+def _flat(results: Iterable[Iterable[Any]]) -> list[Any]:
+    return [entry for result in results for entry in result]
+
+
+def is_installed(entry: BackendEntry) -> bool:
+    """Whether the framework of a backend can be found; it is not imported."""
+    try:
+        return importlib.util.find_spec(entry.package) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def framework_version(entry: BackendEntry) -> str | None:
+    """Version of the distribution that provides a backend's framework, or None."""
+    for name in (entry.package, *metadata.packages_distributions().get(entry.package, ())):
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+@cache
+def load_backend(name: str) -> Backend:
+    """Import a backend and its framework.
+
+    Raises
+    ------
+    MissingBackendError
+        If the framework is not installed (with the command that installs it) or broken.
+    """
+    entry = registry().backends[name]
+    if not is_installed(entry):
+        raise MissingBackendError(
+            f"backend {name!r} needs {entry.package!r}, which is not installed; "
+            f"install it with: {entry.install}"
+        )
+    try:
+        return _load(entry.load)  # type: ignore[no-any-return]
+    except Exception as error:
+        raise MissingBackendError(
+            f"backend {name!r} from {registry().origins[name]} could not be loaded "
+            f"({type(error).__name__}: {error}); reinstall it with: {entry.install}"
+        ) from error
+
+
+@cache
+def load_implementation(backend: str, name: str) -> Implementation:
+    """Import an implementation and check that it has the three maps.
+
+    Raises
+    ------
+    PluginError
+        If it cannot be imported, or lacks one of the methods of `Implementation`.
+    """
+    entry = registry().implementations[backend, name]
+    origin = registry().origins[backend, name]
+    try:
+        loaded = _load(entry.load)
+    except Exception as error:
+        raise PluginError(
+            f"implementation {name!r} of {backend!r} from {origin} could not be loaded "
+            f"({type(error).__name__}: {error})"
+        ) from error
+    if not isinstance(loaded, Implementation):
+        raise PluginError(
+            f"implementation {name!r} of {backend!r} from {origin} lacks one of decline, "
+            "workspace, forward, input_grad, kernel_grad"
+        )
+    return loaded
+
+
+def _load(reference: str) -> Any:
+    module, _, attribute = reference.partition(":")
+    return getattr(importlib.import_module(module), attribute)

@@ -1,0 +1,321 @@
+"""`LocalConvSpec`: one locally connected operation, fully normalised, without its batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from math import prod
+from typing import Any
+
+from lcmulti import shapes
+from lcmulti.arguments import choice, integer, integer_tuple, is_sequence, per_axis
+from lcmulti.dtypes import DTYPES
+from lcmulti.errors import ArgumentError, ArgumentTypeError, ShapeError, described
+
+__all__ = ["DATA_FORMATS", "LocalConvSpec"]
+
+DATA_FORMATS = ("channels_last", "channels_first")
+
+
+@dataclass(frozen=True, init=False)
+class LocalConvSpec:
+    """The geometry of a locally connected operation.
+
+    Parameters
+    ----------
+    input_shape : tuple of int
+        Shape of one sample: ``(*input_size, in_channels)``, or ``(in_channels, *input_size)``
+        with ``data_format="channels_first"``. Any number of spatial axes.
+    filters : int
+        Output channels.
+    kernel_size : int or tuple of int
+        Window size along each spatial axis.
+    strides, dilation : int or tuple of int, default 1
+        Step between windows, and between the taps of one window.
+    padding : str, int, tuple of int or tuple of pairs, default ``"valid"``
+        ``"valid"``; ``"same"`` (the rule of TensorFlow and XLA); ``"causal"`` (1D);
+        ``"keras_same"`` (the rule of Keras 2's locally connected layers); an int; one int per
+        axis; or one ``(low, high)`` pair per axis.
+    padding_mode : {"zeros", "reflect", "replicate", "circular"}
+        What the padding is filled with.
+    groups : int, default 1
+        The channels of a filter's group are all it sees.
+    data_format : {"channels_last", "channels_first"}, optional
+        Where the channels stand in *input_shape*. None takes the configured one.
+    shared_axes : tuple of int, default ()
+        Spatial axes of the output along which one kernel is shared. All axes: a convolution.
+
+    Attributes
+    ----------
+    input_size, kernel_size, strides, dilation, output_size : tuple of int
+        One entry per spatial axis.
+    in_channels, filters, groups : int
+    padding : tuple of (int, int)
+        Explicit ``(low, high)`` padding per spatial axis.
+
+    Raises
+    ------
+    ArgumentError
+        (`ShapeError`, `ArgumentTypeError`) naming the argument, what was expected and what came.
+
+    Examples
+    --------
+    >>> spec = LocalConvSpec((32, 32, 3), filters=64, kernel_size=3, data_format="channels_last")
+    >>> spec.output_shape
+    (30, 30, 64)
+    >>> spec.kernel_shape
+    (30, 30, 3, 3, 3, 64)
+    >>> spec.num_parameters == (30 * 30) * (3 * 3 * 3 * 64) + (30 * 30) * 64
+    True
+    """
+
+    input_size: tuple[int, ...]
+    in_channels: int
+    filters: int
+    kernel_size: tuple[int, ...]
+    strides: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    padding_mode: str
+    dilation: tuple[int, ...]
+    groups: int
+    data_format: str
+    shared_axes: tuple[int, ...]
+    output_size: tuple[int, ...]
+
+    def __init__(
+        self,
+        input_shape: Any,
+        filters: Any,
+        kernel_size: Any,
+        *,
+        strides: Any = 1,
+        padding: Any = "valid",
+        padding_mode: str = "zeros",
+        dilation: Any = 1,
+        groups: Any = 1,
+        data_format: str | None = None,
+        shared_axes: Any = (),
+    ) -> None:
+        if data_format is None:
+            from lcmulti.settings import config
+
+            data_format = config.data_format
+        data_format = choice("data_format", data_format, DATA_FORMATS)
+        channels_last = data_format == "channels_last"
+        shape = integer_tuple("input_shape", input_shape, 1)
+        if len(shape) < 2:
+            layout = "(*size, channels)" if channels_last else "(channels, *size)"
+            raise ShapeError("input_shape", f"{layout} with at least one spatial axis", shape)
+        size, channels = (shape[:-1], shape[-1]) if channels_last else (shape[1:], shape[0])
+        axes = len(size)
+        kernel = per_axis("kernel_size", kernel_size, axes)
+        steps = per_axis("strides", strides, axes)
+        dilations = per_axis("dilation", dilation, axes)
+        pairs = shapes.explicit_padding(padding, size, kernel, steps, dilations)
+        mode = choice("padding_mode", padding_mode, shapes.PADDING_MODES)
+        shapes.check_padding_mode(mode, size, pairs)
+        filters = integer("filters", filters, 1)
+        groups = integer("groups", groups, 1)
+        for name, count in (("in_channels", channels), ("filters", filters)):
+            if count % groups:
+                raise ArgumentError("groups", f"a divisor of {name}={count}", groups)
+        output = tuple(
+            shapes.output_length(length, k, s, low, high, d)
+            for length, k, s, (low, high), d in zip(
+                size, kernel, steps, pairs, dilations, strict=True
+            )
+        )
+        if min(output) < 1:
+            extent = tuple(map(shapes.window_extent, kernel, dilations))
+            padded = tuple(n + low + high for n, (low, high) in zip(size, pairs, strict=True))
+            raise ShapeError(
+                "kernel_size",
+                f"a window no larger than the padded input {padded}",
+                described(f"{kernel} with dilation {dilations}, which spans {extent}"),
+            )
+        self._set(
+            input_size=size,
+            in_channels=channels,
+            filters=filters,
+            kernel_size=kernel,
+            strides=steps,
+            padding=pairs,
+            padding_mode=mode if any(map(any, pairs)) else "zeros",
+            dilation=dilations,
+            groups=groups,
+            data_format=data_format,
+            shared_axes=_shared_axes(shared_axes, output),
+            output_size=output,
+        )
+
+    def _set(self, **fields: Any) -> None:
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)
+
+    # Cached: specs are hashed on every call of a jitted or planned operation.
+    @cached_property
+    def _hash(self) -> int:
+        return hash(tuple(getattr(self, name) for name in self.__dataclass_fields__))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Hashes of strings differ between processes, so a pickle must not carry one.
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._set(**state)
+
+    @property
+    def ndim(self) -> int:
+        """Number of spatial axes."""
+        return len(self.input_size)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input sample in `data_format`."""
+        return self._with_channels(self.input_size, self.in_channels)
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of one output sample in `data_format`."""
+        return self._with_channels(self.output_size, self.filters)
+
+    def _with_channels(self, size: tuple[int, ...], channels: int) -> tuple[int, ...]:
+        if self.data_format == "channels_last":
+            return (*size, channels)
+        return (channels, *size)
+
+    @property
+    def positions_shape(self) -> tuple[int, ...]:
+        """`output_size` with 1 along `shared_axes`: where weights differ."""
+        return tuple(
+            1 if axis in self.shared_axes else n for axis, n in enumerate(self.output_size)
+        )
+
+    @property
+    def kernel_shape(self) -> tuple[int, ...]:
+        """``(*positions_shape, *kernel_size, in_channels // groups, filters)``."""
+        channels = self.in_channels // self.groups
+        return (*self.positions_shape, *self.kernel_size, channels, self.filters)
+
+    @property
+    def bias_shape(self) -> tuple[int, ...]:
+        """``(*positions_shape, filters)``."""
+        return (*self.positions_shape, self.filters)
+
+    @property
+    def num_parameters(self) -> int:
+        """Elements of the kernel and the bias together."""
+        return prod(self.kernel_shape) + prod(self.bias_shape)
+
+    @property
+    def terms(self) -> int:
+        """Products summed into one output: ``prod(kernel_size) * in_channels // groups``."""
+        return prod(self.kernel_size) * (self.in_channels // self.groups)
+
+    @property
+    def is_convolution(self) -> bool:
+        """Whether one kernel is shared by every output position."""
+        return prod(self.positions_shape) == 1
+
+    @property
+    def is_disjoint(self) -> bool:
+        """Whether windows tile the input: stride == kernel size, no dilation, no padding."""
+        return (
+            self.strides == self.kernel_size
+            and all(d == 1 or k == 1 for d, k in zip(self.dilation, self.kernel_size, strict=True))
+            and not any(map(any, self.padding))
+        )
+
+    def flops(self, batch: int) -> int:
+        """Multiplications and additions of one forward pass, a multiply-add counted as 2."""
+        return 2 * batch * prod(self.output_size) * self.filters * self.terms
+
+    def bytes(self, batch: int, dtype: str = "float32") -> int:
+        """Bytes of input, kernel, bias and output together: the least a forward pass moves."""
+        elements = batch * (prod(self.input_shape) + prod(self.output_shape))
+        if dtype not in DTYPES:
+            raise ArgumentError("dtype", "one of " + ", ".join(DTYPES), dtype)
+        return (elements + self.num_parameters) * DTYPES[dtype].itemsize
+
+    def block(
+        self, start: tuple[int, ...], stop: tuple[int, ...]
+    ) -> tuple[LocalConvSpec, tuple[slice, ...]]:
+        """The same operation restricted to output positions ``start[i] <= o[i] < stop[i]``.
+
+        Returns
+        -------
+        spec : LocalConvSpec
+            Channels-last and without padding; valid for an input that is padded already.
+        window : tuple of slice
+            Where in the padded input its own input lies, one slice per spatial axis.
+        """
+        window = tuple(
+            slice(a * s, (b - 1) * s + shapes.window_extent(k, d))
+            for a, b, s, k, d in zip(
+                start, stop, self.strides, self.kernel_size, self.dilation, strict=True
+            )
+        )
+        return self._block(
+            tuple(b - a for a, b in zip(start, stop, strict=True)),
+            tuple(w.stop - w.start for w in window),
+        ), window
+
+    def _block(self, output_size: tuple[int, ...], input_size: tuple[int, ...]) -> LocalConvSpec:
+        block = replace_fields(
+            self, output_size=output_size, input_size=input_size, data_format="channels_last"
+        )
+        return replace_fields(block, padding=((0, 0),) * self.ndim, padding_mode="zeros")
+
+    def taps(self) -> Iterator[tuple[tuple[int, ...], tuple[slice, ...]]]:
+        """Each tap's index in the window, and the padded input it shows to all outputs."""
+        for tap in product(*map(range, self.kernel_size)):
+            yield (
+                tap,
+                tuple(
+                    slice(t * d, t * d + (n - 1) * s + 1, s)
+                    for t, d, n, s in zip(
+                        tap, self.dilation, self.output_size, self.strides, strict=True
+                    )
+                ),
+            )
+
+    def sharing(self, shared_axes: tuple[int, ...]) -> LocalConvSpec:
+        """The same geometry with the kernel shared along other axes."""
+        return replace_fields(self, shared_axes=_shared_axes(shared_axes, self.output_size))
+
+    def computed(self) -> LocalConvSpec:
+        """The spec an implementation receives: channels last, padded with nothing but zeros.
+
+        A non-zero padding mode is applied to the input beforehand, so here it appears as a
+        larger input without padding.
+        """
+        if self.padding_mode == "zeros":
+            return replace_fields(self, data_format="channels_last")
+        padded = tuple(
+            n + low + high for n, (low, high) in zip(self.input_size, self.padding, strict=True)
+        )
+        return self._block(self.output_size, padded)
+
+
+def replace_fields(spec: LocalConvSpec, **changes: Any) -> LocalConvSpec:
+    """A copy of *spec* with fields that are normalised already."""
+    copy = object.__new__(LocalConvSpec)
+    copy._set(**{name: getattr(spec, name) for name in spec.__dataclass_fields__} | changes)
+    return copy
+
+
+def _shared_axes(value: Any, output_size: tuple[int, ...]) -> tuple[int, ...]:
+    axes = len(output_size)
+    expected = f"distinct spatial axes between 0 and {axes - 1}"
+    if not is_sequence(value):
+        raise ArgumentTypeError("shared_axes", expected, value)
+    shared = tuple(integer("shared_axes", item, 0) for item in value)
+    if len(set(shared)) != len(shared) or any(axis >= axes for axis in shared):
+        raise ArgumentError("shared_axes", expected, value)
+    # Along an axis of one position there is nothing to share: keep one spelling of one geometry.
+    return tuple(axis for axis in sorted(shared) if output_size[axis] > 1)

@@ -1,0 +1,84 @@
+"""Make weights for a spec before there is data."""
+
+from __future__ import annotations
+
+import os
+from math import prod, sqrt
+
+import numpy as np
+
+from lcmulti.arguments import choice
+from lcmulti.dtypes import DTYPES
+from lcmulti.errors import TooLargeError
+from lcmulti.spec import LocalConvSpec
+
+__all__ = ["initial_weights", "require_memory"]
+
+
+def require_memory(what: str, shape: tuple[int, ...], dtype: str, copies: int = 1) -> None:
+    """Raise before an array is made that this machine's memory cannot hold.
+
+    Parameters
+    ----------
+    what : str
+        Name of the array, for the message.
+    shape : tuple of int
+    dtype : str
+    copies : int, default 1
+        How many arrays of this shape will exist at once.
+
+    Raises
+    ------
+    TooLargeError
+        With the shape, the size and the memory there is.
+    """
+    size = copies * prod(shape) * DTYPES[dtype].itemsize
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not POSIX: let the allocation decide
+        return
+    if size > memory:
+        raise TooLargeError(
+            f"{what}: shape {shape} of {dtype} takes {size / 2**30:,.1f} GiB, "
+            f"more than this machine's {memory / 2**30:,.1f} GiB of memory"
+        )
+
+
+def initial_weights(
+    spec: LocalConvSpec, *, seed: int | None = None, dtype: str = "float32"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Random kernel and zero bias, scaled as a convolution's of the same geometry.
+
+    Glorot uniform with the fans of one position, ``prod(kernel_size)`` times the channels and
+    filters of one group (Glorot and Bengio 2010, equation 16). Keras 2 and Flax count all
+    positions as fan-in, which starts weights about ``sqrt(positions)`` too small.
+
+    Parameters
+    ----------
+    spec : LocalConvSpec
+    seed : int, optional
+        Of `numpy.random.default_rng`; None draws anew.
+    dtype : str, default "float32"
+        A real NumPy dtype.
+
+    Returns
+    -------
+    kernel : ndarray
+        ``spec.kernel_shape``
+    bias : ndarray
+        ``spec.bias_shape``
+
+    Raises
+    ------
+    TooLargeError
+        If the weights would not fit in memory; nothing is allocated then.
+    """
+    dtype = choice("dtype", dtype, ("float16", "float32", "float64"))
+    # Drawn in float64 and then rounded, so both exist at once.
+    require_memory("kernel", spec.kernel_shape, "float64", copies=2)
+    taps = prod(spec.kernel_size)
+    fans = taps * (spec.in_channels + spec.filters) // spec.groups
+    limit = sqrt(6 / fans)
+    generator = np.random.default_rng(seed)
+    kernel = generator.uniform(-limit, limit, spec.kernel_shape).astype(dtype)
+    return kernel, np.zeros(spec.bias_shape, dtype)
