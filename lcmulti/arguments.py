@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from lcmulti.errors import ArgumentError, ArgumentTypeError
 
-__all__ = ["choice", "integer", "integer_tuple", "is_sequence", "per_axis"]
+__all__ = ["byte_size", "choice", "integer", "integer_tuple", "is_sequence", "per_axis"]
+
+_UNITS = {"": 1, "B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+_UNITS |= {"KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
 def is_sequence(value: object) -> bool:
@@ -60,3 +64,13 @@ def choice(argument: str, value: Any, choices: Iterable[str]) -> str:
     if name not in known:
         raise ArgumentError(argument, expected, value)
     return name
+
+
+def byte_size(argument: str, value: Any) -> int:
+    """Return a number of bytes from an int or from a string such as ``"256MiB"``."""
+    if not isinstance(value, str):
+        return integer(argument, value, 0)
+    match = re.fullmatch(r"\s*(\d{1,30})\s*([A-Za-z]*)\s*", value, re.ASCII)
+    if match is None or match[2].upper() not in _UNITS:
+        raise ArgumentError(argument, "bytes, or a size such as '256MiB'", value)
+    return int(match[1]) * _UNITS[match[2].upper()]

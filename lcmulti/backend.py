@@ -131,8 +131,11 @@ class Backend(Protocol):
         """Turn the framework's variables into tensors and apply its automatic casts."""
         ...
 
-    def facts(self, array: Any) -> Facts:
-        """Describe an array of this framework; called on every call, so keep it short."""
+    def facts(self, array: Any, batched: bool = False) -> Facts:
+        """Describe an array of this framework; called on every call, so keep it short.
+
+        With *batched*, axis 0 is the batch, which may be symbolic and is then given as None.
+        """
         ...
 
     def from_numpy(self, array: np.ndarray, like: Any = None) -> Any:
@@ -153,6 +156,14 @@ class Backend(Protocol):
 
     def close(self, implementation: Implementation, entry: ImplementationEntry) -> Operation:
         """Make the differentiable operation of an implementation; called once for each."""
+        ...
+
+    def opaque(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Keep a tracer of Python code (not of array operations) out of a function, if any.
+
+        *function* takes ``(x, kernel, bias, arguments)``, the last a tuple of plain values.
+        Frameworks without such a tracer return it as it is.
+        """
         ...
 
     def devices(self) -> list[str]:

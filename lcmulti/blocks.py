@@ -109,7 +109,7 @@ def _clip(window: slice, padding: tuple[int, int], size: int) -> tuple[slice, tu
 class Blocked(Composed):
     """`Composed` on one block at a time, for frameworks whose arrays can be written into."""
 
-    def zeros(self, shape: tuple[int, ...], like: Any, wide: bool = False) -> Any:
+    def new(self, shape: tuple[int, ...], like: Any, wide: bool, zeros: bool) -> Any:
         """A new array on the device of *like*, of its dtype or (*wide*) its accumulator's."""
         raise NotImplementedError
 
@@ -121,7 +121,7 @@ class Blocked(Composed):
         """Workspace of one block, and the float32 gradient that half types are summed in."""
         spec, dtype = problem.spec, DTYPES[problem.dtype]
         batch = UNKNOWN_BATCH if problem.batch is None else problem.batch
-        grid = self._grid(spec, batch, dtype.name, problem.device, problem.resources)
+        grid = _grid(spec, batch, dtype.name, problem.device, problem.resources)
         total = workspace(_unpadded(spec), grid.positions, grid.samples, dtype.name)
         if dtype.is_half:
             total += 4 * max(batch * prod(spec.input_shape), prod(spec.kernel_shape))
@@ -129,22 +129,19 @@ class Blocked(Composed):
 
     def forward(self, x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
         """See `lcmulti.backend.Implementation.forward`."""
-        y = self.zeros((len(x), *spec.output_shape), x)
+        y = self.new((len(x), *spec.output_shape), x, wide=False, zeros=False)
         for block in self._blocks(x, spec, resources):
-            part = super().forward(
-                self._input(x, block), kernel[block.kernel], block.spec, resources
-            )
+            seen, weights = self._input(x, block), kernel[block.kernel]
+            part = super().forward(seen, weights, block.spec, resources)
             y[(block.samples, *block.outputs)] = part
         return y
 
     def input_grad(self, dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
         """See `lcmulti.backend.Implementation.input_grad`."""
-        dx = self.zeros((len(dy), *spec.input_shape), dy, wide=True)
+        dx = self.new((len(dy), *spec.input_shape), dy, wide=True, zeros=True)
         for block in self._blocks(dy, spec, resources):
-            part = dy[(block.samples, *block.outputs)]
-            part = super().input_grad(
-                self.ops.widen(part), kernel[block.kernel], block.spec, resources
-            )
+            part = self.ops.widen(dy[(block.samples, *block.outputs)])
+            part = super().input_grad(part, kernel[block.kernel], block.spec, resources)
             inner = tuple(
                 slice(low, low + each.stop - each.start)
                 for each, (low, _) in zip(block.inputs, block.padding, strict=True)
@@ -154,11 +151,18 @@ class Blocked(Composed):
 
     def kernel_grad(self, x: Any, dy: Any, spec: LocalConvSpec, resources: Resources) -> Any:
         """See `lcmulti.backend.Implementation.kernel_grad`."""
-        dkernel = self.zeros(spec.kernel_shape, x, wide=True)
+        grid = self._grid_of(x, spec, resources)
+        # Each block has its own part of the kernel unless blocks of samples or shared axes meet.
+        summed = bool(spec.shared_axes) or grid.samples < len(x) or len(x) == 0
+        dkernel = self.new(spec.kernel_shape, x, wide=True, zeros=summed)
         for block in self._blocks(x, spec, resources):
             part = self.ops.widen(dy[(block.samples, *block.outputs)])
             seen = self.ops.widen(self._input(x, block))
-            dkernel[block.kernel] += super().kernel_grad(seen, part, block.spec, resources)
+            part = super().kernel_grad(seen, part, block.spec, resources)
+            if summed:
+                dkernel[block.kernel] += part
+            else:
+                dkernel[block.kernel] = part
         return self.ops.narrow(dkernel, x)
 
     def _input(self, x: Any, block: Block) -> Any:
@@ -167,13 +171,16 @@ class Blocked(Composed):
             part = self.ops.pad(part, ((0, 0), *block.padding, (0, 0)))
         return part
 
-    def _grid(
-        self, spec: LocalConvSpec, batch: int, dtype: str, device: str, resources: Resources
-    ) -> Grid:
-        limit = resources.max_workspace
-        return cut(spec, batch, dtype, min(CACHE_TARGET, limit) if device == "cpu" else limit)
+    def _grid_of(self, array: Any, spec: LocalConvSpec, resources: Resources) -> Grid:
+        facts = self.facts(array)
+        return _grid(spec, len(array), facts.dtype, facts.device, resources)
 
     def _blocks(self, array: Any, spec: LocalConvSpec, resources: Resources) -> Iterator[Block]:
-        facts = self.facts(array)
-        batch = len(array)
-        return blocks(spec, self._grid(spec, batch, facts.dtype, facts.device, resources), batch)
+        return blocks(spec, self._grid_of(array, spec, resources), len(array))
+
+
+def _grid(
+    spec: LocalConvSpec, batch: int, dtype: str, device: str, resources: Resources
+) -> Grid:
+    limit = resources.max_workspace
+    return cut(spec, batch, dtype, min(CACHE_TARGET, limit) if device == "cpu" else limit)

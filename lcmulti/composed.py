@@ -127,10 +127,14 @@ class Composed:
             product = ops.permute(product, (0, 2, 1, 3))
         return ops.narrow(ops.reshape(product, spec.kernel_shape), x)
 
+    def cut(self, array: Any, index: tuple[slice, ...]) -> Any:
+        """Slice the leading axes of an array."""
+        return array[index]
+
     def windows(self, x: Any, spec: LocalConvSpec) -> Any:
         """Gather ``(N, *padded_size, channels) -> (N, *output_size, *kernel_size, channels)``."""
         for axis in range(spec.ndim):
-            x = self.ops.stack([x[tap] for tap in _axis_taps(spec, axis)], -2)
+            x = self.ops.stack([self.cut(x, seen) for seen in axis_taps(spec, axis)], -2)
         return x
 
     def fold(self, patches: Any, spec: LocalConvSpec) -> Any:
@@ -146,8 +150,9 @@ class Composed:
             taps, run = spec.kernel_size[axis], s if d == 1 else 1
             total = None
             for first in range(0, taps, run):
-                chunk = patches[..., first : first + run, :]
-                rank = len(chunk.shape)
+                rank = len(patches.shape)
+                before = (slice(None),) * (rank - 2)
+                chunk = self.cut(patches, (*before, slice(first, min(first + run, taps))))
                 # (.., n, <behind>, taps, C) -> (.., n, taps, <behind>, C)
                 order = (*range(axis + 2), rank - 2, *range(axis + 2, rank - 2), rank - 1)
                 chunk = ops.permute(chunk, order)
@@ -159,7 +164,7 @@ class Composed:
                 offset = first * d
                 room = length - offset
                 if n * s > room:
-                    chunk = chunk[(*(slice(None),) * (axis + 1), slice(0, room))]
+                    chunk = self.cut(chunk, (*(slice(None),) * (axis + 1), slice(0, room)))
                 pairs = _at(axis + 1, (offset, max(room - n * s, 0)), rank - 1)
                 chunk = ops.pad(chunk, pairs)
                 total = chunk if total is None else total + chunk
@@ -203,7 +208,7 @@ class Composed:
         inner = (
             slice(lo, lo + n) for n, (lo, _) in zip(spec.input_size, spec.padding, strict=True)
         )
-        return padded[(slice(None), *inner)]
+        return self.cut(padded, (slice(None), *inner))
 
 
 @lru_cache(maxsize=1024)
@@ -217,7 +222,7 @@ def _to_position(layout: _Layout, taps: int) -> tuple[int, ...]:
     )  # fmt: skip
 
 
-def _axis_taps(spec: LocalConvSpec, axis: int) -> list[tuple[slice, ...]]:
+def axis_taps(spec: LocalConvSpec, axis: int) -> list[tuple[slice, ...]]:
     """For each tap along one axis, the slice of the padded input that all outputs see."""
     n, s, d = spec.output_size[axis], spec.strides[axis], spec.dilation[axis]
     before = (slice(None),) * (axis + 1)

@@ -24,7 +24,6 @@ from lcmulti.backend import (
     Problem,
     Resources,
 )
-from lcmulti.dtypes import DTYPES
 from lcmulti.errors import (
     ArgumentTypeError,
     DtypeError,
@@ -34,7 +33,7 @@ from lcmulti.errors import (
     UnsupportedError,
     described,
 )
-from lcmulti.settings import Settings, current
+from lcmulti.settings import Settings
 from lcmulti.spec import LocalConvSpec
 
 __all__ = ["Plan", "Verdict", "backend_of", "choose", "plan", "spec_of_call"]
@@ -152,7 +151,7 @@ def _framework_of(kind: type) -> str | None:
     return None
 
 
-class _Unhashable(Exception):
+class _UnhashableError(Exception):
     """An argument is nothing a cache may be keyed by; it is wrong, and validation will say so."""
 
 
@@ -163,7 +162,7 @@ def frozen(value: Any) -> Any:
         return value
     if kind is tuple or kind is list:
         return tuple(map(frozen, value))
-    raise _Unhashable
+    raise _UnhashableError
 
 
 def plan(
@@ -184,7 +183,7 @@ def plan(
     """
     try:
         key = frozen(arguments)
-    except _Unhashable:
+    except _UnhashableError:
         return _plan.__wrapped__(backend, facts, arguments, settings)
     return _plan(backend, facts, key, settings)
 
@@ -195,12 +194,16 @@ def _plan(
 ) -> Plan:
     spec, problem = problem_of(backend, facts, arguments[:-1], settings)
     entry, _ = choose(backend, problem, arguments[-1], settings)
-    indices = tuple(
+    return Plan(backend, spec, problem, operation(backend, entry.name), padding_indices(spec))
+
+
+def padding_indices(spec: LocalConvSpec) -> tuple[tuple[int, np.ndarray], ...]:
+    """``(axis, indices)`` that pad a channels-last input in a non-zero mode; else nothing."""
+    return tuple(
         (axis + 1, shapes.padding_indices(size, low, high, spec.padding_mode))
         for axis, (size, (low, high)) in enumerate(zip(spec.input_size, spec.padding, strict=True))
         if spec.padding_mode != "zeros" and (low or high)
     )
-    return Plan(backend, spec, problem, operation(backend, entry.name), indices)
 
 
 def problem_of(
@@ -372,9 +375,3 @@ def _verdict(entry: ImplementationEntry, problem: Problem, forced: bool) -> Verd
             if workspace > limit and not forced and not problem.transformed:
                 reason = f"needs {workspace:,} bytes of workspace, over max_workspace={limit:,}"
     return Verdict(entry.name, reason, workspace)
-
-
-# PyTorch's tracer calls a function marked so and takes what it returns as a constant, instead
-# of tracing through it: types, shapes and settings are constants of a trace.
-for _function in (backend_of, plan, plugins.load_backend, current):
-    _function._dynamo_marked_constant = True  # type: ignore[attr-defined]

@@ -15,6 +15,7 @@ __all__ = [
     "DtypeError",
     "LcmultiError",
     "MissingBackendError",
+    "MissingExtraError",
     "MixedFrameworksError",
     "PluginError",
     "ShapeError",
@@ -88,6 +89,10 @@ class UnsupportedError(LcmultiError, NotImplementedError):
 
 class MissingBackendError(LcmultiError, ImportError):
     """The framework behind a backend is not installed, or its plugin is broken."""
+
+
+class MissingExtraError(LcmultiError, ImportError):
+    """A package that an optional part of lcmulti needs is not installed."""
 
 
 class PluginError(LcmultiError):

@@ -119,6 +119,7 @@ def explain(
         if batch is not None:
             integer("batch", batch, 0)
         dtype = choice("dtype", dtype, plugins.registry().backends[name].dtypes)
+        device = choice("device", device, ("cpu", "gpu"))
         plugins.load_backend(name)
         resources = Resources(settings.max_workspace, settings.threads)
         spec, problem = x, Problem(x.computed(), batch, dtype, device, False, resources)
@@ -129,8 +130,10 @@ def explain(
         arguments = (
             strides, padding, padding_mode, dilation, groups, data_format, implementation,
         )  # fmt: skip
-        plan, _, _, neutral = functional.prepare(x, kernel, bias, arguments, backend)
-        name, spec, problem, arrays_decide = plan.backend, plan.spec, plan.problem, not neutral
+        kinds = (type(x), type(kernel), type(bias))
+        name, neutral = dispatch.backend_of(kinds, backend, settings.backend)
+        plan, _ = functional.prepare(name, x, kernel, bias, arguments)
+        spec, problem, arrays_decide = plan.spec, plan.problem, not neutral
     entry, verdicts = dispatch.choose(name, problem, implementation, settings)
     verdict = next(each for each in verdicts if each.name == entry.name)
     return Explanation(

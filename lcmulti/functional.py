@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -88,35 +89,57 @@ def local_conv(
     (2, 4, 7)
     """
     arguments = (strides, padding, padding_mode, dilation, groups, data_format, implementation)
-    plan, owner, arrays, neutral = prepare(x, kernel, bias, arguments, backend)
-    y = run(plan, owner, *arrays)
-    return owner.to_numpy(y) if neutral else y
+    key = _call_key((type(x), type(kernel), type(bias)), backend)
+    return _calls[key](x, kernel, bias, arguments)
+
+
+_calls: dict[str, Callable[..., Any]] = {}
+
+
+def _call_key(kinds: tuple[type, ...], backend: str | None) -> str:
+    """Key in `_calls` of the function that serves arrays of these types."""
+    name, neutral = dispatch.backend_of(kinds, backend, current().backend)
+    key = f"{name} from NumPy" if neutral else name
+    if key not in _calls:
+        _calls[key] = _call(name, neutral)
+    return key
+
+
+# PyTorch's tracer calls a function marked so and takes what it returns, which depends on types
+# and settings alone, as a constant of the trace. A string can be one, a function cannot.
+_call_key._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def _call(name: str, neutral: bool) -> Callable[..., Any]:
+    owner = plugins.load_backend(name)
+
+    def call(x: Any, kernel: Any, bias: Any, arguments: tuple[Any, ...]) -> Any:
+        plan, arrays = prepare(name, x, kernel, bias, arguments)
+        y = run(plan, owner, *arrays)
+        return owner.to_numpy(y) if neutral else y
+
+    return owner.opaque(call)
 
 
 def prepare(
-    x: Any, kernel: Any, bias: Any, arguments: tuple[Any, ...], backend: str | None
-) -> tuple[dispatch.Plan, Backend, tuple[Any, ...], bool]:
-    """Bring the arrays to one framework and plan the call.
+    name: str, x: Any, kernel: Any, bias: Any, arguments: tuple[Any, ...]
+) -> tuple[dispatch.Plan, tuple[Any, ...]]:
+    """Bring the arrays to the backend *name* and plan the call.
 
     Returns
     -------
     plan : Plan
-    owner : Backend
     arrays : tuple
-        ``x``, ``kernel`` and ``bias`` (or None) as arrays of *owner*.
-    neutral : bool
-        Whether all came from NumPy, and the result returns there.
+        ``x``, ``kernel`` and ``bias`` (or None) as arrays of the backend.
     """
-    settings = current()
-    kinds = (type(x), type(kernel), type(bias))
-    name, neutral = dispatch.backend_of(kinds, backend, settings.backend)
     owner = plugins.load_backend(name)
     arrays = (x, kernel, bias)
     if name != dispatch.NUMPY:
         arrays = _converted(owner, arrays)
     arrays = owner.prepare(arrays)
-    facts = tuple(owner.facts(each) if each is not None else None for each in arrays)
-    return dispatch.plan(name, facts, arguments, settings), owner, arrays, neutral
+    x, kernel, bias = arrays
+    facts = (owner.facts(x, True), owner.facts(kernel), None if bias is None else owner.facts(bias))
+    return dispatch.plan(name, facts, arguments, current()), arrays
 
 
 def _converted(owner: Backend, arrays: tuple[Any, ...]) -> tuple[Any, ...]:

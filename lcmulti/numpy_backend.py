@@ -7,7 +7,6 @@ maps themselves are the derivatives (`lcmulti.reference` and `Implementation`).
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -34,7 +33,7 @@ class NumpyBackend:
         """Nothing to prepare."""
         return arrays
 
-    def facts(self, array: Any) -> Facts:
+    def facts(self, array: Any, batched: bool = False) -> Facts:
         """See `Backend.facts`."""
         return Facts(array.shape, array.dtype.name, "cpu")
 
@@ -58,6 +57,10 @@ class NumpyBackend:
     def close(self, implementation: Implementation, entry: ImplementationEntry) -> Operation:
         """The forward map: there is nothing to differentiate with."""
         return implementation.forward
+
+    def opaque(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Nothing traces Python code here."""
+        return function
 
     def devices(self) -> list[str]:
         """The CPU."""
@@ -138,9 +141,10 @@ class NumpyOps:
 class NumpyBlocked(Blocked):
     """Blocks with strided views for windows and in-place sums."""
 
-    def zeros(self, shape: tuple[int, ...], like: Any, wide: bool = False) -> Any:
-        """See `Blocked.zeros`."""
-        return np.zeros(shape, DTYPES[like.dtype.name].accumulator if wide else like.dtype)
+    def new(self, shape: tuple[int, ...], like: Any, wide: bool, zeros: bool) -> Any:
+        """See `Blocked.new`."""
+        dtype = DTYPES[like.dtype.name].accumulator if wide else like.dtype
+        return np.zeros(shape, dtype) if zeros else np.empty(shape, dtype)
 
     def facts(self, array: Any) -> Facts:
         """See `Blocked.facts`."""

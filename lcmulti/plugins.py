@@ -54,23 +54,27 @@ class Registry:
 
     def add(self, origin: Origin, backends: Iterable[Any], implementations: Iterable[Any]) -> None:
         """Add one plugin's entries, all of them or, if any is wrong, none."""
-        ours = {entry.name: entry for entry in _checked(backends, BackendEntry)}
-        theirs = {
-            (entry.backend, entry.name): entry
-            for entry in _checked(implementations, ImplementationEntry)
-        }
-        for kind, new, old in (
-            ("backend", ours, self.backends),
-            ("implementation", theirs, self.implementations),
-        ):
-            for key in new.keys() & old.keys():  # type: ignore[operator]
-                raise PluginError(
-                    f"{kind} {key!r} is provided by both {self.origins[key]} and {origin}; "
-                    "uninstall one of them"
-                )
+        ours: dict[str, BackendEntry] = {}
+        theirs: dict[tuple[str, str], ImplementationEntry] = {}
+        taken = dict(self.origins)
+        for backend in _checked(backends, BackendEntry):
+            _claim("backend", backend.name, origin, taken)
+            ours[backend.name] = backend
+        for entry in _checked(implementations, ImplementationEntry):
+            key = entry.backend, entry.name
+            _claim("implementation", key, origin, taken)
+            theirs[key] = entry
         self.backends |= ours
         self.implementations |= theirs
-        self.origins |= dict.fromkeys([*ours, *theirs], origin)
+        self.origins = taken
+
+
+def _claim(kind: str, key: object, origin: Origin, taken: dict[object, Origin]) -> None:
+    if key in taken:
+        raise PluginError(
+            f"{kind} {key!r} is provided by both {taken[key]} and {origin}; uninstall one of them"
+        )
+    taken[key] = origin
 
 
 def _checked(entries: Iterable[Any], kind: type) -> list[Any]:
@@ -84,8 +88,11 @@ def _checked(entries: Iterable[Any], kind: type) -> list[Any]:
                 f"this lcmulti speaks contract {CONTRACT}"
             )
         module, _, attribute = entry.load.partition(":")
-        if not module or not attribute or entry.name in ("", "auto"):
-            raise PluginError(f"{entry.name!r} needs a name and a load='module:attribute'")
+        if not module or not attribute:
+            raise PluginError(f"{entry.name!r} needs a load='module:attribute', not {entry.load!r}")
+        # Callers may write names in any case, and "auto" is no name.
+        if entry.name in ("", "auto") or entry.name != entry.name.lower():
+            raise PluginError(f"expected a lower-case name other than 'auto', got {entry.name!r}")
     return checked
 
 
@@ -105,6 +112,7 @@ def registry() -> Registry:
             manager = pluggy.PluginManager(GROUP)
             manager.add_hookspecs(hookspecs)
             manager.register(point.load(), name=point.name)
+            manager.check_pending()  # a misspelled hook would add nothing, in silence
             found.add(
                 origin,
                 _flat(manager.hook.lcmulti_backends()),

@@ -43,7 +43,7 @@ def forward(x: Array, kernel: Array, spec: LocalConvSpec) -> Array:
         (*spec.output_size, spec.groups, len(x), spec.filters // spec.groups), padded.dtype
     )
     for tap, seen in spec.taps():
-        y += _by_position(padded[:, *seen], spec) @ _by_group(_wide(kernel[..., *tap, :, :]), spec)
+        y += _by_position(padded[:, *seen], spec) @ _by_group(_wide(_at_tap(kernel, tap)), spec)
     return _by_sample(y, spec).astype(x.dtype)
 
 
@@ -66,7 +66,7 @@ def input_grad(dy: Array, kernel: Array, spec: LocalConvSpec) -> Array:
     padded_size = [n + lo + hi for n, (lo, hi) in zip(spec.input_size, spec.padding, strict=True)]
     dx = np.zeros((len(dy), *padded_size, spec.in_channels), dy_wide.dtype)
     for tap, seen in spec.taps():
-        transposed = np.swapaxes(_by_group(_wide(kernel[..., *tap, :, :]), spec), -1, -2)
+        transposed = np.swapaxes(_by_group(_wide(_at_tap(kernel, tap)), spec), -1, -2)
         dx[:, *seen] += _by_sample(dy_wide @ transposed, spec)
     return _unpad(dx, spec).astype(dy.dtype)
 
@@ -93,7 +93,7 @@ def kernel_grad(x: Array, dy: Array, spec: LocalConvSpec) -> Array:
     for tap, seen in spec.taps():
         products = np.swapaxes(_by_position(padded[:, *seen], spec), -1, -2) @ dy_wide  # O,G,C,F
         summed = products.sum(axis=spec.shared_axes, keepdims=True)
-        at_tap = dkernel[..., *tap, :, :]
+        at_tap = _at_tap(dkernel, tap)
         at_tap[...] = np.swapaxes(summed, -2, -3).reshape(at_tap.shape)
     return dkernel.astype(x.dtype)
 
@@ -112,6 +112,13 @@ def bias_grad(dy: Array, bias_shape: tuple[int, ...]) -> Array:
     shared = tuple(i for i, n in enumerate(bias_shape[:-1]) if n == 1)
     result: Array = summed.sum(axis=shared, keepdims=True).astype(dy.dtype)
     return result
+
+
+def _at_tap(kernel: Array, tap: tuple[int, ...]) -> Array:
+    """``(*O, C, F)``, a view."""
+    index: tuple[Any, ...] = (..., *tap, slice(None), slice(None))
+    at_tap: Array = kernel[index]
+    return at_tap
 
 
 def _wide(array: Array) -> Array:

@@ -13,21 +13,19 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lcmulti.arguments import choice, integer
+from lcmulti.arguments import byte_size, choice, integer
 from lcmulti.errors import ArgumentError, ConfigError, described
 from lcmulti.spec import DATA_FORMATS
 
 __all__ = ["DEFAULTS", "Settings", "Source", "config", "sources", "user_file", "write_user_setting"]
 
 MEBIBYTE = 2**20
-_UNITS = {"": 1, "B": 1, "KIB": 2**10, "MIB": MEBIBYTE, "GIB": 2**30, "KB": 10**3, "MB": 10**6}
-_UNITS["GB"] = 10**9
 
 
 class Settings(NamedTuple):
@@ -85,15 +83,6 @@ def _implementation(value: Any) -> str:
     return choice("value", _name(value), ("auto", *sorted(names)))
 
 
-def _size(value: Any) -> int:
-    if not isinstance(value, str):
-        return integer("value", value, 0)
-    match = re.fullmatch(r"\s*(\d{1,30})\s*([A-Za-z]*)\s*", value, re.ASCII)
-    if match is None or match[2].upper() not in _UNITS:
-        raise ArgumentError("value", "bytes, or a size such as '256MiB'", value)
-    return int(match[1]) * _UNITS[match[2].upper()]
-
-
 def _threads(value: Any) -> int | None:
     if value is None or (isinstance(value, str) and value.strip().lower() == "auto"):
         return None
@@ -108,20 +97,25 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "backend": _backend,
     "implementation": _implementation,
     "data_format": lambda value: choice("value", value, DATA_FORMATS),
-    "max_workspace": _size,
+    "max_workspace": lambda value: byte_size("value", value),
     "threads": _threads,
 }
 
 
 def parse(name: str, value: Any, place: str) -> Any:
     """Return the checked value of a setting; an error names the setting and its *place*."""
-    if name not in _PARSERS:
-        known = ", ".join(repr(each) for each in _NAMES)
-        raise ConfigError(name, f"one of the settings {known}", described(f"{name!r} ({place})"))
+    require_known(name, place)
     try:
         return _PARSERS[name](value)
     except ArgumentError as error:
         raise ConfigError(name, error.expected, described(f"{value!r} ({place})")) from None
+
+
+def require_known(name: str, place: str) -> None:
+    """Raise `ConfigError`, naming *place* and all settings, unless *name* is one of them."""
+    if name not in _NAMES:
+        known = ", ".join(repr(each) for each in _NAMES)
+        raise ConfigError(name, f"one of the settings {known}", described(f"{name!r} ({place})"))
 
 
 def user_file() -> Path:
@@ -158,11 +152,11 @@ def _as_table(value: Any, path: Path) -> Mapping[str, Any]:
 
 
 def _keras_json() -> tuple[Path, str] | None:
-    folder = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
-    path = folder / "keras.json"
     try:
+        folder = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+        path = folder / "keras.json"
         data_format = json.loads(path.read_text(encoding="utf-8")).get("image_data_format")
-    except (OSError, ValueError, AttributeError, RecursionError):
+    except (OSError, ValueError, AttributeError, RuntimeError):
         return None  # the file is Keras' own: what Keras makes of it is not ours to judge
     return (path, data_format) if data_format in DATA_FORMATS else None
 
@@ -230,20 +224,24 @@ def write_user_setting(name: str, value: str) -> Path:
     Raises
     ------
     ConfigError
-        If the setting or its value is unknown, or the file as it stands cannot be read.
+        If the setting or its value is unknown, or the file cannot be read or written.
     """
     parse(name, value, "lcmulti config set")
     path = user_file()
-    table = _read_toml(path) if path.is_file() else {}
-    for key, old in table.items():
-        parse(key, old, str(path))
-    table[name] = value
+    table = (_read_toml(path) if path.exists() else {}) | {name: value}
+    for key, entry in table.items():
+        parse(key, entry, str(path))
     # Every setting is a string or an integer, and JSON spells both as TOML does.
     text = "".join(f"{key} = {json.dumps(entry)}\n" for key, entry in table.items())
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)  # readers see the old file or the new one, never half of it
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)  # readers see the old file or the new one, never half of it
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
+        raise ConfigError(str(path), "a writable file", described(str(error))) from error
     reload()
     return path
 

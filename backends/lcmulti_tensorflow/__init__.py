@@ -1,1 +1,1 @@
-
+"""TensorFlow backend of lcmulti."""

@@ -1,1 +1,1 @@
-
+"""lcmulti's PyTorch backend. Import `lcmulti`; this package is loaded when tensors arrive."""

@@ -1,0 +1,87 @@
+"""The JAX backend: arrays in and out of it, and what dispatch asks of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lcmulti.backend import Facts, Implementation, ImplementationEntry, Operation
+from lcmulti.errors import DtypeError
+from lcmulti_jax import rules
+
+__all__ = ["backend"]
+
+
+class JaxBackend:
+    """`lcmulti.backend.Backend` for JAX."""
+
+    def prepare(self, arrays: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Nothing to prepare: JAX has neither variables nor automatic casts."""
+        return arrays
+
+    def facts(self, array: Any, batched: bool = False) -> Facts:
+        """See `Backend.facts`; the device is the default one, for a tracer has none."""
+        shape = tuple(n if type(n) is int else None for n in array.shape)
+        return Facts(shape, array.dtype.name, jax.default_backend())
+
+    def from_numpy(self, array: np.ndarray, like: Any = None) -> Any:
+        """Convert a copy, for JAX would keep reading memory that NumPy may write to.
+
+        Raises
+        ------
+        DtypeError
+            For a dtype JAX would round, because its 64-bit mode is off.
+        """
+        if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
+            enable = "jax.config.update('jax_enable_x64', True)"
+            raise DtypeError(
+                "array", f"a dtype of 32 bits, or JAX with {enable}", array.dtype.name
+            )
+        concrete = like is not None and not isinstance(like, jax.core.Tracer)
+        device = like.device if concrete and len(like.devices()) == 1 else None
+        return jnp.array(array, device=device)
+
+    def to_numpy(self, array: Any) -> np.ndarray:
+        """Copy to NumPy, for what JAX shows of its own memory may not be written to."""
+        return np.array(array)
+
+    def move_axis(self, array: Any, source: int, destination: int) -> Any:
+        """`numpy.moveaxis`."""
+        return jnp.moveaxis(array, source, destination)
+
+    def take(self, array: Any, indices: np.ndarray, axis: int) -> Any:
+        """`numpy.take`."""
+        return jnp.take(array, indices, axis)
+
+    def close(self, implementation: Implementation, entry: ImplementationEntry) -> Operation:
+        """See `lcmulti_jax.rules`."""
+        return rules.operation(implementation)
+
+    def opaque(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Nothing traces Python code here."""
+        return function
+
+    def devices(self) -> list[str]:
+        """Platform and model of each device."""
+        return [f"{device.platform}:{device.id} {device.device_kind}" for device in jax.devices()]
+
+    def vjp(
+        self, function: Callable[..., Any], arrays: tuple[Any, ...], cotangent: Any
+    ) -> tuple[Any, tuple[Any, ...]]:
+        """See `Backend.vjp`."""
+        value, pull_back = jax.vjp(function, *arrays)
+        return value, pull_back(cotangent)
+
+    def jvp(
+        self, function: Callable[..., Any], arrays: tuple[Any, ...], tangents: tuple[Any, ...]
+    ) -> tuple[Any, Any]:
+        """See `Backend.jvp`."""
+        value, tangent = jax.jvp(function, arrays, tangents)
+        return value, tangent
+
+
+backend = JaxBackend()

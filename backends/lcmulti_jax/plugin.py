@@ -1,0 +1,44 @@
+"""Registers the JAX backend; imports no JAX."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pluggy
+
+from lcmulti.backend import BackendEntry, ImplementationEntry
+
+hookimpl = pluggy.HookimplMarker("lcmulti")
+
+
+@hookimpl
+def lcmulti_backends() -> Iterable[BackendEntry]:
+    """JAX."""
+    yield BackendEntry(
+        name="jax",
+        load="lcmulti_jax.backend:backend",
+        package="jax",
+        # Tracers stand for arrays under jit, grad and vmap, and are no subclass of jax.Array.
+        array_types=("jax:Array", "jax.core:Tracer"),
+        install="pip install 'lcmulti[jax]'",
+    )
+
+
+@hookimpl
+def lcmulti_implementations() -> Iterable[ImplementationEntry]:
+    """One for each special geometry, one for bounded memory, one that is a single block."""
+    for name, priority, summary in (
+        ("conv", 40, "one kernel for all positions: the framework's convolution"),
+        ("disjoint", 30, "windows that tile the input: multiply-adds on the input as it lies"),
+        ("blocked", 20, "patches of one block of positions at a time, batched matrix products"),
+        ("composed", 0, "all patches at once, one batched matrix product"),
+    ):
+        yield ImplementationEntry(
+            name=name,
+            backend="jax",
+            load=f"lcmulti_jax.implementations:{name}",
+            summary=summary,
+            priority=priority,
+            # The derivative rules of `lcmulti_jax.rules` serve every transform.
+            transformable=True,
+        )

@@ -1,0 +1,107 @@
+"""The derivative rules, closed once for all implementations.
+
+Requirements this module is written to:
+
+* One primitive for each of the three maps. Each is bilinear, and the transposes of each are the
+  other two, so derivatives of any order, in both modes, are made of the three again.
+* An implementation only appears when a primitive is lowered: it need not be differentiable.
+* A batch axis of `jax.vmap` joins the batch of the operation where the maps allow it.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+from jax import lax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+from lcmulti.backend import Implementation, Operation, Resources
+from lcmulti.spec import LocalConvSpec
+
+__all__ = ["operation"]
+
+# Parameters of all three: ``implementation``, ``spec`` and ``resources``.
+forward_p = Primitive("local_conv")
+input_grad_p = Primitive("local_conv_input_grad")
+kernel_grad_p = Primitive("local_conv_kernel_grad")
+
+
+def operation(implementation: Implementation) -> Operation:
+    """The differentiable operation of *implementation*, compiled once for each geometry."""
+
+    @partial(jax.jit, static_argnums=(2, 3), inline=True)
+    def local_conv(x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        return forward_p.bind(
+            x, kernel, implementation=implementation, spec=spec, resources=resources
+        )
+
+    return local_conv
+
+
+def _shape(primitive: Primitive, a: Any, spec: LocalConvSpec) -> tuple[Any, ...]:
+    if primitive is kernel_grad_p:
+        return spec.kernel_shape
+    return (a.shape[0], *(spec.output_shape if primitive is forward_p else spec.input_shape))
+
+
+def _abstract(primitive: Primitive, a: Any, b: Any, **params: Any) -> Any:
+    return a.update(shape=_shape(primitive, a, params["spec"]), weak_type=False)
+
+
+def _compute(
+    name: str,
+    a: Any,
+    b: Any,
+    *,
+    implementation: Implementation,
+    spec: LocalConvSpec,
+    resources: Resources,
+) -> Any:
+    return getattr(implementation, name)(a, b, spec, resources)
+
+
+def _batch(
+    primitive: Primitive, arrays: tuple[Any, Any], axes: tuple[int | None, int | None], **params: Any
+) -> tuple[Any, int]:
+    (a, b), (axis_a, axis_b) = arrays, axes
+    if axis_b is None and primitive is not kernel_grad_p:  # the map is over samples: these are more
+        a = batching.bdim_at_front(a, axis_a, a.shape[axis_a])
+        out = primitive.bind(a.reshape(-1, *a.shape[2:]), b, **params)
+        return out.reshape(*a.shape[:2], *out.shape[1:]), 0
+    size = a.shape[axis_a] if axis_a is not None else b.shape[axis_b]
+    a, b = (
+        batching.bdim_at_front(each, axis, size) for each, axis in zip(arrays, axes, strict=True)
+    )
+    return lax.map(lambda pair: primitive.bind(*pair, **params), (a, b)), 0
+
+
+for _primitive, _name in (
+    (forward_p, "forward"),
+    (input_grad_p, "input_grad"),
+    (kernel_grad_p, "kernel_grad"),
+):
+    _map = partial(_compute, _name)
+    _primitive.def_impl(_map)
+    _primitive.def_abstract_eval(partial(_abstract, _primitive))
+    mlir.register_lowering(_primitive, mlir.lower_fun(_map, multiple_results=False))
+    batching.primitive_batchers[_primitive] = partial(_batch, _primitive)
+
+# ``ct`` is the cotangent of the output; the operand that is being solved for is not there.
+ad.defbilinear(
+    forward_p,
+    lambda ct, x, kernel, **params: input_grad_p.bind(ct, kernel, **params),
+    lambda ct, x, kernel, **params: kernel_grad_p.bind(x, ct, **params),
+)
+ad.defbilinear(
+    input_grad_p,
+    lambda ct, dy, kernel, **params: forward_p.bind(ct, kernel, **params),
+    lambda ct, dy, kernel, **params: kernel_grad_p.bind(ct, dy, **params),
+)
+ad.defbilinear(
+    kernel_grad_p,
+    lambda ct, x, dy, **params: input_grad_p.bind(dy, ct, **params),
+    lambda ct, x, dy, **params: forward_p.bind(x, ct, **params),
+)

@@ -1,0 +1,152 @@
+"""Geometries that need no patches."""
+
+from __future__ import annotations
+
+from itertools import chain, product
+from math import prod
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from lcmulti.backend import Problem, Resources
+from lcmulti.composed import UNKNOWN_BATCH
+from lcmulti.dtypes import DTYPES
+from lcmulti.spec import LocalConvSpec
+from lcmulti_jax.blocked import widen
+
+__all__ = ["conv", "disjoint"]
+
+
+class Conv:
+    """One kernel for all output positions: XLA's convolution and its transposes."""
+
+    def decline(self, problem: Problem) -> str | None:
+        """Serves one shared kernel."""
+        if not problem.spec.is_convolution:
+            return "kernels differ between positions"
+        return None
+
+    def workspace(self, problem: Problem) -> int:
+        """Input and output, padded, in another order and in the accumulator dtype."""
+        spec = problem.spec
+        batch = UNKNOWN_BATCH if problem.batch is None else problem.batch
+        padded = prod(n + sum(p) for n, p in zip(spec.input_size, spec.padding, strict=True))
+        elements = batch * (padded * spec.in_channels + prod(spec.output_shape))
+        return 2 * elements * DTYPES[DTYPES[problem.dtype].accumulator].itemsize
+
+    def forward(self, x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        """See `lcmulti.backend.Implementation.forward`."""
+        return self._convolve(widen(x), widen(kernel), spec).astype(x.dtype)
+
+    def input_grad(self, dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        """See `lcmulti.backend.Implementation.input_grad`."""
+        wide = widen(dy)
+        x = jax.ShapeDtypeStruct((dy.shape[0], *spec.input_shape), wide.dtype)
+        kernel = widen(kernel)
+        (dx,) = jax.linear_transpose(lambda x: self._convolve(x, kernel, spec), x)(wide)
+        return dx.astype(dy.dtype)
+
+    def kernel_grad(self, x: Any, dy: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        """See `lcmulti.backend.Implementation.kernel_grad`."""
+        wide = widen(x)
+        kernel = jax.ShapeDtypeStruct(spec.kernel_shape, wide.dtype)
+        (dkernel,) = jax.linear_transpose(lambda k: self._convolve(wide, k, spec), kernel)(
+            widen(dy)
+        )
+        return dkernel.astype(x.dtype)
+
+    def _convolve(self, x: Any, kernel: Any, spec: LocalConvSpec) -> Any:
+        axes = tuple(range(1, spec.ndim + 1))
+        return lax.conv_general_dilated(
+            x,
+            kernel.reshape(kernel.shape[spec.ndim :]),
+            window_strides=spec.strides,
+            padding=spec.padding,
+            rhs_dilation=spec.dilation,
+            dimension_numbers=lax.ConvDimensionNumbers(
+                (0, spec.ndim + 1, *axes),
+                (spec.ndim + 1, spec.ndim, *range(spec.ndim)),
+                (0, spec.ndim + 1, *axes),
+            ),
+            feature_group_count=spec.groups,
+            precision=lax.Precision.HIGHEST,
+        )
+
+
+MOST_TERMS = 64
+"""Sums longer than this are better left to matrix products."""
+
+
+class Disjoint:
+    """Windows that tile the input: it is viewed as windows, and XLA fuses the sum.
+
+    Views: the input ``(N, o0, k0, o1, k1, ..., G, C)``, the kernel ``(*positions, *k, C, G, F)``
+    and the output ``(N, *O, G, F)``.
+    """
+
+    def decline(self, problem: Problem) -> str | None:
+        """Serves small windows that tile the input."""
+        spec = problem.spec
+        if not spec.is_disjoint:
+            return "windows overlap, leave gaps or reach into padding"
+        if max(spec.terms, spec.filters // spec.groups) > MOST_TERMS:
+            return f"sums of more than {MOST_TERMS} terms"
+        return None
+
+    def workspace(self, problem: Problem) -> int:
+        """Nothing is held."""
+        return 0
+
+    def forward(self, x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        """See `lcmulti.backend.Implementation.forward`."""
+        windows = widen(_tiles(x, spec))
+        kernels = widen(_by_group(kernel, spec))
+        y = sum(
+            windows[(..., *tap, slice(None), c, None)] * kernels[(..., *tap, c, slice(None), slice(None))]
+            for tap in product(*map(range, spec.kernel_size))
+            for c in range(spec.in_channels // spec.groups)
+        )
+        return y.astype(x.dtype).reshape(x.shape[0], *spec.output_shape)
+
+    def input_grad(self, dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        """See `lcmulti.backend.Implementation.input_grad`."""
+        axes = spec.ndim
+        like = jax.ShapeDtypeStruct((dy.shape[0], *spec.input_shape), dy.dtype)
+        outputs = jnp.expand_dims(widen(_by_group(dy, spec)), tuple(range(axes + 1, 2 * axes + 1)))
+        kernels = jnp.swapaxes(widen(_by_group(kernel, spec)), -3, -2)  # (*positions, *k, G, C, F)
+        windows = sum(
+            outputs[..., None, f] * kernels[..., f] for f in range(spec.filters // spec.groups)
+        )
+        (dx,) = jax.linear_transpose(lambda x: _tiles(x, spec), like)(windows.astype(dy.dtype))
+        return dx
+
+    def kernel_grad(self, x: Any, dy: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        """See `lcmulti.backend.Implementation.kernel_grad`."""
+        axes = spec.ndim
+        outputs = jnp.expand_dims(_by_group(dy, spec), tuple(range(axes + 1, 2 * axes + 2)))
+        windows = jnp.swapaxes(_tiles(x, spec), -1, -2)[..., None]
+        shared = tuple(axis + 1 for axis in spec.shared_axes)
+        products = widen(windows) * widen(outputs)
+        return products.sum((0, *shared)).astype(x.dtype).reshape(spec.kernel_shape)
+
+
+def _tiles(x: Any, spec: LocalConvSpec) -> Any:
+    """``(N, *I, G*C) -> (N, *O, *k, G, C)``; what remains behind the last window is cut off."""
+    axes = spec.ndim
+    for axis, (n, k) in enumerate(zip(spec.output_size, spec.kernel_size, strict=True)):
+        x = lax.slice_in_dim(x, 0, n * k, axis=axis + 1)
+    pairs = chain.from_iterable(zip(spec.output_size, spec.kernel_size, strict=True))
+    x = x.reshape(x.shape[0], *pairs, spec.groups, spec.in_channels // spec.groups)
+    order = (0, *range(1, 2 * axes, 2), *range(2, 2 * axes + 1, 2), 2 * axes + 1, 2 * axes + 2)
+    return x.transpose(order)
+
+
+def _by_group(array: Any, spec: LocalConvSpec) -> Any:
+    """``(..., G*F) -> (..., G, F)``."""
+    return array.reshape(*array.shape[:-1], spec.groups, spec.filters // spec.groups)
+
+
+conv = Conv()
+disjoint = Disjoint()

@@ -1,0 +1,101 @@
+"""The TensorFlow backend: eager tensors, symbolic tensors of a `tf.function`, and variables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from lcmulti.backend import Facts, Implementation, ImplementationEntry, Operation
+from lcmulti.errors import ShapeError, UnsupportedError
+from lcmulti_tensorflow import rules
+from lcmulti_tensorflow.ops import device_of, has_gpu
+
+
+class TensorFlowBackend:
+    """`lcmulti.backend.Backend` for TensorFlow."""
+
+    def prepare(self, arrays: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Read variables, so that a tape records the reading."""
+        return tuple(
+            tf.convert_to_tensor(each) if isinstance(each, tf.Variable) else each
+            for each in arrays
+        )
+
+    def facts(self, array: Any, batched: bool = False) -> Facts:
+        """See `Backend.facts`; a symbolic tensor may have no batch and no device yet."""
+        try:
+            shape = tuple(array.shape)
+        except ValueError:
+            raise ShapeError("x", "a tensor of known rank", array) from None
+        return Facts(shape, array.dtype.name, device_of(array))
+
+    def from_numpy(self, array: np.ndarray, like: Any = None) -> Any:
+        """See `Backend.from_numpy`."""
+        with tf.device(None if like is None else like.device):
+            return tf.convert_to_tensor(array)
+
+    def to_numpy(self, array: Any) -> np.ndarray:
+        """See `Backend.to_numpy`."""
+        result: np.ndarray = array.numpy()
+        return result
+
+    def move_axis(self, array: Any, source: int, destination: int) -> Any:
+        """See `Backend.move_axis`."""
+        axes = list(range(array.shape.rank))
+        axes.insert(destination % len(axes), axes.pop(source))
+        return tf.transpose(array, axes)
+
+    def take(self, array: Any, indices: np.ndarray, axis: int) -> Any:
+        """See `Backend.take`."""
+        return tf.gather(array, indices, axis=axis)
+
+    def close(self, implementation: Implementation, entry: ImplementationEntry) -> Operation:
+        """See `lcmulti_tensorflow.rules`."""
+        operation = rules.close(implementation)
+        if not has_gpu():
+            return operation
+
+        def accurate(x: Any, *arguments: Any) -> Any:
+            # TensorFloat-32 is a switch of the process; asked anew, for it may be turned.
+            rounds = tf.config.experimental.tensor_float_32_execution_enabled()
+            if rounds and x.dtype in (tf.float32, tf.complex64) and device_of(x) == "gpu":
+                raise UnsupportedError(
+                    f"TensorFlow would round {x.dtype.name} to TensorFloat-32 on this GPU; call "
+                    "tf.config.experimental.enable_tensor_float_32_execution(False)"
+                )
+            return operation(x, *arguments)
+
+        return accurate
+
+    def opaque(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Nothing traces Python code here."""
+        return function
+
+    def devices(self) -> list[str]:
+        """See `Backend.devices`."""
+        return [device.name.removeprefix("/device:") for device in tf.config.list_logical_devices()]
+
+    def vjp(
+        self, function: Callable[..., Any], arrays: tuple[Any, ...], cotangent: Any
+    ) -> tuple[Any, tuple[Any, ...]]:
+        """See `Backend.vjp`; TensorFlow's own gradients are conjugates of these."""
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            for array in arrays:
+                tape.watch(array)
+            value = function(*arrays)
+        gradients = tape.gradient(value, arrays, tf.math.conj(cotangent))
+        return value, tuple(map(tf.math.conj, gradients))
+
+    def jvp(
+        self, function: Callable[..., Any], arrays: tuple[Any, ...], tangents: tuple[Any, ...]
+    ) -> tuple[Any, Any]:
+        """See `Backend.jvp`."""
+        with tf.autodiff.ForwardAccumulator(arrays, tangents) as accumulator:
+            value = function(*arrays)
+        return value, accumulator.jvp(value)
+
+
+backend = TensorFlowBackend()

@@ -1,0 +1,105 @@
+"""One kernel shared by all positions is a convolution, and TensorFlow has one."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import tensorflow as tf
+
+from lcmulti.backend import Problem, Resources
+from lcmulti.composed import UNKNOWN_BATCH
+from lcmulti.dtypes import DTYPES
+from lcmulti.spec import LocalConvSpec
+from lcmulti_tensorflow.ops import ops
+
+
+class Convolution:
+    """`lcmulti.backend.Implementation` by ``Conv2D`` and ``Conv3D`` and their two gradients."""
+
+    def decline(self, problem: Problem) -> str | None:
+        """What TensorFlow computes on every device, gradients included."""
+        spec = problem.spec
+        if not spec.is_convolution:
+            return "the kernel is not shared by all positions"
+        if spec.ndim > 3:
+            return f"TensorFlow has no {spec.ndim}D convolution"
+        if spec.groups > 1:
+            return "TensorFlow has no gradient of a grouped convolution on a CPU"
+        if any(d > 1 for d in spec.dilation):
+            return "TensorFlow has no gradient of a dilated convolution on a CPU"
+        return None
+
+    def workspace(self, problem: Problem) -> int:
+        """Padded input, and both in the layout that the convolution prefers."""
+        spec, dtype = problem.spec, DTYPES[problem.dtype]
+        batch = UNKNOWN_BATCH if problem.batch is None else problem.batch
+        elements = 2 * batch * (prod(_padded(spec)) * spec.in_channels + prod(spec.output_shape))
+        return (elements + 2 * prod(spec.kernel_shape)) * DTYPES[dtype.accumulator].itemsize
+
+    def forward(self, x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        """See `lcmulti.backend.Implementation.forward`."""
+        arguments = _input(x, spec), _kernel(kernel, spec)
+        convolve = tf.raw_ops.Conv3D if spec.ndim == 3 else tf.raw_ops.Conv2D
+        y = convolve(input=arguments[0], filter=arguments[1], **_options(spec))
+        return ops.narrow(tf.reshape(y, (-1, *spec.output_size, spec.filters)), x)
+
+    def input_grad(self, dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        """See `lcmulti.backend.Implementation.input_grad`."""
+        size = (tf.shape(dy)[0], *_lifted(_padded(spec), 1), spec.in_channels)
+        arguments = {"filter": _kernel(kernel, spec), "out_backprop": _output(dy, spec)}
+        if spec.ndim == 3:
+            dx = tf.raw_ops.Conv3DBackpropInputV2(
+                input_sizes=size, **arguments, **_options(spec)
+            )
+        else:
+            dx = tf.raw_ops.Conv2DBackpropInput(input_sizes=size, **arguments, **_options(spec))
+        dx = tf.reshape(dx, (-1, *_padded(spec), spec.in_channels))
+        inner = tuple(
+            slice(low, low + n) for n, (low, _) in zip(spec.input_size, spec.padding, strict=True)
+        )
+        return ops.narrow(dx[(slice(None), *inner)], dy)
+
+    def kernel_grad(self, x: Any, dy: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        """See `lcmulti.backend.Implementation.kernel_grad`."""
+        size = (*_lifted(spec.kernel_size, 1), spec.in_channels, spec.filters)
+        arguments = {"input": _input(x, spec), "out_backprop": _output(dy, spec)}
+        if spec.ndim == 3:
+            dkernel = tf.raw_ops.Conv3DBackpropFilterV2(
+                filter_sizes=size, **arguments, **_options(spec)
+            )
+        else:
+            dkernel = tf.raw_ops.Conv2DBackpropFilter(
+                filter_sizes=size, **arguments, **_options(spec)
+            )
+        return ops.narrow(tf.reshape(dkernel, spec.kernel_shape), x)
+
+
+def _lifted(sizes: tuple[int, ...], filler: int) -> tuple[int, ...]:
+    """One spatial axis becomes two: TensorFlow's own 1D convolution does the same."""
+    return (filler, *sizes) if len(sizes) == 1 else sizes
+
+
+def _padded(spec: LocalConvSpec) -> tuple[int, ...]:
+    return tuple(n + lo + hi for n, (lo, hi) in zip(spec.input_size, spec.padding, strict=True))
+
+
+def _options(spec: LocalConvSpec) -> dict[str, Any]:
+    return {"strides": [1, *_lifted(spec.strides, 1), 1], "padding": "VALID"}
+
+
+def _input(x: Any, spec: LocalConvSpec) -> Any:
+    x = ops.pad(ops.widen(x), ((0, 0), *spec.padding, (0, 0)))
+    return tf.reshape(x, (-1, *_lifted(_padded(spec), 1), spec.in_channels))
+
+
+def _output(dy: Any, spec: LocalConvSpec) -> Any:
+    return tf.reshape(ops.widen(dy), (-1, *_lifted(spec.output_size, 1), spec.filters))
+
+
+def _kernel(kernel: Any, spec: LocalConvSpec) -> Any:
+    shape = (*_lifted(spec.kernel_size, 1), spec.in_channels, spec.filters)
+    return tf.reshape(ops.widen(kernel), shape)
+
+
+convolution = Convolution()

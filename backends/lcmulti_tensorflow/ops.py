@@ -1,0 +1,59 @@
+"""TensorFlow's spelling of `lcmulti.composed.ArrayOps`, and ``composed`` itself."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import tensorflow as tf
+
+from lcmulti.composed import Composed
+from lcmulti.dtypes import DTYPES
+
+
+class TensorFlowOps:
+    """`lcmulti.composed.ArrayOps` for TensorFlow, eager and symbolic."""
+
+    def reshape(self, array: Any, shape: tuple[int, ...]) -> Any:
+        """See `ArrayOps`."""
+        return tf.reshape(array, shape)
+
+    def permute(self, array: Any, axes: tuple[int, ...]) -> Any:
+        """See `ArrayOps`."""
+        return array if axes == tuple(range(len(axes))) else tf.transpose(array, axes)
+
+    def stack(self, arrays: list[Any], axis: int) -> Any:
+        """See `ArrayOps`."""
+        return tf.stack(arrays, axis)
+
+    def pad(self, array: Any, pairs: tuple[tuple[int, int], ...]) -> Any:
+        """See `ArrayOps`."""
+        return tf.pad(array, pairs) if any(map(any, pairs)) else array
+
+    def matmul(self, a: Any, b: Any, transpose_a: bool = False, transpose_b: bool = False) -> Any:
+        """See `ArrayOps`."""
+        return tf.matmul(a, b, transpose_a=transpose_a, transpose_b=transpose_b)
+
+    def widen(self, array: Any) -> Any:
+        """See `ArrayOps`."""
+        return tf.cast(array, DTYPES[array.dtype.name].accumulator)
+
+    def narrow(self, array: Any, like: Any) -> Any:
+        """See `ArrayOps`."""
+        return tf.cast(array, like.dtype)
+
+
+@cache
+def has_gpu() -> bool:
+    """Whether a tensor may be on a GPU."""
+    return bool(tf.config.list_logical_devices("GPU"))
+
+
+def device_of(array: Any) -> str:
+    """``"cpu"`` or ``"gpu"``; a symbolic tensor that is not placed yet will be on a GPU if any."""
+    placed = array.device
+    return "gpu" if ("GPU" in placed if placed else has_gpu()) else "cpu"
+
+
+ops = TensorFlowOps()
+composed = Composed(ops)

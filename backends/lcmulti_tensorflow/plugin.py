@@ -1,0 +1,58 @@
+"""What the TensorFlow backend brings, as data; TensorFlow is not imported."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pluggy
+
+from lcmulti.backend import BackendEntry, ImplementationEntry
+
+hookimpl = pluggy.HookimplMarker("lcmulti")
+
+
+@hookimpl
+def lcmulti_backends() -> Iterable[BackendEntry]:
+    """TensorFlow."""
+    yield BackendEntry(
+        name="tensorflow",
+        load="lcmulti_tensorflow.backend:backend",
+        package="tensorflow",
+        array_types=("tensorflow:Tensor", "tensorflow:Variable"),
+        install="pip install 'lcmulti[tensorflow]'",
+    )
+
+
+@hookimpl
+def lcmulti_implementations() -> Iterable[ImplementationEntry]:
+    """Fastest where each serves first; ``blocked`` serves everything."""
+    yield ImplementationEntry(
+        name="conv",
+        backend="tensorflow",
+        load="lcmulti_tensorflow.convolution:convolution",
+        summary="one kernel shared by all positions: TensorFlow's own convolution",
+        priority=40,
+        dtypes=("float16", "bfloat16", "float32", "float64"),
+    )
+    yield ImplementationEntry(
+        name="disjoint",
+        backend="tensorflow",
+        load="lcmulti_tensorflow.disjoint:disjoint",
+        summary="windows that tile the input: one batched product, no patches",
+        priority=30,
+    )
+    yield ImplementationEntry(
+        name="blocked",
+        backend="tensorflow",
+        load="lcmulti_tensorflow.blocked:blocked",
+        summary="patches of one block of positions at a time, in a loop of constant graph size",
+        priority=20,
+    )
+    yield ImplementationEntry(
+        name="composed",
+        backend="tensorflow",
+        load="lcmulti_tensorflow.ops:composed",
+        summary="slices, stacks and one batched product, differentiable as they stand",
+        priority=10,
+        transformable=True,
+    )

@@ -1,0 +1,124 @@
+"""Where patches lie in an input laid out with the batch last, and how to cut a problem by them.
+
+The padded input is a matrix of ``rows``: one for each element of a sample, or, where that is
+all a patch needs, one for all channels of a pixel. Letters as in `lcmulti.composed`.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from lcmulti.blocks import CACHE_TARGET
+from lcmulti.composed import UNKNOWN_BATCH
+from lcmulti.dtypes import DTYPES
+from lcmulti.spec import LocalConvSpec
+
+PARALLEL = 2
+"""Blocks TensorFlow may have under way at once: one is gathered while another is multiplied."""
+
+
+class Rows(NamedTuple):
+    """Row numbers of patches: those of own position ``u`` are ``start(u) + offsets``.
+
+    Parameters
+    ----------
+    padded : tuple of int
+        Spatial sizes of the padded input.
+    sizes, steps : tuple of int
+        One entry per axis of ``U``: positions along it, and rows from one to the next.
+    offsets : ndarray
+        ``(G, k, C, S)``, or ``(1, k, 1, 1)`` where a row holds all channels.
+    count : int
+        Rows of the padded input.
+    """
+
+    padded: tuple[int, ...]
+    sizes: tuple[int, ...]
+    steps: tuple[int, ...]
+    offsets: np.ndarray
+    count: int
+
+    def index(self, first: Any, count: Any) -> Any:
+        """``(count * offsets.size,)``, of *count* own positions from *first* on."""
+        position = tf.cast(first, self.offsets.dtype) + tf.range(count, dtype=self.offsets.dtype)
+        start = tf.zeros_like(position)
+        for size, step in zip(reversed(self.sizes), reversed(self.steps), strict=True):
+            start += position % size * step
+            position //= size
+        return tf.reshape(start[:, None] + self.offsets.ravel(), (-1,))
+
+
+@lru_cache(maxsize=1024)
+def rows_of(spec: LocalConvSpec) -> Rows:
+    """Lay out the patches of *spec*."""
+    padded = tuple(n + lo + hi for n, (lo, hi) in zip(spec.input_size, spec.padding, strict=True))
+    pixels = spec.groups == 1 and not spec.shared_axes  # a row holds all channels
+    channels = 1 if pixels else spec.in_channels
+    one = [channels * prod(padded[axis + 1 :]) for axis in range(spec.ndim)]
+    step = [n * s for n, s in zip(one, spec.strides, strict=True)]
+    own = [axis for axis in range(spec.ndim) if axis not in spec.shared_axes]
+    taps = _grid(spec.kernel_size, [n * d for n, d in zip(one, spec.dilation, strict=True)])
+    shared = _grid(
+        [spec.output_size[axis] for axis in spec.shared_axes],
+        [step[axis] for axis in spec.shared_axes],
+    )
+    channel = np.arange(channels).reshape(1 if pixels else spec.groups, 1, -1, 1)
+    offsets = channel + taps[:, None, None] + shared
+    count = channels * prod(padded)
+    dtype = np.int32 if count < 2**31 else np.int64
+    return Rows(
+        padded,
+        tuple(spec.output_size[axis] for axis in own),
+        tuple(step[axis] for axis in own),
+        offsets.astype(dtype),
+        count,
+    )
+
+
+def _grid(sizes: Any, steps: Any) -> np.ndarray:
+    """All sums of multiples of *steps*, in C order."""
+    grid = np.zeros(1, np.int64)
+    for size, step in zip(sizes, steps, strict=True):
+        grid = np.add.outer(grid, np.arange(size) * step).ravel()
+    return grid
+
+
+class Cut(NamedTuple):
+    """Samples and own positions in a block, and the bytes held while it is computed."""
+
+    samples: int
+    positions: int
+    workspace: int
+
+
+@lru_cache(maxsize=1024)
+def cut(spec: LocalConvSpec, batch: int | None, dtype: str, device: str, limit: int) -> Cut:
+    """Choose blocks that fit *limit*, if one sample does; on a CPU, that fit the cache as well.
+
+    An unknown batch is taken for a large one and given no such target: with the usual few
+    samples its blocks are as small as the cache wants them.
+    """
+    half, wide = DTYPES[dtype].is_half, DTYPES[DTYPES[dtype].accumulator].itemsize
+    rows, own = rows_of(spec), prod(spec.positions_shape)
+    shared = prod(spec.output_size) // own
+    # Of one sample: input and output, each with the batch last and once more on the way there.
+    sample = 2 * wide * (prod(rows.padded) * spec.in_channels + prod(spec.output_shape))
+    # Of one position: a sample's patch and product; its row numbers, kernel and gradient.
+    patch = wide * shared * (spec.terms * spec.groups + spec.filters)
+    position = 2 * rows.offsets.nbytes + 2 * wide * spec.terms * spec.filters
+    fixed = rows.offsets.nbytes + (wide * prod(spec.kernel_shape) if half else 0)
+    whole = UNKNOWN_BATCH if batch is None else max(batch, 1)
+    room = limit - fixed - PARALLEL * position
+    samples = min(max(room // (sample + PARALLEL * patch), 1), whole)
+    block = PARALLEL * (samples * patch + position)
+    room = limit - fixed - samples * sample
+    if device == "cpu" and batch is not None:
+        room = min(room, PARALLEL * CACHE_TARGET)
+    most = min(max(room // block, 1), own)
+    positions = -(-own // -(-own // most))  # even blocks
+    return Cut(samples, positions, fixed + samples * sample + positions * block)

@@ -1,0 +1,107 @@
+"""The PyTorch backend: conversions, facts of tensors, and the derivatives as people ask them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from lcmulti.backend import Facts, Implementation, ImplementationEntry, Operation
+from lcmulti_torch.rules import is_transformed, operation
+
+_NAMES = {
+    getattr(torch, name): name
+    for name in ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
+}
+_DEVICES = {"cuda": "gpu", "mps": "gpu", "xpu": "gpu"}
+
+
+class TorchBackend:
+    """`lcmulti.backend.Backend` for PyTorch."""
+
+    def prepare(self, arrays: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Apply autocast, as PyTorch's own convolutions do: all but float64 is cast."""
+        kind = arrays[0].device.type
+        if kind == "meta" or not torch.is_autocast_enabled(kind):
+            return arrays
+        dtype = torch.get_autocast_dtype(kind)
+        return tuple(
+            each.to(dtype)
+            if each is not None and each.is_floating_point() and each.dtype != torch.float64
+            else each
+            for each in arrays
+        )
+
+    def facts(self, array: Any, batched: bool = False) -> Facts:
+        """See `Backend.facts`; a symbolic size of any other axis is made a constant of the trace."""
+        transformed = is_transformed(array)
+        shape = tuple(array.shape)
+        if transformed:
+            unknown = batched and isinstance(shape[0], torch.SymInt)
+            shape = (None, *map(int, shape[1:])) if unknown else tuple(map(int, shape))
+        dtype, kind = array.dtype, array.device.type
+        return Facts(shape, _NAMES.get(dtype) or str(dtype), _DEVICES.get(kind, kind), transformed)
+
+    def from_numpy(self, array: np.ndarray, like: Any = None) -> Any:
+        """Copy to the device of *like*, or the default device."""
+        device = None if like is None else like.device
+        if array.dtype.name == "bfloat16":  # no common type: the bits are carried over as int16
+            return torch.tensor(array.view(np.int16), device=device).view(torch.bfloat16)
+        return torch.tensor(np.ascontiguousarray(array), device=device)
+
+    def to_numpy(self, array: Any) -> np.ndarray:
+        """Copy to host memory."""
+        array = array.detach().cpu().resolve_conj().resolve_neg()
+        if array.dtype == torch.bfloat16:
+            import ml_dtypes
+
+            bits: np.ndarray = array.contiguous().view(torch.int16).numpy()
+            return bits.view(ml_dtypes.bfloat16)
+        result: np.ndarray = array.numpy()
+        return result
+
+    def move_axis(self, array: Any, source: int, destination: int) -> Any:
+        """A view."""
+        return array.movedim(source, destination)
+
+    def take(self, array: Any, indices: np.ndarray, axis: int) -> Any:
+        """See `Backend.take`."""
+        return array.index_select(axis, torch.tensor(indices.tolist(), device=array.device))
+
+    def close(self, implementation: Implementation, entry: ImplementationEntry) -> Operation:
+        """See `lcmulti_torch.rules`."""
+        return operation(implementation)
+
+    def opaque(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A leaf to Dynamo, which would fail on caches and settings; AOTAutograd sees inside."""
+        return torch.compiler.allow_in_graph(function)
+
+    def devices(self) -> list[str]:
+        """The CPU and each accelerator by name."""
+        names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        return ["cpu", *names, *(["mps"] if torch.backends.mps.is_available() else [])]
+
+    def vjp(
+        self, function: Callable[..., Any], arrays: tuple[Any, ...], cotangent: Any
+    ) -> tuple[Any, tuple[Any, ...]]:
+        """Through `torch.autograd.grad`; complex cotangents follow lcmulti's convention.
+
+        PyTorch's gradient of ``sum(conj(cotangent) * value)`` is conjugated, so conjugating what
+        goes in and what comes out leaves the plain transpose of the Jacobian.
+        """
+        leaves = tuple(each.detach().requires_grad_() for each in arrays)
+        value = function(*leaves)
+        grads = torch.autograd.grad(value, leaves, cotangent.conj())
+        return value.detach(), tuple(each.conj().resolve_conj() for each in grads)
+
+    def jvp(
+        self, function: Callable[..., Any], arrays: tuple[Any, ...], tangents: tuple[Any, ...]
+    ) -> tuple[Any, Any]:
+        """Through `torch.func.jvp`."""
+        value, tangent = torch.func.jvp(function, arrays, tangents)
+        return value, tangent
+
+
+backend = TorchBackend()

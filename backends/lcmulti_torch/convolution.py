@@ -1,0 +1,95 @@
+"""One kernel shared by all positions is a convolution, and PyTorch has that already."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from lcmulti.backend import Problem, Resources
+from lcmulti.composed import UNKNOWN_BATCH, workspace
+from lcmulti.spec import LocalConvSpec
+from lcmulti_torch.patches import TorchOps
+
+_ops = TorchOps()
+_CONVOLUTIONS = {
+    1: torch.nn.functional.conv1d,
+    2: torch.nn.functional.conv2d,
+    3: torch.nn.functional.conv3d,
+}
+
+
+class TorchConvolution:
+    """`lcmulti.backend.Implementation` by ``conv1d``, ``conv2d`` and ``conv3d``."""
+
+    def decline(self, problem: Problem) -> str | None:
+        """Serves a kernel shared along all axes, in up to 3D, where float32 stays float32."""
+        if not problem.spec.is_convolution:
+            return "the kernel is not shared along all output axes"
+        if problem.spec.ndim not in _CONVOLUTIONS:
+            return f"PyTorch has no convolution in {problem.spec.ndim}D"
+        if problem.device == "gpu" and torch.backends.cudnn.allow_tf32:
+            return "cuDNN may round to TF32; torch.backends.cudnn.allow_tf32 = False forbids it"
+        return None
+
+    def workspace(self, problem: Problem) -> int:
+        """Copies in PyTorch's order, and patches where the convolution makes them a sample."""
+        spec = problem.spec
+        batch = UNKNOWN_BATCH if problem.batch is None else problem.batch
+        small = workspace(spec, spec.output_size, 1, problem.dtype)
+        return 2 * spec.bytes(batch, problem.dtype) + 2 * small
+
+    def forward(self, x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        """See `lcmulti.backend.Implementation.forward`."""
+        with _no_autocast(x):
+            padded = _ops.pad(_ops.widen(x).movedim(-1, 1), ((0, 0), (0, 0), *spec.padding))
+            y = _CONVOLUTIONS[spec.ndim](
+                padded,
+                _weight(kernel, spec),
+                stride=spec.strides,
+                dilation=spec.dilation,
+                groups=spec.groups,
+            )
+        # A trailing part of the input that no window reaches may still fit one more window
+        # nowhere: the output size is the spec's already.
+        return _ops.narrow(y.movedim(1, -1), x)
+
+    def input_grad(self, dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        """See `lcmulti.backend.Implementation.input_grad`."""
+        size = tuple(n + lo + hi for n, (lo, hi) in zip(spec.input_size, spec.padding, strict=True))
+        shape = (dy.shape[0], spec.in_channels, *size)
+        x = torch.empty((1,), dtype=dy.dtype, device=dy.device).expand(shape)
+        dx = _backward(dy, _ops.widen(x), _weight(kernel, spec), spec, wanted=0).movedim(1, -1)
+        inner = (slice(lo, lo + n) for n, (lo, _) in zip(spec.input_size, spec.padding, strict=True))
+        return _ops.narrow(dx[(slice(None), *inner)], dy)
+
+    def kernel_grad(self, x: Any, dy: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        """See `lcmulti.backend.Implementation.kernel_grad`."""
+        padded = _ops.pad(_ops.widen(x).movedim(-1, 1), ((0, 0), (0, 0), *spec.padding))
+        shape = (spec.filters, spec.in_channels // spec.groups, *spec.kernel_size)
+        weight = torch.empty((1,), dtype=padded.dtype, device=x.device).expand(shape)
+        dweight = _backward(dy, padded, weight, spec, wanted=1)
+        dkernel = dweight.movedim((0, 1), (-1, -2)).reshape(spec.kernel_shape)
+        return _ops.narrow(dkernel, x)
+
+
+def _no_autocast(x: Any) -> Any:
+    return torch.autocast(x.device.type, enabled=False)
+
+
+def _weight(kernel: Any, spec: LocalConvSpec) -> Any:
+    """``(1.., *k, C, F) -> (F, C, *k)``."""
+    kernel = _ops.widen(kernel).reshape(kernel.shape[spec.ndim :])
+    return kernel.movedim((-1, -2), (0, 1))
+
+
+def _backward(dy: Any, x: Any, weight: Any, spec: LocalConvSpec, wanted: int) -> Any:
+    with _no_autocast(dy):
+        return torch.ops.aten.convolution_backward(
+            _ops.widen(dy).movedim(-1, 1), x, weight, None, spec.strides,
+            (0,) * spec.ndim, spec.dilation, False, (0,) * spec.ndim, spec.groups,
+            [wanted == 0, wanted == 1, False],
+        )[wanted]  # fmt: skip
+
+
+implementation = TorchConvolution()

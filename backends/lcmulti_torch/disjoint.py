@@ -1,0 +1,130 @@
+"""Windows that tile the input need no patches: the input is the patches, seen in place.
+
+Along the last axis a window is one run of memory, ``kernel_size[-1] * in_channels`` long. Where
+windows have length 1 along all leading axes, one view ``(N, P, run)`` of the input shows every
+position its window; elsewhere each row of positions and each tap of the leading axes has such
+a view, and the products of the taps are summed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from math import prod
+from typing import Any
+
+from lcmulti.backend import Problem, Resources
+from lcmulti.blocks import CACHE_TARGET
+from lcmulti.spec import LocalConvSpec
+from lcmulti_torch.patches import TorchOps
+from lcmulti_torch.rules import is_transformed
+
+_ops = TorchOps()
+
+
+class TorchDisjoint:
+    """`lcmulti.backend.Implementation` for stride == kernel size, without padding."""
+
+    def decline(self, problem: Problem) -> str | None:
+        """Serves where views show all windows; under a transform, where one view does."""
+        spec = problem.spec
+        if not spec.is_disjoint:
+            return "windows overlap, leave gaps or reach into padding"
+        if spec.shared_axes or spec.groups > 1:
+            return "weights are shared along an axis, or channels come in groups"
+        if problem.transformed and not _is_one_view(spec):
+            return "a transform would unroll its loop over rows"
+        if prod(spec.kernel_size[:-1]) > 1 and problem.dtype in ("float16", "bfloat16"):
+            return "the products of the taps would be summed in half precision"
+        return None
+
+    def workspace(self, problem: Problem) -> int:
+        """Factors and product of one piece."""
+        return min(2 * CACHE_TARGET, problem.resources.max_workspace)
+
+    def forward(self, x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        """See `lcmulti.backend.Implementation.forward`."""
+        if is_transformed(x) or is_transformed(kernel):
+            y = _product(_runs(x, spec).movedim(0, 1), _matrices(kernel, spec))
+            return y.movedim(0, 1).reshape(-1, *spec.output_shape)
+        y = x.new_zeros((x.shape[0], *spec.output_shape))
+        for runs, matrices, out in _pieces(x.contiguous(), kernel, y, spec, resources):
+            out += _product(runs, matrices)
+        return y
+
+    def input_grad(self, dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        """See `lcmulti.backend.Implementation.input_grad`."""
+        if is_transformed(dy) or is_transformed(kernel):
+            dx = _product(_outputs(dy, spec).movedim(0, 1), _matrices(kernel, spec).mT)
+            return dx.movedim(0, 1).reshape(-1, *spec.input_shape)
+        dx = dy.new_zeros((dy.shape[0], *spec.input_shape))
+        for runs, matrices, out in _pieces(dx, kernel, dy, spec, resources):
+            runs.copy_(_product(out, matrices.mT))
+        return dx
+
+    def kernel_grad(self, x: Any, dy: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        """See `lcmulti.backend.Implementation.kernel_grad`."""
+        if is_transformed(x) or is_transformed(dy):
+            runs, out = _runs(x, spec).movedim(0, 1), _outputs(dy, spec).movedim(0, 1)
+            return _product(runs.mT, out).reshape(spec.kernel_shape)
+        dkernel = x.new_zeros(spec.kernel_shape)
+        for runs, matrices, out in _pieces(x.contiguous(), dkernel, dy, spec, resources):
+            matrices.copy_(_product(runs.mT, out))
+        return dkernel
+
+
+def _is_one_view(spec: LocalConvSpec) -> bool:
+    tiles = zip(spec.output_size, spec.strides, spec.input_size, strict=True)
+    return prod(spec.kernel_size[:-1]) == 1 and all(n * s == size for n, s, size in tiles)
+
+
+def _product(a: Any, b: Any) -> Any:
+    return _ops.narrow(_ops.matmul(_ops.widen(a), _ops.widen(b)), a)
+
+
+def _runs(x: Any, spec: LocalConvSpec) -> Any:
+    """``(N, *I, C)`` as ``(N, P, run)`` or ``(N, *leading I, last O, run)``."""
+    last, window = spec.output_size[-1], spec.kernel_size[-1]
+    if _is_one_view(spec):
+        return x.reshape(-1, prod(spec.output_size), window * spec.in_channels)
+    return x[..., : last * window, :].unflatten(-2, (last, window)).flatten(-2)
+
+
+def _matrices(kernel: Any, spec: LocalConvSpec) -> Any:
+    """``(P, run, F)`` or ``(*leading O, last O, *leading k, run, F)``."""
+    run = (spec.kernel_size[-1] * spec.in_channels, spec.filters)
+    if _is_one_view(spec):
+        return kernel.reshape(-1, *run)
+    return kernel.reshape(*spec.output_size, *spec.kernel_size[:-1], *run)
+
+
+def _outputs(y: Any, spec: LocalConvSpec) -> Any:
+    """``(N, P, F)`` or ``(N, *O, F)``."""
+    return y.reshape(-1, prod(spec.output_size), spec.filters) if _is_one_view(spec) else y
+
+
+def _pieces(
+    x: Any, kernel: Any, y: Any, spec: LocalConvSpec, resources: Resources
+) -> Iterator[tuple[Any, Any, Any]]:
+    """Views ``(p, N, run)`` of x, ``(p, run, F)`` of the kernel and ``(p, N, F)`` of y.
+
+    Together they cover the operation; ``p`` positions are as many as stay in the cache.
+    """
+    runs, matrices, out = _runs(x, spec), _matrices(kernel, spec), _outputs(y, spec)
+    one_view = _is_one_view(spec)
+    size = () if one_view else spec.output_size[:-1]
+    taps = () if one_view else spec.kernel_size[:-1]
+    room = min(CACHE_TARGET, resources.max_workspace)
+    step = max(1, room // max(1, runs[..., 0, :].numel() // max(prod(runs.shape[1:-2]), 1) * 8))
+    for o, t in product(product(*map(range, size)), product(*map(range, taps))):
+        row = tuple(a * k + b for a, k, b in zip(o, taps, t, strict=True))
+        for first in range(0, out.shape[-2], step):
+            p = slice(first, first + step)
+            yield (
+                runs[(slice(None), *row, p)].movedim(0, 1),
+                matrices[(*o, p, *t)],
+                out[(slice(None), *o, p)].movedim(0, 1),
+            )
+
+
+implementation = TorchDisjoint()

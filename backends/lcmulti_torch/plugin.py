@@ -1,0 +1,59 @@
+"""What the PyTorch backend registers; PyTorch is not imported here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pluggy
+
+from lcmulti.backend import BackendEntry, ImplementationEntry
+
+hookimpl = pluggy.HookimplMarker("lcmulti")
+
+
+@hookimpl
+def lcmulti_backends() -> Iterable[BackendEntry]:
+    """PyTorch."""
+    yield BackendEntry(
+        name="torch",
+        load="lcmulti_torch.backend:backend",
+        package="torch",
+        array_types=("torch:Tensor",),
+        install="pip install 'lcmulti[torch]'",
+    )
+
+
+@hookimpl
+def lcmulti_implementations() -> Iterable[ImplementationEntry]:
+    """From the most special to the most general."""
+    yield ImplementationEntry(
+        name="conv",
+        backend="torch",
+        load="lcmulti_torch.convolution:implementation",
+        summary="PyTorch's own convolution, where one kernel is shared by all positions",
+        priority=40,
+        transformable=True,
+    )
+    yield ImplementationEntry(
+        name="disjoint",
+        backend="torch",
+        load="lcmulti_torch.disjoint:implementation",
+        summary="windows that tile the input are viewed in place, no patch is copied",
+        priority=30,
+        transformable=True,
+    )
+    yield ImplementationEntry(
+        name="blocked",
+        backend="torch",
+        load="lcmulti_torch.patches:blocked",
+        summary="patches of one block of positions at a time, batched matrix products",
+        priority=20,
+    )
+    yield ImplementationEntry(
+        name="composed",
+        backend="torch",
+        load="lcmulti_torch.patches:composed",
+        summary="slices, stack and matrix products that every transform can see through",
+        priority=10,
+        transformable=True,
+    )

@@ -1,0 +1,91 @@
+"""The derivative rules, closed once for every implementation.
+
+The operation is bilinear, and so are its two adjoints; the derivatives of each of the three
+maps are the other two. In eager mode one `torch.autograd.Function` says so and PyTorch nests
+it to any order in reverse mode.
+
+That Function must not be seen by anything else: under forward AD it would drop the tangent in
+silence, and ``torch.func`` and fullgraph compilation refuse one or the other form of it. There,
+maps made of PyTorch's own differentiable operations run bare and PyTorch differentiates them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.autograd import forward_ad
+
+from lcmulti.backend import Implementation, Operation, Resources
+from lcmulti.spec import LocalConvSpec
+
+# For each map of (a, b), which map of which arguments gives the gradient in a and in b when g
+# is the gradient of the result. Gradients are conjugated, as PyTorch defines them.
+_RULES: dict[str, tuple[tuple[str, str], tuple[str, str]]] = {
+    "forward": (("input_grad", "gb"), ("kernel_grad", "ag")),
+    "input_grad": (("forward", "gb"), ("kernel_grad", "ga")),
+    "kernel_grad": (("input_grad", "bg"), ("forward", "ag")),
+}
+
+
+# Set while autograd computes batched gradients (``is_grads_batched``), with an older vmap than
+# ``torch.func``'s.
+_BATCHED_GRADIENTS = torch._C._dispatch_key_parse("VmapMode")
+
+
+def is_transformed(array: Any) -> bool:
+    """Whether something other than plain eager autograd watches operations on *array*."""
+    return (
+        torch.compiler.is_compiling()
+        or forward_ad._current_level >= 0
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._dispatch_tls_is_dispatch_key_included(_BATCHED_GRADIENTS)
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch.jit.is_tracing()
+        or type(array) not in (torch.Tensor, torch.nn.Parameter)
+    )
+
+
+def operation(implementation: Implementation) -> Operation:
+    """Make the differentiable operation of an implementation."""
+
+    def apply(x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        if is_transformed(x) or is_transformed(kernel):
+            return implementation.forward(x, kernel, spec, resources)
+        return _Map.apply(x, kernel, "forward", implementation, spec, resources)
+
+    return apply
+
+
+class _Map(torch.autograd.Function):
+    """One of the three maps, by name."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, a: Any, b: Any, name: str, implementation: Implementation,
+        spec: LocalConvSpec, resources: Resources,
+    ) -> Any:  # fmt: skip
+        ctx.save_for_backward(a, b)
+        ctx.name, ctx.rest = name, (implementation, spec, resources)
+        return getattr(implementation, name)(a.resolve_conj(), b.resolve_conj(), spec, resources)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:
+        a, b = ctx.saved_tensors
+        operands = {"a": a.conj(), "b": b.conj(), "g": grads[0]}
+        derived = (
+            _derived(name, operands[pair[0]], operands[pair[1]], *ctx.rest) if needed else None
+            for (name, pair), needed in zip(_RULES[ctx.name], ctx.needs_input_grad, strict=False)
+        )
+        return (*derived, None, None, None, None)
+
+
+def _derived(
+    name: str, a: Any, b: Any, implementation: Implementation, spec: Any, resources: Any
+) -> Any:
+    """A map within a derivative, which may be transformed though the value was not."""
+    if not (is_transformed(a) or is_transformed(b)):
+        return _Map.apply(a, b, name, implementation, spec, resources)
+    from lcmulti_torch.patches import composed  # which serves every geometry under any transform
+
+    return getattr(composed, name)(a, b, spec, resources)

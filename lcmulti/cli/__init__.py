@@ -1,0 +1,72 @@
+"""The command ``lcmulti``.
+
+Each subcommand is a module with ``add_parser(subparsers)`` and ``run(args) -> int``. Building the
+parser imports no framework; ``run`` imports what it needs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from lcmulti import __version__
+from lcmulti.cli import backends, config, explain, parity
+from lcmulti.errors import LcmultiError
+
+__all__ = ["main"]
+
+BROKEN_PIPE = 141  # as a shell reports a program that SIGPIPE ended
+
+EXAMPLES = """\
+examples:
+  lcmulti backends                          what is installed and what it can do
+  lcmulti parity                            prove all backends equal to the reference
+  lcmulti explain --input 32x32x3 --kernel 3 --filters 64
+  lcmulti config set max_workspace 64MiB
+
+Every command has its own help: lcmulti parity --help
+"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lcmulti",
+        description="Locally connected layers (convolutions with unshared weights) for NumPy, "
+        "PyTorch, JAX and TensorFlow, proven equal to one reference.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"lcmulti {__version__}")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in (backends, config, explain, parity):
+        command.add_parser(subparsers)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Returns
+    -------
+    int
+        0; 1 if ``parity`` found a miss; 2 for a wrong call, said in one line on stderr.
+    """
+    args = _parser().parse_args(argv)
+    # TensorFlow logs from C++ as it is imported, unless this is set by then.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        code: int = args.run(args)
+        sys.stdout.flush()
+    except LcmultiError as error:
+        print(f"lcmulti: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("lcmulti: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Python flushes stdout once more as it exits; let that write go nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    return code

@@ -1,0 +1,116 @@
+"""``lcmulti backends``: what is installed, what it can do, and what is wrong with it."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from lcmulti import plugins
+from lcmulti.errors import MissingBackendError
+
+if TYPE_CHECKING:
+    from lcmulti.backend import BackendEntry
+
+__all__ = ["add_parser", "run"]
+
+DESCRIPTION = """\
+List every backend a plugin registers: whether its framework is installed, the
+version and devices found, the dtypes and implementations it has, and which
+plugin it came from. Implementations are listed as implementation="auto" tries
+them, first the one it prefers. A plugin that is broken is listed with its
+error, and a framework that is absent with the command that installs it.
+"""
+
+EXAMPLES = """\
+examples:
+  lcmulti backends
+  lcmulti backends --json | python -m json.tool
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the subcommand."""
+    parser = subparsers.add_parser(
+        "backends",
+        help="list backends, their devices, dtypes and implementations",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the subcommand."""
+    from lcmulti.cli import output
+
+    found = plugins.registry()
+    # PyTorch before TensorFlow: both carry an OpenMP runtime, and only this order is safe.
+    ordered = sorted(found.backends.values(), key=lambda entry: entry.name != "torch")
+    described = {entry.name: describe(entry) for entry in ordered}
+    backends = [described[name] for name in sorted(described)]
+    broken = [
+        {"plugin": str(origin), "error": f"{type(error).__name__}: {error}"}
+        for origin, error in found.errors.items()
+    ]
+    if args.json:
+        output.print_json({"backends": backends, "broken_plugins": broken})
+    else:
+        _print(backends, broken)
+    return 0
+
+
+def describe(entry: BackendEntry) -> dict[str, Any]:
+    """Everything to be told of a backend; its framework is imported if it is installed."""
+    installed = plugins.is_installed(entry)
+    devices, error = [], None
+    if installed:
+        try:
+            devices = plugins.load_backend(entry.name).devices()
+        except MissingBackendError as reason:
+            error = str(reason)
+    return {
+        "name": entry.name,
+        "installed": installed,
+        "version": plugins.framework_version(entry) if installed else None,
+        "devices": devices,
+        "dtypes": entry.dtypes,
+        "implementations": [
+            {"name": each.name, "summary": each.summary, "plugin": _origin(entry.name, each.name)}
+            for each in plugins.registry().implementations_of(entry.name)
+        ],
+        "plugin": _origin(entry.name),
+        "error": error,
+        "install": entry.install,
+    }
+
+
+def _origin(*key: str) -> str:
+    return str(plugins.registry().origins[key[0] if len(key) == 1 else key])
+
+
+def _print(backends: list[dict[str, Any]], broken: list[dict[str, str]]) -> None:
+    from lcmulti.cli import output
+
+    console = output.console()
+    frameworks = output.table("Backends", "name", "version", "devices", "dtypes", "plugin")
+    ways = output.table("Implementations, the preferred first", "backend", "name", "summary")
+    troubles = []
+    for each in backends:
+        state = each["version"] or "unknown version"
+        if not each["installed"]:
+            state = "not installed"
+            troubles.append(f"{each['name']}: not installed; install it with: {each['install']}")
+        if each["error"]:
+            state = "broken"
+            troubles.append(f"{each['name']}: {each['error']}")
+        devices, dtypes = output.joined(each["devices"]), output.joined(each["dtypes"])
+        frameworks.add_row(each["name"], state, devices or "-", dtypes, each["plugin"])
+        for way in each["implementations"]:
+            elsewhere = f" [{way['plugin']}]" if way["plugin"] != each["plugin"] else ""
+            ways.add_row(each["name"], way["name"], way["summary"] + elsewhere)
+    troubles += [f"{each['plugin']}: {each['error']}" for each in broken]
+    console.print(frameworks, ways)
+    for trouble in troubles:
+        console.print(trouble, soft_wrap=True)  # a command to copy stays on one line

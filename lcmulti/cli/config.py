@@ -1,0 +1,110 @@
+"""``lcmulti config``: what each setting is, where it came from, and how to change it."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from lcmulti import settings
+
+__all__ = ["add_parser", "run"]
+
+DESCRIPTION = """\
+Print every setting, its value and the place it came from; or change one in
+your user file. Stronger places win over weaker ones, in this order:
+
+  1. the call itself, local_conv(..., backend="jax")
+  2. with lcmulti.config(backend="jax"): ...
+  3. environment variables, LCMULTI_BACKEND=jax
+  4. lcmulti.toml, or [tool.lcmulti] in pyproject.toml: the nearest of them
+     in the current folder or one above it
+  5. your user file, which `lcmulti config set` writes
+  6. keras.json (for data_format alone)
+  7. the default
+"""
+
+EXAMPLES = """\
+settings:
+  backend         computes calls whose arrays are all NumPy's
+  implementation  'auto', or the one to prefer where it can serve
+  data_format     channels_last or channels_first
+  max_workspace   memory beyond inputs, outputs and weights: 268435456, 256MiB
+  threads         of implementations with a pool of their own: 4, auto
+
+examples:
+  lcmulti config
+  lcmulti config get data_format
+  lcmulti config set max_workspace 64MiB
+  cat "$(lcmulti config path)"
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the subcommand."""
+    parser = subparsers.add_parser(
+        "config",
+        help="print or change settings and see where they come from",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.set_defaults(run=run)
+    actions = parser.add_subparsers(title="actions", metavar="ACTION")
+    get = actions.add_parser("get", help="print one setting's value")
+    get.add_argument("key", metavar="KEY", help="name of the setting")
+    get.set_defaults(run=run_get)
+    change = actions.add_parser("set", help="write a setting to your user file")
+    change.add_argument("key", metavar="KEY", help="name of the setting")
+    change.add_argument("value", metavar="VALUE", help="its new value; it is checked first")
+    change.set_defaults(run=run_set)
+    path = actions.add_parser("path", help="print the path of your user file")
+    path.set_defaults(run=run_path)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print all settings."""
+    from lcmulti.cli import output
+
+    found = settings.sources()
+    if args.json:
+        output.print_json({name: source._asdict() for name, source in found.items()})
+        return 0
+    table = output.table("", "setting", "value", "from")
+    for name, source in found.items():
+        table.add_row(name, _shown(source.value), source.place)
+    output.console().print(table)
+    return 0
+
+
+def run_get(args: argparse.Namespace) -> int:
+    """Print one setting."""
+    from lcmulti.cli import output
+
+    settings.require_known(args.key, "lcmulti config get")
+    value = settings.sources()[args.key].value
+    if args.json:
+        output.print_json(value)
+    else:
+        print(_shown(value))
+    return 0
+
+
+def run_set(args: argparse.Namespace) -> int:
+    """Write one setting to the user's file."""
+    path = settings.write_user_setting(args.key, args.value)
+    print(f"{args.key} = {args.value} written to {path}")
+    source = settings.sources()[args.key]
+    if source.place != str(path):
+        print(f"note: {source.place} is stronger and sets it to {_shown(source.value)} here")
+    return 0
+
+
+def run_path(args: argparse.Namespace) -> int:
+    """Print where the user's file is, or would be."""
+    print(settings.user_file())
+    return 0
+
+
+def _shown(value: Any) -> str:
+    return "auto" if value is None else str(value)

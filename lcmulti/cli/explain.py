@@ -1,0 +1,139 @@
+"""``lcmulti explain``: what would run for a geometry, and what it costs."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from typing import Any
+
+from lcmulti.dtypes import DTYPES
+from lcmulti.shapes import PADDING_MODES, PADDINGS
+from lcmulti.spec import DATA_FORMATS
+
+__all__ = ["add_parser", "run"]
+
+DESCRIPTION = """\
+Tell which backend and implementation would compute a locally connected layer,
+why, why not the others, and what it costs. Nothing is computed.
+
+Sizes are written 63x63x16 or 63,63,16. One number stands for all axes.
+"""
+
+EXAMPLES = """\
+examples:
+  lcmulti explain --input 63x63x16 --kernel 9 --filters 16
+  lcmulti explain --input 32x32x3 --kernel 3x5 --filters 64 --batch 32 \\
+                  --strides 2 --padding same --backend torch
+  lcmulti explain --input 160000x4 --kernel 16 --strides 16 --filters 4 \\
+                  --padding 0:8 --dtype float16
+"""
+
+
+def sizes(text: str) -> tuple[int, ...]:
+    """``"63x63x16"`` as ``(63, 63, 16)``."""
+    return tuple(map(int, re.split("[x,]", text)))
+
+
+def sizes_or_one(text: str) -> int | tuple[int, ...]:
+    """``"3"`` as ``3``, ``"3x5"`` as ``(3, 5)``."""
+    parsed = sizes(text)
+    return parsed[0] if len(parsed) == 1 else parsed
+
+
+def padding(text: str) -> Any:
+    """A name, ``"1"``, ``"1x2"`` or ``"1:2,0:3"`` as `LocalConvSpec` takes it."""
+    if ":" in text:
+        return tuple(tuple(map(int, pair.split(":"))) for pair in re.split("[x,]", text))
+    return sizes_or_one(text) if text[:1].isdigit() else text
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the subcommand."""
+    parser = subparsers.add_parser(
+        "explain",
+        help="tell what would compute a layer, why, and what it costs",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--input", type=sizes, required=True, metavar="SIZES",
+        help="one sample: spatial axes, then channels (first with --data-format channels_first)")
+    add("--kernel", type=sizes_or_one, required=True, metavar="SIZES", help="window size")
+    add("--filters", type=int, required=True, metavar="F", help="output channels")
+    add("--batch", type=int, metavar="N", help="samples; left out: not known in advance")
+    add("--strides", type=sizes_or_one, default=1, metavar="SIZES", help="default 1")
+    add("--padding", type=padding, default="valid",
+        help=f"{', '.join(PADDINGS)}; 1; 1x2; or low:high pairs 1:2,0:3; default valid")
+    add("--padding-mode", default="zeros", metavar="MODE",
+        help=f"{', '.join(PADDING_MODES)}; default zeros")
+    add("--dilation", type=sizes_or_one, default=1, metavar="SIZES", help="default 1")
+    add("--groups", type=int, default=1, metavar="G", help="default 1")
+    add("--shared-axes", type=sizes, default=(), metavar="AXES",
+        help="output axes along which one kernel is shared, 0,1")
+    add("--data-format", metavar="FORMAT", help=f"{', '.join(DATA_FORMATS)}; default: configured")
+    add("--dtype", default="float32", help=f"{', '.join(DTYPES)}; default float32")
+    add("--device", default="cpu", help="kind of device, cpu or gpu; default cpu")
+    add("--backend", metavar="NAME", help="default: configured; see `lcmulti backends`")
+    add("--implementation", default="auto", metavar="NAME", help="force one; default auto")
+    add("--json", action="store_true", help="print JSON instead of text")
+    parser.set_defaults(run=run)  # fmt: skip
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the subcommand."""
+    import lcmulti
+
+    spec = lcmulti.LocalConvSpec(
+        args.input,
+        args.filters,
+        args.kernel,
+        strides=args.strides,
+        padding=args.padding,
+        padding_mode=args.padding_mode,
+        dilation=args.dilation,
+        groups=args.groups,
+        data_format=args.data_format,
+        shared_axes=args.shared_axes,
+    )
+    found = lcmulti.explain(
+        spec,
+        batch=args.batch,
+        dtype=args.dtype,
+        device=args.device,
+        backend=args.backend,
+        implementation=args.implementation,
+    )
+    weights = spec.num_parameters * DTYPES[args.dtype.lower()].itemsize
+    samples = 1 if args.batch is None else args.batch
+    if args.json:
+        _print_json(found, weights, samples)
+        return 0
+    print(found)
+    print(f"parameters      {spec.num_parameters:,}")
+    print(f"weights         {weights:,} bytes")
+    print(f"flops           {spec.flops(samples):,} forward, for {samples:,} sample(s)")
+    return 0
+
+
+def _print_json(found: Any, weights: int, samples: int) -> None:
+    from lcmulti.cli import output
+
+    spec = found.spec
+    output.print_json(
+        {
+            "backend": found.backend,
+            "backend_reason": found.backend_reason,
+            "implementation": found.implementation,
+            "implementation_reason": found.implementation_reason,
+            "workspace": found.workspace,
+            "verdicts": [verdict._asdict() for verdict in found.verdicts],
+            "output_shape": spec.output_shape,
+            "kernel_shape": spec.kernel_shape,
+            "bias_shape": spec.bias_shape,
+            "parameters": spec.num_parameters,
+            "weight_bytes": weights,
+            "samples": samples,
+            "flops": spec.flops(samples),
+        }
+    )

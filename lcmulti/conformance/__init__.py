@@ -1,0 +1,9 @@
+"""Conformance: what every backend is held to, as a library for use in tests.
+
+`parity` computes cases on every installed backend and returns a `Report`.
+"""
+
+from lcmulti.conformance.parity import parity
+from lcmulti.conformance.report import Report
+
+__all__ = ["Report", "parity"]

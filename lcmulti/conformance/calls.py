@@ -1,0 +1,181 @@
+"""One case computed whole: by a backend's own differentiation, or by three maps alone.
+
+`Results` holds the value and all gradients of one call as NumPy arrays in the caller's layout,
+whoever computed them. What the framework would do around the maps (move the channels, apply a
+padding mode, add the bias) is done here in NumPy where there is no differentiation to do it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from lcmulti import dispatch, plugins, reference
+from lcmulti.backend import Backend, Implementation, Resources
+from lcmulti.conformance.cases import Case
+from lcmulti.explanation import explain
+from lcmulti.functional import local_conv
+from lcmulti.settings import current
+from lcmulti.spec import LocalConvSpec
+
+__all__ = ["MAPS", "BackendRunner", "Inputs", "ReferenceRunner", "Results", "Runner"]
+
+Array = np.ndarray[Any, Any]
+
+
+class Inputs(NamedTuple):
+    """Arguments of one call.
+
+    Parameters
+    ----------
+    x : ndarray
+        ``(N, *spec.input_shape)``.
+    kernel : ndarray
+        ``spec.kernel_shape``.
+    bias : ndarray or None
+        ``(*output_size, filters)``, 1 where shared.
+    dy : ndarray
+        ``(N, *spec.output_shape)``, what the gradients are taken along.
+    """
+
+    x: Array
+    kernel: Array
+    bias: Array | None
+    dy: Array
+
+    def each(self, function: Callable[[Array], Array]) -> Inputs:
+        """*function* of every array there is."""
+        bias = None if self.bias is None else function(self.bias)
+        return Inputs(function(self.x), function(self.kernel), bias, function(self.dy))
+
+
+class Results(NamedTuple):
+    """Value of one call and the gradients of ``sum(y * dy)``; no bias, no gradient of it."""
+
+    forward: Any
+    input_grad: Any
+    kernel_grad: Any
+    bias_grad: Any = None
+
+
+MAPS = Results._fields
+
+
+class Runner(Protocol):
+    """Whatever computes cases."""
+
+    implementation: str
+    """Name of the implementation that served the last call."""
+
+    def forward(self, case: Case, inputs: Inputs) -> Array:
+        """The value alone; ``inputs.dy`` is not looked at."""
+        ...
+
+    def results(self, case: Case, inputs: Inputs) -> Results:
+        """The value and all gradients."""
+        ...
+
+
+class BackendRunner:
+    """A registered backend, through `local_conv` and the backend's own differentiation.
+
+    A backend without reverse mode is run through the three maps of the implementation that
+    served the forward call.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.entry = plugins.registry().backends[name]
+        self.backend = plugins.load_backend(name)
+        self.implementation = ""
+
+    def forward(self, case: Case, inputs: Inputs) -> Array:
+        """See `Runner.forward`."""
+        return self.backend.to_numpy(self._call(case)(*self._arrays(inputs)))
+
+    def results(self, case: Case, inputs: Inputs) -> Results:
+        """See `Runner.results`."""
+        if "reverse" in self.entry.capabilities:
+            dy = self.backend.from_numpy(inputs.dy)
+            value, gradients = self.backend.vjp(self._call(case), self._arrays(inputs), dy)
+            return Results(*map(self.backend.to_numpy, (value, *gradients)))
+        y = self.forward(case, inputs)
+        maps = plugins.load_implementation(self.name, self.implementation)
+        return Results(y, *_gradients(_OnNumpy(self.backend, maps), case.spec, inputs))
+
+    def _arrays(self, inputs: Inputs) -> tuple[Any, ...]:
+        given = (inputs.x, inputs.kernel, inputs.bias)
+        return tuple(self.backend.from_numpy(each) for each in given if each is not None)
+
+    def _call(self, case: Case) -> Any:
+        def call(*arrays: Any) -> Any:
+            # Asked in here, for under a transform another implementation may serve.
+            found = explain(*arrays, backend=self.name, **case.arguments)
+            self.implementation = found.implementation
+            return local_conv(*arrays, backend=self.name, **case.arguments)
+
+        return call
+
+
+class ReferenceRunner:
+    """`lcmulti.reference`, in the dtype of the inputs."""
+
+    implementation = "reference"
+
+    def forward(self, case: Case, inputs: Inputs) -> Array:
+        """See `Runner.forward`."""
+        y: Array = local_conv(
+            inputs.x, inputs.kernel, inputs.bias,
+            backend=dispatch.NUMPY, implementation=self.implementation, **case.arguments,
+        )  # fmt: skip
+        return y
+
+    def results(self, case: Case, inputs: Inputs) -> Results:
+        """See `Runner.results`."""
+        maps = plugins.load_implementation(dispatch.NUMPY, self.implementation)
+        return Results(self.forward(case, inputs), *_gradients(maps, case.spec, inputs))
+
+
+class _OnNumpy:
+    """The maps of an implementation, taking and returning NumPy arrays."""
+
+    def __init__(self, backend: Backend, maps: Implementation) -> None:
+        self.backend, self.maps = backend, maps
+
+    def input_grad(self, dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        there = self.backend.from_numpy(dy), self.backend.from_numpy(kernel)
+        return self.backend.to_numpy(self.maps.input_grad(*there, spec, resources))
+
+    def kernel_grad(self, x: Any, dy: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        there = self.backend.from_numpy(x), self.backend.from_numpy(dy)
+        return self.backend.to_numpy(self.maps.kernel_grad(*there, spec, resources))
+
+
+def _gradients(maps: Any, spec: LocalConvSpec, inputs: Inputs) -> tuple[Array, Array, Any]:
+    """Gradients of the whole call from the maps of its computed spec."""
+    settings, computed = current(), spec.computed()
+    resources = Resources(settings.max_workspace, settings.threads)
+    x, dy = inputs.x, inputs.dy
+    if spec.data_format == "channels_first":
+        x, dy = np.moveaxis(x, 1, -1), np.moveaxis(dy, 1, -1)
+    dbias = None if inputs.bias is None else reference.bias_grad(dy, inputs.bias.shape)
+    indices = dispatch.padding_indices(spec)
+    padded = x
+    for axis, sources in indices:
+        padded = np.take(padded, sources, axis)
+    dkernel = maps.kernel_grad(padded, dy, computed, resources)
+    dx = maps.input_grad(dy, inputs.kernel, computed, resources)
+    for axis, sources in reversed(indices):
+        dx = _untake(dx, sources, axis, x.shape[axis])
+    if spec.data_format == "channels_first":
+        dx = np.moveaxis(dx, -1, 1)
+    return dx, dkernel, dbias
+
+
+def _untake(array: Array, indices: Array, axis: int, size: int) -> Array:
+    """The adjoint of `numpy.take` from an axis of *size*."""
+    total = np.zeros((size, *np.moveaxis(array, axis, 0).shape[1:]), array.dtype)
+    np.add.at(total, indices, np.moveaxis(array, axis, 0))
+    return np.moveaxis(total, 0, axis)

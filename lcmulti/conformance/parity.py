@@ -1,0 +1,284 @@
+"""`parity`: every installed backend against the reference, and the reference against the oracle."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import lcmulti
+from lcmulti import plugins
+from lcmulti.arguments import byte_size, choice
+from lcmulti.conformance import oracle
+from lcmulti.conformance.bounds import Expected, bounds, compare, dot_bound, expect, terms
+from lcmulti.conformance.calls import MAPS, BackendRunner, Inputs, Results
+from lcmulti.conformance.cases import Case, select
+from lcmulti.conformance.inputs import draw, from_file, numpy_dtype
+from lcmulti.conformance.report import Absent, Curve, Record, Report, Skip
+from lcmulti.conformance.training import TWINS, Exact, Single, Twin, Yardstick, judged, train
+from lcmulti.dtypes import DTYPES
+from lcmulti.errors import MissingBackendError
+
+__all__ = ["MEMORY", "Interrupted", "Progress", "parity"]
+
+MEMORY = "2GiB"
+REFERENCE = "reference"
+ORACLE_PRODUCTS = 10_000
+"""Products in one forward pass up to which the reference is held against the loops."""
+
+
+class Progress(NamedTuple):
+    """Where a run of `parity` is: *done* steps of *total*, and what comes next."""
+
+    done: int
+    total: int
+    text: str
+
+
+class Interrupted(KeyboardInterrupt):
+    """The user's interrupt, with the `Report` of what was done until then."""
+
+    def __init__(self, report: Report) -> None:
+        super().__init__("interrupted")
+        self.report = report
+
+
+def parity(
+    backends: Iterable[str] | None = None,
+    cases: Iterable[str] | None = None,
+    dtype: str = "float32",
+    memory: int | str = MEMORY,
+    input: str | Path | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    training: bool = True,
+) -> Report:
+    """Hold every element of every backend's value and gradients to its forward error bound.
+
+    Each case is computed by `lcmulti.local_conv` and the backend's own differentiation, and
+    compared with the float64 reference on the same numbers. Small cases hold the reference itself
+    against an independent oracle in extended precision. Then a classifier of real handwritten
+    digits is trained on every backend (in float32) and the loss curves are compared.
+
+    Parameters
+    ----------
+    backends : iterable of str, optional
+        Names; None for all that are installed.
+    cases : iterable of str, optional
+        Names, globs or groups (``docs``, ``workloads``, ``traps``); None for all, or with
+        *input* for none but that.
+    dtype : str, default "float32"
+        What the backends compute in. One that lacks it is skipped, and the report says so.
+    memory : int or str, default "2GiB"
+        Cases estimated to take more bytes are skipped, and the report says so.
+    input : path, optional
+        A ``.npy`` file with an array ``(N, *size, C)`` of the user's own, for one more case:
+        window 3, 8 filters.
+    progress : callable, optional
+        Called with a `Progress` before each step.
+    training : bool, default True
+        Whether to train.
+
+    Returns
+    -------
+    Report
+        ``report.ok`` tells whether all is well, ``report.misses`` what is not.
+
+    Raises
+    ------
+    ArgumentError
+        If a name is unknown, or *input* cannot be read.
+    MissingBackendError
+        If a backend that was named is not installed, or one that is installed is broken.
+    Interrupted
+        For `KeyboardInterrupt`; its ``report`` has what was done.
+
+    Examples
+    --------
+    >>> from lcmulti.conformance import parity
+    >>> assert parity(backends=["numpy"], cases=["docs"], training=False).ok
+    """
+    dtype = choice("dtype", dtype, DTYPES)
+    numpy_dtype(dtype)
+    limit = byte_size("memory", memory)
+    own = None if input is None else from_file(input, dtype)
+    chosen = list(select(cases)) if own is None or cases is not None else []
+    drawn = [(case, None) for case in chosen] + ([] if own is None else [own])
+    report = Report(dtype)
+    runners = _runners(backends, report)
+    total = len(drawn) * (1 + len(runners)) + training * (1 + TWINS + len(runners))
+    steps = _Steps(progress, total)
+    try:
+        for case, x in drawn:
+            _check(case, x, runners, limit, report, steps)
+        if training:
+            _train(runners, report, steps)
+    except KeyboardInterrupt:
+        report.interrupted = True
+        raise Interrupted(report) from None
+    return report
+
+
+class _Steps:
+    """Counts steps and tells of each before it is taken."""
+
+    def __init__(self, tell: Callable[[Progress], None] | None, total: int) -> None:
+        self.tell, self.total, self.done = tell, total, 0
+
+    def __call__(self, text: str, count: int = 1) -> None:
+        if self.tell is not None:
+            self.tell(Progress(self.done, self.total, text))
+        self.done += count
+
+
+def _runners(names: Iterable[str] | None, report: Report) -> list[BackendRunner]:
+    """Load what was asked for, or all there is; note versions and what is absent."""
+    registry = plugins.registry()
+    if isinstance(names, str):
+        names = (names,)
+    wanted = None if names is None else [choice("backends", n, registry.backends) for n in names]
+    report.versions |= {"lcmulti": lcmulti.__version__, "python": platform.python_version()}
+    runners = {}
+    # Backwards, since loading PyTorch after TensorFlow in one process has been seen to crash.
+    for name in sorted(registry.backends if wanted is None else wanted, reverse=True):
+        entry = registry.backends[name]
+        if wanted is None and not plugins.is_installed(entry):
+            report.absent.append(Absent(name, f"not installed; {entry.install}"))
+            continue
+        try:
+            runners[name] = BackendRunner(name)
+        except MissingBackendError as error:
+            if wanted is not None:
+                raise
+            report.records.append(Record("import", "backend", name, "", {}, "", str(error)))
+            continue
+        report.versions[entry.package] = plugins.framework_version(entry) or "unknown"
+    if wanted is None:
+        found = registry.errors.items()
+        report.absent += [Absent(str(origin), f"broken: {error}") for origin, error in found]
+    return [runners[name] for name in wanted or registry.backends if name in runners]
+
+
+def _check(
+    case: Case,
+    x: Any,
+    runners: Sequence[BackendRunner],
+    limit: int,
+    report: Report,
+    steps: _Steps,
+) -> None:
+    """One case on every backend; the reference is computed once for all of them."""
+    needed = case.memory(report.dtype)
+    if needed > limit:
+        steps(case.name, 1 + len(runners))
+        reason = f"takes {needed / 2**30:.1f} GiB, over the memory limit of {limit / 2**30:.1f} GiB"
+        report.skips.append(Skip(case.name, "all", reason))
+        return
+    steps(f"{case.name}: {REFERENCE}")
+    inputs = draw(case, report.dtype, x)
+    expected = expect(case, inputs)
+    if case.products <= ORACLE_PRODUCTS:
+        report.records.append(_reference_record(case, inputs, expected))
+    limits, kind = bounds(case, expected, inputs.bias, report.dtype), inputs.x.dtype
+    for runner in runners:
+        steps(f"{case.name}: {runner.name}")
+        if report.dtype not in runner.entry.dtypes:
+            report.skips.append(Skip(case.name, runner.name, f"has no {report.dtype}"))
+            continue
+        try:
+            results = runner.results(case, inputs)
+        except Exception as error:  # a backend's failure is a finding, not the end of the run
+            problem = f"{type(error).__name__}: {error}"
+            report.records.append(
+                Record(case.name, case.group, runner.name, runner.implementation, {}, "", problem)
+            )
+            continue
+        report.records.append(
+            _record(case, runner.name, runner.implementation, kind, results, expected, limits)
+        )
+
+
+def _record(
+    case: Case,
+    backend: str,
+    implementation: str,
+    dtype: np.dtype[Any],
+    results: Results,
+    expected: Expected,
+    limits: Results,
+) -> Record:
+    """Compare container, shape and dtype, then values."""
+    fractions, worst, problems = {}, (-1.0, ""), []
+    shapes = [array.shape if array is not None else None for array in expected.values]
+    for name, got, shape, value, bound in zip(
+        MAPS, results, shapes, expected.values, limits, strict=True
+    ):
+        if value is None:
+            continue
+        wanted = f"ndarray {shape} {dtype}"
+        came = f"{type(got).__name__} {getattr(got, 'shape', '')} {getattr(got, 'dtype', '')}"
+        if came != wanted:
+            problems.append(f"{name}: expected {wanted}, got {came}")
+            continue
+        deviation = compare(got, value, bound)
+        where = f"{name} off by {deviation.error:.3g} at {deviation.place}"
+        fractions[name] = deviation.fraction
+        worst = max(worst, (deviation.fraction, where))
+        if not deviation.ok:
+            problems.append(f"{where}, {deviation.fraction:.3g} times its bound")
+    problems += _undocumented(case, shapes[0])
+    problem = "; ".join(problems) or None
+    return Record(case.name, case.group, backend, implementation, fractions, worst[1], problem)
+
+
+def _undocumented(case: Case, shape: Any) -> Iterator[str]:
+    """Where shape and parameter count are not what the documentation says."""
+    if case.documented is None:
+        return
+    wanted, parameters = case.documented
+    if (None, *shape[1:]) != wanted:
+        yield f"documented output shape {wanted}, got {(None, *shape[1:])}"
+    if case.spec.num_parameters != parameters:
+        yield f"documented parameters {parameters:,}, got {case.spec.num_parameters:,}"
+
+
+def _reference_record(case: Case, inputs: Inputs, expected: Expected) -> Record:
+    """The reference in double precision against the oracle; both may round."""
+    is_complex = np.iscomplexobj(inputs.x)
+    unit = DTYPES["float64"].roundoff + oracle.roundoff()
+    count = terms(case.spec, case.batch, case.bias_shape)
+    limits = Results(
+        *(
+            None if size is None else dot_bound(n, size, unit, is_complex)
+            for n, size in zip(count, expected.magnitudes, strict=True)
+        )
+    )
+    exact = oracle.results(inputs.x, inputs.kernel, inputs.bias, inputs.dy, case.spec)
+    return _record(
+        case, REFERENCE, "oracle", expected.values.forward.dtype, expected.values,
+        Expected(Results(*exact), expected.magnitudes), limits,
+    )  # fmt: skip
+
+
+def _train(runners: Sequence[BackendRunner], report: Report, steps: _Steps) -> None:
+    """The float64 run, its twins, then every backend."""
+    steps("training: reference in float64")
+    exact = train(Exact())
+    twins = []
+    for seed in range(TWINS):
+        steps(f"training: reference with full-size rounding, {seed + 1} of {TWINS}")
+        twins.append(train(Twin(seed)))
+    yardstick = Yardstick.of(exact, twins)
+    report.training.append(judged(REFERENCE, exact, yardstick))
+    for runner in runners:
+        steps(f"training: {runner.name}")
+        try:
+            run = train(Single(runner))
+        except Exception as error:  # as for a case
+            problem = f"{type(error).__name__}: {error}"
+            report.training.append(Curve(runner.name, [], 0.0, math.inf, problem))
+            continue
+        report.training.append(judged(runner.name, run, yardstick))

@@ -1,0 +1,221 @@
+r"""Training on real data: the same network on every backend, and how far curves may part.
+
+Two locally connected layers with a tanh between them, whose outputs are summed over positions
+to ten classes, learn handwritten digits with plain SGD and softmax cross-entropy. Weights,
+batches and their order are the same everywhere. The layers' values and gradients are the
+backend's own; what is between them is NumPy in float64, rounded to float32 once where it enters
+a layer or a weight. A ReLU would not do: its slope jumps, so a single rounding at the jump can
+part two curves by more than all others together.
+
+**When curves coincide.** A step of training amplifies what rounding left of the step before, so
+a bound of the whole run that holds for any network would say nothing. What rounding may do to
+this network is computed instead. The run is made in float64, and made again `TWINS` times with
+every element of every layer's value and gradients moved by its full forward error bound in
+float32 (`lcmulti.conformance.bounds`), and everything else by the unit roundoff where float32
+rounds it, up or down at random: Monte Carlo arithmetic (Parker, *Monte Carlo Arithmetic:
+exploiting randomness in floating-point arithmetic*, UCLA CSD-970002, 1997) with the bound
+in the place of one rounding. A backend that keeps to the bound errs less at each element. Its
+curve must lie no farther from the float64 curve than the twins have been up to that step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from lcmulti.conformance import digits
+from lcmulti.conformance.bounds import bounds, expect
+from lcmulti.conformance.calls import Inputs, ReferenceRunner, Results, Runner
+from lcmulti.conformance.cases import Case
+from lcmulti.conformance.report import Curve
+from lcmulti.dtypes import DTYPES
+from lcmulti.weights import initial_weights
+
+__all__ = ["ACCURACY", "TWINS", "Yardstick", "judged"]
+
+Array = np.ndarray[Any, Any]
+
+ACCURACY = 0.9
+BATCH = 64
+EPOCHS = 5
+RATE = 0.5
+TWINS = 3
+DTYPE = "float32"
+UNIT = DTYPES[DTYPE].roundoff
+
+LAYERS = (
+    Case("digits_layer_1", "training", (8, 8, 1), 16, 3, batch=BATCH),
+    Case("digits_layer_2", "training", (6, 6, 16), 10, 3, batch=BATCH),
+)
+
+
+class Arithmetic(Protocol):
+    """How a run computes and rounds."""
+
+    dtype: str
+    """Of weights and images."""
+
+    def forward(self, case: Case, inputs: Inputs) -> Array:
+        """The value of a layer."""
+        ...
+
+    def results(self, case: Case, inputs: Inputs) -> Results:
+        """The value of a layer and its gradients."""
+        ...
+
+    def rounded(self, array: Array) -> Array:
+        """*array* as it enters a layer or a weight."""
+        ...
+
+
+class Single:
+    """A backend in float32."""
+
+    dtype = DTYPE
+
+    def __init__(self, runner: Runner) -> None:
+        self.forward, self.results = runner.forward, runner.results
+
+    def rounded(self, array: Array) -> Array:
+        """To float32."""
+        return array.astype(DTYPE)
+
+
+class Exact(ReferenceRunner):
+    """The reference in float64, where nothing is rounded to speak of."""
+
+    dtype = "float64"
+
+    def rounded(self, array: Array) -> Array:
+        """As it is."""
+        return array.astype(self.dtype)
+
+
+class Twin(Exact):
+    """The reference with every rounding of float32 in its place, full size and random sign."""
+
+    def __init__(self, seed: int) -> None:
+        self.generator = np.random.default_rng(seed)
+
+    def forward(self, case: Case, inputs: Inputs) -> Array:
+        """The value, moved by its bound."""
+        return self.results(case, inputs).forward  # type: ignore[no-any-return]
+
+    def results(self, case: Case, inputs: Inputs) -> Results:
+        """Value and gradients, moved by their bounds."""
+        expected = expect(case, inputs)
+        limits = bounds(case, expected, inputs.bias, DTYPE)
+        return Results(*map(self._moved, expected.values, limits))
+
+    def rounded(self, array: Array) -> Array:
+        """Moved by the unit roundoff."""
+        return self._moved(array, UNIT * np.abs(array))
+
+    def _moved(self, value: Array, limit: Array) -> Array:
+        moved: Array = value + self.generator.choice((-1.0, 1.0), value.shape) * limit
+        return moved
+
+
+class Run(NamedTuple):
+    """Losses of every step and accuracy on the test images."""
+
+    losses: list[float]
+    accuracy: float
+
+
+def train(arithmetic: Arithmetic) -> Run:
+    """Train from the one start, and test."""
+    training, test = digits.load()
+    drawn = [initial_weights(case.spec, seed=i, dtype=DTYPE) for i, case in enumerate(LAYERS)]
+    weights = [tuple(each.astype(arithmetic.dtype) for each in layer) for layer in drawn]
+    losses = []
+    for chosen in _batches(len(training.labels)):
+        images = training.images[chosen].astype(arithmetic.dtype)
+        loss, gradients = _step(arithmetic, weights, images, training.labels[chosen])
+        losses.append(loss)
+        weights = [
+            tuple(
+                arithmetic.rounded(w.astype(float) - RATE * d.astype(float))
+                for w, d in zip(layer, slopes, strict=True)
+            )
+            for layer, slopes in zip(weights, gradients, strict=True)
+        ]
+    logits, _ = _logits(arithmetic, weights, test.images.astype(arithmetic.dtype))
+    return Run(losses, float((logits.argmax(axis=1) == test.labels).mean()))
+
+
+class Yardstick(NamedTuple):
+    """What runs are held to.
+
+    Parameters
+    ----------
+    losses : list of float
+        Of the run in float64.
+    reach : list of float
+        How far any twin has been from it, up to each step.
+    """
+
+    losses: list[float]
+    reach: list[float]
+
+    @classmethod
+    def of(cls, exact: Run, twins: Sequence[Run]) -> Yardstick:
+        """Measure the twins."""
+        apart = np.abs(np.subtract([twin.losses for twin in twins], exact.losses))
+        return cls(exact.losses, np.maximum.accumulate(apart.max(axis=0)).tolist())
+
+
+def judged(backend: str, run: Run, yardstick: Yardstick) -> Curve:
+    """Hold a run to the yardstick and to `ACCURACY`."""
+    apart = np.abs(np.subtract(run.losses, yardstick.losses)) / yardstick.reach
+    apart[np.isnan(apart)] = np.inf
+    step = int(apart.argmax())
+    fraction = float(apart[step])
+    problems = []
+    if fraction > 1:
+        problems.append(
+            f"loss of step {step} is {run.losses[step]:.9g}, {fraction:.3g} times as far from "
+            f"{yardstick.losses[step]:.9g} as rounding explains"
+        )
+    if run.accuracy < ACCURACY:
+        problems.append(f"test accuracy {run.accuracy:.1%} is under {ACCURACY:.0%}")
+    return Curve(backend, run.losses, run.accuracy, fraction, "; ".join(problems) or None)
+
+
+def _batches(count: int) -> Iterator[Array]:
+    generator = np.random.default_rng(0)
+    for _ in range(EPOCHS):
+        order = generator.permutation(count)
+        yield from order[: count - count % BATCH].reshape(-1, BATCH)
+
+
+def _logits(arithmetic: Arithmetic, weights: Any, images: Array) -> tuple[Array, list[Inputs]]:
+    """``(N, 10)`` in float64, and what entered each layer."""
+    entered, signal = [], images
+    for case, (kernel, bias) in zip(LAYERS, weights, strict=True):
+        inputs = Inputs(signal, kernel, bias, np.zeros((len(signal), *case.spec.output_shape)))
+        entered.append(inputs)
+        value = arithmetic.forward(case, inputs).astype(float)
+        signal = arithmetic.rounded(np.tanh(value))
+    return value.sum(axis=(1, 2)), entered
+
+
+def _step(
+    arithmetic: Arithmetic, weights: Any, images: Array, labels: Array
+) -> tuple[float, list[tuple[Array, Array]]]:
+    """Loss of a batch and its gradients, one ``(dkernel, dbias)`` per layer."""
+    logits, (first, second) = _logits(arithmetic, weights, images)
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    log_sum = np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    rows = np.arange(len(labels))
+    loss = float((log_sum[:, 0] - shifted[rows, labels]).mean())
+    slope = np.exp(shifted - log_sum)
+    slope[rows, labels] -= 1
+    slope = arithmetic.rounded(slope / len(labels))
+    spread = np.broadcast_to(slope[:, None, None, :], second.dy.shape)
+    upper = arithmetic.results(LAYERS[1], second._replace(dy=np.ascontiguousarray(spread)))
+    back = upper.input_grad.astype(float) * (1 - second.x.astype(float) ** 2)  # of the tanh
+    lower = arithmetic.results(LAYERS[0], first._replace(dy=arithmetic.rounded(back)))
+    return loss, [(lower.kernel_grad, lower.bias_grad), (upper.kernel_grad, upper.bias_grad)]

@@ -1,0 +1,78 @@
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import importlib.util
+
+if importlib.util.find_spec("torch"):
+    import torch  # noqa: F401 - before TensorFlow: both carry an OpenMP runtime
+
+import numpy as np
+import pytest
+from strangers import Point
+
+from lcmulti import dispatch, numpy_plugin, plugins, settings
+
+INSTALLED = [
+    name for name, entry in plugins.registry().backends.items() if plugins.is_installed(entry)
+]
+
+
+def forget():
+    """Drop every cache that depends on settings or plugins."""
+    settings.reload()
+    for cached in (
+        plugins.registry,
+        plugins.load_backend,
+        plugins.load_implementation,
+        dispatch.backend_of,
+        dispatch._plan,
+        dispatch.operation,
+    ):
+        cached.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def isolated(monkeypatch, tmp_path_factory):
+    """No user file, no variables, no keras.json, no project file but what the test makes."""
+    home = tmp_path_factory.mktemp("home")
+    for variable in settings._VARIABLES:
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("KERAS_HOME", str(home / "keras"))
+    monkeypatch.setattr(settings, "user_file", lambda: home / "config" / "lcmulti.toml")
+    monkeypatch.chdir(home)
+    settings.reload()
+    yield home
+    settings.reload()
+
+
+@pytest.fixture
+def fresh():
+    """Caches empty before and after: for tests that change what plugins there are."""
+    forget()
+    yield
+    forget()
+
+
+@pytest.fixture
+def install(monkeypatch, fresh):
+    """Install plugins for one test, beside lcmulti's own for NumPy."""
+
+    def installed(**named):
+        points = [Point("lcmulti", numpy_plugin)]
+        points += [Point(name, plugin) for name, plugin in named.items()]
+        monkeypatch.setattr(plugins.metadata, "entry_points", lambda group: points)
+        return plugins.registry()
+
+    return installed
+
+
+@pytest.fixture(params=INSTALLED)
+def backend(request):
+    """The name of each installed backend in turn."""
+    return request.param
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)

@@ -1,0 +1,64 @@
+"""Laziness, proven in fresh interpreters."""
+
+import statistics
+import subprocess
+import sys
+
+import pytest
+
+FRAMEWORKS = {"torch", "jax", "jaxlib", "tensorflow", "keras", "tf_keras", "flax", "equinox"}
+REPORT = f"""
+import sys
+print(*sorted(set(sys.modules) & {FRAMEWORKS!r}))
+"""
+
+
+def run(code, *arguments):
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import lcmulti",
+        "import lcmulti.cli",
+        "import lcmulti.conformance",
+        "from lcmulti.plugins import registry; registry()",
+        "import lcmulti; lcmulti.LocalConvSpec((9, 2), 3, 2); lcmulti.config.backend",
+        "import lcmulti, numpy as n; lcmulti.local_conv(n.ones((1, 2, 1)), n.ones((2, 1, 1, 1)))",
+    ],
+)
+def test_imports_no_framework(code):
+    assert run(code + REPORT).strip() == ""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["--version"], ["backends", "--help"], ["parity", "--help"], ["config"],
+     ["config", "set", "--help"],
+     ["explain", "--input", "9x2", "--kernel", "3", "--filters", "4", "--backend", "numpy"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_the_command_line_imports_no_framework(arguments):
+    code = f"""
+import sys
+from lcmulti.cli import main
+try:
+    main({arguments!r})
+except SystemExit as end:
+    assert not end.code
+{REPORT}"""
+    assert run(code).splitlines()[-1] == ""
+
+
+def test_the_test_can_fail():
+    assert run("import sys; sys.modules['torch'] = sys" + REPORT).strip() == "torch"
+
+
+@pytest.mark.slow
+def test_import_time_beyond_numpys_own():
+    """Each in a fresh interpreter, compiled already; the least of several is the least noisy."""
+    code = "import numpy, time; t = time.perf_counter(); import lcmulti; print(time.perf_counter() - t)"
+    seconds = [float(run(code)) for _ in range(7)][1:]
+    assert min(seconds) < 0.080, f"{statistics.median(seconds) * 1e3:.0f} ms in the median"
