@@ -154,6 +154,10 @@ class Backend(Protocol):
         """`numpy.take` along one axis, differentiable."""
         ...
 
+    def add(self, y: Any, bias: Any) -> Any:
+        """``y + bias`` by broadcasting, differentiable; gradients of half types sum in float32."""
+        ...
+
     def close(self, implementation: Implementation, entry: ImplementationEntry) -> Operation:
         """Make the differentiable operation of an implementation; called once for each."""
         ...

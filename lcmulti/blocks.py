@@ -21,7 +21,7 @@ from lcmulti.spec import LocalConvSpec
 
 __all__ = ["CACHE_TARGET", "Block", "Blocked", "Grid"]
 
-CACHE_TARGET = 4 * 2**20
+CACHE_TARGET = 8 * 2**20
 """Bytes of workspace a block is cut to on a CPU, chosen by measurement (docs/design.md)."""
 
 
@@ -158,12 +158,17 @@ class Blocked(Composed):
         for block in self._blocks(x, spec, resources):
             part = self.ops.widen(dy[(block.samples, *block.outputs)])
             seen = self.ops.widen(self._input(x, block))
-            part = super().kernel_grad(seen, part, block.spec, resources)
             if summed:
-                dkernel[block.kernel] += part
+                dkernel[block.kernel] += super().kernel_grad(seen, part, block.spec, resources)
             else:
-                dkernel[block.kernel] = part
+                self.put_kernel_grad(dkernel[block.kernel], seen, part, block.spec, resources)
         return self.ops.narrow(dkernel, x)
+
+    def put_kernel_grad(
+        self, out: Any, x: Any, dy: Any, spec: LocalConvSpec, resources: Resources
+    ) -> None:
+        """Write the kernel gradient of one block to where it belongs."""
+        out[...] = super().kernel_grad(x, dy, spec, resources)
 
     def _input(self, x: Any, block: Block) -> Any:
         part = x[(block.samples, *block.inputs)]
@@ -179,8 +184,6 @@ class Blocked(Composed):
         return blocks(spec, self._grid_of(array, spec, resources), len(array))
 
 
-def _grid(
-    spec: LocalConvSpec, batch: int, dtype: str, device: str, resources: Resources
-) -> Grid:
+def _grid(spec: LocalConvSpec, batch: int, dtype: str, device: str, resources: Resources) -> Grid:
     limit = resources.max_workspace
     return cut(spec, batch, dtype, min(CACHE_TARGET, limit) if device == "cpu" else limit)

@@ -156,5 +156,5 @@ def run(plan: dispatch.Plan, owner: Backend, x: Any, kernel: Any, bias: Any) -> 
         x = owner.take(x, indices, axis)
     y = plan.operation(x, kernel, plan.problem.spec, plan.problem.resources)
     if bias is not None:
-        y = y + bias
+        y = owner.add(y, bias)
     return owner.move_axis(y, -1, 1) if plan.channels_first else y

@@ -54,6 +54,10 @@ class NumpyBackend:
         """`numpy.take`."""
         return np.take(array, indices, axis)
 
+    def add(self, y: Any, bias: Any) -> Any:
+        """See `Backend.add`."""
+        return y + bias
+
     def close(self, implementation: Implementation, entry: ImplementationEntry) -> Operation:
         """The forward map: there is nothing to differentiate with."""
         return implementation.forward

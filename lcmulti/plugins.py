@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
-from typing import Any
+from typing import Any, TypeVar
 
 import pluggy
 
@@ -24,6 +24,7 @@ from lcmulti.errors import MissingBackendError, PluginError
 __all__ = ["GROUP", "Registry", "load_backend", "load_implementation", "registry"]
 
 GROUP = "lcmulti"
+Entry = TypeVar("Entry", BackendEntry, ImplementationEntry)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ def _claim(kind: str, key: object, origin: Origin, taken: dict[object, Origin]) 
     taken[key] = origin
 
 
-def _checked(entries: Iterable[Any], kind: type) -> list[Any]:
+def _checked(entries: Iterable[Any], kind: type[Entry]) -> list[Entry]:
     checked = list(entries)
     for entry in checked:
         if not isinstance(entry, kind):

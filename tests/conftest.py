@@ -11,25 +11,29 @@ import numpy as np
 import pytest
 from strangers import Point
 
-from lcmulti import dispatch, numpy_plugin, plugins, settings
+from lcmulti import dispatch, functional, numpy_plugin, plugins, settings
 
 INSTALLED = [
     name for name, entry in plugins.registry().backends.items() if plugins.is_installed(entry)
 ]
 
+# By value, so that a test may replace one of them.
+CACHED = (
+    plugins.registry,
+    plugins.load_backend,
+    plugins.load_implementation,
+    dispatch.backend_of,
+    dispatch._plan,
+    dispatch.operation,
+)
+
 
 def forget():
     """Drop every cache that depends on settings or plugins."""
     settings.reload()
-    for cached in (
-        plugins.registry,
-        plugins.load_backend,
-        plugins.load_implementation,
-        dispatch.backend_of,
-        dispatch._plan,
-        dispatch.operation,
-    ):
+    for cached in CACHED:
         cached.cache_clear()
+    functional._calls.clear()
 
 
 @pytest.fixture(autouse=True)

@@ -42,8 +42,8 @@ class Paint(NumpyBackend):
     def __init__(self, kind):
         self.kind = kind
 
-    def facts(self, array):
-        return super().facts(array.data)
+    def facts(self, array, *more):
+        return super().facts(array.data, *more)
 
     def from_numpy(self, array, like=None):
         return self.kind(array)
@@ -147,7 +147,9 @@ def test_frameworks_never_mix(frameworks):
 
 def test_a_framework_that_is_not_imported_is_not_looked_for(frameworks):
     assert "absent" not in sys.modules
-    with pytest.raises(ArgumentTypeError, match=r"^x: expected an array of one of .*builtins\.list"):
+    with pytest.raises(
+        ArgumentTypeError, match=r"^x: expected an array of one of .*builtins\.list"
+    ):
         lcmulti.local_conv([[1.0]], KERNEL)
     assert "absent" not in sys.modules
 
@@ -215,7 +217,7 @@ def test_a_configured_implementation_is_a_wish(frameworks):
 def test_transformed_calls_go_to_what_can_be_transformed(frameworks, monkeypatch):
     facts = frameworks.red.facts
     monkeypatch.setattr(
-        frameworks.red, "facts", lambda array: facts(array)._replace(transformed=True)
+        frameworks.red, "facts", lambda *each: facts(*each)._replace(transformed=True)
     )
     assert chosen(*RED) == ("red", "plain")
     with lcmulti.config(max_workspace=0):  # outranked: only this one can serve

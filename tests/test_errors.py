@@ -152,7 +152,9 @@ def test_two_frameworks_in_one_call(first, second):
         lcmulti.local_conv(**mixed)
     assert caught.value.argument == "kernel"
     assert f"an array of {first}, as x is, got one of {second}" in str(caught.value)
-    with pytest.raises(MixedFrameworksError, match=f"^backend: expected '{first}'.* got '{second}'"):
+    with pytest.raises(
+        MixedFrameworksError, match=f"^backend: expected '{first}'.* got '{second}'"
+    ):
         lcmulti.local_conv(**convert(RIGHT, first), backend=second)
 
 
@@ -170,6 +172,7 @@ def test_errors_are_the_built_ins_a_caller_expects():
         "ConfigError": ValueError,
         "DtypeError": TypeError,
         "MissingBackendError": ImportError,
+        "MissingExtraError": ImportError,
         "MixedFrameworksError": TypeError,
         "PluginError": Exception,
         "ShapeError": ValueError,

@@ -60,7 +60,11 @@ def arrays_of(spec, batch, dtype):
             values = values + 1j * RNG.normal(size=shape)
         return values.astype(narrow)
 
-    arrays = make(batch, *spec.input_shape), make(*spec.kernel_shape), make(batch, *spec.output_shape)
+    arrays = (
+        make(batch, *spec.input_shape),
+        make(*spec.kernel_shape),
+        make(batch, *spec.output_shape),
+    )
     return arrays, tuple(array.astype(wide) for array in arrays)
 
 
@@ -128,7 +132,9 @@ def test_any_geometry(spec, batch, max_workspace):
     check(spec, batch, "float32", blocked, max_workspace)
 
 
-@pytest.mark.parametrize("mode, numpy_mode", [("reflect", "reflect"), ("replicate", "edge"), ("circular", "wrap")])
+@pytest.mark.parametrize(
+    "mode, numpy_mode", [("reflect", "reflect"), ("replicate", "edge"), ("circular", "wrap")]
+)
 def test_padding_modes(rng, mode, numpy_mode):
     x, kernel = rng.normal(size=(2, 6, 5, 3)), rng.normal(size=(8, 5, 2, 3, 3, 4))
     bias = rng.normal(size=(8, 1, 4))
@@ -138,7 +144,11 @@ def test_padding_modes(rng, mode, numpy_mode):
 
 
 def test_channels_first_is_channels_last_seen_otherwise(rng):
-    x, kernel, bias = rng.normal(size=(2, 6, 5, 3)), rng.normal(size=(5, 3, 2, 3, 3, 4)), rng.normal(size=(5, 3, 4))
+    x, kernel, bias = (
+        rng.normal(size=(2, 6, 5, 3)),
+        rng.normal(size=(5, 3, 2, 3, 3, 4)),
+        rng.normal(size=(5, 3, 4)),
+    )
     last = lcmulti.local_conv(x, kernel, bias)
     first = lcmulti.local_conv(np.moveaxis(x, -1, 1), kernel, bias, data_format="channels_first")
     assert first.shape == (2, 4, 5, 3)
@@ -147,7 +157,11 @@ def test_channels_first_is_channels_last_seen_otherwise(rng):
 
 def test_against_the_sum_written_out():
     """The definition itself, one product at a time; nothing of lcmulti's but the call."""
-    x, kernel, bias = RNG.normal(size=(2, 7, 6)), RNG.normal(size=(4, 2, 3, 4)), RNG.normal(size=(4, 4))
+    x, kernel, bias = (
+        RNG.normal(size=(2, 7, 6)),
+        RNG.normal(size=(4, 2, 3, 4)),
+        RNG.normal(size=(4, 4)),
+    )
     y = lcmulti.local_conv(x, kernel, bias, strides=2, padding=((1, 2),), dilation=3, groups=2)
     for n, o, f in np.ndindex(*y.shape):
         total = bias[o, f]
@@ -192,6 +206,8 @@ def test_blocked_holds_no_more_than_it_says(case, limit, dtype):
     problem = problem_of(spec, batch, dtype, limit)
     (x, kernel, dy), _ = arrays_of(spec, batch, dtype)
     promised = blocked.workspace(problem)
+    # Not arrays of ours: the interpreter's objects, and what a ufunc buffers of two operands.
+    allowance = 2**16 + 2 * np.getbufsize() * DTYPES[DTYPES[dtype].accumulator].itemsize
     if dtype != "float16":  # whose float32 gradients are workspace, too
         assert promised <= limit
     for name, arguments in (
@@ -206,8 +222,7 @@ def test_blocked_holds_no_more_than_it_says(case, limit, dtype):
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         held = peak - result.nbytes
-        # 64 KiB for the interpreter's own objects, which are not arrays.
-        assert held <= promised + 2**16, f"{name}: {held:,} held, {promised:,} promised"
+        assert held <= promised + allowance, f"{name}: {held:,} held, {promised:,} promised"
 
 
 def awkward(array):

@@ -104,9 +104,7 @@ def test_block_sees_what_the_whole_sees(spec):
     block, window = spec.block(start, stop)
     region = tuple(map(slice, start, stop))
     shared = spec.positions_shape
-    part = tuple(
-        slice(None) if n == 1 else r for n, r in zip(shared, region, strict=True)
-    )
+    part = tuple(slice(None) if n == 1 else r for n, r in zip(shared, region, strict=True))
     assert block.input_size == padded[:, *window, :].shape[1:-1]
     y = reference.forward(padded[:, *window, :], kernel[part], block)
     np.testing.assert_allclose(y, whole[:, *region, :], rtol=1e-12, atol=1e-12)

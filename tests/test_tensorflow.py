@@ -421,9 +421,7 @@ def test_graph_does_not_grow_with_positions(name):
         def step(x, kernel):
             with tf.GradientTape() as tape:
                 tape.watch((x, kernel))
-                y = lcmulti.local_conv(
-                    x, kernel, data_format="channels_last", implementation=name
-                )
+                y = lcmulti.local_conv(x, kernel, data_format="channels_last", implementation=name)
             return tape.gradient(y, (x, kernel))
 
         with lcmulti.config(max_workspace=TIGHT):
@@ -439,6 +437,43 @@ def test_blocked_cuts_samples_and_positions():
     tight = cut(spec, 3, "float64", "cpu", TIGHT)
     assert tight.samples == 1
     assert tight.positions < 49
+
+
+PEAK = """
+import sys, tensorflow as tf
+from lcmulti import LocalConvSpec, plugins
+from lcmulti.backend import Resources
+
+def field(name):
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
+
+blocked, resources = plugins.load_implementation("tensorflow", "blocked"), Resources(2**26)
+
+def run(size):
+    spec = LocalConvSpec((size, size, 16), 16, (5, 5), data_format="channels_last")
+    x, dy = tf.ones((64, *spec.input_shape)), tf.ones((64, *spec.output_shape))
+    kernel = tf.ones(spec.kernel_shape)
+    arguments = {"forward": (x, kernel), "input_grad": (dy, kernel), "kernel_grad": (x, dy)}
+    open("/proc/self/clear_refs", "w").write("5")
+    before = field("VmRSS")
+    result = getattr(blocked, sys.argv[1])(*arguments[sys.argv[1]], spec, resources)
+    return field("VmHWM") - before - 4 * tf.size(result).numpy()
+
+run(12)
+print(run(96))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.parametrize("name", ["forward", "input_grad", "kernel_grad"])
+def test_blocked_holds_no_more_than_it_may(name):
+    """Patches are 832 MB and the kernel 207 MB here; 64 MiB are allowed."""
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, name], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) < 2**26 * 1.1  # threads and the graph itself take something
 
 
 @pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])

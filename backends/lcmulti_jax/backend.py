@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lcmulti.backend import Facts, Implementation, ImplementationEntry, Operation
+from lcmulti.dtypes import DTYPES
 from lcmulti.errors import DtypeError
 from lcmulti_jax import rules
 
@@ -38,9 +39,7 @@ class JaxBackend:
         """
         if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
             enable = "jax.config.update('jax_enable_x64', True)"
-            raise DtypeError(
-                "array", f"a dtype of 32 bits, or JAX with {enable}", array.dtype.name
-            )
+            raise DtypeError("array", f"a dtype of 32 bits, or JAX with {enable}", array.dtype.name)
         concrete = like is not None and not isinstance(like, jax.core.Tracer)
         device = like.device if concrete and len(like.devices()) == 1 else None
         return jnp.array(array, device=device)
@@ -56,6 +55,11 @@ class JaxBackend:
     def take(self, array: Any, indices: np.ndarray, axis: int) -> Any:
         """`numpy.take`."""
         return jnp.take(array, indices, axis)
+
+    def add(self, y: Any, bias: Any) -> Any:
+        """In the accumulator dtype, so that the gradient of the bias is summed there."""
+        wide = DTYPES[y.dtype.name].accumulator
+        return (y.astype(wide) + bias.astype(wide)).astype(y.dtype)
 
     def close(self, implementation: Implementation, entry: ImplementationEntry) -> Operation:
         """See `lcmulti_jax.rules`."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import prod
-from string import ascii_lowercase
+from string import ascii_uppercase
 from typing import Any
 
 import jax
@@ -68,7 +68,11 @@ class Blocked:
         def block(start: Any, size: Any, y: Any) -> Any:
             inner = _inner(spec, size)
             patches = _windows(_read_input(x, start, size, inner, spec), inner)
-            part = _multiply("PK->Y", patches, _read_kernel(kernel, start, inner, spec), inner)
+            kernels = _read_kernel(kernel, start, inner, spec)
+            if _batch(x) is None or _batch(x) > spec.filters // spec.groups:  # smaller: transposed
+                part = _multiply("KPY", kernels, patches, inner)
+            else:
+                part = _multiply("PKY", patches, kernels, inner)
             return _write(y, part.astype(x.dtype), start)
 
         y = jnp.zeros((x.shape[0], *spec.output_shape), x.dtype)
@@ -81,7 +85,7 @@ class Blocked:
             inner = _inner(spec, size)
             part = _read(dy, start, size)
             kernels = _read_kernel(kernel, start, inner, spec)
-            patches = _multiply("YK->P", widen(part), kernels, inner)
+            patches = _multiply("KYP", kernels, widen(part), inner)
             return _add_input(dx, _fold(patches, inner), start, inner, spec)
 
         dx = jnp.zeros((dy.shape[0], *spec.input_shape), DTYPES[dy.dtype.name].accumulator)
@@ -96,7 +100,7 @@ class Blocked:
         def block(start: Any, size: Any, dkernel: Any) -> Any:
             inner = _inner(spec, size)
             patches = _windows(_read_input(x, start, size, inner, spec), inner)
-            part = _multiply("PY->K", patches, widen(_read(dy, start, size)), inner)
+            part = _multiply("PYK", patches, widen(_read(dy, start, size)), inner)
             at = _kernel_start(start, spec)
             if not once:
                 part += _read(dkernel, at, part.shape)
@@ -240,7 +244,7 @@ def _read_input(
     for axis, (_, _, offset) in enumerate(places):
         x = _shift(x, axis + 1, offset, inner.input_size[axis])
     x = jnp.moveaxis(widen(x), 0, -1)
-    return x.reshape(*inner.input_size, spec.groups, spec.in_channels // spec.groups, x.shape[-1])
+    return x.reshape(prod(inner.input_size), spec.in_channels, x.shape[-1])
 
 
 def _add_input(
@@ -257,67 +261,71 @@ def _add_input(
     return _write(dx, part, at)
 
 
-def _window_indices(spec: LocalConvSpec) -> tuple[Any, ...]:
-    """For each spatial axis, ``o*stride + t*dilation``, to be broadcast to ``(*O, *k)``."""
+def _seen(spec: LocalConvSpec) -> Any:
+    """``(prod(output_size), taps)``: the place, in a flat input, that each tap of a window sees."""
     axes = spec.ndim
-
-    def steps(count: int, step: int, axis: int) -> Any:
-        return lax.expand_dims(
-            step * lax.iota("int32", count), [i for i in range(2 * axes) if i != axis]
-        )
-
-    return tuple(
-        steps(spec.output_size[axis], spec.strides[axis], axis)
-        + steps(spec.kernel_size[axis], spec.dilation[axis], axes + axis)
-        for axis in range(axes)
-    )
+    total: Any = 0
+    for axis in range(axes):
+        outer = prod(spec.input_size[axis + 1 :])
+        for place, count, step in (
+            (axis, spec.output_size[axis], spec.strides[axis]),
+            (axes + axis, spec.kernel_size[axis], spec.dilation[axis]),
+        ):
+            steps = step * outer * lax.iota("int32", count)
+            total += lax.expand_dims(steps, [i for i in range(2 * axes) if i != place])
+    return total.reshape(prod(spec.output_size), -1)
 
 
 def _windows(x: Any, spec: LocalConvSpec) -> Any:
-    """Gather ``(*input_size, G, C, N) -> (*output_size, *kernel_size, G, C, N)``."""
-    return x.at[_window_indices(spec)].get(mode="promise_in_bounds")
+    """Gather ``(prod(input_size), C, N) -> (prod(output_size), taps, C, N)``."""
+    return x.at[_seen(spec)].get(mode="promise_in_bounds")
 
 
 def _fold(patches: Any, spec: LocalConvSpec) -> Any:
     """Scatter-add, the adjoint of `_windows`."""
-    x = jnp.zeros((*spec.input_size, *patches.shape[-3:]), patches.dtype)
-    return x.at[_window_indices(spec)].add(patches, mode="promise_in_bounds")
+    x = jnp.zeros((prod(spec.input_size), *patches.shape[2:]), patches.dtype)
+    return x.at[_seen(spec)].add(patches, mode="promise_in_bounds")
 
 
 def _multiply(order: str, a: Any, b: Any, spec: LocalConvSpec) -> Any:
     """Sum of products of two of patches ``P``, kernel ``K`` and output ``Y``, giving the third.
 
-    ``P (*O, taps, G, C, N)``, ``K (*positions, *k, C, G*F)``, ``Y (N, *O, G*F)``.
+    ``P (prod(output_size), taps, G*C, N)``, ``K (*positions, *k, C, G*F)``, ``Y (N, *O, G*F)``.
+    The order of the operands and of the sum's axes leaves XLA the fewest transposes, none of the
+    larger arrays where kernels are neither grouped nor shared.
     """
-    filters, channels = spec.filters // spec.groups, spec.in_channels // spec.groups
-    letters, sizes = ascii_lowercase[: spec.ndim], spec.output_size
+    letters, sizes = ascii_uppercase[: spec.ndim], spec.output_size
     own = [axis for axis in range(spec.ndim) if axis not in spec.shared_axes]
-    taps = prod(spec.kernel_size)
-    subscripts = {
-        "P": f"{letters}xyzw",
-        "K": f"{''.join(letters[i] for i in own)}xzyv",
-        "Y": f"w{letters}yv",
+    u = "".join(letters[axis] for axis in own)
+    s = "".join(letters[axis] for axis in spec.shared_axes)
+    groups, taps = spec.groups, prod(spec.kernel_size)
+    channels, filters = spec.in_channels // groups, spec.filters // groups
+    views = {
+        "P": (f"{letters}tgcz", (*sizes, taps, groups, channels)),
+        "K": (f"{u}tcgy", (*(sizes[axis] for axis in own), taps, channels, groups, filters)),
+        "Y": (f"z{letters}gy", (*sizes, groups, filters)),
     }
+    left, right, out = order
 
     def split(kind: str, array: Any) -> Any:
+        shape = views[kind][1]
         if kind == "P":
-            return array.reshape(*sizes, taps, *array.shape[-3:])
-        if kind == "K":
-            return array.reshape(*(sizes[i] for i in own), taps, channels, spec.groups, filters)
-        return array.reshape(*array.shape[:-1], spec.groups, filters)
+            shape = (*shape, array.shape[-1])
+        return array.reshape((array.shape[0], *shape) if kind == "Y" else shape)
 
-    (left, right), out = order.split("->")
+    natural = {"PKY": f"{u}g{s}zy", "KPY": f"{u}gy{s}z", "KYP": f"{u}gtc{s}z", "PYK": f"{u}gtcy"}
     product = jnp.einsum(
-        f"{subscripts[left]},{subscripts[right]}->{subscripts[out]}",
+        f"{views[left][0]},{views[right][0]}->{natural[order]}",
         split(left, a),
         split(right, b),
         precision=lax.Precision.HIGHEST,
     )
+    product = jnp.einsum(f"{natural[order]}->{views[out][0]}", product)
     if out == "K":
         return product.reshape(spec.kernel_shape)
     if out == "Y":
         return product.reshape(product.shape[0], *spec.output_shape)
-    return product.reshape(*sizes, *spec.kernel_size, *product.shape[-3:])
+    return product.reshape(prod(sizes), taps, spec.in_channels, product.shape[-1])
 
 
 blocked = Blocked(bounded=True)

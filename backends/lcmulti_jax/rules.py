@@ -64,7 +64,10 @@ def _compute(
 
 
 def _batch(
-    primitive: Primitive, arrays: tuple[Any, Any], axes: tuple[int | None, int | None], **params: Any
+    primitive: Primitive,
+    arrays: tuple[Any, Any],
+    axes: tuple[int | None, int | None],
+    **params: Any,
 ) -> tuple[Any, int]:
     (a, b), (axis_a, axis_b) = arrays, axes
     if axis_b is None and primitive is not kernel_grad_p:  # the map is over samples: these are more

@@ -104,7 +104,8 @@ class Disjoint:
         windows = widen(_tiles(x, spec))
         kernels = widen(_by_group(kernel, spec))
         y = sum(
-            windows[(..., *tap, slice(None), c, None)] * kernels[(..., *tap, c, slice(None), slice(None))]
+            windows[(..., *tap, slice(None), c, None)]
+            * kernels[(..., *tap, c, slice(None), slice(None))]
             for tap in product(*map(range, spec.kernel_size))
             for c in range(spec.in_channels // spec.groups)
         )

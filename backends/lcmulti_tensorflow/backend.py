@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from lcmulti.backend import Facts, Implementation, ImplementationEntry, Operation
+from lcmulti.dtypes import DTYPES
 from lcmulti.errors import ShapeError, UnsupportedError
 from lcmulti_tensorflow import rules
 from lcmulti_tensorflow.ops import device_of, has_gpu
@@ -20,8 +21,7 @@ class TensorFlowBackend:
     def prepare(self, arrays: tuple[Any, ...]) -> tuple[Any, ...]:
         """Read variables, so that a tape records the reading."""
         return tuple(
-            tf.convert_to_tensor(each) if isinstance(each, tf.Variable) else each
-            for each in arrays
+            tf.convert_to_tensor(each) if isinstance(each, tf.Variable) else each for each in arrays
         )
 
     def facts(self, array: Any, batched: bool = False) -> Facts:
@@ -51,6 +51,11 @@ class TensorFlowBackend:
     def take(self, array: Any, indices: np.ndarray, axis: int) -> Any:
         """See `Backend.take`."""
         return tf.gather(array, indices, axis=axis)
+
+    def add(self, y: Any, bias: Any) -> Any:
+        """In the accumulator dtype, so that the gradient of the bias is summed there."""
+        wide = DTYPES[y.dtype.name].accumulator
+        return tf.cast(tf.cast(y, wide) + tf.cast(bias, wide), y.dtype)
 
     def close(self, implementation: Implementation, entry: ImplementationEntry) -> Operation:
         """See `lcmulti_tensorflow.rules`."""

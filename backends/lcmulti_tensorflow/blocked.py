@@ -21,7 +21,7 @@ from lcmulti.composed import Composed
 from lcmulti.dtypes import DTYPES
 from lcmulti.spec import LocalConvSpec
 from lcmulti_tensorflow.ops import device_of, ops
-from lcmulti_tensorflow.rows import PARALLEL, Cut, cut, rows_of
+from lcmulti_tensorflow.rows import Cut, cut, rows_of
 
 
 class Blocked(Composed):
@@ -71,7 +71,7 @@ def _forward(x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> 
 
         columns = _size(x, 0) * prod(spec.output_size) // prod(spec.positions_shape)
         matrices = prod(spec.positions_shape) * spec.groups
-        y = _zeros((matrices, columns, spec.filters // spec.groups), x.dtype)
+        y = _new((matrices, columns, spec.filters // spec.groups), x.dtype)
         y = _over(prod(spec.positions_shape), blocks.positions, block, y)
         return layout._by_sample(y, (), spec.filters, spec)
 
@@ -93,7 +93,7 @@ def _input_grad(dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources)
             index = where.index(first, count)
             return _add(dx, index, patches)
 
-        dx = _zeros((where.count, per_row * _size(dy, 0)), matrices.dtype)
+        dx = _new((where.count, per_row * _size(dy, 0)), matrices.dtype, zeros=True)
         dx = _over(prod(spec.positions_shape), blocks.positions, block, dx)
         dx = tf.reshape(dx, (*where.padded, spec.in_channels, _size(dy, 0)))
         inner = tuple(
@@ -107,7 +107,8 @@ def _input_grad(dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources)
 
 def _kernel_grad(x: Any, dy: Any, spec: LocalConvSpec, resources: Resources) -> Any:
     blocks, own = _blocks(x, spec, resources), prod(spec.positions_shape)
-    filters = spec.filters // spec.groups
+    filters, batch = spec.filters // spec.groups, _size(x, 0)
+    once = isinstance(batch, int) and 0 < batch <= blocks.samples  # then nothing is summed here
 
     def samples(dkernel: Any, first: Any, count: Any) -> Any:
         rows = _rows(_slice(x, first, count), spec)
@@ -120,12 +121,15 @@ def _kernel_grad(x: Any, dy: Any, spec: LocalConvSpec, resources: Resources) -> 
                 part = tf.reshape(part, (-1, spec.groups, spec.terms, filters))
                 part = tf.transpose(part, (0, 2, 1, 3))
             part = tf.reshape(part, (-1, spec.terms * spec.filters))
+            if once:
+                return _put(dkernel, first, part)
             return _add(dkernel, first + tf.range(count), part)
 
         return _over(own, blocks.positions, block, dkernel)
 
-    dkernel = _zeros((own, spec.terms * spec.filters), DTYPES[x.dtype.name].accumulator)
-    dkernel = _over(_size(x, 0), blocks.samples, samples, dkernel)
+    wide = DTYPES[x.dtype.name].accumulator
+    dkernel = _new((own, spec.terms * spec.filters), wide, zeros=not once)
+    dkernel = _over(batch, blocks.samples, samples, dkernel)
     return ops.narrow(tf.reshape(dkernel, spec.kernel_shape), x)
 
 
@@ -172,7 +176,7 @@ def _by_samples(
     def samples(carry: Any, first: Any, count: Any) -> Any:
         return _put(carry, first, function(_slice(array, first, count)))
 
-    return _over(total, blocks.samples, samples, _zeros((total, *shape), array.dtype))
+    return _over(total, blocks.samples, samples, _new((total, *shape), array.dtype))
 
 
 def _over(total: Any, block: int, body: Callable[[Any, Any, Any], Any], carry: Any) -> Any:
@@ -187,7 +191,7 @@ def _over(total: Any, block: int, body: Callable[[Any, Any, Any], Any], carry: A
             lambda turn, _: turn < full,
             lambda turn, carry: (turn + 1, body(carry, turn * block, block)),
             (tf.constant(0), carry),
-            parallel_iterations=PARALLEL,
+            parallel_iterations=1,
         )
     elif full:
         carry = body(carry, 0, block)
@@ -212,9 +216,9 @@ def _slice(array: Any, first: Any, count: Any) -> Any:
     return tf.slice(array, [first] + [0] * (rank - 1), [count, *sizes])
 
 
-def _zeros(shape: tuple[Any, ...], dtype: Any) -> Any:
-    """Zeros that are nobody else's, as `_put` and `_add` ask for; never folded into a constant."""
-    return tf.raw_ops.Empty(shape=shape, dtype=dtype, init=True)
+def _new(shape: tuple[Any, ...], dtype: Any, zeros: bool = False) -> Any:
+    """A tensor that is nobody else's, as `_put` and `_add` ask for: never a folded constant."""
+    return tf.raw_ops.Empty(shape=shape, dtype=dtype, init=zeros)
 
 
 def _put(carry: Any, first: Any, part: Any) -> Any:

@@ -49,9 +49,7 @@ class Convolution:
         size = (tf.shape(dy)[0], *_lifted(_padded(spec), 1), spec.in_channels)
         arguments = {"filter": _kernel(kernel, spec), "out_backprop": _output(dy, spec)}
         if spec.ndim == 3:
-            dx = tf.raw_ops.Conv3DBackpropInputV2(
-                input_sizes=size, **arguments, **_options(spec)
-            )
+            dx = tf.raw_ops.Conv3DBackpropInputV2(input_sizes=size, **arguments, **_options(spec))
         else:
             dx = tf.raw_ops.Conv2DBackpropInput(input_sizes=size, **arguments, **_options(spec))
         dx = tf.reshape(dx, (-1, *_padded(spec), spec.in_channels))

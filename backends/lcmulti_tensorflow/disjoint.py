@@ -9,7 +9,6 @@ from functools import lru_cache
 from math import prod
 from typing import Any
 
-
 from lcmulti.backend import Problem, Resources
 from lcmulti.composed import UNKNOWN_BATCH, Composed
 from lcmulti.dtypes import DTYPES

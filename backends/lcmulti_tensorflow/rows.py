@@ -13,13 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from lcmulti.blocks import CACHE_TARGET
 from lcmulti.composed import UNKNOWN_BATCH
 from lcmulti.dtypes import DTYPES
 from lcmulti.spec import LocalConvSpec
 
-PARALLEL = 2
-"""Blocks TensorFlow may have under way at once: one is gathered while another is multiplied."""
+BLOCK = 8 * 2**20
+"""Bytes of a block on a CPU, by measurement: what is smaller pays for the loop's own turns."""
 
 
 class Rows(NamedTuple):
@@ -113,12 +112,11 @@ def cut(spec: LocalConvSpec, batch: int | None, dtype: str, device: str, limit: 
     position = 2 * rows.offsets.nbytes + 2 * wide * spec.terms * spec.filters
     fixed = rows.offsets.nbytes + (wide * prod(spec.kernel_shape) if half else 0)
     whole = UNKNOWN_BATCH if batch is None else max(batch, 1)
-    room = limit - fixed - PARALLEL * position
-    samples = min(max(room // (sample + PARALLEL * patch), 1), whole)
-    block = PARALLEL * (samples * patch + position)
+    samples = min(max((limit - fixed - position) // (sample + patch), 1), whole)
+    block = samples * patch + position
     room = limit - fixed - samples * sample
     if device == "cpu" and batch is not None:
-        room = min(room, PARALLEL * CACHE_TARGET)
+        room = min(room, BLOCK)
     most = min(max(room // block, 1), own)
     positions = -(-own // -(-own // most))  # even blocks
     return Cut(samples, positions, fixed + samples * sample + positions * block)

@@ -24,13 +24,21 @@ from lcmulti_tensorflow.ops import composed
 
 Map = Callable[[Any, Any], Any]
 
+GRADIENTS = {
+    "forward": (("input_grad", True), ("kernel_grad", False)),
+    "input_grad": (("forward", True), ("kernel_grad", True)),
+    "kernel_grad": (("input_grad", False), ("forward", False)),
+}
+"""For each argument of a map, the map of the other argument and what comes from above that is
+its gradient, and whether what comes from above goes first."""
+
 
 def close(implementation: Implementation) -> Operation:
     """Return ``(x, kernel, spec, resources) -> y``, differentiable to any order."""
 
     @lru_cache(maxsize=1024)
     def closed(spec: LocalConvSpec, resources: Resources) -> Map:
-        return _forward(implementation, spec, resources)
+        return _maps(implementation, spec, resources)["forward"]
 
     def operation(x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
         return closed(spec, resources)(x, kernel)
@@ -38,26 +46,29 @@ def close(implementation: Implementation) -> Operation:
     return operation
 
 
-def _forward(implementation: Implementation, spec: LocalConvSpec, resources: Resources) -> Map:
-    def ruled(name: str, gradients: tuple[Map, Map]) -> Map:
-        """One map, given the gradients in its arguments as ``(other argument, from above)``."""
+def _maps(
+    implementation: Implementation, spec: LocalConvSpec, resources: Resources
+) -> dict[str, Map]:
+    def ruled(name: str) -> Map:
         compute, native = getattr(implementation, name), getattr(composed, name)
 
         @tf.custom_gradient
         def custom(a: Any, b: Any) -> Any:
-            eager = tf.executing_eagerly()  # in a graph, who will ask is known only afterwards
-            wanted = [not eager or watchers([each]) for each in (a, b)]
+            # In a graph, who asks for a gradient is known only afterwards.
+            graph = not tf.executing_eagerly()
+            wanted = [graph or watchers([each]) for each in (a, b)]
 
-            def gradient(above: Any) -> Any:
-                in_a, in_b = gradients
-                return (
-                    in_a(_conj(b), above) if wanted[0] else None,
-                    in_b(_conj(a), above) if wanted[1] else None,
-                )
+            def gradient(above: Any) -> list[Any]:
+                parts = []
+                for other, (rule, above_first), asked in zip(
+                    (b, a), GRADIENTS[name], wanted, strict=True
+                ):
+                    pair = (above, _conj(other)) if above_first else (_conj(other), above)
+                    parts.append(maps[rule](*pair) if asked else None)
+                return parts
 
             # A tape that saw what happens inside would keep the patches, for nothing.
-            y = compute(tf.stop_gradient(a), tf.stop_gradient(b), spec, resources)
-            return y, gradient
+            return compute(tf.stop_gradient(a), tf.stop_gradient(b), spec, resources), gradient
 
         def map_(a: Any, b: Any) -> Any:
             # In a graph, a forward accumulator takes the tangents of what happens inside.
@@ -67,19 +78,8 @@ def _forward(implementation: Implementation, spec: LocalConvSpec, resources: Res
 
         return map_
 
-    forward = ruled(
-        "forward",
-        (lambda kernel, dy: input_grad(dy, kernel), lambda x, dy: kernel_grad(x, dy)),
-    )
-    input_grad = ruled(
-        "input_grad",
-        (lambda kernel, dx: forward(dx, kernel), lambda dy, dx: kernel_grad(dx, dy)),
-    )
-    kernel_grad = ruled(
-        "kernel_grad",
-        (lambda dy, dkernel: input_grad(dy, dkernel), lambda x, dkernel: forward(x, dkernel)),
-    )
-    return forward
+    maps = {name: ruled(name) for name in GRADIENTS}
+    return maps
 
 
 def _conj(array: Any) -> Any:

@@ -70,6 +70,10 @@ class TorchBackend:
         """See `Backend.take`."""
         return array.index_select(axis, torch.tensor(indices.tolist(), device=array.device))
 
+    def add(self, y: Any, bias: Any) -> Any:
+        """See `Backend.add`; PyTorch's own sums of half types are held in float32."""
+        return y + bias
+
     def close(self, implementation: Implementation, entry: ImplementationEntry) -> Operation:
         """See `lcmulti_torch.rules`."""
         return operation(implementation)

@@ -60,7 +60,9 @@ class TorchConvolution:
         shape = (dy.shape[0], spec.in_channels, *size)
         x = torch.empty((1,), dtype=dy.dtype, device=dy.device).expand(shape)
         dx = _backward(dy, _ops.widen(x), _weight(kernel, spec), spec, wanted=0).movedim(1, -1)
-        inner = (slice(lo, lo + n) for n, (lo, _) in zip(spec.input_size, spec.padding, strict=True))
+        inner = (
+            slice(lo, lo + n) for n, (lo, _) in zip(spec.input_size, spec.padding, strict=True)
+        )
         return _ops.narrow(dx[(slice(None), *inner)], dy)
 
     def kernel_grad(self, x: Any, dy: Any, spec: LocalConvSpec, resources: Resources) -> Any:

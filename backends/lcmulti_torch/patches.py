@@ -98,6 +98,16 @@ class TorchBlocked(Blocked):
         shape = (len(x), *spec.output_size, *spec.kernel_size, x.shape[-1])
         return x.as_strided(shape, (batch, *outer, *taps, channel))
 
+    def put_kernel_grad(
+        self, out: Any, x: Any, dy: Any, spec: LocalConvSpec, resources: Resources
+    ) -> None:
+        """Multiply right into the gradient, the largest array of all, where its layout allows."""
+        if spec.groups > 1 or spec.filters < _FEW_COLUMNS or not out.is_contiguous():
+            return super().put_kernel_grad(out, x, dy, spec, resources)
+        patches, dy = self._patch_matrices(x, spec), self._by_position(dy, (), spec)
+        torch.bmm(patches.mT, dy, out=out.view(-1, spec.terms, spec.filters))
+        return None
+
     def fold(self, patches: Any, spec: LocalConvSpec) -> Any:
         """One axis at a time, in place; positions lie before samples in memory, as in patches."""
         positions = tuple(range(spec.ndim))

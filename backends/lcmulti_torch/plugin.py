@@ -32,6 +32,7 @@ def lcmulti_implementations() -> Iterable[ImplementationEntry]:
         load="lcmulti_torch.convolution:implementation",
         summary="PyTorch's own convolution, where one kernel is shared by all positions",
         priority=40,
+        dtypes=("float16", "bfloat16", "float32", "float64"),
         transformable=True,
     )
     yield ImplementationEntry(

@@ -19,10 +19,15 @@ __all__ = ["main"]
 
 BROKEN_PIPE = 141  # as a shell reports a program that SIGPIPE ended
 
+DESCRIPTION = """\
+Locally connected layers (convolutions with unshared weights) for NumPy,
+PyTorch, JAX and TensorFlow, proven equal to one reference.
+"""
+
 EXAMPLES = """\
 examples:
   lcmulti backends                          what is installed and what it can do
-  lcmulti parity                            prove all backends equal to the reference
+  lcmulti parity                            prove them equal to the reference
   lcmulti explain --input 32x32x3 --kernel 3 --filters 64
   lcmulti config set max_workspace 64MiB
 
@@ -33,8 +38,7 @@ Every command has its own help: lcmulti parity --help
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lcmulti",
-        description="Locally connected layers (convolutions with unshared weights) for NumPy, "
-        "PyTorch, JAX and TensorFlow, proven equal to one reference.",
+        description=DESCRIPTION,
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

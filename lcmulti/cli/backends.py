@@ -37,7 +37,7 @@ def add_parser(subparsers: Any) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     parser.set_defaults(run=run)
 
 
@@ -91,26 +91,27 @@ def _origin(*key: str) -> str:
 
 
 def _print(backends: list[dict[str, Any]], broken: list[dict[str, str]]) -> None:
+    from rich.padding import Padding
+
     from lcmulti.cli import output
 
     console = output.console()
-    frameworks = output.table("Backends", "name", "version", "devices", "dtypes", "plugin")
-    ways = output.table("Implementations, the preferred first", "backend", "name", "summary")
-    troubles = []
     for each in backends:
         state = each["version"] or "unknown version"
         if not each["installed"]:
-            state = "not installed"
-            troubles.append(f"{each['name']}: not installed; install it with: {each['install']}")
+            state = f"not installed; install it with: {each['install']}"
+        console.print(f"{each['name']} {state}", soft_wrap=True)  # a command stays on one line
         if each["error"]:
-            state = "broken"
-            troubles.append(f"{each['name']}: {each['error']}")
-        devices, dtypes = output.joined(each["devices"]), output.joined(each["dtypes"])
-        frameworks.add_row(each["name"], state, devices or "-", dtypes, each["plugin"])
+            console.print(f"  {each['error']}", soft_wrap=True)
+        facts = output.grid()
+        facts.add_row("devices", ", ".join(each["devices"]) or "-")
+        facts.add_row("dtypes", ", ".join(each["dtypes"]))
+        facts.add_row("plugin", each["plugin"])
+        ways = output.grid()
         for way in each["implementations"]:
             elsewhere = f" [{way['plugin']}]" if way["plugin"] != each["plugin"] else ""
-            ways.add_row(each["name"], way["name"], way["summary"] + elsewhere)
-    troubles += [f"{each['plugin']}: {each['error']}" for each in broken]
-    console.print(frameworks, ways)
-    for trouble in troubles:
-        console.print(trouble, soft_wrap=True)  # a command to copy stays on one line
+            ways.add_row(way["name"], way["summary"] + elsewhere)
+        facts.add_row("implementations", ways if each["implementations"] else "-")
+        console.print(Padding(facts, (0, 0, 1, 2), expand=False))
+    for each in broken:
+        console.print(f"broken plugin {each['plugin']}: {each['error']}", soft_wrap=True)

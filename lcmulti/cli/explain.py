@@ -57,20 +57,38 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--input", type=sizes, required=True, metavar="SIZES",
-        help="one sample: spatial axes, then channels (first with --data-format channels_first)")
+    add(
+        "--input",
+        type=sizes,
+        required=True,
+        metavar="SIZES",
+        help="one sample: spatial axes, then channels (first with --data-format channels_first)",
+    )
     add("--kernel", type=sizes_or_one, required=True, metavar="SIZES", help="window size")
     add("--filters", type=int, required=True, metavar="F", help="output channels")
     add("--batch", type=int, metavar="N", help="samples; left out: not known in advance")
     add("--strides", type=sizes_or_one, default=1, metavar="SIZES", help="default 1")
-    add("--padding", type=padding, default="valid",
-        help=f"{', '.join(PADDINGS)}; 1; 1x2; or low:high pairs 1:2,0:3; default valid")
-    add("--padding-mode", default="zeros", metavar="MODE",
-        help=f"{', '.join(PADDING_MODES)}; default zeros")
+    add(
+        "--padding",
+        type=padding,
+        default="valid",
+        help=f"{', '.join(PADDINGS)}; 1; 1x2; or low:high pairs 1:2,0:3; default valid",
+    )
+    add(
+        "--padding-mode",
+        default="zeros",
+        metavar="MODE",
+        help=f"{', '.join(PADDING_MODES)}; default zeros",
+    )
     add("--dilation", type=sizes_or_one, default=1, metavar="SIZES", help="default 1")
     add("--groups", type=int, default=1, metavar="G", help="default 1")
-    add("--shared-axes", type=sizes, default=(), metavar="AXES",
-        help="output axes along which one kernel is shared, 0,1")
+    add(
+        "--shared-axes",
+        type=sizes,
+        default=(),
+        metavar="AXES",
+        help="output axes along which one kernel is shared, 0,1",
+    )
     add("--data-format", metavar="FORMAT", help=f"{', '.join(DATA_FORMATS)}; default: configured")
     add("--dtype", default="float32", help=f"{', '.join(DTYPES)}; default float32")
     add("--device", default="cpu", help="kind of device, cpu or gpu; default cpu")

@@ -54,14 +54,26 @@ def add_parser(subparsers: Any) -> None:
     )
     add = parser.add_argument
     add("--backends", type=_names, metavar="NAMES", help="comma-separated; default: all installed")
-    add("--cases", type=_names, metavar="NAMES",
+    add(
+        "--cases",
+        type=_names,
+        metavar="NAMES",
         help="comma-separated names, globs or groups (docs, workloads, traps); default: all, "
-        "or with --input none but that")
+        "or with --input none but that",
+    )
     add("--dtype", default="float32", help=f"{', '.join(DTYPES)}; default float32")
-    add("--memory", default="2GiB", metavar="SIZE",
-        help="skip cases estimated to take more; default 2GiB")
-    add("--input", type=Path, metavar="FILE.npy",
-        help="an array (N, *size, C) of your own: one more case, window 3, 8 filters")
+    add(
+        "--memory",
+        default="2GiB",
+        metavar="SIZE",
+        help="skip cases estimated to take more; default 2GiB",
+    )
+    add(
+        "--input",
+        type=Path,
+        metavar="FILE.npy",
+        help="an array (N, *size, C) of your own: one more case, window 3, 8 filters",
+    )
     add("--no-training", action="store_true", help="do not train on the handwritten digits")
     add("--json", type=Path, metavar="FILE", help="write the report as JSON")
     add("--junit", type=Path, metavar="FILE", help="write the report as JUnit XML")
@@ -169,7 +181,7 @@ def _print(report: Report) -> None:
     for miss in report.misses:
         case = getattr(miss, "case", "training")
         console.print(f"MISS    {case} on {miss.backend}: {miss.problem}")
-    console.print(report.verdict())
+    console.print(report.verdict(), soft_wrap=True)
 
 
 def _write(args: argparse.Namespace, report: Report) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from lcmulti import dispatch, plugins, reference
 from lcmulti.backend import Backend, Implementation, Resources
 from lcmulti.conformance.cases import Case
+from lcmulti.errors import DtypeError
 from lcmulti.explanation import explain
 from lcmulti.functional import local_conv
 from lcmulti.settings import current
@@ -90,6 +91,16 @@ class BackendRunner:
         self.entry = plugins.registry().backends[name]
         self.backend = plugins.load_backend(name)
         self.implementation = ""
+
+    def lacks(self, dtype: np.dtype[Any]) -> str | None:
+        """Why this backend, as it is set up, has no arrays of *dtype*, or None if it has."""
+        if dtype.name not in self.entry.dtypes:
+            return f"has no {dtype}"
+        try:
+            self.backend.from_numpy(np.zeros(1, dtype))
+        except DtypeError as error:
+            return str(error)
+        return None
 
     def forward(self, case: Case, inputs: Inputs) -> Array:
         """See `Runner.forward`."""

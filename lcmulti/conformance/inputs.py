@@ -76,7 +76,8 @@ def from_file(path: str | Path, dtype: str) -> tuple[Case, Array]:
     if x.ndim < 3 or min(x.shape[1:]) < 1 or min(x.shape[1:-1]) < 3:
         expected = "an array (N, *size, C) with every spatial axis at least 3, the window's size"
         raise ShapeError("input", expected, described(f"shape {x.shape} in {path}"))
-    x = x.astype(numpy_dtype(dtype))
+    with np.errstate(over="ignore"):  # an overflow is infinite, which is refused below
+        x = x.astype(numpy_dtype(dtype))
     if not np.isfinite(x).all():
         came = described(f"NaN or Inf in {path}")
         raise ArgumentError("input", f"finite numbers as {dtype}", came)

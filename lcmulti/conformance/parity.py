@@ -18,7 +18,7 @@ from lcmulti.conformance.bounds import Expected, bounds, compare, dot_bound, exp
 from lcmulti.conformance.calls import MAPS, BackendRunner, Inputs, Results
 from lcmulti.conformance.cases import Case, select
 from lcmulti.conformance.inputs import draw, from_file, numpy_dtype
-from lcmulti.conformance.report import Absent, Curve, Record, Report, Skip
+from lcmulti.conformance.report import REFERENCE, Absent, Curve, Record, Report, Skip
 from lcmulti.conformance.training import TWINS, Exact, Single, Twin, Yardstick, judged, train
 from lcmulti.dtypes import DTYPES
 from lcmulti.errors import MissingBackendError
@@ -26,7 +26,6 @@ from lcmulti.errors import MissingBackendError
 __all__ = ["MEMORY", "Interrupted", "Progress", "parity"]
 
 MEMORY = "2GiB"
-REFERENCE = "reference"
 ORACLE_PRODUCTS = 10_000
 """Products in one forward pass up to which the reference is held against the loops."""
 
@@ -73,7 +72,8 @@ def parity(
     dtype : str, default "float32"
         What the backends compute in. One that lacks it is skipped, and the report says so.
     memory : int or str, default "2GiB"
-        Cases estimated to take more bytes are skipped, and the report says so.
+        Cases whose arrays are estimated to take more bytes are skipped, and the report says so.
+        What the frameworks hold beside is not counted.
     input : path, optional
         A ``.npy`` file with an array ``(N, *size, C)`` of the user's own, for one more case:
         window 3, 8 filters.
@@ -102,18 +102,21 @@ def parity(
     >>> assert parity(backends=["numpy"], cases=["docs"], training=False).ok
     """
     dtype = choice("dtype", dtype, DTYPES)
-    numpy_dtype(dtype)
+    kind = numpy_dtype(dtype)
     limit = byte_size("memory", memory)
     own = None if input is None else from_file(input, dtype)
     chosen = list(select(cases)) if own is None or cases is not None else []
     drawn = [(case, None) for case in chosen] + ([] if own is None else [own])
     report = Report(dtype)
     runners = _runners(backends, report)
-    total = len(drawn) * (1 + len(runners)) + training * (1 + TWINS + len(runners))
+    lacking = {runner.name: reason for runner in runners if (reason := runner.lacks(kind))}
+    report.skips += [Skip("every case", name, reason) for name, reason in lacking.items()]
+    able = [runner for runner in runners if runner.name not in lacking]
+    total = len(drawn) * (1 + len(able)) + training * (1 + TWINS + len(runners))
     steps = _Steps(progress, total)
     try:
         for case, x in drawn:
-            _check(case, x, runners, limit, report, steps)
+            _check(case, x, able, limit, report, steps)
         if training:
             _train(runners, report, steps)
     except KeyboardInterrupt:
@@ -139,11 +142,14 @@ def _runners(names: Iterable[str] | None, report: Report) -> list[BackendRunner]
     registry = plugins.registry()
     if isinstance(names, str):
         names = (names,)
-    wanted = None if names is None else [choice("backends", n, registry.backends) for n in names]
+    wanted = None
+    if names is not None:
+        wanted = list(dict.fromkeys(choice("backends", n, registry.backends) for n in names))
+    order = registry.backends if wanted is None else wanted
     report.versions |= {"lcmulti": lcmulti.__version__, "python": platform.python_version()}
     runners = {}
-    # Backwards, since loading PyTorch after TensorFlow in one process has been seen to crash.
-    for name in sorted(registry.backends if wanted is None else wanted, reverse=True):
+    # Backwards, for PyTorch wants to be imported before TensorFlow in one process.
+    for name in sorted(order, reverse=True):
         entry = registry.backends[name]
         if wanted is None and not plugins.is_installed(entry):
             report.absent.append(Absent(name, f"not installed; {entry.install}"))
@@ -159,7 +165,7 @@ def _runners(names: Iterable[str] | None, report: Report) -> list[BackendRunner]
     if wanted is None:
         found = registry.errors.items()
         report.absent += [Absent(str(origin), f"broken: {error}") for origin, error in found]
-    return [runners[name] for name in wanted or registry.backends if name in runners]
+    return [runners[name] for name in order if name in runners]
 
 
 def _check(
@@ -185,9 +191,6 @@ def _check(
     limits, kind = bounds(case, expected, inputs.bias, report.dtype), inputs.x.dtype
     for runner in runners:
         steps(f"{case.name}: {runner.name}")
-        if report.dtype not in runner.entry.dtypes:
-            report.skips.append(Skip(case.name, runner.name, f"has no {report.dtype}"))
-            continue
         try:
             results = runner.results(case, inputs)
         except Exception as error:  # a backend's failure is a finding, not the end of the run

@@ -11,13 +11,17 @@ from xml.etree import ElementTree as ET
 __all__ = ["Absent", "Curve", "Record", "Report", "Skip"]
 
 
+REFERENCE = "reference"
+"""In the place of a backend's name: the reference itself, held against the oracle."""
+
+
 class Record(NamedTuple):
     """One case on one backend.
 
     Parameters
     ----------
     case, group, backend : str
-        *backend* is ``"reference"`` where the reference itself is held against the oracle.
+        *backend* may be `REFERENCE`.
     implementation : str
         What served the call.
     fractions : dict
@@ -48,7 +52,7 @@ class Record(NamedTuple):
 
 
 class Skip(NamedTuple):
-    """A case that was not run, on one backend or (``"all"``) on any."""
+    """A case, or every case, that was not run on a backend or (``"all"``) on any."""
 
     case: str
     backend: str
@@ -120,8 +124,8 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether something was checked, to the end, and nothing missed."""
-        return bool(self.records or self.training) and not (self.misses or self.interrupted)
+        """Whether some backend was checked, to the end, and nothing missed."""
+        return self.backends not in ([], [REFERENCE]) and not (self.misses or self.interrupted)
 
     @property
     def backends(self) -> list[str]:
@@ -137,11 +141,13 @@ class Report:
         parts = [f"{len(self.records)} checks of {len({r.case for r in self.records})} cases"]
         parts += [f"{len(self.training)} training runs"] if self.training else []
         what = " and ".join(parts) + f" on {', '.join(self.backends) or 'no backend'}"
+        count = len(self.misses)
+        misses = f"{count} miss" if count == 1 else f"{count} misses"
         if self.interrupted:
-            return f"INTERRUPTED after {what}: {len(self.misses)} misses so far"
+            return f"INTERRUPTED after {what}: {misses} so far"
         if self.misses:
-            return f"FAIL: {len(self.misses)} misses in {what}"
-        return f"PASS: {what}, all within the bound" if self.ok else "FAIL: nothing was checked"
+            return f"FAIL: {misses} in {what}"
+        return f"PASS: {what}, all within the bound" if self.ok else "FAIL: no backend was checked"
 
     def to_json(self) -> str:
         """The whole report; numbers that are not finite are null."""
