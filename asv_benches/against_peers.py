@@ -2,10 +2,11 @@
 
     python asv_benches/against_peers.py torch|jax|tensorflow [WORKLOAD ...] [--repeat 5]
 
-Peers: ``unfold`` + ``einsum`` in PyTorch, ``lax.conv_general_dilated_local`` in JAX, tf_keras'
-``LocallyConnected2D(implementation=1)`` in TensorFlow, and EIR's ``einsum("nhw,ohw->noh")``
-where windows do not overlap. Times are medians of interleaved runs; what is to be quoted is
-the ratio. A peer that takes over a minute for one step is recorded as that.
+Peers: ``torch.nn.functional.unfold`` + ``einsum`` and ``Tensor.unfold`` views + ``einsum`` in
+PyTorch, ``lax.conv_general_dilated_local`` in JAX, tf_keras' ``implementation=1`` in
+TensorFlow, and EIR's ``einsum("nhw,ohw->noh")`` where windows do not overlap. Times are medians
+of interleaved runs; what is to be quoted is the ratio. A peer that takes over a minute for one
+step is timed once.
 """
 
 from __future__ import annotations
@@ -59,44 +60,61 @@ def arrays(spec: lcmulti.LocalConvSpec, batch: int) -> tuple[np.ndarray, ...]:
 Step = Callable[[], Any]
 
 
-def torch_steps(spec: lcmulti.LocalConvSpec, batch: int) -> tuple[Step, Step]:
-    """lcmulti and the peer in PyTorch."""
+def torch_steps(spec: lcmulti.LocalConvSpec, batch: int) -> dict[str, Step]:
+    """In PyTorch's own layout, channels first, for everyone."""
     import torch
 
     x, kernel, dy = map(torch.from_numpy, arrays(spec, batch))
-    x.requires_grad_(), kernel.requires_grad_()
-    axes = range(spec.ndim)
+    x, dy = (each.movedim(-1, 1).contiguous() for each in (x, dy))
+    kernel.requires_grad_()
+    x.requires_grad_()
+    positions, o, k = prod(spec.output_size), "opq"[: spec.ndim], "ijk"[: spec.ndim]
+    pads = [n for pair in reversed(spec.padding) for n in pair]
+
+    def grads(y: Any, weights: Any, dy: Any = dy) -> Any:
+        return y, *torch.autograd.grad(y, (x, weights), dy)
 
     def ours() -> Any:
         y = lcmulti.local_conv(
-            x, kernel, strides=spec.strides, padding=spec.padding, data_format="channels_last"
+            x, kernel, strides=spec.strides, padding=spec.padding, data_format="channels_first"
         )
-        return y, *torch.autograd.grad(y, (x, kernel), dy)
+        return grads(y, kernel)
 
     def unfold_einsum() -> Any:
-        pads = [n for pair in reversed(spec.padding) for n in pair]
-        patches = torch.nn.functional.pad(x, (0, 0, *pads))
-        for axis in axes:
-            patches = patches.unfold(axis + 1, spec.kernel_size[axis], spec.strides[axis])
-        o, k = "opq"[: spec.ndim], "ijk"[: spec.ndim]
-        y = torch.einsum(f"n{o}c{k},{o}{k}cf->n{o}f", patches, kernel)
-        return y, *torch.autograd.grad(y, (x, kernel), dy)
+        padded = torch.nn.functional.pad(x, pads)
+        if spec.ndim == 1:  # torch.nn.functional.unfold is 2D only
+            patches = torch.nn.functional.unfold(
+                padded[..., None, :], (1, *spec.kernel_size), stride=(1, *spec.strides)
+            )
+        else:
+            patches = torch.nn.functional.unfold(padded, spec.kernel_size, stride=spec.strides)
+        y = torch.einsum("nkp,pkf->nfp", patches, flat)
+        return grads(y, flat, dy.flatten(2))
+
+    def view_einsum() -> Any:
+        patches = torch.nn.functional.pad(x, pads)
+        for axis in range(spec.ndim):
+            patches = patches.unfold(axis + 2, spec.kernel_size[axis], spec.strides[axis])
+        return grads(torch.einsum(f"nc{o}{k},{o}{k}cf->nf{o}", patches, kernel), kernel)
 
     def eir_einsum() -> Any:
-        seen = x.reshape(batch, prod(spec.output_size), -1)
-        y = torch.einsum("nhw,ohw->noh", seen, eir_kernel)
-        return y, *torch.autograd.grad(y, (x, eir_kernel), eir_dy)
+        seen = x.reshape(batch, positions, -1)
+        return grads(torch.einsum("nhw,ohw->noh", seen, eir_kernel), eir_kernel)
 
-    if spec.is_disjoint and spec.ndim == 1:
-        eir_kernel = kernel.detach().reshape(-1, spec.terms, spec.filters).permute(2, 0, 1)
-        eir_kernel = eir_kernel.contiguous().requires_grad_()
-        eir_dy = dy.permute(0, 2, 1).contiguous()
-        return ours, eir_einsum
-    return ours, unfold_einsum
+    # The recipe orders a window (c, k...); the values do not matter to the time.
+    flat = kernel.detach().reshape(positions, spec.terms, spec.filters).requires_grad_()
+    eir_kernel = kernel.detach().reshape(positions, -1, spec.filters).permute(2, 0, 1)
+    eir_kernel = eir_kernel.contiguous().requires_grad_()
+    peers = {"view+einsum": view_einsum}
+    if spec.ndim < 3:
+        peers = {"unfold+einsum": unfold_einsum, **peers}
+    if spec.is_disjoint and spec.ndim == 1 and spec.in_channels == 1:
+        peers = {"EIR einsum": eir_einsum, **peers}
+    return {"ours": ours, **peers}
 
 
-def jax_steps(spec: lcmulti.LocalConvSpec, batch: int) -> tuple[Step, Step]:
-    """lcmulti and the peer in JAX, both jitted."""
+def jax_steps(spec: lcmulti.LocalConvSpec, batch: int) -> dict[str, Step]:
+    """All jitted."""
     import jax
     import jax.numpy as jnp
 
@@ -124,21 +142,21 @@ def jax_steps(spec: lcmulti.LocalConvSpec, batch: int) -> tuple[Step, Step]:
     def eir_einsum(x: Any, kernel: Any) -> Any:
         return jnp.einsum("nhw,ohw->noh", x.reshape(batch, prod(spec.output_size), -1), kernel)
 
-    first = step(ours)
+    def ready(function: Callable[..., Any], kernel: Any, dy: Any) -> Step:
+        run = step(function)
+        return lambda: jax.block_until_ready(run(x, kernel, dy))
+
     # Its weights are (c, k...) flattened per position; the values do not matter to the time.
-    peer_kernel = kernel.reshape(*spec.output_size, -1, spec.filters)
-    second, peer_dy = step(lax_local), dy
-    if spec.is_disjoint and spec.ndim == 1:
-        peer_kernel = jnp.transpose(kernel.reshape(-1, spec.terms, spec.filters), (2, 0, 1))
-        second, peer_dy = step(eir_einsum), jnp.transpose(dy, (0, 2, 1))
-    return (
-        lambda: jax.block_until_ready(first(x, kernel, dy)),
-        lambda: jax.block_until_ready(second(x, peer_kernel, peer_dy)),
-    )
+    flat = kernel.reshape(*spec.output_size, -1, spec.filters)
+    steps = {"ours": ready(ours, kernel, dy), "lax local": ready(lax_local, flat, dy)}
+    if spec.is_disjoint and spec.ndim == 1 and spec.in_channels == 1:
+        eir_kernel = jnp.transpose(kernel.reshape(-1, spec.terms, spec.filters), (2, 0, 1))
+        steps["EIR einsum"] = ready(eir_einsum, eir_kernel, jnp.transpose(dy, (0, 2, 1)))
+    return steps
 
 
-def tensorflow_steps(spec: lcmulti.LocalConvSpec, batch: int) -> tuple[Step, Step]:
-    """lcmulti and the peer in TensorFlow, both in a tf.function."""
+def tensorflow_steps(spec: lcmulti.LocalConvSpec, batch: int) -> dict[str, Step]:
+    """All in a tf.function."""
     import tensorflow as tf
     import tf_keras
 
@@ -159,22 +177,24 @@ def tensorflow_steps(spec: lcmulti.LocalConvSpec, batch: int) -> tuple[Step, Ste
             x, kernel, strides=spec.strides, padding=spec.padding, data_format="channels_last"
         )
 
-    if spec.is_disjoint and spec.ndim == 1:
+    steps = {"ours": step(ours, kernel)}
+    if spec.is_disjoint and spec.ndim == 1 and spec.in_channels == 1:
         weights = tf.transpose(tf.reshape(kernel, (-1, spec.terms, spec.filters)), (2, 0, 1))
 
         def eir_einsum(x: Any) -> Any:
             seen = tf.reshape(x, (batch, prod(spec.output_size), -1))
             return tf.transpose(tf.einsum("nhw,ohw->noh", seen, weights), (0, 2, 1))
 
-        return step(ours, kernel), step(eir_einsum, weights)
-    if any(map(any, spec.padding)):
-        raise NotImplementedError("implementation 1 has no padding")
-    if prod(spec.output_size) > TOO_MANY_POSITIONS:
-        raise NotImplementedError(f"builds {prod(spec.output_size)} slices: minutes, gigabytes")
-    kind = {1: tf_keras.layers.LocallyConnected1D, 2: tf_keras.layers.LocallyConnected2D}[spec.ndim]
-    layer = kind(spec.filters, spec.kernel_size, spec.strides, use_bias=False, implementation=1)
-    layer.build((batch, *spec.input_shape))
-    return step(ours, kernel), step(layer, layer.trainable_weights[0])
+        steps["EIR einsum"] = step(eir_einsum, weights)
+    layers = {1: tf_keras.layers.LocallyConnected1D, 2: tf_keras.layers.LocallyConnected2D}
+    padded = any(map(any, spec.padding))  # implementation 1 has none
+    if spec.ndim in layers and not padded and prod(spec.output_size) <= TOO_MANY_POSITIONS:
+        layer = layers[spec.ndim](
+            spec.filters, spec.kernel_size, spec.strides, use_bias=False, implementation=1
+        )
+        layer.build((batch, *spec.input_shape))
+        steps["tf_keras 1"] = step(layer, layer.trainable_weights[0])
+    return steps
 
 
 STEPS = {"torch": torch_steps, "jax": jax_steps, "tensorflow": tensorflow_steps}
@@ -187,16 +207,19 @@ def timed(step: Step) -> float:
     return time.perf_counter() - start
 
 
-def compare(ours: Step, peer: Step, repeat: int) -> tuple[float, float]:
-    """Median seconds of both, interleaved, after one warm-up each."""
-    timed(ours)
-    slow = timed(peer) > PATIENCE
-    pairs = [(timed(ours), timed(peer)) for _ in range(1 if slow else repeat)]
-    return median(pair[0] for pair in pairs), median(pair[1] for pair in pairs)
+def medians(steps: dict[str, Step], repeat: int) -> dict[str, float]:
+    """Median seconds of each, interleaved, after one warm-up each."""
+    slow = {name for name, step in steps.items() if timed(step) > PATIENCE}
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for turn in range(repeat):
+        for name, step in steps.items():
+            if turn == 0 or name not in slow:
+                times[name].append(timed(step))
+    return {name: median(each) for name, each in times.items()}
 
 
 def main() -> int:
-    """Print the table, then the geometric mean over the 2D workloads."""
+    """Print the table, then the geometric means over the 2D workloads."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("framework", choices=STEPS)
     parser.add_argument("workload", nargs="*", help="names; all by default")
@@ -207,32 +230,28 @@ def main() -> int:
         import torch
 
         torch.set_num_threads(len(os.sched_getaffinity(0)))
-    ratios = []
-    print(f"{'workload':<20} {'implementation':<14} {'ours ms':>9} {'peer ms':>9} {'ratio':>7}")
+    ratios: dict[str, list[float]] = {}
+    print("forward + backward, float32; x: times as long as ours")
     for workload in workloads():
-        if arguments.workload and workload["name"] not in arguments.workload:
+        name = workload["name"]
+        if arguments.workload and name not in arguments.workload:
             continue
         spec, batch = spec_of(workload), workload["batch"]
         if 4 * batch * prod(spec.output_size) * spec.terms > arguments.memory:
-            print(f"{workload['name']:<20} patches over {arguments.memory:.0f} bytes")
+            print(f"{name:<20} patches over {arguments.memory:.0f} bytes")
             continue
         chosen = lcmulti.explain(spec, batch=batch, backend=arguments.framework).implementation
-        try:
-            ours, peer = STEPS[arguments.framework](spec, batch)
-            mine, theirs = compare(ours, peer, arguments.repeat)
-        except NotImplementedError as error:
-            print(f"{workload['name']:<20} {chosen:<14} peer cannot: {error}")
-            continue
-        if spec.ndim == 2:
-            ratios.append(theirs / mine)
-        print(
-            f"{workload['name']:<20} {chosen:<14} {mine * 1e3:9.2f} {theirs * 1e3:9.2f} "
-            f"{theirs / mine:7.2f}",
-            flush=True,
-        )
-    if ratios:
-        print(f"geometric mean over 2D: {exp(sum(map(log, ratios)) / len(ratios)):.2f}")
-        print(f"lowest over 2D: {min(ratios):.2f}")
+        times = medians(STEPS[arguments.framework](spec, batch), arguments.repeat)
+        mine = times.pop("ours")
+        row = f"{name:<20} {chosen:<9} {mine * 1e3:9.2f} ms"
+        for peer, seconds in times.items():
+            row += f"  {peer} {seconds / mine:6.2f}x"
+            if spec.ndim == 2:
+                ratios.setdefault(peer, []).append(seconds / mine)
+        print(row, flush=True)
+    for peer, each in ratios.items():
+        mean = exp(sum(map(log, each)) / len(each))
+        print(f"2D, {peer}: geometric mean {mean:.2f}x, lowest {min(each):.2f}x, of {len(each)}")
     return 0
 
 

@@ -210,7 +210,8 @@ class BackendEntry:
     dtypes : tuple of str
         Element types it has.
     capabilities : tuple of str
-        Of ``"reverse"`` (`Backend.vjp`) and ``"forward"`` (`Backend.jvp`).
+        Of ``"reverse"`` (`Backend.vjp`) and ``"forward"`` (`Backend.jvp`), each to any order and
+        within the other, and ``"fork"`` (a child forked after use may go on computing).
     contract : int
         The `CONTRACT` it was written for.
     """

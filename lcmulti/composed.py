@@ -146,7 +146,7 @@ class Composed:
         ops = self.ops
         for axis in reversed(range(spec.ndim)):
             n, s, d = spec.output_size[axis], spec.strides[axis], spec.dilation[axis]
-            length = _padded(spec)[axis]
+            length = spec.padded_size[axis]
             taps, run = spec.kernel_size[axis], s if d == 1 else 1
             total = None
             for first in range(0, taps, run):
@@ -231,10 +231,6 @@ def axis_taps(spec: LocalConvSpec, axis: int) -> list[tuple[slice, ...]]:
     ]
 
 
-def _padded(spec: LocalConvSpec) -> tuple[int, ...]:
-    return tuple(n + lo + hi for n, (lo, hi) in zip(spec.input_size, spec.padding, strict=True))
-
-
 def _at(axis: int, pair: tuple[int, int], rank: int) -> tuple[tuple[int, int], ...]:
     return tuple(pair if i == axis else (0, 0) for i in range(rank))
 
@@ -250,7 +246,7 @@ def workspace(spec: LocalConvSpec, positions: tuple[int, ...], batch: int, dtype
     if DTYPES[dtype].is_half:
         elements += count * spec.terms * spec.filters
     if DTYPES[dtype].is_half or any(map(any, spec.padding)):
-        elements += 2 * batch * prod(_padded(spec)) * spec.in_channels
+        elements += 2 * batch * prod(spec.padded_size) * spec.in_channels
     return elements * DTYPES[DTYPES[dtype].accumulator].itemsize
 
 

@@ -20,7 +20,7 @@ def lcmulti_backends() -> Iterable[BackendEntry]:
         package="numpy",
         array_types=("numpy:ndarray",),
         install="pip install lcmulti",
-        capabilities=(),
+        capabilities=("fork",),
     )
 
 

@@ -63,8 +63,7 @@ def input_grad(dy: Array, kernel: Array, spec: LocalConvSpec) -> Array:
         ``(N, *input_size, in_channels)``, of the dtype of *dy*.
     """
     dy_wide = _by_position(_wide(dy), spec)
-    padded_size = [n + lo + hi for n, (lo, hi) in zip(spec.input_size, spec.padding, strict=True)]
-    dx = np.zeros((len(dy), *padded_size, spec.in_channels), dy_wide.dtype)
+    dx = np.zeros((len(dy), *spec.padded_size, spec.in_channels), dy_wide.dtype)
     for tap, seen in spec.taps():
         transposed = np.swapaxes(_by_group(_wide(_at_tap(kernel, tap)), spec), -1, -2)
         dx[:, *seen] += _by_sample(dy_wide @ transposed, spec)

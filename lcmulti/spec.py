@@ -190,6 +190,13 @@ class LocalConvSpec:
         return (channels, *size)
 
     @property
+    def padded_size(self) -> tuple[int, ...]:
+        """Spatial sizes of the padded input."""
+        return tuple(
+            n + low + high for n, (low, high) in zip(self.input_size, self.padding, strict=True)
+        )
+
+    @property
     def positions_shape(self) -> tuple[int, ...]:
         """`output_size` with 1 along `shared_axes`: where weights differ."""
         return tuple(
@@ -296,10 +303,7 @@ class LocalConvSpec:
         """
         if self.padding_mode == "zeros":
             return replace_fields(self, data_format="channels_last")
-        padded = tuple(
-            n + low + high for n, (low, high) in zip(self.input_size, self.padding, strict=True)
-        )
-        return self._block(self.output_size, padded)
+        return self._block(self.output_size, self.padded_size)
 
 
 def replace_fields(spec: LocalConvSpec, **changes: Any) -> LocalConvSpec:

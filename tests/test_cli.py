@@ -203,11 +203,11 @@ def test_explain(lcm):
 
 
 def test_explain_json(lcm):
-    found = json.loads(lcm(*EXPLAIN, "--dtype", "FLOAT16", "--json").out)
+    found = json.loads(lcm(*EXPLAIN, "--dtype", "FLOAT64", "--json").out)
     assert found["backend"] == "numpy"
     assert found["implementation"] == "blocked"
     assert found["output_shape"] == [55, 55, 16]
-    assert found["weight_bytes"] == 2 * found["parameters"]
+    assert found["weight_bytes"] == 8 * found["parameters"]
     assert [each["name"] for each in found["verdicts"]] == ["blocked", "reference"]
 
 

@@ -40,7 +40,6 @@ def test_dispatch_costs_at_most_30_microseconds(backend, fresh, monkeypatch):
     beyond = min(seconds_a_call(ours, 50) for _ in range(100)) - min(
         seconds_a_call(directly, 50) for _ in range(100)
     )
-    print(f"{backend}: {beyond * 1e6:.1f} us")
     assert beyond <= LIMIT, f"{beyond * 1e6:.1f} microseconds"
 
 

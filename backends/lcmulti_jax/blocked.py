@@ -21,12 +21,15 @@ import jax.numpy as jnp
 from jax import lax
 
 from lcmulti.backend import Problem, Resources
-from lcmulti.blocks import CACHE_TARGET, Grid, cut
+from lcmulti.blocks import Grid, cut
 from lcmulti.composed import UNKNOWN_BATCH
 from lcmulti.dtypes import DTYPES
 from lcmulti.spec import LocalConvSpec
 
 __all__ = ["Blocked", "blocked", "composed", "widen"]
+
+CACHE_TARGET = 16 * 2**20
+"""Bytes of a block on a CPU; larger than NumPy's, for a step of an XLA loop costs more."""
 
 Body = Callable[[tuple[Any, ...], tuple[Any, ...], Any], Any]
 

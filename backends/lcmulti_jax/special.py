@@ -96,8 +96,9 @@ class Disjoint:
         return None
 
     def workspace(self, problem: Problem) -> int:
-        """Nothing is held."""
-        return 0
+        """Nothing is held but the float32 sum of a gradient of half type."""
+        is_half = DTYPES[problem.dtype].is_half
+        return 4 * prod(problem.spec.kernel_shape) if is_half else 0
 
     def forward(self, x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
         """See `lcmulti.backend.Implementation.forward`."""
@@ -128,9 +129,14 @@ class Disjoint:
         axes = spec.ndim
         outputs = jnp.expand_dims(_by_group(dy, spec), tuple(range(axes + 1, 2 * axes + 2)))
         windows = jnp.swapaxes(_tiles(x, spec), -1, -2)[..., None]
-        shared = tuple(axis + 1 for axis in spec.shared_axes)
-        products = widen(windows) * widen(outputs)
-        return products.sum((0, *shared)).astype(x.dtype).reshape(spec.kernel_shape)
+
+        def add(sample: Any, total: Any) -> Any:
+            product = widen(windows[sample]) * widen(outputs[sample])
+            return total + product.sum(spec.shared_axes, keepdims=True).reshape(total.shape)
+
+        # Whole samples are added up, for XLA's own sum over them would stride through memory.
+        zeros = jnp.zeros(spec.kernel_shape, widen(x[:0]).dtype)
+        return lax.fori_loop(0, x.shape[0], add, zeros).astype(x.dtype)
 
 
 def _tiles(x: Any, spec: LocalConvSpec) -> Any:

@@ -35,7 +35,7 @@ class TorchBackend:
         )
 
     def facts(self, array: Any, batched: bool = False) -> Facts:
-        """See `Backend.facts`; a symbolic size of any other axis is made a constant of the trace."""
+        """See `Backend.facts`; a symbolic size other than the batch becomes a constant."""
         transformed = is_transformed(array)
         shape = tuple(array.shape)
         if transformed:
@@ -49,7 +49,8 @@ class TorchBackend:
         device = None if like is None else like.device
         if array.dtype.name == "bfloat16":  # no common type: the bits are carried over as int16
             return torch.tensor(array.view(np.int16), device=device).view(torch.bfloat16)
-        return torch.tensor(np.ascontiguousarray(array), device=device)
+        contiguous = np.ascontiguousarray(array).reshape(array.shape)  # it makes 0-D arrays 1-D
+        return torch.tensor(contiguous, device=device)
 
     def to_numpy(self, array: Any) -> np.ndarray:
         """Copy to host memory."""
@@ -95,10 +96,18 @@ class TorchBackend:
         PyTorch's gradient of ``sum(conj(cotangent) * value)`` is conjugated, so conjugating what
         goes in and what comes out leaves the plain transpose of the Jacobian.
         """
-        leaves = tuple(each.detach().requires_grad_() for each in arrays)
-        value = function(*leaves)
-        grads = torch.autograd.grad(value, leaves, cotangent.conj())
-        return value.detach(), tuple(each.conj().resolve_conj() for each in grads)
+        if torch._C._are_functorch_transforms_active():  # within `jvp`, where grad is refused
+            value, pull_back = torch.func.vjp(function, *arrays)
+            grads = pull_back(cotangent.conj())
+        else:
+            nested = any(each.requires_grad for each in (*arrays, cotangent))
+            leaves = tuple(
+                each if each.requires_grad else each.detach().requires_grad_() for each in arrays
+            )
+            value = function(*leaves)
+            grads = torch.autograd.grad(value, leaves, cotangent.conj(), create_graph=nested)
+            value = value if nested else value.detach()
+        return value, tuple(each.conj().resolve_conj() for each in grads)
 
     def jvp(
         self, function: Callable[..., Any], arrays: tuple[Any, ...], tangents: tuple[Any, ...]

@@ -50,14 +50,11 @@ class TorchConvolution:
                 dilation=spec.dilation,
                 groups=spec.groups,
             )
-        # A trailing part of the input that no window reaches may still fit one more window
-        # nowhere: the output size is the spec's already.
         return _ops.narrow(y.movedim(1, -1), x)
 
     def input_grad(self, dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
         """See `lcmulti.backend.Implementation.input_grad`."""
-        size = tuple(n + lo + hi for n, (lo, hi) in zip(spec.input_size, spec.padding, strict=True))
-        shape = (dy.shape[0], spec.in_channels, *size)
+        shape = (dy.shape[0], spec.in_channels, *spec.padded_size)
         x = torch.empty((1,), dtype=dy.dtype, device=dy.device).expand(shape)
         dx = _backward(dy, _ops.widen(x), _weight(kernel, spec), spec, wanted=0).movedim(1, -1)
         inner = (

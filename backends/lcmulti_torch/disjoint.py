@@ -49,7 +49,7 @@ class TorchDisjoint:
             return y.movedim(0, 1).reshape(-1, *spec.output_shape)
         y = x.new_zeros((x.shape[0], *spec.output_shape))
         for runs, matrices, out in _pieces(x.contiguous(), kernel, y, spec, resources):
-            out += _product(runs, matrices)
+            out.add_(_product(runs, matrices))
         return y
 
     def input_grad(self, dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:

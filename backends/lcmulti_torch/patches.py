@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from lcmulti.backend import Facts, Problem
+from lcmulti.backend import Facts, Problem, Resources
 from lcmulti.blocks import Blocked
 from lcmulti.composed import Composed, axis_taps
 from lcmulti.spec import LocalConvSpec
@@ -91,7 +91,12 @@ class TorchBlocked(Blocked):
         return Facts(tuple(array.shape), str(array.dtype)[6:], array.device.type)
 
     def windows(self, x: Any, spec: LocalConvSpec) -> Any:
-        """A view: nothing is copied until it is put in matrix order."""
+        """A view: nothing is copied until it is put in matrix order.
+
+        Only an input with its channels apart (channels first) is brought together before: a
+        block of it is small, and its patches show every element many times.
+        """
+        x = x.contiguous()
         batch, *steps, channel = x.stride()
         outer = (step * s for step, s in zip(steps, spec.strides, strict=True))
         taps = (step * d for step, d in zip(steps, spec.dilation, strict=True))

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from lcmulti import __version__
-from lcmulti.cli import backends, config, explain, parity
+from lcmulti.cli import backends, certify, config, explain, parity
 from lcmulti.errors import LcmultiError
 
 __all__ = ["main"]
@@ -28,6 +28,7 @@ EXAMPLES = """\
 examples:
   lcmulti backends                          what is installed and what it can do
   lcmulti parity                            prove them equal to the reference
+  lcmulti certify torch                     hold one to all lcmulti promises
   lcmulti explain --input 32x32x3 --kernel 3 --filters 64
   lcmulti config set max_workspace 64MiB
 
@@ -44,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"lcmulti {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (backends, config, explain, parity):
+    for command in (backends, config, explain, parity, certify):
         command.add_parser(subparsers)
     return parser
 
@@ -57,7 +58,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         0; 1 if ``parity`` found a miss; 2 for a wrong call, said in one line on stderr.
     """
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    args, unknown = parser.parse_known_args(argv)
+    if unknown and not hasattr(args, "unknown"):
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    args.unknown = unknown
     # TensorFlow logs from C++ as it is imported, unless this is set by then.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:

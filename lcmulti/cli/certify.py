@@ -1,0 +1,68 @@
+"""``lcmulti certify``: hold a backend to everything lcmulti promises."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+__all__ = ["add_parser", "run"]
+
+DESCRIPTION = """\
+Run the conformance suite on a backend and every implementation it has, or on
+one implementation: values on fixed geometries of 1 to 4 dimensions, derivatives
+of both orders and modes, properties, the contract, and wrong calls. What the
+backend declares decides what is skipped; the core is never skipped.
+"""
+
+EXAMPLES = """\
+examples:
+  lcmulti certify torch
+  lcmulti certify numpy --implementation blocked --certificate blocked.md
+  lcmulti certify jax --nightly --json jax.json --junit jax.xml
+  lcmulti certify torch -k gradients -x     any further argument is pytest's
+
+Part of the suite certifies nothing: with -k and the like the exit code is 1.
+
+exit code: 0 certified, 1 not certified, 2 a wrong call
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the subcommand."""
+    parser = subparsers.add_parser(
+        "certify",
+        help="hold a backend to everything lcmulti promises",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("backend", metavar="NAME", help="a registered backend")
+    add("--implementation", metavar="NAME", help="only this one; default: auto and each of them")
+    add("--device", metavar="DEVICE", help="cpu or gpu; default: where the backend places arrays")
+    add("--nightly", action="store_true", help="10,000 examples of each property, not 200")
+    add("--json", type=Path, metavar="FILE", help="write everything as JSON")
+    add("--junit", type=Path, metavar="FILE", help="write JUnit XML")
+    add("--certificate", type=Path, metavar="FILE", help="write one page of Markdown")
+    # What this parser does not know is pytest's, and `main` leaves it here.
+    parser.set_defaults(run=run, unknown=[])
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the subcommand."""
+    from lcmulti.conformance import certify
+
+    result = certify(
+        args.backend,
+        implementation=args.implementation,
+        device=args.device,
+        json=args.json,
+        junit=args.junit,
+        certificate=args.certificate,
+        nightly=args.nightly,
+        quiet=False,
+        arguments=args.unknown,
+    )
+    return 0 if result.ok else 1

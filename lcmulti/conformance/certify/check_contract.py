@@ -1,0 +1,291 @@
+"""What is promised beside values: inputs left alone, new arrays, the same bits, any memory layout,
+many threads, bounded memory, and nothing that is not a number where it was not seen.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+
+import lcmulti
+from lcmulti.backend import Resources
+from lcmulti.conformance.calls import Inputs
+from lcmulti.conformance.cases import Case
+from lcmulti.conformance.certify import probe
+from lcmulti.conformance.certify.expectation import (
+    Term,
+    evaluate,
+    expectation,
+    expectation_of,
+    without_bias,
+)
+from lcmulti.conformance.certify.geometries import CONTRACT, STATISTICS
+from lcmulti.conformance.certify.subject import AUTO, CORE_DTYPE, Subject
+from lcmulti.conformance.inputs import draw
+
+Array = np.ndarray[Any, Any]
+contract = pytest.mark.geometries(CONTRACT)
+
+SEEING = ("1d-plain", "2d-stride_is_kernel_remainder", "2d-dilation_strided", "2d-groups",
+    "2d-convolution_dilated", "2d-convolution_stride_over_kernel", "3d-plain")  # fmt: skip
+"""Without padding, whose zeros an implementation may multiply or leave out."""
+
+
+def results(subject: Subject, case: Case, there: Inputs) -> dict[str, Any]:
+    """Everything a call can give: the value, gradients where there are, the three maps."""
+    arrays = tuple(each for each in there[:3] if each is not None)
+    found = {"y": subject.call(case)(*arrays)}
+    if "reverse" in subject.entry.capabilities:
+        _, gradients = subject.owner.vjp(subject.call(case), arrays, there.dy)
+        found |= zip(("dx", "dkernel", "dbias"), gradients, strict=False)
+    if subject.implementation != AUTO and case.spec == case.spec.computed():
+        maps, rest = subject.maps, (case.spec, subject.resources())
+        found["forward"] = maps.forward(there.x, there.kernel, *rest)
+        found["input_grad"] = maps.input_grad(there.dy, there.kernel, *rest)
+        found["kernel_grad"] = maps.kernel_grad(there.x, there.dy, *rest)
+    return found
+
+
+def _bits(subject: Subject, arrays: dict[str, Any]) -> dict[str, bytes]:
+    return {name: subject.owner.to_numpy(each).tobytes() for name, each in arrays.items()}
+
+
+def _named(inputs: Inputs) -> dict[str, Any]:
+    return {name: each for name, each in inputs._asdict().items() if each is not None}
+
+
+@contract
+def test_inputs_are_left_alone_and_bits_come_twice(
+    subject: Subject, case: Case, dtype: str
+) -> None:
+    """Two calls on the same arrays: the arrays are as before, the results the same bits."""
+    subject.require(case, dtype)
+    there = draw(case, dtype).each(subject.array)
+    before = _bits(subject, _named(there))
+    first = _bits(subject, results(subject, case, there))
+    for name, bits in _bits(subject, _named(there)).items():
+        assert bits == before[name], f"{name} was changed by the call"
+    for name, bits in _bits(subject, results(subject, case, there)).items():
+        assert bits == first[name], f"{name} differs from one call to the next"
+
+
+@pytest.mark.parametrize("name", STATISTICS)
+def test_bits_come_twice_on_larger_arrays(subject: Subject, name: str) -> None:
+    """Large enough to be split among threads."""
+    case = STATISTICS[name]
+    subject.require(case, CORE_DTYPE)
+    there = draw(case, CORE_DTYPE).each(subject.array)
+    first = _bits(subject, results(subject, case, there))
+    for _ in range(3):
+        again = _bits(subject, results(subject, case, there))
+        assert again == first, "results differ from one call to the next"
+
+
+@contract
+def test_results_are_new_arrays(subject: Subject, case: Case, dtype: str) -> None:
+    """A result shares no memory with an input, nor with the result of another call."""
+    subject.require(case, dtype)
+    to_numpy = subject.owner.to_numpy
+    inputs = draw(case, dtype)
+    there = inputs.each(subject.array)
+    first = results(subject, case, there)
+    kept = _bits(subject, first)
+    second = results(subject, case, inputs.each(lambda array: subject.array(array[...] + 1)))
+    for name, array in first.items():
+        host = to_numpy(array)
+        for other, given in _named(there).items():
+            assert not np.shares_memory(host, to_numpy(given)), f"{name} is a view of {other}"
+        for other, later in second.items():
+            assert not np.shares_memory(host, to_numpy(later)), f"{name} lies in {other}'s memory"
+        assert to_numpy(array).tobytes() == kept[name], f"{name} was changed by a later call"
+        if isinstance(array, np.ndarray):
+            assert array.flags.writeable, f"{name} cannot be written to"
+
+
+def layouts(array: Array) -> Iterator[tuple[str, Array]]:
+    """The values of an array (of a broadcast one: its first entry's) in memory of every kind."""
+    reverse = (slice(None, None, -1),) * array.ndim
+    yield "negative strides", array[reverse].copy()[reverse]
+    wider = np.zeros((*array.shape[:-1], 2 * array.shape[-1]), array.dtype)
+    wider[..., ::2] = array
+    yield "every other", wider[..., ::2]
+    yield "Fortran order", np.asfortranarray(array)
+    read_only = array.copy()
+    read_only.flags.writeable = False
+    yield "read-only", read_only
+    yield "broadcast", np.broadcast_to(array[:1], array.shape)
+    unaligned = np.zeros(array.nbytes + 1, np.uint8)[1:].view(array.dtype).reshape(array.shape)
+    unaligned[...] = array
+    yield "unaligned", unaligned
+
+
+KINDS = ("negative strides", "every other", "Fortran order", "read-only", "broadcast", "unaligned")
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "axes moved"])
+@pytest.mark.geometries(("2d-plain", "2d-stride_is_kernel", "2d-convolution_groups", "2d-mixed"))
+def test_memory_of_every_kind(subject: Subject, case: Case, dtype: str, kind: str) -> None:
+    """The same values however they lie in memory, converted or as they are."""
+    subject.require(case, dtype)
+
+    def lain(array: Array) -> Array:
+        return array if kind == "axes moved" else dict(layouts(array))[kind]
+
+    inputs = draw(case, dtype).each(lain)
+    known = expectation_of(case, dtype, inputs.each(np.array))
+    before = {name: array.copy() for name, array in _named(inputs).items()}
+    there = inputs.each(subject.array)
+    if kind == "axes moved":  # for frameworks of strided arrays a view, for others a copy
+        move = subject.owner.move_axis
+        there = inputs.each(lambda array: move(subject.array(np.moveaxis(array, 0, -1)), -1, 0))
+    found = results(subject, case, there)
+    for name, map_ in (
+        ("y", "forward"), ("dx", "input_grad"), ("dkernel", "kernel_grad"),
+        ("input_grad", "input_grad"), ("kernel_grad", "kernel_grad"),
+    ):  # fmt: skip
+        if name in found:
+            value, limit = getattr(known.values, map_), getattr(known.limits, map_)
+            subject.verify(name, found[name], there.x, value, limit)
+    for name, array in _named(inputs).items():
+        assert np.array_equal(array, before[name]), f"{name} was changed by the call"
+
+
+@pytest.mark.geometries(("2d-plain", "2d-stride_is_kernel", "2d-convolution_plain"))
+def test_numpy_in_numpy_out(subject: Subject, case: Case, dtype: str) -> None:
+    """NumPy arrays are converted, computed and converted back."""
+    subject.require(case, dtype)
+    known = expectation(case.name, dtype)
+    with subject.placed():
+        y = subject.call(case)(*(each for each in known.inputs[:3] if each is not None))
+    assert type(y) is np.ndarray, f"container {type(y)}"
+    assert (y.shape, y.dtype) == (known.values.forward.shape, known.inputs.x.dtype)
+    assert (np.abs(y - known.values.forward) <= known.limits.forward).all()
+
+
+POISON = {"nan": np.nan, "inf": np.inf, "-inf": -np.inf}
+
+
+@pytest.mark.parametrize("poison", POISON)
+@pytest.mark.geometries(SEEING)
+def test_not_a_number_reaches_what_sees_it(
+    subject: Subject, case: Case, dtype: str, poison: str
+) -> None:
+    """A NaN or an infinity in one element reaches exactly the elements that are sums over it."""
+    subject.require(case, dtype)
+    case = without_bias(case)
+    inputs = draw(case, dtype)
+    maps = {"forward": ("x", "kernel")}
+    if subject.implementation != AUTO:
+        maps |= {"input_grad": ("dy", "kernel"), "kernel_grad": ("x", "dy")}
+    for (name, pair), where in product(maps.items(), (0, 1)):
+        arrays = [np.array(getattr(inputs, each)) for each in pair]
+        sick = arrays[where]
+        middle = tuple(n // 2 for n in sick.shape)
+        sick[middle] = POISON[poison]
+        seen = [np.zeros_like(sick) if i == where else np.ones_like(a) for i, a in enumerate(arrays)]
+        seen[where][middle] = 1
+        expected = evaluate(case, Term(name, *seen)) != 0
+        there = [subject.array(each) for each in arrays]
+        if subject.implementation == AUTO:
+            got = subject.call(case)(*there)
+        else:
+            got = getattr(subject.maps, name)(*there, case.spec, subject.resources())
+        reached = ~np.isfinite(subject.owner.to_numpy(got))
+        what = f"{name} with {poison} in {pair[where]} at {middle}"
+        assert not (reached & ~expected).any(), f"{what}: reached elements that do not see it"
+        assert not (expected & ~reached).any(), f"{what}: elements that see it are finite"
+
+
+THREADS, ROUNDS = 8, 6
+WORKSPACES = ("1MiB", "4MiB", "256MiB")
+
+
+@pytest.mark.parametrize("name", ["2d-long", "2d-long_tiled", "2d-long_convolution"])
+def test_many_threads(subject: Subject, name: str) -> None:
+    """Every thread with its own numbers and its own settings gets its own right results."""
+    subject.require(STATISTICS[name], CORE_DTYPE)
+    case = without_bias(STATISTICS[name])
+    cases = [replace(case, name=f"{name} {i}") for i in range(THREADS)]
+    known = [expectation_of(case, CORE_DTYPE) for case in cases]
+    start, wrong = threading.Barrier(THREADS), []
+
+    def work(number: int) -> None:
+        case, (inputs, values, _, limits) = cases[number], known[number]
+        try:
+            there = inputs.each(subject.array)
+            start.wait(60)
+            for i in range(ROUNDS):
+                with lcmulti.config(max_workspace=WORKSPACES[(number + i) % len(WORKSPACES)]):
+                    found = results(subject, case, there)
+                for kind, map_ in (
+                    ("y", "forward"), ("forward", "forward"), ("dx", "input_grad"),
+                    ("input_grad", "input_grad"), ("kernel_grad", "kernel_grad"),
+                ):  # fmt: skip
+                    if kind in found:
+                        value, limit = getattr(values, map_), getattr(limits, map_)
+                        subject.verify(kind, found[kind], there.x, value, limit)
+        except BaseException as error:
+            wrong.append(f"thread {number}: {type(error).__name__}: {error}")
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)  # let threads meet more often than they would
+    try:
+        threads = [threading.Thread(target=work, args=(i,)) for i in range(THREADS)]
+        for each in threads:
+            each.start()
+        for each in threads:
+            each.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert not wrong, f"{len(wrong)} of {THREADS} threads: {wrong[0]}"
+
+
+@contract
+def test_little_workspace(named: Subject, case: Case, dtype: str) -> None:
+    """However little may be held, results are right; blocks meet at their borders."""
+    named.require(case, dtype)
+    case = without_bias(case)
+    if case.spec.computed() != case.spec:
+        pytest.skip("not as an implementation receives it")
+    known = expectation_of(case, dtype)
+    there = known.inputs.each(named.array)
+    maps = named.maps
+    for limit in (0, 1500, 2**14):
+        rest = case.spec, Resources(limit)
+        for name, got in (
+            ("forward", maps.forward(there.x, there.kernel, *rest)),
+            ("input_grad", maps.input_grad(there.dy, there.kernel, *rest)),
+            ("kernel_grad", maps.kernel_grad(there.x, there.dy, *rest)),
+        ):
+            value, bound = getattr(known.values, name), getattr(known.limits, name)
+            named.verify(f"{name} in {limit} bytes", got, there.x, value, bound)
+
+
+@pytest.mark.parametrize("name", probe.LARGE)
+def test_memory_stays_under_its_ceiling(subject: Subject, name: str) -> None:
+    """Peak memory of a fresh process: results, the workspace that was promised, and slack."""
+    subject.require(probe.LARGE[name], CORE_DTYPE)
+    if subject.problem(probe.LARGE[name], CORE_DTYPE).device != "cpu":
+        pytest.skip("peak memory is measured on the CPU")
+    if (reason := probe.unable_to_measure()) is not None:
+        pytest.skip(reason)
+    found = probe.run("memory", subject, name)
+    held, allowed = found["held"], found["allowed"]
+    assert held <= allowed, f"{held:,} bytes held, at most {allowed:,} ({found['parts']})"
+
+
+def test_fork_after_use(subject: Subject) -> None:
+    """A child process, forked after the parent computed, computes the same bits."""
+    subject.require_capability("fork")
+    names = [n for n, case in STATISTICS.items() if subject.refusal(case, CORE_DTYPE) is None]
+    if not names or not probe.can_fork():
+        pytest.skip("nothing to fork")
+    found = probe.run("fork", subject, names[0])
+    assert found["same"], f"the forked child: {found['came']}"

@@ -1,0 +1,191 @@
+"""Properties of the operation, on geometries and numbers that hypothesis chooses.
+
+Numbers are small integers, so that sums and multiples of inputs are exact and what is compared
+differs by the rounding of the results alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, note, settings
+from hypothesis import strategies as st
+
+from lcmulti.conformance import oracle
+from lcmulti.conformance.cases import Case
+from lcmulti.conformance.certify.expectation import Term, combined
+from lcmulti.conformance.certify.subject import CORE_DTYPE, Subject
+from lcmulti.shapes import window_extent
+
+Array = np.ndarray[Any, Any]
+Draw = Callable[[tuple[int, ...]], Array]
+
+POOL = 40
+"""Geometries of a run in CI. Values are new in every example, shapes are not: frameworks that
+compile pay for each new one."""
+KINDS = ("any", "tiled", "convolution")
+
+
+def geometry(seed: int, kind: str) -> Case:
+    """A random small case without a bias; padding in zeros."""
+    rng = np.random.default_rng((seed, KINDS.index(kind)))
+
+    def each(low: int, high: int) -> tuple[int, ...]:
+        return tuple(int(n) for n in rng.integers(low, high + 1, ndim))
+
+    ndim, groups = int(rng.integers(1, 4)), int(rng.integers(1, 3))
+    kernel, dilation, strides = each(1, 3), each(1, 2), each(1, 3)
+    low, high = each(0, 2), each(0, 2)
+    if kind == "tiled":
+        strides, dilation, low, high = kernel, (1,) * ndim, (0,) * ndim, (0,) * ndim
+    extents = map(window_extent, kernel, dilation)
+    # Room for two windows and more, so that every axis has something to translate.
+    size = tuple(e + s + n for e, s, n in zip(extents, strides, each(0, 2), strict=True))
+    shared = {"any": rng.integers(0, 2, ndim), "tiled": rng.integers(0, 2, ndim) * (seed % 2)}
+    axes = tuple(a for a in range(ndim) if kind == "convolution" or shared[kind][a])
+    options = {
+        "strides": strides, "dilation": dilation, "groups": groups,
+        "padding": tuple(zip(low, high, strict=True)),
+    }  # fmt: skip
+    channels, filters = (groups * int(n) for n in rng.integers(1, 4, 2))
+    batch = int(rng.integers(1, 4))
+    name = f"{kind}-{seed}"
+    return Case(name, kind, (*size, channels), filters, kernel, batch, axes, None, options)
+
+
+@cache
+def pool(subject: Subject, size: int, kinds: tuple[str, ...], padded: bool) -> list[Case]:
+    """The first *size* random geometries that are served, of all *kinds* in turn."""
+    found: list[Case] = []
+    for seed in range(4 * size):
+        for kind in kinds:
+            case = geometry(seed, kind)
+            if not padded:
+                case = replace(case, options={**case.options, "padding": "valid"})
+            if len(found) < size and subject.refusal(case, CORE_DTYPE) is None:
+                found.append(case)
+    return found
+
+
+def holds(
+    subject: Subject,
+    examples: int,
+    check: Callable[[Case, Draw, int, int], None],
+    kinds: tuple[str, ...] = KINDS,
+    padded: bool = True,
+) -> None:
+    """Let hypothesis look for a case, numbers and two factors that *check* fails on."""
+    cases = pool(subject, POOL if examples <= 200 else examples // 5, kinds, padded)
+    if not cases:
+        pytest.skip(f"{subject}: declines every geometry of this property")
+
+    @settings(
+        max_examples=examples, deadline=None, database=None, derandomize=True,
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    @given(st.sampled_from(cases), st.integers(0, 2**32 - 1), st.integers(-5, 5), st.integers(1, 5))
+    def search(case: Case, seed: int, first: int, second: int) -> None:
+        rng = np.random.default_rng(seed)
+        note(f"{case.spec}")
+        check(case, lambda s: rng.integers(-8, 9, s).astype(CORE_DTYPE), first, second)
+
+    search()
+
+
+def _close(what: str, got: Array, expected: Array, limit: Any) -> None:
+    error = np.abs(got.astype(np.float64) - expected)
+    assert (error <= limit).all(), f"{what}: off by {error.max()}"
+
+
+def _shapes(case: Case) -> tuple[tuple[int, ...], ...]:
+    """Of ``x``, ``kernel`` and ``dy``."""
+    spec = case.spec
+    return (case.batch, *spec.input_shape), spec.kernel_shape, (case.batch, *spec.output_shape)
+
+
+def _forward(subject: Subject, case: Case, x: Array, kernel: Array) -> tuple[Array, Array]:
+    """The value in float64, and its bound."""
+    y = subject.call(case)(subject.array(x), subject.array(kernel))
+    _, limit = combined(case, CORE_DTYPE, Term("forward", x, kernel))
+    return subject.owner.to_numpy(y).astype(np.float64), limit
+
+
+@pytest.mark.parametrize("argument", ["x", "kernel"])
+def test_linearity(subject: Subject, argument: str, examples: int) -> None:
+    """``f(a u + b v) = a f(u) + b f(v)`` in the input and in the kernel."""
+
+    def check(case: Case, draw: Draw, a: int, b: int) -> None:
+        x_shape, kernel_shape, _ = _shapes(case)
+        u, v = (draw(x_shape if argument == "x" else kernel_shape) for _ in range(2))
+        other = draw(kernel_shape if argument == "x" else x_shape)
+
+        def of(array: Array) -> tuple[Array, Array]:
+            pair = (array, other) if argument == "x" else (other, array)
+            return _forward(subject, case, *pair)
+
+        (got, limit), (of_u, limit_u), (of_v, limit_v) = of(a * u + b * v), of(u), of(v)
+        limit = limit + abs(a) * limit_u + abs(b) * limit_v
+        _close("f(a u + b v)", got, a * of_u + b * of_v, limit)
+
+    holds(subject, examples, check)
+
+
+def test_adjointness(named: Subject, examples: int) -> None:
+    """``<forward(x, k), dy> = <x, input_grad(dy, k)> = <k, kernel_grad(x, dy)>``."""
+
+    def check(case: Case, draw: Draw, a: int, b: int) -> None:
+        x, kernel, dy = map(draw, _shapes(case))
+        maps, rest = named.maps, (case.spec.computed(), named.resources())
+        sides: list[tuple[float, float]] = []
+        for name, first, second, other in (
+            ("forward", x, kernel, dy), ("input_grad", dy, kernel, x), ("kernel_grad", x, dy, kernel),
+        ):  # fmt: skip
+            got = getattr(maps, name)(named.array(first), named.array(second), *rest)
+            _, limit = combined(case, CORE_DTYPE, Term(name, first, second))
+            host = named.owner.to_numpy(got).astype(np.float64)
+            sides.append((float((host * other).sum()), float((limit * np.abs(other)).sum())))
+        (y, _), *others = sides
+        for name, (side, limit) in zip(("input_grad", "kernel_grad"), others, strict=True):
+            assert abs(side - y) <= limit + sides[0][1], f"{name}: {side}, forward: {y}"
+
+    holds(named, examples, check)
+
+
+def test_translation(subject: Subject, examples: int) -> None:
+    """An input and a kernel one position further along an axis give the output one further."""
+
+    def check(case: Case, draw: Draw, a: int, b: int) -> None:
+        axis, stride = 0, case.spec.strides[0]
+        size = (case.input_shape[0] + stride, *case.input_shape[1:])
+        further = replace(case, input_shape=size)
+        if subject.refusal(further, CORE_DTYPE) is not None:
+            return
+        x, kernel = draw(_shapes(further)[0]), draw(_shapes(further)[1])
+        rest = kernel if axis in case.spec.shared_axes else kernel[1:]
+        y, limit = _forward(subject, further, x, kernel)
+        moved, own = _forward(subject, case, x[:, stride:], rest)
+        _close("translated", y[:, 1:], moved, limit[:, 1:] + own)
+
+    holds(subject, examples, check, padded=False)
+
+
+def test_equal_to_a_convolution(subject: Subject, examples: int) -> None:
+    """With one kernel for all positions, a convolution written out as loops."""
+
+    def check(case: Case, draw: Draw, a: int, b: int) -> None:
+        x, kernel = map(draw, _shapes(case)[:2])
+        y, limit = _forward(subject, case, x, kernel)
+        _close("convolution", y, _convolution(case, x, kernel), limit)
+
+    holds(subject, examples, check, kinds=("convolution",))
+
+
+def _convolution(case: Case, x: Array, kernel: Array) -> Array:
+    one = case.spec.sharing(tuple(range(case.spec.ndim)))
+    result: Array = oracle.forward(x, kernel, None, one).astype(np.float64)
+    return result

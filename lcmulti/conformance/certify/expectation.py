@@ -1,0 +1,147 @@
+"""What a case must give: exact values, and how far rounding may move each element.
+
+Values are summed in extended precision over the products that `lcmulti.conformance.oracle`
+lists, which shares no code with what is certified.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache, lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lcmulti.conformance import oracle
+from lcmulti.conformance.bounds import bounds, dot_bound, expect, terms
+from lcmulti.conformance.calls import Inputs, ReferenceRunner, Results
+from lcmulti.conformance.cases import Case
+from lcmulti.conformance.certify.geometries import GEOMETRIES, STATISTICS
+from lcmulti.conformance.inputs import draw
+from lcmulti.dtypes import DTYPES
+from lcmulti.spec import LocalConvSpec
+
+__all__ = [
+    "Expectation", "Term", "combined", "evaluate", "expectation", "expectation_of",
+    "without_bias",
+]
+
+Array = np.ndarray[Any, Any]
+
+
+class Expectation(NamedTuple):
+    """Inputs of a case with what they must give.
+
+    Parameters
+    ----------
+    inputs : Inputs
+    values : Results
+        In float64, complex128 or extended precision.
+    magnitudes : Results
+        The same operation on absolute values.
+    limits : Results
+        Forward error bound of each element.
+    """
+
+    inputs: Inputs
+    values: Results
+    magnitudes: Results
+    limits: Results
+
+
+def expectation_of(case: Case, dtype: str, inputs: Inputs | None = None) -> Expectation:
+    """Compute what is expected; *inputs* are drawn by the name of the case if not given."""
+    inputs = draw(case, dtype) if inputs is None else inputs
+    expected = expect(case, inputs)
+    limits = bounds(case, expected, inputs.bias, dtype)
+    return Expectation(inputs, exact(case, inputs), expected.magnitudes, limits)
+
+
+def exact(case: Case, inputs: Inputs) -> Results:
+    """Value and gradients in extended precision."""
+    kind = np.clongdouble if np.iscomplexobj(inputs.x) else np.longdouble
+    x, kernel, bias, dy = (None if a is None else a.astype(kind) for a in inputs)
+    at_y, at_x, at_kernel = products(case.spec)
+    y, dx, dkernel = np.zeros_like(dy), np.zeros_like(x), np.zeros_like(kernel)
+    for n in range(case.batch):
+        seen, above = x[n].ravel()[at_x], dy[n].ravel()[at_y]
+        np.add.at(y[n].reshape(-1), at_y, seen * kernel.ravel()[at_kernel])
+        np.add.at(dx[n].reshape(-1), at_x, above * kernel.ravel()[at_kernel])
+        np.add.at(dkernel.reshape(-1), at_kernel, seen * above)
+    if bias is None:
+        return Results(y, dx, dkernel)
+    last = case.spec.data_format == "channels_last"
+    shared = tuple(axis for axis, n in enumerate(bias.shape[:-1]) if n == 1)
+    dbias = (dy if last else np.moveaxis(dy, 1, -1)).sum(0).sum(shared, keepdims=True)
+    return Results(y + (bias if last else np.moveaxis(bias, -1, 0)), dx, dkernel, dbias)
+
+
+@lru_cache(maxsize=64)
+def products(spec: LocalConvSpec) -> tuple[Array, Array, Array]:
+    """Flat indices into one sample of ``y``, one of ``x``, and ``kernel``, of every product."""
+    rows = list(oracle.products(spec))
+    shapes = (spec.output_shape, spec.input_shape, spec.kernel_shape)
+    y, x, kernel = (
+        np.ravel_multi_index(tuple(np.array([row[i] for row in rows]).T), shape)
+        for i, shape in enumerate(shapes)
+    )
+    return y, x, kernel
+
+
+@cache
+def expectation(name: str, dtype: str) -> Expectation:
+    """`expectation_of` a fixed geometry."""
+    return expectation_of((GEOMETRIES | STATISTICS)[name], dtype)
+
+
+def without_bias(case: Case) -> Case:
+    """The same case without a bias, where it is bilinear."""
+    return replace(case, bias_shared_axes=None)
+
+
+class Term(NamedTuple):
+    """One of the three maps of two arrays, in the layout of a case.
+
+    ``forward(x, kernel)``, ``input_grad(dy, kernel)`` or ``kernel_grad(x, dy)``.
+    """
+
+    map: str
+    a: Array
+    b: Array
+
+
+def combined(case: Case, dtype: str, *parts: Term, bias: Array | None = None) -> tuple[Array, Array]:
+    """Value and bound of a sum of maps, which is what every derivative is.
+
+    A sum of sums of products is again one, of all their terms.
+    """
+    case, is_complex = without_bias(case), dtype.startswith("complex")
+    value: Any = sum(evaluate(case, part) for part in parts)
+    size: Any = sum(
+        evaluate(case, Term(part.map, np.abs(part.a), np.abs(part.b))) for part in parts
+    )
+    if bias is not None:
+        shaped = bias.astype(value.dtype)
+        if case.spec.data_format == "channels_first":
+            shaped = np.moveaxis(shaped, -1, 0)
+        value, size = value + shaped, size + np.abs(shaped)
+    count = sum(getattr(terms(case.spec, case.batch, None), part.map) for part in parts)
+    roundoff = DTYPES[DTYPES[dtype].accumulator].roundoff + DTYPES["float64"].roundoff
+    return value, dot_bound(count, size, roundoff, is_complex)
+
+
+def evaluate(case: Case, part: Term) -> Array:
+    """The exact value of one map, in double precision."""
+    kind = np.complex128 if np.iscomplexobj(part.a) or np.iscomplexobj(part.b) else np.float64
+    a, b = part.a.astype(kind), part.b.astype(kind)
+    if part.map == "forward":
+        y: Array = ReferenceRunner().forward(case, Inputs(a, b, None, a))
+        return y
+    x = np.zeros((case.batch, *case.spec.input_shape), kind)
+    kernel = np.zeros(case.spec.kernel_shape, kind)
+    inputs = {
+        "input_grad": Inputs(x, b, None, a),
+        "kernel_grad": Inputs(a, kernel, None, b),
+    }[part.map]
+    value: Array = getattr(ReferenceRunner().results(case, inputs), part.map)
+    return value

@@ -1,0 +1,130 @@
+"""The suite as pytest runs it: what each check is parametrised by, and what came of it.
+
+An object handed to `pytest.main`, not an entry point: installing lcmulti changes nobody's tests.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from lcmulti import plugins
+from lcmulti.conformance.certify.geometries import GEOMETRIES
+from lcmulti.conformance.certify.result import Failure, Result
+from lcmulti.conformance.certify.subject import AUTO, CORE_DTYPE, Subject
+from lcmulti.dtypes import DTYPES
+
+__all__ = ["Suite"]
+
+CI_EXAMPLES, NIGHTLY_EXAMPLES = 200, 10_000
+
+
+class Suite:
+    """Pytest plugin: parametrises the checks for one backend and counts their outcomes.
+
+    Parameters
+    ----------
+    result : Result
+        Filled in as the checks run.
+    nightly : bool
+        Whether to take the time for 10,000 examples of each property instead of 200.
+    start : float
+        `time.perf_counter` at the start.
+    """
+
+    def __init__(self, result: Result, nightly: bool, start: float) -> None:
+        self.result, self.nightly, self.start = result, nightly, start
+        names = [e.name for e in plugins.registry().implementations_of(result.backend)]
+        if result.implementation is not None:
+            names = [result.implementation]
+        self.named = [Subject(result.backend, name, result.device) for name in names]
+        auto = Subject(result.backend, AUTO, result.device)
+        self.subjects = self.named if result.implementation is not None else [auto, *self.named]
+        self.core: set[str] = set()
+        self.pending: set[str] = set()
+
+    @pytest.fixture
+    def examples(self) -> int:
+        """Examples of each property."""
+        return NIGHTLY_EXAMPLES if self.nightly else CI_EXAMPLES
+
+    @pytest.fixture
+    def backend(self) -> Subject:
+        """The backend, whichever implementation serves."""
+        return Subject(self.result.backend, AUTO, self.result.device)
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """``subject`` counts ``auto`` in, ``named`` does not; ``case`` comes with ``dtype``."""
+        for name, subjects in (("subject", self.subjects), ("named", self.named)):
+            if name in metafunc.fixturenames:
+                metafunc.parametrize(name, subjects, ids=str)
+        if (marker := metafunc.definition.get_closest_marker("geometries")) is not None:
+            rows = _rows(*marker.args, **marker.kwargs)
+            ids = [f"{name}-{dtype}" for name, dtype in rows]
+            values = [(GEOMETRIES[name], dtype) for name, dtype in rows]
+            metafunc.parametrize(("case", "dtype"), values, ids=ids)
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Note what is to be run, and which of it is the core."""
+        for item in session.items:
+            parameters = getattr(getattr(item, "callspec", None), "params", {})
+            core = item.get_closest_marker("core") is not None
+            if core and parameters.get("dtype", CORE_DTYPE) == CORE_DTYPE:
+                self.core.add(item.nodeid)
+            self.pending.add(item.nodeid)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """A module that cannot be collected is a failure."""
+        if report.failed:
+            self.result.failures.append(Failure(report.nodeid, str(report.longrepr)))
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Count; a check that fails in any phase has failed."""
+        if report.when == "teardown" and report.passed:
+            self.pending.discard(report.nodeid)
+        if report.failed:
+            self.result.failures.append(Failure(report.nodeid, _message(report)))
+        elif report.skipped and isinstance(report.longrepr, tuple):
+            self.result.skipped[report.longrepr[2].removeprefix("Skipped: ")] += 1
+        elif report.when == "call":
+            self.result.passed += 1
+            self.result.core_passed += report.nodeid in self.core
+
+    def pytest_sessionfinish(self) -> None:
+        """What was collected and not run, for whatever reason, makes the run a part of one."""
+        self.result.not_run += len(self.pending)
+        self.result.seconds = time.perf_counter() - self.start
+
+    def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
+        """What was not selected does so, too."""
+        self.result.not_run += len(items)
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """Counts, reasons and verdict below pytest's own lines."""
+        terminalreporter.section(f"lcmulti certify {self.result.backend}")
+        terminalreporter.write_line(self.result.summary())
+
+
+def _message(report: pytest.TestReport) -> str:
+    crash = getattr(report.longrepr, "reprcrash", None)
+    return str(crash.message if crash is not None else report.longrepr)
+
+
+def _rows(
+    names: Mapping[str, Any] | Sequence[str],
+    others: Sequence[str] = (),
+    dtypes: Sequence[str] = tuple(DTYPES),
+    computed: bool = False,
+) -> list[tuple[str, str]]:
+    """Names with dtypes: all in the core's, *others* in every other of *dtypes*.
+
+    With *computed*, only geometries that an implementation receives as they stand.
+    """
+    rows = [(name, CORE_DTYPE) for name in names]
+    rows += [(name, dtype) for dtype in dtypes if dtype != CORE_DTYPE for name in others]
+    if computed:
+        rows = [(n, d) for n, d in rows if GEOMETRIES[n].spec.computed() == GEOMETRIES[n].spec]
+    return rows

@@ -1,0 +1,130 @@
+"""`certify`: run the suite on one backend."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+import lcmulti
+from lcmulti import plugins
+from lcmulti.arguments import choice
+from lcmulti.conformance.certify.result import Failure, Result
+from lcmulti.errors import ArgumentError, MissingExtraError, described
+
+__all__ = ["certify"]
+
+SUITE = Path(__file__).parent
+
+
+def certify(
+    backend: str,
+    *,
+    implementation: str | None = None,
+    device: str | None = None,
+    json: str | Path | None = None,
+    junit: str | Path | None = None,
+    certificate: str | Path | None = None,
+    nightly: bool = False,
+    quiet: bool = True,
+    arguments: Sequence[str] = (),
+) -> Result:
+    """Hold a backend and its implementations to everything lcmulti promises.
+
+    The suite is run by pytest in this process, with its own configuration: nothing of the
+    caller's tests takes part, nor the other way round. A check that fails is in the result;
+    it is not raised.
+
+    Parameters
+    ----------
+    backend : str
+        Name of a registered backend.
+    implementation : str, optional
+        Certify only this one; None for ``auto`` and every one the backend has.
+    device : {"cpu", "gpu"}, optional
+        Where to place the arrays; None for where the backend places them.
+    json, junit, certificate : path, optional
+        Files to write: everything as JSON, JUnit XML, and one page of Markdown.
+    nightly : bool, default False
+        10,000 examples of each property instead of 200.
+    quiet : bool, default True
+        Print nothing.
+    arguments : sequence of str
+        Further arguments of pytest. A run they cut short certifies nothing.
+
+    Returns
+    -------
+    Result
+        ``result.ok`` tells whether the backend is certified; ``print(result.summary())``.
+
+    Raises
+    ------
+    ArgumentError
+        If a name is unknown, a file could not be written, or pytest refuses *arguments*.
+    MissingBackendError, MissingExtraError
+        If the backend's framework, pytest or hypothesis is not installed.
+
+    Examples
+    --------
+    >>> from lcmulti.conformance import certify
+    >>> def test_my_backend():
+    ...     assert certify("numpy").ok
+    """
+    for package in ("pytest", "hypothesis"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtraError(
+                f"certify needs {package}; install it with: pip install 'lcmulti[conformance]'"
+            )
+    import pytest
+
+    from lcmulti.conformance.certify.plugin import Suite
+    from lcmulti.conformance.certify.subject import placement
+
+    registry = plugins.registry()
+    backend = choice("backend", backend, registry.backends)
+    if implementation is not None:
+        names = [entry.name for entry in registry.implementations_of(backend)]
+        implementation = choice("implementation", implementation, names)
+    if device is not None:
+        device = choice("device", device, ("cpu", "gpu"))
+        placement(backend, device)
+    plugins.load_backend(backend)
+    for name, path in (("json", json), ("junit", junit), ("certificate", certificate)):
+        if path is not None and (not Path(path).parent.is_dir() or Path(path).is_dir()):
+            raise ArgumentError(name, "a file in a folder that exists", described(str(path)))
+
+    result = Result(backend, implementation, device, tuple(arguments), _versions(backend))
+    command = ["-c", str(SUITE / "pytest.ini"), "--rootdir", str(SUITE), "--noconftest"]
+    command += ["-p", "no:xdist", "-p", "no:terminal"] if quiet else ["-p", "no:xdist"]
+    command += [] if junit is None else ["--junit-xml", str(Path(junit).absolute())]
+    # Paths first: pytest resolves them against its own working folder, wherever that is.
+    command += [*map(str, sorted(SUITE.glob("check_*.py"))), *arguments]
+    start = time.perf_counter()
+    code = pytest.main(command, plugins=[Suite(result, nightly, start)])
+    result.seconds = time.perf_counter() - start
+    if code == pytest.ExitCode.USAGE_ERROR:
+        raise ArgumentError("arguments", "arguments of pytest", described(" ".join(arguments)))
+    if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) and not result.not_run:
+        result.failures.append(Failure("pytest", f"ended with {pytest.ExitCode(code)!r}"))
+    for path, text in ((json, result.to_json()), (certificate, result.to_certificate())):
+        if path is not None:
+            Path(path).write_text(text, encoding="utf-8")
+    return result
+
+
+def _versions(backend: str) -> dict[str, str]:
+    registry = plugins.registry()
+    entry = registry.backends[backend]
+    origins = [registry.origins[backend]]
+    origins += [registry.origins[backend, e.name] for e in registry.implementations_of(backend)]
+    return {
+        "lcmulti": lcmulti.__version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        entry.package: plugins.framework_version(entry) or "unknown",
+        "plugins": ", ".join(dict.fromkeys(map(str, origins))),
+    }

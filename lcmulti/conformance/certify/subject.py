@@ -1,0 +1,206 @@
+"""What is certified: a backend together with one way of choosing its implementation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lcmulti import plugins
+from lcmulti.backend import Backend, BackendEntry, Implementation, ImplementationEntry, Problem
+from lcmulti.backend import Resources
+from lcmulti.conformance.bounds import compare
+from lcmulti.conformance.calls import BackendRunner, Inputs
+from lcmulti.conformance.cases import Case
+from lcmulti.conformance.inputs import numpy_dtype
+from lcmulti.errors import ArgumentError, LcmultiError, described
+from lcmulti.functional import local_conv
+from lcmulti.settings import current
+
+__all__ = ["AUTO", "CORE_DTYPE", "Subject"]
+
+AUTO = "auto"
+CORE_DTYPE = "float32"
+"""What every backend and every implementation computes in, or is not certified."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A backend and ``"auto"`` or the name of one of its implementations.
+
+    Parameters
+    ----------
+    backend, implementation : str
+    device : str or None
+        Kind of device the arrays are placed on; None for wherever the backend places them.
+    """
+
+    backend: str
+    implementation: str
+    device: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.backend}-{self.implementation}"
+
+    @property
+    def entry(self) -> BackendEntry:
+        """The backend's record."""
+        return plugins.registry().backends[self.backend]
+
+    @property
+    def owner(self) -> Backend:
+        """The backend."""
+        return plugins.load_backend(self.backend)
+
+    @property
+    def implementation_entry(self) -> ImplementationEntry:
+        """The implementation's record; ``auto`` has none."""
+        return plugins.registry().implementations[self.backend, self.implementation]
+
+    @property
+    def maps(self) -> Implementation:
+        """The three maps; ``auto`` has none."""
+        return plugins.load_implementation(self.backend, self.implementation)
+
+    @cached_property
+    def placed(self) -> Callable[[], AbstractContextManager[Any]]:
+        """Makes the context in which new arrays are on the device asked for."""
+        if self.device is None:
+            return nullcontext
+        return placement(self.backend, self.device)
+
+    def array(self, array: np.ndarray) -> Any:
+        """Convert to the backend, on the device."""
+        with self.placed():
+            return self.owner.from_numpy(array)
+
+    def arrays(self, inputs: Inputs) -> tuple[Any, ...]:
+        """``x``, ``kernel`` and, if there is one, ``bias``."""
+        given = (inputs.x, inputs.kernel, inputs.bias)
+        return tuple(self.array(each) for each in given if each is not None)
+
+    def call(self, case: Case) -> Callable[..., Any]:
+        """`local_conv` of ``(x, kernel)`` or ``(x, kernel, bias)`` for a case."""
+
+        def local(*arrays: Any) -> Any:
+            return local_conv(
+                *arrays, backend=self.backend, implementation=self.implementation, **case.arguments
+            )
+
+        return local
+
+    @staticmethod
+    def resources() -> Resources:
+        """What the settings in force allow."""
+        return Resources(current().max_workspace, current().threads)
+
+    def problem(self, case: Case, dtype: str) -> Problem:
+        """What an implementation is asked to serve."""
+        device = self.device or device_of(self.backend)
+        return Problem(case.spec.computed(), case.batch, dtype, device, False, self.resources())
+
+    def refusal(self, case: Case, dtype: str) -> str | None:
+        """Why, by what its records declare and its implementation declines, it does not serve."""
+        if (reason := lacks(self.backend, dtype)) is not None:
+            return f"{self.backend}: {reason}"
+        if self.implementation == AUTO:
+            return None
+        entry, problem = self.implementation_entry, self.problem(case, dtype)
+        if dtype not in entry.dtypes:
+            reason = f"does not compute in {dtype}"
+        elif entry.devices and problem.device not in entry.devices:
+            reason = f"does not run on {problem.device}"
+        else:
+            reason = self.maps.decline(problem)
+        return None if reason is None else f"{self}: {reason}"
+
+    def require(self, case: Case, dtype: str) -> None:
+        """Skip a case that is declined; fail where the core would be skipped."""
+        reason = self.refusal(case, dtype)
+        if reason is None:
+            return
+        if self.implementation == AUTO and dtype == CORE_DTYPE:
+            pytest.fail(f"the core cannot be skipped: {reason}")
+        pytest.skip(reason)
+
+    def require_capability(self, *names: str) -> None:
+        """Skip what the backend does not claim."""
+        for name in names:
+            if name not in self.entry.capabilities:
+                pytest.skip(f"{self.backend}: declares no capability {name!r}")
+
+    def verify(
+        self, what: str, got: Any, like: Any, value: np.ndarray, limit: np.ndarray
+    ) -> None:
+        """Compare container, shape, dtype and device, then every element with its bound.
+
+        Parameters
+        ----------
+        what : str
+            For the message.
+        got : array
+            Of the backend.
+        like : array
+            Of the backend, with the container, dtype and device *got* must have.
+        value, limit : ndarray
+            What is expected and how far rounding may move it.
+        """
+        self.verify_kind(what, got, like, value.shape)
+        deviation = compare(self.owner.to_numpy(got), value, limit)
+        assert deviation.ok, (
+            f"{what}: off by {deviation.error:.3g} at {deviation.place}, "
+            f"{deviation.fraction:.3g} times its bound"
+        )
+
+    def verify_kind(self, what: str, got: Any, like: Any, shape: tuple[int, ...]) -> None:
+        """Compare container, shape, dtype and device."""
+        assert type(got) is type(like), f"{what}: container {type(got)}, expected {type(like)}"
+        came, wanted = self.owner.facts(got), self.owner.facts(like)
+        assert came.shape == shape, f"{what}: shape {came.shape}, expected {shape}"
+        assert came.dtype == wanted.dtype, f"{what}: dtype {came.dtype}, expected {wanted.dtype}"
+        assert came.device == wanted.device, f"{what}: on {came.device}, expected {wanted.device}"
+        host = self.owner.to_numpy(got)
+        kind = f"{type(host).__name__} {host.shape} {host.dtype}"
+        wanted_host = f"ndarray {shape} {numpy_dtype(wanted.dtype)}"
+        assert kind == wanted_host, f"{what}: in NumPy {kind}, expected {wanted_host}"
+
+
+@cache
+def lacks(backend: str, dtype: str) -> str | None:
+    """Why there are no arrays of *dtype*, or None if there are."""
+    try:
+        return BackendRunner(backend).lacks(numpy_dtype(dtype))
+    except LcmultiError as error:  # bfloat16 in NumPy is a package of its own
+        return str(error)
+
+
+@cache
+def device_of(backend: str) -> str:
+    """Kind of device the backend places new arrays on."""
+    owner = plugins.load_backend(backend)
+    return owner.facts(owner.from_numpy(np.zeros((1, 1), CORE_DTYPE))).device
+
+
+def placement(backend: str, device: str) -> Callable[[], AbstractContextManager[Any]]:
+    """How to make a backend place new arrays on a kind of device.
+
+    Raises
+    ------
+    ArgumentError
+        If it cannot.
+    """
+    owner = plugins.load_backend(backend)
+    on = getattr(owner, "on", None)
+    if on is not None:
+        return lambda: on(device)  # type: ignore[no-any-return]
+    if device_of(backend) == device:
+        return nullcontext
+    raise ArgumentError(
+        "device", f"{device_of(backend)!r}, where backend {backend!r} places arrays",
+        described(repr(device)),
+    )  # fmt: skip

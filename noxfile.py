@@ -1,0 +1,92 @@
+"""Sessions that check lcmulti: ``nox -s lint``, ``nox -s torch``, ``nox`` for the usual ones."""
+
+import functools
+import shutil
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.5"
+nox.options.sessions = ["lint", "tests"]
+nox.options.reuse_existing_virtualenvs = True
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+
+CHECK = """
+import sys, numpy, lcmulti
+x, kernel = numpy.ones((2, 5, 3)), numpy.ones((4, 2, 3, 7))
+assert (lcmulti.local_conv(x, kernel) == 6).all()
+assert "site-packages" in lcmulti.__file__
+assert not {"torch", "jax", "tensorflow", "keras"} & set(sys.modules)
+"""
+
+
+def install(session: nox.Session, *requirements: str, groups: tuple[str, ...] = ()) -> None:
+    """Install requirements and dependency groups in the versions of constraints.txt."""
+    for group in groups:
+        requirements += nox.project.dependency_groups(PYPROJECT, group)
+    session.install("-c", "constraints.txt", *requirements)
+
+
+def run_tests(session: nox.Session, extras: str) -> None:
+    """Run pytest, with what stands after ``--`` on nox's command line."""
+    install(session, "-e", f".[{extras}]")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style with ruff and types with mypy, strict on the core."""
+    install(session, "-e", ".", groups=("lint",))
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("mypy")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests with no framework at all."""
+    run_tests(session, "test")
+
+
+@nox.session
+def torch(session: nox.Session) -> None:
+    """Run the tests with PyTorch alone."""
+    run_tests(session, "test,torch")
+
+
+@nox.session
+def jax(session: nox.Session) -> None:
+    """Run the tests with JAX alone."""
+    run_tests(session, "test,jax")
+
+
+@nox.session
+def tensorflow(session: nox.Session) -> None:
+    """Run the tests with TensorFlow alone."""
+    run_tests(session, "test,tensorflow")
+
+
+@nox.session
+def cross(session: nox.Session) -> None:
+    """Run the tests and `lcmulti parity` with all frameworks together."""
+    run_tests(session, "test,all")
+    session.run("lcmulti", "parity")
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Build sdist and wheel; see that the wheel works where there is nothing but its needs."""
+    install(session, groups=("build",))
+    dist = Path(session.create_tmp(), "dist")
+    shutil.rmtree(dist, ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", str(dist))
+    (wheel,) = dist.glob("*.whl")
+    session.run("python", "-m", "venv", str(dist / "fresh"))
+    bin_dir, constraints = dist / "fresh" / "bin", Path("constraints.txt").resolve()
+    fresh = functools.partial(session.run, external=True)
+    fresh(str(bin_dir / "pip"), "install", "-q", "-c", str(constraints), str(wheel))
+    session.chdir(dist)  # away from the checkout, which would be imported instead
+    fresh(str(bin_dir / "python"), "-c", CHECK)
+    fresh(str(bin_dir / "lcmulti"), "backends")
+    fresh(str(bin_dir / "lcmulti"), "parity", "--cases", "docs")
