@@ -118,13 +118,14 @@ class Blocked(Composed):
         raise NotImplementedError
 
     def workspace(self, problem: Problem) -> int:
-        """Workspace of one block, and the float32 gradient that half types are summed in."""
-        spec, dtype = problem.spec, DTYPES[problem.dtype]
+        """Workspace of one block, and the float32 gradients that half types are summed in."""
+        spec, dtype, limit = problem.spec, DTYPES[problem.dtype], problem.resources.max_workspace
         batch = UNKNOWN_BATCH if problem.batch is None else problem.batch
         grid = _grid(spec, batch, dtype.name, problem.device, problem.resources)
         total = workspace(_unpadded(spec), grid.positions, grid.samples, dtype.name)
         if dtype.is_half:
-            total += 4 * max(batch * prod(spec.input_shape), prod(spec.kernel_shape))
+            kernel = prod(spec.kernel_shape) if _is_summed(spec, grid, batch) else 0
+            total += 4 * max(_wide_samples(spec, batch, limit) * prod(spec.input_shape), kernel)
         return total
 
     def forward(self, x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
@@ -138,6 +139,14 @@ class Blocked(Composed):
 
     def input_grad(self, dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
         """See `lcmulti.backend.Implementation.input_grad`."""
+        facts = self.facts(dy)
+        samples = _wide_samples(spec, len(dy), resources.max_workspace)
+        if DTYPES[facts.dtype].is_half and samples < len(dy):
+            dx = self.new((len(dy), *spec.input_shape), dy, wide=False, zeros=False)
+            for first in range(0, len(dy), samples):
+                part = dy[first : first + samples]
+                dx[first : first + samples] = self.input_grad(part, kernel, spec, resources)
+            return dx
         dx = self.new((len(dy), *spec.input_shape), dy, wide=True, zeros=True)
         for block in self._blocks(dy, spec, resources):
             part = self.ops.widen(dy[(block.samples, *block.outputs)])
@@ -152,9 +161,8 @@ class Blocked(Composed):
     def kernel_grad(self, x: Any, dy: Any, spec: LocalConvSpec, resources: Resources) -> Any:
         """See `lcmulti.backend.Implementation.kernel_grad`."""
         grid = self._grid_of(x, spec, resources)
-        # Each block has its own part of the kernel unless blocks of samples or shared axes meet.
-        summed = bool(spec.shared_axes) or grid.samples < len(x) or len(x) == 0
-        dkernel = self.new(spec.kernel_shape, x, wide=True, zeros=summed)
+        summed = _is_summed(spec, grid, len(x))
+        dkernel = self.new(spec.kernel_shape, x, wide=summed, zeros=summed)
         for block in self._blocks(x, spec, resources):
             part = self.ops.widen(dy[(block.samples, *block.outputs)])
             seen = self.ops.widen(self._input(x, block))
@@ -187,3 +195,13 @@ class Blocked(Composed):
 def _grid(spec: LocalConvSpec, batch: int, dtype: str, device: str, resources: Resources) -> Grid:
     limit = resources.max_workspace
     return cut(spec, batch, dtype, min(CACHE_TARGET, limit) if device == "cpu" else limit)
+
+
+def _is_summed(spec: LocalConvSpec, grid: Grid, batch: int) -> bool:
+    """Whether several blocks add to one part of the kernel, or none writes it."""
+    return bool(spec.shared_axes) or grid.samples < batch or batch == 0
+
+
+def _wide_samples(spec: LocalConvSpec, batch: int, limit: int) -> int:
+    """Samples whose input gradient is summed in float32 at a time, in a quarter of *limit*."""
+    return max(min(batch, limit // 4 // (4 * prod(spec.input_shape))), 1)

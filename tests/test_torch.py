@@ -90,7 +90,10 @@ def test_maps_equal_the_reference(name, implementation, batch, resources):
     args = [each.numpy() for each in (x, kernel, dy)]
     pairs = [
         (maps.forward(x, kernel, spec, resources), reference.forward(args[0], args[1], spec)),
-        (maps.input_grad(dy, kernel, spec, resources), reference.input_grad(args[2], args[1], spec)),
+        (
+            maps.input_grad(dy, kernel, spec, resources),
+            reference.input_grad(args[2], args[1], spec),
+        ),
         (maps.kernel_grad(x, dy, spec, resources), reference.kernel_grad(args[0], args[2], spec)),
     ]
     for ours, expected in pairs:
@@ -137,7 +140,7 @@ def test_forward_ad_has_right_values(name, implementation):
     args = tensors(spec, requires_grad=False)
     tangents = tuple(torch.randn_like(each) for each in args)
     _, tangent = torch.func.jvp(operation(spec, implementation), args, tangents)
-    x, kernel, bias = (each.numpy() for each in args)
+    x, kernel, _ = (each.numpy() for each in args)
     dx, dkernel, dbias = (each.numpy() for each in tangents)
     computed = spec.computed()
     expected = (

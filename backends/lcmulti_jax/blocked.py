@@ -6,14 +6,13 @@ Requirements this module is written to:
   arrays as they lie, padded and put in order inside the loop.
 * Tracing and compiling cost the same for any number of positions: all blocks run through one
   loop, and what remains at the end of the one axis that is cut unevenly through a second.
-* The batch is the last axis of patches, so that a window is one run of memory at any stride.
+* The batch may be symbolic. It is then not cut.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from math import prod
-from string import ascii_uppercase
 from typing import Any
 
 import jax
@@ -25,310 +24,189 @@ from lcmulti.blocks import Grid, cut
 from lcmulti.composed import UNKNOWN_BATCH
 from lcmulti.dtypes import DTYPES
 from lcmulti.spec import LocalConvSpec
+from lcmulti_jax.patches import (
+    add_to_input,
+    fold,
+    multiply,
+    part_of_input,
+    read,
+    widen,
+    windows,
+    write,
+)
 
-__all__ = ["Blocked", "blocked", "composed", "widen"]
+__all__ = ["Blocked", "blocked", "composed"]
 
 CACHE_TARGET = 16 * 2**20
-"""Bytes of a block on a CPU; larger than NumPy's, for a step of an XLA loop costs more."""
+"""Bytes of a block on a CPU; more than NumPy's, for each step of an XLA loop costs more."""
 
-Body = Callable[[tuple[Any, ...], tuple[Any, ...], Any], Any]
+MOST_PLACES = 2**31 - 1
+"""Places in the input of one block, which XLA counts in 32 bits."""
 
-
-def widen(array: Any) -> Any:
-    """Half types to float32, others as they are."""
-    return array.astype(DTYPES[array.dtype.name].accumulator)
+# Where a block starts and how long it is along the batch and each output axis. A start is traced
+# where there are several blocks; only the length of the batch may be symbolic.
+Start = tuple[Any, ...]
+Size = tuple[Any, ...]
+Step = Callable[[Start, Size, Any], Any]
 
 
 class Blocked:
-    """`lcmulti.backend.Implementation` in blocks of at most a target size.
+    """`lcmulti.backend.Implementation` in blocks of a bounded size.
 
     Parameters
     ----------
     bounded : bool
-        False takes all positions as one block.
+        False takes everything as one block.
     """
 
     def __init__(self, bounded: bool) -> None:
         self.bounded = bounded
 
     def decline(self, problem: Problem) -> str | None:
-        """Serves everything."""
+        """Serves all but a block too large to be indexed."""
+        if prod(_block(problem.spec, self._grid_of(problem).positions).input_size) > MOST_PLACES:
+            return f"a block of more than {MOST_PLACES:,} input places"
         return None
 
     def workspace(self, problem: Problem) -> int:
         """Bytes of one block, and the float32 gradient that half types are summed in."""
         spec, dtype = problem.spec, DTYPES[problem.dtype]
-        batch = UNKNOWN_BATCH if problem.batch is None else problem.batch
-        grid = self._grid(spec, problem.batch, dtype.name, problem.resources)
-        total = _block_bytes(spec, grid, dtype.accumulator)
+        grid = self._grid_of(problem)
+        inner = _block(spec, grid.positions)
+        patches = prod(grid.positions) * prod(spec.kernel_size) * spec.in_channels
+        one = patches + prod(inner.output_shape) + prod(inner.input_shape)
+        # Each once as cut or gathered, and once in the order of the matrix product.
+        elements = 2 * (grid.samples * one + prod(inner.kernel_shape))
         if dtype.is_half:
-            total += 4 * max(batch * prod(spec.input_shape), prod(spec.kernel_shape))
-        return total
+            batch = UNKNOWN_BATCH if problem.batch is None else problem.batch
+            elements += max(batch * prod(spec.input_shape), prod(spec.kernel_shape))
+        return elements * DTYPES[dtype.accumulator].itemsize
 
     def forward(self, x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
         """See `lcmulti.backend.Implementation.forward`."""
+        # The smaller operand is the one to be transposed for the matrix product.
+        few = _known(x) is not None and x.shape[0] <= spec.filters // spec.groups
 
-        def block(start: Any, size: Any, y: Any) -> Any:
-            inner = _inner(spec, size)
-            patches = _windows(_read_input(x, start, size, inner, spec), inner)
-            kernels = _read_kernel(kernel, start, inner, spec)
-            if _batch(x) is None or _batch(x) > spec.filters // spec.groups:  # smaller: transposed
-                part = _multiply("KPY", kernels, patches, inner)
-            else:
-                part = _multiply("PKY", patches, kernels, inner)
-            return _write(y, part.astype(x.dtype), start)
+        def step(start: Start, size: Size, y: Any) -> Any:
+            inner = _block(spec, size[1:])
+            patches = windows(part_of_input(x, start, size, inner, spec), inner)
+            kernels = _kernels(kernel, start, inner)
+            part = (
+                multiply("PKY", patches, kernels, inner)
+                if few
+                else multiply("KPY", kernels, patches, inner)
+            )
+            return write(y, part.astype(x.dtype), start)
 
         y = jnp.zeros((x.shape[0], *spec.output_shape), x.dtype)
-        return self._walk(block, y, x, spec, resources)
+        return self._walk(step, y, x, spec, resources)
 
     def input_grad(self, dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
         """See `lcmulti.backend.Implementation.input_grad`."""
 
-        def block(start: Any, size: Any, dx: Any) -> Any:
-            inner = _inner(spec, size)
-            part = _read(dy, start, size)
-            kernels = _read_kernel(kernel, start, inner, spec)
-            patches = _multiply("KYP", kernels, widen(part), inner)
-            return _add_input(dx, _fold(patches, inner), start, inner, spec)
+        def step(start: Start, size: Size, dx: Any) -> Any:
+            inner = _block(spec, size[1:])
+            part = widen(read(dy, start, size))
+            patches = multiply("KYP", _kernels(kernel, start, inner), part, inner)
+            return add_to_input(dx, fold(patches, inner), start, inner, spec)
 
         dx = jnp.zeros((dy.shape[0], *spec.input_shape), DTYPES[dy.dtype.name].accumulator)
-        return self._walk(block, dx, dy, spec, resources).astype(dy.dtype)
+        return self._walk(step, dx, dy, spec, resources).astype(dy.dtype)
 
     def kernel_grad(self, x: Any, dy: Any, spec: LocalConvSpec, resources: Resources) -> Any:
         """See `lcmulti.backend.Implementation.kernel_grad`."""
-        grid = self._grid(spec, _batch(x), x.dtype.name, resources)
-        # Where several blocks add to one kernel, their sum is held in the accumulator dtype.
-        once = not spec.shared_axes and (_batch(x) is None or grid.samples >= x.shape[0])
+        batch = _known(x)
+        grid = self._grid(spec, batch, x.dtype.name, resources)
+        once = not spec.shared_axes and (batch is None or grid.samples >= batch)
 
-        def block(start: Any, size: Any, dkernel: Any) -> Any:
-            inner = _inner(spec, size)
-            patches = _windows(_read_input(x, start, size, inner, spec), inner)
-            part = _multiply("PYK", patches, widen(_read(dy, start, size)), inner)
+        def step(start: Start, size: Size, dkernel: Any) -> Any:
+            inner = _block(spec, size[1:])
+            patches = windows(part_of_input(x, start, size, inner, spec), inner)
+            part = multiply("PYK", patches, widen(read(dy, start, size)), inner)
             at = _kernel_start(start, spec)
             if not once:
-                part += _read(dkernel, at, part.shape)
-            return _write(dkernel, part.astype(dkernel.dtype), at)
+                part += read(dkernel, at, part.shape)
+            return write(dkernel, part.astype(dkernel.dtype), at)
 
+        # Where several blocks add to one kernel, their sum is held in the accumulator dtype.
         dtype = x.dtype if once else DTYPES[x.dtype.name].accumulator
         dkernel = jnp.zeros(spec.kernel_shape, dtype)
-        return self._walk(block, dkernel, x, spec, resources).astype(x.dtype)
+        return self._walk(step, dkernel, x, spec, resources).astype(x.dtype)
+
+    def _grid_of(self, problem: Problem) -> Grid:
+        return self._grid(problem.spec, problem.batch, problem.dtype, problem.resources)
 
     def _grid(
         self, spec: LocalConvSpec, batch: int | None, dtype: str, resources: Resources
     ) -> Grid:
-        samples = UNKNOWN_BATCH if batch is None else batch
+        samples = UNKNOWN_BATCH if batch is None else max(batch, 1)
         if not self.bounded:
-            return Grid(spec.output_size, max(samples, 1))
+            return Grid(spec.output_size, samples)
         target = resources.max_workspace
         if jax.default_backend() == "cpu":
             target = min(CACHE_TARGET, target)
-        # A block of the kernel weighs as much as this many more samples.
+        # XLA cuts the kernel by copying: a block of it weighs as much as this many more samples.
         grid = cut(spec, samples + spec.filters // spec.groups, dtype, target)
-        return grid._replace(samples=min(grid.samples, max(samples, 1)))
+        return grid._replace(samples=samples if batch is None else min(grid.samples, samples))
 
     def _walk(
-        self, block: Body, carry: Any, array: Any, spec: LocalConvSpec, resources: Resources
+        self, step: Step, carry: Any, array: Any, spec: LocalConvSpec, resources: Resources
     ) -> Any:
-        """Fold ``block(start, size, carry) -> carry`` over batch and output positions."""
-        batch = _batch(array)
+        """Fold ``step(start, size, carry) -> carry`` over the batch and the output positions."""
+        batch = _known(array)
         grid = self._grid(spec, batch, array.dtype.name, resources)
-        samples = grid.samples if batch is not None and grid.samples < batch else array.shape[0]
-        size = (samples, *grid.positions)
-        count = [1 if samples is array.shape[0] else array.shape[0] // samples]
-        rest = [0 if samples is array.shape[0] else array.shape[0] % samples]
-        for n, b in zip(spec.output_size, grid.positions, strict=True):
-            count.append(n // b)
-            rest.append(n % b)
-        carry = _loop(block, carry, (0,) * len(size), size, count)
+        axes = [*zip(spec.output_size, grid.positions, strict=True)]
+        if batch is None or grid.samples >= batch:
+            size, count, rest = [array.shape[0]], [1], [0]
+        else:
+            axes, size, count, rest = [(batch, grid.samples), *axes], [], [], []
+        for length, part in axes:
+            size.append(part)
+            count.append(length // part)
+            rest.append(length % part)
+        carry = _loop(step, carry, [0] * len(size), size, count)
         for axis, remainder in enumerate(rest):  # at most one: the outermost that is cut
             if remainder:
-                start = tuple(size[i] * count[i] if i == axis else 0 for i in range(len(size)))
-                last = tuple(remainder if i == axis else n for i, n in enumerate(size))
-                once = [1 if i == axis else n for i, n in enumerate(count)]
-                carry = _loop(block, carry, start, last, once)
+                first = [0] * len(size)
+                first[axis] = size[axis] * count[axis]
+                last, once = [*size], [*count]
+                last[axis], once[axis] = remainder, 1
+                carry = _loop(step, carry, first, last, once)
         return carry
 
 
-def _loop(
-    block: Body, carry: Any, first: tuple[int, ...], size: tuple[Any, ...], count: list[int]
-) -> Any:
-    """Fold *block* over a grid of ``count[i]`` blocks along each axis, from *first* on."""
+def _loop(step: Step, carry: Any, first: list[int], size: list[Any], count: list[int]) -> Any:
+    """Fold *step* over ``count[axis]`` blocks of ``size[axis]`` along each axis, from *first*."""
     if prod(count) == 1:
-        return block(first, size, carry)
+        return step(tuple(first), tuple(size), carry)
 
-    def step(index: Any, carry: Any) -> Any:
-        start = []
-        for at, length, n in zip(reversed(first), reversed(size), reversed(count), strict=True):
-            start.append(at + index % n * length if n > 1 else at)
-            index = index // n
-        return block(tuple(reversed(start)), size, carry)
+    def body(index: Any, carry: Any) -> Any:
+        start: list[Any] = [*first]
+        for axis in reversed(range(len(count))):
+            if count[axis] > 1:
+                start[axis] += index % count[axis] * size[axis]
+                index = index // count[axis]
+        return step(tuple(start), tuple(size), carry)
 
-    return lax.fori_loop(0, prod(count), step, carry)
-
-
-def _batch(array: Any) -> int | None:
-    return array.shape[0] if type(array.shape[0]) is int else None
+    return lax.fori_loop(0, prod(count), body, carry)
 
 
-def _inner(spec: LocalConvSpec, size: tuple[Any, ...]) -> LocalConvSpec:
-    return spec.block((0,) * spec.ndim, size[1:])[0]
+def _known(array: Any) -> int | None:
+    """The batch, or None if it is symbolic."""
+    return array.shape[0] if isinstance(array.shape[0], int) else None
 
 
-def _block_bytes(spec: LocalConvSpec, grid: Grid, dtype: str) -> int:
-    inner = _inner(spec, (1, *grid.positions))
-    patches = prod(grid.positions) * spec.terms * spec.groups
-    elements = grid.samples * (
-        2 * patches + 2 * prod(inner.output_shape) + 2 * prod(inner.input_shape)
-    )
-    return (elements + 2 * prod(inner.kernel_shape)) * DTYPES[dtype].itemsize
+def _block(spec: LocalConvSpec, positions: tuple[int, ...]) -> LocalConvSpec:
+    """The operation on so many positions of a padded input."""
+    return spec.block((0,) * spec.ndim, positions)[0]
 
 
-def _read(array: Any, start: tuple[Any, ...], size: tuple[Any, ...]) -> Any:
-    for axis, (at, n) in enumerate(zip(start, size, strict=False)):
-        if n is not array.shape[axis] and n != array.shape[axis]:
-            array = lax.dynamic_slice_in_dim(array, at, n, axis)
-    return array
-
-
-def _write(array: Any, part: Any, start: tuple[Any, ...]) -> Any:
-    if part.shape == array.shape:
-        return part
-    return lax.dynamic_update_slice(array, part, (*start, *(0,) * (array.ndim - len(start))))
-
-
-def _read_kernel(
-    kernel: Any, start: tuple[Any, ...], inner: LocalConvSpec, spec: LocalConvSpec
-) -> Any:
-    return widen(_read(kernel, _kernel_start(start, spec), inner.positions_shape))
-
-
-def _kernel_start(start: tuple[Any, ...], spec: LocalConvSpec) -> tuple[Any, ...]:
+def _kernel_start(start: Start, spec: LocalConvSpec) -> Start:
     return tuple(0 if axis in spec.shared_axes else at for axis, at in enumerate(start[1:]))
 
 
-def _place(
-    start: tuple[Any, ...], inner: LocalConvSpec, spec: LocalConvSpec
-) -> list[tuple[Any, int, Any]]:
-    """For each spatial axis, where to cut the input, how long, and where the window starts there.
-
-    The window of a block may begin before the input and end behind it; what is cut lies inside.
-    """
-    places = []
-    for axis, (low, _) in enumerate(spec.padding):
-        at = start[axis + 1] * spec.strides[axis] - low
-        length = min(inner.input_size[axis], spec.input_size[axis])
-        cut_at = at
-        if inner.output_size[axis] == spec.output_size[axis]:
-            cut_at, length = 0, spec.input_size[axis]
-        elif any(spec.padding[axis]):
-            cut_at = jnp.clip(at, 0, spec.input_size[axis] - length)
-        places.append((cut_at, length, at - cut_at))
-    return places
-
-
-def _shift(array: Any, axis: int, offset: Any, length: int) -> Any:
-    """``array[offset : offset + length]`` along *axis*, zeros where that is outside."""
-    pairs = [(0, 0, 0)] * array.ndim
-    zero = jnp.zeros((), array.dtype)
-    if isinstance(offset, int):
-        pairs[axis] = (-offset, offset + length - array.shape[axis], 0)
-        return lax.pad(array, zero, pairs) if any(map(any, pairs)) else array
-    pairs[axis] = (length, length, 0)
-    first = jnp.maximum(offset + length, 0)  # beyond the zeros, there are only zeros
-    return lax.dynamic_slice_in_dim(lax.pad(array, zero, pairs), first, length, axis)
-
-
-def _read_input(
-    x: Any, start: tuple[Any, ...], size: tuple[Any, ...], inner: LocalConvSpec, spec: LocalConvSpec
-) -> Any:
-    """The padded input of a block, ``(N, *I, G*C) -> (*input_size, G, C, N)``."""
-    places = _place(start, inner, spec)
-    x = _read(x, (start[0], *(p[0] for p in places)), (size[0], *(p[1] for p in places)))
-    for axis, (_, _, offset) in enumerate(places):
-        x = _shift(x, axis + 1, offset, inner.input_size[axis])
-    x = jnp.moveaxis(widen(x), 0, -1)
-    return x.reshape(prod(inner.input_size), spec.in_channels, x.shape[-1])
-
-
-def _add_input(
-    dx: Any, part: Any, start: tuple[Any, ...], inner: LocalConvSpec, spec: LocalConvSpec
-) -> Any:
-    """The adjoint of `_read_input`, added to *dx*."""
-    part = jnp.moveaxis(part.reshape(*inner.input_shape, part.shape[-1]), -1, 0)
-    places = _place(start, inner, spec)
-    for axis, (_, length, offset) in enumerate(places):
-        part = _shift(part, axis + 1, -offset, length)
-    at = (start[0], *(p[0] for p in places))
-    if part.shape != dx.shape:
-        part += _read(dx, at, part.shape)
-    return _write(dx, part, at)
-
-
-def _seen(spec: LocalConvSpec) -> Any:
-    """``(prod(output_size), taps)``: the place, in a flat input, that each tap of a window sees."""
-    axes = spec.ndim
-    total: Any = 0
-    for axis in range(axes):
-        outer = prod(spec.input_size[axis + 1 :])
-        for place, count, step in (
-            (axis, spec.output_size[axis], spec.strides[axis]),
-            (axes + axis, spec.kernel_size[axis], spec.dilation[axis]),
-        ):
-            steps = step * outer * lax.iota("int32", count)
-            total += lax.expand_dims(steps, [i for i in range(2 * axes) if i != place])
-    return total.reshape(prod(spec.output_size), -1)
-
-
-def _windows(x: Any, spec: LocalConvSpec) -> Any:
-    """Gather ``(prod(input_size), C, N) -> (prod(output_size), taps, C, N)``."""
-    return x.at[_seen(spec)].get(mode="promise_in_bounds")
-
-
-def _fold(patches: Any, spec: LocalConvSpec) -> Any:
-    """Scatter-add, the adjoint of `_windows`."""
-    x = jnp.zeros((prod(spec.input_size), *patches.shape[2:]), patches.dtype)
-    return x.at[_seen(spec)].add(patches, mode="promise_in_bounds")
-
-
-def _multiply(order: str, a: Any, b: Any, spec: LocalConvSpec) -> Any:
-    """Sum of products of two of patches ``P``, kernel ``K`` and output ``Y``, giving the third.
-
-    ``P (prod(output_size), taps, G*C, N)``, ``K (*positions, *k, C, G*F)``, ``Y (N, *O, G*F)``.
-    The order of the operands and of the sum's axes leaves XLA the fewest transposes, none of the
-    larger arrays where kernels are neither grouped nor shared.
-    """
-    letters, sizes = ascii_uppercase[: spec.ndim], spec.output_size
-    own = [axis for axis in range(spec.ndim) if axis not in spec.shared_axes]
-    u = "".join(letters[axis] for axis in own)
-    s = "".join(letters[axis] for axis in spec.shared_axes)
-    groups, taps = spec.groups, prod(spec.kernel_size)
-    channels, filters = spec.in_channels // groups, spec.filters // groups
-    views = {
-        "P": (f"{letters}tgcz", (*sizes, taps, groups, channels)),
-        "K": (f"{u}tcgy", (*(sizes[axis] for axis in own), taps, channels, groups, filters)),
-        "Y": (f"z{letters}gy", (*sizes, groups, filters)),
-    }
-    left, right, out = order
-
-    def split(kind: str, array: Any) -> Any:
-        shape = views[kind][1]
-        if kind == "P":
-            shape = (*shape, array.shape[-1])
-        return array.reshape((array.shape[0], *shape) if kind == "Y" else shape)
-
-    natural = {"PKY": f"{u}g{s}zy", "KPY": f"{u}gy{s}z", "KYP": f"{u}gtc{s}z", "PYK": f"{u}gtcy"}
-    product = jnp.einsum(
-        f"{views[left][0]},{views[right][0]}->{natural[order]}",
-        split(left, a),
-        split(right, b),
-        precision=lax.Precision.HIGHEST,
-    )
-    product = jnp.einsum(f"{natural[order]}->{views[out][0]}", product)
-    if out == "K":
-        return product.reshape(spec.kernel_shape)
-    if out == "Y":
-        return product.reshape(product.shape[0], *spec.output_shape)
-    return product.reshape(prod(sizes), taps, spec.in_channels, product.shape[-1])
+def _kernels(kernel: Any, start: Start, inner: LocalConvSpec) -> Any:
+    return widen(read(kernel, _kernel_start(start, inner), inner.positions_shape))
 
 
 blocked = Blocked(bounded=True)

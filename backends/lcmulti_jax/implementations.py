@@ -1,6 +1,4 @@
-"""Ways to compute the three maps with XLA."""
-
-from __future__ import annotations
+"""What `lcmulti_jax.plugin` names, all four importing JAX."""
 
 from lcmulti_jax.blocked import blocked, composed
 from lcmulti_jax.special import conv, disjoint

@@ -14,7 +14,7 @@ from lcmulti.backend import Problem, Resources
 from lcmulti.composed import UNKNOWN_BATCH
 from lcmulti.dtypes import DTYPES
 from lcmulti.spec import LocalConvSpec
-from lcmulti_jax.blocked import widen
+from lcmulti_jax.patches import widen
 
 __all__ = ["conv", "disjoint"]
 
@@ -126,17 +126,20 @@ class Disjoint:
 
     def kernel_grad(self, x: Any, dy: Any, spec: LocalConvSpec, resources: Resources) -> Any:
         """See `lcmulti.backend.Implementation.kernel_grad`."""
-        axes = spec.ndim
-        outputs = jnp.expand_dims(_by_group(dy, spec), tuple(range(axes + 1, 2 * axes + 2)))
-        windows = jnp.swapaxes(_tiles(x, spec), -1, -2)[..., None]
+        inner = tuple(range(spec.ndim + 1, 2 * spec.ndim + 2))  # behind the positions
 
-        def add(sample: Any, total: Any) -> Any:
-            product = widen(windows[sample]) * widen(outputs[sample])
-            return total + product.sum(spec.shared_axes, keepdims=True).reshape(total.shape)
+        shared = (0, *(axis + 1 for axis in spec.shared_axes))
+
+        def add(total: Any, sample: tuple[Any, Any]) -> tuple[Any, None]:
+            one_x, one_dy = (widen(each)[None] for each in sample)
+            windows = jnp.swapaxes(_tiles(one_x, spec), -1, -2)[..., None]
+            outputs = jnp.expand_dims(_by_group(one_dy, spec), inner)
+            return total + (windows * outputs).sum(shared).reshape(spec.kernel_shape), None
 
         # Whole samples are added up, for XLA's own sum over them would stride through memory.
-        zeros = jnp.zeros(spec.kernel_shape, widen(x[:0]).dtype)
-        return lax.fori_loop(0, x.shape[0], add, zeros).astype(x.dtype)
+        zeros = jnp.zeros(spec.kernel_shape, DTYPES[x.dtype.name].accumulator)
+        total, _ = lax.scan(add, zeros, (x, dy))
+        return total.astype(x.dtype)
 
 
 def _tiles(x: Any, spec: LocalConvSpec) -> Any:

@@ -10,6 +10,7 @@ from lcmulti.backend import Facts, Problem, Resources
 from lcmulti.blocks import Blocked
 from lcmulti.composed import Composed, axis_taps
 from lcmulti.spec import LocalConvSpec
+from lcmulti_torch.rules import is_transformed
 
 _HALF = (torch.float16, torch.bfloat16)
 _FEW_COLUMNS = 12
@@ -44,10 +45,11 @@ class TorchOps:
         if kind != "meta" and torch.is_autocast_enabled(kind):
             with torch.autocast(kind, enabled=False):
                 return torch.bmm(a, b)
+        if kind != "cpu" or is_transformed(a):
+            return torch.bmm(a, b)
+        a, b = _for_mkl(a), _for_mkl(b)
         # MKL runs the transposed product of a narrow right factor up to four times faster.
-        if b.shape[2] < _FEW_COLUMNS and a.device.type == "cpu":
-            return torch.bmm(b.mT, a.mT).mT
-        return torch.bmm(a, b)
+        return torch.bmm(b.mT, a.mT).mT if b.shape[2] < _FEW_COLUMNS else torch.bmm(a, b)
 
     def widen(self, array: Any) -> Any:
         """See `ArrayOps`."""
@@ -56,6 +58,15 @@ class TorchOps:
     def narrow(self, array: Any, like: Any) -> Any:
         """See `ArrayOps`."""
         return array.to(like.dtype)
+
+
+def _for_mkl(array: Any) -> Any:
+    """A layout PyTorch hands to MKL whole; others it copies and multiplies one by one."""
+    _, rows, columns = array.shape
+    _, down, across = array.stride()
+    if (across == 1 and down >= columns) or (down == 1 and across >= rows):
+        return array
+    return array.contiguous()
 
 
 class TorchComposed(Composed):
@@ -107,10 +118,11 @@ class TorchBlocked(Blocked):
         self, out: Any, x: Any, dy: Any, spec: LocalConvSpec, resources: Resources
     ) -> None:
         """Multiply right into the gradient, the largest array of all, where its layout allows."""
-        if spec.groups > 1 or spec.filters < _FEW_COLUMNS or not out.is_contiguous():
+        direct = spec.groups == 1 and spec.filters >= _FEW_COLUMNS and out.dtype == x.dtype
+        if not (direct and out.is_contiguous()):
             return super().put_kernel_grad(out, x, dy, spec, resources)
         patches, dy = self._patch_matrices(x, spec), self._by_position(dy, (), spec)
-        torch.bmm(patches.mT, dy, out=out.view(-1, spec.terms, spec.filters))
+        torch.bmm(patches.mT, _for_mkl(dy), out=out.view(-1, spec.terms, spec.filters))
         return None
 
     def fold(self, patches: Any, spec: LocalConvSpec) -> Any:

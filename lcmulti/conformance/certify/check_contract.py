@@ -189,7 +189,9 @@ def test_not_a_number_reaches_what_sees_it(
         sick = arrays[where]
         middle = tuple(n // 2 for n in sick.shape)
         sick[middle] = POISON[poison]
-        seen = [np.zeros_like(sick) if i == where else np.ones_like(a) for i, a in enumerate(arrays)]
+        seen = [
+            np.zeros_like(sick) if i == where else np.ones_like(a) for i, a in enumerate(arrays)
+        ]
         seen[where][middle] = 1
         expected = evaluate(case, Term(name, *seen)) != 0
         there = [subject.array(each) for each in arrays]

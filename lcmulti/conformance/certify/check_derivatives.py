@@ -42,9 +42,7 @@ def drawn(subject: Subject, case: Case, dtype: str) -> Drawn:
     """Arrays of a case that is served, else skip."""
     subject.require(case, dtype)
     # Inputs are seeded by the name of the case.
-    point, first, second = (
-        draw(replace(case, name=f"{case.name} {i}"), dtype) for i in range(3)
-    )
+    point, first, second = (draw(replace(case, name=f"{case.name} {i}"), dtype) for i in range(3))
     there = tuple(each.each(subject.array) for each in (point, first, second))
     return Drawn(point, first, second, there)  # type: ignore[arg-type]
 
@@ -56,7 +54,9 @@ def forward_mode(subject: Subject, case: Case, function: Callable[..., Any], *re
     except UnsupportedError:
         if subject.implementation == AUTO:
             raise
-        problem = subject.problem(case, subject.owner.facts(rest[0][0]).dtype)._replace(transformed=True)
+        problem = subject.problem(case, subject.owner.facts(rest[0][0]).dtype)._replace(
+            transformed=True
+        )
         reason = subject.maps.decline(problem)
         if not subject.implementation_entry.transformable:
             reason = "declared not to be transformable"
@@ -163,6 +163,8 @@ def _tangent(subject: Subject, case: Case, along: Inputs) -> Callable[..., Any]:
     """``(x, kernel) -> tangent`` of the value."""
 
     def tangent(x: Any, kernel: Any) -> Any:
-        return forward_mode(subject, case, subject.call(case), (x, kernel), (along.x, along.kernel))[1]
+        return forward_mode(
+            subject, case, subject.call(case), (x, kernel), (along.x, along.kernel)
+        )[1]
 
     return tangent

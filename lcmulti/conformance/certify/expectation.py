@@ -22,7 +22,12 @@ from lcmulti.dtypes import DTYPES
 from lcmulti.spec import LocalConvSpec
 
 __all__ = [
-    "Expectation", "Term", "combined", "evaluate", "expectation", "expectation_of",
+    "Expectation",
+    "Term",
+    "combined",
+    "evaluate",
+    "expectation",
+    "expectation_of",
     "without_bias",
 ]
 
@@ -62,7 +67,7 @@ def exact(case: Case, inputs: Inputs) -> Results:
     kind = np.clongdouble if np.iscomplexobj(inputs.x) else np.longdouble
     x, kernel, bias, dy = (None if a is None else a.astype(kind) for a in inputs)
     at_y, at_x, at_kernel = products(case.spec)
-    y, dx, dkernel = np.zeros_like(dy), np.zeros_like(x), np.zeros_like(kernel)
+    y, dx, dkernel = (np.zeros(each.shape, kind) for each in (dy, x, kernel))
     for n in range(case.batch):
         seen, above = x[n].ravel()[at_x], dy[n].ravel()[at_y]
         np.add.at(y[n].reshape(-1), at_y, seen * kernel.ravel()[at_kernel])
@@ -110,7 +115,9 @@ class Term(NamedTuple):
     b: Array
 
 
-def combined(case: Case, dtype: str, *parts: Term, bias: Array | None = None) -> tuple[Array, Array]:
+def combined(
+    case: Case, dtype: str, *parts: Term, bias: Array | None = None
+) -> tuple[Array, Array]:
     """Value and bound of a sum of maps, which is what every derivative is.
 
     A sum of sums of products is again one, of all their terms.

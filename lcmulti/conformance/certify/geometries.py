@@ -149,7 +149,11 @@ def _case(ndim: int, name: str, row: dict[str, Any]) -> Case:
     size = options.pop("size", (10, 6, 6, 2) if ndim == 1 else (5, 6, 6, 2))[:ndim]
     kernel = options.pop("kernel", (3 if ndim == 1 else 2, 3, 4, 1))[:ndim]
     channels, filters = options.pop("channels", 2), options.pop("filters", 3)
-    batch, shared, bias = options.pop("batch", 2), options.pop("shared", ()), options.pop("bias", ())
+    batch, shared, bias = (
+        options.pop("batch", 2),
+        options.pop("shared", ()),
+        options.pop("bias", ()),
+    )
     for key in ("strides", "dilation", "padding"):
         if isinstance(options.get(key), tuple):
             options[key] = options[key][:ndim]

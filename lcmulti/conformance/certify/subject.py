@@ -12,8 +12,14 @@ import numpy as np
 import pytest
 
 from lcmulti import plugins
-from lcmulti.backend import Backend, BackendEntry, Implementation, ImplementationEntry, Problem
-from lcmulti.backend import Resources
+from lcmulti.backend import (
+    Backend,
+    BackendEntry,
+    Implementation,
+    ImplementationEntry,
+    Problem,
+    Resources,
+)
 from lcmulti.conformance.bounds import compare
 from lcmulti.conformance.calls import BackendRunner, Inputs
 from lcmulti.conformance.cases import Case
@@ -134,9 +140,7 @@ class Subject:
             if name not in self.entry.capabilities:
                 pytest.skip(f"{self.backend}: declares no capability {name!r}")
 
-    def verify(
-        self, what: str, got: Any, like: Any, value: np.ndarray, limit: np.ndarray
-    ) -> None:
+    def verify(self, what: str, got: Any, like: Any, value: np.ndarray, limit: np.ndarray) -> None:
         """Compare container, shape, dtype and device, then every element with its bound.
 
         Parameters
