@@ -117,6 +117,10 @@ class Blocked(Composed):
         """Shape, dtype and device of an array."""
         raise NotImplementedError
 
+    def output(self, x: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        """A new ``(N, *output_size, filters)`` array, every element of which is written."""
+        return self.new((len(x), *spec.output_shape), x, wide=False, zeros=False)
+
     def workspace(self, problem: Problem) -> int:
         """Workspace of one block, and the float32 gradients that half types are summed in."""
         spec, dtype, limit = problem.spec, DTYPES[problem.dtype], problem.resources.max_workspace
@@ -130,7 +134,7 @@ class Blocked(Composed):
 
     def forward(self, x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
         """See `lcmulti.backend.Implementation.forward`."""
-        y = self.new((len(x), *spec.output_shape), x, wide=False, zeros=False)
+        y = self.output(x, spec, resources)
         for block in self._blocks(x, spec, resources):
             seen, weights = self._input(x, block), kernel[block.kernel]
             part = super().forward(seen, weights, block.spec, resources)

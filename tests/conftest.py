@@ -7,11 +7,16 @@ import importlib.util
 if importlib.util.find_spec("torch"):
     import torch  # noqa: F401 - before TensorFlow: both carry an OpenMP runtime
 
+import hypothesis
 import numpy as np
 import pytest
 from strangers import Point
 
 from lcmulti import dispatch, functional, numpy_plugin, plugins, settings
+
+# First uses load and plan; how long one example takes says nothing here.
+hypothesis.settings.register_profile("lcmulti", deadline=None)
+hypothesis.settings.load_profile("lcmulti")
 
 INSTALLED = [
     name for name, entry in plugins.registry().backends.items() if plugins.is_installed(entry)

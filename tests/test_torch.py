@@ -25,10 +25,12 @@ GEOMETRIES = {
                         padding=((1, 2), (0, 3)), strides=2, shared_axes=(0, 1)),
     "disjoint 1d": dict(input_shape=(12, 3), filters=4, kernel_size=2, strides=2),
     "disjoint rest": dict(input_shape=(13, 7, 3), filters=4, kernel_size=(2, 3), strides=(2, 3)),
+    "few weights": dict(input_shape=(7, 9, 2), filters=2, kernel_size=(2, 3), groups=2,
+                        strides=(1, 2), padding=1, dilation=(2, 1), shared_axes=(1,)),
     "3d": dict(input_shape=(5, 4, 6, 2), filters=3, kernel_size=(2, 3, 2), padding="same"),
     "4d": dict(input_shape=(4, 3, 4, 3, 2), filters=2, kernel_size=(2, 1, 3, 2)),
 }  # fmt: skip
-IMPLEMENTATIONS = ("conv", "disjoint", "blocked", "composed")
+IMPLEMENTATIONS = ("conv", "elementwise", "disjoint", "blocked", "composed")
 TRANSFORMABLE = ("conv", "disjoint", "composed")
 
 

@@ -75,15 +75,16 @@ class Conv:
         )
 
 
+ALL = slice(None)
 MOST_TERMS = 64
 """Sums longer than this are better left to matrix products."""
 
 
 class Disjoint:
-    """Windows that tile the input: it is viewed as windows, and XLA fuses the sum.
+    """Windows that tile the input: each sample is viewed as windows, and XLA fuses the sum.
 
-    Views: the input ``(N, o0, k0, o1, k1, ..., G, C)``, the kernel ``(*positions, *k, C, G, F)``
-    and the output ``(N, *O, G, F)``.
+    Samples are taken one by one in a loop. Without it XLA would fuse the sums into whatever uses
+    them, or else hold their terms, and sum over the batch with a stride as long as a sample.
     """
 
     def decline(self, problem: Problem) -> str | None:
@@ -102,55 +103,63 @@ class Disjoint:
 
     def forward(self, x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
         """See `lcmulti.backend.Implementation.forward`."""
-        windows = widen(_tiles(x, spec))
         kernels = widen(_by_group(kernel, spec))
-        y = sum(
-            windows[(..., *tap, slice(None), c, None)]
-            * kernels[(..., *tap, c, slice(None), slice(None))]
-            for tap in product(*map(range, spec.kernel_size))
-            for c in range(spec.in_channels // spec.groups)
-        )
-        return y.astype(x.dtype).reshape(x.shape[0], *spec.output_shape)
+        taps = [*product(*map(range, spec.kernel_size))]
+
+        def one(x: Any) -> Any:
+            windows = _tiles(widen(x), spec)
+            y = sum(
+                windows[(..., *tap, ALL, c, None)] * kernels[(..., *tap, c, ALL, ALL)]
+                for tap in taps
+                for c in range(spec.in_channels // spec.groups)
+            )
+            return y.astype(x.dtype).reshape(spec.output_shape)
+
+        return lax.map(one, x)
 
     def input_grad(self, dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
         """See `lcmulti.backend.Implementation.input_grad`."""
-        axes = spec.ndim
-        like = jax.ShapeDtypeStruct((dy.shape[0], *spec.input_shape), dy.dtype)
-        outputs = jnp.expand_dims(widen(_by_group(dy, spec)), tuple(range(axes + 1, 2 * axes + 1)))
         kernels = jnp.swapaxes(widen(_by_group(kernel, spec)), -3, -2)  # (*positions, *k, G, C, F)
-        windows = sum(
-            outputs[..., None, f] * kernels[..., f] for f in range(spec.filters // spec.groups)
-        )
-        (dx,) = jax.linear_transpose(lambda x: _tiles(x, spec), like)(windows.astype(dy.dtype))
-        return dx
+        like = jax.ShapeDtypeStruct(spec.input_shape, dy.dtype)
+
+        def one(dy: Any) -> Any:
+            outputs = self._behind_taps(dy, spec)[..., None, :]
+            windows = sum(
+                outputs[..., f] * kernels[..., f] for f in range(spec.filters // spec.groups)
+            )
+            (dx,) = jax.linear_transpose(lambda x: _tiles(x, spec), like)(windows.astype(dy.dtype))
+            return dx
+
+        return lax.map(one, dy)
 
     def kernel_grad(self, x: Any, dy: Any, spec: LocalConvSpec, resources: Resources) -> Any:
         """See `lcmulti.backend.Implementation.kernel_grad`."""
-        inner = tuple(range(spec.ndim + 1, 2 * spec.ndim + 2))  # behind the positions
-
-        shared = (0, *(axis + 1 for axis in spec.shared_axes))
 
         def add(total: Any, sample: tuple[Any, Any]) -> tuple[Any, None]:
-            one_x, one_dy = (widen(each)[None] for each in sample)
-            windows = jnp.swapaxes(_tiles(one_x, spec), -1, -2)[..., None]
-            outputs = jnp.expand_dims(_by_group(one_dy, spec), inner)
-            return total + (windows * outputs).sum(shared).reshape(spec.kernel_shape), None
+            x, dy = sample
+            windows = jnp.swapaxes(_tiles(widen(x), spec), -1, -2)[..., None]
+            outputs = self._behind_taps(dy, spec)[..., None, :, :]
+            shared = (windows * outputs).sum(spec.shared_axes)
+            return total + shared.reshape(spec.kernel_shape), None
 
-        # Whole samples are added up, for XLA's own sum over them would stride through memory.
         zeros = jnp.zeros(spec.kernel_shape, DTYPES[x.dtype.name].accumulator)
         total, _ = lax.scan(add, zeros, (x, dy))
         return total.astype(x.dtype)
 
+    def _behind_taps(self, dy: Any, spec: LocalConvSpec) -> Any:
+        """``(*O, G*F) -> (*O, 1 for each side of a window, G, F)``."""
+        sides = tuple(range(spec.ndim, 2 * spec.ndim))
+        return jnp.expand_dims(widen(_by_group(dy, spec)), sides)
+
 
 def _tiles(x: Any, spec: LocalConvSpec) -> Any:
-    """``(N, *I, G*C) -> (N, *O, *k, G, C)``; what remains behind the last window is cut off."""
+    """``(*I, G*C) -> (*O, *k, G, C)``; what remains behind the last window is cut off."""
     axes = spec.ndim
     for axis, (n, k) in enumerate(zip(spec.output_size, spec.kernel_size, strict=True)):
-        x = lax.slice_in_dim(x, 0, n * k, axis=axis + 1)
+        x = lax.slice_in_dim(x, 0, n * k, axis=axis)
     pairs = chain.from_iterable(zip(spec.output_size, spec.kernel_size, strict=True))
-    x = x.reshape(x.shape[0], *pairs, spec.groups, spec.in_channels // spec.groups)
-    order = (0, *range(1, 2 * axes, 2), *range(2, 2 * axes + 1, 2), 2 * axes + 1, 2 * axes + 2)
-    return x.transpose(order)
+    x = x.reshape(*pairs, spec.groups, spec.in_channels // spec.groups)
+    return x.transpose(*range(0, 2 * axes, 2), *range(1, 2 * axes, 2), 2 * axes, 2 * axes + 1)
 
 
 def _by_group(array: Any, spec: LocalConvSpec) -> Any:

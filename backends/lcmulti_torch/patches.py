@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import torch
@@ -69,6 +70,19 @@ def _for_mkl(array: Any) -> Any:
     return array.contiguous()
 
 
+def _positions_first(dy: Any, resources: Resources) -> Any:
+    """``(N, *O, F)`` with positions first in memory, if it lies channels first.
+
+    PyTorch transposes one matrix quickly, where block by block it would gather single numbers.
+    """
+    size = dy.numel() * dy.element_size()
+    planes = dy.movedim(-1, 1)
+    if dy.stride(-1) == 1 or not planes.is_contiguous() or size > resources.max_workspace // 2:
+        return dy
+    moved = planes.reshape(dy.shape[0] * dy.shape[-1], -1).t().contiguous()
+    return moved.view(*dy.shape[1:-1], dy.shape[0], dy.shape[-1]).movedim(-2, 0)
+
+
 class TorchComposed(Composed):
     """Nothing but slices, stack, reshape and matrix products."""
 
@@ -100,6 +114,30 @@ class TorchBlocked(Blocked):
     def facts(self, array: Any) -> Facts:
         """See `Blocked.facts`."""
         return Facts(tuple(array.shape), str(array.dtype)[6:], array.device.type)
+
+    def forward(self, x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        """See `Blocked.forward`; the result lies in memory as *x* does."""
+        y = super().forward(x, kernel, spec, resources)
+        if y.is_contiguous():
+            return y
+        planes = y.movedim(0, -2).reshape(-1, y.shape[0] * spec.filters).t().contiguous()
+        return planes.view(y.shape[0], spec.filters, *spec.output_size).movedim(1, -1)
+
+    def output(self, x: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        """See `Blocked.output`; positions come first in memory if *x* lies channels first."""
+        size = x.shape[0] * prod(spec.output_shape) * x.element_size()
+        if x.stride(-1) == 1 or not 0 < size <= resources.max_workspace // 2:
+            return super().output(x, spec, resources)
+        shape = (*spec.output_size, x.shape[0], spec.filters)
+        return self.new(shape, x, wide=False, zeros=False).movedim(spec.ndim, 0)
+
+    def input_grad(self, dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        """See `Blocked.input_grad`."""
+        return super().input_grad(_positions_first(dy, resources), kernel, spec, resources)
+
+    def kernel_grad(self, x: Any, dy: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        """See `Blocked.kernel_grad`."""
+        return super().kernel_grad(x, _positions_first(dy, resources), spec, resources)
 
     def windows(self, x: Any, spec: LocalConvSpec) -> Any:
         """A view: nothing is copied until it is put in matrix order.

@@ -36,6 +36,14 @@ def lcmulti_implementations() -> Iterable[ImplementationEntry]:
         transformable=True,
     )
     yield ImplementationEntry(
+        name="elementwise",
+        backend="torch",
+        load="lcmulti_torch.elementwise:implementation",
+        summary="products of whole planes, where a window has few weights",
+        priority=35,
+        dtypes=("float32", "float64", "complex64", "complex128"),
+    )
+    yield ImplementationEntry(
         name="disjoint",
         backend="torch",
         load="lcmulti_torch.disjoint:implementation",

@@ -1,0 +1,96 @@
+"""Few weights a position: sums of products of whole planes beat matrices of a few elements.
+
+A plane is one channel, or one filter, at all positions of all samples. Each weight of the window
+multiplies one plane into another, with positions as the vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import prod
+from typing import Any
+
+from lcmulti.backend import Problem, Resources
+from lcmulti.composed import UNKNOWN_BATCH
+from lcmulti.dtypes import DTYPES
+from lcmulti.spec import LocalConvSpec
+from lcmulti_torch.patches import TorchOps
+
+MOST_WEIGHTS = 16
+"""Weights a position up to which this is the fastest (asv_benches/against_peers.py)."""
+
+_ops = TorchOps()
+
+
+class TorchElementwise:
+    """`lcmulti.backend.Implementation` for windows of a few weights."""
+
+    def decline(self, problem: Problem) -> str | None:
+        """Serves up to `MOST_WEIGHTS` products an output position."""
+        spec = problem.spec
+        if spec.terms * spec.filters > MOST_WEIGHTS:
+            return f"more than {MOST_WEIGHTS} weights a position"
+        return None
+
+    def workspace(self, problem: Problem) -> int:
+        """The padded input, one product of planes, and the kernel with its positions last."""
+        spec = problem.spec
+        batch = UNKNOWN_BATCH if problem.batch is None else problem.batch
+        padded = prod(spec.padded_size) * spec.in_channels if any(map(any, spec.padding)) else 0
+        planes = batch * (padded + prod(spec.output_size))
+        return (planes + prod(spec.kernel_shape)) * DTYPES[problem.dtype].itemsize
+
+    def forward(self, x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        """See `lcmulti.backend.Implementation.forward`."""
+        x, kernel = _padded(x, spec), _positions_last(kernel, spec)
+        y = x.new_zeros((x.shape[0], spec.filters, *spec.output_size))
+        for seen, channel, filter_, weight in _products(spec):
+            y[:, filter_].addcmul_(x[:, channel][seen], kernel[weight])
+        return y.movedim(1, -1)
+
+    def input_grad(self, dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        """See `lcmulti.backend.Implementation.input_grad`."""
+        dy, kernel = dy.movedim(-1, 1), _positions_last(kernel, spec)
+        dx = dy.new_zeros((dy.shape[0], spec.in_channels, *spec.padded_size))
+        for seen, channel, filter_, weight in _products(spec):
+            dx[:, channel][seen].addcmul_(dy[:, filter_], kernel[weight])
+        inner = (
+            slice(lo, lo + n) for (lo, _), n in zip(spec.padding, spec.input_size, strict=True)
+        )
+        return dx[:, :, *inner].movedim(1, -1)
+
+    def kernel_grad(self, x: Any, dy: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        """See `lcmulti.backend.Implementation.kernel_grad`."""
+        x, dy = _padded(x, spec), dy.movedim(-1, 1)
+        weights = (*spec.kernel_size, spec.in_channels // spec.groups, spec.filters)
+        dkernel = x.new_empty((*weights, *spec.positions_shape))
+        summed = (0, *(axis + 1 for axis in spec.shared_axes))
+        for seen, channel, filter_, weight in _products(spec):
+            product = x[:, channel][seen] * dy[:, filter_]
+            dkernel[weight] = product.sum(summed).reshape(spec.positions_shape)
+        taken = tuple(range(len(weights)))
+        return dkernel.movedim(taken, tuple(axis + spec.ndim for axis in taken)).contiguous()
+
+
+def _products(spec: LocalConvSpec) -> Iterator[tuple[Any, int, int, tuple[int, ...]]]:
+    """What of a channel's plane is seen, the channel, the filter, and the weight's index."""
+    channels, filters = spec.in_channels // spec.groups, spec.filters // spec.groups
+    for tap, seen in spec.taps():
+        for filter_ in range(spec.filters):
+            for c in range(channels):
+                channel = filter_ // filters * channels + c
+                yield (slice(None), *seen), channel, filter_, (*tap, c, filter_)
+
+
+def _padded(x: Any, spec: LocalConvSpec) -> Any:
+    """``(N, C, *padded_size)``."""
+    return _ops.pad(x.movedim(-1, 1), ((0, 0), (0, 0), *spec.padding))
+
+
+def _positions_last(kernel: Any, spec: LocalConvSpec) -> Any:
+    """``(*k, C, F, *positions)``, each weight a plane of its own."""
+    axes = tuple(range(spec.ndim))
+    return kernel.movedim(axes, tuple(axis - spec.ndim for axis in axes)).contiguous()
+
+
+implementation = TorchElementwise()

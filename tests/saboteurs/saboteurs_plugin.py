@@ -1,0 +1,41 @@
+"""Registers the saboteurs, and two that are honest, through the door every plugin uses."""
+
+import pluggy
+from saboteurs_table import BACKENDS, IMPLEMENTATIONS
+
+from lcmulti.backend import ALL_DTYPES, BackendEntry, ImplementationEntry
+
+hookimpl = pluggy.HookimplMarker("lcmulti")
+
+
+@hookimpl
+def lcmulti_backends():
+    for name in ("Tape", *BACKENDS):
+        yield BackendEntry(
+            name=name.lower(),
+            load=f"saboteurs_loaded:{name}",
+            package="numpy",
+            array_types=(f"saboteurs_loaded:{name}Array",),
+            install="pip install saboteurs",
+            dtypes=() if name == "ClaimsNoDtype" else ALL_DTYPES,
+        )
+
+
+@hookimpl
+def lcmulti_implementations():
+    for name in ("honest", *IMPLEMENTATIONS):
+        yield ImplementationEntry(
+            name=name,
+            backend="numpy",
+            load=f"saboteurs_maps:{name}",
+            summary=name.replace("_", " "),
+            priority=-100,
+            dtypes=() if name == "claims_no_dtype" else ALL_DTYPES,
+        )
+    for name in ("Tape", *BACKENDS):
+        yield ImplementationEntry(
+            name="blocked",
+            backend=name.lower(),
+            load=f"saboteurs_loaded:{name}Blocked",
+            summary="NumPy's",
+        )
