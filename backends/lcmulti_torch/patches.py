@@ -75,9 +75,9 @@ def _positions_first(dy: Any, resources: Resources) -> Any:
 
     PyTorch transposes one matrix quickly, where block by block it would gather single numbers.
     """
-    size = dy.numel() * dy.element_size()
-    planes = dy.movedim(-1, 1)
-    if dy.stride(-1) == 1 or not planes.is_contiguous() or size > resources.max_workspace // 2:
+    size, planes = dy.numel() * dy.element_size(), dy.movedim(-1, 1)
+    fits = 0 < size <= resources.max_workspace // 2
+    if dy.stride(-1) == 1 or not (fits and planes.is_contiguous()):
         return dy
     moved = planes.reshape(dy.shape[0] * dy.shape[-1], -1).t().contiguous()
     return moved.view(*dy.shape[1:-1], dy.shape[0], dy.shape[-1]).movedim(-2, 0)

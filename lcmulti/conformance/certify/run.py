@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import platform
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -99,12 +101,14 @@ def certify(
 
     result = Result(backend, implementation, device, tuple(arguments), _versions(backend))
     command = ["-c", str(SUITE / "pytest.ini"), "--rootdir", str(SUITE), "--noconftest"]
-    command += ["-p", "no:xdist", "-p", "no:terminal"] if quiet else ["-p", "no:xdist"]
+    # Workers of xdist are other processes, which know nothing of what is certified here.
+    command += ["-p", "no:xdist"]
     command += [] if junit is None else ["--junit-xml", str(Path(junit).absolute())]
     # Paths first: pytest resolves them against its own working folder, wherever that is.
     command += [*map(str, sorted(SUITE.glob("check_*.py"))), *arguments]
     start = time.perf_counter()
-    code = pytest.main(command, plugins=[Suite(result, nightly, start)])
+    with redirect_stdout(io.StringIO()) if quiet else nullcontext():
+        code = pytest.main(command, plugins=[Suite(result, nightly, start)])
     result.seconds = time.perf_counter() - start
     if code == pytest.ExitCode.USAGE_ERROR:
         raise ArgumentError("arguments", "arguments of pytest", described(" ".join(arguments)))
