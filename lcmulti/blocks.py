@@ -197,8 +197,9 @@ class Blocked(Composed):
 
 
 def _grid(spec: LocalConvSpec, batch: int, dtype: str, device: str, resources: Resources) -> Grid:
-    limit = resources.max_workspace
-    return cut(spec, batch, dtype, min(CACHE_TARGET, limit) if device == "cpu" else limit)
+    # Half is for blocks, a quarter for wide gradients, a quarter for copies in another layout.
+    room = resources.max_workspace // 2
+    return cut(spec, batch, dtype, min(CACHE_TARGET, room) if device == "cpu" else room)
 
 
 def _is_summed(spec: LocalConvSpec, grid: Grid, batch: int) -> bool:

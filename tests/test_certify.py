@@ -1,11 +1,7 @@
 """The conformance suite: it passes the honest, and fails every saboteur by the check named."""
 
-import importlib
-import json
-import subprocess
 import sys
 from pathlib import Path
-from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -15,16 +11,7 @@ from saboteurs_table import BACKENDS, IMPLEMENTATIONS  # noqa: E402
 
 sys.path.remove(str(SABOTEURS))
 
-from lcmulti.cli import main  # noqa: E402
 from lcmulti.conformance import certify  # noqa: E402
-from lcmulti.conformance.certify.geometries import (  # noqa: E402
-    CONTRACT,
-    COVERING,
-    DERIVATIVES,
-    GEOMETRIES,
-)
-from lcmulti.conformance.certify.wrong_calls import WRONG  # noqa: E402
-from lcmulti.errors import ArgumentError, MissingExtraError  # noqa: E402
 
 
 @pytest.fixture

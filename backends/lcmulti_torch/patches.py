@@ -9,7 +9,8 @@ import torch
 
 from lcmulti.backend import Facts, Problem, Resources
 from lcmulti.blocks import Blocked
-from lcmulti.composed import Composed, axis_taps
+from lcmulti.composed import UNKNOWN_BATCH, Composed, axis_taps
+from lcmulti.dtypes import DTYPES
 from lcmulti.spec import LocalConvSpec
 from lcmulti_torch.rules import is_transformed
 
@@ -76,7 +77,7 @@ def _positions_first(dy: Any, resources: Resources) -> Any:
     PyTorch transposes one matrix quickly, where block by block it would gather single numbers.
     """
     size, planes = dy.numel() * dy.element_size(), dy.movedim(-1, 1)
-    fits = 0 < size <= resources.max_workspace // 2
+    fits = 0 < size <= resources.max_workspace // 4
     if dy.stride(-1) == 1 or not (fits and planes.is_contiguous()):
         return dy
     moved = planes.reshape(dy.shape[0] * dy.shape[-1], -1).t().contiguous()
@@ -105,6 +106,13 @@ class TorchBlocked(Blocked):
         """Meta tensors have no memory to bound."""
         return "there is no data to work through" if problem.device == "meta" else None
 
+    def workspace(self, problem: Problem) -> int:
+        """Also an output, or its gradient, with positions first in memory."""
+        spec, limit = problem.spec, problem.resources.max_workspace
+        batch = UNKNOWN_BATCH if problem.batch is None else problem.batch
+        size = batch * prod(spec.output_shape) * DTYPES[problem.dtype].itemsize
+        return super().workspace(problem) + (size if size <= limit // 4 else 0)
+
     def new(self, shape: tuple[int, ...], like: Any, wide: bool, zeros: bool) -> Any:
         """See `Blocked.new`."""
         dtype = torch.float32 if wide and like.dtype in _HALF else like.dtype
@@ -126,7 +134,7 @@ class TorchBlocked(Blocked):
     def output(self, x: Any, spec: LocalConvSpec, resources: Resources) -> Any:
         """See `Blocked.output`; positions come first in memory if *x* lies channels first."""
         size = x.shape[0] * prod(spec.output_shape) * x.element_size()
-        if x.stride(-1) == 1 or not 0 < size <= resources.max_workspace // 2:
+        if x.stride(-1) == 1 or not 0 < size <= resources.max_workspace // 4:
             return super().output(x, spec, resources)
         shape = (*spec.output_size, x.shape[0], spec.filters)
         return self.new(shape, x, wide=False, zeros=False).movedim(spec.ndim, 0)

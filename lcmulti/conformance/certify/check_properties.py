@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, note, settings
+from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
 from lcmulti.conformance import oracle
@@ -84,9 +84,10 @@ def holds(
     if not cases:
         pytest.skip(f"{subject}: declines every geometry of this property")
 
+    # Not shrunk: cases are small, and a smaller seed is no simpler.
     @settings(
         max_examples=examples, deadline=None, database=None, derandomize=True,
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=list(HealthCheck), phases=(Phase.generate,),
     )  # fmt: skip
     @given(st.sampled_from(cases), st.integers(0, 2**32 - 1), st.integers(-5, 5), st.integers(1, 5))
     def search(case: Case, seed: int, first: int, second: int) -> None:
@@ -149,9 +150,9 @@ def test_adjointness(named: Subject, examples: int) -> None:
             _, limit = combined(case, CORE_DTYPE, Term(name, first, second))
             host = named.owner.to_numpy(got).astype(np.float64)
             sides.append((float((host * other).sum()), float((limit * np.abs(other)).sum())))
-        (y, _), *others = sides
-        for name, (side, limit) in zip(("input_grad", "kernel_grad"), others, strict=True):
-            assert abs(side - y) <= limit + sides[0][1], f"{name}: {side}, forward: {y}"
+        (y, allowed), *others = sides
+        for name, (side, more) in zip(("input_grad", "kernel_grad"), others, strict=True):
+            assert abs(side - y) <= allowed + more, f"{name}: {side}, forward: {y}"
 
     holds(named, examples, check)
 

@@ -65,7 +65,7 @@ def expectation_of(case: Case, dtype: str, inputs: Inputs | None = None) -> Expe
 def exact(case: Case, inputs: Inputs) -> Results:
     """Value and gradients in extended precision."""
     kind = np.clongdouble if np.iscomplexobj(inputs.x) else np.longdouble
-    x, kernel, bias, dy = (None if a is None else a.astype(kind) for a in inputs)
+    x, kernel, dy = (each.astype(kind) for each in (inputs.x, inputs.kernel, inputs.dy))
     at_y, at_x, at_kernel = products(case.spec)
     y, dx, dkernel = (np.zeros(each.shape, kind) for each in (dy, x, kernel))
     for n in range(case.batch):
@@ -73,9 +73,9 @@ def exact(case: Case, inputs: Inputs) -> Results:
         np.add.at(y[n].reshape(-1), at_y, seen * kernel.ravel()[at_kernel])
         np.add.at(dx[n].reshape(-1), at_x, above * kernel.ravel()[at_kernel])
         np.add.at(dkernel.reshape(-1), at_kernel, seen * above)
-    if bias is None:
+    if inputs.bias is None:
         return Results(y, dx, dkernel)
-    last = case.spec.data_format == "channels_last"
+    bias, last = inputs.bias.astype(kind), case.spec.data_format == "channels_last"
     shared = tuple(axis for axis, n in enumerate(bias.shape[:-1]) if n == 1)
     dbias = (dy if last else np.moveaxis(dy, 1, -1)).sum(0).sum(shared, keepdims=True)
     return Results(y + (bias if last else np.moveaxis(bias, -1, 0)), dx, dkernel, dbias)

@@ -40,6 +40,7 @@ ROWS: tuple[Row, ...] = (
     ("one_filter", {"channels": 3, "filters": 1}),
     ("one_of_each", {"channels": 1, "filters": 1}),
     ("one_by_one", {"kernel": (1, 1, 1, 1), "size": (4, 5, 3, 2)}),
+    ("one_by_one_square", {"kernel": (1, 1, 1, 1), "size": (4, 5, 3, 2), "filters": 2}),
     ("kernel_is_input", {"size": (2, 3, 4, 1), "kernel": (2, 3, 4, 1)}),
     ("kernel_is_input_first", {"size": (4, 3, 2, 1), "kernel": (4, 3, 2, 1), **FIRST}),
     ("one_position_strided", {"size": (3, 4, 5, 1), "strides": (3, 2, 4, 1)}),
@@ -209,7 +210,7 @@ DERIVATIVES = (
 """What derivatives beyond the first reverse ones are checked on."""
 
 CONTRACT = (
-    "1d-stride_is_kernel", "2d-one_by_one", "2d-stride_is_kernel_remainder",
+    "1d-stride_is_kernel", "2d-one_by_one_square", "2d-stride_is_kernel_remainder",
     "2d-convolution_groups", "2d-mixed", "2d-batch_17", "3d-plain",
 )  # fmt: skip
 """What the terms other than values are checked on."""

@@ -201,7 +201,7 @@ def placement(backend: str, device: str) -> Callable[[], AbstractContextManager[
     owner = plugins.load_backend(backend)
     on = getattr(owner, "on", None)
     if on is not None:
-        return lambda: on(device)  # type: ignore[no-any-return]
+        return lambda: on(device)
     if device_of(backend) == device:
         return nullcontext
     raise ArgumentError(

@@ -1,0 +1,495 @@
+"""The JAX backend: every way JAX differentiates, maps, traces and exports the operation."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+
+jax = pytest.importorskip("jax")
+
+import jax.numpy as jnp  # noqa: E402
+from jax import export  # noqa: E402
+
+import lcmulti  # noqa: E402
+from lcmulti import dispatch, plugins, reference  # noqa: E402
+from lcmulti.backend import Problem, Resources  # noqa: E402
+from lcmulti.errors import DtypeError, UnsupportedError  # noqa: E402
+
+pytestmark = pytest.mark.jax
+
+RESOURCES = Resources(2**28)
+GEOMETRIES = {
+    "grouped": dict(input_shape=(9, 8, 4), filters=6, kernel_size=(3, 2), groups=2,
+                    padding=((1, 2), (0, 3)), strides=(2, 3), dilation=(2, 1)),
+    "shared rows": dict(input_shape=(9, 8, 4), filters=3, kernel_size=(3, 2), padding=2,
+                        dilation=(2, 3), strides=(3, 2), shared_axes=(0,)),
+    "convolution": dict(input_shape=(9, 8, 4), filters=6, kernel_size=(3, 2), groups=2,
+                        padding=((1, 2), (0, 3)), strides=2, shared_axes=(0, 1)),
+    "disjoint 1d": dict(input_shape=(12, 3), filters=4, kernel_size=2, strides=2),
+    "disjoint rest": dict(input_shape=(13, 7, 4), filters=4, kernel_size=(2, 3), strides=(2, 3),
+                          groups=2, shared_axes=(1,)),
+    "deep padding": dict(input_shape=(5, 3), filters=4, kernel_size=2, padding=5),
+    "3d": dict(input_shape=(5, 4, 6, 2), filters=3, kernel_size=(2, 3, 2), padding="same"),
+    "4d": dict(input_shape=(4, 3, 4, 3, 2), filters=2, kernel_size=(2, 1, 3, 2)),
+}  # fmt: skip
+IMPLEMENTATIONS = ("conv", "disjoint", "blocked", "composed")
+TRANSFORMED = ("grouped", "convolution", "disjoint rest")  # each with its own implementation
+
+
+@pytest.fixture(autouse=True)
+def _x64():
+    with jax.enable_x64(True):
+        yield
+
+
+def spec_of(name):
+    return lcmulti.LocalConvSpec(**GEOMETRIES[name], data_format="channels_last")
+
+
+def random(seed, *shapes, dtype="float64"):
+    generator = np.random.default_rng(seed)
+    arrays = [generator.standard_normal(shape) for shape in shapes]
+    if np.dtype(dtype).kind == "c":
+        arrays = [array + 1j * generator.standard_normal(array.shape) for array in arrays]
+    return tuple(jnp.asarray(array, dtype) for array in arrays)
+
+
+def arrays_of(spec, batch=2, dtype="float64"):
+    """``x``, ``kernel`` and a cotangent."""
+    shapes = (batch, *spec.input_shape), spec.kernel_shape, (batch, *spec.output_shape)
+    return random(0, *shapes, dtype=dtype)
+
+
+def problem_of(spec, batch=2, dtype="float64", resources=RESOURCES):
+    return Problem(spec.computed(), batch, dtype, "cpu", False, resources)
+
+
+def load(implementation):
+    return plugins.load_implementation("jax", implementation)
+
+
+def cases(names=tuple(GEOMETRIES), implementations=IMPLEMENTATIONS):
+    return [
+        pytest.param(name, implementation, id=f"{name}-{implementation}")
+        for name in names
+        for implementation in implementations
+        if load(implementation).decline(problem_of(spec_of(name))) is None
+    ]
+
+
+def operation(spec, implementation="auto"):
+    return partial(
+        lcmulti.local_conv,
+        strides=spec.strides,
+        padding=spec.padding,
+        dilation=spec.dilation,
+        groups=spec.groups,
+        data_format=spec.data_format,
+        implementation=implementation,
+    )
+
+
+def naive(spec):
+    """The operation in ``jax.numpy`` alone, for JAX to differentiate by itself."""
+
+    def run(x, kernel):
+        axes, groups = spec.ndim, spec.groups
+        x = jnp.pad(x, ((0, 0), *spec.padding, (0, 0)))
+        total = 0
+        for tap, seen in spec.taps():
+            window = x[:, *seen].reshape(x.shape[0], *spec.output_size, groups, -1)
+            weights = kernel[(slice(None),) * axes + tap]
+            weights = weights.reshape(*weights.shape[:-1], groups, -1)
+            total += jnp.einsum("n...gc,...cgf->n...gf", window, weights)
+        return total.reshape(x.shape[0], *spec.output_shape)
+
+    return run
+
+
+def near(actual, expected, rtol=1e-11):
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol), actual, expected
+    )
+
+
+def maps(implementation, spec, resources=RESOURCES):
+    """The three maps, jitted."""
+    names = ("forward", "input_grad", "kernel_grad")
+    return [
+        jax.jit(partial(getattr(load(implementation), name), spec=spec, resources=resources))
+        for name in names
+    ]
+
+
+@pytest.mark.parametrize("resources", [RESOURCES, Resources(2000), Resources(300)], ids=str)
+@pytest.mark.parametrize(("name", "implementation"), cases())
+def test_maps_equal_the_reference(name, implementation, resources):
+    spec = spec_of(name).computed()
+    x, kernel, dy = arrays_of(spec, batch=3)
+    forward, input_grad, kernel_grad = maps(implementation, spec, resources)
+    arguments = tuple(map(np.asarray, (x, kernel, dy)))
+    near(forward(x, kernel), reference.forward(arguments[0], arguments[1], spec))
+    near(input_grad(dy, kernel), reference.input_grad(arguments[2], arguments[1], spec))
+    near(kernel_grad(x, dy), reference.kernel_grad(arguments[0], arguments[2], spec))
+
+
+@pytest.mark.parametrize("batch", [0, 1])
+@pytest.mark.parametrize(("name", "implementation"), cases(TRANSFORMED))
+def test_batch_of_none_and_of_one(name, implementation, batch):
+    spec = spec_of(name)
+    x, kernel, dy = arrays_of(spec, batch)
+    y, pull_back = jax.vjp(operation(spec, implementation), x, kernel)
+    expected, naive_pull_back = jax.vjp(naive(spec), x, kernel)
+    assert y.shape == dy.shape
+    near((y, pull_back(dy)), (expected, naive_pull_back(dy)))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+@pytest.mark.parametrize(("name", "implementation"), cases(TRANSFORMED))
+def test_derivatives_of_both_modes_and_orders(name, implementation, dtype):
+    spec = spec_of(name)
+    x, kernel, dy = arrays_of(spec, dtype=dtype)
+    tangents = random(1, x.shape, kernel.shape, dtype=dtype)
+
+    def derivatives(function):
+        def first(x, kernel, dy):
+            return jax.vjp(function, x, kernel)[1](dy)
+
+        value, tangent = jax.jvp(function, (x, kernel), tangents)
+        gradients, pull_back = jax.vjp(first, x, kernel, dy)
+        forward_over_reverse = jax.jvp(first, (x, kernel, dy), (*tangents, value))
+        return value, tangent, gradients, pull_back(tangents), forward_over_reverse
+
+    near(derivatives(operation(spec, implementation)), derivatives(naive(spec)))
+
+
+@pytest.mark.parametrize(("name", "implementation"), cases(TRANSFORMED))
+def test_finite_differences_of_the_gradient(name, implementation):
+    spec = spec_of(name)
+    x, kernel, _ = arrays_of(spec, batch=1)
+    run = operation(spec, implementation)
+    gradient = jax.jit(jax.grad(lambda x, kernel: jnp.sin(run(x, kernel)).sum(), (0, 1)))
+    tangents = random(1, x.shape, kernel.shape)
+    step = 1e-6
+    ahead = gradient(x + step * tangents[0], kernel + step * tangents[1])
+    behind = gradient(x - step * tangents[0], kernel - step * tangents[1])
+    expected = jax.tree.map(lambda a, b: (a - b) / (2 * step), ahead, behind)
+    near(jax.jvp(gradient, (x, kernel), tangents)[1], expected, rtol=1e-6)
+
+
+def test_hessian():
+    spec = lcmulti.LocalConvSpec((4, 2), 2, 2, data_format="channels_last")
+    x, kernel, _ = arrays_of(spec, batch=1)
+
+    def hessian(function):
+        loss = lambda x, kernel: (function(x, kernel) ** 3).sum()  # noqa: E731
+        return jax.hessian(loss, (0, 1))(x, kernel)
+
+    near(hessian(operation(spec)), hessian(naive(spec)))
+
+
+@pytest.mark.parametrize("axes", [(0, None), (None, 1), (2, 0), (-1, -1)], ids=str)
+@pytest.mark.parametrize(("name", "implementation"), cases(("grouped", "disjoint rest")))
+def test_vmap_of_each_argument_and_of_the_gradient(name, implementation, axes):
+    spec = spec_of(name)
+    arrays = list(arrays_of(spec)[:2])
+    for i, axis in enumerate(axes):
+        if axis is not None:
+            arrays[i] = jnp.stack([arrays[i], 2 * arrays[i] - 1, -arrays[i]], axis)
+
+    def both(function):
+        loss = lambda x, kernel: jnp.sin(function(x, kernel)).sum()  # noqa: E731
+        mapped = jax.vmap(function, axes)(*arrays)
+        gradients = jax.jit(jax.vmap(jax.grad(loss, (0, 1)), axes))(*arrays)
+        of_mapped = jax.grad(lambda *a: jax.vmap(loss, axes)(*a).sum(), (0, 1))(*arrays)
+        return mapped, gradients, of_mapped
+
+    near(both(operation(spec, implementation)), both(naive(spec)))
+
+
+def test_nested_vmap_of_a_forward_derivative():
+    spec = spec_of("disjoint 1d")
+    (xs, kernels) = random(0, (3, 2, 2, *spec.input_shape), (3, *spec.kernel_shape))
+
+    def nested(function):
+        def tangent(x, kernel):
+            return jax.jvp(lambda x: function(x, kernel * x.sum()), (x,), (x,))[1]
+
+        return jax.vmap(jax.vmap(tangent, (0, None)))(xs, kernels)
+
+    near(nested(operation(spec, "blocked")), nested(naive(spec)))
+
+
+@pytest.mark.parametrize("transform", [jax.checkpoint, lambda f: f], ids=["remat", "plain"])
+def test_within_scan_and_remat(transform):
+    spec = lcmulti.LocalConvSpec((6, 2), 2, 3, padding="same", data_format="channels_last")
+    x, kernels = random(0, (2, *spec.input_shape), (3, *spec.kernel_shape))
+
+    def loss(function, x, kernels):
+        def layer(x, kernel):
+            return jnp.tanh(function(x, kernel)), None
+
+        return jax.lax.scan(transform(layer), x, kernels)[0].sum()
+
+    gradients = jax.grad(partial(loss, operation(spec)), (0, 1))(x, kernels)
+    near(gradients, jax.grad(partial(loss, naive(spec)), (0, 1))(x, kernels))
+
+
+@pytest.mark.parametrize(("name", "implementation"), cases(TRANSFORMED))
+def test_export_with_a_symbolic_batch(name, implementation):
+    spec = spec_of(name)
+    run = operation(spec, implementation)
+
+    def step(x, kernel):
+        return jax.value_and_grad(lambda x, kernel: (run(x, kernel) ** 2).sum(), (0, 1))(x, kernel)
+
+    x_shape = export.symbolic_shape(f"batch, {', '.join(map(str, spec.input_shape))}")
+    shapes = [jax.ShapeDtypeStruct(s, "float64") for s in (x_shape, spec.kernel_shape)]
+    restored = export.deserialize(export.export(jax.jit(step))(*shapes).serialize())
+    for batch in (1, 5):
+        x, kernel, _ = arrays_of(spec, batch)
+        near(restored.call(x, kernel), step(x, kernel))
+
+
+def test_symbolic_batch_is_sized_as_unknown():
+    backend = plugins.load_backend("jax")
+    seen = []
+
+    def run(x):
+        seen.append(backend.facts(x))
+        return x
+
+    export.export(jax.jit(run))(jax.ShapeDtypeStruct(export.symbolic_shape("n, 3"), "float32"))
+    assert seen[0].shape == (None, 3)
+
+
+@pytest.mark.parametrize("wrap", [
+    jax.jit, jax.grad, jax.vmap, jax.jacfwd, jax.jacrev, jax.make_jaxpr, jax.checkpoint,
+    lambda f: partial(jax.eval_shape, f), lambda f: lambda x: jax.linearize(f, x),
+    lambda f: lambda x: export.export(jax.jit(f))(x),
+])  # fmt: skip
+def test_tracers_belong_to_jax(wrap):
+    seen = []
+
+    def record(x):
+        seen.append(dispatch.backend_of((type(x), np.ndarray, type(None)), None, "numpy"))
+        return x.sum()
+
+    wrap(record)(jnp.ones((2, 3)) if wrap is not jax.grad else jnp.ones(3))
+    assert seen
+    assert set(seen) == {("jax", False)}
+
+
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+@pytest.mark.parametrize("padding_mode", ["zeros", "reflect", "replicate", "circular"])
+def test_padding_modes_and_data_formats_equal_numpy(padding_mode, data_format):
+    x, kernel, bias = random(0, (2, 5, 6, 4), (7, 6, 3, 2, 2, 6), (7, 1, 6))
+    if data_format == "channels_first":
+        x = jnp.moveaxis(x, -1, 1)
+    call = partial(
+        lcmulti.local_conv,
+        padding=((2, 2), (1, 0)),
+        padding_mode=padding_mode,
+        groups=2,
+        data_format=data_format,
+    )
+    y = jax.jit(call)(x, kernel, bias)
+    assert isinstance(y, jax.Array)
+    near(y, call(*map(np.asarray, (x, kernel, bias)), backend="numpy"))
+    gradient = jax.grad(lambda bias: call(x, kernel, bias).sum())(bias)
+    near(gradient, np.full(bias.shape, 2 * y.shape[-1 if data_format != "channels_last" else 2]))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("max_workspace", ["256MiB", "500KiB"])
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_half_types_are_summed_in_float32(implementation, dtype, max_workspace):
+    # 300 ones in bfloat16 stop at 256 if they are summed in bfloat16, in float16 2049 at 2048.
+    channels = 300 if dtype == "bfloat16" else 2050
+    shared = implementation == "conv"
+    if implementation == "disjoint":
+        channels, batch, filters = 1, channels, 2
+    else:
+        batch, filters = 2, channels
+    x = jnp.ones((batch, 3, channels), dtype)
+    kernel = jnp.ones((1 if shared else 3, 1, channels, filters), dtype)
+    with lcmulti.config(max_workspace=max_workspace):
+        run = partial(lcmulti.local_conv, implementation=implementation)
+        y, pull_back = jax.vjp(run, x, kernel)
+        gradients = pull_back(jnp.ones_like(y))
+    assert {each.dtype.name for each in (y, *gradients)} == {dtype}
+    sums = (channels, filters, batch * (3 if shared else 1))
+    for array, expected in zip((y, *gradients), sums, strict=True):
+        assert (array == jnp.asarray(expected, dtype)).all()
+
+
+def test_float32_is_not_rounded_to_fewer_bits():
+    spec = spec_of("grouped")
+    for primitive in ("dot_general", "conv_general_dilated"):
+        for implementation in ("blocked", "conv"):
+            call = load(implementation).forward
+            chosen = spec if implementation == "blocked" else spec_of("convolution")
+            x, kernel, _ = arrays_of(chosen, dtype="float32")
+            jaxpr = jax.make_jaxpr(lambda *a: call(*a, chosen, RESOURCES))(x, kernel)  # noqa: B023
+            for equation in jaxpr.eqns:
+                if equation.primitive.name == primitive:
+                    highest = jax.lax.Precision.HIGHEST
+                    assert equation.params["precision"] == (highest, highest)
+
+
+def compiled(name, implementation, spec, batch, resources, dtype="float32"):
+    """One map, compiled."""
+    shapes = {"x": (batch, *spec.input_shape), "dy": (batch, *spec.output_shape)}
+    kernel = spec.kernel_shape
+    operands = {
+        "forward": (shapes["x"], kernel),
+        "input_grad": (shapes["dy"], kernel),
+        "kernel_grad": (shapes["x"], shapes["dy"]),
+    }[name]
+    function = partial(getattr(load(implementation), name), spec=spec, resources=resources)
+    return jax.jit(function).lower(*(jax.ShapeDtypeStruct(s, dtype) for s in operands)).compile()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", ["forward", "input_grad", "kernel_grad"])
+@pytest.mark.parametrize("limit", [300_000, 4_000_000])
+def test_blocked_holds_no_more_than_it_says_and_may(name, limit, dtype):
+    spec = lcmulti.LocalConvSpec(
+        (40, 38, 16), 24, (5, 3), padding="same", data_format="channels_last"
+    )
+    batch, resources = (2 if dtype == "float32" else 1), Resources(limit)
+    problem = problem_of(spec, batch, dtype, resources)
+    memory = compiled(name, "blocked", spec, batch, resources, dtype).memory_analysis()
+    half = 4 * 40 * 38 * 5 * 3 * 16 * 24 if dtype == "bfloat16" else 0  # the float32 sum
+    assert memory.temp_size_in_bytes <= load("blocked").workspace(problem) <= limit + half
+
+
+def test_symbolic_and_tiny_limits_raise_rather_than_overrun():
+    spec = spec_of("3d")
+    x, kernel, _ = arrays_of(spec)
+    with lcmulti.config(max_workspace=100), pytest.raises(UnsupportedError, match="max_workspace"):
+        operation(spec)(x, kernel)
+
+
+@pytest.mark.parametrize("name", ["forward", "input_grad", "kernel_grad"])
+def test_disjoint_copies_no_patches(name):
+    spec = lcmulti.LocalConvSpec((64, 64, 3), 4, 2, strides=2, data_format="channels_last")
+    memory = compiled(name, "disjoint", spec, 8, RESOURCES).memory_analysis()
+    one_sample = 4 * 64 * 64 * 3
+    assert memory.temp_size_in_bytes <= one_sample
+    assert load("disjoint").workspace(problem_of(spec, 8, "float32")) <= 4 * one_sample
+
+
+def equations(jaxpr):
+    total = 0
+    for equation in jaxpr.eqns:
+        inner = jax.tree.leaves(
+            list(equation.params.values()), is_leaf=lambda p: hasattr(p, "eqns")
+        )
+        total += 1 + sum(equations(p) for p in inner if hasattr(p, "eqns"))
+    return total
+
+
+@pytest.mark.parametrize("implementation", ["disjoint", "blocked", "composed"])
+@pytest.mark.parametrize("name", ["forward", "input_grad", "kernel_grad"])
+def test_tracing_costs_the_same_for_any_number_of_positions(name, implementation):
+    counts = []
+    for positions in (64, 64_000):
+        spec = lcmulti.LocalConvSpec(
+            (2 * positions, 2), 3, 2, strides=2, data_format="channels_last"
+        )
+        x, dy = ((4, *spec.input_shape), (4, *spec.output_shape))
+        operands = {"forward": (x, spec.kernel_shape), "input_grad": (dy, spec.kernel_shape)}.get(
+            name, (x, dy)
+        )
+        function = partial(
+            getattr(load(implementation), name), spec=spec, resources=Resources(4_000)
+        )
+        jaxpr = jax.make_jaxpr(function)(*(jax.ShapeDtypeStruct(s, "float32") for s in operands))
+        counts.append(equations(jaxpr))
+    assert counts[0] == counts[1] > 0
+
+
+def test_tight_limit_gives_the_same_through_the_front_door():
+    spec = spec_of("grouped")
+    x, kernel, dy = arrays_of(spec)
+    with lcmulti.config(max_workspace=8_000):
+        assert lcmulti.explain(x, kernel, **operation(spec).keywords).implementation == "blocked"
+        y, pull_back = jax.vjp(operation(spec), x, kernel)
+        gradients = pull_back(dy)
+    expected, naive_pull_back = jax.vjp(naive(spec), x, kernel)
+    near((y, gradients), (expected, naive_pull_back(dy)))
+
+
+def test_auto_takes_the_special_geometries():
+    for name, expected in (
+        ("grouped", "blocked"), ("convolution", "conv"), ("disjoint 1d", "disjoint"),
+    ):  # fmt: skip
+        spec = spec_of(name)
+        x, kernel, _ = arrays_of(spec)
+        keywords = operation(spec).keywords
+        assert lcmulti.explain(x, kernel, **keywords).implementation == expected
+
+
+def test_numpy_arrays_go_there_and_back():
+    x, kernel, _ = map(np.asarray, arrays_of(spec_of("disjoint 1d")))
+    y = lcmulti.local_conv(x, kernel, strides=2, backend="jax")
+    assert type(y) is np.ndarray
+    assert y.flags.writeable
+    near(y, lcmulti.local_conv(x, kernel, strides=2, backend="numpy"))
+
+
+def test_bfloat16_to_numpy():
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    backend = plugins.load_backend("jax")
+    array = backend.from_numpy(np.ones(3, ml_dtypes.bfloat16))
+    assert array.dtype == jnp.bfloat16
+    assert backend.to_numpy(array).dtype == ml_dtypes.bfloat16
+
+
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+def test_wide_types_need_x64(dtype):
+    x, kernel = np.ones((1, 4, 1), dtype), np.ones((4, 1, 1, 1), dtype)
+    assert lcmulti.local_conv(x, kernel, backend="jax").dtype == dtype
+    with jax.enable_x64(False), pytest.raises(DtypeError, match="jax_enable_x64"):
+        lcmulti.local_conv(x, kernel, backend="jax")
+
+
+def test_from_numpy_does_not_alias():
+    backend = plugins.load_backend("jax")
+    source = np.zeros(1024, "float32")
+    array = backend.from_numpy(source)
+    source += 1
+    assert not array.any()
+
+
+def test_backend_derivatives_do_not_conjugate():
+    backend = plugins.load_backend("jax")
+    (x,) = random(0, (3,), dtype="complex128")
+    value, (gradient,) = backend.vjp(lambda x: 2j * x, (x,), jnp.ones_like(x))
+    near((value, gradient), (2j * x, np.full(3, 2j)))
+    near(backend.jvp(lambda x: 2j * x, (x,), (jnp.ones_like(x),)), (2j * x, np.full(3, 2j)))
+
+
+def test_shard_map_over_the_batch():
+    mesh = jax.make_mesh((1,), ("data",))
+    data, whole = jax.P("data"), jax.P()
+    spec = spec_of("grouped")
+    x, kernel, _ = arrays_of(spec)
+
+    def step(function):
+        def loss(x, kernel):
+            return (function(x, kernel) ** 2).sum()
+
+        return loss
+
+    def sharded(x, kernel):
+        run = jax.shard_map(
+            operation(spec), mesh=mesh, in_specs=(data, whole), out_specs=data, check_vma=False
+        )
+        return run(x, kernel)
+
+    gradients = jax.jit(jax.grad(step(sharded), (0, 1)))(x, kernel)
+    near(gradients, jax.grad(step(naive(spec)), (0, 1))(x, kernel))
