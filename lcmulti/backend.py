@@ -11,6 +11,7 @@ Requirements this module is written to:
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -144,6 +145,10 @@ class Backend(Protocol):
 
     def to_numpy(self, array: Any) -> np.ndarray:
         """Convert to NumPy (bfloat16 as ``ml_dtypes.bfloat16``)."""
+        ...
+
+    def on(self, device: str) -> AbstractContextManager[Any]:
+        """A context in which `from_numpy` places arrays on a kind of device, if there is one."""
         ...
 
     def move_axis(self, array: Any, source: int, destination: int) -> Any:

@@ -7,6 +7,7 @@ maps themselves are the derivatives (`lcmulti.reference` and `Implementation`).
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,10 @@ class NumpyBackend:
         """Return *array*."""
         result: np.ndarray = array
         return result
+
+    def on(self, device: str) -> AbstractContextManager[Any]:
+        """There is the CPU alone."""
+        return nullcontext()
 
     def move_axis(self, array: Any, source: int, destination: int) -> Any:
         """`numpy.moveaxis`."""

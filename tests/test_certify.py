@@ -57,3 +57,116 @@ def test_honest_derivatives(saboteurs):
 
 def test_there_are_saboteurs_enough_and_each_is_one():
     assert len(IMPLEMENTATIONS) + len(BACKENDS) >= 25
+    assert all(
+        (SABOTEURS / f"{name}.py").is_file() for name in ("saboteurs_maps", "saboteurs_tape")
+    )
+
+
+def test_geometries_are_enough():
+    groups = [case.group for case in GEOMETRIES.values()]
+    for group in ("1d", "2d", "3d"):
+        assert groups.count(group) >= 60
+    assert groups.count("4d") > 10
+    for names in (COVERING, DERIVATIVES, CONTRACT):
+        assert set(names) <= set(GEOMETRIES)
+    different = {(case.spec, case.batch, case.bias_shape) for case in GEOMETRIES.values()}
+    assert len(different) == len(GEOMETRIES)
+
+
+def test_geometries_cover_what_they_should():
+    specs = {case.name: case.spec for case in GEOMETRIES.values()}
+    cases, values = GEOMETRIES.values(), specs.values()
+    assert {spec.padding_mode for spec in values} == {"zeros", "reflect", "replicate", "circular"}
+    named = {case.options.get("padding") for case in cases if "padding" in case.options}
+    assert {"same", "keras_same", "causal"} <= named
+    assert {case.batch for case in cases} >= {0, 1, 17}
+    assert any(spec.groups == spec.in_channels > 1 for spec in values)
+    assert any(spec.strides > spec.kernel_size for spec in values)
+    for ndim in (1, 2, 3):
+        ours = [case for case in cases if case.spec.ndim == ndim]
+        subsets = 2**ndim
+        assert len({case.spec.shared_axes for case in ours}) == subsets
+        assert len({case.bias_shared_axes for case in ours}) == subsets + 1
+        assert {case.spec.data_format for case in ours} == {"channels_first", "channels_last"}
+
+
+def test_part_of_the_suite_certifies_nothing():
+    result = certify("numpy", arguments=["-k", "test_devices"])
+    assert (result.passed, result.failed) == (1, 0)
+    assert not result.ok
+    assert "not certified" in result.verdict
+    assert not certify("numpy", arguments=["--collect-only"]).ok
+
+
+def test_what_is_written(tmp_path, capfd):
+    files = {kind: tmp_path / kind for kind in ("json", "junit", "certificate")}
+    options = [part for kind, path in files.items() for part in (f"--{kind}", str(path))]
+    code = main(["certify", "numpy", "--implementation", "blocked", *options, "-k", "test_devices"])
+    assert code == 1
+    assert "checks were not run" in capfd.readouterr().out
+    facts = json.loads(files["json"].read_text())
+    assert (facts["ok"], facts["passed"], facts["implementation"]) == (False, 1, "blocked")
+    (suite,) = ET.parse(files["junit"]).getroot()
+    assert suite.get("tests") == "1"
+    page = files["certificate"].read_text()
+    for word in ("blocked", "not certified", "| python |", "| numpy |", "lcmulti 0."):
+        assert word in page
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["theano"], "backend: expected one of"),
+        (["numpy", "--implementation", "fastest"], "implementation: expected one of"),
+        (["numpy", "--device", "abacus"], "device: expected one of 'cpu', 'gpu'"),
+        (["numpy", "--device", "gpu"], "device: expected a kind of device that 'numpy' has (cpu)"),
+        (["numpy", "--json", "no/such/folder/file"], "json: expected a file in a folder"),
+        (["numpy", "--no-such-option"], "arguments: expected arguments of pytest"),
+        (["numpy", "-n", "2"], "arguments: expected arguments of pytest"),
+    ],
+)
+def test_wrong_calls(capfd, arguments, words):
+    assert main(["certify", *arguments]) == 2
+    assert words in capfd.readouterr().err
+
+
+def test_other_commands_still_refuse_what_they_do_not_know(capsys):
+    with pytest.raises(SystemExit):
+        main(["backends", "--surely-not"])
+    assert "unrecognized arguments: --surely-not" in capsys.readouterr().err
+
+
+def test_without_the_extra(monkeypatch):
+    find = importlib.util.find_spec
+    absent = lambda name, *rest: None if name == "hypothesis" else find(name, *rest)  # noqa: E731
+    monkeypatch.setattr(importlib.util, "find_spec", absent)
+    with pytest.raises(MissingExtraError, match=r"pip install 'lcmulti\[conformance\]'"):
+        certify("numpy")
+
+
+def test_unknown_names_from_python():
+    with pytest.raises(ArgumentError):
+        certify("theano")
+
+
+def test_as_a_module_and_in_nobody_elses_tests(tmp_path):
+    """The module is the command; a stranger's run with lcmulti installed is as it was."""
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --surely-not-an-option\n")
+    (tmp_path / "conftest.py").write_text("raise RuntimeError('not to be read')\n")
+    command = [sys.executable, "-m", "lcmulti.conformance", "numpy", "-k", "test_devices"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "1 passed" in done.stdout
+
+    (tmp_path / "pytest.ini").unlink()
+    (tmp_path / "conftest.py").unlink()
+    (tmp_path / "test_one.py").write_text(
+        "import sys\ndef test_one(): assert 'lcmulti' not in sys.modules\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_table_of_wrong_calls_is_long_enough():
+    assert len(WRONG) >= 40

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
@@ -47,6 +48,10 @@ class JaxBackend:
     def to_numpy(self, array: Any) -> np.ndarray:
         """Copy to NumPy, for what JAX shows of its own memory may not be written to."""
         return np.array(array)
+
+    def on(self, device: str) -> AbstractContextManager[Any]:
+        """The default device, changed."""
+        return jax.default_device(jax.devices(device)[0])
 
     def move_axis(self, array: Any, source: int, destination: int) -> Any:
         """`numpy.moveaxis`."""

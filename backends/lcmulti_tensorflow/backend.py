@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -34,13 +35,17 @@ class TensorFlowBackend:
 
     def from_numpy(self, array: np.ndarray, like: Any = None) -> Any:
         """See `Backend.from_numpy`."""
-        with tf.device(None if like is None else like.device):
+        with nullcontext() if like is None else tf.device(like.device):
             return tf.convert_to_tensor(array)
 
     def to_numpy(self, array: Any) -> np.ndarray:
         """See `Backend.to_numpy`."""
         result: np.ndarray = array.numpy()
         return result
+
+    def on(self, device: str) -> AbstractContextManager[Any]:
+        """A `tf.device` scope."""
+        return tf.device(f"/{device.upper()}:0")
 
     def move_axis(self, array: Any, source: int, destination: int) -> Any:
         """See `Backend.move_axis`."""

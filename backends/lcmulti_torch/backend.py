@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,10 @@ class TorchBackend:
             return bits.view(ml_dtypes.bfloat16)
         result: np.ndarray = array.numpy()
         return result
+
+    def on(self, device: str) -> AbstractContextManager[Any]:
+        """The default device, changed; of several accelerators the current one."""
+        return torch.device(torch.accelerator.current_accelerator() if device == "gpu" else device)
 
     def move_axis(self, array: Any, source: int, destination: int) -> Any:
         """A view."""

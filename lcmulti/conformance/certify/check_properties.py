@@ -144,8 +144,10 @@ def test_adjointness(named: Subject, examples: int) -> None:
         maps, rest = named.maps, (case.spec.computed(), named.resources())
         sides: list[tuple[float, float]] = []
         for name, first, second, other in (
-            ("forward", x, kernel, dy), ("input_grad", dy, kernel, x), ("kernel_grad", x, dy, kernel),
-        ):  # fmt: skip
+            ("forward", x, kernel, dy),
+            ("input_grad", dy, kernel, x),
+            ("kernel_grad", x, dy, kernel),
+        ):
             got = getattr(maps, name)(named.array(first), named.array(second), *rest)
             _, limit = combined(case, CORE_DTYPE, Term(name, first, second))
             host = named.owner.to_numpy(got).astype(np.float64)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
@@ -24,7 +24,7 @@ from lcmulti.conformance.bounds import compare
 from lcmulti.conformance.calls import BackendRunner, Inputs
 from lcmulti.conformance.cases import Case
 from lcmulti.conformance.inputs import numpy_dtype
-from lcmulti.errors import ArgumentError, LcmultiError, described
+from lcmulti.errors import ArgumentError, LcmultiError
 from lcmulti.functional import local_conv
 from lcmulti.settings import current
 
@@ -199,12 +199,10 @@ def placement(backend: str, device: str) -> Callable[[], AbstractContextManager[
         If it cannot.
     """
     owner = plugins.load_backend(backend)
-    on = getattr(owner, "on", None)
-    if on is not None:
-        return lambda: on(device)
-    if device_of(backend) == device:
-        return nullcontext
-    raise ArgumentError(
-        "device", f"{device_of(backend)!r}, where backend {backend!r} places arrays",
-        described(repr(device)),
-    )  # fmt: skip
+    came = ""
+    with suppress(Exception), owner.on(device):  # whatever a framework says of no such device
+        came = owner.facts(owner.from_numpy(np.zeros((1, 1), CORE_DTYPE))).device
+    if came == device:
+        return lambda: owner.on(device)
+    known = ", ".join(owner.devices())
+    raise ArgumentError("device", f"a kind of device that {backend!r} has ({known})", device)
