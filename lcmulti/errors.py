@@ -27,6 +27,9 @@ __all__ = [
 class LcmultiError(Exception):
     """Base of all errors raised by lcmulti."""
 
+    # TensorFlow's autograph raises errors with this mark as they are, not wrapped in its own.
+    ag_pass_through = True
+
 
 class ArgumentError(LcmultiError, ValueError):
     """An argument has a value that cannot be.

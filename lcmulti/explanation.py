@@ -8,11 +8,13 @@ from typing import Any
 from lcmulti import dispatch, functional, plugins
 from lcmulti.arguments import choice, integer
 from lcmulti.backend import Problem, Resources
-from lcmulti.errors import ArgumentError
+from lcmulti.errors import ArgumentError, ArgumentTypeError
 from lcmulti.settings import Settings, current, sources
 from lcmulti.spec import LocalConvSpec
 
 __all__ = ["Explanation", "explain"]
+
+_DEFAULTS = (1, "valid", "zeros")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +115,17 @@ def explain(
     """
     settings = current()
     if isinstance(x, LocalConvSpec):
+        given = {"kernel": kernel, "bias": bias, "data_format": data_format}
+        given |= {"strides": strides, "dilation": dilation, "groups": groups}
+        given |= {"padding": padding, "padding_mode": padding_mode}
+        for argument, value in given.items():
+            if not (value is None or (isinstance(value, str | int) and value in _DEFAULTS)):
+                raise ArgumentError(argument, "nothing beside a LocalConvSpec, which has it", value)
         name = settings.backend
         if backend is not None:
             name = choice("backend", backend, plugins.registry().backends)
         if batch is not None:
-            integer("batch", batch, 0)
+            batch = integer("batch", batch, 0)
         dtype = choice("dtype", dtype, plugins.registry().backends[name].dtypes)
         device = choice("device", device, ("cpu", "gpu"))
         plugins.load_backend(name)
@@ -130,6 +138,8 @@ def explain(
         arguments = (
             strides, padding, padding_mode, dilation, groups, data_format, implementation,
         )  # fmt: skip
+        if backend is not None and not isinstance(backend, str):
+            raise ArgumentTypeError("backend", "a name or None", backend)
         kinds = (type(x), type(kernel), type(bias))
         name, neutral = dispatch.backend_of(kinds, backend, settings.backend)
         plan, _ = functional.prepare(name, x, kernel, bias, arguments)

@@ -9,6 +9,8 @@ import numpy as np
 
 from lcmulti import dispatch, plugins
 from lcmulti.backend import Backend
+from lcmulti.dtypes import DTYPES
+from lcmulti.errors import ArgumentTypeError, DtypeError, described
 from lcmulti.settings import current
 
 __all__ = ["local_conv"]
@@ -98,6 +100,8 @@ _calls: dict[str, Callable[..., Any]] = {}
 
 def _call_key(kinds: tuple[type, ...], backend: str | None) -> str:
     """Key in `_calls` of the function that serves arrays of these types."""
+    if backend is not None and not isinstance(backend, str):
+        raise ArgumentTypeError("backend", "a name or None", backend)
     name, neutral = dispatch.backend_of(kinds, backend, current().backend)
     key = f"{name} from NumPy" if neutral else name
     if key not in _calls:
@@ -133,19 +137,34 @@ def prepare(
         ``x``, ``kernel`` and ``bias`` (or None) as arrays of the backend.
     """
     owner = plugins.load_backend(name)
-    arrays = (x, kernel, bias)
-    if name != dispatch.NUMPY:
-        arrays = _converted(owner, arrays)
-    arrays = owner.prepare(arrays)
+    arrays = owner.prepare(_converted(name, owner, (x, kernel, bias)))
     x, kernel, bias = arrays
     facts = (owner.facts(x, True), owner.facts(kernel), None if bias is None else owner.facts(bias))
     return dispatch.plan(name, facts, arguments, current()), arrays
 
 
-def _converted(owner: Backend, arrays: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Convert NumPy's arrays, to the device of those that belong to *owner* already."""
+def _converted(name: str, owner: Backend, arrays: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Convert NumPy's arrays, to the device of those that belong to *owner* already.
+
+    Subclasses become plain arrays, for a matrix or a masked array has arithmetic of its own.
+    """
     like = next((a for a in arrays if a is not None and not isinstance(a, np.ndarray)), None)
-    return tuple(owner.from_numpy(a, like) if isinstance(a, np.ndarray) else a for a in arrays)
+    converted = list(arrays)
+    for i, (argument, array) in enumerate(zip(dispatch.ARGUMENTS, arrays, strict=True)):
+        if not isinstance(array, np.ndarray):
+            continue
+        if isinstance(array, np.ma.MaskedArray):
+            shown = described("a masked array; call .filled(value) on it")
+            raise ArgumentTypeError(argument, "an array without a mask", shown)
+        if array.dtype.name not in DTYPES:
+            raise DtypeError(argument, f"dtype {', '.join(DTYPES)}", array.dtype.name)
+        plain = np.asarray(array)
+        if not plain.dtype.isnative:
+            plain = plain.astype(plain.dtype.newbyteorder("="))
+        if name != dispatch.NUMPY:
+            plain = owner.from_numpy(plain, like)
+        converted[i] = plain
+    return tuple(converted)
 
 
 def run(plan: dispatch.Plan, owner: Backend, x: Any, kernel: Any, bias: Any) -> Any:

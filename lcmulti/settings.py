@@ -133,7 +133,11 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 def _project_table() -> tuple[Path, Mapping[str, Any]] | None:
-    for folder in (directory := Path.cwd(), *directory.parents):
+    try:
+        directory = Path.cwd()
+    except OSError:  # it was deleted under us
+        return None
+    for folder in (directory, *directory.parents):
         own = folder / "lcmulti.toml"
         if own.is_file():
             return own, _read_toml(own)
@@ -282,6 +286,9 @@ class Config:
             yield current()
         finally:
             _overrides.reset(token)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"settings are changed by: with lcmulti.config({name}={value!r}): ...")
 
     def __getattr__(self, name: str) -> Any:
         if name not in _NAMES:

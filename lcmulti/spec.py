@@ -240,13 +240,13 @@ class LocalConvSpec:
 
     def flops(self, batch: int) -> int:
         """Multiplications and additions of one forward pass, a multiply-add counted as 2."""
+        batch = integer("batch", batch, 0)
         return 2 * batch * prod(self.output_size) * self.filters * self.terms
 
     def bytes(self, batch: int, dtype: str = "float32") -> int:
         """Bytes of input, kernel, bias and output together: the least a forward pass moves."""
+        batch, dtype = integer("batch", batch, 0), choice("dtype", dtype, DTYPES)
         elements = batch * (prod(self.input_shape) + prod(self.output_shape))
-        if dtype not in DTYPES:
-            raise ArgumentError("dtype", "one of " + ", ".join(DTYPES), dtype)
         return (elements + self.num_parameters) * DTYPES[dtype].itemsize
 
     def block(

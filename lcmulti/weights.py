@@ -7,9 +7,9 @@ from math import prod, sqrt
 
 import numpy as np
 
-from lcmulti.arguments import choice
+from lcmulti.arguments import choice, integer
 from lcmulti.dtypes import DTYPES
-from lcmulti.errors import TooLargeError
+from lcmulti.errors import ArgumentTypeError, TooLargeError
 from lcmulti.spec import LocalConvSpec
 
 __all__ = ["initial_weights", "require_memory"]
@@ -73,6 +73,10 @@ def initial_weights(
     TooLargeError
         If the weights would not fit in memory; nothing is allocated then.
     """
+    if not isinstance(spec, LocalConvSpec):
+        raise ArgumentTypeError("spec", "a LocalConvSpec", spec)
+    if seed is not None:
+        seed = integer("seed", seed, 0)
     dtype = choice("dtype", dtype, ("float16", "float32", "float64"))
     # Drawn in float64 and then rounded, so both exist at once.
     require_memory("kernel", spec.kernel_shape, "float64", copies=2)

@@ -216,5 +216,5 @@ def test_wrong_arguments(changes, error, words):
 
 
 def test_wrong_dtype_of_bytes():
-    with pytest.raises(ArgumentError, match="dtype: expected one of float16.*got 'float31'"):
+    with pytest.raises(ArgumentError, match="dtype: expected one of 'float16'.*got 'float31'"):
         LocalConvSpec(**GOOD).bytes(1, "float31")

@@ -97,9 +97,8 @@ class Disjoint:
         return None
 
     def workspace(self, problem: Problem) -> int:
-        """Nothing is held but the float32 sum of a gradient of half type."""
-        is_half = DTYPES[problem.dtype].is_half
-        return 4 * prod(problem.spec.kernel_shape) if is_half else 0
+        """The kernel in another order, or a gradient in the accumulator dtype."""
+        return prod(problem.spec.kernel_shape) * DTYPES[DTYPES[problem.dtype].accumulator].itemsize
 
     def forward(self, x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
         """See `lcmulti.backend.Implementation.forward`."""

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 
 from lcmulti.backend import Facts, Implementation, ImplementationEntry, Operation
+from lcmulti.dispatch import ARGUMENTS
+from lcmulti.errors import ArgumentTypeError, UnsupportedError, described
 from lcmulti_torch.rules import is_transformed, operation
 
 _NAMES = {
@@ -24,6 +26,9 @@ class TorchBackend:
 
     def prepare(self, arrays: tuple[Any, ...]) -> tuple[Any, ...]:
         """Apply autocast, as PyTorch's own convolutions do: all but float64 is cast."""
+        for argument, each in zip(ARGUMENTS, arrays, strict=True):
+            if each is not None and (each.layout is not torch.strided or each.is_nested):
+                raise ArgumentTypeError(argument, "a dense tensor", described(str(each.layout)))
         kind = arrays[0].device.type
         if kind == "meta" or not torch.is_autocast_enabled(kind):
             return arrays
@@ -51,8 +56,7 @@ class TorchBackend:
         array = array.copy(order="C")  # PyTorch takes neither negative strides nor read-only
         if array.dtype.name == "bfloat16":  # no common type: the bits are carried over as int16
             return torch.from_numpy(array.view(np.int16)).to(device).view(torch.bfloat16)
-        contiguous = np.ascontiguousarray(array).reshape(array.shape)  # it makes 0-D arrays 1-D
-        return torch.tensor(contiguous, device=device)
+        return torch.from_numpy(array).to(device)
 
     def to_numpy(self, array: Any) -> np.ndarray:
         """Copy to host memory."""
@@ -83,7 +87,21 @@ class TorchBackend:
 
     def close(self, implementation: Implementation, entry: ImplementationEntry) -> Operation:
         """See `lcmulti_torch.rules`."""
-        return operation(implementation)
+        closed = operation(implementation)
+        if not torch.cuda.is_available():
+            return closed
+
+        def accurate(x: Any, *arguments: Any) -> Any:
+            # TensorFloat-32 is a switch of the process; asked anew, for it may be turned.
+            wide = x.dtype in (torch.float32, torch.complex64)
+            if wide and x.is_cuda and torch.backends.cuda.matmul.allow_tf32:
+                raise UnsupportedError(
+                    "PyTorch may round float32 to TensorFloat-32; forbid it with: "
+                    "torch.backends.cuda.matmul.allow_tf32 = False"
+                )
+            return closed(x, *arguments)
+
+        return accurate
 
     def opaque(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """A leaf to Dynamo, which would fail on caches and settings; AOTAutograd sees inside."""

@@ -48,7 +48,7 @@ class TorchDisjoint:
             y = _product(_runs(x, spec).movedim(0, 1), _matrices(kernel, spec))
             return y.movedim(0, 1).reshape(-1, *spec.output_shape)
         y = x.new_zeros((x.shape[0], *spec.output_shape))
-        for runs, matrices, out in _pieces(x.contiguous(), kernel, y, spec, resources):
+        for runs, matrices, out in _pieces(x, kernel, y, spec, resources):
             out.add_(_product(runs, matrices))
         return y
 
@@ -68,7 +68,7 @@ class TorchDisjoint:
             runs, out = _runs(x, spec).movedim(0, 1), _outputs(dy, spec).movedim(0, 1)
             return _product(runs.mT, out).reshape(spec.kernel_shape)
         dkernel = x.new_zeros(spec.kernel_shape)
-        for runs, matrices, out in _pieces(x.contiguous(), dkernel, dy, spec, resources):
+        for runs, matrices, out in _pieces(x, dkernel, dy, spec, resources):
             matrices.copy_(_product(runs.mT, out))
         return dkernel
 
@@ -108,22 +108,25 @@ def _pieces(
 ) -> Iterator[tuple[Any, Any, Any]]:
     """Views ``(p, N, run)`` of x, ``(p, run, F)`` of the kernel and ``(p, N, F)`` of y.
 
-    Together they cover the operation; ``p`` positions are as many as stay in the cache.
+    Together they cover the operation; ``p`` positions are as many as stay in the cache. Of an
+    input in another memory layout, such as channels first, a piece is a copy of that piece.
     """
-    runs, matrices, out = _runs(x, spec), _matrices(kernel, spec), _outputs(y, spec)
-    one_view = _is_one_view(spec)
-    size = () if one_view else spec.output_size[:-1]
-    taps = () if one_view else spec.kernel_size[:-1]
-    room = min(CACHE_TARGET, resources.max_workspace)
-    step = max(1, room // max(1, runs[..., 0, :].numel() // max(prod(runs.shape[1:-2]), 1) * 8))
-    for o, t in product(product(*map(range, size)), product(*map(range, taps))):
+    window, size, taps = spec.kernel_size[-1], spec.output_size, spec.kernel_size[:-1]
+    if _is_one_view(spec) and x.is_contiguous() and y.is_contiguous():
+        x, y = x.flatten(1, spec.ndim), y.flatten(1, spec.ndim)
+        size, taps = (prod(size),), ()
+    kernel = kernel.reshape(*size, *taps, window * spec.in_channels, spec.filters)
+    sample = window * spec.in_channels * x.element_size()
+    step = max(min(CACHE_TARGET, resources.max_workspace) // (2 * max(len(x), 1) * sample), 1)
+    for o, t in product(product(*map(range, size[:-1])), product(*map(range, taps))):
         row = tuple(a * k + b for a, k, b in zip(o, taps, t, strict=True))
-        for first in range(0, out.shape[-2], step):
-            p = slice(first, first + step)
+        for first in range(0, size[-1], step):
+            last = min(first + step, size[-1])
+            runs = x[(slice(None), *row, slice(first * window, last * window))]
             yield (
-                runs[(slice(None), *row, p)].movedim(0, 1),
-                matrices[(*o, p, *t)],
-                out[(slice(None), *o, p)].movedim(0, 1),
+                runs.unflatten(1, (last - first, window)).flatten(2).movedim(0, 1),
+                kernel[(*o, slice(first, last), *t)],
+                y[(slice(None), *o, slice(first, last))].movedim(0, 1),
             )
 
 

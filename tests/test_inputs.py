@@ -1,0 +1,97 @@
+"""Arrays and arguments that are nearly right: said in one clear error, or taken as meant."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+import lcmulti
+from lcmulti import plugins, settings
+from lcmulti.errors import ArgumentError, ArgumentTypeError, DtypeError, LcmultiError
+
+X = np.arange(36, dtype="float32").reshape(2, 6, 3)
+KERNEL = np.ones((4, 3, 3, 5), "float32")
+INSTALLED = [n for n, e in plugins.registry().backends.items() if plugins.is_installed(e)]
+
+
+@pytest.mark.parametrize("backend", INSTALLED)
+def test_other_byte_order_is_taken(backend):
+    y = lcmulti.local_conv(X.astype(">f4"), KERNEL.astype(">f4"), backend=backend)
+    np.testing.assert_array_equal(y, lcmulti.local_conv(X, KERNEL))
+
+
+@pytest.mark.parametrize("dtype", ["object", "longdouble", "int32", "bool"])
+@pytest.mark.parametrize("backend", INSTALLED)
+def test_unknown_dtypes_are_named_before_conversion(backend, dtype):
+    with pytest.raises(DtypeError, match="kernel: expected dtype"):
+        lcmulti.local_conv(X, KERNEL.astype(dtype), backend=backend)
+
+
+@pytest.mark.parametrize("argument", ["x", "kernel", "bias"])
+def test_masked_arrays_are_refused(argument):
+    arrays = {"x": X, "kernel": KERNEL, "bias": np.zeros((4, 5), "float32")}
+    arrays[argument] = np.ma.masked_array(arrays[argument])
+    with pytest.raises(ArgumentTypeError, match=f"{argument}: expected an array without a mask"):
+        lcmulti.local_conv(**arrays)
+
+
+def test_a_matrix_is_an_array():
+    bias = np.matrix(np.ones((4, 5), "float32"))
+    y = lcmulti.local_conv(X, KERNEL, bias)
+    assert type(y) is np.ndarray
+    np.testing.assert_array_equal(y, lcmulti.local_conv(X, KERNEL) + 1)
+
+
+@pytest.mark.parametrize("function", [lcmulti.local_conv, lcmulti.explain])
+def test_backend_that_is_no_name(function):
+    with pytest.raises(ArgumentTypeError, match="backend: expected a name or None, got"):
+        function(X, KERNEL, backend=["numpy"])
+
+
+def test_explain_refuses_what_a_spec_has():
+    spec = lcmulti.LocalConvSpec((6, 3), 5, 3, data_format="channels_last")
+    with pytest.raises(ArgumentError, match="strides: expected nothing beside a LocalConvSpec"):
+        lcmulti.explain(spec, strides=2)
+
+
+def test_settings_cannot_be_assigned():
+    with pytest.raises(AttributeError, match=r"with lcmulti.config\(backend='jax'\)"):
+        lcmulti.config.backend = "jax"
+
+
+def test_a_deleted_working_directory_does_no_harm(tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    settings.reload()
+    try:
+        assert lcmulti.local_conv(X, KERNEL).shape == (2, 4, 5)
+    finally:
+        os.chdir(tmp_path)
+
+
+def test_sizes_are_checked():
+    spec = lcmulti.LocalConvSpec((6, 3), 5, 3, data_format="channels_last")
+    with pytest.raises(ArgumentTypeError, match="batch"):
+        spec.flops("a")
+    with pytest.raises(ArgumentTypeError, match="dtype"):
+        spec.bytes(1, None)
+    assert type(spec.flops(np.int64(2))) is int
+
+
+@pytest.mark.torch
+def test_sparse_tensors_are_refused():
+    torch = pytest.importorskip("torch")
+    with pytest.raises(ArgumentTypeError, match="x: expected a dense tensor"):
+        lcmulti.local_conv(torch.tensor(X).to_sparse(), torch.tensor(KERNEL))
+
+
+@pytest.mark.tensorflow
+def test_autograph_does_not_wrap_our_errors():
+    tf = pytest.importorskip("tensorflow")
+    function = tf.function(lambda x, kernel: lcmulti.local_conv(x, kernel, strides=0))
+    with pytest.raises(LcmultiError, match="strides: expected a positive integer"):
+        function(tf.constant(X), tf.constant(KERNEL))
