@@ -22,7 +22,7 @@ from lcmulti.spec import LocalConvSpec
 __all__ = ["CACHE_TARGET", "Block", "Blocked", "Grid"]
 
 CACHE_TARGET = 8 * 2**20
-"""Bytes of workspace a block is cut to on a CPU, chosen by measurement (docs/design.md)."""
+"""Bytes of workspace a block is cut to on a CPU; of 2 to 32 MiB the fastest in PyTorch."""
 
 
 class Grid(NamedTuple):

@@ -1,8 +1,8 @@
 """Which backend, which implementation, and why.
 
 Two steps, each cached: `backend_of` reads the types of the arrays, `plan` reads everything
-else (shapes, dtypes, arguments, settings) and returns what to run. A warm call costs two
-dictionary look-ups.
+else (shapes, dtypes, arguments, settings) and returns what to run. A warm call costs a
+few look-ups.
 """
 
 from __future__ import annotations
