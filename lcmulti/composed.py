@@ -127,6 +127,10 @@ class Composed:
             product = ops.permute(product, (0, 2, 1, 3))
         return ops.narrow(ops.reshape(product, spec.kernel_shape), x)
 
+    def flat(self, array: Any, shape: tuple[int, ...], taps: tuple[int, ...]) -> Any:
+        """Flatten an array in matrix order; of patches, which have *taps*, it makes a copy."""
+        return self.ops.reshape(array, shape)
+
     def cut(self, array: Any, index: tuple[slice, ...]) -> Any:
         """Slice the leading axes of an array."""
         return array[index]
@@ -193,7 +197,7 @@ class Composed:
         array = ops.reshape(array, (-1, *spec.output_size, *taps, spec.groups, channels))
         array = ops.permute(array, _to_position(layout, t))
         matrices = layout.matrices * spec.groups
-        return ops.reshape(array, (matrices, -1, prod(taps) * channels))
+        return self.flat(array, (matrices, -1, prod(taps) * channels), taps)
 
     def _by_sample(
         self, array: Any, taps: tuple[int, ...], channels: int, spec: LocalConvSpec

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import product
 from math import prod
 from typing import Any
@@ -267,16 +267,8 @@ class LocalConvSpec:
                 start, stop, self.strides, self.kernel_size, self.dilation, strict=True
             )
         )
-        return self._block(
-            tuple(b - a for a, b in zip(start, stop, strict=True)),
-            tuple(w.stop - w.start for w in window),
-        ), window
-
-    def _block(self, output_size: tuple[int, ...], input_size: tuple[int, ...]) -> LocalConvSpec:
-        block = replace_fields(
-            self, output_size=output_size, input_size=input_size, data_format="channels_last"
-        )
-        return replace_fields(block, padding=((0, 0),) * self.ndim, padding_mode="zeros")
+        size = tuple(b - a for a, b in zip(start, stop, strict=True))
+        return _unpadded(self, size, tuple(w.stop - w.start for w in window)), window
 
     def taps(self) -> Iterator[tuple[tuple[int, ...], tuple[slice, ...]]]:
         """Each tap's index in the window, and the padded input it shows to all outputs."""
@@ -303,7 +295,19 @@ class LocalConvSpec:
         """
         if self.padding_mode == "zeros":
             return replace_fields(self, data_format="channels_last")
-        return self._block(self.output_size, self.padded_size)
+        return _unpadded(self, self.output_size, self.padded_size)
+
+
+# Cached: of the blocks that an operation is cut into, most have the same geometry.
+@lru_cache(maxsize=4096)
+def _unpadded(
+    spec: LocalConvSpec, output_size: tuple[int, ...], input_size: tuple[int, ...]
+) -> LocalConvSpec:
+    """The same windows over another number of positions, channels last and without padding."""
+    block = replace_fields(
+        spec, output_size=output_size, input_size=input_size, data_format="channels_last"
+    )
+    return replace_fields(block, padding=((0, 0),) * spec.ndim, padding_mode="zeros")
 
 
 def replace_fields(spec: LocalConvSpec, **changes: Any) -> LocalConvSpec:

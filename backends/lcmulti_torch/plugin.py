@@ -54,7 +54,7 @@ def lcmulti_implementations() -> Iterable[ImplementationEntry]:
     yield ImplementationEntry(
         name="blocked",
         backend="torch",
-        load="lcmulti_torch.patches:blocked",
+        load="lcmulti_torch.blocked:implementation",
         summary="patches of one block of positions at a time, batched matrix products",
         priority=20,
     )

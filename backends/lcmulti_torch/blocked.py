@@ -1,0 +1,157 @@
+"""The shared algorithm block by block: strided views for windows, sums in place, buffers kept."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import torch
+
+from lcmulti.backend import Facts, Problem, Resources
+from lcmulti.blocks import Blocked
+from lcmulti.composed import axis_taps
+from lcmulti.spec import LocalConvSpec
+from lcmulti_torch.patches import FEW_COLUMNS, HALF, TorchOps, for_mkl
+
+
+class TorchBlocked(Blocked):
+    """`lcmulti.backend.Implementation`; it keeps no state, its calls do."""
+
+    def decline(self, problem: Problem) -> str | None:
+        """Meta tensors have no memory to bound."""
+        return "there is no data to work through" if problem.device == "meta" else None
+
+    def forward(self, x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        """See `Blocked.forward`."""
+        return _Call().forward(x, kernel, spec, resources)
+
+    def input_grad(self, dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        """See `Blocked.input_grad`."""
+        return _Call().input_grad(dy, kernel, spec, resources)
+
+    def kernel_grad(self, x: Any, dy: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        """See `Blocked.kernel_grad`."""
+        return _Call().kernel_grad(x, dy, spec, resources)
+
+
+class _Buffers:
+    """Memory that the blocks of one call use one after another, by what it holds.
+
+    A block's arrays are a few MiB. Taken anew for every block, the system would clear their
+    pages each time, which costs as much as the products.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[str, Any] = {}
+
+    def take(self, name: str, shape: tuple[int, ...], like: Any) -> Any:
+        """An array of *shape* in the dtype of *like*, its contents undefined."""
+        size, held = prod(shape), self._held.get(name)
+        if held is None or held.numel() < size:
+            held = self._held[name] = like.new_empty(size)
+        return held[:size].view(shape)
+
+
+class _CallOps(TorchOps):
+    """Products into a buffer: a block makes one, and uses it up before the next."""
+
+    def __init__(self, buffers: _Buffers) -> None:
+        self.buffers = buffers
+
+    def product(self, a: Any, b: Any) -> Any:
+        """See `TorchOps.product`."""
+        if a.device.type != "cpu":
+            return torch.bmm(a, b)
+        narrow = b.shape[2] < FEW_COLUMNS
+        a, b = (for_mkl(b.mT), for_mkl(a.mT)) if narrow else (for_mkl(a), for_mkl(b))
+        out = self.buffers.take("product", (a.shape[0], a.shape[1], b.shape[2]), a)
+        torch.bmm(a, b, out=out)
+        return out.mT if narrow else out
+
+
+class _Call(Blocked):
+    """The maps of one call."""
+
+    def __init__(self) -> None:
+        self.buffers = _Buffers()
+        super().__init__(_CallOps(self.buffers))
+
+    def new(self, shape: tuple[int, ...], like: Any, wide: bool, zeros: bool) -> Any:
+        """See `Blocked.new`."""
+        dtype = torch.float32 if wide and like.dtype in HALF else like.dtype
+        make = torch.zeros if zeros else torch.empty
+        return make(shape, dtype=dtype, device=like.device)
+
+    def facts(self, array: Any) -> Facts:
+        """See `Blocked.facts`."""
+        return Facts(tuple(array.shape), str(array.dtype)[6:], array.device.type)
+
+    def output(self, x: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        """See `Blocked.output`; the result lies in memory as *x* does, as PyTorch's own do."""
+        if x.stride(-1) == 1:
+            return super().output(x, spec, resources)
+        shape = (len(x), spec.filters, *spec.output_size)
+        return self.new(shape, x, wide=False, zeros=False).movedim(1, -1)
+
+    def put(self, y: Any, part: Any) -> None:
+        """Bring each sample's channels together before they are taken apart, channels first.
+
+        Products lie positions first. Straight from there PyTorch would fetch single numbers
+        that are often a power of two apart and fall on the same few lines of the cache.
+        """
+        y.copy_(part if y.stride(-1) == 1 else self._channels_last("outputs", part))
+
+    def seen_grad(self, dy: Any) -> Any:
+        """See `Blocked.seen_grad`; a channels-first one is transposed block by block."""
+        return self.ops.widen(dy if dy.stride(-1) == 1 else self._channels_last("outputs", dy))
+
+    def _channels_last(self, name: str, part: Any) -> Any:
+        return self.buffers.take(name, tuple(part.shape), part).copy_(part)
+
+    def windows(self, x: Any, spec: LocalConvSpec) -> Any:
+        """A view: nothing is copied until it is put in matrix order.
+
+        Only an input with its channels apart (channels first) is brought together before: a
+        block of it is small, and its patches show every element many times.
+        """
+        x = x if x.stride(-1) == 1 else self._channels_last("input", x)
+        batch, *steps, channel = x.stride()
+        outer = (step * s for step, s in zip(steps, spec.strides, strict=True))
+        taps = (step * d for step, d in zip(steps, spec.dilation, strict=True))
+        shape = (len(x), *spec.output_size, *spec.kernel_size, x.shape[-1])
+        return x.as_strided(shape, (batch, *outer, *taps, channel))
+
+    def flat(self, array: Any, shape: tuple[int, ...], taps: tuple[int, ...]) -> Any:
+        """See `Composed.flat`; patches are copied into a buffer."""
+        if not taps:
+            return array.reshape(shape)
+        buffer = self.buffers.take("patches", tuple(array.shape), array).copy_(array)
+        return buffer.view(shape)
+
+    def put_kernel_grad(
+        self, out: Any, x: Any, dy: Any, spec: LocalConvSpec, resources: Resources
+    ) -> None:
+        """Multiply right into the gradient, the largest array of all, where its layout allows."""
+        direct = spec.groups == 1 and spec.filters >= FEW_COLUMNS and out.dtype == x.dtype
+        if not (direct and out.is_contiguous()):
+            return super().put_kernel_grad(out, x, dy, spec, resources)
+        patches, dy = self._patch_matrices(x, spec), self._by_position(dy, (), spec)
+        torch.bmm(patches.mT, for_mkl(dy), out=out.view(-1, spec.terms, spec.filters))
+        return None
+
+    def fold(self, patches: Any, spec: LocalConvSpec) -> Any:
+        """One axis at a time, in place; positions lie before samples in memory, as in patches."""
+        positions = tuple(range(spec.ndim))
+        for axis in reversed(positions):
+            batch, *size, channels = patches.shape
+            size[axis] = spec.input_size[axis]
+            del size[-1]
+            shape = (*size[: spec.ndim], batch, *size[spec.ndim :], channels)
+            total = self.buffers.take(f"axis {axis}", shape, patches).zero_().movedim(spec.ndim, 0)
+            for tap, seen in enumerate(axis_taps(spec, axis)):
+                total[seen] += patches[..., tap, :]
+            patches = total
+        return patches
+
+
+implementation = TorchBlocked(TorchOps())
