@@ -79,7 +79,8 @@ class Blocked:
         elements = 2 * (grid.samples * one + prod(inner.kernel_shape))
         if dtype.is_half:
             batch = UNKNOWN_BATCH if problem.batch is None else problem.batch
-            elements += max(batch * prod(spec.input_shape), prod(spec.kernel_shape))
+            kernel = 0 if self._once(spec, problem.batch, grid) else prod(spec.kernel_shape)
+            elements += max(batch * prod(spec.input_shape), kernel)
         return elements * DTYPES[dtype.accumulator].itemsize
 
     def forward(self, x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
@@ -117,7 +118,7 @@ class Blocked:
         """See `lcmulti.backend.Implementation.kernel_grad`."""
         batch = _known(x)
         grid = self._grid(spec, batch, x.dtype.name, resources)
-        once = not spec.shared_axes and (batch is None or grid.samples >= batch)
+        once = self._once(spec, batch, grid)
 
         def step(start: Start, size: Size, dkernel: Any) -> Any:
             inner = _block(spec, size[1:])
@@ -132,6 +133,10 @@ class Blocked:
         dtype = x.dtype if once else DTYPES[x.dtype.name].accumulator
         dkernel = jnp.zeros(spec.kernel_shape, dtype)
         return self._walk(step, dkernel, x, spec, resources).astype(x.dtype)
+
+    def _once(self, spec: LocalConvSpec, batch: int | None, grid: Grid) -> bool:
+        """Whether each part of the kernel's gradient comes from one block alone."""
+        return not spec.shared_axes and (batch is None or grid.samples >= batch)
 
     def _grid_of(self, problem: Problem) -> Grid:
         return self._grid(problem.spec, problem.batch, problem.dtype, problem.resources)

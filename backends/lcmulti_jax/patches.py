@@ -11,6 +11,7 @@ from math import prod
 from string import ascii_uppercase
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -38,6 +39,9 @@ def read(array: Any, start: tuple[Any, ...], size: tuple[Any, ...]) -> Any:
     """Cut ``size[i]`` from ``start[i]`` on along the first axes, those that *start* names."""
     dtype = array.dtype
     if dtype.itemsize == 2:  # XLA's CPU would cut half types in float32, and widen all of *array*
+        traced = [at for at in start if isinstance(at, jax.core.Tracer)]
+        if traced:  # in a loop; were it not tied to the step, XLA would convert all before it
+            array, *_ = lax.optimization_barrier((array, *traced))
         array = lax.bitcast_convert_type(array, jnp.uint16)
     for axis, (at, length) in enumerate(zip(start, size, strict=False)):
         if length != array.shape[axis]:

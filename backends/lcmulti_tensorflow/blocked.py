@@ -122,13 +122,13 @@ def _kernel_grad(x: Any, dy: Any, spec: LocalConvSpec, resources: Resources) -> 
                 part = tf.transpose(part, (0, 2, 1, 3))
             part = tf.reshape(part, (-1, spec.terms * spec.filters))
             if once:
-                return _put(dkernel, first, part)
+                return _put(dkernel, first, tf.cast(part, dkernel.dtype))
             return _add(dkernel, first + tf.range(count), part)
 
         return _over(own, blocks.positions, block, dkernel)
 
-    wide = DTYPES[x.dtype.name].accumulator
-    dkernel = _new((own, spec.terms * spec.filters), wide, zeros=not once)
+    dtype = x.dtype if once else DTYPES[x.dtype.name].accumulator
+    dkernel = _new((own, spec.terms * spec.filters), dtype, zeros=not once)
     dkernel = _over(batch, blocks.samples, samples, dkernel)
     return ops.narrow(tf.reshape(dkernel, spec.kernel_shape), x)
 

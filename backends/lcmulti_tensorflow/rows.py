@@ -110,9 +110,12 @@ def cut(spec: LocalConvSpec, batch: int | None, dtype: str, device: str, limit: 
     # Of one position: a sample's patch and product; its row numbers, kernel and gradient.
     patch = wide * shared * (spec.terms * spec.groups + spec.filters)
     position = 2 * rows.offsets.nbytes + 2 * wide * spec.terms * spec.filters
-    fixed = rows.offsets.nbytes + (wide * prod(spec.kernel_shape) if half else 0)
+    fixed = rows.offsets.nbytes
     whole = UNKNOWN_BATCH if batch is None else max(batch, 1)
-    samples = min(max((limit - fixed - position) // (sample + patch), 1), whole)
+    samples = _fitting(limit - fixed - position, sample + patch, whole)
+    if half and (batch is None or samples < whole):  # their kernel gradients are summed wide
+        fixed += wide * prod(spec.kernel_shape)
+        samples = _fitting(limit - fixed - position, sample + patch, whole)
     block = samples * patch + position
     room = limit - fixed - samples * sample
     if device == "cpu" and batch is not None:
@@ -120,3 +123,7 @@ def cut(spec: LocalConvSpec, batch: int | None, dtype: str, device: str, limit: 
     most = min(max(room // block, 1), own)
     positions = -(-own // -(-own // most))  # even blocks
     return Cut(samples, positions, fixed + samples * sample + positions * block)
+
+
+def _fitting(room: int, one: int, most: int) -> int:
+    return min(max(room // one, 1), most)
