@@ -75,6 +75,14 @@ def cross(session: nox.Session) -> None:
 
 
 @nox.session
+def mutation(session: nox.Session) -> None:
+    """Change the core in small ways: tests must notice (survivors: docs/mutation.md)."""
+    install(session, "-e", ".[test]", groups=("mutation",))
+    session.run("mutmut", "run", *session.posargs)
+    session.run("mutmut", "results")
+
+
+@nox.session
 def build(session: nox.Session) -> None:
     """Build sdist and wheel; see that the wheel works where there is nothing but its needs."""
     install(session, groups=("build",))

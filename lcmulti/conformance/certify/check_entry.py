@@ -78,9 +78,11 @@ def test_steps_around_an_implementation(backend: Subject, dtype: str) -> None:
     owner, array = backend.owner, draw(PLAIN, dtype).x
     there, indices = backend.array(array), np.array([2, 0, 0, 3])
     bias = array[0, :1]
-    (prepared,) = owner.prepare((there,))
+    prepared, kernel, none = owner.prepare((there, backend.array(draw(PLAIN, dtype).kernel), None))
+    assert none is None, f"prepare made {none!r} of no bias"
     pairs = {
         "prepare": (prepared, array),
+        "prepare of a kernel": (kernel, draw(PLAIN, dtype).kernel),
         "move_axis": (owner.move_axis(there, -1, 1), np.moveaxis(array, -1, 1)),
         "move_axis back": (owner.move_axis(there, 1, -1), np.moveaxis(array, 1, -1)),
         "take": (owner.take(there, indices, 2), np.take(array, indices, 2)),

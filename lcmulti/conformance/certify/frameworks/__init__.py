@@ -1,0 +1,39 @@
+"""What can be checked only where the framework is known: its own checkers, transforms, memory.
+
+Which framework it is, the arrays tell; what a plugin declares of itself is not asked.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+
+from lcmulti import plugins
+from lcmulti.dtypes import DTYPES
+
+__all__ = ["framework_of", "wide"]
+
+ARRAYS = {"torch": "Tensor", "jax": "Array", "tensorflow": "Tensor"}
+
+
+def framework_of(backend: str) -> str | None:
+    """The framework whose arrays a backend makes, if there is a module of checks for it."""
+    array = plugins.load_backend(backend).from_numpy(np.zeros((1, 1), np.float32))
+    for name, attribute in ARRAYS.items():
+        module: Any = sys.modules.get(name)
+        if module is not None and isinstance(array, getattr(module, attribute)):
+            return name
+    return None
+
+
+def wide(backend: str, dtype: str) -> AbstractContextManager[Any]:
+    """A context in which the framework has *dtype*: JAX has 64 bits only when asked."""
+    is_wide = DTYPES[dtype].roundoff == DTYPES["float64"].roundoff
+    if is_wide and framework_of(backend) == "jax":
+        import jax
+
+        return jax.enable_x64(True)
+    return nullcontext()
