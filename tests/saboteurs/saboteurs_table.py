@@ -83,4 +83,24 @@ BACKENDS = {
     "OtherErrors": "test_wrong_call",
     "ClaimsNoDtype": "test_backend_record",
     "ReverseOfNothing": "test_gradients",
+    "BiasGradientOfHalf": "test_gradients",
+    "GradientsTogetherOnly": "test_gradient_of_one_argument",
+    "TangentOfDouble": "test_forward_mode",
+    "OneImplementationForAll": "test_close_computes",
+    "ClaimsNothing": "test_modes_not_declared",
+    "IntegersAccepted": "test_wrong_call",
+    "MixedTypesPromoted": "test_wrong_call",
+    "ChannelsFirstTransposed": "test_any_call",
+}
+
+FRAMEWORKS = {
+    ("torch", "tangent_dropped"): "test_forward_mode",
+    ("torch", "wrong_when_compiled"): "test_compiled",
+    ("torch", "wrong_when_mapped"): "test_vmap",
+    ("torch", "contiguous_tensors_assumed"): "test_native_memory",
+    ("torch", "precision_set"): "test_nothing_of_torch",
+    ("torch", "torch_random_state_used"): "test_nothing_of_torch",
+    ("jax", "wrong_for_unknown_batch"): "test_symbolic_batch",
+    ("tensorflow", "wrong_in_graphs"): "test_function",
+    ("tensorflow", "wrong_for_unknown_batch"): "test_function",
 }
