@@ -12,7 +12,6 @@ import tensorflow as tf
 from lcmulti.composed import Composed
 from lcmulti.dtypes import DTYPES
 
-
 MOST_AXES = 8
 """Axes that TensorFlow's kernels for slices and padding take."""
 

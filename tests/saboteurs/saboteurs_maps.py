@@ -576,7 +576,6 @@ class DeclineRaises(Honest):
     def decline(self, problem):
         if problem.spec.groups > 1:
             raise ValueError("no groups")
-        return None
 
 
 class NotANumberDropped(Honest):

@@ -108,12 +108,15 @@ class Counted:
         return getattr(self.maps, name)(*arguments)
 
     def forward(self, x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        """See `Implementation.forward`."""
         return self._counted("forward", x, kernel, spec, resources)
 
     def input_grad(self, dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        """See `Implementation.input_grad`."""
         return self._counted("input_grad", dy, kernel, spec, resources)
 
     def kernel_grad(self, x: Any, dy: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        """See `Implementation.kernel_grad`."""
         return self._counted("kernel_grad", x, dy, spec, resources)
 
 
@@ -131,7 +134,7 @@ def test_close_computes_by_the_implementation(named: Subject) -> None:
     known, spy = expectation_of(case, CORE_DTYPE), Counted(named.maps)
     operation = named.owner.close(spy, named.implementation_entry)
     arrays, rest = named.arrays(known.inputs), (case.spec.computed(), named.resources())
-    y = operation(*arrays, *rest)
+    y = operation(arrays[0], arrays[1], *rest)
     named.verify("y", y, arrays[0], known.values.forward, known.limits.forward)
     wanted = {"forward"}
     if "reverse" in named.entry.capabilities:

@@ -35,5 +35,6 @@ def wide(backend: str, dtype: str) -> AbstractContextManager[Any]:
     if is_wide and framework_of(backend) == "jax":
         import jax
 
-        return jax.enable_x64(True)
+        context: AbstractContextManager[Any] = jax.enable_x64(True)
+        return context
     return nullcontext()

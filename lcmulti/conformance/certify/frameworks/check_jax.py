@@ -150,7 +150,8 @@ def test_vmap(subject: Subject, case: Case, dtype: str) -> None:
     subject.require(case, dtype)
     case = without_bias(case)
     known = [expectation_of(replace(case, name=f"{case.name} {i}"), dtype) for i in range(3)]
-    x, kernel, dy = (np.stack([each.inputs[i] for each in known]) for i in (0, 1, 3))
+    x, kernel = (np.stack([getattr(k.inputs, n) for k in known]) for n in ("x", "kernel"))
+    dy = np.stack([each.inputs.dy for each in known])
     call = subject.call(case)
     value, grads = jax.vmap(lambda *a: _vjp(call, a[:2], a[2]))(
         *map(subject.array, (x, kernel, dy))

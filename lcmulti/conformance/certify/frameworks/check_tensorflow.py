@@ -161,10 +161,10 @@ def test_beyond_32_bits(subject: Subject) -> None:
     if subject.implementation != AUTO:
         pytest.skip("graphs are planned for by `auto`")
 
-    @tf.function(autograph=False)
     def call(x: Any, kernel: Any) -> Any:
         return local_conv(x, kernel, strides=2, data_format="channels_last")
 
     shapes = (5, 70_001, 70_003, 3), (34_999, 35_000, 5, 4, 3, 2)
-    graph = call.get_concrete_function(*(tf.TensorSpec(shape, tf.float32) for shape in shapes))
+    specs = [tf.TensorSpec(shape, tf.float32) for shape in shapes]
+    graph = tf.function(call, autograph=False).get_concrete_function(*specs)
     assert tuple(graph.structured_outputs.shape) == (5, 34_999, 35_000, 2)

@@ -40,10 +40,8 @@ class Einsum:
     def _sum(self, terms, spec, a, b):
         o, t, g = O[: spec.ndim], T[: spec.ndim], spec.groups
         letters = {"x": f"n{o}{t}gc", "w": f"{o}{t}cgf", "y": f"n{o}gf"}
-        arrays = []
-        for name, array in zip(terms[::2], (a, b), strict=False):
-            # Channels of x and filters of w and y come as (group, one of it).
-            arrays.append(array.reshape(*array.shape[:-1], g, array.shape[-1] // g))
+        # Channels of x and filters of w and y come as (group, one of it).
+        arrays = [each.reshape(*each.shape[:-1], g, each.shape[-1] // g) for each in (a, b)]
         spelled = "".join(letters.get(each, each) for each in terms)
         return np.einsum(spelled, *arrays)
 
