@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import pickle
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -122,11 +124,15 @@ def test_native_memory(subject: Subject, case: Case, dtype: str) -> None:
         return array.movedim(-1, 1).contiguous().movedim(1, -1)
 
     for view in (every_other, offset, transposed, channels_outside):
-        there = Inputs(*(None if a is None else view(subject.array(a)) for a in inputs))
+        there = inputs.each(functools.partial(_seen, subject, view))
         _verify(subject, case, view.__name__, there, known)
     x, kernel, dy = (subject.array(each) for each in (inputs.x, inputs.kernel, inputs.dy))
     expanded = Inputs(x[:1].expand_as(x), kernel, None, dy[:1].expand_as(dy))
     _verify(subject, case, "expanded", expanded, twice)
+
+
+def _seen(subject: Subject, view: Callable[[Any], Any], array: np.ndarray) -> Any:
+    return view(subject.array(array))
 
 
 def _verify(subject: Subject, case: Case, view: str, there: Inputs, known: Any) -> None:

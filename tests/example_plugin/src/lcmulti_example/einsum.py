@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-O, T = "abcd", "ijkl"  # output axes and taps; n batch, g groups, c channels, f filters
+O, T = "pqrs", "ijkl"  # output axes and taps; n batch, g groups, c channels, f filters
 
 
 class Einsum:
@@ -28,7 +28,7 @@ class Einsum:
         for tap, seen in spec.taps():  # windows overlap: one tap at a time is added
             one = kernel[(..., *(slice(t, t + 1) for t in tap), slice(None), slice(None))]
             part = self._sum("y,w->x", spec, dy, one)
-            dx[(slice(None), *seen)] += part.reshape(len(dy), *spec.output_size, -1)
+            dx[(slice(None), *seen)] += part.reshape(len(dy), *spec.output_size, spec.in_channels)
         inner = (slice(a, a + n) for n, (a, _) in zip(spec.input_size, spec.padding, strict=True))
         return np.ascontiguousarray(dx[(slice(None), *inner)])
 

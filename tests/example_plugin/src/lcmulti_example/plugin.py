@@ -15,7 +15,7 @@ def lcmulti_backends():
         name="strict",
         load="lcmulti_example.backend:backend",
         package="array_api_strict",
-        array_types=("array_api_strict:Array",),
+        array_types=("array_api_strict._array_object:Array",),
         install="pip install array-api-strict",
         dtypes=DTYPES,
         capabilities=("fork",),
