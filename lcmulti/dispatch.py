@@ -261,8 +261,10 @@ def spec_of_call(
     if len(x_shape) != axes + 2:
         expected = f"rank {axes + 2} (batch, {axes} spatial, channels) to go with the kernel"
         raise ShapeError("x", expected, described(f"shape {x_shape}"))
-    if None in x_shape[1:] or None in kernel_shape:
+    if None in x_shape[1:]:
         raise ShapeError("x", "known sizes on every axis but the batch", described(str(x_shape)))
+    if None in kernel_shape:
+        raise ShapeError("kernel", "known sizes on every axis", described(str(kernel_shape)))
     if 0 in x_shape[1:]:
         raise ShapeError("x", "no axis of length 0 but the batch", described(f"shape {x_shape}"))
     if 0 in kernel_shape:
