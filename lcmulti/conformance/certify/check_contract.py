@@ -49,10 +49,10 @@ def results(subject: Subject, case: Case, there: Inputs) -> dict[str, Any]:
         _, gradients = subject.owner.vjp(subject.call(case), arrays, there.dy)
         found |= zip(("dx", "dkernel", "dbias"), gradients, strict=False)
     if subject.implementation != AUTO and case.spec == case.spec.computed():
-        maps, rest = subject.maps, (case.spec, subject.resources())
-        found["forward"] = maps.forward(there.x, there.kernel, *rest)
-        found["input_grad"] = maps.input_grad(there.dy, there.kernel, *rest)
-        found["kernel_grad"] = maps.kernel_grad(there.x, there.dy, *rest)
+        rest = case.spec, subject.resources()
+        found["forward"] = subject.map("forward")(there.x, there.kernel, *rest)
+        found["input_grad"] = subject.map("input_grad")(there.dy, there.kernel, *rest)
+        found["kernel_grad"] = subject.map("kernel_grad")(there.x, there.dy, *rest)
     return found
 
 
@@ -206,7 +206,7 @@ def test_not_a_number_reaches_what_sees_it(
         if name == "forward":
             got = subject.call(case)(*there)
         else:
-            got = getattr(subject.maps, name)(*there, case.spec, subject.resources())
+            got = subject.map(name)(*there, case.spec, subject.resources())
         reached = ~np.isfinite(subject.owner.to_numpy(got))
         what = f"{name} with {poison} in {pair[where]} at {middle}"
         assert not (reached & ~expected).any(), f"{what}: reached elements that do not see it"
@@ -266,14 +266,14 @@ def test_little_workspace(named: Subject, case: Case, dtype: str) -> None:
         pytest.skip("not as an implementation receives it")
     known = expectation_of(case, dtype)
     there = known.inputs.each(named.array)
-    maps = named.maps
+    pairs = {
+        "forward": (there.x, there.kernel),
+        "input_grad": (there.dy, there.kernel),
+        "kernel_grad": (there.x, there.dy),
+    }
     for limit in (0, 1500, 2**14):
-        rest = case.spec, Resources(limit)
-        for name, got in (
-            ("forward", maps.forward(there.x, there.kernel, *rest)),
-            ("input_grad", maps.input_grad(there.dy, there.kernel, *rest)),
-            ("kernel_grad", maps.kernel_grad(there.x, there.dy, *rest)),
-        ):
+        for name, pair in pairs.items():
+            got = named.map(name)(*pair, case.spec, Resources(limit))
             value, bound = getattr(known.values, name), getattr(known.limits, name)
             named.verify(f"{name} in {limit} bytes", got, there.x, value, bound)
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from lcmulti.conformance import oracle
 from lcmulti.conformance.cases import Case
 from lcmulti.conformance.certify.expectation import Term, combined, expectation_of
-from lcmulti.conformance.certify.frameworks import wide
+from lcmulti.conformance.certify.frameworks import COMPILING, framework_of, wide
 from lcmulti.conformance.certify.subject import CORE_DTYPE, Subject
 from lcmulti.dtypes import DTYPES
 from lcmulti.shapes import window_extent
@@ -27,9 +27,18 @@ from lcmulti.shapes import window_extent
 Array = np.ndarray[Any, Any]
 Draw = Callable[[tuple[int, ...]], Array]
 
-POOL = 40
+POOL, COMPILED_POOL = 60, 12
 """Geometries of a run in CI. Values are new in every example, shapes are not: frameworks that
 compile pay for each new one."""
+
+
+def size_of_pool(subject: Subject, examples: int) -> int:
+    """How many geometries so many examples are taken from."""
+    if examples > 200:
+        return examples // 5
+    return COMPILED_POOL if framework_of(subject.backend) in COMPILING else POOL
+
+
 KINDS = ("any", "tiled", "convolution")
 
 
@@ -106,7 +115,7 @@ def holds(
     padded: bool = True,
 ) -> None:
     """Let hypothesis look for a case, numbers and two factors that *check* fails on."""
-    cases = pool(subject, POOL if examples <= 200 else examples // 5, kinds, padded)
+    cases = pool(subject, size_of_pool(subject, examples), kinds, padded)
     if not cases:
         pytest.skip(f"{subject}: declines every geometry of this property")
 
@@ -128,7 +137,7 @@ def test_any_call(subject: Subject, examples: int) -> None:
     """Values and gradients of random calls with every option, in every dtype."""
     dtypes = [name for name in DTYPES if subject.refusal(geometry(0, "any"), name) is None]
     dtypes = dtypes or [CORE_DTYPE]
-    count = POOL if examples <= 200 else examples // 5
+    count = size_of_pool(subject, examples)
     seen = 0
     for seed in range(8 * count):
         case, dtype = any_call(seed), dtypes[seed % len(dtypes)]
@@ -189,14 +198,14 @@ def test_adjointness(named: Subject, examples: int) -> None:
 
     def check(case: Case, draw: Draw, a: int, b: int) -> None:
         x, kernel, dy = map(draw, _shapes(case))
-        maps, rest = named.maps, (case.spec.computed(), named.resources())
+        rest = case.spec.computed(), named.resources()
         sides: list[tuple[float, float]] = []
         for name, first, second, other in (
             ("forward", x, kernel, dy),
             ("input_grad", dy, kernel, x),
             ("kernel_grad", x, dy, kernel),
         ):
-            got = getattr(maps, name)(named.array(first), named.array(second), *rest)
+            got = named.map(name)(named.array(first), named.array(second), *rest)
             _, limit = combined(case, CORE_DTYPE, Term(name, first, second))
             host = named.owner.to_numpy(got).astype(np.float64)
             sides.append((float((host * other).sum()), float((limit * np.abs(other)).sum())))

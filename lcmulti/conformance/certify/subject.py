@@ -23,7 +23,7 @@ from lcmulti.backend import (
 from lcmulti.conformance.bounds import compare
 from lcmulti.conformance.calls import BackendRunner, Inputs, Results
 from lcmulti.conformance.cases import Case
-from lcmulti.conformance.certify.frameworks import wide
+from lcmulti.conformance.certify.frameworks import as_it_runs, wide
 from lcmulti.conformance.inputs import numpy_dtype
 from lcmulti.errors import ArgumentError, LcmultiError
 from lcmulti.functional import local_conv
@@ -73,6 +73,10 @@ class Subject:
     def maps(self) -> Implementation:
         """The three maps; ``auto`` has none."""
         return plugins.load_implementation(self.backend, self.implementation)
+
+    def map(self, name: str) -> Callable[..., Any]:
+        """One of the three maps, as the framework runs it."""
+        return as_it_runs(self.backend, getattr(self.maps, name))
 
     @cached_property
     def placed(self) -> Callable[[], AbstractContextManager[Any]]:

@@ -6,7 +6,9 @@ Which framework it is, the arrays tell; what a plugin declares of itself is not 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -14,11 +16,15 @@ import numpy as np
 from lcmulti import plugins
 from lcmulti.dtypes import DTYPES
 
-__all__ = ["framework_of", "wide"]
+__all__ = ["COMPILING", "as_it_runs", "framework_of", "wide"]
+
+COMPILING = ("jax",)
+"""Every new shape costs these a compilation."""
 
 ARRAYS = {"torch": "Tensor", "jax": "Array", "tensorflow": "Tensor"}
 
 
+@cache
 def framework_of(backend: str) -> str | None:
     """The framework whose arrays a backend makes, if there is a module of checks for it."""
     array = plugins.load_backend(backend).from_numpy(np.zeros((1, 1), np.float32))
@@ -38,3 +44,14 @@ def wide(backend: str, dtype: str) -> AbstractContextManager[Any]:
         context: AbstractContextManager[Any] = jax.enable_x64(True)
         return context
     return nullcontext()
+
+
+@cache
+def as_it_runs(backend: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """A map ``(a, b, spec, resources)`` as the framework runs it: JAX never but compiled."""
+    if framework_of(backend) != "jax":
+        return function
+    import jax
+
+    compiled: Callable[..., Any] = jax.jit(function, static_argnums=(2, 3))
+    return compiled
