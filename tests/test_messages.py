@@ -5,10 +5,11 @@ import pytest
 from strangers import implementation_entry, plugin_of
 
 import lcmulti
-from lcmulti import dispatch, settings
+from lcmulti import dispatch, numpy_backend, settings
 from lcmulti.backend import Facts, Problem, Resources
 from lcmulti.dispatch import choose, problem_of, spec_of_call
 from lcmulti.errors import LcmultiError
+from lcmulti.numpy_backend import NumpyBlocked, NumpyOps
 from lcmulti.settings import parse
 from lcmulti.spec import LocalConvSpec
 
@@ -245,7 +246,7 @@ def some(install):
 
 def test_verdicts_to_the_letter(some):
     _, verdicts = choose("numpy", planned(limit=10), "reference", settings.DEFAULTS)
-    held = lcmulti.numpy_backend.reference_implementation.workspace(planned())
+    held = numpy_backend.reference_implementation.workspace(planned())
     assert [tuple(each) for each in verdicts[:2]] == [
         ("absent", verdicts[0].reason, None),
         ("device", "does not run on cpu", None),
@@ -254,6 +255,22 @@ def test_verdicts_to_the_letter(some):
     assert tuple(verdicts[2]) == ("doubles", "does not compute in float32", None)
     assert verdicts[3].reason.endswith("bytes of workspace, over max_workspace=10")
     assert tuple(verdicts[4]) == ("reference", None, held)
+
+
+def test_a_stranger_who_fails_when_asked(install, monkeypatch):
+    """The others go on serving."""
+
+    class Failing(NumpyBlocked):
+        def decline(self, problem):
+            raise KeyError("groups")
+
+    monkeypatch.setattr(numpy_backend, "failing", Failing(NumpyOps()), raising=False)
+    record = implementation_entry("failing", load="lcmulti.numpy_backend:failing", priority=99)
+    install(paint=plugin_of((), [record]))
+    entry, verdicts = choose("numpy", planned(), "auto", settings.DEFAULTS)
+    assert entry.name == "blocked"
+    why = "could not tell whether it serves (KeyError: 'groups')"
+    assert tuple(verdicts[0]) == ("failing", why, None)
 
 
 def test_refusals_to_the_letter(some):
