@@ -22,6 +22,7 @@ from lcmulti.conformance.certify.expectation import (
     expectation_of,
     without_bias,
 )
+from lcmulti.conformance.certify.geometries import GEOMETRIES
 from lcmulti.conformance.certify.subject import AUTO, CORE_DTYPE, Subject
 from lcmulti.conformance.inputs import draw
 from lcmulti.functional import local_conv
@@ -273,16 +274,9 @@ def test_nothing_of_torch_is_changed(subject: Subject) -> None:
         ))  # fmt: skip
 
     for name in SOME:
-        case = expectation_case(name)
+        case = GEOMETRIES[name]
         if subject.refusal(case, CORE_DTYPE) is not None:
             continue
         before = state()
         subject.results(case, draw(case, CORE_DTYPE))
         assert state() == before, "a setting of PyTorch was changed"
-
-
-def expectation_case(name: str) -> Case:
-    """A fixed geometry by name."""
-    from lcmulti.conformance.certify.geometries import GEOMETRIES
-
-    return GEOMETRIES[name]
