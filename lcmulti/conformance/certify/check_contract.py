@@ -193,6 +193,8 @@ def test_not_a_number_reaches_what_sees_it(
     for (name, pair), where in product(maps.items(), (0, 1)):
         if case.name in PADDED and (name, where) not in UNPADDED:
             continue
+        if case.spec.is_convolution and (name, where) == ("input_grad", 1):
+            continue  # the adjoint of a convolution is one of a padded array
         arrays = [np.array(getattr(inputs, each)) for each in pair]
         sick = arrays[where]
         middle = tuple(n // 2 for n in sick.shape)
@@ -288,6 +290,8 @@ def test_memory_stays_under_its_ceiling(
         pytest.skip("peak memory is measured on a CPU under Linux")
     found = probe.memory_of(subject.backend, implementations)[f"{subject.implementation} {name}"]
     assert "error" not in found, found["error"]
+    if "refused" in found:
+        pytest.skip(f"{subject}: refuses what would take more workspace than it may hold")
     held, allowed = found["held"], found["allowed"]
     assert held <= allowed, f"{held:,} bytes held, at most {allowed:,} ({found['parts']})"
 

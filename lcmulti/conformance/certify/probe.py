@@ -23,6 +23,7 @@ from lcmulti.conformance.calls import Inputs
 from lcmulti.conformance.cases import Case
 from lcmulti.conformance.certify.geometries import STATISTICS
 from lcmulti.conformance.inputs import draw
+from lcmulti.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from lcmulti.conformance.certify.subject import Subject
@@ -104,6 +105,8 @@ def memory(backend: str, *implementations: str) -> dict[str, dict[str, Any]]:
                 key = f"{subject.implementation} {name}"
                 try:
                     found[key] = _memory(subject, case, SMALL[name])
+                except UnsupportedError as error:  # the honest answer of who needs more
+                    found[key] = {"refused": str(error)}
                 except Exception as error:
                     found[key] = {"error": f"{type(error).__name__}: {error}"}
     return found
