@@ -51,7 +51,7 @@ IMPLEMENTATIONS = {
     "decline_raises": "test_value",
     "not_a_number_dropped": "test_not_a_number",
     "not_a_number_of_padding": "test_not_a_number",
-    "wrong_for_one_sample": "test_maps",
+    "wrong_for_one_sample": "test_gradients",
     "wrong_in_float16": "test_value",
     "wrong_in_complex128": "test_maps",
     "wrong_for_grouped_dilation": "test_value",
@@ -63,7 +63,7 @@ IMPLEMENTATIONS = {
     "wrong_for_many_positions": "test_value_of_many",
     "wrong_for_long_windows": "test_value_of_many",
     "wrong_for_large_batches": "test_value_of_many",
-    "wrong_in_4d": "test_maps",
+    "wrong_in_4d": "test_gradients",
 }
 
 BACKENDS = {
