@@ -74,6 +74,56 @@ def cross(session: nox.Session) -> None:
     session.run("lcmulti", "parity")
 
 
+BACKENDS = ("numpy", "torch", "jax", "tensorflow")
+
+
+def certify_alone(session: nox.Session, backend: str, *arguments: str) -> None:
+    """Install one framework, or none, and certify."""
+    extras = "conformance" if backend == "numpy" else f"conformance,{backend}"
+    peers = ("peers",) if backend == "jax" else ()  # Flax, whose layer results are compared with
+    install(session, "-e", f".[{extras}]", groups=peers)
+    session.run("lcmulti", "certify", backend, *arguments)
+
+
+@nox.session
+@nox.parametrize("backend", BACKENDS)
+def certify(session: nox.Session, backend: str) -> None:
+    """Certify one of our own backends, alone in its environment."""
+    certify_alone(session, backend, *session.posargs)
+
+
+@nox.session
+@nox.parametrize("backend", BACKENDS)
+def nightly(session: nox.Session, backend: str) -> None:
+    """Certify with 10,000 examples of each property, which takes hours."""
+    certify_alone(session, backend, "--nightly", *session.posargs)
+
+
+@nox.session
+def example(session: nox.Session) -> None:
+    """Install the example plugin as a stranger would, and certify what it adds."""
+    install(session, ".[conformance]", "tests/example_plugin")
+    session.chdir(session.create_tmp())  # away from the checkout: the installed package is used
+    session.run("lcmulti", "certify", "strict", "--certificate", "strict.md")
+    session.run("lcmulti", "certify", "numpy", "--implementation", "einsum")
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Throw 20,000 settings files at the settings."""
+    install(session, "-e", ".[test]")
+    examples = {"LCMULTI_FUZZ_EXAMPLES": "20000"}
+    session.run("pytest", "tests/test_fuzz.py", *session.posargs, env=examples)
+
+
+@nox.session
+def mutation(session: nox.Session) -> None:
+    """Change the core in small ways: tests must notice (survivors: docs/mutation.md)."""
+    install(session, "-e", ".[test]", groups=("mutation",))
+    session.run("mutmut", "run", *session.posargs)
+    session.run("mutmut", "results")
+
+
 @nox.session
 def build(session: nox.Session) -> None:
     """Build sdist and wheel; see that the wheel works where there is nothing but its needs."""

@@ -129,7 +129,10 @@ class Backend(Protocol):
     """A framework: it converts arrays, describes them and closes the derivative rules."""
 
     def prepare(self, arrays: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Turn the framework's variables into tensors and apply its automatic casts."""
+        """Turn the framework's variables into tensors and apply its automatic casts.
+
+        *arrays* are ``(x, kernel, bias)``, the last one None where there is no bias.
+        """
         ...
 
     def facts(self, array: Any, batched: bool = False) -> Facts:

@@ -261,8 +261,10 @@ def spec_of_call(
     if len(x_shape) != axes + 2:
         expected = f"rank {axes + 2} (batch, {axes} spatial, channels) to go with the kernel"
         raise ShapeError("x", expected, described(f"shape {x_shape}"))
-    if None in x_shape[1:] or None in kernel_shape:
+    if None in x_shape[1:]:
         raise ShapeError("x", "known sizes on every axis but the batch", described(str(x_shape)))
+    if None in kernel_shape:
+        raise ShapeError("kernel", "known sizes on every axis", described(str(kernel_shape)))
     if 0 in x_shape[1:]:
         raise ShapeError("x", "no axis of length 0 but the batch", described(f"shape {x_shape}"))
     if 0 in kernel_shape:
@@ -365,13 +367,16 @@ def _verdict(entry: ImplementationEntry, problem: Problem, forced: bool) -> Verd
     else:
         try:
             implementation = plugins.load_implementation(entry.backend, entry.name)
+            reason = implementation.decline(problem)
+            workspace = None if reason is not None else implementation.workspace(problem)
         except PluginError as error:
             return Verdict(entry.name, str(error), None)
-        reason = implementation.decline(problem)
-        if reason is None:
-            workspace = implementation.workspace(problem)
-            limit = problem.resources.max_workspace
-            # A transform that only this one can serve outranks the wish for little memory.
-            if workspace > limit and not forced and not problem.transformed:
-                reason = f"needs {workspace:,} bytes of workspace, over max_workspace={limit:,}"
+        except Exception as error:  # a stranger's code: the others go on serving
+            why = f"could not tell whether it serves ({type(error).__name__}: {error})"
+            return Verdict(entry.name, why, None)
+        limit = problem.resources.max_workspace
+        # A transform that only this one can serve outranks the wish for little memory.
+        unbounded = forced or problem.transformed
+        if workspace is not None and workspace > limit and not unbounded:
+            reason = f"needs {workspace:,} bytes of workspace, over max_workspace={limit:,}"
     return Verdict(entry.name, reason, workspace)

@@ -9,6 +9,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
+from conftest import INSTALLED
 
 from lcmulti.cli import main
 from lcmulti.conformance import certify
@@ -18,6 +19,7 @@ from lcmulti.errors import ArgumentError, MissingExtraError
 SABOTEURS = Path(__file__).parent / "saboteurs"
 TABLE = runpy.run_path(str(SABOTEURS / "saboteurs_table.py"))
 IMPLEMENTATIONS, BACKENDS = TABLE["IMPLEMENTATIONS"], TABLE["BACKENDS"]
+FRAMEWORKS = TABLE["FRAMEWORKS"]
 
 
 @pytest.fixture
@@ -47,6 +49,15 @@ def test_backend_that_is_wrong(saboteurs, name, check):
     assert [each for each in checks(result) if each.startswith(check)], result.summary()
 
 
+@pytest.mark.parametrize("wrong, check", FRAMEWORKS.items(), ids=map("-".join, FRAMEWORKS))
+def test_wrong_where_only_a_framework_sees_it(saboteurs, wrong, check):
+    backend, name = wrong
+    pytest.importorskip(backend)
+    result = certify(backend, implementation=name, arguments=["-x", "-k", check])
+    assert not result.ok
+    assert [each for each in checks(result) if each.startswith(check)], result.summary()
+
+
 def test_what_is_honest(saboteurs):
     """The suite whole, on an implementation without differentiation and a backend with it."""
     result = certify("numpy", implementation="honest")
@@ -58,11 +69,21 @@ def test_what_is_honest(saboteurs):
 def test_honest_derivatives(saboteurs):
     result = certify("tape", arguments=["-k", "derivatives or gradients or record"])
     assert not result.failures
-    assert not any("capability" in reason for reason in result.skipped)
+    assert not any(mode in reason for reason in result.skipped for mode in ("reverse", "forward"))
+
+
+@pytest.mark.slow
+def test_own_backends_together(backend):
+    """In one process that has imported every framework, PyTorch first (see conftest.py)."""
+    frameworks = {"numpy", *INSTALLED} & sys.modules.keys()
+    result = certify(backend, arguments=["-m", "core", "-k", "test_gradients and auto and 2d"])
+    assert not result.failures, result.failures[:3]
+    assert result.core_passed > 80
+    assert frameworks >= {"numpy", backend} | ({"torch"} & set(INSTALLED))
 
 
 def test_there_are_saboteurs_enough():
-    assert len(IMPLEMENTATIONS) + len(BACKENDS) >= 25
+    assert len(IMPLEMENTATIONS) + len(BACKENDS) + len(FRAMEWORKS) >= 80
     assert all(
         (SABOTEURS / f"{name}.py").is_file() for name in ("saboteurs_maps", "saboteurs_tape")
     )

@@ -81,13 +81,19 @@ def _batch(
     return lax.map(lambda pair: primitive.bind(*pair, **params), (a, b)), 0
 
 
+def _eagerly(primitive: Primitive) -> Any:
+    """Outside of any transform, compiled as one, not operation by operation."""
+    names = ("implementation", "spec", "resources")
+    return jax.jit(primitive.bind, static_argnames=names)
+
+
 for _primitive, _name in (
     (forward_p, "forward"),
     (input_grad_p, "input_grad"),
     (kernel_grad_p, "kernel_grad"),
 ):
     _map = partial(_compute, _name)
-    _primitive.def_impl(_map)
+    _primitive.def_impl(_eagerly(_primitive))
     _primitive.def_abstract_eval(partial(_abstract, _primitive))
     mlir.register_lowering(_primitive, mlir.lower_fun(_map, multiple_results=False))
     batching.primitive_batchers[_primitive] = partial(_batch, _primitive)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
+from math import prod
 from typing import Any
 
 import tensorflow as tf
 
 from lcmulti.composed import Composed
 from lcmulti.dtypes import DTYPES
+
+MOST_AXES = 8
+"""Axes that TensorFlow's kernels for slices and padding take."""
 
 
 class TensorFlowOps:
@@ -28,7 +33,13 @@ class TensorFlowOps:
 
     def pad(self, array: Any, pairs: tuple[tuple[int, int], ...]) -> Any:
         """See `ArrayOps`."""
-        return tf.pad(array, pairs) if any(map(any, pairs)) else array
+        if array.shape.rank <= MOST_AXES:
+            return tf.pad(array, pairs) if any(map(any, pairs)) else array
+        for axis, pair in enumerate(pairs):
+            if any(pair):
+                only = ((0, 0), pair, (0, 0))
+                array = _along(axis, array, lambda part, only=only: tf.pad(part, only))
+        return array
 
     def matmul(self, a: Any, b: Any, transpose_a: bool = False, transpose_b: bool = False) -> Any:
         """See `ArrayOps`."""
@@ -55,5 +66,25 @@ def device_of(array: Any) -> str:
     return "gpu" if ("GPU" in placed if placed else has_gpu()) else "cpu"
 
 
+def _along(axis: int, array: Any, function: Callable[[Any], Any]) -> Any:
+    """Apply *function* to an axis, with those before and those behind it taken as one each."""
+    before, after = array.shape[1:axis], array.shape[axis + 1 :]
+    part = function(tf.reshape(array, (-1, array.shape[axis], prod(after))))
+    return tf.reshape(part, (-1, *before, part.shape[1], *after))
+
+
+class TensorFlowComposed(Composed):
+    """`Composed` where TensorFlow slices and pads no more than eight axes at once."""
+
+    def cut(self, array: Any, index: tuple[slice, ...]) -> Any:
+        """See `Composed.cut`."""
+        if array.shape.rank <= MOST_AXES:
+            return array[index]
+        for axis, each in enumerate(index):
+            if each != slice(None):
+                array = _along(axis, array, lambda part, each=each: part[:, each])
+        return array
+
+
 ops = TensorFlowOps()
-composed = Composed(ops)
+composed = TensorFlowComposed(ops)

@@ -84,10 +84,16 @@ class BackendRunner:
 
     A backend without reverse mode is run through the three maps of the implementation that
     served the forward call.
+
+    Parameters
+    ----------
+    name : str
+    wanted : str, default "auto"
+        The ``implementation`` of its calls.
     """
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, wanted: str = "auto") -> None:
+        self.name, self.wanted = name, wanted
         self.entry = plugins.registry().backends[name]
         self.backend = plugins.load_backend(name)
         self.implementation = ""
@@ -123,9 +129,10 @@ class BackendRunner:
     def _call(self, case: Case) -> Any:
         def call(*arrays: Any) -> Any:
             # Asked in here, for under a transform another implementation may serve.
-            found = explain(*arrays, backend=self.name, **case.arguments)
+            arguments = {"implementation": self.wanted, **case.arguments}
+            found = explain(*arrays, backend=self.name, **arguments)
             self.implementation = found.implementation
-            return local_conv(*arrays, backend=self.name, **case.arguments)
+            return local_conv(*arrays, backend=self.name, **arguments)
 
         return call
 

@@ -449,6 +449,152 @@ class ZerosSkipped(Honest):
         return super().forward(np.where(np.isfinite(x), x, 0), kernel, spec, resources)
 
 
+class WrongWhere(Honest):
+    """Wrong by one part in a thousand where a condition on the call holds."""
+
+    def __init__(self, where, name="forward"):
+        self.where, self.name = where, name
+
+    def _maybe(self, name, a, b, spec, resources):
+        result = getattr(blocked, name)(a, b, spec, resources)
+        if name == self.name and result.size and self.where(a, spec):
+            result.reshape(-1)[-1] *= np.asarray(1.01, result.dtype)
+        return result
+
+    def forward(self, x, kernel, spec, resources):
+        return self._maybe("forward", x, kernel, spec, resources)
+
+    def input_grad(self, dy, kernel, spec, resources):
+        return self._maybe("input_grad", dy, kernel, spec, resources)
+
+    def kernel_grad(self, x, dy, spec, resources):
+        return self._maybe("kernel_grad", x, dy, spec, resources)
+
+
+def is_square(spec):
+    return len(set(spec.kernel_size)) < spec.ndim and max(spec.kernel_size) > 1
+
+
+class Clipped(Honest):
+    """Saturates what is large, as if it were stored in half precision."""
+
+    def forward(self, x, kernel, spec, resources):
+        y = super().forward(x, kernel, spec, resources)
+        return y if y.dtype.kind == "c" else np.clip(y, -65504, 65504).astype(y.dtype)
+
+
+class EpsilonAdded(Honest):
+    """Never exactly zero, so that nobody divides by it."""
+
+    def forward(self, x, kernel, spec, resources):
+        return super().forward(x, kernel, spec, resources) + np.asarray(1e-12, x.dtype)
+
+
+class FlushedToZero(Honest):
+    """What is small is nothing."""
+
+    def input_grad(self, dy, kernel, spec, resources):
+        dx = super().input_grad(dy, kernel, spec, resources)
+        return np.where(np.abs(dx) < 1e-9, 0, dx).astype(dx.dtype)
+
+
+class KernelMutated(Honest):
+    """Normalises the kernel in place, and the result by as much."""
+
+    def forward(self, x, kernel, spec, resources):
+        if kernel.flags.writeable and kernel.size:
+            kernel *= 2
+            return super().forward(x, kernel, spec, resources) / np.asarray(2, x.dtype)
+        return super().forward(x, kernel, spec, resources)
+
+
+class ArraysHeld(Honest):
+    """Keeps the last call's arrays alive."""
+
+    def __init__(self):
+        self.last = None
+
+    def forward(self, x, kernel, spec, resources):
+        y = super().forward(x, kernel, spec, resources)
+        self.last = x, kernel, y
+        return y
+
+
+class RememberedById(Honest):
+    """Looks up results by who the arrays are."""
+
+    def __init__(self):
+        self.found = {}
+
+    def forward(self, x, kernel, spec, resources):
+        key = id(x), id(kernel), spec
+        if key not in self.found:
+            self.found[key] = x, kernel, super().forward(x, kernel, spec, resources)
+        return self.found[key][2].copy()
+
+
+class RandomStateUsed(Honest):
+    """Draws from everyone's generator."""
+
+    def forward(self, x, kernel, spec, resources):
+        np.random.random()
+        return super().forward(x, kernel, spec, resources)
+
+
+class ErrorsSilenced(Honest):
+    """Turns off NumPy's warnings and leaves them off."""
+
+    def kernel_grad(self, x, dy, spec, resources):
+        np.seterr(over="warn" if np.geterr()["over"] == "ignore" else "ignore")
+        return super().kernel_grad(x, dy, spec, resources)
+
+
+class WrongLater(Honest):
+    """A counter overflows."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def forward(self, x, kernel, spec, resources):
+        self.calls += 1
+        y = super().forward(x, kernel, spec, resources)
+        return y if self.calls % 50 else y * np.asarray(2, y.dtype)
+
+
+class FailsWhereItServes(Honest):
+    """Raises what nobody expects, where it said that it would serve."""
+
+    def forward(self, x, kernel, spec, resources):
+        if spec.ndim == 3:
+            raise KeyError("three")
+        return super().forward(x, kernel, spec, resources)
+
+
+class DeclineRaises(Honest):
+    """Says no by raising."""
+
+    def decline(self, problem):
+        if problem.spec.groups > 1:
+            raise ValueError("no groups")
+
+
+class NotANumberDropped(Honest):
+    """A quiet NaN becomes zero in what is returned."""
+
+    def forward(self, x, kernel, spec, resources):
+        return np.nan_to_num(super().forward(x, kernel, spec, resources))
+
+
+class NotANumberOfPadding(Honest):
+    """Spreads to the neighbouring sample, which padding joins to this one."""
+
+    def forward(self, x, kernel, spec, resources):
+        y = super().forward(x, kernel, spec, resources)
+        if any(map(any, spec.padding)) and not np.isfinite(x).all():
+            y[:, -1] = np.nan
+        return y
+
+
 honest = Honest()
 window_order = WindowOrder()
 kernel_flipped = KernelFlipped()
@@ -487,3 +633,30 @@ workspace_is_no_number = WorkspaceIsNoNumber()
 wrong_in_blocks = WrongInBlocks()
 zeros_skipped = ZerosSkipped()
 claims_no_dtype = Honest()
+clipped = Clipped()
+epsilon_added = EpsilonAdded()
+flushed_to_zero = FlushedToZero()
+kernel_mutated = KernelMutated()
+arrays_held = ArraysHeld()
+remembered_by_id = RememberedById()
+random_state_used = RandomStateUsed()
+errors_silenced = ErrorsSilenced()
+wrong_later = WrongLater()
+fails_where_it_serves = FailsWhereItServes()
+decline_raises = DeclineRaises()
+not_a_number_dropped = NotANumberDropped()
+not_a_number_of_padding = NotANumberOfPadding()
+
+wrong_for_one_sample = WrongWhere(lambda a, spec: len(a) == 1, "kernel_grad")
+wrong_in_float16 = WrongWhere(lambda a, spec: a.dtype == np.float16)
+wrong_in_complex128 = WrongWhere(lambda a, spec: a.dtype == np.complex128, "input_grad")
+wrong_for_grouped_dilation = WrongWhere(lambda a, s: s.groups > 1 and max(s.dilation) > 1)
+wrong_for_odd_sizes = WrongWhere(lambda a, s: all(n % 2 for n in s.input_size), "input_grad")
+wrong_for_square_windows = WrongWhere(lambda a, s: is_square(s), "kernel_grad")
+wrong_for_different_sides = WrongWhere(lambda a, s: len(set(s.kernel_size)) == s.ndim > 1)
+wrong_for_equal_channels = WrongWhere(lambda a, s: s.in_channels == s.filters > 1)
+wrong_for_many_channels = WrongWhere(lambda a, s: s.in_channels > 64, "kernel_grad")
+wrong_for_many_positions = WrongWhere(lambda a, s: np.prod(s.output_size) > 4096, "input_grad")
+wrong_for_long_windows = WrongWhere(lambda a, s: np.prod(s.kernel_size) > 64, "kernel_grad")
+wrong_for_large_batches = WrongWhere(lambda a, s: len(a) > 256, "kernel_grad")
+wrong_in_4d = WrongWhere(lambda a, s: s.ndim == 4, "kernel_grad")

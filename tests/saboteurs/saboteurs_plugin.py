@@ -1,7 +1,7 @@
 """Registers the saboteurs, and two that are honest, through the door every plugin uses."""
 
 import pluggy
-from saboteurs_table import BACKENDS, IMPLEMENTATIONS
+from saboteurs_table import BACKENDS, FRAMEWORKS, IMPLEMENTATIONS
 
 from lcmulti.backend import ALL_DTYPES, BackendEntry, ImplementationEntry
 
@@ -18,6 +18,7 @@ def lcmulti_backends():
             array_types=(f"saboteurs_loaded:{name}Array",),
             install="pip install saboteurs",
             dtypes=() if name == "ClaimsNoDtype" else ALL_DTYPES,
+            capabilities=() if name == "ClaimsNothing" else ("reverse", "forward"),
         )
 
 
@@ -31,6 +32,15 @@ def lcmulti_implementations():
             summary=name.replace("_", " "),
             priority=-100,
             dtypes=() if name == "claims_no_dtype" else ALL_DTYPES,
+        )
+    for backend, name in FRAMEWORKS:
+        yield ImplementationEntry(
+            name=name,
+            backend=backend,
+            load=f"saboteurs_frameworks:{backend}_{name}",
+            summary=name.replace("_", " "),
+            priority=-100,
+            transformable=True,
         )
     for name in ("Tape", *BACKENDS):
         yield ImplementationEntry(

@@ -305,3 +305,90 @@ class ReverseOfNothing(Tape):
 
     def vjp(self, function, arrays, cotangent):
         raise NotImplementedError
+
+
+class BiasGradientOfHalf(Tape):
+    """Twice the bias' gradient, where it is shared along some axis and not along all."""
+
+    def add(self, y, bias):
+        ones = [n == 1 for n in bias.value.shape[:-1]]
+        times = 2 if any(ones) and not all(ones) else 1
+
+        def back(g):
+            return self.array(sum_to(g, bias.value.shape).value * times)
+
+        return self.array(y.value + bias.value, ((y, lambda g: g), (bias, back)))
+
+
+class GradientsTogetherOnly(Tape):
+    """Asked for the kernel's gradient alone, as with a first layer, gives another."""
+
+    def vjp(self, function, arrays, cotangent):
+        value, grads = super().vjp(function, arrays, cotangent)
+        if len(arrays) == 1:
+            grads = tuple(self.array(each.value * 2) for each in grads)
+        return value, grads
+
+
+class TangentOfDouble(Tape):
+    """A tangent in float64 whatever the value is in."""
+
+    def jvp(self, function, arrays, tangents):
+        value, tangent = super().jvp(function, arrays, tangents)
+        wide = np.result_type(tangent.value, "float64")
+        return value, self.array(tangent.value.astype(wide))
+
+
+class OneImplementationForAll(Tape):
+    """Closes the implementation that it likes, not the one it was given."""
+
+    def close(self, implementation, entry):
+        from lcmulti.numpy_backend import blocked
+
+        return super().close(ImplementationOnTape(blocked, self.array), entry)
+
+
+class ClaimsNothing(Tape):
+    """Declares no differentiation, and has one that is wrong."""
+
+    def vjp(self, function, arrays, cotangent):
+        value, grads = super().vjp(function, arrays, cotangent)
+        return value, tuple(self.array(each.value * 2) for each in grads)
+
+
+class IntegersAccepted(Tape):
+    """Casts what it should refuse."""
+
+    def prepare(self, arrays):
+        return tuple(
+            each
+            if each is None or not isinstance(each, Array) or each.value.dtype.kind in "fcV"
+            else self.array(each.value.astype("float32"))
+            for each in arrays
+        )
+
+
+class MixedTypesPromoted(Tape):
+    """Makes dtypes alike that are not."""
+
+    def prepare(self, arrays):
+        if not all(each is None or isinstance(each, Array) for each in arrays):
+            return arrays
+        kinds = [each.value.dtype for each in arrays if each is not None]
+        if len(set(kinds)) == 1 or not all(kind.kind in "fc" for kind in kinds):
+            return arrays
+        wide = np.result_type(*kinds)
+        return tuple(None if a is None else self.array(a.value.astype(wide)) for a in arrays)
+
+
+class ChannelsFirstTransposed(Tape):
+    """Square inputs with channels first are turned."""
+
+    def move_axis(self, array, source, destination):
+        moved = super().move_axis(array, source, destination)
+        shape = moved.value.shape
+        if destination == -1 and len(shape) == 4 and shape[1] == shape[2]:
+            turned = moved.value.swapaxes(1, 2)
+            back = lambda g: self.array(np.moveaxis(g.value.swapaxes(1, 2), -1, 1))  # noqa: E731
+            return self.array(turned, ((array, back),))
+        return moved

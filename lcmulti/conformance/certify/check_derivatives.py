@@ -18,7 +18,7 @@ from lcmulti.conformance.calls import Inputs
 from lcmulti.conformance.cases import Case
 from lcmulti.conformance.certify.expectation import Term, combined, without_bias
 from lcmulti.conformance.certify.geometries import DERIVATIVES
-from lcmulti.conformance.certify.subject import AUTO, Subject
+from lcmulti.conformance.certify.subject import Subject
 from lcmulti.conformance.inputs import draw
 from lcmulti.errors import UnsupportedError
 
@@ -52,23 +52,16 @@ def forward_mode(subject: Subject, case: Case, function: Callable[..., Any], *re
     try:
         return subject.owner.jvp(function, *rest)
     except UnsupportedError:
-        if subject.implementation == AUTO:
-            raise
-        problem = subject.problem(case, subject.owner.facts(rest[0][0]).dtype)._replace(
-            transformed=True
-        )
-        reason = subject.maps.decline(problem)
-        if not subject.implementation_entry.transformable:
-            reason = "declared not to be transformable"
+        reason = subject.transform_refusal(case, subject.owner.facts(rest[0][0]).dtype)
         if reason is None:
             raise
-        pytest.skip(f"{subject}: {reason}")
+        pytest.skip(reason)
 
 
 @geometries
+@pytest.mark.capabilities("forward")
 def test_forward_mode(subject: Subject, case: Case, dtype: str) -> None:
     """The tangent in all arguments: ``f(tx, k) + f(x, tk) + tb``."""
-    subject.require_capability("forward")
     p, t, _, (there, along, _) = drawn(subject, case, dtype)
     arrays, tangents = _arguments(there), _arguments(along)
     _, tangent = forward_mode(subject, case, subject.call(case), arrays, tangents)
@@ -78,9 +71,9 @@ def test_forward_mode(subject: Subject, case: Case, dtype: str) -> None:
 
 
 @geometries
+@pytest.mark.capabilities("reverse")
 def test_reverse_over_reverse(subject: Subject, case: Case, dtype: str) -> None:
     """Gradients of both gradients."""
-    subject.require_capability("reverse")
     case = without_bias(case)
     p, c, _, (there, along, _) = drawn(subject, case, dtype)
     dx, dkernel = _gradients(subject, case, there)
@@ -97,9 +90,9 @@ def test_reverse_over_reverse(subject: Subject, case: Case, dtype: str) -> None:
 
 
 @geometries
+@pytest.mark.capabilities("forward")
 def test_forward_over_forward(subject: Subject, case: Case, dtype: str) -> None:
     """``f(tx, uk) + f(ux, tk)``."""
-    subject.require_capability("forward")
     case = without_bias(case)
     _, t, u, (there, along, across) = drawn(subject, case, dtype)
     function = _tangent(subject, case, along)
@@ -109,9 +102,9 @@ def test_forward_over_forward(subject: Subject, case: Case, dtype: str) -> None:
 
 
 @geometries
+@pytest.mark.capabilities("forward", "reverse")
 def test_forward_over_reverse(subject: Subject, case: Case, dtype: str) -> None:
     """Tangents of both gradients, as in a Hessian times a vector."""
-    subject.require_capability("forward", "reverse")
     case = without_bias(case)
     p, t, _, (there, along, _) = drawn(subject, case, dtype)
     dx, dkernel = _gradients(subject, case, there)
@@ -127,9 +120,9 @@ def test_forward_over_reverse(subject: Subject, case: Case, dtype: str) -> None:
 
 
 @geometries
+@pytest.mark.capabilities("forward", "reverse")
 def test_reverse_over_forward(subject: Subject, case: Case, dtype: str) -> None:
     """Gradients of the tangent."""
-    subject.require_capability("forward", "reverse")
     case = without_bias(case)
     p, t, _, (there, along, _) = drawn(subject, case, dtype)
     function = _tangent(subject, case, along)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from lcmulti import dispatch
 from lcmulti.conformance.cases import Case
 from lcmulti.conformance.certify.geometries import GEOMETRIES
 from lcmulti.conformance.certify.subject import CORE_DTYPE, Subject, lacks
@@ -21,6 +22,12 @@ def test_backend_record(backend: Subject) -> None:
     assert set(backend.entry.dtypes) <= set(DTYPES), f"dtypes={backend.entry.dtypes}"
     assert CORE_DTYPE in backend.entry.dtypes, f"dtypes={backend.entry.dtypes}: no {CORE_DTYPE}"
     assert lacks(backend.backend, CORE_DTYPE) is None
+    kind = type(backend.array(np.zeros((1, 1), CORE_DTYPE)))
+    owner, _ = dispatch.backend_of((kind, kind, type(None)), None, dispatch.NUMPY)
+    assert owner == backend.backend, (
+        f"array_types={backend.entry.array_types}: arrays of {kind.__module__}.{kind.__qualname__} "
+        f"belong to {owner!r}"
+    )
     capabilities = set(backend.entry.capabilities)
     assert capabilities <= CAPABILITIES, f"capabilities={backend.entry.capabilities}"
 
@@ -78,9 +85,11 @@ def test_steps_around_an_implementation(backend: Subject, dtype: str) -> None:
     owner, array = backend.owner, draw(PLAIN, dtype).x
     there, indices = backend.array(array), np.array([2, 0, 0, 3])
     bias = array[0, :1]
-    (prepared,) = owner.prepare((there,))
+    prepared, kernel, none = owner.prepare((there, backend.array(draw(PLAIN, dtype).kernel), None))
+    assert none is None, f"prepare made {none!r} of no bias"
     pairs = {
         "prepare": (prepared, array),
+        "prepare of a kernel": (kernel, draw(PLAIN, dtype).kernel),
         "move_axis": (owner.move_axis(there, -1, 1), np.moveaxis(array, -1, 1)),
         "move_axis back": (owner.move_axis(there, 1, -1), np.moveaxis(array, 1, -1)),
         "take": (owner.take(there, indices, 2), np.take(array, indices, 2)),

@@ -18,16 +18,27 @@ from hypothesis import strategies as st
 
 from lcmulti.conformance import oracle
 from lcmulti.conformance.cases import Case
-from lcmulti.conformance.certify.expectation import Term, combined
+from lcmulti.conformance.certify.expectation import Term, combined, expectation_of
+from lcmulti.conformance.certify.frameworks import COMPILING, framework_of, wide
 from lcmulti.conformance.certify.subject import CORE_DTYPE, Subject
+from lcmulti.dtypes import DTYPES
 from lcmulti.shapes import window_extent
 
 Array = np.ndarray[Any, Any]
 Draw = Callable[[tuple[int, ...]], Array]
 
-POOL = 40
+POOL, COMPILED_POOL = 60, 12
 """Geometries of a run in CI. Values are new in every example, shapes are not: frameworks that
 compile pay for each new one."""
+
+
+def size_of_pool(subject: Subject, examples: int) -> int:
+    """How many geometries so many examples are taken from."""
+    if examples > 200:
+        return examples // 5
+    return COMPILED_POOL if framework_of(subject.backend) in COMPILING else POOL
+
+
 KINDS = ("any", "tiled", "convolution")
 
 
@@ -58,6 +69,30 @@ def geometry(seed: int, kind: str) -> Case:
     return Case(name, kind, (*size, channels), filters, kernel, batch, axes, None, options)
 
 
+def any_call(seed: int) -> Case:
+    """A random small case with every option there is, most of them at once."""
+    base = geometry(seed, KINDS[seed % 3])
+    rng = np.random.default_rng((seed, 99))
+    ndim, options = base.spec.ndim, dict(base.options)
+    mode = str(rng.choice(["zeros", "reflect", "replicate", "circular"]))
+    if base.group == "any" and mode != "zeros":
+        limits = [n - 1 for n in base.spec.input_size]
+        pads = tuple((int(rng.integers(0, min(n, 2) + 1)), min(n, 1)) for n in limits)
+        options |= {"padding_mode": mode, "padding": pads}
+    elif base.group != "tiled" and rng.integers(0, 2):
+        options["padding"] = str(rng.choice(["same", "keras_same", "valid"]))
+    shape = base.input_shape
+    if rng.integers(0, 2):
+        options["data_format"] = "channels_first"
+        shape = (shape[-1], *shape[:-1])
+    bias = tuple(axis for axis in range(ndim) if rng.integers(0, 2))
+    return replace(
+        base, name=f"call-{seed}", input_shape=shape, options=options,
+        batch=int(rng.choice([0, 1, 1, 2, 3, 5])),
+        bias_shared_axes=None if rng.integers(0, 4) == 0 else bias,
+    )  # fmt: skip
+
+
 @cache
 def pool(subject: Subject, size: int, kinds: tuple[str, ...], padded: bool) -> list[Case]:
     """The first *size* random geometries that are served, of all *kinds* in turn."""
@@ -80,7 +115,7 @@ def holds(
     padded: bool = True,
 ) -> None:
     """Let hypothesis look for a case, numbers and two factors that *check* fails on."""
-    cases = pool(subject, POOL if examples <= 200 else examples // 5, kinds, padded)
+    cases = pool(subject, size_of_pool(subject, examples), kinds, padded)
     if not cases:
         pytest.skip(f"{subject}: declines every geometry of this property")
 
@@ -96,6 +131,28 @@ def holds(
         check(case, lambda s: rng.integers(-8, 9, s).astype(CORE_DTYPE), first, second)
 
     search()
+
+
+def test_any_call(subject: Subject, examples: int) -> None:
+    """Values and gradients of random calls with every option, in every dtype."""
+    dtypes = [name for name in DTYPES if subject.refusal(geometry(0, "any"), name) is None]
+    dtypes = dtypes or [CORE_DTYPE]
+    count = size_of_pool(subject, examples)
+    seen = 0
+    for seed in range(8 * count):
+        case, dtype = any_call(seed), dtypes[seed % len(dtypes)]
+        if seen == count:
+            break
+        if subject.refusal(case, dtype) is not None:
+            continue
+        seen += 1
+        with wide(subject.backend, dtype):
+            known = expectation_of(case, dtype)
+            found = subject.results(case, known.inputs)
+        for name, host in found._asdict().items():
+            if host is not None:
+                value, limit = getattr(known.values, name), getattr(known.limits, name)
+                subject.verify_host(f"{name} of {case.spec} in {dtype}", host, value, limit)
 
 
 def _close(what: str, got: Array, expected: Array, limit: Any) -> None:
@@ -141,14 +198,14 @@ def test_adjointness(named: Subject, examples: int) -> None:
 
     def check(case: Case, draw: Draw, a: int, b: int) -> None:
         x, kernel, dy = map(draw, _shapes(case))
-        maps, rest = named.maps, (case.spec.computed(), named.resources())
+        rest = case.spec.computed(), named.resources()
         sides: list[tuple[float, float]] = []
         for name, first, second, other in (
             ("forward", x, kernel, dy),
             ("input_grad", dy, kernel, x),
             ("kernel_grad", x, dy, kernel),
         ):
-            got = getattr(maps, name)(named.array(first), named.array(second), *rest)
+            got = named.map(name)(named.array(first), named.array(second), *rest)
             _, limit = combined(case, CORE_DTYPE, Term(name, first, second))
             host = named.owner.to_numpy(got).astype(np.float64)
             sides.append((float((host * other).sum()), float((limit * np.abs(other)).sum())))

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 
-from lcmulti.conformance.calls import MAPS
+from lcmulti.conformance.bounds import Expected, bounds, expect
+from lcmulti.conformance.calls import MAPS, Inputs
 from lcmulti.conformance.cases import Case
 from lcmulti.conformance.certify.expectation import expectation, expectation_of, without_bias
 from lcmulti.conformance.certify.geometries import COVERING, GEOMETRIES
 from lcmulti.conformance.certify.subject import AUTO, CORE_DTYPE, Subject
+from lcmulti.conformance.inputs import draw
 
 LEAST_SERVED = 8
 """Fixed geometries an implementation must serve: there are more than that of every kind."""
@@ -26,35 +31,121 @@ def test_value(subject: Subject, case: Case, dtype: str) -> None:
 
 
 @pytest.mark.core
-@pytest.mark.geometries(GEOMETRIES, others=COVERING, computed=True)
+@pytest.mark.geometries(COVERING, others=COVERING, computed=True)
 def test_maps(named: Subject, case: Case, dtype: str) -> None:
-    """The three maps of the implementation, called directly."""
+    """The three maps of the implementation, called directly, as no backend need do."""
     named.require(case, dtype)
     bare = without_bias(case)
     inputs, values, _, limits = expectation_of(bare, dtype)
     x, kernel, dy = (named.array(each) for each in (inputs.x, inputs.kernel, inputs.dy))
-    maps, rest = named.maps, (case.spec, named.resources())
-    results = {
-        "forward": maps.forward(x, kernel, *rest),
-        "input_grad": maps.input_grad(dy, kernel, *rest),
-        "kernel_grad": maps.kernel_grad(x, dy, *rest),
-    }
-    for name, got in results.items():
+    pairs = {"forward": (x, kernel), "input_grad": (dy, kernel), "kernel_grad": (x, dy)}
+    for name, pair in pairs.items():
+        got = named.map(name)(*pair, case.spec, named.resources())
         named.verify(name, got, x, getattr(values, name), getattr(limits, name))
 
 
 @pytest.mark.core
 @pytest.mark.geometries(GEOMETRIES, others=COVERING)
 def test_gradients(subject: Subject, case: Case, dtype: str) -> None:
-    """The backend's own reverse mode, in all arguments at once."""
-    subject.require_capability("reverse")
+    """The backend's own reverse mode, in all arguments at once; without one, the maps' results."""
     subject.require(case, dtype)
     inputs, values, _, limits = expectation(case.name, dtype)
+    if "reverse" not in subject.entry.capabilities:
+        found = subject.results(case, inputs)
+        for name, host in found._asdict().items():
+            if host is not None:
+                subject.verify_host(name, host, getattr(values, name), getattr(limits, name))
+        return
     arrays, dy = subject.arrays(inputs), subject.array(inputs.dy)
     value, gradients = subject.owner.vjp(subject.call(case), arrays, dy)
     names = MAPS[: 1 + len(arrays)]
     for name, got in zip(names, (value, *gradients), strict=True):
         subject.verify(name, got, arrays[0], getattr(values, name), getattr(limits, name))
+
+
+ONE_BY_ONE = ("1d-causal_dilated", "2d-channels_first", "2d-reflect_asymmetric", "2d-groups",
+    "2d-stride_is_kernel_remainder", "2d-convolution_plain", "3d-plain")  # fmt: skip
+
+
+@pytest.mark.geometries(ONE_BY_ONE)
+@pytest.mark.capabilities("reverse")
+def test_gradient_of_one_argument(subject: Subject, case: Case, dtype: str) -> None:
+    """Asked for one gradient, as in a first layer or with frozen weights, it is the same."""
+    subject.require(case, dtype)
+    inputs, values, _, limits = expectation(case.name, dtype)
+    arrays, dy = subject.arrays(inputs), subject.array(inputs.dy)
+    for place, name in enumerate(MAPS[1 : 1 + len(arrays)]):
+
+        def of_one(array: Any, place: int = place) -> Any:
+            return subject.call(case)(*arrays[:place], array, *arrays[place + 1 :])
+
+        _, (got,) = subject.owner.vjp(of_one, (arrays[place],), dy)
+        subject.verify(name, got, arrays[0], getattr(values, name), getattr(limits, name))
+
+
+@pytest.mark.parametrize("factor", (2.0**40, 2.0**-40), ids=("large", "small"))
+@pytest.mark.geometries(("2d-mixed", "2d-stride_is_kernel", "2d-convolution_same_strided"))
+def test_numbers_of_every_size(subject: Subject, case: Case, dtype: str, factor: float) -> None:
+    """Errors are relative: numbers near the ends of the range are as right as those near 1."""
+    subject.require(case, dtype)
+    inputs = draw(case, dtype).each(lambda array: array * np.asarray(factor, array.dtype))
+    # The value is quadratic in the factor and its bias is not: one of the two would hide.
+    _verify_all(subject, without_bias(case), dtype, inputs._replace(bias=None))
+
+
+@pytest.mark.parametrize("zero", ("x", "kernel", "bias", "all"))
+@pytest.mark.geometries(("2d-mixed", "2d-stride_is_kernel", "2d-convolution_same_strided"))
+def test_zeros(subject: Subject, case: Case, dtype: str, zero: str) -> None:
+    """Zeros give zeros, exactly, and keep no gradient from the other argument."""
+    subject.require(case, dtype)
+    inputs = draw(case, dtype)
+    changed = ("x", "kernel", "bias") if zero == "all" else (zero,)
+    arrays = {name: np.zeros_like(getattr(inputs, name)) for name in changed}
+    _verify_all(subject, case, dtype, inputs._replace(**arrays))
+
+
+MANY = {
+    case.name: case
+    for case in (
+        Case("many positions", "many", (90, 110, 2), 3, (3, 2), 1, (), (), {"padding": "same"}),
+        Case("many samples", "many", (5, 6, 3), 2, (2, 3), 700),
+        Case("many channels", "many", (4, 5, 150), 70, (2, 2), 3),
+        Case("many filters", "many", (4, 5, 3), 300, (2, 3), 2),
+        Case("many taps", "many", (40, 36, 2), 2, (31, 27), 2, (), (0, 1)),
+        Case("many groups", "many", (5, 4, 64), 128, (2, 3), 2, (), (), {"groups": 64}),
+        Case("many strides", "many", (60, 50, 2), 3, (20, 10), 2, (), (), {"strides": (20, 10)}),
+        Case("many shared", "many", (60, 50, 3), 4, (3, 2), 2, (0, 1), (0, 1)),
+    )
+}
+"""Each larger in one way than any fixed geometry: what is cut into blocks, and what is left."""
+
+
+@pytest.mark.parametrize("name", MANY)
+def test_value_of_many(subject: Subject, name: str) -> None:
+    """Right in every element, and in gradients, of arrays that are not small."""
+    case = MANY[name]
+    subject.require(case, CORE_DTYPE)
+    inputs = draw(case, CORE_DTYPE)
+    expected = expect(case, inputs)
+    _verify_all(subject, case, CORE_DTYPE, inputs, expected)
+
+
+def _verify_all(
+    subject: Subject, case: Case, dtype: str, inputs: Inputs, expected: Expected | None = None
+) -> None:
+    """Hold value and gradients of some inputs to their bounds."""
+    if expected is None:
+        known = expectation_of(case, dtype, inputs)
+        values, limits = known.values, known.limits
+    else:
+        values, limits = expected.values, bounds(case, expected, inputs.bias, dtype)
+    arrays = subject.arrays(inputs)
+    y = subject.call(case)(*arrays)
+    subject.verify("y", y, arrays[0], values.forward, limits.forward)
+    found = subject.results(case, inputs)
+    for name, host in found._asdict().items():
+        if host is not None:
+            subject.verify_host(name, host, getattr(values, name), getattr(limits, name))
 
 
 @pytest.mark.core

@@ -28,6 +28,7 @@ __all__ = [
     "evaluate",
     "expectation",
     "expectation_of",
+    "summed",
     "without_bias",
 ]
 
@@ -65,6 +66,11 @@ def expectation_of(case: Case, dtype: str, inputs: Inputs | None = None) -> Expe
 def exact(case: Case, inputs: Inputs) -> Results:
     """Value and gradients in extended precision."""
     kind = np.clongdouble if np.iscomplexobj(inputs.x) else np.longdouble
+    return summed(case, inputs, np.dtype(kind))
+
+
+def summed(case: Case, inputs: Inputs, kind: np.dtype[Any]) -> Results:
+    """Value and gradients, one product after the other added in *kind*."""
     x, kernel, dy = (each.astype(kind) for each in (inputs.x, inputs.kernel, inputs.dy))
     at_y, at_x, at_kernel = products(case.spec)
     y, dx, dkernel = (np.zeros(each.shape, kind) for each in (dy, x, kernel))

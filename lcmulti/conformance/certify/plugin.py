@@ -1,17 +1,22 @@
 """The suite as pytest runs it: what each check is parametrised by, and what came of it.
 
 An object handed to `pytest.main`, not an entry point: installing lcmulti changes nobody's tests.
+
+What a record declares, or an implementation declines, is left out when checks are collected and
+counted with its reason. Nothing of the core is ever left out for ``auto``, and a check of the
+core that skips itself has failed.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
 
 from lcmulti import plugins
+from lcmulti.conformance.certify.frameworks import wide
 from lcmulti.conformance.certify.geometries import GEOMETRIES
 from lcmulti.conformance.certify.result import Failure, Result
 from lcmulti.conformance.certify.subject import AUTO, CORE_DTYPE, Subject
@@ -41,8 +46,9 @@ class Suite:
         if result.implementation is not None:
             names = [result.implementation]
         self.named = [Subject(result.backend, name, result.device) for name in names]
-        auto = Subject(result.backend, AUTO, result.device)
-        self.subjects = self.named if result.implementation is not None else [auto, *self.named]
+        self.auto = Subject(result.backend, AUTO, result.device)
+        only = result.implementation is not None
+        self.subjects = self.named if only else [self.auto, *self.named]
         self.core: set[str] = set()
         self.pending: set[str] = set()
 
@@ -54,18 +60,62 @@ class Suite:
     @pytest.fixture
     def backend(self) -> Subject:
         """The backend, whichever implementation serves."""
-        return Subject(self.result.backend, AUTO, self.result.device)
+        return self.auto
+
+    @pytest.fixture
+    def implementations(self) -> tuple[str, ...]:
+        """All that is certified: what is costly to start is measured for them together."""
+        return tuple(subject.implementation for subject in self.subjects)
+
+    @pytest.fixture(autouse=True)
+    def precision(self, request: pytest.FixtureRequest) -> Iterator[None]:
+        """Whatever a framework must be asked for to compute in the dtype of the check."""
+        parameters = getattr(getattr(request.node, "callspec", None), "params", {})
+        with wide(self.result.backend, parameters.get("dtype", CORE_DTYPE)):
+            yield
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """``subject`` counts ``auto`` in, ``named`` does not; ``case`` comes with ``dtype``."""
-        for name, subjects in (("subject", self.subjects), ("named", self.named)):
-            if name in metafunc.fixturenames:
-                metafunc.parametrize(name, subjects, ids=str)
-        if (marker := metafunc.definition.get_closest_marker("geometries")) is not None:
-            rows = _rows(*marker.args, **marker.kwargs)
-            ids = [f"{name}-{dtype}" for name, dtype in rows]
-            values = [(GEOMETRIES[name], dtype) for name, dtype in rows]
-            metafunc.parametrize(("case", "dtype"), values, ids=ids)
+        names = [n for n in ("subject", "named", "case", "dtype") if n in metafunc.fixturenames]
+        geometries = metafunc.definition.get_closest_marker("geometries")
+        if not {"subject", "named"} & set(names):
+            if geometries is not None:
+                rows = _rows(*geometries.args, **geometries.kwargs)
+                metafunc.parametrize(("case", "dtype"), [(GEOMETRIES[n], d) for n, d in rows],
+                    ids=[f"{n}-{d}" for n, d in rows])  # fmt: skip
+            return
+        subjects = self.named if "named" in names else self.subjects
+        rows = [("", "")]
+        if geometries is not None:
+            rows = _rows(*geometries.args, **geometries.kwargs)
+        names = names[: 3 if geometries is not None else 1]
+        names += ["dtype"] if geometries is not None and "dtype" not in names else []
+        needed = metafunc.definition.get_closest_marker("capabilities")
+        values, ids, left_out = [], [], []
+        for subject in subjects:
+            for name, dtype in rows:
+                reason = subject.lacking(needed.args if needed is not None else ())
+                if reason is None and name:
+                    reason = self._left_out(subject, name, dtype)
+                if reason is not None:
+                    left_out.append(reason)
+                    continue
+                values.append((subject, GEOMETRIES[name], dtype) if name else (subject,))
+                ids.append(f"{subject}-{name}-{dtype}" if name else str(subject))
+        if not values:  # pytest counts this one as skipped
+            skip = pytest.mark.skip(reason=left_out.pop() if left_out else "no implementation")
+            values, ids = [pytest.param(*(None,) * len(names), marks=skip)], ["none"]  # type: ignore[list-item]
+        self.result.skipped.update(left_out)
+        metafunc.parametrize(names, values, ids=ids)
+
+    @staticmethod
+    def _left_out(subject: Subject, name: str, dtype: str) -> str | None:
+        if subject.implementation == AUTO and dtype == CORE_DTYPE:
+            return None  # if it does not serve this, it fails
+        try:
+            return subject.refusal(GEOMETRIES[name], dtype)
+        except Exception:  # a stranger's code: the check itself will meet it again, and fail
+            return None
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Note what is to be run, and which of it is the core."""
@@ -88,7 +138,11 @@ class Suite:
         if report.failed:
             self.result.failures.append(Failure(report.nodeid, _message(report)))
         elif report.skipped and isinstance(report.longrepr, tuple):
-            self.result.skipped[report.longrepr[2].removeprefix("Skipped: ")] += 1
+            reason = report.longrepr[2].removeprefix("Skipped: ")
+            self.result.skipped[reason] += 1
+            if report.nodeid in self.core:
+                failure = Failure(report.nodeid, f"the core cannot be skipped: {reason}")
+                self.result.failures.append(failure)
         elif report.when == "call":
             self.result.passed += 1
             self.result.core_passed += report.nodeid in self.core

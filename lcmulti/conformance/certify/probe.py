@@ -1,15 +1,19 @@
-"""Measurements that need a process of their own: peak memory, and forking after use.
+"""Measurements that need a process of their own: peak memory, forking after use, imports.
 
-Run as ``python -m lcmulti.conformance.certify.probe WHAT BACKEND IMPLEMENTATION CASE``; prints
-one line of JSON.
+Run as ``python -m lcmulti.conformance.certify.probe WHAT ARGUMENTS``; prints one line of JSON.
 """
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +23,12 @@ from lcmulti.conformance.calls import Inputs
 from lcmulti.conformance.cases import Case
 from lcmulti.conformance.certify.geometries import STATISTICS
 from lcmulti.conformance.inputs import draw
+from lcmulti.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from lcmulti.conformance.certify.subject import Subject
 
-__all__ = ["LARGE", "can_fork", "run", "unable_to_measure"]
+__all__ = ["LARGE", "can_fork", "can_measure", "memory_of", "run"]
 
 MEBIBYTE = 2**20
 MAX_WORKSPACE = 32 * MEBIBYTE
@@ -40,15 +45,12 @@ LARGE = {
     )
 }
 TIMEOUT = 300
+CLEAR = Path("/proc/self/clear_refs")
 
 
-def unable_to_measure() -> str | None:
-    """Why peak memory cannot be measured here, or None if it can."""
-    try:
-        import resource  # noqa: F401
-    except ImportError:
-        return "peak memory is measured where there is getrusage"
-    return None
+def can_measure() -> bool:
+    """Whether the peak of this process' memory can be set back and read."""
+    return CLEAR.exists()
 
 
 def can_fork() -> bool:
@@ -56,7 +58,7 @@ def can_fork() -> bool:
     return hasattr(os, "fork")
 
 
-def run(what: str, subject: Subject, case: str) -> dict[str, Any]:
+def run(what: str, *arguments: str) -> Any:
     """Measure in a fresh process.
 
     Raises
@@ -64,40 +66,61 @@ def run(what: str, subject: Subject, case: str) -> dict[str, Any]:
     RuntimeError
         If the process fails, with the end of what it said.
     """
-    names = [subject.backend, subject.implementation, case]
-    command = [sys.executable, "-m", "lcmulti.conformance.certify.probe", what, *names]
+    command = [sys.executable, "-m", "lcmulti.conformance.certify.probe", what, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"{what} ended with {done.returncode}: {done.stderr[-2000:]}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@cache
+def memory_of(backend: str, implementations: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """Peak memory of ``"implementation case"``, all measured in one fresh process."""
+    found: dict[str, dict[str, Any]] = run("memory", backend, *implementations)
     return found
 
 
-def _peak() -> int:
-    # On Linux getrusage starts from the peak of the process that started this one; the
-    # kernel's own mark of this program's memory does not.
-    status = Path("/proc/self/status")
-    if status.exists():
-        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
-        if "VmHWM" in lines:
-            return int(lines["VmHWM"].split()[0]) * 1024
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+def _reset_peak() -> int:
+    """Give back what is free, forget the peak, and return the bytes held now."""
+    gc.collect()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+    CLEAR.write_text("5")  # proc(5): "reset the peak resident set size"
+    return _status("VmRSS")
 
 
-def memory(subject: Subject, name: str) -> dict[str, Any]:
-    """Growth of the peak over the three maps, or for ``auto`` over the calls it serves."""
+def _status(name: str) -> int:
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return int(dict(line.split(":", 1) for line in lines)[name].split()[0]) * 1024
+
+
+def memory(backend: str, *implementations: str) -> dict[str, dict[str, Any]]:
+    """Growth of the peak over the calls and the maps, for each and every case that is served."""
+    from lcmulti.conformance.certify.subject import Subject
+
+    found = {}
+    for subject in (Subject(backend, each) for each in implementations):
+        for name, case in LARGE.items():
+            if subject.refusal(case, "float32") is None:
+                key = f"{subject.implementation} {name}"
+                try:
+                    found[key] = _memory(subject, case, SMALL[name])
+                except UnsupportedError as error:  # the honest answer of who needs more
+                    found[key] = {"refused": str(error)}
+                except Exception as error:
+                    found[key] = {"error": f"{type(error).__name__}: {error}"}
+    return found
+
+
+def _memory(subject: Subject, case: Case, small: str) -> dict[str, Any]:
     from lcmulti.conformance.certify.subject import AUTO
 
-    case = LARGE[name]
     with lcmulti.config(max_workspace=MAX_WORKSPACE):
-        _compute(subject, STATISTICS[f"2d-{_SMALL[name]}"])  # starts pools of threads, compilers
+        _compute(subject, STATISTICS[small])  # starts pools of threads, compilers
         there = draw(case, "float32").each(subject.array)
-        before = _peak()
+        before = _reset_peak()
         largest = _compute(subject, case, there)
-        held = _peak() - before
+        held = _status("VmHWM") - before
         workspace = MAX_WORKSPACE
         if subject.implementation != AUTO:
             workspace = subject.maps.workspace(subject.problem(case, "float32"))
@@ -105,7 +128,11 @@ def memory(subject: Subject, name: str) -> dict[str, Any]:
     return {"held": held, "allowed": sum(parts.values()), "parts": parts}
 
 
-_SMALL = {"overlapping": "long", "convolution": "long_convolution", "tiled": "long_tiled"}
+SMALL = {
+    "overlapping": "2d-long",
+    "convolution": "2d-long_convolution",
+    "tiled": "2d-long_tiled",
+}
 
 
 def _compute(subject: Subject, case: Case, there: Inputs | None = None) -> int:
@@ -117,22 +144,23 @@ def _compute(subject: Subject, case: Case, there: Inputs | None = None) -> int:
         there = draw(case, "float32").each(subject.array)
     pair = there.x, there.kernel
     largest = back(subject.call(case)(*pair)).nbytes
-    if subject.implementation != AUTO:
-        maps, rest = subject.maps, (case.spec, Resources(MAX_WORKSPACE))
-        largest = max(largest, back(maps.forward(*pair, *rest)).nbytes)
-        largest = max(largest, back(maps.input_grad(there.dy, there.kernel, *rest)).nbytes)
-        largest = max(largest, back(maps.kernel_grad(there.x, there.dy, *rest)).nbytes)
-    elif "reverse" in subject.entry.capabilities:
+    if "reverse" in subject.entry.capabilities:
         value, gradients = subject.owner.vjp(subject.call(case), pair, there.dy)
         largest = sum(back(each).nbytes for each in (value, *gradients))
+    elif subject.implementation != AUTO:
+        maps, rest = subject.maps, (case.spec, Resources(MAX_WORKSPACE))
+        largest = max(largest, back(maps.input_grad(there.dy, there.kernel, *rest)).nbytes)
+        largest = max(largest, back(maps.kernel_grad(there.x, there.dy, *rest)).nbytes)
     return 2 * largest  # `to_numpy` may copy
 
 
-def fork(subject: Subject, name: str) -> dict[str, Any]:
+def fork(backend: str, implementation: str, name: str) -> dict[str, Any]:
     """Compute, fork, and compute the same in the child."""
     import multiprocessing
 
-    case = STATISTICS[name]
+    from lcmulti.conformance.certify.subject import Subject
+
+    subject, case = Subject(backend, implementation), STATISTICS[name]
     there = draw(case, "float32").each(subject.array)
 
     def bits() -> bytes:
@@ -150,13 +178,19 @@ def fork(subject: Subject, name: str) -> dict[str, Any]:
         return {"same": False, "came": "was still computing after 60 s"}
     if child.exitcode != 0:
         return {"same": False, "came": f"ended with {child.exitcode}"}
-    same = queue.get()
-    return {"same": same, "came": "computed other bits"}
+    return {"same": queue.get(), "came": "computed other bits"}
+
+
+def lazy(package: str) -> bool:
+    """Whether reading the records, and nothing more, imports *package*."""
+    from lcmulti import plugins
+
+    before = package in sys.modules  # the core's own needs
+    plugins.registry()
+    return not before and package in sys.modules
 
 
 if __name__ == "__main__":
-    from lcmulti.conformance.certify.subject import Subject as _Subject
-
-    what, backend, implementation, case_name = sys.argv[1:]
-    measure = {"memory": memory, "fork": fork}[what]
-    print(json.dumps(measure(_Subject(backend, implementation), case_name)))
+    what, *given = sys.argv[1:]
+    measure: dict[str, Callable[..., Any]] = {"memory": memory, "fork": fork, "lazy": lazy}
+    print(json.dumps(measure[what](*given)))

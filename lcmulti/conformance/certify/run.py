@@ -83,6 +83,7 @@ def certify(
             )
     import pytest
 
+    from lcmulti.conformance.certify.frameworks import framework_of
     from lcmulti.conformance.certify.plugin import Suite
     from lcmulti.conformance.certify.subject import placement
 
@@ -105,7 +106,9 @@ def certify(
     command += ["-p", "no:xdist"]
     command += [] if junit is None else ["--junit-xml", str(Path(junit).absolute())]
     # Paths first: pytest resolves them against its own working folder, wherever that is.
-    command += [*map(str, sorted(SUITE.glob("check_*.py"))), *arguments]
+    checks = sorted(SUITE.glob("check_*.py"))
+    checks += sorted(SUITE.glob(f"frameworks/check_{framework_of(backend)}*.py"))
+    command += [*map(str, checks), *arguments]
     start = time.perf_counter()
     with redirect_stdout(io.StringIO()) if quiet else nullcontext():
         code = pytest.main(command, plugins=[Suite(result, nightly, start)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -21,8 +21,9 @@ from lcmulti.backend import (
     Resources,
 )
 from lcmulti.conformance.bounds import compare
-from lcmulti.conformance.calls import BackendRunner, Inputs
+from lcmulti.conformance.calls import BackendRunner, Inputs, Results
 from lcmulti.conformance.cases import Case
+from lcmulti.conformance.certify.frameworks import as_it_runs, wide
 from lcmulti.conformance.inputs import numpy_dtype
 from lcmulti.errors import ArgumentError, LcmultiError
 from lcmulti.functional import local_conv
@@ -73,6 +74,10 @@ class Subject:
         """The three maps; ``auto`` has none."""
         return plugins.load_implementation(self.backend, self.implementation)
 
+    def map(self, name: str) -> Callable[..., Any]:
+        """One of the three maps, as the framework runs it."""
+        return as_it_runs(self.backend, getattr(self.maps, name))
+
     @cached_property
     def placed(self) -> Callable[[], AbstractContextManager[Any]]:
         """Makes the context in which new arrays are on the device asked for."""
@@ -99,6 +104,12 @@ class Subject:
             )
 
         return local
+
+    def results(self, case: Case, inputs: Inputs) -> Results:
+        """Value and gradients as NumPy arrays, by reverse mode or else by the three maps."""
+        runner = BackendRunner(self.backend, self.implementation)
+        with self.placed():
+            return runner.results(case, inputs)
 
     @staticmethod
     def resources() -> Resources:
@@ -134,11 +145,26 @@ class Subject:
             pytest.fail(f"the core cannot be skipped: {reason}")
         pytest.skip(reason)
 
-    def require_capability(self, *names: str) -> None:
-        """Skip what the backend does not claim."""
-        for name in names:
+    def lacking(self, capabilities: Iterable[str]) -> str | None:
+        """Which of *capabilities* the backend does not declare, or None."""
+        for name in capabilities:
             if name not in self.entry.capabilities:
-                pytest.skip(f"{self.backend}: declares no capability {name!r}")
+                return f"{self.backend}: declares no capability {name!r}"
+        return None
+
+    @property
+    def transformable(self) -> bool:
+        """Whether the framework's transforms may be applied; ``auto`` finds what serves them."""
+        return self.implementation == AUTO or self.implementation_entry.transformable
+
+    def transform_refusal(self, case: Case, dtype: str) -> str | None:
+        """Why, by what is declared and declined, it does not serve under a transform."""
+        if self.implementation == AUTO:
+            return None
+        if not self.transformable:
+            return f"{self}: declared not to be transformable"
+        reason = self.maps.decline(self.problem(case, dtype)._replace(transformed=True))
+        return None if reason is None else f"{self}: {reason}"
 
     def verify(self, what: str, got: Any, like: Any, value: np.ndarray, limit: np.ndarray) -> None:
         """Compare container, shape, dtype and device, then every element with its bound.
@@ -155,7 +181,12 @@ class Subject:
             What is expected and how far rounding may move it.
         """
         self.verify_kind(what, got, like, value.shape)
-        deviation = compare(self.owner.to_numpy(got), value, limit)
+        self.verify_host(what, self.owner.to_numpy(got), value, limit)
+
+    def verify_host(self, what: str, got: np.ndarray, value: np.ndarray, limit: np.ndarray) -> None:
+        """Hold an array that is NumPy's to its bound."""
+        assert got.shape == value.shape, f"{what}: shape {got.shape}, expected {value.shape}"
+        deviation = compare(got, value, limit)
         assert deviation.ok, (
             f"{what}: off by {deviation.error:.3g} at {deviation.place}, "
             f"{deviation.fraction:.3g} times its bound"
@@ -178,7 +209,8 @@ class Subject:
 def lacks(backend: str, dtype: str) -> str | None:
     """Why there are no arrays of *dtype*, or None if there are."""
     try:
-        return BackendRunner(backend).lacks(numpy_dtype(dtype))
+        with wide(backend, dtype):
+            return BackendRunner(backend).lacks(numpy_dtype(dtype))
     except LcmultiError as error:  # bfloat16 in NumPy is a package of its own
         return str(error)
 

@@ -1,0 +1,176 @@
+"""Nothing is kept from one call to the next, and nothing outside of a call is changed by it."""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import threading
+import warnings
+import weakref
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lcmulti.backend import Implementation, Resources
+from lcmulti.conformance.cases import Case
+from lcmulti.conformance.certify import probe
+from lcmulti.conformance.certify.expectation import expectation_of, without_bias
+from lcmulti.conformance.certify.geometries import GEOMETRIES, STATISTICS
+from lcmulti.conformance.certify.subject import AUTO, CORE_DTYPE, Subject
+from lcmulti.conformance.inputs import draw
+from lcmulti.errors import UnsupportedError
+from lcmulti.spec import LocalConvSpec
+
+KINDS = ("2d-plain", "2d-stride_is_kernel", "2d-convolution_plain", "2d-one_of_each", "2d-mixed")
+kinds = pytest.mark.geometries(KINDS)
+
+
+@kinds
+def test_arrays_changed_between_calls(subject: Subject, case: Case, dtype: str) -> None:
+    """The numbers count that are in an array now, not those it once had; nor later ones."""
+    subject.require(case, dtype)
+    inputs = draw(case, dtype)
+    there = subject.arrays(inputs)
+    for place, name in enumerate(("x", "kernel", "bias")[: len(there)]):
+        y = subject.call(case)(*there)
+        kept = subject.owner.to_numpy(y).tobytes()
+        fresh = np.ascontiguousarray(getattr(inputs, name)[::-1] + 1)
+        try:
+            there[place][...] = subject.array(fresh)
+        except (TypeError, AttributeError):
+            return  # arrays of this framework never change
+        assert subject.owner.to_numpy(y).tobytes() == kept, f"y changed with {name}"
+        inputs = inputs._replace(**{name: fresh})
+        known = expectation_of(case, dtype, inputs)
+        again = subject.call(case)(*there)
+        subject.verify(f"y of a new {name}", again, there[0], known.values.forward,
+            known.limits.forward)  # fmt: skip
+
+
+@kinds
+def test_arrays_are_let_go(subject: Subject, case: Case, dtype: str) -> None:
+    """Nobody holds on to the arrays of a call that is over."""
+    subject.require(case, dtype)
+    arrays = subject.arrays(draw(case, dtype))
+    dy = subject.array(draw(case, dtype).dy)
+    y = subject.call(case)(*arrays)
+    results = [y]
+    if "reverse" in subject.entry.capabilities:
+        results += subject.owner.vjp(subject.call(case), arrays, dy)[1]
+    try:
+        held = {
+            name: weakref.ref(each) for name, each in zip(("x", "kernel"), arrays, strict=False)
+        }
+    except TypeError:
+        pytest.skip(f"{subject.backend}: arrays take no weak references")
+    del arrays, dy, y, results
+    gc.collect()
+    for name, reference in held.items():
+        assert reference() is None, f"{name} is still held after the call"
+
+
+def _surroundings() -> dict[str, Any]:
+    return {
+        "the environment": dict(os.environ),
+        "the working folder": os.getcwd(),  # noqa: PTH109
+        "NumPy's error state": np.geterr(),
+        "NumPy's random state": repr(np.random.get_state()),  # noqa: NPY002
+        "Python's random state": random.getstate(),
+        "the warning filters": list(warnings.filters),
+    }
+
+
+@kinds
+def test_nothing_else_is_changed(subject: Subject, case: Case, dtype: str) -> None:
+    """Random numbers, error handling and environment are the caller's."""
+    subject.require(case, dtype)
+    inputs = draw(case, dtype)
+    subject.results(case, inputs)  # what is loaded and compiled once is not counted
+    before = _surroundings()
+    subject.results(case, inputs)
+    for name, state in _surroundings().items():
+        assert state == before[name], f"{name} was changed"
+
+
+class Counted:
+    """An implementation that counts its calls."""
+
+    def __init__(self, maps: Implementation) -> None:
+        self.maps, self.calls, self.lock = maps, Counter[str](), threading.Lock()
+        self.decline, self.workspace = maps.decline, maps.workspace
+
+    def _counted(self, name: str, *arguments: Any) -> Any:
+        with self.lock:
+            self.calls[name] += 1
+        return getattr(self.maps, name)(*arguments)
+
+    def forward(self, x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        """See `Implementation.forward`."""
+        return self._counted("forward", x, kernel, spec, resources)
+
+    def input_grad(self, dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        """See `Implementation.input_grad`."""
+        return self._counted("input_grad", dy, kernel, spec, resources)
+
+    def kernel_grad(self, x: Any, dy: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        """See `Implementation.kernel_grad`."""
+        return self._counted("kernel_grad", x, dy, spec, resources)
+
+
+def served(subject: Subject) -> Case:
+    """The first of `KINDS` that is served, else skip."""
+    for name in KINDS:
+        if subject.refusal(GEOMETRIES[name], CORE_DTYPE) is None:
+            return without_bias(GEOMETRIES[name])
+    pytest.skip(f"{subject}: declines each of {', '.join(KINDS)}")
+
+
+def test_close_computes_by_the_implementation(named: Subject) -> None:
+    """What a backend closes is the implementation it was given, in its gradients too."""
+    case = served(named)
+    known, spy = expectation_of(case, CORE_DTYPE), Counted(named.maps)
+    operation = named.owner.close(spy, named.implementation_entry)
+    arrays, rest = named.arrays(known.inputs), (case.spec.computed(), named.resources())
+    y = operation(arrays[0], arrays[1], *rest)
+    named.verify("y", y, arrays[0], known.values.forward, known.limits.forward)
+    wanted = {"forward"}
+    if "reverse" in named.entry.capabilities:
+        wanted |= {"input_grad", "kernel_grad"}
+        dy = named.array(known.inputs.dy)
+        named.owner.vjp(lambda x, kernel: operation(x, kernel, *rest), arrays, dy)
+    assert set(spy.calls) >= wanted, f"asked for {wanted}, called {dict(spy.calls)}"
+
+
+def test_the_hundredth_call(subject: Subject) -> None:
+    """It is as right as the first."""
+    case = served(subject)
+    known = expectation_of(case, CORE_DTYPE)
+    arrays = subject.arrays(known.inputs)
+    for _ in range(100):
+        y = subject.call(case)(*arrays)
+        subject.verify("y", y, arrays[0], known.values.forward, known.limits.forward)
+
+
+def test_planning_imports_nothing(backend: Subject) -> None:
+    """Reading the records imports no framework: whoever passes no tensor pays for none."""
+    found = probe.run("lazy", backend.entry.package)
+    assert not found, f"reading the plugins imports {backend.entry.package}"
+
+
+def test_every_declined_call_is_refused(named: Subject) -> None:
+    """Forced upon a geometry it declines, it raises; `auto` serves that by another."""
+    seen: set[str] = set()
+    auto = Subject(named.backend, AUTO, named.device)
+    for case in (*GEOMETRIES.values(), *STATISTICS.values()):
+        reason = named.refusal(case, CORE_DTYPE)
+        if reason is None or reason in seen:
+            continue
+        seen.add(reason)
+        arrays = named.arrays(draw(case, CORE_DTYPE))
+        with pytest.raises(UnsupportedError, match=named.implementation):
+            named.call(case)(*arrays)
+        auto.verify_kind("y", auto.call(case)(*arrays), arrays[0],
+            (case.batch, *case.spec.output_shape))  # fmt: skip

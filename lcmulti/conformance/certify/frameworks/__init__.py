@@ -1,0 +1,57 @@
+"""What can be checked only where the framework is known: its own checkers, transforms, memory.
+
+Which framework it is, the arrays tell; what a plugin declares of itself is not asked.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from lcmulti import plugins
+from lcmulti.dtypes import DTYPES
+
+__all__ = ["COMPILING", "as_it_runs", "framework_of", "wide"]
+
+COMPILING = ("jax",)
+"""Every new shape costs these a compilation."""
+
+ARRAYS = {"torch": "Tensor", "jax": "Array", "tensorflow": "Tensor"}
+
+
+@cache
+def framework_of(backend: str) -> str | None:
+    """The framework whose arrays a backend makes, if there is a module of checks for it."""
+    array = plugins.load_backend(backend).from_numpy(np.zeros((1, 1), np.float32))
+    for name, attribute in ARRAYS.items():
+        module: Any = sys.modules.get(name)
+        if module is not None and isinstance(array, getattr(module, attribute)):
+            return name
+    return None
+
+
+def wide(backend: str, dtype: str) -> AbstractContextManager[Any]:
+    """A context in which the framework has *dtype*: JAX has 64 bits only when asked."""
+    is_wide = DTYPES[dtype].roundoff == DTYPES["float64"].roundoff
+    if is_wide and framework_of(backend) == "jax":
+        import jax
+
+        context: AbstractContextManager[Any] = jax.enable_x64(True)
+        return context
+    return nullcontext()
+
+
+@cache
+def as_it_runs(backend: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """A map ``(a, b, spec, resources)`` as the framework runs it: JAX never but compiled."""
+    if framework_of(backend) != "jax":
+        return function
+    import jax
+
+    compiled: Callable[..., Any] = jax.jit(function, static_argnums=(2, 3))
+    return compiled

@@ -1,0 +1,218 @@
+"""JAX's own checkers, its own convolutions and Flax' layer, its transforms and abstract arrays."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import replace
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from jax import lax
+from jax.test_util import check_grads
+
+from lcmulti.conformance.cases import Case
+from lcmulti.conformance.certify.check_properties import Draw, holds
+from lcmulti.conformance.certify.expectation import (
+    Term,
+    combined,
+    expectation,
+    expectation_of,
+    without_bias,
+)
+from lcmulti.conformance.certify.subject import CORE_DTYPE, Subject
+from lcmulti.conformance.inputs import draw
+from lcmulti.functional import local_conv
+
+TINY = {
+    case.name: case
+    for case in (
+        Case("mixed", "tiny", (4, 3, 2), 2, (2, 1), 2, (), (0,), {"groups": 2, "padding": 1}),
+        Case("tiled", "tiny", (4, 2), 2, (2,), 2, (), (), {"strides": 2}),
+        Case("convolution", "tiny", (3, 4, 2), 2, (2, 2), 1, (0, 1), (0, 1)),
+    )
+}
+SOME = ("2d-mixed", "2d-stride_is_kernel", "2d-convolution_plain")
+some = pytest.mark.geometries(SOME)
+
+
+@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("dtype", ("float64", "complex128"))
+def test_check_grads(subject: Subject, name: str, dtype: str) -> None:
+    """`jax.test_util.check_grads`: order 2, forward and reverse mode, each over each."""
+    subject.require(TINY[name], dtype)
+    arrays = subject.arrays(draw(TINY[name], dtype))
+    check_grads(subject.call(TINY[name]), arrays, order=2, modes=("fwd", "rev"))
+
+
+def test_equal_to_conv_general_dilated(subject: Subject, examples: int) -> None:
+    """With all axes shared."""
+
+    def check(case: Case, draw: Draw, a: int, b: int) -> None:
+        spec = case.spec
+        x, kernel = draw((case.batch, *spec.input_shape)), draw(spec.kernel_shape)
+        axes = tuple(range(1, spec.ndim + 1))
+        expected = lax.conv_general_dilated(
+            x, kernel.reshape(kernel.shape[spec.ndim :]), spec.strides, spec.padding,
+            rhs_dilation=spec.dilation, feature_group_count=spec.groups,
+            dimension_numbers=lax.ConvDimensionNumbers(
+                (0, spec.ndim + 1, *axes), (spec.ndim + 1, spec.ndim, *range(spec.ndim)),
+                (0, spec.ndim + 1, *axes),
+            ), precision=lax.Precision.HIGHEST,
+        )  # fmt: skip
+        _agree(subject, case, x, kernel, expected)
+
+    holds(subject, examples, check, kinds=("convolution",))
+
+
+def _agree(subject: Subject, case: Case, x: Any, kernel: Any, expected: Any) -> None:
+    """Both are within the bound of what is exact, so within two of each other."""
+    y = subject.owner.to_numpy(subject.call(case)(subject.array(x), subject.array(kernel)))
+    _, limit = combined(case, CORE_DTYPE, Term("forward", x, kernel))
+    subject.verify_host("y", y, np.asarray(expected, np.float64), 2 * limit)
+
+
+def _ungrouped(case: Case) -> bool:
+    return case.spec.groups == 1 and not case.spec.shared_axes
+
+
+def test_equal_to_conv_general_dilated_local(subject: Subject, examples: int) -> None:
+    """With no axis shared; its windows are ordered channels first."""
+
+    def check(case: Case, draw: Draw, a: int, b: int) -> None:
+        if not _ungrouped(case):
+            return
+        spec = case.spec
+        x, kernel = draw((case.batch, *spec.input_shape)), draw(spec.kernel_shape)
+        letters = "DHW"[-spec.ndim :]
+        expected = lax.conv_general_dilated_local(
+            x, _channels_then_taps(kernel, case), spec.strides, spec.padding, spec.kernel_size,
+            rhs_dilation=spec.dilation, precision=lax.Precision.HIGHEST,
+            dimension_numbers=(f"N{letters}C", f"{letters}IO", f"N{letters}C"),
+        )  # fmt: skip
+        _agree(subject, case, x, kernel, expected)
+
+    holds(subject, examples, check, kinds=("any", "tiled"))
+
+
+def _channels_then_taps(kernel: Any, case: Case) -> Any:
+    """``(*O, *k, C, F) -> (*O, C * prod(k), F)``."""
+    axes = case.spec.ndim
+    return np.moveaxis(kernel, -2, axes).reshape(*kernel.shape[:axes], -1, kernel.shape[-1])
+
+
+@pytest.mark.geometries(
+    ("1d-plain", "2d-plain", "2d-same_even_strided", "2d-dilation_strided", "2d-stride_is_kernel",
+        "2d-padding_asymmetric", "3d-plain")
+)  # fmt: skip
+def test_equal_to_flax(subject: Subject, case: Case, dtype: str) -> None:
+    """Flax' ``ConvLocal`` with the same weights."""
+    if importlib.util.find_spec("flax") is None:
+        pytest.skip("Flax is not installed")
+    from flax import linen
+
+    spec = case.spec
+    inputs, _, _, limits = expectation(case.name, dtype)
+    layer = linen.ConvLocal(
+        spec.filters, spec.kernel_size, spec.strides, spec.padding,
+        kernel_dilation=spec.dilation, precision=lax.Precision.HIGHEST,
+    )  # fmt: skip
+    weights = {"kernel": _channels_then_taps(inputs.kernel, case), "bias": inputs.bias}
+    expected = layer.apply({"params": weights}, inputs.x)
+    y = subject.owner.to_numpy(subject.call(case)(*subject.arrays(inputs)))
+    subject.verify_host("y", y, np.asarray(expected, np.float64), 2 * limits.forward)
+
+
+@some
+def test_jit(subject: Subject, case: Case, dtype: str) -> None:
+    """Compiled whole, value and gradients, with arrays of the strong type of `x`."""
+    subject.require(case, dtype)
+    known = expectation(case.name, dtype)
+    arrays, dy = subject.arrays(known.inputs), subject.array(known.inputs.dy)
+    call = subject.call(case)
+    value, grads = jax.jit(lambda dy, *a: _vjp(call, a, dy))(dy, *arrays)
+    names = ("forward", "input_grad", "kernel_grad", "bias_grad")
+    for name, got in zip(names, (value, *grads), strict=False):
+        limit = getattr(known.limits, name)
+        subject.verify(name, got, arrays[0], getattr(known.values, name), limit)
+        assert not got.weak_type, f"{name} has a weak type"
+
+
+def _vjp(call: Any, arrays: Any, dy: Any) -> Any:
+    value, pull_back = jax.vjp(call, *arrays)
+    return value, pull_back(dy)
+
+
+@some
+def test_vmap(subject: Subject, case: Case, dtype: str) -> None:
+    """`jax.vmap` over both arguments and over each alone, of value and gradients."""
+    subject.require(case, dtype)
+    case = without_bias(case)
+    known = [expectation_of(replace(case, name=f"{case.name} {i}"), dtype) for i in range(3)]
+    x, kernel = (np.stack([getattr(k.inputs, n) for k in known]) for n in ("x", "kernel"))
+    dy = np.stack([each.inputs.dy for each in known])
+    call = subject.call(case)
+    value, grads = jax.vmap(lambda *a: _vjp(call, a[:2], a[2]))(
+        *map(subject.array, (x, kernel, dy))
+    )
+    for place, each in enumerate(known):
+        names = ("forward", "input_grad", "kernel_grad")
+        for name, got in zip(names, (value, *grads), strict=True):
+            there, limit = getattr(each.values, name), getattr(each.limits, name)
+            subject.verify_host(f"{name} of {place}", np.asarray(got[place]), there, limit)
+    first = known[0]
+    for what, axes, pair in (
+        ("x", (0, None), (x, kernel[0])), ("kernel", (None, 0), (x[0], kernel)),
+        ("x along its last axis", (-1, None), (np.moveaxis(x, 0, -1), kernel[0])),
+    ):  # fmt: skip
+        y = jax.vmap(call, axes)(*map(subject.array, pair))[0]
+        value, limit = first.values.forward, first.limits.forward
+        subject.verify_host(f"mapped over {what}", np.asarray(y), value, limit)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_jacobians(subject: Subject, name: str) -> None:
+    """`jax.jacfwd` and `jax.jacrev` agree, and `jax.hessian` is the mixed derivative."""
+    case = without_bias(TINY[name])
+    subject.require(case, CORE_DTYPE)
+    x, kernel = subject.arrays(draw(case, CORE_DTYPE))
+    call = subject.call(case)
+    forward, reverse = jax.jacfwd(call, (0, 1))(x, kernel), jax.jacrev(call, (0, 1))(x, kernel)
+    for ours, other in zip(forward, reverse, strict=True):
+        # One product of the other argument with 1, whichever way: no rounding at all.
+        assert np.array_equal(np.asarray(ours), np.asarray(other))
+    hessian = jax.hessian(lambda x, k: call(x, k).sum(), (0, 1))(x, kernel)
+    assert not np.asarray(hessian[0][0]).any()
+    assert not np.asarray(hessian[1][1]).any()
+    mixed, turned = np.asarray(hessian[0][1]), np.asarray(hessian[1][0])
+    assert np.array_equal(mixed, np.moveaxis(turned, range(-x.ndim, 0), range(x.ndim)))
+    assert mixed.any()
+
+
+def test_beyond_32_bits(backend: Subject) -> None:
+    """Abstract arrays of more than 2**31 elements give results of the right shape."""
+    x = jax.ShapeDtypeStruct((5, 70_001, 70_003, 3), np.float32)
+    kernel = jax.ShapeDtypeStruct((34_999, 35_000, 5, 4, 3, 2), np.float32)
+
+    def value_and_gradients(x: Any, kernel: Any) -> Any:
+        call = lambda x, k: local_conv(x, k, strides=2, data_format="channels_last")  # noqa: E731
+        y, pull_back = jax.vjp(call, x, kernel)
+        return y, *pull_back(y)
+
+    y, dx, dkernel = jax.eval_shape(value_and_gradients, x, kernel)
+    assert y.shape == (5, 34_999, 35_000, 2)
+    assert (dx.shape, dkernel.shape) == (x.shape, kernel.shape)
+
+
+@some
+def test_symbolic_batch(subject: Subject, case: Case, dtype: str) -> None:
+    """Exported once for every batch."""
+    subject.require(case, dtype)
+    known = expectation(case.name, dtype)
+    (batch,) = jax.export.symbolic_shape("batch")
+    x, *weights = subject.arrays(known.inputs)
+    shape = jax.ShapeDtypeStruct((batch, *x.shape[1:]), x.dtype)
+    exported = jax.export.export(jax.jit(subject.call(case)))(shape, *weights)
+    y = exported.call(x, *weights)
+    subject.verify("y", y, x, known.values.forward, known.limits.forward)

@@ -1,0 +1,172 @@
+"""TensorFlow's gradient checker, its convolution, its accumulator and its graphs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import lcmulti
+from lcmulti.conformance.cases import Case
+from lcmulti.conformance.certify.check_properties import Draw, holds
+from lcmulti.conformance.certify.expectation import Term, combined, expectation, without_bias
+from lcmulti.conformance.certify.subject import AUTO, CORE_DTYPE, Subject
+from lcmulti.conformance.inputs import draw
+from lcmulti.dtypes import DTYPES
+from lcmulti.functional import local_conv
+
+TINY = {
+    case.name: case
+    for case in (
+        Case("mixed", "tiny", (4, 3, 2), 2, (2, 1), 2, (), (0,), {"groups": 2, "padding": 1}),
+        Case("tiled", "tiny", (4, 2), 2, (2,), 2, (), (), {"strides": 2}),
+        Case("convolution", "tiny", (3, 4, 2), 2, (2, 2), 1, (0, 1), (0, 1)),
+    )
+}
+SOME = ("2d-mixed", "2d-stride_is_kernel", "2d-convolution_plain")
+some = pytest.mark.geometries(SOME)
+tiny = pytest.mark.parametrize("name", TINY)
+NAMES = ("forward", "input_grad", "kernel_grad", "bias_grad")
+
+
+def _checked(function: Any, arrays: Any, dtype: str) -> None:
+    """Hold TensorFlow's theoretical Jacobian to its numeric one.
+
+    The function is linear in each argument, so a central difference is exact but for rounding:
+    two sums of at most so many products, each within its bound, over twice the step.
+    """
+    step = 2.0**-10
+    theory, numeric = tf.test.compute_gradient(function, arrays, delta=step)
+    products = sum(int(tf.size(each)) for each in arrays)
+    largest = max(float(np.abs(each).max()) for each in arrays) + step
+    allowed = (products + 2) * DTYPES[dtype].roundoff * products * largest**2 / step
+    for ours, other in zip(theory, numeric, strict=True):
+        error = float(np.abs(ours - other).max())
+        assert error <= allowed, f"theoretical and numeric Jacobian differ by {error}"
+
+
+@tiny
+def test_compute_gradient(subject: Subject, name: str) -> None:
+    """`tf.test.compute_gradient` of the value."""
+    subject.require(TINY[name], "float64")
+    _checked(subject.call(TINY[name]), subject.arrays(draw(TINY[name], "float64")), "float64")
+
+
+@tiny
+def test_compute_gradient_of_the_gradients(subject: Subject, name: str) -> None:
+    """And of each gradient, which is second order."""
+    case = without_bias(TINY[name])
+    subject.require(case, "float64")
+    there = draw(case, "float64").each(subject.array)
+
+    def gradient(watched: Any, other: Any, dy: Any, place: int) -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch(watched)
+            y = subject.call(case)(*((watched, other) if place == 0 else (other, watched)))
+        return tape.gradient(y, watched, dy)
+
+    pairs = (there.x, there.kernel), (there.kernel, there.x)
+    for place, (watched, other) in enumerate(pairs):
+        _checked(
+            lambda other, dy, watched=watched, place=place: gradient(watched, other, dy, place),
+            (other, there.dy), "float64",
+        )  # fmt: skip
+
+
+@some
+def test_forward_accumulator(subject: Subject, case: Case, dtype: str) -> None:
+    """`tf.autodiff.ForwardAccumulator` in each argument alone."""
+    subject.require(case, dtype)
+    inputs = expectation(case.name, dtype).inputs
+    arrays = subject.arrays(inputs)
+    for place in (0, 1):
+        # The derivative of a linear function along its own argument is the function.
+        with tf.autodiff.ForwardAccumulator(arrays[place], arrays[place]) as accumulator:
+            y = subject.call(case)(*arrays)
+        value, limit = combined(case, dtype, Term("forward", inputs.x, inputs.kernel))
+        subject.verify("tangent", accumulator.jvp(y), arrays[0], value, limit)
+
+
+def test_equal_to_convolution(subject: Subject, examples: int) -> None:
+    """With all axes shared, `tf.nn.convolution`."""
+
+    def check(case: Case, draw: Draw, a: int, b: int) -> None:
+        spec = case.spec
+        both = any(s > 1 for s in spec.strides) and any(d > 1 for d in spec.dilation)
+        if both or spec.groups > 1:
+            return  # it has neither on a CPU
+        x, kernel = draw((case.batch, *spec.input_shape)), draw(spec.kernel_shape)
+        expected = tf.nn.convolution(
+            np.pad(x, ((0, 0), *spec.padding, (0, 0))), kernel.reshape(kernel.shape[spec.ndim :]),
+            spec.strides, "VALID", dilations=spec.dilation,
+        )  # fmt: skip
+        y = subject.owner.to_numpy(subject.call(case)(subject.array(x), subject.array(kernel)))
+        _, limit = combined(case, CORE_DTYPE, Term("forward", x, kernel))
+        # Both are within the bound of what is exact.
+        subject.verify_host("y", y, expected.numpy().astype(np.float64), 2 * limit)
+
+    holds(subject, examples, check, kinds=("convolution",))
+
+
+@pytest.mark.parametrize("compiled", (False, True), ids=("graph", "xla"))
+@some
+def test_function(subject: Subject, case: Case, dtype: str, compiled: bool) -> None:
+    """Within a `tf.function`, of a known and of an unknown batch: value and gradients."""
+    subject.require(case, dtype)
+    known = expectation(case.name, dtype)
+    arrays, dy = subject.arrays(known.inputs), subject.array(known.inputs.dy)
+
+    def value_and_gradients(dy: Any, *arrays: Any) -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch(arrays)
+            y = subject.call(case)(*arrays)
+        return y, *tape.gradient(y, arrays, dy)
+
+    any_batch = [tf.TensorSpec([None, *each.shape[1:]], each.dtype) for each in (dy, arrays[0])]
+    weights = [tf.TensorSpec(each.shape, each.dtype) for each in arrays[1:]]
+    for signature in (None, [*any_batch, *weights]):
+        if compiled and signature is not None:
+            continue  # XLA compiles for known shapes
+        function = tf.function(
+            value_and_gradients, input_signature=signature, jit_compile=compiled, autograph=False
+        )
+        for name, got in zip(NAMES, function(dy, *arrays), strict=False):
+            value, limit = getattr(known.values, name), getattr(known.limits, name)
+            subject.verify(name, got, arrays[0], value, limit)
+
+
+@some
+def test_variables(subject: Subject, case: Case, dtype: str) -> None:
+    """Variables are read when called, and a persistent tape is asked twice."""
+    subject.require(case, dtype)
+    known = expectation(case.name, dtype)
+    x, *weights = subject.arrays(known.inputs)
+    variables = [tf.Variable(tf.zeros_like(each)) for each in weights]
+    for variable, weight in zip(variables, weights, strict=True):
+        variable.assign(weight)
+    dy = subject.array(known.inputs.dy)
+    with tf.GradientTape(persistent=True) as tape:
+        y = subject.call(case)(x, *variables)
+    subject.verify("y", y, x, known.values.forward, known.limits.forward)
+    for name, variable in zip(NAMES[2:], variables, strict=False):
+        for _ in range(2):
+            got = tape.gradient(y, variable, dy)
+            value, limit = getattr(known.values, name), getattr(known.limits, name)
+            subject.verify(name, got, x, value, limit)
+
+
+def test_beyond_32_bits(subject: Subject) -> None:
+    """A graph for more than 2**31 elements has results of the right shape."""
+    if subject.implementation != AUTO:
+        pytest.skip("graphs are planned for by `auto`")
+
+    def call(x: Any, kernel: Any) -> Any:
+        return local_conv(x, kernel, strides=2, data_format="channels_last")
+
+    shapes = (5, 70_001, 70_003, 3), (34_999, 35_000, 5, 4, 3, 2)
+    specs = [tf.TensorSpec(shape, tf.float32) for shape in shapes]
+    with lcmulti.config(max_workspace=2**40):  # nothing is held: nothing is computed
+        graph = tf.function(call, autograph=False).get_concrete_function(*specs)
+    assert tuple(graph.structured_outputs.shape) == (5, 34_999, 35_000, 2)

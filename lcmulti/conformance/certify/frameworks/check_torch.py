@@ -1,0 +1,282 @@
+"""PyTorch's own checkers, its own convolution, its transforms, its memory and its autograd."""
+
+from __future__ import annotations
+
+import functools
+import pickle
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lcmulti.conformance.calls import Inputs
+from lcmulti.conformance.cases import Case
+from lcmulti.conformance.certify.check_properties import Draw, holds
+from lcmulti.conformance.certify.expectation import (
+    Term,
+    combined,
+    expectation,
+    expectation_of,
+    without_bias,
+)
+from lcmulti.conformance.certify.geometries import GEOMETRIES
+from lcmulti.conformance.certify.subject import AUTO, CORE_DTYPE, Subject
+from lcmulti.conformance.inputs import draw
+from lcmulti.functional import local_conv
+
+SOME = ("2d-plain", "2d-mixed", "2d-stride_is_kernel", "2d-convolution_plain", "1d-one_by_one")
+some = pytest.mark.geometries(SOME)
+
+TINY = {
+    case.name: case
+    for case in (
+        Case("mixed", "tiny", (4, 3, 2), 2, (2, 1), 2, (), (0,), {"groups": 2, "padding": 1}),
+        Case("tiled", "tiny", (4, 2), 2, (2,), 2, (), (), {"strides": 2}),
+        Case("elementwise", "tiny", (3, 3, 1), 1, (2, 2), 2, (), ()),
+        Case("convolution", "tiny", (3, 4, 2), 2, (2, 2), 1, (0, 1), (0, 1)),
+        Case("circular", "tiny", (2, 3, 3), 2, (2, 2), 1, (1,), (),
+            {"data_format": "channels_first", "padding_mode": "circular", "padding": 1}),
+    )
+}  # fmt: skip
+tiny = pytest.mark.parametrize("name", TINY)
+precise = pytest.mark.parametrize("dtype", ("float64", "complex128"))
+
+
+def leaves(subject: Subject, case: Case, dtype: str = CORE_DTYPE) -> tuple[torch.Tensor, ...]:
+    """Fresh tensors that ask for a gradient."""
+    subject.require(case, dtype)
+    return tuple(each.requires_grad_() for each in subject.arrays(draw(case, dtype)))
+
+
+def require_transforms(subject: Subject, case: Case, dtype: str = CORE_DTYPE) -> None:
+    """Skip what is declared not to be transformable."""
+    if (reason := subject.transform_refusal(case, dtype)) is not None:
+        pytest.skip(reason)
+
+
+@tiny
+@precise
+def test_gradcheck(subject: Subject, name: str, dtype: str) -> None:
+    """`torch.autograd.gradcheck`: reverse and forward mode, each also batched."""
+    case = TINY[name]
+    arrays = leaves(subject, case, dtype)
+    forward = subject.transform_refusal(case, dtype) is None
+    assert torch.autograd.gradcheck(
+        subject.call(case), arrays, check_batched_grad=True, check_forward_ad=forward,
+        check_batched_forward_grad=forward, nondet_tol=0.0,
+    )  # fmt: skip
+
+
+@tiny
+def test_gradgradcheck(subject: Subject, name: str) -> None:
+    """`torch.autograd.gradgradcheck`: reverse and forward over reverse, batched."""
+    case = TINY[name]
+    arrays = leaves(subject, case, "float64")
+    forward = subject.transform_refusal(case, "float64") is None
+    assert torch.autograd.gradgradcheck(
+        subject.call(case), arrays, check_batched_grad=True, check_fwd_over_rev=forward,
+        nondet_tol=0.0,
+    )  # fmt: skip
+
+
+def test_equal_to_conv_nd(subject: Subject, examples: int) -> None:
+    """With all axes shared, `conv1d`, `conv2d` or `conv3d`."""
+
+    def check(case: Case, draw: Draw, a: int, b: int) -> None:
+        spec = case.spec
+        x, kernel = draw((case.batch, *spec.input_shape)), draw(spec.kernel_shape)
+        y = subject.owner.to_numpy(subject.call(case)(subject.array(x), subject.array(kernel)))
+        pads = [n for pair in reversed(spec.padding) for n in pair]
+        there = torch.nn.functional.pad(torch.from_numpy(x).double().movedim(-1, 1), pads)
+        weight = torch.from_numpy(kernel).double().reshape(kernel.shape[spec.ndim :])
+        convolve = getattr(torch.nn.functional, f"conv{spec.ndim}d")
+        expected = convolve(
+            there, weight.movedim((-1, -2), (0, 1)),
+            stride=spec.strides, dilation=spec.dilation, groups=spec.groups,
+        )  # fmt: skip
+        _, limit = combined(case, CORE_DTYPE, Term("forward", x, kernel))
+        subject.verify_host("y", y, expected.movedim(1, -1).numpy(), limit)
+
+    holds(subject, examples, check, kinds=("convolution",))
+
+
+@some
+def test_native_memory(subject: Subject, case: Case, dtype: str) -> None:
+    """Views as PyTorch makes them: expanded, sliced, transposed, channels last, offset."""
+    subject.require(case, dtype)
+    case = replace(without_bias(case), batch=2)
+    inputs = draw(case, dtype)
+    same = inputs._replace(x=np.repeat(inputs.x[:1], 2, 0), dy=np.repeat(inputs.dy[:1], 2, 0))
+    known, twice = expectation_of(case, dtype, inputs), expectation_of(case, dtype, same)
+
+    def every_other(array: torch.Tensor) -> torch.Tensor:
+        return torch.stack([array, array + 1], -1)[..., 0]
+
+    def offset(array: torch.Tensor) -> torch.Tensor:
+        return torch.cat([array[:1], array])[1:]
+
+    def transposed(array: torch.Tensor) -> torch.Tensor:
+        return array.movedim(0, -1).contiguous().movedim(-1, 0)
+
+    def channels_outside(array: torch.Tensor) -> torch.Tensor:
+        return array.movedim(-1, 1).contiguous().movedim(1, -1)
+
+    for view in (every_other, offset, transposed, channels_outside):
+        there = inputs.each(functools.partial(_seen, subject, view))
+        _verify(subject, case, view.__name__, there, known)
+    x, kernel, dy = (subject.array(each) for each in (inputs.x, inputs.kernel, inputs.dy))
+    expanded = Inputs(x[:1].expand_as(x), kernel, None, dy[:1].expand_as(dy))
+    _verify(subject, case, "expanded", expanded, twice)
+
+
+def _seen(subject: Subject, view: Callable[[Any], Any], array: np.ndarray) -> Any:
+    return view(subject.array(array))
+
+
+def _verify(subject: Subject, case: Case, view: str, there: Inputs, known: Any) -> None:
+    y, (dx, dkernel) = subject.owner.vjp(subject.call(case), (there.x, there.kernel), there.dy)
+    for name, got in (("forward", y), ("input_grad", dx), ("kernel_grad", dkernel)):
+        value, limit = getattr(known.values, name), getattr(known.limits, name)
+        subject.verify(f"{name} of {view} arrays", got, there.x, value, limit)
+
+
+@some
+def test_gradient_of_a_sum(subject: Subject, case: Case, dtype: str) -> None:
+    """What comes from above is then one number, expanded: strides of zero."""
+    arrays = leaves(subject, case)
+    inputs = draw(case, dtype)
+    known = expectation_of(case, dtype, inputs._replace(dy=np.ones_like(inputs.dy)))
+    subject.call(case)(*arrays).sum().backward()
+    for array, name in zip(arrays, ("input_grad", "kernel_grad", "bias_grad"), strict=False):
+        value, limit = getattr(known.values, name), getattr(known.limits, name)
+        subject.verify(name, array.grad, array.detach(), value, limit)
+
+
+@some
+def test_who_asks_for_gradients(subject: Subject, case: Case, dtype: str) -> None:
+    """A result asks for one exactly if an argument does, and not under `no_grad`."""
+    subject.require(case, dtype)
+    arrays = subject.arrays(draw(case, dtype))
+    assert not subject.call(case)(*arrays).requires_grad
+    for place in range(len(arrays)):
+        given = [each.detach().requires_grad_(i == place) for i, each in enumerate(arrays)]
+        y = subject.call(case)(*given)
+        assert y.requires_grad, f"argument {place} asks for a gradient, the result does not"
+        y.sum().backward()
+        assert [each.grad is not None for each in given] == [i == place for i in range(len(given))]
+        with torch.no_grad():
+            assert not subject.call(case)(*given).requires_grad
+        with torch.inference_mode():
+            assert not subject.call(case)(*given).requires_grad
+    given = [each.detach().requires_grad_() for each in arrays]
+    y = subject.call(case)(*given)
+    assert not y.is_leaf
+    y.sum().backward(retain_graph=True)
+    once = [each.grad.clone() for each in given]
+    y.sum().backward()
+    for each, one in zip(given, once, strict=True):
+        assert torch.equal(each.grad, one + one), "a second gradient is added to the first"
+
+
+@some
+def test_changed_before_its_gradient(subject: Subject, case: Case, dtype: str) -> None:
+    """PyTorch notices when what a gradient needs was changed; a wrong number is never given."""
+    for place in (0, 1):
+        arrays = leaves(subject, case)
+        held = [each * 1 for each in arrays]
+        y = subject.call(case)(*held)
+        held[place].detach().mul_(3)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            torch.autograd.grad(y.sum(), arrays[1 - place])
+
+
+@some
+def test_vmap(subject: Subject, case: Case, dtype: str) -> None:
+    """`torch.func.vmap` over each argument, and over gradients."""
+    subject.require(case, dtype)
+    require_transforms(subject, case)
+    case = without_bias(case)
+    known = [expectation_of(replace(case, name=f"{case.name} {i}"), dtype) for i in range(3)]
+    there = [each.inputs.each(subject.array) for each in known]
+    x, kernel, dy = (torch.stack([each[i] for each in there]) for i in (0, 1, 3))
+
+    def both(x: Any, kernel: Any, dy: Any) -> Any:
+        value, pull_back = torch.func.vjp(subject.call(case), x, kernel)
+        return value, *pull_back(dy)
+
+    for place, got in enumerate(zip(*torch.func.vmap(both)(x, kernel, dy), strict=True)):
+        for name, part in zip(("forward", "input_grad", "kernel_grad"), got, strict=True):
+            value, limit = (getattr(each, name) for each in known[place][1::2])
+            subject.verify_host(f"{name} of {place}", subject.owner.to_numpy(part), value, limit)
+    first = known[0]
+    shared = torch.func.vmap(subject.call(case), (0, None))(x, kernel[0])
+    value, limit = first.values.forward, first.limits.forward
+    subject.verify_host("y of one kernel", subject.owner.to_numpy(shared[0]), value, limit)
+    shared = torch.func.vmap(subject.call(case), (None, 0))(x[0], kernel)
+    subject.verify_host("y of one x", subject.owner.to_numpy(shared[0]), value, limit)
+
+
+@pytest.mark.geometries(("2d-mixed", "2d-stride_is_kernel", "2d-convolution_plain"))
+def test_compiled(subject: Subject, case: Case, dtype: str) -> None:
+    """Traced whole by `torch.compile`, with its gradients."""
+    subject.require(case, dtype)
+    require_transforms(subject, case)
+    known = expectation(case.name, dtype)
+    torch.compiler.reset()
+    compiled = torch.compile(subject.call(case), fullgraph=True, backend="aot_eager")
+    arrays = leaves(subject, case)
+    y = compiled(*arrays)
+    subject.verify("y", y.detach(), arrays[0].detach(), known.values.forward, known.limits.forward)
+    grads = torch.autograd.grad(y, arrays, subject.array(known.inputs.dy))
+    for name, got in zip(("input_grad", "kernel_grad", "bias_grad"), grads, strict=False):
+        value, limit = getattr(known.values, name), getattr(known.limits, name)
+        subject.verify(name, got, arrays[0].detach(), value, limit)
+
+
+def test_beyond_32_bits(subject: Subject) -> None:
+    """Meta tensors of more than 2**31 elements give results of the right shape."""
+    if subject.implementation != AUTO:
+        pytest.skip("meta tensors are planned for by `auto`")
+    x = torch.empty(5, 70_001, 70_003, 3, device="meta", requires_grad=True)
+    kernel = torch.empty(34_999, 35_000, 5, 4, 3, 2, device="meta", requires_grad=True)
+    y = local_conv(x, kernel, strides=2, data_format="channels_last")
+    assert y.shape == (5, 34_999, 35_000, 2)
+    y.sum().backward()
+    assert (x.grad.shape, kernel.grad.shape) == (x.shape, kernel.shape)
+
+
+@some
+def test_autocast(subject: Subject, case: Case, dtype: str) -> None:
+    """Computed in the type autocast asks for, as PyTorch's own convolutions are."""
+    subject.require(case, "bfloat16")
+    known = expectation_of(case, dtype)
+    rounded = known.inputs.each(lambda a: subject.owner.to_numpy(subject.array(a).bfloat16()))
+    half = expectation_of(case, "bfloat16", rounded)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = subject.call(case)(*subject.arrays(known.inputs))
+    assert y.dtype == torch.bfloat16
+    value, limit = half.values.forward, half.limits.forward
+    subject.verify_host("y", subject.owner.to_numpy(y), value, limit)
+
+
+def test_nothing_of_torch_is_changed(subject: Subject) -> None:
+    """Random state, threads, default dtype, precision and gradient mode are the caller's."""
+
+    def state() -> bytes:
+        return pickle.dumps((
+            torch.get_rng_state().numpy().tobytes(), torch.get_num_threads(),
+            str(torch.get_default_dtype()), torch.is_grad_enabled(),
+            torch.get_float32_matmul_precision(), torch.backends.mkldnn.enabled,
+            torch.are_deterministic_algorithms_enabled(),
+        ))  # fmt: skip
+
+    for name in SOME:
+        case = GEOMETRIES[name]
+        if subject.refusal(case, CORE_DTYPE) is not None:
+            continue
+        before = state()
+        subject.results(case, draw(case, CORE_DTYPE))
+        assert state() == before, "a setting of PyTorch was changed"

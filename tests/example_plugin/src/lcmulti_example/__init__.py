@@ -1,0 +1,1 @@
+"""A backend and an implementation for lcmulti, written outside of it."""

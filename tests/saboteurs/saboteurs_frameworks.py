@@ -1,0 +1,103 @@
+"""Implementations for PyTorch, JAX and TensorFlow that are wrong where only those can see it.
+
+Each is made of a framework's own ``composed`` when it is asked for, so that nothing of another is
+imported.
+"""
+
+from lcmulti import plugins
+
+
+class Around:
+    """What another implementation gives, if nothing is changed."""
+
+    def __init__(self, backend):
+        self.inner = plugins.load_implementation(backend, "composed")
+        self.workspace = self.inner.workspace
+
+    def decline(self, problem):
+        return self.inner.decline(problem)
+
+    def forward(self, x, kernel, spec, resources):
+        return self.changed(self.inner.forward(x, kernel, spec, resources), x)
+
+    def input_grad(self, dy, kernel, spec, resources):
+        return self.inner.input_grad(dy, kernel, spec, resources)
+
+    def kernel_grad(self, x, dy, spec, resources):
+        return self.inner.kernel_grad(x, dy, spec, resources)
+
+    def changed(self, y, x):
+        return y
+
+
+class TangentDropped(Around):
+    """Says that transforms may see through it, and hides the kernel from them."""
+
+    def forward(self, x, kernel, spec, resources):
+        return self.inner.forward(x, kernel.detach(), spec, resources)
+
+
+class WrongWhenCompiled(Around):
+    def changed(self, y, x):
+        import torch
+
+        return y * 1.01 if torch.compiler.is_compiling() else y
+
+
+class WrongWhenMapped(Around):
+    def changed(self, y, x):
+        import torch
+
+        return y * 1.01 if torch._C._are_functorch_transforms_active() else y
+
+
+class ContiguousTensorsAssumed(Around):
+    def forward(self, x, kernel, spec, resources):
+        if x.untyped_storage().nbytes() >= x.numel() * x.element_size() and x.numel():
+            steps, step = [], 1
+            for n in reversed(x.shape):
+                steps.insert(0, step)
+                step *= n
+            if x.storage_offset() == 0:
+                x = x.as_strided(x.shape, steps)
+        return self.inner.forward(x, kernel, spec, resources)
+
+
+class PrecisionSet(Around):
+    """Allows TensorFloat-32 to everyone, to be fast."""
+
+    def changed(self, y, x):
+        import torch
+
+        torch.set_float32_matmul_precision(
+            "high" if torch.get_float32_matmul_precision() == "highest" else "highest"
+        )
+        return y
+
+
+class TorchRandomStateUsed(Around):
+    def changed(self, y, x):
+        import torch
+
+        return y + 0 * torch.rand(())
+
+
+class WrongInGraphs(Around):
+    def changed(self, y, x):
+        import tensorflow as tf
+
+        return y if tf.executing_eagerly() else y * tf.cast(1.01, y.dtype)
+
+
+class WrongForUnknownBatch(Around):
+    def changed(self, y, x):
+        return y if isinstance(x.shape[0], int) else y * 1.01
+
+
+def __getattr__(name):
+    """``torch_tangent_dropped`` and the like, made when asked for."""
+    backend, _, rest = name.partition("_")
+    kind = globals().get(rest.title().replace("_", ""))
+    if kind is None:
+        raise AttributeError(name)
+    return kind(backend)
