@@ -179,12 +179,14 @@ def _by_samples(
     return _over(total, blocks.samples, samples, _new((total, *shape), array.dtype))
 
 
-def _over(total: Any, block: int, body: Callable[[Any, Any, Any], Any], carry: Any) -> Any:
+def _over(total: Any, block: Any, body: Callable[[Any, Any, Any], Any], carry: Any) -> Any:
     """Carry a tensor through ``body(carry, first, count)`` over blocks that cover *total*.
 
     *total* is an int, or a scalar tensor where it is not known yet.
     """
     known = isinstance(total, int)
+    if not known:  # XLA checks a block against what it is cut from even if the loop never turns
+        block = tf.maximum(tf.minimum(block, total), 1)
     full = total // block
     if not known or full > 1:
         _, carry = tf.while_loop(
@@ -196,8 +198,10 @@ def _over(total: Any, block: int, body: Callable[[Any, Any, Any], Any], carry: A
     elif full:
         carry = body(carry, 0, block)
     rest = total - full * block
-    if not known:  # scattering into nothing is an error
-        return tf.cond(rest > 0, lambda: body(carry, full * block, rest), lambda: carry)
+    if not known:
+        # XLA also checks the branch that is not taken, where there must be something to scatter.
+        first, count = tf.maximum(tf.minimum(full * block, total - 1), 0), tf.maximum(rest, 1)
+        return tf.cond(rest > 0, lambda: body(carry, first, count), lambda: carry)
     return body(carry, full * block, rest) if rest else carry
 
 

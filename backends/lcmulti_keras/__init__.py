@@ -1,0 +1,24 @@
+"""Locally connected layers for Keras 3 on all its backends, and old models brought back to life.
+
+Importing this imports Keras; which of its backends then runs is decided in
+`lcmulti_keras.startup`.
+"""
+
+from lcmulti_keras.startup import choose_backend
+
+choose_backend()
+
+from lcmulti_keras.layers import (  # noqa: E402 - Keras reads its backend as it is imported
+    LocallyConnected1D,
+    LocallyConnected2D,
+    LocallyConnected3D,
+)
+from lcmulti_keras.legacy import load_legacy_model, load_legacy_weights  # noqa: E402
+
+__all__ = [
+    "LocallyConnected1D",
+    "LocallyConnected2D",
+    "LocallyConnected3D",
+    "load_legacy_model",
+    "load_legacy_weights",
+]

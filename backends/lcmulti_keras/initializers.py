@@ -1,0 +1,105 @@
+"""Start each position's weights as those of a convolution, with any of Keras' initialisers.
+
+Keras takes an array's last two axes for channels and filters and all others for the window. So
+an initialiser that looks at the shape would count the output positions as taps, and start the
+weights about ``sqrt(positions)`` too small, as Keras 2 did. Each initialiser is called once,
+whatever the number of positions.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from math import prod
+from typing import Any
+
+import keras
+from keras import ops
+
+from lcmulti import layouts
+from lcmulti.spec import LocalConvSpec
+
+__all__ = ["fans", "kernel_initializer"]
+
+Shape = tuple[int, ...]
+_HALF = ("float16", "bfloat16")
+
+
+def kernel_initializer(
+    initializer: Any, spec: LocalConvSpec, keras2_implementation: int | None = None
+) -> Callable[..., Any]:
+    """Adapt a Keras initialiser to the kernel of a locally connected layer.
+
+    Parameters
+    ----------
+    initializer : keras.initializers.Initializer or callable
+        One of Keras' own gives each position what it would give a convolution's kernel,
+        ``(*kernel_size, in_channels // groups, filters)``. Any other callable is called with
+        the shape of the whole kernel.
+    spec : LocalConvSpec
+    keras2_implementation : {1, 2, 3}, optional
+        Give the distribution this implementation of Keras 2 gave instead.
+
+    Returns
+    -------
+    callable
+        ``(shape, dtype=None) -> tensor`` for ``shape == spec.kernel_shape``.
+    """
+    whole = spec.kernel_shape
+    one = whole[spec.ndim :]
+    if isinstance(initializer, keras.initializers.VarianceScaling):
+        if keras2_implementation is None:
+            wanted = _own_fans(initializer, one)
+        else:
+            wanted = fans(layouts.kernel_shape(f"keras2-{keras2_implementation}", spec.sharing(())))
+        return _rescaled(initializer, wanted, _own_fans(initializer, whole))
+    if keras2_implementation is not None:
+        return initializer  # type: ignore[no-any-return]
+    if isinstance(initializer, keras.initializers.Orthogonal):
+        return lambda shape, dtype=None: _orthogonal(initializer, shape, one, dtype)
+    if isinstance(initializer, (keras.initializers.Identity, keras.initializers.STFT)):
+        return lambda shape, dtype=None: ops.broadcast_to(initializer(one, dtype=dtype), shape)
+    return initializer  # type: ignore[no-any-return]
+
+
+def fans(shape: Shape) -> tuple[int, int]:
+    """Fan-in and fan-out Keras finds in a shape: ``(*window, channels, filters)``."""
+    if len(shape) < 3:
+        return shape[0], shape[-1]
+    window = prod(shape[:-2])
+    return window * shape[-2], window * shape[-1]
+
+
+def _own_fans(initializer: Any, shape: Shape) -> tuple[int, int]:
+    if initializer.input_axes is None or initializer.output_axes is None:
+        return fans(shape)
+    return (
+        prod(shape[axis] for axis in initializer.input_axes),
+        prod(shape[axis] for axis in initializer.output_axes),
+    )
+
+
+def _rescaled(initializer: Any, wanted: tuple[int, int], found: tuple[int, int]) -> Any:
+    """A copy whose scale makes up for the fans it will find in the whole kernel's shape."""
+
+    def divisor(fan_in: int, fan_out: int) -> float:
+        return {"fan_in": fan_in, "fan_out": fan_out}.get(initializer.mode, (fan_in + fan_out) / 2)
+
+    rescaled = copy.copy(initializer)
+    rescaled.scale = initializer.scale * divisor(*found) / divisor(*wanted)
+    return rescaled
+
+
+def _orthogonal(initializer: Any, shape: Shape, one: Shape, dtype: Any) -> Any:
+    """One orthogonal matrix ``(prod(one[:-1]), one[-1])`` per position (Saxe et al. 2014)."""
+    rows, columns = prod(one[:-1]), one[-1]
+    dtype = keras.backend.standardize_dtype(dtype)
+    tall = (prod(shape[: -len(one)]), max(rows, columns), min(rows, columns))
+    drawn = keras.random.normal(
+        tall, dtype="float32" if dtype in _HALF else dtype, seed=initializer.seed
+    )
+    q, r = ops.qr(drawn)
+    q = q * ops.sign(ops.diagonal(r, axis1=-2, axis2=-1))[:, None, :]  # else Q is not uniform
+    if rows < columns:
+        q = ops.transpose(q, (0, 2, 1))
+    return ops.cast(initializer.gain * ops.reshape(q, shape), dtype)

@@ -1,0 +1,126 @@
+"""What a file may name: Keras' own classes and activations, by name, and nothing else.
+
+Keras imports whatever module a config names. Here a config names none: a class is looked up in
+these sets, and what is not there is refused. Layers that run code (``Lambda``, ``TFOpLambda``)
+or hold what is not a weight (tables of strings, random states) are left out on purpose.
+"""
+
+from __future__ import annotations
+
+__all__ = ["ACTIVATIONS", "DROPPED", "KINDS", "LAYERS", "LOCAL", "MODELS", "RENAMED"]
+
+LOCAL = ("LocallyConnected1D", "LocallyConnected2D")
+MODELS = {"Sequential", "Functional", "Model"}
+
+
+def _numbered(stems: str, dimensions: str = "123") -> set[str]:
+    return {f"{stem}{n}D" for stem in stems.split() for n in dimensions}
+
+
+LAYERS = {
+    "InputLayer", *MODELS, *LOCAL,
+    # core
+    "Dense", "Activation", "Embedding", "Masking", "EinsumDense", "Identity", "ActivityRegularization",
+    # shapes
+    "Flatten", "Reshape", "Permute", "RepeatVector",
+    *_numbered("Cropping UpSampling ZeroPadding"),
+    # convolutions and pooling
+    *_numbered("Conv Convolution MaxPooling MaxPool AveragePooling AvgPool"),
+    *(f"Conv{n}DTranspose" for n in "123"), *(f"Convolution{n}DTranspose" for n in "123"),
+    *_numbered("GlobalMaxPooling GlobalMaxPool GlobalAveragePooling GlobalAvgPool"),
+    *_numbered("DepthwiseConv SeparableConv SeparableConvolution", "12"),
+    # activations
+    "ReLU", "LeakyReLU", "PReLU", "ELU", "Softmax", "ThresholdedReLU",
+    # merging
+    "Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate", "Dot",
+    # normalisation and regularisation
+    "BatchNormalization", "SyncBatchNormalization", "LayerNormalization", "GroupNormalization",
+    "UnitNormalization", "SpectralNormalization", "Normalization", "Rescaling", "Resizing",
+    "CenterCrop", "CategoryEncoding", "Discretization", "Dropout", "AlphaDropout",
+    "GaussianDropout", "GaussianNoise", *_numbered("SpatialDropout"),
+    "RandomFlip", "RandomRotation", "RandomTranslation", "RandomZoom", "RandomContrast",
+    "RandomBrightness", "RandomCrop",
+    # attention and recurrence
+    "Attention", "AdditiveAttention", "MultiHeadAttention", "RNN", "SimpleRNN", "SimpleRNNCell",
+    "LSTM", "LSTMCell", "GRU", "GRUCell", "StackedRNNCells", *_numbered("ConvLSTM"),
+    # wrappers
+    "TimeDistributed", "Bidirectional",
+}  # fmt: skip
+
+INITIALIZERS = {
+    "Zeros", "Ones", "Constant", "RandomNormal", "RandomUniform", "TruncatedNormal",
+    "VarianceScaling", "Orthogonal", "Identity", "GlorotUniform", "GlorotNormal", "HeNormal",
+    "HeUniform", "LecunNormal", "LecunUniform",
+}  # fmt: skip
+REGULARIZERS = {"L1", "L2", "L1L2", "OrthogonalRegularizer"}
+CONSTRAINTS = {"MaxNorm", "NonNeg", "UnitNorm", "MinMaxNorm"}
+SCHEDULES = {
+    "ExponentialDecay", "PiecewiseConstantDecay", "PolynomialDecay", "InverseTimeDecay",
+    "CosineDecay", "CosineDecayRestarts",
+}  # fmt: skip
+OPTIMIZERS = {
+    "SGD", "RMSprop", "Adam", "AdamW", "Adadelta", "Adagrad", "Adamax", "Nadam", "Ftrl", "Lion",
+    "Adafactor", "LossScaleOptimizer",
+}  # fmt: skip
+LOSSES = {
+    "MeanSquaredError", "MeanAbsoluteError", "MeanAbsolutePercentageError",
+    "MeanSquaredLogarithmicError", "BinaryCrossentropy", "BinaryFocalCrossentropy",
+    "CategoricalCrossentropy", "CategoricalFocalCrossentropy", "SparseCategoricalCrossentropy",
+    "Poisson", "KLDivergence", "Hinge", "SquaredHinge", "CategoricalHinge", "LogCosh", "Huber",
+    "CosineSimilarity",
+}  # fmt: skip
+METRICS = LOSSES | {
+    "Accuracy", "BinaryAccuracy", "CategoricalAccuracy", "SparseCategoricalAccuracy",
+    "TopKCategoricalAccuracy", "SparseTopKCategoricalAccuracy", "AUC", "Precision", "Recall",
+    "RootMeanSquaredError", "Mean", "Sum", "TruePositives", "TrueNegatives", "FalsePositives",
+    "FalseNegatives", "MeanIoU", "F1Score", "R2Score", "LogCoshError",
+}  # fmt: skip
+
+KINDS = {
+    "layers": LAYERS,
+    "initializers": INITIALIZERS,
+    "regularizers": REGULARIZERS,
+    "constraints": CONSTRAINTS,
+    "optimizers": OPTIMIZERS,
+    "optimizers.schedules": SCHEDULES,
+    "losses": LOSSES,
+    "metrics": METRICS,
+}
+"""Class names by the Keras module they are taken from."""
+
+ACTIVATIONS = {
+    "linear", "relu", "relu6", "elu", "selu", "softplus", "softsign", "softmax", "tanh", "sigmoid",
+    "hard_sigmoid", "exponential", "gelu", "swish", "silu", "mish", "leaky_relu", "log_softmax",
+}  # fmt: skip
+
+SHORT_NAMES = {
+    # what Keras 2 accepted in lower case, and wrote so in its early years
+    "glorot_uniform": "GlorotUniform", "glorot_normal": "GlorotNormal", "he_normal": "HeNormal",
+    "he_uniform": "HeUniform", "lecun_normal": "LecunNormal", "lecun_uniform": "LecunUniform",
+    "zeros": "Zeros", "ones": "Ones", "constant": "Constant", "random_normal": "RandomNormal",
+    "random_uniform": "RandomUniform", "truncated_normal": "TruncatedNormal",
+    "variance_scaling": "VarianceScaling", "orthogonal": "Orthogonal", "identity": "Identity",
+    "l1": "L1", "l2": "L2", "l1_l2": "L1L2", "max_norm": "MaxNorm", "non_neg": "NonNeg",
+    "unit_norm": "UnitNorm", "min_max_norm": "MinMaxNorm",
+}  # fmt: skip
+
+RENAMED = {
+    "SyncBatchNormalization": "BatchNormalization",
+    "ThresholdedReLU": "ReLU",
+    "Model": "Functional",
+}
+
+DROPPED: dict[str, tuple[object, ...]] = {
+    # options Keras 3 has no more, and the values with which they change nothing
+    "dynamic": (False, None), "groups": (1,), "time_major": (False, None), "fused": "any",
+    "renorm": (False,), "renorm_clipping": "any", "renorm_momentum": "any", "adjustment": (None,),
+    "virtual_batch_size": (None,), "input_length": "any", "ragged": (False, None),
+    "rng_type": "any", "force_generator": "any", "implementation": "any", "synchronized": (False,),
+    "filters": "any", "batch_size": (None,), "name": "any", "build_input_shape": "any",
+    "interpolation": ("bilinear",), "count": "any", "output_padding": (None,),
+    "inverse_transform": "any",
+    "ignore_mask": (False,), "num_words": "any",
+    "kernel_initializer": "any", "kernel_regularizer": (None,), "kernel_constraint": (None,),
+    "robust_masking": "any", "softmax_robust_masking": "any", "sparse": (False, None),
+    "experimental_autocast": "any", "zero_output_for_mask": (False,), "causal": (False,),
+}  # fmt: skip

@@ -1,0 +1,75 @@
+"""Decide which of Keras' backends runs, before Keras is imported and it is too late."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import warnings
+from importlib import metadata
+
+from lcmulti import plugins, settings
+from lcmulti.errors import MissingBackendError, MissingExtraError
+
+__all__ = ["OLDEST_KERAS", "choose_backend"]
+
+OLDEST_KERAS = (3, 15, 1)
+"""Older ones read files unsafely: see the advisories named in ``docs/keras.md``."""
+
+INSTALL = "pip install 'lcmulti[keras]'"
+KERAS_BACKENDS = ("tensorflow", "torch", "jax", "numpy", "openvino")
+
+
+def choose_backend() -> None:
+    """Have Keras run on lcmulti's configured backend, unless something stronger decides.
+
+    ``KERAS_BACKEND`` and a Keras that is imported already are stronger; if they differ from
+    what lcmulti is configured for, a warning says so. Without a configured backend, Keras
+    decides as it always does.
+
+    Raises
+    ------
+    MissingExtraError
+        If Keras is missing or too old, with the command that installs it.
+    MissingBackendError
+        If Keras runs on a backend lcmulti has none for.
+    """
+    _require_keras()
+    configured = settings.sources()["backend"]
+    chosen = configured.value if configured.place != "default" else None
+    if (
+        chosen in KERAS_BACKENDS
+        and "keras" not in sys.modules
+        and not os.environ.get("KERAS_BACKEND")
+    ):
+        os.environ["KERAS_BACKEND"] = chosen
+    import keras
+
+    running = keras.config.backend()
+    if running not in plugins.registry().backends:
+        known = ", ".join(name for name in KERAS_BACKENDS if name in plugins.registry().backends)
+        raise MissingBackendError(
+            f"Keras runs on {running!r}, for which lcmulti has no backend; "
+            f"set KERAS_BACKEND to one of {known}"
+        )
+    if chosen is not None and chosen != running:
+        warnings.warn(
+            f"Keras runs on {running!r}, lcmulti is configured for {chosen!r} "
+            f"({configured.place}); lcmulti_keras computes on {running!r}. Set KERAS_BACKEND, "
+            "or import lcmulti_keras before keras, to have them agree",
+            stacklevel=3,
+        )
+
+
+def _require_keras() -> None:
+    try:
+        version = metadata.version("keras")
+    except metadata.PackageNotFoundError:
+        message = f"lcmulti_keras needs Keras 3, which is not installed; install it with: {INSTALL}"
+        raise MissingExtraError(message) from None
+    if tuple(map(int, re.findall(r"\d+", version)[:3])) < OLDEST_KERAS:
+        oldest = ".".join(map(str, OLDEST_KERAS))
+        raise MissingExtraError(
+            f"lcmulti_keras needs Keras {oldest} or later, not {version}; "
+            f"install it with: {INSTALL}"
+        )
