@@ -13,6 +13,7 @@ __all__ = [
     "ArgumentTypeError",
     "ConfigError",
     "DtypeError",
+    "FileError",
     "LcmultiError",
     "MissingBackendError",
     "MissingExtraError",
@@ -84,6 +85,25 @@ class MixedFrameworksError(ArgumentTypeError):
 
 class ConfigError(ArgumentError):
     """A setting or its value is unknown."""
+
+
+class FileError(LcmultiError, ValueError):
+    """A file cannot be read, or is not to be trusted.
+
+    Parameters
+    ----------
+    path : path-like
+    reason : str
+        What is wrong with it, as the rest of a sentence that begins with the path.
+    """
+
+    def __init__(self, path: Any, reason: str) -> None:
+        self.path = path
+        self.reason = reason
+        super().__init__(f"{path} {reason}")
+
+    def __reduce__(self) -> tuple[type[FileError], tuple[Any, ...]]:
+        return type(self), (self.path, self.reason)
 
 
 class UnsupportedError(LcmultiError, NotImplementedError):

@@ -69,6 +69,7 @@ def test_errors_are_the_built_ins_a_caller_expects():
         "ArgumentTypeError": TypeError,
         "ConfigError": ValueError,
         "DtypeError": TypeError,
+        "FileError": ValueError,
         "MissingBackendError": ImportError,
         "MissingExtraError": ImportError,
         "MixedFrameworksError": TypeError,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-__all__ = ["with_axes"]
+__all__ = ["moved_axes"]
 
 
-def with_axes(constraint: Any, moved: Callable[[int], Iterable[int]]) -> Any:
+def moved_axes(constraint: Any, moved: Callable[[int], Iterable[int]]) -> Any:
     """A serialised constraint with its ``axis`` named anew.
 
     Parameters

@@ -14,7 +14,7 @@ from lcmulti.arguments import choice, integer, integer_tuple, is_sequence, per_a
 from lcmulti.errors import ArgumentError, ArgumentTypeError, ShapeError, described
 from lcmulti.shapes import PADDING_MODES, PADDINGS
 from lcmulti.spec import LocalConvSpec
-from lcmulti_keras.axes import with_axes
+from lcmulti_keras.axes import moved_axes
 from lcmulti_keras.initializers import kernel_initializer as adapted
 
 __all__ = ["LocallyConnected1D", "LocallyConnected2D", "LocallyConnected3D"]
@@ -288,11 +288,11 @@ class LocallyConnected(keras.layers.Layer):
         config = conv.get_config()
         config = {
             **{name: config[name] for name in config if name not in ("name",)},
-            "kernel_constraint": with_axes(
+            "kernel_constraint": moved_axes(
                 config["kernel_constraint"],
                 lambda axis: [axis + cls.rank if axis >= 0 else axis],
             ),
-            "bias_constraint": with_axes(
+            "bias_constraint": moved_axes(
                 config["bias_constraint"], lambda axis: [axis + cls.rank if axis >= 0 else axis]
             ),
             **changes,

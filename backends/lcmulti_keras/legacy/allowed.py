@@ -112,7 +112,7 @@ RENAMED = {
 
 DROPPED: dict[str, tuple[object, ...]] = {
     # options Keras 3 has no more, and the values with which they change nothing
-    "dynamic": (False, None), "groups": (1,), "time_major": (False, None), "fused": "any",
+    "data_format": (None,), "dynamic": (False, None), "groups": (1,), "time_major": (False, None), "fused": "any",
     "renorm": (False,), "renorm_clipping": "any", "renorm_momentum": "any", "adjustment": (None,),
     "virtual_batch_size": (None,), "input_length": "any", "ragged": (False, None),
     "rng_type": "any", "force_generator": "any", "implementation": "any", "synchronized": (False,),

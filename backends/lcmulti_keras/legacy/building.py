@@ -1,0 +1,371 @@
+"""Build Keras 3 objects from Keras 2's configurations, by name and from the allow-list alone.
+
+Keras' own deserialiser is not used: it imports what a configuration names. Each class is looked
+up in `lcmulti_keras.legacy.allowed` and called with the arguments Keras 3 still has.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from lcmulti.errors import FileError
+from lcmulti_keras.axes import moved_axes
+from lcmulti_keras.layers import LocallyConnected1D, LocallyConnected2D
+from lcmulti_keras.legacy import allowed, functions
+from lcmulti_keras.legacy.graph import build_graph
+
+__all__ = ["Builder"]
+
+Config = dict[str, Any]
+TRUSTED_MODULE = re.compile(r"(tf_|tensorflow\.(python\.)?)?keras(\.\w+)*|builtins")
+PLAIN = (str, int, float, bool, type(None))
+ACTIVATION_KEYS = ("activation", "recurrent_activation")
+LAYER_KEYS = ("layer", "backward_layer", "cell")
+POLICIES = ("Policy", "PolicyV1", "DTypePolicy")
+
+
+class Builder:
+    """Builds the layers of one model.
+
+    Parameters
+    ----------
+    path : Path
+        Of the file, for messages.
+    custom_objects : dict
+        The caller's own classes and functions by name; these are trusted.
+
+    Attributes
+    ----------
+    class_names : dict of int to str
+        Keras 2's class name of each layer built, by ``id``.
+    names : dict of str to str
+        Keras 3's name of each layer by its old one, which may have held slashes.
+    """
+
+    def __init__(self, path: Path, custom_objects: Config) -> None:
+        self.path = path
+        self.custom_objects = custom_objects
+        self.class_names: dict[int, str] = {}
+        self.names: dict[str, str] = {}
+        self.layers: list[Any] = []  # keeps them alive, so that an id is one layer's
+
+    def refuse(self, reason: str) -> FileError:
+        """The error that says why the file is refused."""
+        return FileError(self.path, reason)
+
+    def layer(self, node: Any) -> Any:
+        """The layer or model of ``{"class_name": ..., "config": ...}``."""
+        name, config = self._class_and_config(node, "layers")
+        if name in self.custom_objects:
+            made = self._custom(name, config)
+        elif name == "Sequential":
+            made = self._sequential(config)
+        elif name in allowed.MODELS:
+            made = build_graph(self, config)
+        elif name == "InputLayer":
+            made = self._input_layer(config)
+        else:
+            made = self._plain_layer(name, config)
+        self.class_names[id(made)] = name
+        self.layers.append(made)
+        return made
+
+    def _class_and_config(self, node: Any, kind: str) -> tuple[str, Any]:
+        """Check that a node names a class of a kind and no module but Keras' own."""
+        if not isinstance(node, dict) or not isinstance(node.get("class_name"), str):
+            raise self.refuse(f"has {_short(node)} where one of Keras' {kind} should be")
+        name = node["class_name"].rpartition(">")[2]
+        if name in self.custom_objects:
+            return name, node.get("config", {})
+        if name in ("Lambda", "TFOpLambda", "SlicingOpLambda"):
+            raise self.refuse(
+                f"has a {name} layer, which runs code from the file or calls TensorFlow by name; "
+                "rebuild that layer and use load_legacy_weights"
+            )
+        name = allowed.SHORT_NAMES.get(name, name)
+        module = node.get("module")
+        own = module is None or (isinstance(module, str) and TRUSTED_MODULE.fullmatch(module))
+        registered = node.get("registered_name")
+        if not own or registered not in (None, node["class_name"]):
+            raise self.refuse(f"names {_short(registered)} of module {_short(module)}")
+        if name not in allowed.KINDS[kind]:
+            raise self.refuse(
+                f"names {_short(name)}, which is none of the {kind} that can be loaded; "
+                "pass your own classes as custom_objects={...}"
+            )
+        return name, node.get("config", {})
+
+    def _custom(self, name: str, config: Any) -> Any:
+        cls = self.custom_objects[name]
+        config = {k: v for k, v in config.items() if k != "batch_input_shape"}
+        if "dtype" in config:
+            config["dtype"] = self._dtype(config["dtype"])
+        with keras.utils.custom_object_scope(self.custom_objects):
+            return cls.from_config(config)
+
+    def _sequential(self, config: Any) -> Any:
+        if isinstance(config, list):  # before Keras 2.2.3 the layers were all there was
+            config = {"layers": config}
+        nodes = config.get("layers")
+        if not isinstance(nodes, list):
+            raise self.refuse("has a Sequential without a list of layers")
+        model = keras.Sequential(name=self.name(config.get("name")))
+        for i, node in enumerate(nodes):
+            shape = self._input_shape(node) if i == 0 else None
+            if shape is not None:
+                model.add(keras.Input(batch_shape=shape, dtype=self._input_dtype(node)))
+            layer = self.layer(node)
+            if not isinstance(layer, keras.layers.InputLayer) or i == 0:
+                model.add(layer)
+        if not model.built and config.get("build_input_shape"):
+            model.build(tuple(self.plain(config["build_input_shape"])))
+        return model
+
+    def _input_shape(self, node: Any) -> Any:
+        """Shape that a first layer, or the first layer within it, was given."""
+        while isinstance(node, dict) and isinstance(node.get("config"), dict):
+            if node.get("class_name") == "InputLayer" or "layers" in node["config"]:
+                return None
+            if "batch_input_shape" in node["config"]:
+                return self._batch_shape(node["config"]["batch_input_shape"])
+            node = node["config"].get("layer")
+        return None
+
+    def _input_dtype(self, node: Config) -> Any:
+        if node.get("class_name") == "Embedding":
+            return "int32"
+        dtype = node["config"].get("dtype")
+        policy = self._dtype(dtype) if dtype is not None else None
+        return keras.dtype_policies.get(policy).compute_dtype if policy else None
+
+    def _batch_shape(self, shape: Any) -> tuple[int | None, ...]:
+        shape = self.plain(shape)
+        if not isinstance(shape, list) or not all(n is None or type(n) is int for n in shape):
+            raise self.refuse(f"has an input of shape {_short(shape)}")
+        return tuple(shape)
+
+    def _input_layer(self, config: Config) -> Any:
+        if config.get("ragged"):
+            raise self.refuse("has a ragged input, which Keras 3 has no counterpart of")
+        shape = config.get("batch_input_shape", config.get("batch_shape"))
+        return keras.layers.InputLayer(
+            batch_shape=self._batch_shape(shape),
+            dtype=self._dtype(config.get("dtype") or "float32"),
+            sparse=bool(config.get("sparse")),
+            name=self.name(config.get("name")),
+        )
+
+    def _plain_layer(self, name: str, config: Config) -> Any:
+        config = dict(config)
+        config.pop("batch_input_shape", None)
+        if name in allowed.LOCAL:
+            cls: Any = {"LocallyConnected1D": LocallyConnected1D}.get(name, LocallyConnected2D)
+        else:
+            cls = getattr(keras.layers, allowed.RENAMED.get(name, name))
+        if name in ADJUSTED:
+            ADJUSTED[name](config)
+        arguments = {}
+        for key, value in config.items():
+            if key in parameters(cls):
+                arguments[key] = self._argument(key, value)
+            elif not _droppable(key, value):
+                raise self.refuse(
+                    f"has a {name} with {key}={_short(value)}, which Keras 3 has no counterpart of"
+                )
+        return cls(**arguments)
+
+    def _argument(self, key: str, value: Any) -> Any:
+        if key == "name":
+            return self.name(value)
+        if key == "dtype":
+            return self._dtype(value)
+        if key in ACTIVATION_KEYS:
+            return self.activation(value)
+        for kind in ("initializer", "regularizer", "constraint"):
+            if key.endswith(f"_{kind}"):
+                return self.object(value, f"{kind}s")
+        if key in LAYER_KEYS:
+            if isinstance(value, list):
+                return [self.layer(each) for each in value]
+            return None if value is None else self.layer(value)
+        if key == "cells":
+            return [self.layer(each) for each in value]
+        return self.plain(value)
+
+    def object(self, node: Any, kind: str) -> Any:
+        """An initialiser, regulariser, loss or other small object; None for None."""
+        if node is None:
+            return None
+        if isinstance(node, str):
+            if node in self.custom_objects:
+                return self.custom_objects[node]
+            node = {"class_name": node, "config": {}}
+        name, config = self._class_and_config(node, kind)
+        if name in self.custom_objects:
+            return self._custom(name, config)
+        module: Any = keras
+        for part in kind.split("."):
+            module = getattr(module, part)
+        cls = getattr(module, name, None)
+        if cls is None:
+            raise self.refuse(f"names {name!r}, which this Keras does not have")
+        arguments = {
+            key: self._nested(key, value)
+            for key, value in (config or {}).items()
+            if key in parameters(cls)
+        }
+        if name == "L1L2":
+            arguments = {key: float(value or 0) for key, value in arguments.items()}
+        # TF1-era initialisers carried the dtype of their weight, which the layer knows.
+        if kind == "initializers":
+            arguments.pop("dtype", None)
+        return cls(**arguments)
+
+    def _nested(self, key: str, value: Any) -> Any:
+        if key == "learning_rate" and isinstance(value, dict):
+            return self.object(value, "optimizers.schedules")
+        if key == "inner_optimizer":
+            return self.object(value, "optimizers")
+        return self.plain(value)
+
+    def activation(self, value: Any) -> Any:
+        """An activation: a function of Keras' by name, or a layer used as one."""
+        if value is None:
+            return None
+        if isinstance(value, dict) and value.get("class_name") == "function":
+            if value.get("module") not in (None, "builtins", "keras.activations"):
+                raise self.refuse(f"names a function of module {_short(value.get('module'))}")
+            value = value.get("config")
+        if isinstance(value, dict):
+            return self.layer(value)
+        if isinstance(value, str):
+            value = value.rpartition(">")[2]
+            if value in self.custom_objects:
+                return self.custom_objects[value]
+            value = {"softmax_v2": "softmax"}.get(value, value)
+            if value in functions.KERAS2:
+                return functions.KERAS2[value]
+            if value in allowed.ACTIVATIONS:
+                return getattr(keras.activations, value)
+        raise self.refuse(f"names the activation {_short(value)}, which is none of Keras'")
+
+    def _dtype(self, value: Any) -> str | None:
+        """A dtype or the name of a policy, from either's configuration."""
+        if isinstance(value, dict):
+            config = value.get("config")
+            if value.get("class_name") not in POLICIES or not isinstance(config, dict):
+                raise self.refuse(f"has the dtype {_short(value)}")
+            value = config.get("name")
+        if value in (None, "_infer"):
+            return None
+        known = ("float16", "bfloat16", "float32", "float64", "mixed_float16", "mixed_bfloat16")
+        integers = ("bool", "uint8", "uint16", "uint32", "int8", "int16", "int32", "int64")
+        if value not in known + integers:
+            raise self.refuse(f"has the dtype {_short(value)}")
+        return str(value)
+
+    def name(self, value: Any) -> str | None:
+        """The name a layer has in Keras 3, which allows no slash."""
+        if value is None:
+            return None
+        if not isinstance(value, str) or not value or "\\" in value or "\0" in value:
+            raise self.refuse(f"has a layer named {_short(value)}")
+        if any(part in ("", ".", "..") for part in value.split("/")):
+            raise self.refuse(f"has a layer named {_short(value)}, which looks like a path")
+        if value not in self.names:
+            new = value.replace("/", "_")
+            while new in self.names.values():
+                new += "_"
+            self.names[value] = new
+        return self.names[value]
+
+    def plain(self, value: Any) -> Any:
+        """A value that is data all through; wrapped tuples and shapes become lists."""
+        if isinstance(value, PLAIN):
+            return value
+        if isinstance(value, list):
+            return [self.plain(each) for each in value]
+        if isinstance(value, dict) and value.get("class_name") in ("__tuple__", "TensorShape"):
+            return self.plain(value.get("items"))
+        if isinstance(value, dict) and not value.keys() & {"class_name", "module"}:
+            return {key: self.plain(each) for key, each in value.items()}
+        raise self.refuse(f"has {_short(value)} where a plain value should be")
+
+
+def _droppable(key: str, value: Any) -> bool:
+    neutral = allowed.DROPPED.get(key, ())
+    return neutral == "any" or value in neutral
+
+
+@cache
+def parameters(cls: type) -> frozenset[str]:
+    """Names of the arguments a class takes, those it hands to its bases included."""
+    names: set[str] = set()
+    for base in cls.__mro__:
+        if base is object or "__init__" not in vars(base):
+            continue
+        signature = inspect.signature(base.__init__).parameters  # type: ignore[misc]
+        names |= {n for n, p in signature.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+        if not any(p.kind is p.VAR_KEYWORD for p in signature.values()):
+            break
+    return frozenset(names - {"self"})
+
+
+def _local(config: Config) -> None:
+    """Keras 2's ``same`` is a rule of its own, and its constraints saw a kernel of three axes."""
+    implementation = config.setdefault("implementation", 1)
+    padding = config.get("padding", "valid")
+    config["padding"] = "keras_same" if padding == "same" else padding
+    n = len(config.get("kernel_size") or ())
+    ours = {0: range(n), 1: range(n, 2 * n + 1), 2: (2 * n + 1,)}
+    if implementation == 1:
+        config["kernel_constraint"] = moved_axes(
+            config.get("kernel_constraint"), lambda axis: ours.get(axis % 3, ())
+        )
+
+
+def _batch_normalization(config: Config) -> None:
+    if isinstance(config.get("axis"), list) and len(config["axis"]) == 1:
+        (config["axis"],) = config["axis"]
+
+
+def _renaming(old: str, new: str) -> Callable[[Config], None]:
+    def rename(config: Config) -> None:
+        if old in config:
+            config[new] = config.pop(old)
+
+    return rename
+
+
+def _attention_shapes(config: Config) -> None:
+    for key in ("query_shape", "key_shape", "value_shape"):  # known once it is called
+        config.pop(key, None)
+
+
+def _synchronized(config: Config) -> None:
+    _batch_normalization(config)
+    config["synchronized"] = True
+
+
+ADJUSTED: dict[str, Callable[[Config], None]] = {
+    "LocallyConnected1D": _local,
+    "LocallyConnected2D": _local,
+    "BatchNormalization": _batch_normalization,
+    "SyncBatchNormalization": _synchronized,
+    "LeakyReLU": _renaming("alpha", "negative_slope"),
+    "ThresholdedReLU": _renaming("theta", "threshold"),
+    "MultiHeadAttention": _attention_shapes,
+}
+"""What changes in a layer's configuration before Keras 3 takes it."""
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

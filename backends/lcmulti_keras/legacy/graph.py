@@ -1,0 +1,160 @@
+"""Rebuild a functional model: its layers, then its calls in an order that can be made."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import keras
+
+__all__ = ["build_graph"]
+
+Reference = tuple[str, int, int]
+"""Name of a layer, which of its calls, which of that call's outputs."""
+
+
+def build_graph(builder: Any, config: Any) -> Any:
+    """Build a functional model from Keras 2's configuration of it.
+
+    Parameters
+    ----------
+    builder : Builder
+        Builds the layers and says what is wrong.
+    config : dict
+        ``layers`` with their ``inbound_nodes``, ``input_layers`` and ``output_layers``.
+    """
+    nodes = config.get("layers") if isinstance(config, dict) else None
+    if not isinstance(nodes, list) or not all(isinstance(each, dict) for each in nodes):
+        raise builder.refuse("has a functional model without a list of layers")
+    layers: dict[str, Any] = {}
+    calls: dict[str, deque[Any]] = {}
+    for node in nodes:
+        name = node.get("name") or (node.get("config") or {}).get("name")
+        if not isinstance(name, str) or name in layers:
+            raise builder.refuse(f"has two layers, or none, of the name {name!r:.80}")
+        layers[name] = builder.layer(node)
+        calls[name] = deque(node.get("inbound_nodes") or ())
+    graph = _Graph(builder, layers)
+    graph.make(calls)
+    model = keras.Model(
+        graph.structure(config.get("input_layers")),
+        graph.structure(config.get("output_layers")),
+        name=builder.name(config.get("name")),
+    )
+    if config.get("trainable") is False:
+        model.trainable = False
+    return model
+
+
+class _Graph:
+    """The tensors made so far, by call."""
+
+    def __init__(self, builder: Any, layers: dict[str, Any]) -> None:
+        self.builder = builder
+        self.layers = layers
+        self.made: dict[str, list[Any]] = {name: [] for name in layers}
+        for name, layer in layers.items():
+            if isinstance(layer, keras.layers.InputLayer):
+                self.made[name].append(layer.output)
+        # Before TensorFlow 2.4, making a model was its call 0, and calling it the next.
+        self.first_call = dict.fromkeys(layers, 0)
+
+    def make(self, calls: dict[str, deque[Any]]) -> None:
+        """Make all calls, each as soon as what it takes is there."""
+        self._find_first_calls(calls)
+        while any(calls.values()):
+            progress = False
+            for name, waiting in calls.items():
+                while waiting and all(map(self._ready, _references(waiting[0]))):
+                    self._call(name, waiting.popleft())
+                    progress = True
+            if not progress:
+                stuck = ", ".join(name for name, waiting in calls.items() if waiting)
+                raise self.builder.refuse(f"has a graph that cannot be made at {stuck:.80}")
+
+    def _find_first_calls(self, calls: dict[str, deque[Any]]) -> None:
+        used: dict[str, set[int]] = {}
+        for waiting in calls.values():
+            for name, call, _ in (each for node in waiting for each in _references(node)):
+                used.setdefault(name, set()).add(call)
+        for name, numbers in used.items():
+            if isinstance(self.layers.get(name), keras.Model) and 0 not in numbers:
+                self.first_call[name] = min(numbers)
+
+    def _ready(self, reference: Reference) -> bool:
+        name, call, _ = reference
+        if name not in self.layers:
+            raise self.builder.refuse(f"has a graph that uses an unknown layer {name!r:.80}")
+        return 0 <= call - self.first_call[name] < len(self.made[name])
+
+    def tensor(self, reference: Reference) -> Any:
+        """The tensor a reference names."""
+        name, call, output = reference
+        if not self._ready(reference):
+            raise self.builder.refuse(f"has a graph that uses call {call} of {name!r:.80}")
+        outputs = self.made[name][call - self.first_call[name]]
+        flat = keras.tree.flatten(outputs)
+        if not 0 <= output < len(flat):
+            raise self.builder.refuse(f"has a graph that uses output {output} of {name!r:.80}")
+        return flat[output]
+
+    def structure(self, references: Any) -> Any:
+        """Tensors in the structure their references come in."""
+        if (found := _reference(references)) is not None:
+            return self.tensor(found)
+        if isinstance(references, dict):
+            return {key: self.structure(each) for key, each in references.items()}
+        if not isinstance(references, list) or not references:
+            raise self.builder.refuse("has a graph without inputs or outputs")
+        made = [self.structure(each) for each in references]
+        return made
+
+    def _call(self, name: str, node: Any) -> None:
+        arguments, keywords = _arguments(node)
+        positional = self._filled(arguments)
+        if isinstance(positional, list) and len(positional) == 1:
+            positional = positional[0]
+        keywords = {key: self._filled(value) for key, value in keywords.items()}
+        keywords = {k: v for k, v in keywords.items() if v is not None or k == "training"}
+        self.made[name].append(self.layers[name](positional, **keywords))
+
+    def _filled(self, value: Any) -> Any:
+        """Tensors in place of references, anything else as plain data."""
+        if (found := _reference(value)) is not None:
+            return self.tensor(found)
+        if isinstance(value, list):
+            return [self._filled(each) for each in value]
+        if isinstance(value, dict) and not value.keys() & {"class_name", "module"}:
+            return {key: self._filled(each) for key, each in value.items()}
+        return self.builder.plain(value)
+
+
+def _reference(value: Any) -> Reference | None:
+    if (
+        isinstance(value, list)
+        and len(value) in (3, 4)
+        and isinstance(value[0], str)
+        and type(value[1]) is int
+        and type(value[2]) is int
+        and (len(value) == 3 or isinstance(value[3], dict))
+    ):
+        return value[0], value[1], value[2]
+    return None
+
+
+def _arguments(node: Any) -> tuple[Any, dict[str, Any]]:
+    """First argument and keyword arguments of a call; each input may carry the latter."""
+    keywords: dict[str, Any] = {}
+    inputs = [node] if _reference(node) is not None else node
+    for each in inputs if isinstance(inputs, list) else inputs.values():
+        if isinstance(each, list) and len(each) == 4 and _reference(each) is not None:
+            keywords |= each[3]
+    return inputs, keywords
+
+
+def _references(node: Any) -> list[Reference]:
+    found = _reference(node)
+    if found is not None:
+        return [found, *(_references(node[3]) if len(node) == 4 else ())]
+    inner = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    return [each for value in inner for each in _references(value)]

@@ -1,0 +1,161 @@
+"""`load_legacy_model` and `load_legacy_weights`: the steps, in order."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+from keras.src.backend.common import global_state  # what a scope leaves behind is nowhere public
+
+from lcmulti.errors import ArgumentTypeError, FileError, LcmultiError
+from lcmulti_keras.legacy import weights
+from lcmulti_keras.legacy.building import Builder
+from lcmulti_keras.legacy.compiling import compile_as
+from lcmulti_keras.legacy.reading import Archive, opened
+
+__all__ = ["Loaded", "load", "load_legacy_model", "load_legacy_weights"]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model brought back, and what was found on the way.
+
+    Parameters
+    ----------
+    model : keras.Model
+    version : str
+        The Keras that wrote the file.
+    stored_as : dict of str to str
+        The layout each locally connected layer's kernel was stored in, by name of the layer.
+    lost : tuple of str
+        What was not carried over.
+    """
+
+    model: Any
+    version: str
+    stored_as: dict[str, str]
+    lost: tuple[str, ...]
+
+
+def load_legacy_model(
+    path: Any, *, custom_objects: dict[str, Any] | None = None, compile: bool = True
+) -> Any:
+    """Load a model that Keras 2 or tf_keras wrote, on whichever backend Keras 3 runs.
+
+    The file is taken for a stranger's: no code of it runs and only Keras' own classes are built.
+    Keras 2's ``same`` padding becomes ``keras_same``, and its ``hard_sigmoid``, which in Keras 3
+    is another function, a function of lcmulti_keras. The model saves as a plain ``.keras`` file,
+    which loads wherever lcmulti_keras is imported.
+
+    Parameters
+    ----------
+    path : path-like
+        A ``.h5`` (``.hdf5``) or ``.keras`` file; its content decides, not its name.
+    custom_objects : dict, optional
+        Classes and functions of your own by the name the file has for them. They are trusted.
+    compile : bool, default True
+        Compile the model as it was, where its optimizer, loss and metrics are Keras' own.
+
+    Returns
+    -------
+    keras.Model
+
+    Warns
+    -----
+    UserWarning
+        Once, naming all that is not carried over (the optimizer's state, a custom loss).
+
+    Raises
+    ------
+    FileError
+        If the file is damaged, not to be trusted, or of a layer Keras 3 has no counterpart of.
+    """
+    loaded = load(path, custom_objects=custom_objects, compile=compile)
+    if loaded.lost:
+        warnings.warn(f"{path}: not carried over: {', '.join(loaded.lost)}", stacklevel=2)
+    return loaded.model
+
+
+def load_legacy_weights(model: Any, path: Any) -> None:
+    """Load weights that Keras 2 or tf_keras wrote into a model of the same architecture.
+
+    Locally connected layers must be those of lcmulti_keras, with ``padding="keras_same"`` where
+    the old one had ``"same"``; which implementation stored the kernel is seen from its shape.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Built.
+    path : path-like
+        A weights file, ``.h5`` or ``.weights.h5``, or a whole model's.
+
+    Raises
+    ------
+    FileError
+        As in `load_legacy_model`; also if a weight is missing or of another shape. The model
+        is then as it was.
+    """
+    if not isinstance(model, keras.Model) or not model.built:
+        raise ArgumentTypeError("model", "a keras.Model that is built", model)
+    path = Path(path)
+    with opened(path) as archive:
+        weights.assign(weights.match(path, archive, model, {}), model)
+
+
+def load(path: Any, *, custom_objects: dict[str, Any] | None = None, compile: bool = True) -> Loaded:
+    """Do what `load_legacy_model` does and return what was found, without a warning."""
+    path, custom_objects = Path(path), dict(custom_objects or {})
+    with opened(path) as archive:
+        if archive.config is None:
+            reason = "has weights only; build its model and use load_legacy_weights(model, path)"
+            raise FileError(path, reason)
+        # First without a single value, to see that the file has all the arrays it would take.
+        _without_values(path, archive, custom_objects)
+        builder, model = _built(path, archive, custom_objects)
+        matches = weights.match(path, archive, model, builder.class_names)
+        weights.assign(matches, model)
+        lost = ["the optimizer's state"] if archive.has_optimizer else []
+        if compile and archive.compile_config:
+            lost += compile_as(builder, model, archive.compile_config)
+        by_kernel = {id(each.variable): each.stored_as for each in matches}
+        stored_as = {
+            layer.name: by_kernel[id(layer.kernel)] for layer in weights.local_layers(model)
+        }
+        return Loaded(model, archive.version, stored_as, tuple(lost))
+
+
+def _without_values(path: Path, archive: Archive, custom_objects: dict[str, Any]) -> None:
+    """Build the model with variables that have shapes only, and match them with the file."""
+    pending = global_state.get_global_attribute("uninitialized_variables", [])
+    kept = list(pending)
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            builder, model = _built(path, archive, custom_objects)
+            weights.match(path, archive, model, builder.class_names)
+    finally:  # or Keras would give them values at its next occasion
+        global_state.set_global_attribute("uninitialized_variables", kept)
+
+
+def _built(path: Path, archive: Archive, custom_objects: dict[str, Any]) -> tuple[Builder, Any]:
+    builder = Builder(path, custom_objects)
+    node = archive.config or {}
+    try:
+        model = builder.layer(node)
+        if isinstance(model, keras.Model) and not model.built:
+            shape = (node.get("build_config") or {}).get("input_shape")
+            if shape is not None:
+                model.build(tuple(builder.plain(shape)))
+    except FileError:
+        raise
+    except (LcmultiError, TypeError, ValueError, KeyError, AttributeError, IndexError,
+            OverflowError, RecursionError, NotImplementedError, RuntimeError) as error:  # fmt: skip
+        reason = f"has a model that cannot be built ({type(error).__name__}: {error})"
+        raise FileError(path, reason) from error
+    if not isinstance(model, keras.Model):
+        raise FileError(path, f"holds a {type(model).__name__}, not a model")
+    if not model.built:
+        raise FileError(path, "has a model whose input shape it does not tell")
+    return builder, model
