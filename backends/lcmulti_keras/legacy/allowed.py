@@ -110,17 +110,13 @@ RENAMED = {
     "Model": "Functional",
 }
 
-DROPPED: dict[str, tuple[object, ...]] = {
-    # options Keras 3 has no more, and the values with which they change nothing
-    "data_format": (None,), "dynamic": (False, None), "groups": (1,), "time_major": (False, None), "fused": "any",
-    "renorm": (False,), "renorm_clipping": "any", "renorm_momentum": "any", "adjustment": (None,),
-    "virtual_batch_size": (None,), "input_length": "any", "ragged": (False, None),
-    "rng_type": "any", "force_generator": "any", "implementation": "any", "synchronized": (False,),
-    "filters": "any", "batch_size": (None,), "name": "any", "build_input_shape": "any",
-    "interpolation": ("bilinear",), "count": "any", "output_padding": (None,),
-    "inverse_transform": "any",
-    "ignore_mask": (False,), "num_words": "any",
-    "kernel_initializer": "any", "kernel_regularizer": (None,), "kernel_constraint": (None,),
-    "robust_masking": "any", "softmax_robust_masking": "any", "sparse": (False, None),
-    "experimental_autocast": "any", "zero_output_for_mask": (False,), "causal": (False,),
+DROPPED: dict[str, tuple[object, ...] | None] = {
+    # without a counterpart and without an effect on what is computed, whatever the value
+    "implementation": None, "fused": None, "rng_type": None, "force_generator": None,
+    "input_length": None, "trainable": None, "renorm_clipping": None, "renorm_momentum": None,
+    "num_words": None, "robust_masking": None, "softmax_robust_masking": None,
+    "experimental_autocast": None, "kernel_initializer": None, "filters": None,
+    # with these values alone
+    "groups": (1,), "interpolation": ("bilinear",),
 }  # fmt: skip
+"""Options Keras 3 has no more. Any option may also be dropped that is off: None or False."""

@@ -20,6 +20,7 @@ from lcmulti_keras.axes import moved_axes
 from lcmulti_keras.layers import LocallyConnected1D, LocallyConnected2D
 from lcmulti_keras.legacy import allowed, functions
 from lcmulti_keras.legacy.graph import build_graph
+from lcmulti_keras.legacy.origins import Origins
 
 __all__ = ["Builder"]
 
@@ -43,8 +44,8 @@ class Builder:
 
     Attributes
     ----------
-    class_names : dict of int to str
-        Keras 2's class name of each layer built, by ``id``.
+    origins : Origins
+        What the layers were, by ``id``.
     names : dict of str to str
         Keras 3's name of each layer by its old one, which may have held slashes.
     """
@@ -52,7 +53,7 @@ class Builder:
     def __init__(self, path: Path, custom_objects: Config) -> None:
         self.path = path
         self.custom_objects = custom_objects
-        self.class_names: dict[int, str] = {}
+        self.origins = Origins()
         self.names: dict[str, str] = {}
         self.layers: list[Any] = []  # keeps them alive, so that an id is one layer's
 
@@ -73,7 +74,7 @@ class Builder:
             made = self._input_layer(config)
         else:
             made = self._plain_layer(name, config)
-        self.class_names[id(made)] = name
+        self.origins.class_names[id(made)] = name
         self.layers.append(made)
         return made
 
@@ -117,11 +118,13 @@ class Builder:
         if not isinstance(nodes, list):
             raise self.refuse("has a Sequential without a list of layers")
         model = keras.Sequential(name=self.name(config.get("name")))
+        within = self.origins.children[id(model)] = []
         for i, node in enumerate(nodes):
             shape = self._input_shape(node) if i == 0 else None
             if shape is not None:
                 model.add(keras.Input(batch_shape=shape, dtype=self._input_dtype(node)))
             layer = self.layer(node)
+            within.append(layer)
             if not isinstance(layer, keras.layers.InputLayer) or i == 0:
                 model.add(layer)
         if not model.built and config.get("build_input_shape"):
@@ -300,8 +303,10 @@ class Builder:
 
 
 def _droppable(key: str, value: Any) -> bool:
+    if value is None or value is False:
+        return True
     neutral = allowed.DROPPED.get(key, ())
-    return neutral == "any" or value in neutral
+    return neutral is None or value in neutral
 
 
 @cache

@@ -41,6 +41,7 @@ def build_graph(builder: Any, config: Any) -> Any:
         graph.structure(config.get("output_layers")),
         name=builder.name(config.get("name")),
     )
+    builder.origins.children[id(model)] = list(layers.values())
     if config.get("trainable") is False:
         model.trainable = False
     return model

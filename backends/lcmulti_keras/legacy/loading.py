@@ -14,6 +14,7 @@ from lcmulti.errors import ArgumentTypeError, FileError, LcmultiError
 from lcmulti_keras.legacy import weights
 from lcmulti_keras.legacy.building import Builder
 from lcmulti_keras.legacy.compiling import compile_as
+from lcmulti_keras.legacy.origins import Origins
 from lcmulti_keras.legacy.reading import Archive, opened
 
 __all__ = ["Loaded", "load", "load_legacy_model", "load_legacy_weights"]
@@ -102,7 +103,7 @@ def load_legacy_weights(model: Any, path: Any) -> None:
         raise ArgumentTypeError("model", "a keras.Model that is built", model)
     path = Path(path)
     with opened(path) as archive:
-        weights.assign(weights.match(path, archive, model, {}), model)
+        weights.assign(weights.match(path, archive, model, Origins()), model)
 
 
 def load(path: Any, *, custom_objects: dict[str, Any] | None = None, compile: bool = True) -> Loaded:
@@ -115,7 +116,7 @@ def load(path: Any, *, custom_objects: dict[str, Any] | None = None, compile: bo
         # First without a single value, to see that the file has all the arrays it would take.
         _without_values(path, archive, custom_objects)
         builder, model = _built(path, archive, custom_objects)
-        matches = weights.match(path, archive, model, builder.class_names)
+        matches = weights.match(path, archive, model, builder.origins)
         weights.assign(matches, model)
         lost = ["the optimizer's state"] if archive.has_optimizer else []
         if compile and archive.compile_config:
@@ -134,7 +135,7 @@ def _without_values(path: Path, archive: Archive, custom_objects: dict[str, Any]
     try:
         with keras.StatelessScope(initialize_variables=False):
             builder, model = _built(path, archive, custom_objects)
-            weights.match(path, archive, model, builder.class_names)
+            weights.match(path, archive, model, builder.origins)
     finally:  # or Keras would give them values at its next occasion
         global_state.set_global_attribute("uninitialized_variables", kept)
 

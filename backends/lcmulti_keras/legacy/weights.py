@@ -22,6 +22,7 @@ from lcmulti import layouts
 from lcmulti.errors import FileError, UnsupportedError
 from lcmulti.weights import require_memory
 from lcmulti_keras.layers import LocallyConnected
+from lcmulti_keras.legacy.origins import Origins
 from lcmulti_keras.legacy.reading import Archive
 
 __all__ = ["Match", "assign", "local_layers", "match", "walk"]
@@ -53,7 +54,7 @@ class Match:
     stored_as: str
 
 
-def match(path: Path, archive: Archive, model: Any, class_names: dict[int, str]) -> list[Match]:
+def match(path: Path, archive: Archive, model: Any, origins: Origins) -> list[Match]:
     """Pair every weight of *model* with a dataset of the right shape.
 
     Parameters
@@ -63,8 +64,8 @@ def match(path: Path, archive: Archive, model: Any, class_names: dict[int, str])
     archive : Archive
     model : keras.Model
         Its variables may be without values still.
-    class_names : dict of int to str
-        Keras 2's name of a layer's class by the layer's ``id``, where it differs.
+    origins : Origins
+        What the file called the layers.
 
     Raises
     ------
@@ -74,7 +75,7 @@ def match(path: Path, archive: Archive, model: Any, class_names: dict[int, str])
     by = _by_path if archive.by_path else _by_name
     local = {id(v): each for each in local_layers(model) for v in (each.kernel, each.bias)}
     found = []
-    for variable, dataset in by(path, archive, model, class_names):
+    for variable, dataset in by(path, archive, model, origins):
         found.append(_checked(path, variable, dataset, local.get(id(variable))))
     missing = {id(v) for v in model.weights} - {id(each.variable) for each in found}
     if missing:
@@ -87,14 +88,14 @@ def assign(matches: Iterable[Match], model: Any) -> None:
     """Read the arrays and give each variable its value."""
     for each in matches:
         each.variable.assign(each.convert(np.asarray(each.dataset[()])))
-    for layer, _ in walk(model, {}):
+    for layer, _ in walk(model, Origins()):
         if hasattr(layer, "finalize_state"):  # Normalization works with what it derives
             layer.finalize_state()
 
 
 def local_layers(model: Any) -> list[Any]:
     """All locally connected layers within a model, in order."""
-    return [each for each, _ in walk(model, {}) if isinstance(each, LocallyConnected)]
+    return [each for each, _ in walk(model, Origins()) if isinstance(each, LocallyConnected)]
 
 
 def _checked(path: Path, variable: Any, dataset: Any, layer: Any) -> Match:
@@ -140,7 +141,7 @@ def _require_shape(path: Path, variable: Any, shape: Any, expected: Any) -> None
 
 
 def _by_name(
-    path: Path, archive: Archive, model: Any, class_names: dict[int, str]
+    path: Path, archive: Archive, model: Any, origins: Origins
 ) -> Iterator[tuple[Any, Any]]:
     groups = []
     for name in archive.strings(archive.weights, "layer_names"):
@@ -154,7 +155,10 @@ def _by_name(
         ]
         if weights:
             groups.append((name, group, weights))
-    layers = [layer for layer in model.layers if _ordered(layer)]
+    layers = [layer for layer in origins.layers(model) if _ordered(layer)]
+    by_name = {layer.name: layer for layer in layers}
+    if by_name.keys() == {name for name, _, _ in groups}:
+        layers = [by_name[name] for name, _, _ in groups]
     if len(groups) != len(layers):
         raise FileError(
             path, f"has {len(groups)} layers with weights, the model has {len(layers)}"
@@ -196,9 +200,9 @@ def _aligned(variables: list[Any], names: list[str]) -> list[str]:
 
 
 def _by_path(
-    path: Path, archive: Archive, model: Any, class_names: dict[int, str]
+    path: Path, archive: Archive, model: Any, origins: Origins
 ) -> Iterator[tuple[Any, Any]]:
-    for layer, place in walk(model, class_names):
+    for layer, place in walk(model, origins):
         own = _own_weights(layer)
         if not own:
             continue
@@ -211,13 +215,13 @@ def _by_path(
 
 
 def _own_weights(layer: Any) -> list[Any]:
-    inner = {id(v) for child, _ in _children(layer, {}) for v in child.weights}
+    inner = {id(v) for child, _ in _children(layer, Origins()) for v in child.weights}
     return [v for v in layer.weights if id(v) not in inner]
 
 
 def walk(
     layer: Any,
-    class_names: dict[int, str],
+    origins: Origins,
     place: tuple[str, ...] = (),
     seen: set[int] | None = None,
 ) -> Iterator[tuple[Any, tuple[str, ...]]]:
@@ -227,17 +231,17 @@ def walk(
         return
     seen.add(id(layer))
     yield layer, place
-    for child, step in _children(layer, class_names, seen):
-        yield from walk(child, class_names, (*place, *step), seen)
+    for child, step in _children(layer, origins, seen):
+        yield from walk(child, origins, (*place, *step), seen)
 
 
 def _children(
-    layer: Any, class_names: dict[int, str], seen: Iterable[int] = ()
+    layer: Any, origins: Origins, seen: Iterable[int] = ()
 ) -> list[tuple[Any, tuple[str, ...]]]:
     """Layers right within a layer, with the step that leads to each."""
     if isinstance(layer, keras.Model):
         return [
-            (each, ("layers", name)) for each, name in _numbered(layer.layers, class_names, seen)
+            (each, ("layers", name)) for each, name in _numbered(origins.layers(layer), origins, seen)
         ]
     found: list[tuple[Any, tuple[str, ...]]] = []
     for attribute, value in sorted(vars(layer).items(), reverse=True):
@@ -247,19 +251,19 @@ def _children(
             found.append((value, (attribute,)))
         elif isinstance(value, (list, tuple)):
             inner = [each for each in value if isinstance(each, keras.layers.Layer)]
-            found += [(each, (attribute, n)) for each, n in _numbered(inner, class_names, seen)]
+            found += [(each, (attribute, n)) for each, n in _numbered(inner, origins, seen)]
     return found
 
 
 def _numbered(
-    layers: list[Any], class_names: dict[int, str], seen: Iterable[int]
+    layers: list[Any], origins: Origins, seen: Iterable[int]
 ) -> Iterator[tuple[Any, str]]:
     """Layers with the names their classes give them: ``dense``, ``dense_1``, ..."""
     counts: dict[str, int] = {}
     for layer in layers:
         if id(layer) in seen:
             continue
-        name = _snake_case(class_names.get(id(layer), type(layer).__name__))
+        name = _snake_case(origins.class_name(layer))
         counts[name] = counts.get(name, -1) + 1
         yield layer, f"{name}_{counts[name]}" if counts[name] else name
 

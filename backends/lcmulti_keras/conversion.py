@@ -1,0 +1,150 @@
+"""What ``lcmulti convert`` does: load, save in full or not at all, compare."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from lcmulti.errors import FileError, MissingExtraError
+from lcmulti_keras.legacy.loading import Loaded, load
+from lcmulti_keras.legacy.weights import local_layers
+
+__all__ = ["convert", "difference", "report", "write_safetensors"]
+
+BATCH = 2
+SECONDS = 600
+
+
+def convert(old: Path, new: Path, safetensors: Path | None = None) -> Loaded:
+    """Load *old* and write *new*, and the weights of its layers if *safetensors* is given.
+
+    Raises
+    ------
+    FileError
+        If *old* is refused or a file cannot be written; what was there is then as it was.
+    MissingExtraError
+        If the safetensors library is not installed.
+    """
+    if safetensors is not None and find_spec("safetensors") is None:
+        raise MissingExtraError(
+            "--safetensors needs safetensors, which is not installed; "
+            "install it with: pip install safetensors"
+        )
+    loaded = load(old)
+    _written(new, loaded.model.save)
+    if safetensors is not None:
+        _written(safetensors, lambda path: write_safetensors(loaded.model, path))
+    return loaded
+
+
+def write_safetensors(model: Any, path: Path) -> None:
+    """Write the locally connected layers' weights, each with its spec in the metadata."""
+    from safetensors.numpy import save_file
+
+    arrays, metadata = {}, {}
+    for layer in local_layers(model):
+        metadata[layer.name] = json.dumps(asdict(layer.spec))
+        arrays[f"{layer.name}.kernel"] = keras.ops.convert_to_numpy(layer.kernel)
+        if layer.bias is not None:
+            arrays[f"{layer.name}.bias"] = keras.ops.convert_to_numpy(layer.bias)
+    save_file(arrays, path, metadata)
+
+
+def _written(path: Path, write: Callable[[Path], None]) -> None:
+    """Write beside *path* and then rename: it is there in full or not at all."""
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        write(temporary)
+        temporary.replace(path)
+    except OSError as error:
+        raise FileError(path, f"cannot be written ({error.strerror or error})") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def report(loaded: Loaded) -> dict[str, Any]:
+    """What was found, layer by layer."""
+    layers = [
+        {
+            "layer": layer.name,
+            "class": type(layer).__name__,
+            "output": _shape(layer),
+            "weights": layer.count_params(),
+            "stored as": loaded.stored_as.get(layer.name, ""),
+        }
+        for layer in loaded.model.layers
+    ]
+    return {"version": loaded.version, "layers": layers, "lost": list(loaded.lost)}
+
+
+def _shape(layer: Any) -> str:
+    try:
+        shapes = keras.tree.map_structure(lambda tensor: tensor.shape, layer.output)
+    except AttributeError:  # a layer that is called several times has no one output
+        return "several"
+    return str(shapes)
+
+
+def difference(old: Path, loaded: Loaded) -> float | str:
+    """Largest difference of both models' outputs on a random input, or why there is none.
+
+    The old model runs in a process of its own: tf_keras and Keras 3 may want two frameworks.
+    """
+    if find_spec("tf_keras") is None:
+        return "not compared: tf_keras is not installed"
+    generator = np.random.default_rng(0)
+    xs = [_random_input(tensor, generator) for tensor in loaded.model.inputs]
+    y = loaded.model.predict(xs if len(xs) > 1 else xs[0], verbose=0)
+    with tempfile.TemporaryDirectory() as folder:
+        given, gave = Path(folder, "x.npz"), Path(folder, "y.npz")
+        np.savez(given, *xs)
+        # The loader has seen that the file holds nothing that runs.
+        command = [sys.executable, "-c", ORIGINAL, str(old), str(given), str(gave)]
+        try:
+            environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
+            subprocess.run(
+                command, check=True, capture_output=True, timeout=SECONDS, env=environment
+            )
+        except subprocess.SubprocessError as error:
+            lines = (getattr(error, "stderr", None) or b"").decode("utf-8", "replace").splitlines()
+            return f"not compared: tf_keras failed ({lines[-1] if lines else error})"
+        with np.load(gave) as arrays:
+            theirs = [arrays[name] for name in arrays.files]
+    ours = [keras.ops.convert_to_numpy(each) for each in keras.tree.flatten(y)]
+    return max(
+        float(np.abs(np.asarray(a, "float64") - b).max())
+        for a, b in zip(ours, theirs, strict=True)
+    )
+
+
+def _random_input(tensor: Any, generator: np.random.Generator) -> np.ndarray:
+    shape = tuple(BATCH if n is None and i == 0 else n or 8 for i, n in enumerate(tensor.shape))
+    dtype = np.dtype(tensor.dtype)
+    if dtype.kind in "iub":  # indices, most likely: 0 and 1 exist in any table
+        return generator.integers(0, 2, shape).astype(dtype)
+    return generator.standard_normal(shape).astype(dtype)
+
+
+ORIGINAL = """
+import sys, numpy as np, tf_keras
+old, given, gave = sys.argv[1:]
+model = tf_keras.models.load_model(old, compile=False, safe_mode=True)
+with np.load(given) as arrays:
+    xs = [arrays[name] for name in arrays.files]
+y = model.predict(xs if len(xs) > 1 else xs[0], verbose=0)
+flat = y if isinstance(y, (list, tuple)) else list(y.values()) if isinstance(y, dict) else [y]
+np.savez(gave, *[np.asarray(each, "float64") for each in flat])
+"""

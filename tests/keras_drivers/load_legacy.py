@@ -1,0 +1,86 @@
+"""Load old models on the running backend of Keras 3: ``python load_legacy.py FOLDER...``.
+
+Prints JSON: for each file the largest difference from what it gave, as a multiple of the scale
+of its output's rounding, or the error; also what was warned about, and whether it saves again.
+"""
+
+import json
+import os
+import sys
+import tempfile
+import traceback
+import warnings
+from pathlib import Path
+
+if os.environ["KERAS_BACKEND"] == "torch":
+    import torch  # noqa: F401 - before TensorFlow, which Keras imports for its data sets
+import keras
+import numpy as np
+
+import lcmulti_keras
+
+
+def outputs(model, xs):
+    y = model.predict(xs if len(xs) > 1 else xs[0], verbose=0)
+    return [np.asarray(each, "float64") for each in (y if isinstance(y, list) else [y])]
+
+
+def difference(actual, expected):
+    return max(float(np.abs(a - e).max()) for a, e in zip(actual, expected, strict=True))
+
+
+def check(path):
+    arrays = np.load(path.parent / f"{path.name.split('.')[0]}.npz")
+    xs = [arrays[name] for name in sorted(arrays) if name.startswith("x")]
+    expected = [arrays[name] for name in sorted(arrays) if name.startswith("y")]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model = lcmulti_keras.load_legacy_model(path)
+    ys = outputs(model, xs)
+    with tempfile.TemporaryDirectory() as folder:
+        again = Path(folder) / "again.keras"
+        model.save(again)
+        same = difference(outputs(keras.models.load_model(again), xs), ys)
+    return {
+        "difference": difference(ys, expected),
+        "scale": max(float(np.abs(each).max()) for each in expected),
+        "again": same,
+        "dtype": str(expected[0].dtype),
+        "policy": [layer.dtype_policy.name for layer in model.layers][-1],
+        "warnings": [str(w.message) for w in caught if "not carried over" in str(w.message)],
+        "optimizer": getattr(getattr(model, "optimizer", None), "name", None),
+        "loss": str(getattr(model, "loss", None)),
+    }
+
+
+def check_weights(folder):
+    arrays = np.load(folder / "weights_only.npz")
+    found = {}
+    for name in ("weights_only_names.h5", "weights_only.weights.h5"):
+        model = keras.Sequential([
+            keras.Input((5, 6, 3)),
+            lcmulti_keras.LocallyConnected2D(4, (2, 3), (1, 2), padding="keras_same"),
+            keras.layers.BatchNormalization(), keras.layers.Flatten(), keras.layers.Dense(2),
+        ])  # fmt: skip
+        lcmulti_keras.load_legacy_weights(model, folder / name)
+        found[name] = difference(outputs(model, [arrays["x0"]]), [arrays["y0"]])
+    return found
+
+
+def main():
+    found = {}
+    for folder in map(Path, sys.argv[1:]):
+        for path in sorted([*folder.glob("*.h5"), *folder.glob("*.keras")]):
+            if path.name.startswith("weights_only"):
+                continue
+            try:
+                found[path.name] = check(path)
+            except Exception as error:
+                text = "".join(traceback.format_exception(error)[-3:])
+                found[path.name] = {"error": f"{type(error).__name__}: {error}", "trace": text}
+        if (folder / "weights_only.npz").exists():
+            found["weights_only"] = check_weights(folder)
+    print(json.dumps(found))
+
+
+main()

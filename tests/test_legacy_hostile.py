@@ -1,0 +1,368 @@
+"""Files that are not to be trusted: each refused in one clear error, nothing written or run."""
+
+import io
+import json
+import os
+import resource
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("keras")
+h5py = pytest.importorskip("h5py")
+os.environ.setdefault("KERAS_BACKEND", "numpy")
+
+import lcmulti_keras
+from lcmulti.errors import FileError
+
+DATA = Path(__file__).parent / "data" / "legacy_models"
+FLAT, GRAPH = "lc2_cl_i1_valid", "c_fun"
+MOST_GROWTH = 300 * 2**10  # KiB, of this process's peak memory over all files
+
+
+def with_config(change, name=FLAT, suffix="h5"):
+    """A file whose configuration is what *change* makes of it."""
+
+    def make(path):
+        if suffix == "h5":
+            shutil.copy(DATA / f"{name}.h5", path)
+            with h5py.File(path, "r+") as file:
+                config = json.loads(file.attrs["model_config"])
+                file.attrs["model_config"] = changed(change, config)
+        else:
+            members = zip_members(name)
+            members["config.json"] = changed(change, json.loads(members["config.json"]))
+            write_zip(path, members)
+
+    return make, suffix
+
+
+def changed(change, config):
+    result = change(config)
+    return result if isinstance(result, str) else json.dumps(config if result is None else result)
+
+
+def zip_members(name=FLAT):
+    with zipfile.ZipFile(DATA / f"{name}.keras") as archive:
+        return {member: archive.read(member) for member in archive.namelist()}
+
+
+def write_zip(path, members, compression=zipfile.ZIP_STORED):
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+
+
+def local(**changes):
+    """Change the configuration of the locally connected layer."""
+
+    def change(config):
+        (layer,) = (e for e in config["config"]["layers"] if "Locally" in e["class_name"])
+        layer["config"] |= changes
+
+    return with_config(change)
+
+
+def node(suffix="keras", **changes):
+    """Change what the last layer is."""
+    return with_config(lambda c: c["config"]["layers"][-1].update(changes), suffix=suffix)
+
+
+def graph(change):
+    return with_config(lambda c: change(c["config"]), GRAPH)
+
+
+def with_file(change, name=FLAT):
+    """A file in which *change* has been at work with h5py."""
+
+    def make(path):
+        shutil.copy(DATA / f"{name}.h5", path)
+        with h5py.File(path, "r+") as file:
+            change(file)
+
+    return make, "h5"
+
+
+KERNEL = "model_weights/lc/lc/kernel:0"
+
+
+def replaced(**how):
+    def change(file):
+        del file[KERNEL]
+        file.create_dataset(KERNEL, **how)
+
+    return with_file(change)
+
+
+def linked(link):
+    def change(file):
+        del file[KERNEL]
+        file[KERNEL] = link
+
+    return with_file(change)
+
+
+def with_zip(change, compression=zipfile.ZIP_STORED):
+    def make(path):
+        members = zip_members()
+        write_zip(path, change(members) or members, compression)
+
+    return make, "keras"
+
+
+def cut(suffix, share):
+    def make(path):
+        content = (DATA / f"{FLAT}.{suffix}").read_bytes()
+        path.write_bytes(content[: int(len(content) * share)])
+
+    return make, suffix
+
+
+def content(data, suffix="h5"):
+    return lambda path: path.write_bytes(data), suffix
+
+
+def encrypted():
+    def make(path):
+        write_zip(path, zip_members())
+        data = bytearray(path.read_bytes())
+        for magic, at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+            start = 0
+            while (start := data.find(magic, start)) >= 0:
+                data[start + at] |= 1
+                start += 4
+        path.write_bytes(bytes(data))
+
+    return make, "keras"
+
+
+def doubled():
+    def make(path):
+        write_zip(path, zip_members())
+        with pytest.warns(UserWarning, match="Duplicate"), zipfile.ZipFile(path, "a") as archive:
+            archive.writestr("config.json", "{}")
+
+    return make, "keras"
+
+
+def weights_of(change):
+    def changed_members(members):
+        stream = io.BytesIO(members["model.weights.h5"])
+        with h5py.File(stream, "r+") as file:
+            change(file)
+        members["model.weights.h5"] = stream.getvalue()
+
+    return with_zip(changed_members)
+
+
+def nested(depth):
+    def change(config):
+        for _ in range(depth):
+            config = {"class_name": "Sequential", "config": {"name": "s", "layers": [config]}}
+        return config
+
+    return with_config(change)
+
+
+def virtual(file):
+    del file[KERNEL]
+    layout = h5py.VirtualLayout((8, 18, 4), "f4")
+    layout[:] = h5py.VirtualSource("/etc/hostname", "x", (8, 18, 4))
+    file.create_virtual_dataset(KERNEL, layout)
+
+
+LAMBDA = {"class_name": "Lambda", "config": {"function": ["4wEAAAA=", None, None]}}
+EVIL = {"module": "os", "class_name": "function", "config": "system", "registered_name": "system"}
+HUGE = [("/etc/passwd", 0, h5py.h5f.UNLIMITED)]
+
+HOSTILE = {
+    # what is named
+    "class of another module": (node(module="os", class_name="system"), "os"),
+    "known class, other module": (node(module="evil.keras", class_name="Dense"), "evil.keras"),
+    "module that begins as ours": (node(module="keras_evil", class_name="Dense"), "keras_evil"),
+    "another registered name": (node(registered_name="evil>Dense"), "evil>Dense"),
+    "class no one knows": (node(class_name="Backdoor"), "Backdoor"),
+    "builtin by name": (node(class_name="__import__"), "__import__"),
+    "class name that is none": (node(class_name=["Dense"]), "where one of Keras' layers"),
+    "lambda": (node(**LAMBDA), "runs code"),
+    "lambda in .h5": (node("h5", **LAMBDA), "runs code"),
+    "serialised lambda": (node(class_name="__lambda__", config={"value": "x"}), "__lambda__"),
+    "operation by name": (node(class_name="TFOpLambda", config={"function": "io.x"}), "calls"),
+    "unsafe mode turned on": (
+        node(module="keras.config", class_name="enable_unsafe_deserialization"), "enable_unsafe"),
+    "activation of another module": (local(activation=EVIL), "module 'os'"),
+    "activation no one knows": (local(activation="os.system"), "os.system"),
+    "initialiser no one knows": (local(kernel_initializer="system"), "system"),
+    "initialiser that is a layer": (
+        local(kernel_initializer={"class_name": "Dense", "config": {"units": 3}}), "Dense"),
+    "regulariser of another module": (local(kernel_regularizer=EVIL), "module 'os'"),
+    "constraint no one knows": (
+        local(bias_constraint={"class_name": "Exec", "config": {}}), "Exec"),
+    "wrapped layer": (node(class_name="TimeDistributed", config={"layer": LAMBDA}), "runs code"),
+    "object in a plain value": (local(strides=EVIL), "plain value"),
+    "tensor in a plain value": (
+        local(strides={"class_name": "__tensor__", "config": {}}), "plain value"),
+    "policy of another class": (
+        local(dtype={"class_name": "Exec", "config": {"name": "float32"}}), "dtype"),
+    "dtype no one knows": (local(dtype="object"), "dtype"),
+    # names
+    "name that leaves the folder": (local(name="../../../tmp/owned"), "looks like a path"),
+    "absolute name": (local(name="/tmp/owned"), "looks like a path"),
+    "name with a backslash": (local(name="..\\owned"), "named"),
+    "name with a NUL": (local(name="a\0b"), "named"),
+    "name that is none": (local(name=3), "named"),
+    # sizes
+    "NaN filters": (local(filters=float("nan")), "NaN"),
+    "infinite filters": (local(filters=float("inf")), "Infinity"),
+    "negative filters": (local(filters=-4), "filters"),
+    "filters as text": (local(filters="4"), "filters"),
+    "10**15 filters": (local(filters=10**15), "shape"),
+    "10**30 filters": (local(filters=10**30), "cannot be built|shape|OverflowError"),
+    "window of 10**18": (local(kernel_size=[10**9, 10**9]), "kernel_size"),
+    "strides of 0": (local(strides=[0, 1]), "strides"),
+    "wrong rank": (local(kernel_size=[2, 3, 4]), "kernel_size"),
+    "10**12 units": (with_config(
+        lambda c: c["config"]["layers"][-1]["config"].update(units=10**12)), "shape"),
+    "huge input": (with_config(lambda c: c["config"]["layers"][0]["config"].update(
+        batch_input_shape=[None, 10**9, 10**9, 3])), "shape"),
+    "input that is no shape": (with_config(lambda c: c["config"]["layers"][0]["config"].update(
+        batch_input_shape="5,6,3")), "shape"),
+    "option no one knows": (local(backdoor=True), "backdoor"),
+    # structure
+    "no JSON": (with_config(lambda c: "{'class_name'"), "JSON"),
+    "no object": (with_config(lambda c: "[1, 2]"), "JSON"),
+    "deep JSON": (with_config(lambda c: "[" * 10**6), "JSON"),
+    "deep JSON that ends": (
+        with_config(lambda c: '{"a":' * 5000 + "1" + "}" * 5000), "JSON|nested deeper"),
+    "deep nesting of models": (nested(200), "nested deeper"),
+    "no layers": (with_config(lambda c: c.update(config={})), "without a list"),
+    "layers that are none": (with_config(lambda c: c["config"].update(layers=[1])), "where one"),
+    "graph with a loop": (graph(lambda c: c["layers"][1].update(
+        inbound_nodes=[[["flatten_2", 0, 0, {}]]])), "cannot be made"),
+    "graph of unknown layers": (graph(lambda c: c["layers"][1].update(
+        inbound_nodes=[[["nothing", 0, 0, {}]]])), "unknown layer"),
+    "graph with one name twice": (graph(lambda c: c["layers"].append(c["layers"][1])), "two"),
+    "graph without outputs": (graph(lambda c: c.update(output_layers=[])), "without inputs"),
+    "graph of an output that is not": (graph(lambda c: c.update(
+        output_layers=[["flatten_2", 0, 7]])), "output 7"),
+    "ragged input": (with_config(
+        lambda c: c["config"]["layers"][0]["config"].update(ragged=True)), "ragged"),
+    # HDF5
+    "soft link": (linked(h5py.SoftLink("/model_weights/lc/lc/bias:0")), "link"),
+    "external link": (linked(h5py.ExternalLink("/etc/passwd", "x")), "link"),
+    "external storage": (replaced(shape=(8, 18, 4), dtype="f4", external=HUGE), "outside"),
+    "virtual dataset": (with_file(virtual), "outside"),
+    "10 TB never written": (
+        replaced(shape=(10**9, 10**4), dtype="u1", chunks=(1024, 1024)), "stores 0 bytes"),
+    "10 TB in the .keras": (weights_of(lambda f: f.create_dataset(
+        "layers/x", (10**9, 10**4), "u1", chunks=(1024, 1024))), "stores 0 bytes"),
+    "2**80 bytes": (
+        replaced(shape=(2**40, 2**39), dtype="f4", chunks=(1024, 1024)), "stores 0 bytes"),
+    "compressed bomb": (replaced(
+        data=np.zeros((4096, 8192), "f4"), compression="gzip", chunks=True), "stores"),
+    "wrong shape": (replaced(data=np.zeros((8, 18, 5), "f4")), "has shape"),
+    "transposed kernel": (replaced(data=np.zeros((4, 18, 8), "f4")), "has shape"),
+    "kernel of no known rank": (replaced(data=np.zeros((2, 2), "f4")), "shape"),
+    "missing kernel": (with_file(lambda f: f.__delitem__(KERNEL)), "no array"),
+    "group for a kernel": (with_file(
+        lambda f: (f.__delitem__(KERNEL), f.create_group(KERNEL))), "no array"),
+    "text for a kernel": (replaced(data=np.array([b"x"] * 8)), "no array"),
+    "objects for a kernel": (replaced(data=["x"], dtype=h5py.string_dtype()), "no array"),
+    "missing layer": (with_file(lambda f: f["model_weights"].__delitem__("lc")), "does not have"),
+    "names that are numbers": (with_file(
+        lambda f: f["model_weights"].attrs.__setitem__("layer_names", [1, 2])), "no names"),
+    "names of nothing": (with_file(
+        lambda f: f["model_weights/lc"].attrs.__setitem__("weight_names", ["../x", "y"])),
+        "no array"),
+    "a named type": (with_file(lambda f: f.__setitem__("t", np.dtype("f4"))), "neither"),
+    # containers
+    "no architecture": (with_file(lambda f: f.attrs.__delitem__("model_config")), "weights only"),
+    "half an .h5": (cut("h5", 0.5), "damaged|read"),
+    "half a .keras": (cut("keras", 0.5), "damaged"),
+    "nine tenths of a .keras": (cut("keras", 0.9), "damaged"),
+    "HDF5's name alone": (content(b"\x89HDF\r\n\x1a\n" + bytes(500)), "damaged|read"),
+    "zip's name alone": (content(b"PK\x03\x04" + bytes(500), "keras"), "damaged"),
+    "pickle": (content(b"\x80\x04\x95\x0b\x00\x00\x00\x00\x00\x00\x00\x8c\x04exit."), "neither"),
+    "empty": (content(b""), "neither"),
+    "bomb of a configuration": (with_zip(
+        lambda m: m | {"config.json": b" " * 10**8}, zipfile.ZIP_DEFLATED), "claims"),
+    "bomb of weights": (with_zip(
+        lambda m: m | {"model.weights.h5": bytes(10**8)}, zipfile.ZIP_DEFLATED), "claims"),
+    "weights that are none": (with_zip(lambda m: m | {"model.weights.h5": b"x" * 99}), "damaged"),
+    "no weights": (with_zip(lambda m: m.pop("model.weights.h5") and m), "0 members"),
+    "configuration twice": (doubled(), "2 members"),
+    "encrypted": (encrypted(), "encrypts|damaged"),
+}  # fmt: skip
+
+
+def test_there_are_enough():
+    assert len(HOSTILE) >= 30
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+@pytest.mark.filterwarnings("ignore:Do not pass")
+def test_refused(what, tmp_path, monkeypatch):
+    (make, suffix), message = HOSTILE[what]
+    path = tmp_path / f"file.{suffix}"
+    make(path)
+    before = path.read_bytes()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "system", None)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(FileError, match=message) as caught:
+        lcmulti_keras.load_legacy_model(path)
+    assert str(caught.value).startswith(str(path))
+    assert len(str(caught.value)) < 1000
+    assert "\n" not in str(caught.value).strip() or "cannot be built" in str(caught.value)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < MOST_GROWTH
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("kind", ["directory", "nothing"])
+def test_no_file(kind, tmp_path):
+    path = tmp_path / "model.h5"
+    if kind == "directory":
+        path.mkdir()
+    with pytest.raises(FileError, match="is a directory|cannot be read"):
+        lcmulti_keras.load_legacy_model(path)
+
+
+def test_a_member_that_would_leave_the_folder_is_never_extracted(tmp_path):
+    write_zip(tmp_path / "model.keras", zip_members() | {"../owned": b"x", "/tmp/owned": b"x"})
+    lcmulti_keras.load_legacy_model(tmp_path / "model.keras", compile=False)
+    assert [each.name for each in tmp_path.iterdir()] == ["model.keras"]
+    assert not (tmp_path.parent / "owned").exists()
+
+
+def test_a_refused_file_leaves_keras_as_it_was(tmp_path):
+    """The variables of a model that was only measured are never given values."""
+    import keras
+
+    (make, suffix), _ = HOSTILE["10**12 units"]
+    make(tmp_path / f"file.{suffix}")
+    with pytest.raises(FileError):
+        lcmulti_keras.load_legacy_model(tmp_path / f"file.{suffix}")
+    with keras.StatelessScope():
+        pass
+    keras.layers.Dense(2).build((None, 3))
+
+
+def test_a_refused_weights_file_leaves_the_model_as_it_was(tmp_path):
+    model = lcmulti_keras.load_legacy_model(DATA / f"{FLAT}.h5", compile=False)
+    before = model.get_weights()
+    (make, _), message = HOSTILE["wrong shape"]
+    make(tmp_path / "file.h5")
+    with pytest.raises(FileError, match=message):
+        lcmulti_keras.load_legacy_weights(model, tmp_path / "file.h5")
+    for a, b in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("suffix", ["h5", "keras"])
+def test_the_files_they_were_made_from_load(suffix):
+    for name in (FLAT, GRAPH):
+        lcmulti_keras.load_legacy_model(DATA / f"{name}.{suffix}", compile=False)
