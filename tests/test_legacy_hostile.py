@@ -16,6 +16,7 @@ h5py = pytest.importorskip("h5py")
 os.environ.setdefault("KERAS_BACKEND", "numpy")
 
 import lcmulti_keras
+
 from lcmulti.errors import FileError
 
 DATA = Path(__file__).parent / "data" / "legacy_models"

@@ -125,8 +125,7 @@ def difference(old: Path, loaded: Loaded) -> float | str:
             theirs = [arrays[name] for name in arrays.files]
     ours = [keras.ops.convert_to_numpy(each) for each in keras.tree.flatten(y)]
     return max(
-        float(np.abs(np.asarray(a, "float64") - b).max())
-        for a, b in zip(ours, theirs, strict=True)
+        float(np.abs(np.asarray(a, "float64") - b).max()) for a, b in zip(ours, theirs, strict=True)
     )
 
 

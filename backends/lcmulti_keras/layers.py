@@ -156,7 +156,9 @@ class LocallyConnected(keras.layers.Layer):
 
     def _geometry(self, input_shape: Any) -> LocalConvSpec:
         if not is_sequence(input_shape) or len(input_shape) != self.rank + 2:
-            raise ShapeError("input_shape", f"{self.rank + 2} axes, the first the batch", input_shape)
+            raise ShapeError(
+                "input_shape", f"{self.rank + 2} axes, the first the batch", input_shape
+            )
         shape = tuple(input_shape)
         if None in shape[1:]:
             raise ShapeError(
@@ -206,7 +208,7 @@ class LocallyConnected(keras.layers.Layer):
         )
 
     def call(self, inputs: Any) -> Any:
-        """``(N, *input_size, in_channels)`` to ``(N, *output_size, filters)``, or channels first."""
+        """``(N, *input_size, channels)`` to ``(N, *output_size, filters)``, or channels first."""
         backend = keras.config.backend()
         y = lcmulti.local_conv(
             ops.cast(inputs, self.compute_dtype),
@@ -284,20 +286,16 @@ class LocallyConnected(keras.layers.Layer):
         if not isinstance(conv, kind) or not conv.built:
             shown = described(f"{type(conv).__name__}, built: {getattr(conv, 'built', False)}")
             raise ArgumentTypeError("conv", f"a keras.layers.{kind.__name__} that is built", shown)
+
         # A convolution's kernel is ours without the positions, so its axes come that much later.
+        def later(axis: int) -> list[int]:
+            return [axis + cls.rank if axis >= 0 else axis]
+
         config = conv.get_config()
-        config = {
-            **{name: config[name] for name in config if name not in ("name",)},
-            "kernel_constraint": moved_axes(
-                config["kernel_constraint"],
-                lambda axis: [axis + cls.rank if axis >= 0 else axis],
-            ),
-            "bias_constraint": moved_axes(
-                config["bias_constraint"], lambda axis: [axis + cls.rank if axis >= 0 else axis]
-            ),
-            **changes,
-        }
-        layer = cls.from_config(config)
+        del config["name"]
+        for each in ("kernel_constraint", "bias_constraint"):
+            config[each] = moved_axes(config[each], later)
+        layer = cls.from_config(config | changes)
         layer.build((None, *input_shape))
         if layer.spec.in_channels != conv.kernel.shape[-2] * conv.groups:
             channels = conv.kernel.shape[-2] * conv.groups
@@ -328,17 +326,20 @@ def _implementation(value: Any) -> str | int:
 
 @keras.saving.register_keras_serializable(package="lcmulti_keras")
 class LocallyConnected1D(LocallyConnected):
-    __doc__ = LocallyConnected.__doc__
+    """One spatial axis, ``(N, length, channels)``; arguments and attributes are those of `LocallyConnected`."""
+
     rank = 1
 
 
 @keras.saving.register_keras_serializable(package="lcmulti_keras")
 class LocallyConnected2D(LocallyConnected):
-    __doc__ = LocallyConnected.__doc__
+    """Two spatial axes, ``(N, rows, columns, channels)``; arguments and attributes are those of `LocallyConnected`."""
+
     rank = 2
 
 
 @keras.saving.register_keras_serializable(package="lcmulti_keras")
 class LocallyConnected3D(LocallyConnected):
-    __doc__ = LocallyConnected.__doc__
+    """Three spatial axes, ``(N, depth, rows, columns, channels)``; arguments and attributes are those of `LocallyConnected`."""
+
     rank = 3

@@ -15,9 +15,8 @@ from pathlib import Path
 if os.environ["KERAS_BACKEND"] == "torch":
     import torch  # noqa: F401 - before TensorFlow, which Keras imports for its data sets
 import keras
-import numpy as np
-
 import lcmulti_keras
+import numpy as np
 
 
 def outputs(model, xs):

@@ -78,10 +78,9 @@ def normalization_and_activations():
     y = L.BatchNormalization(axis=[3], scale=False)(y)
     y = L.PReLU(shared_axes=[1])(y)
     y = L.LayerNormalization(axis=[1, 2])(y)
-    outs = []
-    for name in ("elu", "selu", "softplus", "softsign", "swish", "gelu", "exponential", "mish",
-                 "hard_sigmoid", "tanh", "sigmoid", "relu", "linear", "leaky_relu"):  # fmt: skip
-        outs.append(L.Activation(name, name=f"act_{name}")(y))
+    names = ("elu", "selu", "softplus", "softsign", "swish", "gelu", "exponential", "mish",
+                 "hard_sigmoid", "tanh", "sigmoid", "relu", "linear", "leaky_relu")  # fmt: skip
+    outs = [L.Activation(name, name=f"act_{name}")(y) for name in names]
     outs += [L.LeakyReLU()(y), L.ELU(0.3)(y), L.ThresholdedReLU(0.2)(y), L.Softmax(axis=-1)(y)]
     outs += [L.LeakyReLU(alpha=0.05)(y), L.ReLU(max_value=1.0, threshold=0.1)(y)]
     return k.Model(x, L.Concatenate()(outs))
@@ -157,7 +156,15 @@ def frozen_parts():
     inner = k.Sequential([L.InputLayer((5, 6, 3)), LC2(4, 2), L.BatchNormalization(),
                           LC2(2, 2), L.BatchNormalization()])  # fmt: skip
     inner.layers[1].trainable = False
-    return k.Sequential([L.InputLayer((5, 6, 3)), inner, L.BatchNormalization(trainable=False), L.Flatten(), L.Dense(2)])
+    return k.Sequential(
+        [
+            L.InputLayer((5, 6, 3)),
+            inner,
+            L.BatchNormalization(trainable=False),
+            L.Flatten(),
+            L.Dense(2),
+        ]
+    )
 
 
 @model
@@ -207,12 +214,15 @@ def randomize(made, rng):
         if "float" in w.dtype.name:
             low = 0.5 if "variance" in w.name else -0.5
             w.assign(rng.uniform(low, 1.0, w.shape))
+    for layer in made.layers:
+        if hasattr(layer, "finalize_state"):
+            layer.finalize_state()
 
 
 def save(folder, name, made, rng):
     randomize(made, rng)
     xs = []
-    for i, tensor in enumerate(made.inputs):
+    for tensor in made.inputs:
         shape = (4, *tensor.shape[1:])
         if name.startswith("embedding"):
             xs.append(rng.integers(0, 11, shape))
@@ -279,6 +289,50 @@ def compiled(folder, rng):
         save(folder, name, made, rng)
 
 
+def parity(folder):
+    """One layer and one step of training in each implementation, weights in lcmulti's layout."""
+    import lcmulti
+    from lcmulti import layouts
+
+    rng, arrays = np.random.default_rng(1), {}
+    shapes = {"channels_last": (5, 6, 3), "channels_first": (3, 5, 6)}
+    for data_format, shape in shapes.items():
+        for implementation in (1, 2, 3):
+            padding = "valid" if implementation == 1 else "same"
+            layer = LC2(4, (2, 3), (1, 2), padding=padding, data_format=data_format,
+                        implementation=implementation)  # fmt: skip
+            made = k.Sequential([L.InputLayer(shape), layer])
+            spec = lcmulti.LocalConvSpec(
+                shape, 4, (2, 3), strides=(1, 2), data_format=data_format,
+                padding="valid" if implementation == 1 else "keras_same",
+            )  # fmt: skip
+            layout = f"keras2-{implementation}"
+            kernel = rng.standard_normal(spec.kernel_shape).astype("float32")
+            if implementation > 1:  # taps that see padding alone do not exist there
+                listed = layouts.export_kernel(kernel, "keras2-3", spec)
+                kernel = layouts.import_kernel(listed, "keras2-3", spec)
+            bias = rng.standard_normal(spec.bias_shape).astype("float32")
+            layer.set_weights([
+                layouts.export_kernel(kernel, layout, spec),
+                layouts.export_bias(bias, layout, spec),
+            ])  # fmt: skip
+            x = rng.standard_normal((4, *shape)).astype("float32")
+            target = rng.standard_normal((4, *made.output_shape[1:])).astype("float32")
+            y = made.predict(x, verbose=0)
+            made.compile(k.optimizers.legacy.SGD(0.5), "mse")
+            loss = made.train_on_batch(x, target)
+            after = layer.get_weights()
+            one = f"{data_format}-{implementation}"
+            for name, array in {
+                "x": x, "target": target, "y": y, "loss": loss, "kernel": kernel, "bias": bias,
+                "new_kernel": layouts.import_kernel(after[0], layout, spec),
+                "new_bias": layouts.import_bias(after[1], layout, spec),
+            }.items():  # fmt: skip
+                arrays[f"{one}-{name}"] = array
+    (folder / "parity").mkdir()
+    np.savez(folder / "parity" / "parity.npz", **arrays)
+
+
 def main():
     folder = Path(sys.argv[1])
     rng = np.random.default_rng(0)
@@ -288,6 +342,7 @@ def main():
     old_fashioned(folder)
     weights_only(folder, rng)
     compiled(folder, rng)
+    parity(folder)
 
 
 main()

@@ -20,7 +20,8 @@ def _numbered(stems: str, dimensions: str = "123") -> set[str]:
 LAYERS = {
     "InputLayer", *MODELS, *LOCAL,
     # core
-    "Dense", "Activation", "Embedding", "Masking", "EinsumDense", "Identity", "ActivityRegularization",
+    "Dense", "Activation", "Embedding", "Masking", "EinsumDense", "Identity",
+    "ActivityRegularization",
     # shapes
     "Flatten", "Reshape", "Permute", "RepeatVector",
     *_numbered("Cropping UpSampling ZeroPadding"),

@@ -27,8 +27,7 @@ __all__ = ["Builder"]
 Config = dict[str, Any]
 TRUSTED_MODULE = re.compile(r"(tf_|tensorflow\.(python\.)?)?keras(\.\w+)*|builtins")
 PLAIN = (str, int, float, bool, type(None))
-ACTIVATION_KEYS = ("activation", "recurrent_activation")
-LAYER_KEYS = ("layer", "backward_layer", "cell")
+LAYER_KEYS = ("layer", "backward_layer", "cell", "cells")
 POLICIES = ("Policy", "PolicyV1", "DTypePolicy")
 
 
@@ -185,21 +184,18 @@ class Builder:
         return cls(**arguments)
 
     def _argument(self, key: str, value: Any) -> Any:
-        if key == "name":
-            return self.name(value)
-        if key == "dtype":
-            return self._dtype(value)
-        if key in ACTIVATION_KEYS:
-            return self.activation(value)
+        known = {
+            "name": self.name, "dtype": self._dtype, "activation": self.activation,
+            "recurrent_activation": self.activation,
+        }  # fmt: skip
+        if key in known:
+            return known[key](value)
         for kind in ("initializer", "regularizer", "constraint"):
             if key.endswith(f"_{kind}"):
                 return self.object(value, f"{kind}s")
-        if key in LAYER_KEYS:
-            if isinstance(value, list):
-                return [self.layer(each) for each in value]
-            return None if value is None else self.layer(value)
-        if key == "cells":
-            return [self.layer(each) for each in value]
+        if key in LAYER_KEYS and value is not None:
+            many = isinstance(value, list)
+            return [self.layer(each) for each in value] if many else self.layer(value)
         return self.plain(value)
 
     def object(self, node: Any, kind: str) -> Any:
@@ -317,7 +313,9 @@ def parameters(cls: type) -> frozenset[str]:
         if base is object or "__init__" not in vars(base):
             continue
         signature = inspect.signature(base.__init__).parameters  # type: ignore[misc]
-        names |= {n for n, p in signature.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+        names |= {
+            n for n, p in signature.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+        }
         if not any(p.kind is p.VAR_KEYWORD for p in signature.values()):
             break
     return frozenset(names - {"self"})

@@ -107,8 +107,7 @@ class _Graph:
             return {key: self.structure(each) for key, each in references.items()}
         if not isinstance(references, list) or not references:
             raise self.builder.refuse("has a graph without inputs or outputs")
-        made = [self.structure(each) for each in references]
-        return made
+        return [self.structure(each) for each in references]
 
     def _call(self, name: str, node: Any) -> None:
         arguments, keywords = _arguments(node)

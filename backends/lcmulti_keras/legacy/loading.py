@@ -106,7 +106,9 @@ def load_legacy_weights(model: Any, path: Any) -> None:
         weights.assign(weights.match(path, archive, model, Origins()), model)
 
 
-def load(path: Any, *, custom_objects: dict[str, Any] | None = None, compile: bool = True) -> Loaded:
+def load(
+    path: Any, *, custom_objects: dict[str, Any] | None = None, compile: bool = True
+) -> Loaded:
     """Do what `load_legacy_model` does and return what was found, without a warning."""
     path, custom_objects = Path(path), dict(custom_objects or {})
     with opened(path) as archive:
@@ -118,8 +120,9 @@ def load(path: Any, *, custom_objects: dict[str, Any] | None = None, compile: bo
         builder, model = _built(path, archive, custom_objects)
         matches = weights.match(path, archive, model, builder.origins)
         weights.assign(matches, model)
-        lost = ["the optimizer's state"] if archive.has_optimizer else []
+        lost = []
         if compile and archive.compile_config:
+            lost += ["the optimizer's state"] if archive.has_optimizer else []
             lost += compile_as(builder, model, archive.compile_config)
         by_kernel = {id(each.variable): each.stored_as for each in matches}
         stored_as = {

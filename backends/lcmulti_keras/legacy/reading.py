@@ -89,8 +89,8 @@ def opened(path: Any) -> Iterator[Archive]:
     """
     path = Path(path)
     if path.is_dir():
-        raise FileError(path, "is a directory; of Keras 2's formats, .h5 and .keras can be read, "
-                              "a SavedModel cannot: save it as .h5 with the Keras that wrote it")  # fmt: skip
+        reason = "is a directory; of Keras 2's formats, .h5 and .keras can be read, a SavedModel "
+        raise FileError(path, reason + "cannot: save it as .h5 with the Keras that wrote it")
     try:
         with path.open("rb") as stream:
             magic = stream.read(8)
@@ -115,7 +115,14 @@ def _refusing(path: Path) -> Iterator[None]:
         yield
     except FileError as error:
         raise FileError(path, error.reason) if error.path != path else error from None
-    except (zipfile.BadZipFile, OSError, KeyError, RuntimeError, EOFError, NotImplementedError) as e:
+    except (
+        zipfile.BadZipFile,
+        OSError,
+        KeyError,
+        RuntimeError,
+        EOFError,
+        NotImplementedError,
+    ) as e:
         if isinstance(e, FileNotFoundError):
             raise
         raise FileError(path, f"is damaged ({type(e).__name__}: {e})") from e
@@ -203,7 +210,7 @@ def _check_depth(path: Path, parsed: Any) -> None:
 
 
 def _check_tree(path: Path, file: h5py.File, size: int) -> None:
-    """Refuse a file with a link, dataset or attribute that reaches outside or lies about its size."""
+    """Refuse links, datasets and attributes that reach outside or lie about their size."""
     names: list[bytes] = []
 
     def note(name: bytes, info: Any) -> Any:
@@ -250,7 +257,7 @@ def _check_dataset(path: Path, name: str, dataset: h5py.Dataset, size: int) -> N
 
 
 def _attribute(group: h5py.Group, name: str) -> Any:
-    return group.attrs[name] if name in group.attrs else None
+    return group.attrs.get(name)
 
 
 def _texts(value: Any, name: str) -> list[str]:

@@ -160,9 +160,7 @@ def _by_name(
     if by_name.keys() == {name for name, _, _ in groups}:
         layers = [by_name[name] for name, _, _ in groups]
     if len(groups) != len(layers):
-        raise FileError(
-            path, f"has {len(groups)} layers with weights, the model has {len(layers)}"
-        )
+        raise FileError(path, f"has {len(groups)} layers with weights, the model has {len(layers)}")
     for layer, (name, group, weights) in zip(layers, groups, strict=True):
         variables = _ordered(layer)
         if len(variables) != len(weights):
@@ -241,7 +239,8 @@ def _children(
     """Layers right within a layer, with the step that leads to each."""
     if isinstance(layer, keras.Model):
         return [
-            (each, ("layers", name)) for each, name in _numbered(origins.layers(layer), origins, seen)
+            (each, ("layers", name))
+            for each, name in _numbered(origins.layers(layer), origins, seen)
         ]
     found: list[tuple[Any, tuple[str, ...]]] = []
     for attribute, value in sorted(vars(layer).items(), reverse=True):

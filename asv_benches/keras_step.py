@@ -1,0 +1,84 @@
+"""Time a training step of the documentation's 2D model in lcmulti_keras beside tf_keras.
+
+    python asv_benches/keras_step.py [--batch 32] [--steps 10]
+
+`fit` on the TensorFlow backend of Keras 3 against tf_keras' ``implementation=1``, in one
+process, epochs interleaved; times are medians and what is to be quoted is the ratio. Also how
+long each model takes to build, and that it does not grow with the positions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ["KERAS_BACKEND"] = "tensorflow"
+
+import keras
+import lcmulti_keras
+import numpy as np
+import tf_keras
+
+
+def model(api: Any, layer: Callable[..., Any], size: int = 32) -> Any:
+    """The model of Keras 2's documentation, compiled."""
+    made = api.Sequential(
+        [api.layers.InputLayer((size, size, 3)), layer(64, (3, 3)), layer(32, (3, 3))]
+    )
+    made.compile("sgd", "mse")
+    return made
+
+
+def timed(function: Callable[[], Any]) -> float:
+    """Seconds of one call."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def main() -> int:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=10, help="in one epoch")
+    parser.add_argument("--epochs", type=int, default=5)
+    arguments = parser.parse_args()
+    apis = {
+        "lcmulti_keras": (keras, lcmulti_keras.LocallyConnected2D),
+        "tf_keras 1": (tf_keras, tf_keras.layers.LocallyConnected2D),
+    }
+    rng = np.random.default_rng(0)
+    count = arguments.batch * arguments.steps
+    x = rng.standard_normal((count, 32, 32, 3), dtype="float32")
+    y = rng.standard_normal((count, 28, 28, 32), dtype="float32")
+    models, times = {}, {name: [] for name in apis}
+    for name, (api, layer) in apis.items():
+        model(api, layer, 8)  # what is loaded and made once is no part of building a model
+        seconds = timed(
+            lambda name=name, api=api, layer=layer: models.update({name: model(api, layer)})
+        )
+        print(f"{name:<14} build {seconds:7.3f} s", flush=True)
+        seconds = timed(lambda m=models[name]: m.fit(x, y, batch_size=arguments.batch, verbose=0))
+        print(f"{name:<14} first epoch {seconds:.3f} s, tracing included", flush=True)
+    for _ in range(arguments.epochs):
+        for name, made in models.items():
+            seconds = timed(lambda m=made: m.fit(x, y, batch_size=arguments.batch, verbose=0))
+            times[name].append(seconds / arguments.steps)
+    ours, theirs = (median(times[name]) for name in apis)
+    for name, each in times.items():
+        print(f"{name:<14} step {median(each) * 1e3:8.1f} ms, batch {arguments.batch}")
+    print(f"ratio {theirs / ours:.1f}")
+    for size in (16, 64, 128):
+        spent = timed(lambda size=size: model(keras, lcmulti_keras.LocallyConnected2D, size))
+        print(f"{size}x{size}: {(size - 2) ** 2:,} positions, build {spent:.3f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

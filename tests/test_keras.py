@@ -1,0 +1,113 @@
+"""The layers on each of Keras' backends, a process each; what is checked is in keras_drivers."""
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+DRIVERS = Path(__file__).parent / "keras_drivers"
+BACKENDS = ("numpy", "torch", "jax", "tensorflow")
+NEEDS = {"torch": "torch", "jax": "jax", "tensorflow": "tensorflow", "numpy": "numpy"}
+CHECKS = re.findall(
+    r"@(check|trained)\ndef (\w+)", (DRIVERS / "check_layers.py").read_text("utf-8")
+)
+
+pytestmark = pytest.mark.skipif(
+    not importlib.util.find_spec("keras"), reason="Keras is not installed"
+)
+
+# What Keras itself cannot, each tried with a plain Dense.
+KERAS_CANNOT = {
+    ("torch", "export_saved_model"): "Keras exports no SavedModel on torch, not of a Dense either",
+}
+
+
+def needs(package):
+    if not importlib.util.find_spec(package):
+        pytest.skip(f"{package} is not installed")
+
+
+def run_driver(name, backend, *arguments):
+    """What a driver prints, as Python objects."""
+    environment = os.environ | {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    command = [sys.executable, str(DRIVERS / name), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1]) if done.stdout else None
+
+
+@pytest.fixture(scope="session")
+def written(tmp_path_factory):
+    """Old models and the parity arrays, written by tf_keras."""
+    needs("tf_keras")
+    folder = tmp_path_factory.mktemp("legacy")
+    run_driver("write_legacy.py", "tensorflow", folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def checked(written):
+    """What came of the checks on a backend, which runs them once."""
+    found = {}
+
+    def on(backend):
+        needs(NEEDS[backend])
+        if backend not in found:
+            arrays = written / "parity" / "parity.npz"
+            found[backend] = run_driver("check_layers.py", backend, arrays)
+        return found[backend]
+
+    return on
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("kind, name", CHECKS, ids=[name for _, name in CHECKS])
+def test_layers(backend, kind, name, checked, request):
+    if backend == "numpy" and kind == "trained":
+        pytest.skip("Keras trains nothing on NumPy")
+    if (backend, name) in KERAS_CANNOT:
+        reason = KERAS_CANNOT[backend, name]
+        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
+    trouble = checked(backend)[name]
+    assert trouble is None, trouble
+
+
+def run(code, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False,
+        env={k: v for k, v in os.environ.items() if k != "KERAS_BACKEND"} | environment,
+    )  # fmt: skip
+
+
+SHOW = "import lcmulti_keras, keras; print(keras.config.backend())"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "code, environment, backend, warned",
+    [
+        (SHOW, {"LCMULTI_BACKEND": "numpy"}, "numpy", False),
+        (SHOW, {"LCMULTI_BACKEND": "torch", "KERAS_BACKEND": "numpy"}, "numpy", True),
+        (SHOW, {"KERAS_BACKEND": "numpy"}, "numpy", False),
+    ],
+)
+def test_which_backend(code, environment, backend, warned, tmp_path):
+    done = run(code, KERAS_HOME=str(tmp_path), **environment)
+    assert done.stdout.strip() == backend, done.stderr
+    assert ("lcmulti is configured for" in done.stderr) == warned
+
+
+def test_a_keras_backend_lcmulti_has_none_for():
+    code = (
+        "import sys, types; keras = types.ModuleType('keras'); sys.modules['keras'] = keras\n"
+        "keras.config = types.SimpleNamespace(backend=lambda: 'openvino')\n"
+        "import lcmulti_keras"
+    )
+    done = run(code)
+    assert "for which lcmulti has no backend; set KERAS_BACKEND to one of" in done.stderr
