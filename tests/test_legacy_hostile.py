@@ -15,9 +15,9 @@ pytest.importorskip("keras")
 h5py = pytest.importorskip("h5py")
 os.environ.setdefault("KERAS_BACKEND", "numpy")
 
-import lcmulti_keras
+import lcmulti_keras  # noqa: E402
 
-from lcmulti.errors import FileError
+from lcmulti.errors import FileError  # noqa: E402
 
 DATA = Path(__file__).parent / "data" / "legacy_models"
 FLAT, GRAPH = "lc2_cl_i1_valid", "c_fun"
