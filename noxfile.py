@@ -70,7 +70,7 @@ def tensorflow(session: nox.Session) -> None:
 @nox.session
 def cross(session: nox.Session) -> None:
     """Run the tests and `lcmulti parity` with all frameworks together."""
-    run_tests(session, "test,all")
+    run_tests(session, "test,all,legacy")
     session.run("lcmulti", "parity")
 
 

@@ -25,6 +25,15 @@ pytestmark = pytest.mark.skipif(
 KERAS_CANNOT = {
     ("torch", "export_saved_model"): "Keras exports no SavedModel on torch, not of a Dense either",
 }
+# What Keras needs beside its backend; a test of what is absent is skipped.
+PACKAGES = {
+    ("tensorflow", "export_onnx"): ["tf2onnx"],
+    ("jax", "export_onnx"): ["tf2onnx"],
+    ("torch", "export_onnx"): ["onnx", "onnxscript"],
+    ("torch", "export_litert"): ["litert_torch"],
+    ("jax", "export_saved_model"): ["tensorflow"],
+    ("jax", "export_litert"): ["tensorflow"],
+}
 
 
 def needs(package):
@@ -71,6 +80,8 @@ def checked(written):
 def test_layers(backend, kind, name, checked, request):
     if backend == "numpy" and kind == "trained":
         pytest.skip("Keras trains nothing on NumPy")
+    for package in PACKAGES.get((backend, name), ()):
+        needs(package)
     if (backend, name) in KERAS_CANNOT:
         reason = KERAS_CANNOT[backend, name]
         request.applymarker(pytest.mark.xfail(reason=reason, strict=True))

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+os.environ.setdefault("KERAS_BACKEND", "numpy")  # the lightest to import
 pytest.importorskip("keras")
-os.environ.setdefault("KERAS_BACKEND", "numpy")
 
 TESTS = Path(__file__).parent
 DATA = TESTS / "data" / "legacy_models" / "lc2_cl_i1_valid.h5"

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+os.environ.setdefault("KERAS_BACKEND", "numpy")  # the lightest to import
 pytest.importorskip("keras")
 h5py = pytest.importorskip("h5py")
-os.environ.setdefault("KERAS_BACKEND", "numpy")
 
 import lcmulti_keras  # noqa: E402
 

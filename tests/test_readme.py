@@ -11,7 +11,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-
 
 @pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
 def test_block_runs(block):
-    for name in ("torch", "jax", "tensorflow"):
+    for name in ("torch", "jax", "tensorflow", "keras"):
         if re.search(rf"\b{name}\b", block.replace('backend="jax"', "")):
             pytest.importorskip(name)
     exec(compile(block, "README.md", "exec"), {})

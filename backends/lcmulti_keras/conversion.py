@@ -55,10 +55,14 @@ def write_safetensors(model: Any, path: Path) -> None:
 
     arrays, metadata = {}, {}
     for layer in local_layers(model):
-        metadata[layer.name] = json.dumps(asdict(layer.spec))
-        arrays[f"{layer.name}.kernel"] = keras.ops.convert_to_numpy(layer.kernel)
+        name, number = layer.name, 0
+        while name in metadata:  # two models within one may name their layers alike
+            number += 1
+            name = f"{layer.name}_{number}"
+        metadata[name] = json.dumps(asdict(layer.spec))
+        arrays[f"{name}.kernel"] = keras.ops.convert_to_numpy(layer.kernel)
         if layer.bias is not None:
-            arrays[f"{layer.name}.bias"] = keras.ops.convert_to_numpy(layer.bias)
+            arrays[f"{name}.bias"] = keras.ops.convert_to_numpy(layer.bias)
     save_file(arrays, path, metadata)
 
 

@@ -127,11 +127,7 @@ class LocallyConnected(keras.layers.Layer):
         self.groups = integer("groups", groups, 1)
         if self.filters % self.groups:
             raise ArgumentError("groups", f"a divisor of filters={self.filters}", groups)
-        self.shared_axes = integer_tuple("shared_axes", shared_axes, 0) if len(shared_axes) else ()
-        if any(axis >= self.rank for axis in self.shared_axes):
-            raise ArgumentError(
-                "shared_axes", f"spatial axes between 0 and {self.rank - 1}", shared_axes
-            )
+        self.shared_axes = _shared_axes(shared_axes, self.rank)
         self.implementation = _implementation(implementation)
         self.keras2_init = bool(keras2_init)
         self.activation = activations.get(activation)
@@ -315,6 +311,16 @@ def _padding(padding: Any, rank: int) -> Any:
     return padding
 
 
+def _shared_axes(value: Any, rank: int) -> tuple[int, ...]:
+    if is_sequence(value) and not value:
+        return ()
+    axes = integer_tuple("shared_axes", value, 0)
+    if max(axes) >= rank or len(set(axes)) < len(axes):
+        what = f"distinct spatial axes between 0 and {rank - 1}"
+        raise ArgumentError("shared_axes", what, value)
+    return axes
+
+
 def _implementation(value: Any) -> str | int:
     if isinstance(value, int) and not isinstance(value, bool):
         if value not in KERAS2_IMPLEMENTATIONS:
@@ -326,20 +332,20 @@ def _implementation(value: Any) -> str | int:
 
 @keras.saving.register_keras_serializable(package="lcmulti_keras")
 class LocallyConnected1D(LocallyConnected):
-    """One spatial axis, ``(N, length, channels)``; arguments and attributes are those of `LocallyConnected`."""
+    """One spatial axis, ``(N, length, channels)``; see `LocallyConnected`."""
 
     rank = 1
 
 
 @keras.saving.register_keras_serializable(package="lcmulti_keras")
 class LocallyConnected2D(LocallyConnected):
-    """Two spatial axes, ``(N, rows, columns, channels)``; arguments and attributes are those of `LocallyConnected`."""
+    """Two spatial axes, ``(N, rows, columns, channels)``; see `LocallyConnected`."""
 
     rank = 2
 
 
 @keras.saving.register_keras_serializable(package="lcmulti_keras")
 class LocallyConnected3D(LocallyConnected):
-    """Three spatial axes, ``(N, depth, rows, columns, channels)``; arguments and attributes are those of `LocallyConnected`."""
+    """Three spatial axes, ``(N, depth, rows, columns, channels)``; see `LocallyConnected`."""
 
     rank = 3

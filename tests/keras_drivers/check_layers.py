@@ -145,7 +145,7 @@ def start_of_each_position_is_that_of_a_convolution():
         assert math.isclose(kernel.std(), conv.std(), rel_tol=0.06, abs_tol=1e-6), name
         assert kernel.max() <= max(conv.max() * 1.35, conv.max() + 1e-6), name
         spread = kernel.reshape(29 * 38, -1).std(0).mean()  # the positions differ
-        assert spread > 0.5 * kernel.std(), name
+        assert spread > 0.5 * kernel.std() or kernel.std() == 0, name
     q = kernel.reshape(29 * 38, 18, 4)
     np.testing.assert_allclose(np.swapaxes(q, 1, 2) @ q, np.broadcast_to(np.eye(4), (1102, 4, 4)),
                                atol=1e-5)  # fmt: skip
@@ -376,13 +376,20 @@ def quantizing_leaves_it_as_it_is():
 
 def exported(format, suffix):
     model = small()
-    with tempfile.TemporaryDirectory() as folder:
+    predict(model)
+    # LiteRT has no operation for a loop that writes into what it carries.
+    implementation = "composed" if format == "litert" else "auto"
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        lcmulti.config(implementation=implementation),
+    ):
         path = str(Path(folder) / f"model{suffix}")
         model.export(path, format=format, verbose=False)
         if format == "tf_saved_model":
             import tensorflow as tf
 
-            served = tf.saved_model.load(path).serve(X)
+            restored = tf.saved_model.load(path)
+            served = restored.serve(X)
             np.testing.assert_allclose(served.numpy(), predict(model), rtol=1e-4, atol=1e-4)
         if format == "litert":
             import tensorflow as tf

@@ -203,6 +203,13 @@ def recurrent_cells():
 
 
 @model
+def initial_state():
+    x = k.Input((6, 4))
+    _, *state = L.LSTM(3, return_state=True)(LC1(3, 2)(x))
+    return k.Model(x, L.LSTM(3)(x, initial_state=state))
+
+
+@model
 def model_in_time_distributed():
     inner = k.Sequential([L.InputLayer((5, 6, 3)), LC2(2, 2), L.Flatten()])
     return k.Sequential([L.TimeDistributed(inner, input_shape=(3, 5, 6, 3)), L.Dense(2)])

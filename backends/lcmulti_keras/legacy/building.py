@@ -145,7 +145,7 @@ class Builder:
             return "int32"
         dtype = node["config"].get("dtype")
         policy = self._dtype(dtype) if dtype is not None else None
-        return keras.dtype_policies.get(policy).compute_dtype if policy else None
+        return keras.dtype_policies.get(policy).variable_dtype if policy else None
 
     def _batch_shape(self, shape: Any) -> tuple[int | None, ...]:
         shape = self.plain(shape)
@@ -347,6 +347,10 @@ def _renaming(old: str, new: str) -> Callable[[Config], None]:
     return rename
 
 
+def _gru(config: Config) -> None:
+    config.setdefault("reset_after", False)  # what there was before there was a choice
+
+
 def _attention_shapes(config: Config) -> None:
     for key in ("query_shape", "key_shape", "value_shape"):  # known once it is called
         config.pop(key, None)
@@ -365,6 +369,8 @@ ADJUSTED: dict[str, Callable[[Config], None]] = {
     "LeakyReLU": _renaming("alpha", "negative_slope"),
     "ThresholdedReLU": _renaming("theta", "threshold"),
     "MultiHeadAttention": _attention_shapes,
+    "GRU": _gru,
+    "GRUCell": _gru,
 }
 """What changes in a layer's configuration before Keras 3 takes it."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lcmulti.errors import FileError
+from lcmulti_keras.legacy.allowed import OPTIMIZERS
 
 __all__ = ["compile_as"]
 
@@ -42,6 +43,8 @@ def compile_as(builder: Any, model: Any, config: Config) -> list[str]:
     loss = attempt("custom loss", lambda each: _loss(builder, each), config.get("loss"))
     metrics = attempt("metrics", lambda each: _metric(builder, each), config.get("metrics"))
     chosen = attempt("optimizer", lambda each: _optimizer(builder, each), optimizer)
+    if isinstance(optimizer, dict) and (optimizer.get("config") or {}).get("decay"):
+        lost.append("the optimizer's decay")
     if loss is None:
         return lost
     try:
@@ -100,19 +103,13 @@ def _metric(builder: Any, value: Any) -> Any:
 
 def _optimizer(builder: Any, value: Any) -> Any:
     if isinstance(value, str):
-        names = {each.lower(): each for each in _optimizers()}
+        names = {each.lower(): each for each in OPTIMIZERS}
         value = {"class_name": names.get(value.lower(), value), "config": {}}
     config = {
-        key.replace("learning_rate", "learning_rate"): each
+        key: each
         for key, each in (value.get("config") or {}).items()
         if each is not None and key not in ("name", "jit_compile", "is_legacy_optimizer")
     }
     if "lr" in config:  # before TensorFlow 2.3
         config["learning_rate"] = config.pop("lr")
     return builder.object(value | {"config": config}, "optimizers")
-
-
-def _optimizers() -> set[str]:
-    from lcmulti_keras.legacy.allowed import OPTIMIZERS
-
-    return OPTIMIZERS

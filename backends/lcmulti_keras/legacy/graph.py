@@ -9,6 +9,8 @@ import keras
 
 __all__ = ["build_graph"]
 
+RECURRENT = (keras.layers.RNN, keras.layers.Bidirectional)
+
 Reference = tuple[str, int, int]
 """Name of a layer, which of its calls, which of that call's outputs."""
 
@@ -116,7 +118,12 @@ class _Graph:
             positional = positional[0]
         keywords = {key: self._filled(value) for key, value in keywords.items()}
         keywords = {k: v for k, v in keywords.items() if v is not None or k == "training"}
-        self.made[name].append(self.layers[name](positional, **keywords))
+        layer = self.layers[name]
+        if isinstance(layer, RECURRENT) and isinstance(positional, list):
+            # Keras 2 wrote the initial state behind the sequence; Keras 3 takes it by name.
+            positional, *state = positional
+            keywords["initial_state"] = state
+        self.made[name].append(layer(positional, **keywords))
 
     def _filled(self, value: Any) -> Any:
         """Tensors in place of references, anything else as plain data."""
