@@ -77,7 +77,7 @@ def normalization_and_activations():
     y = LC2(4, 2, activation="leaky_relu")(y)
     y = L.BatchNormalization(axis=[3], scale=False)(y)
     y = L.PReLU(shared_axes=[1])(y)
-    y = L.LayerNormalization(axis=[1, 2])(y)
+    y = L.LayerNormalization()(y)
     names = ("elu", "selu", "softplus", "softsign", "swish", "gelu", "exponential", "mish",
                  "hard_sigmoid", "tanh", "sigmoid", "relu", "linear", "leaky_relu")  # fmt: skip
     outs = [L.Activation(name, name=f"act_{name}")(y) for name in names]

@@ -243,7 +243,8 @@ def _children(
             for each, name in _numbered(origins.layers(layer), origins, seen)
         ]
     found: list[tuple[Any, tuple[str, ...]]] = []
-    for attribute, value in sorted(vars(layer).items(), reverse=True):
+    attributes = vars(layer) | vars(layer).get("_modules", {})  # where PyTorch keeps its own
+    for attribute, value in sorted(attributes.items(), reverse=True):
         if attribute in ("_layers", "_metrics", "_inbound_nodes", "_outbound_nodes"):
             continue
         if isinstance(value, keras.layers.Layer):
