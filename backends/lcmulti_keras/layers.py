@@ -10,16 +10,20 @@ from keras import activations, constraints, initializers, ops, regularizers
 
 import lcmulti
 from lcmulti import plugins
-from lcmulti.arguments import choice, integer, integer_tuple, is_sequence, per_axis
+from lcmulti.arguments import choice, integer, is_sequence, per_axis
 from lcmulti.errors import ArgumentError, ArgumentTypeError, ShapeError, described
-from lcmulti.shapes import PADDING_MODES, PADDINGS
-from lcmulti.spec import LocalConvSpec
+from lcmulti.shapes import PADDING_MODES
+from lcmulti.spec import DATA_FORMATS, LocalConvSpec
+from lcmulti_keras.arguments import (
+    KERAS2_IMPLEMENTATIONS,
+    implementation_of,
+    padding_of,
+    shared_axes_of,
+)
 from lcmulti_keras.axes import moved_axes
 from lcmulti_keras.initializers import kernel_initializer as adapted
 
 __all__ = ["LocallyConnected1D", "LocallyConnected2D", "LocallyConnected3D"]
-
-KERAS2_IMPLEMENTATIONS = (1, 2, 3)
 
 
 class LocallyConnected(keras.layers.Layer):
@@ -116,19 +120,18 @@ class LocallyConnected(keras.layers.Layer):
         if max(self.strides) > 1 and max(self.dilation_rate) > 1:
             what = f"1 with strides {self.strides}: not both may differ from 1"
             raise ArgumentError("dilation_rate", what, self.dilation_rate)
-        self.padding = _padding(padding, self.rank)
+        self.padding = padding_of(padding, self.rank)
         self.padding_mode = choice("padding_mode", padding_mode, PADDING_MODES)
-        formats = ("channels_last", "channels_first")
         self.data_format = choice(
             "data_format",
             keras.config.image_data_format() if data_format is None else data_format,
-            formats,
+            DATA_FORMATS,
         )
         self.groups = integer("groups", groups, 1)
         if self.filters % self.groups:
             raise ArgumentError("groups", f"a divisor of filters={self.filters}", groups)
-        self.shared_axes = _shared_axes(shared_axes, self.rank)
-        self.implementation = _implementation(implementation)
+        self.shared_axes = shared_axes_of(shared_axes, self.rank)
+        self.implementation = implementation_of(implementation)
         self.keras2_init = bool(keras2_init)
         self.activation = activations.get(activation)
         self.use_bias = bool(use_bias)
@@ -300,34 +303,6 @@ class LocallyConnected(keras.layers.Layer):
         if layer.bias is not None and conv.bias is not None:
             layer.bias.assign(ops.broadcast_to(conv.bias, layer.bias.shape))
         return layer
-
-
-def _padding(padding: Any, rank: int) -> Any:
-    if isinstance(padding, str):
-        known = PADDINGS if rank == 1 else tuple(name for name in PADDINGS if name != "causal")
-        return choice("padding", padding, known)
-    if is_sequence(padding):  # Keras and JSON hand tuples back as lists
-        return tuple(tuple(each) if is_sequence(each) else each for each in padding)
-    return padding
-
-
-def _shared_axes(value: Any, rank: int) -> tuple[int, ...]:
-    if is_sequence(value) and not value:
-        return ()
-    axes = integer_tuple("shared_axes", value, 0)
-    if max(axes) >= rank or len(set(axes)) < len(axes):
-        what = f"distinct spatial axes between 0 and {rank - 1}"
-        raise ArgumentError("shared_axes", what, value)
-    return axes
-
-
-def _implementation(value: Any) -> str | int:
-    if isinstance(value, int) and not isinstance(value, bool):
-        if value not in KERAS2_IMPLEMENTATIONS:
-            raise ArgumentError("implementation", "1, 2, 3, 'auto' or a name", value)
-        return int(value)
-    names = sorted({name for _, name in plugins.registry().implementations})
-    return choice("implementation", value, ("auto", *names))
 
 
 @keras.saving.register_keras_serializable(package="lcmulti_keras")

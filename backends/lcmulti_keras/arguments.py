@@ -1,0 +1,45 @@
+"""Normalise the arguments in which Keras' layers differ from lcmulti's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lcmulti import plugins
+from lcmulti.arguments import choice, integer_tuple, is_sequence
+from lcmulti.errors import ArgumentError
+from lcmulti.shapes import PADDINGS
+
+__all__ = ["KERAS2_IMPLEMENTATIONS", "implementation_of", "padding_of", "shared_axes_of"]
+
+KERAS2_IMPLEMENTATIONS = (1, 2, 3)
+
+
+def padding_of(padding: Any, rank: int) -> Any:
+    """A name in lower case, or whatever else `lcmulti.LocalConvSpec` takes, as tuples."""
+    if isinstance(padding, str):
+        known = PADDINGS if rank == 1 else tuple(name for name in PADDINGS if name != "causal")
+        return choice("padding", padding, known)
+    if is_sequence(padding):  # Keras and JSON hand tuples back as lists
+        return tuple(tuple(each) if is_sequence(each) else each for each in padding)
+    return padding
+
+
+def shared_axes_of(value: Any, rank: int) -> tuple[int, ...]:
+    """Distinct spatial axes as a tuple."""
+    if is_sequence(value) and not value:
+        return ()
+    axes = integer_tuple("shared_axes", value, 0)
+    if max(axes) >= rank or len(set(axes)) < len(axes):
+        what = f"distinct spatial axes between 0 and {rank - 1}"
+        raise ArgumentError("shared_axes", what, value)
+    return axes
+
+
+def implementation_of(value: Any) -> str | int:
+    """A number of Keras 2, ``"auto"``, or a name that some backend of lcmulti has."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        if value not in KERAS2_IMPLEMENTATIONS:
+            raise ArgumentError("implementation", "1, 2, 3, 'auto' or a name", value)
+        return int(value)
+    names = sorted({name for _, name in plugins.registry().implementations})
+    return choice("implementation", value, ("auto", *names))
