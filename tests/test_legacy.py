@@ -13,7 +13,7 @@ DATA = Path(__file__).parent / "data" / "legacy_models"
 SAMPLES = sorted(path.name for path in DATA.glob("*.[hk]*"))
 NAMES = re.findall(r"@model\ndef (\w+)", (DRIVERS / "write_legacy.py").read_text("utf-8"))
 WRITTEN = [f"{name}.{suffix}" for name in (*NAMES, "compiled", "custom_loss")
-           for suffix in ("h5", "keras")] + ["old_fashioned.h5"]  # fmt: skip
+           for suffix in ("h5", "keras")] + ["old_fashioned.h5", "old_nested.h5"]  # fmt: skip
 EPSILON = {"float16": 2e-3, "float32": 2e-6, "float64": 1e-12}
 
 pytestmark = [

@@ -265,6 +265,23 @@ def old_fashioned(folder):
         del group.attrs["keras_version"], group.attrs["backend"], group["top_level_model_weights"]
 
 
+def old_nested(folder):
+    """Before TensorFlow 2.4, making a model was the first of its calls."""
+    for suffix in ("h5", "npz"):
+        content = (folder / f"nested_in_functional.{suffix}").read_bytes()
+        (folder / f"old_nested.{suffix}").write_bytes(content)
+    with h5py.File(folder / "old_nested.h5", "r+") as file:
+        config = json.loads(file.attrs["model_config"])
+        layers = config["config"]["layers"]
+        models = {each["name"] for each in layers if each["class_name"] == "Sequential"}
+        assert len(models) == 2
+        for each in layers:
+            for node in each["inbound_nodes"]:
+                for reference in node:
+                    reference[1] += reference[0] in models
+        file.attrs["model_config"] = json.dumps(config).encode()
+
+
 def weights_only(folder, rng):
     made = k.Sequential([
         LC2(4, (2, 3), (1, 2), padding="same", implementation=2, input_shape=(5, 6, 3)),
@@ -347,6 +364,7 @@ def main():
         k.backend.clear_session()
         save(folder, name, make(), rng)
     old_fashioned(folder)
+    old_nested(folder)
     weights_only(folder, rng)
     compiled(folder, rng)
     parity(folder)

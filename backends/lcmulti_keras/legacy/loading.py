@@ -115,6 +115,8 @@ def load(
         if archive.config is None:
             reason = "has weights only; build its model and use load_legacy_weights(model, path)"
             raise FileError(path, reason)
+        if archive.version.startswith("3."):
+            raise FileError(path, "was written by Keras 3; load it with keras.models.load_model")
         # First without a single value, to see that the file has all the arrays it would take.
         _without_values(path, archive, custom_objects)
         builder, model = _built(path, archive, custom_objects)
