@@ -143,7 +143,8 @@ def start_of_each_position_is_that_of_a_convolution():
         kernel = numpy(layer.kernel)
         conv = np.stack([numpy(initializer.clone()((2, 3, 3, 4), "float32")) for _ in range(200)])
         assert math.isclose(kernel.std(), conv.std(), rel_tol=0.06, abs_tol=1e-6), name
-        assert kernel.max() <= max(conv.max() * 1.35, conv.max() + 1e-6), name
+        tails = [np.quantile(np.abs(each), 0.99) for each in (kernel, conv)]
+        assert math.isclose(*tails, rel_tol=0.06, abs_tol=1e-6), name
         spread = kernel.reshape(29 * 38, -1).std(0).mean()  # the positions differ
         assert spread > 0.5 * kernel.std() or kernel.std() == 0, name
     q = kernel.reshape(29 * 38, 18, 4)
@@ -357,7 +358,8 @@ def implementations_by_name():
         try:
             y = numpy(layer(X))
         except NotImplementedError as error:
-            assert name in ("conv", "disjoint") or "cannot serve" in str(error), name
+            assert name in names, name  # forced, and this geometry is none of its
+            assert "can serve this call" in str(error), error
         else:
             np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
 
