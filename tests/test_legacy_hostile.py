@@ -367,3 +367,29 @@ def test_a_refused_weights_file_leaves_the_model_as_it_was(tmp_path):
 def test_the_files_they_were_made_from_load(suffix):
     for name in (FLAT, GRAPH):
         lcmulti_keras.load_legacy_model(DATA / f"{name}.{suffix}", compile=False)
+
+
+@pytest.mark.parametrize("suffix", ["h5", "keras"])
+def test_what_keras_3_wrote_is_for_keras_3(suffix, tmp_path):
+    import keras
+
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    model.save(tmp_path / f"new.{suffix}")
+    with pytest.raises(FileError, match="written by Keras 3; load it with"):
+        lcmulti_keras.load_legacy_model(tmp_path / f"new.{suffix}")
+
+
+def test_all_that_is_allowed_exists():
+    import keras
+    from lcmulti_keras.legacy import allowed
+
+    names = {f"layers.{allowed.RENAMED.get(name, name)}" for name in allowed.LAYERS}
+    names -= {f"layers.{name}" for name in (*allowed.LOCAL, *allowed.MODELS)}
+    names |= {f"activations.{name}" for name in allowed.ACTIVATIONS}
+    for kind in ("initializers", "regularizers", "constraints", "optimizers"):
+        names |= {f"{kind}.{name}" for name in allowed.KINDS[kind]}
+    for name in sorted(names):
+        kind, _, attribute = name.partition(".")
+        assert callable(getattr(getattr(keras, kind), attribute)), name
+    for name in allowed.LAYERS & {"Lambda", "TFOpLambda", "Layer", "Wrapper", "TFSMLayer"}:
+        raise AssertionError(name)

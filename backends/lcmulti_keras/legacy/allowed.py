@@ -108,7 +108,6 @@ SHORT_NAMES = {
 RENAMED = {
     "SyncBatchNormalization": "BatchNormalization",
     "ThresholdedReLU": "ReLU",
-    "Model": "Functional",
 }
 
 DROPPED: dict[str, tuple[object, ...] | None] = {
