@@ -21,8 +21,9 @@ pytestmark = pytest.mark.skipif(
     not importlib.util.find_spec("keras"), reason="Keras is not installed"
 )
 
-# What Keras itself cannot, each tried with a plain Dense.
+# What Keras itself cannot, with a plain Dense neither.
 KERAS_CANNOT = {
+    ("jax", "export_litert"): "Keras exports to LiteRT on TensorFlow and PyTorch alone",
     ("torch", "export_saved_model"): "Keras exports no SavedModel on torch, not of a Dense either",
 }
 # What Keras needs beside its backend; a test of what is absent is skipped.
@@ -32,7 +33,6 @@ PACKAGES = {
     ("torch", "export_onnx"): ["onnx", "onnxscript"],
     ("torch", "export_litert"): ["litert_torch"],
     ("jax", "export_saved_model"): ["tensorflow"],
-    ("jax", "export_litert"): ["tensorflow"],
 }
 
 
