@@ -18,7 +18,7 @@ from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from lcmulti.backend import Implementation, Operation, Resources
+from lcmulti.backend import Implementation, Map, Operation, Resources
 from lcmulti.spec import LocalConvSpec
 
 __all__ = ["operation"]
@@ -29,12 +29,16 @@ input_grad_p = Primitive("local_conv_input_grad")
 kernel_grad_p = Primitive("local_conv_kernel_grad")
 
 
-def operation(implementation: Implementation) -> Operation:
-    """The differentiable operation of *implementation*, compiled once for each geometry."""
+PRIMITIVES = {"forward": forward_p, "input_grad": input_grad_p, "kernel_grad": kernel_grad_p}
+
+
+def operation(implementation: Implementation, name: Map = "forward") -> Operation:
+    """A differentiable map of *implementation*, compiled once for each geometry."""
+    primitive = PRIMITIVES[name]
 
     @partial(jax.jit, static_argnums=(2, 3), inline=True)
     def local_conv(x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
-        return forward_p.bind(
+        return primitive.bind(
             x, kernel, implementation=implementation, spec=spec, resources=resources
         )
 
@@ -87,11 +91,7 @@ def _eagerly(primitive: Primitive) -> Any:
     return jax.jit(primitive.bind, static_argnames=names)
 
 
-for _primitive, _name in (
-    (forward_p, "forward"),
-    (input_grad_p, "input_grad"),
-    (kernel_grad_p, "kernel_grad"),
-):
+for _name, _primitive in PRIMITIVES.items():
     _map = partial(_compute, _name)
     _primitive.def_impl(_eagerly(_primitive))
     _primitive.def_abstract_eval(partial(_abstract, _primitive))
