@@ -317,7 +317,7 @@ def spec_of_transposed_call(
     groups = integer("groups", groups, 1)
     spec = transposed_spec(
         x_shape[1:],
-        kernel_shape[-2] * groups,  # type: ignore[operator]  # known, for it is checked
+        kernel_shape[-2] * groups,
         kernel_shape[axes:-2],
         groups=groups,
         data_format=data_format,

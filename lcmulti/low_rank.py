@@ -140,9 +140,7 @@ def _form(name: str, basis: Any, coefficients: Any, arguments: tuple[Any, ...]) 
     basis, coefficients, _ = owner.prepare((basis, coefficients, None))
     axes, _ = _checked(owner.facts(basis).shape, owner.facts(coefficients).shape)
     positions, ones, taps = LETTERS[:axes], LETTERS[:axes].upper(), "ijklmnop"[:axes]
-    return owner.einsum(
-        f"{positions}r,r{ones}{taps}xy->{positions}{taps}xy", coefficients, basis
-    )
+    return owner.einsum(f"{positions}r,r{ones}{taps}xy->{positions}{taps}xy", coefficients, basis)
 
 
 def _checked(basis: tuple[Any, ...], coefficients: tuple[Any, ...]) -> tuple[int, int]:
