@@ -9,7 +9,7 @@ from lcmulti.arguments import choice, integer_tuple, per_axis
 from lcmulti.errors import ArgumentError, ShapeError
 from lcmulti.spec import DATA_FORMATS, LocalConvSpec, channels_and_size
 
-__all__ = ["transposed_spec"]
+__all__ = ["output_padding_of", "transposed_spec"]
 
 
 def transposed_spec(
@@ -105,3 +105,13 @@ def transposed_spec(
     )
     assert spec.output_size == size
     return spec
+
+
+def output_padding_of(spec: LocalConvSpec) -> tuple[int, ...]:
+    """Explicit output padding of the transposed operation that *spec* is the adjoint of."""
+    return tuple(
+        (size - shapes.window_extent(k, d)) % s
+        for size, k, d, s in zip(
+            spec.padded_size, spec.kernel_size, spec.dilation, spec.strides, strict=True
+        )
+    )

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from lcmulti import shapes
 from lcmulti.backend import Problem, Resources
 from lcmulti.composed import UNKNOWN_BATCH, workspace
 from lcmulti.spec import LocalConvSpec
+from lcmulti.transposed import output_padding_of
 from lcmulti_torch.patches import TorchOps
 from lcmulti_torch.rules import is_transformed
 
@@ -69,18 +69,12 @@ class TorchConvolution:
         return _unpadded(dx, dy, spec)
 
     def _transposed(self, dy: Any, kernel: Any, spec: LocalConvSpec) -> Any:
-        rest = tuple(
-            (size - shapes.window_extent(k, d)) % s
-            for size, k, d, s in zip(
-                spec.padded_size, spec.kernel_size, spec.dilation, spec.strides, strict=True
-            )
-        )
         with _no_autocast(dy):
             dx = _TRANSPOSED[spec.ndim](
                 _ops.widen(dy).movedim(-1, 1),
                 _weight(kernel, spec),
                 stride=spec.strides,
-                output_padding=rest,
+                output_padding=output_padding_of(spec),
                 groups=spec.groups,
                 dilation=spec.dilation,
             )

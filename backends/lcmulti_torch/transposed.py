@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 import lcmulti
-from lcmulti import shapes
 from lcmulti.arguments import choice, per_axis
 from lcmulti.errors import ArgumentError, ArgumentTypeError, described
 from lcmulti.spec import DATA_FORMATS
+from lcmulti.transposed import output_padding_of
 from lcmulti_torch.base import (
     LocallyConnectedNd,
     is_symmetric,
@@ -107,12 +107,7 @@ class _LocallyConnectedTranspose(LocallyConnectedNd):
         self.output_size, self.shared_axes = spec.input_size, spec.shared_axes
         is_number = hasattr(padding, "__index__")
         self.padding = per_axis("padding", padding, self.ndim, 0) if is_number else padding
-        self.output_padding = tuple(
-            (size - shapes.window_extent(k, d)) % s
-            for size, k, d, s in zip(
-                spec.padded_size, spec.kernel_size, spec.dilation, spec.strides, strict=True
-            )
-        )
+        self.output_padding = output_padding_of(spec)
         self._sample_shape, self._padding = spec.output_shape, spec.padding
         self._make_parameters(bias, device, dtype)
 
