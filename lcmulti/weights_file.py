@@ -182,7 +182,7 @@ def _safetensors() -> Any:
         import safetensors.numpy
     except ImportError as error:
         raise MissingExtraError(
-            "files of weights need 'safetensors'; install it with: pip install safetensors"
+            "files of weights need 'safetensors'; install it with: pip install 'lcmulti[weights]'"
         ) from error
     return safetensors
 
@@ -284,7 +284,9 @@ def _shown(fields: dict[str, Any], others: dict[str, Any]) -> str:
     """What tells a geometry, and whatever in it differs from another."""
     told = ("input_size", "in_channels", "filters", "kernel_size", "strides")
     return ", ".join(
-        f"{name}={value}" for name, value in fields.items() if name in told or value != others[name]
+        f"{name}={value!r}"
+        for name, value in fields.items()
+        if name in told or value != others[name]
     )
 
 

@@ -38,11 +38,26 @@ def operation(implementation: Implementation, name: Map = "forward") -> Operatio
 
     @partial(jax.jit, static_argnums=(2, 3), inline=True)
     def local_conv(x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
-        return primitive.bind(
-            x, kernel, implementation=implementation, spec=spec, resources=resources
+        return _bind(
+            primitive, x, kernel, implementation=implementation, spec=spec, resources=resources
         )
 
     return local_conv
+
+
+def _bind(primitive: Primitive, a: Any, b: Any, **params: Any) -> Any:
+    """Under `jax.shard_map`, operands must vary along the same mesh axes, as JAX's own do.
+
+    What made one vary sums its gradient over those axes.
+    """
+    varying = [jax.typeof(each).manual_axis_type.varying for each in (a, b)]
+    if varying[0] != varying[1]:
+        every = varying[0] | varying[1]
+        a, b = (
+            lax.pcast(each, tuple(sorted(every - own, key=str)), to="varying")
+            for each, own in zip((a, b), varying, strict=True)
+        )
+    return primitive.bind(a, b, **params)
 
 
 def _shape(primitive: Primitive, a: Any, spec: LocalConvSpec) -> tuple[Any, ...]:
@@ -76,13 +91,13 @@ def _batch(
     (a, b), (axis_a, axis_b) = arrays, axes
     if axis_b is None and primitive is not kernel_grad_p:  # the map is over samples: these are more
         a = batching.bdim_at_front(a, axis_a, a.shape[axis_a])
-        out = primitive.bind(a.reshape(-1, *a.shape[2:]), b, **params)
+        out = _bind(primitive, a.reshape(-1, *a.shape[2:]), b, **params)
         return out.reshape(*a.shape[:2], *out.shape[1:]), 0
     size = a.shape[axis_a] if axis_a is not None else b.shape[axis_b]
     a, b = (
         batching.bdim_at_front(each, axis, size) for each, axis in zip(arrays, axes, strict=True)
     )
-    return lax.map(lambda pair: primitive.bind(*pair, **params), (a, b)), 0
+    return lax.map(lambda pair: _bind(primitive, *pair, **params), (a, b)), 0
 
 
 def _eagerly(primitive: Primitive) -> Any:
@@ -101,16 +116,16 @@ for _name, _primitive in PRIMITIVES.items():
 # ``ct`` is the cotangent of the output; the operand that is being solved for is not there.
 ad.defbilinear(
     forward_p,
-    lambda ct, x, kernel, **params: input_grad_p.bind(ct, kernel, **params),
-    lambda ct, x, kernel, **params: kernel_grad_p.bind(x, ct, **params),
+    lambda ct, x, kernel, **params: _bind(input_grad_p, ct, kernel, **params),
+    lambda ct, x, kernel, **params: _bind(kernel_grad_p, x, ct, **params),
 )
 ad.defbilinear(
     input_grad_p,
-    lambda ct, dy, kernel, **params: forward_p.bind(ct, kernel, **params),
-    lambda ct, dy, kernel, **params: kernel_grad_p.bind(ct, dy, **params),
+    lambda ct, dy, kernel, **params: _bind(forward_p, ct, kernel, **params),
+    lambda ct, dy, kernel, **params: _bind(kernel_grad_p, ct, dy, **params),
 )
 ad.defbilinear(
     kernel_grad_p,
-    lambda ct, x, dy, **params: input_grad_p.bind(dy, ct, **params),
-    lambda ct, x, dy, **params: forward_p.bind(x, ct, **params),
+    lambda ct, x, dy, **params: _bind(input_grad_p, dy, ct, **params),
+    lambda ct, x, dy, **params: _bind(forward_p, x, ct, **params),
 )
