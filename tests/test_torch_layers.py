@@ -103,7 +103,7 @@ def test_transposed_is_the_adjoint_of_the_layer(ndim):
 
 
 def test_to_conv_of_unequal_weights_says_how_far_they_differ():
-    layer = lcmulti_torch.LocallyConnected2d(2, 3, 3, 6)
+    layer = lcmulti_torch.LocallyConnected2d(2, 3, 3, 6, bias=False)
     with torch.no_grad():
         layer.weight.fill_(0.5)[1, 2, 0, 0, 0, 0] += 0.25
     with pytest.raises(ArgumentError, match="differ by up to 0.25 between positions"):
