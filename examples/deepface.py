@@ -50,11 +50,11 @@ def in_nnx():
 
     layers = []
     for size, window, stride in sizes():
-        window, size, rngs = (window, window), (size, size), nnx.Rngs(len(layers))
-        layers.append(
-            LocallyConnected(CHANNELS, CHANNELS, window, size, stride, padding="VALID", rngs=rngs)
+        rngs = nnx.Rngs(len(layers))
+        layer = LocallyConnected(
+            CHANNELS, CHANNELS, (window,) * 2, (size,) * 2, stride, padding="VALID", rngs=rngs
         )
-        layers.append(nnx.relu)
+        layers += [layer, nnx.relu]
     model = nnx.Sequential(*layers)
     x = jax.random.normal(jax.random.key(0), (BATCH, SIZE, SIZE, CHANNELS))
 

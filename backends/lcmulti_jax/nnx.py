@@ -48,7 +48,7 @@ class LocallyConnected(Layer):
         coefficients of its own (arXiv 2002.02959).
     implementation : str, default "auto"
     kernel_metadata, bias_metadata : mapping
-        Of the parameters; ``sharding_names`` shards them, axis 0 being output rows.
+        Of the parameters; ``out_sharding`` shards them, axis 0 being output rows.
     rngs : flax.nnx.Rngs
 
     Attributes
