@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import lcmulti_torch
 import torch
+import torch._dynamo.testing
 from support_cells import Matrix
 from torch import nn
 
@@ -33,8 +34,8 @@ class Operation(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(5, 4, 3, 3, 3, 4))
-        self.bias = nn.Parameter(torch.randn(5, 4, 4))
+        self.weight = nn.Parameter(torch.randn(6, 4, 2, 3, 3, 4))
+        self.bias = nn.Parameter(torch.randn(6, 4, 4))
 
     def forward(self, x):
         return lcmulti_torch.functional.local_conv2d(x, self.weight, self.bias)

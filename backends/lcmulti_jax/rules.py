@@ -82,6 +82,19 @@ def _compute(
     return getattr(implementation, name)(a, b, spec, resources)
 
 
+def _lower(map_: Any, context: Any, *operands: Any, **params: Any) -> Any:
+    """Lower the map as JAX code of its own.
+
+    It runs on one device's part. Were its values still marked as varying over a mesh, loops
+    would refuse what they start from and a gradient taken inside would be summed over the mesh.
+    """
+    plain = [
+        aval.update(manual_axis_type=type(aval.manual_axis_type)()) for aval in context.avals_in
+    ]
+    lower = mlir.lower_fun(map_, multiple_results=False)
+    return lower(context.replace(avals_in=plain), *operands, **params)
+
+
 def _batch(
     primitive: Primitive,
     arrays: tuple[Any, Any],
@@ -110,7 +123,7 @@ for _name, _primitive in PRIMITIVES.items():
     _map = partial(_compute, _name)
     _primitive.def_impl(_eagerly(_primitive))
     _primitive.def_abstract_eval(partial(_abstract, _primitive))
-    mlir.register_lowering(_primitive, mlir.lower_fun(_map, multiple_results=False))
+    mlir.register_lowering(_primitive, partial(_lower, _map))
     batching.primitive_batchers[_primitive] = partial(_batch, _primitive)
 
 # ``ct`` is the cotangent of the output; the operand that is being solved for is not there.

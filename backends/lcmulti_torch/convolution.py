@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -97,7 +98,8 @@ def _unpadded(dx: Any, dy: Any, spec: LocalConvSpec) -> Any:
 
 
 def _no_autocast(x: Any) -> Any:
-    return torch.autocast(x.device.type, enabled=False)
+    kind = x.device.type
+    return nullcontext() if kind == "meta" else torch.autocast(kind, enabled=False)
 
 
 def _weight(kernel: Any, spec: LocalConvSpec) -> Any:
