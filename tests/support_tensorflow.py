@@ -21,6 +21,14 @@ import lcmulti
 MATRIX = Matrix("tensorflow", "TensorFlow")
 
 
+MATRIX.limits["*", "SavedModel, second order"] = (
+    "TensorFlow saves the gradient function of a custom gradient, but not that function's own "
+    "gradient (`_trace_gradient_functions` in its `saved_model/save.py`; known from "
+    "[jax#6834](https://github.com/jax-ml/jax/pull/6834)). A second derivative of what was loaded "
+    "raises `LookupError`; in the process that has lcmulti it works."
+)
+
+
 class Subject(NamedTuple):
     """An operation, its weights as variables and a batch of 4."""
 
