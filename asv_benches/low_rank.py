@@ -3,7 +3,7 @@
     python asv_benches/low_rank.py [WORKLOAD ...] [--batch 1 8 32] [--rank 1 2 4]
 
 Forward and backward in PyTorch, float32, medians of interleaved runs. ``auto`` marks the way
-`lcmulti.local_conv_low_rank` takes; `lcmulti.low_rank.KERNEL_COST` is set by this table.
+`lcmulti.local_conv_low_rank` takes; the costs in `lcmulti.low_rank` are set by this table.
 """
 
 from __future__ import annotations

@@ -17,9 +17,10 @@ from lcmulti.errors import ShapeError, described
 __all__ = ["local_conv_low_rank", "low_rank_kernel"]
 
 LETTERS = "abcdefgh"
-KERNEL_COST = 8
-"""Samples whose products take as long as one weight of a formed kernel: made once, then read,
-and in training written and read again as a gradient, where a shared kernel stays in the cache."""
+LOCAL_COST, KERNEL_COST = 2, 48
+"""Cost of one weight, in products of an ordinary convolution: of the product with one sample
+where weights differ between positions, and once of forming the weight and its gradient. By
+``asv_benches/low_rank.py`` on CPUs."""
 
 
 def low_rank_kernel(basis: Any, coefficients: Any, *, backend: str | None = None) -> Any:
@@ -132,7 +133,7 @@ def _is_cheaper_formed(problem: Problem, rank: int) -> bool:
     kernel *= spec.in_channels // spec.groups
     if kernel * dtype.itemsize > problem.resources.max_workspace:
         return False
-    return problem.batch is None or rank * problem.batch > problem.batch + KERNEL_COST
+    return problem.batch is None or rank * problem.batch > LOCAL_COST * problem.batch + KERNEL_COST
 
 
 def _form(name: str, basis: Any, coefficients: Any, arguments: tuple[Any, ...]) -> Any:
