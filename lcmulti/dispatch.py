@@ -284,7 +284,7 @@ def spec_of_call(
     )
     positions = kernel_shape[:axes]
     shared = tuple(axis for axis in range(axes) if positions[axis] == 1)
-    _check_positions("kernel", positions, kernel_shape, spec.output_size, spec)
+    check_positions("kernel", positions, kernel_shape, spec.output_size, spec)
     if kernel_shape[-2] != spec.in_channels // spec.groups:
         raise ShapeError(
             "kernel",
@@ -367,10 +367,10 @@ def _check_bias(
         return
     if len(shape) != len(size) + 1 or shape[-1] != channels:
         raise ShapeError("bias", f"shape {(*size, channels)}", described(str(shape)))
-    _check_positions("bias", shape[:-1], shape, size, spec)
+    check_positions("bias", shape[:-1], shape, size, spec)
 
 
-def _check_positions(
+def check_positions(
     argument: str,
     positions: tuple[Any, ...],
     shape: tuple[Any, ...],

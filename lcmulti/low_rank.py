@@ -9,7 +9,7 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-from lcmulti import functional, plugins
+from lcmulti import dispatch, functional, plugins
 from lcmulti.backend import Problem
 from lcmulti.dtypes import DTYPES
 from lcmulti.errors import ShapeError, described
@@ -106,9 +106,12 @@ def _run(
 ) -> Any:
     owner = plugins.load_backend(name)
     x, basis, coefficients = owner.prepare((x, basis, coefficients))
-    axes, rank = _checked(owner.facts(basis).shape, owner.facts(coefficients).shape)
+    mixed_shape = owner.facts(coefficients).shape
+    axes, rank = _checked(owner.facts(basis).shape, mixed_shape)
     each = [basis[r] for r in range(rank)]
     plan, arrays = functional.prepare(name, x, each[0], bias, arguments)
+    spec = plan.spec
+    dispatch.check_positions("coefficients", mixed_shape[:-1], mixed_shape, spec.output_size, spec)
     if _is_cheaper_formed(plan.problem, rank):
         kernel = _form(name, basis, coefficients, ())
         plan, arrays = functional.prepare(name, x, kernel, bias, arguments)
