@@ -9,7 +9,6 @@ import jax.numpy as jnp
 
 import lcmulti
 from lcmulti import shapes
-from lcmulti.arguments import integer
 from lcmulti.spec import LocalConvSpec
 from lcmulti.transposed import output_padding_of
 from lcmulti_jax import layers
@@ -111,9 +110,7 @@ class LocallyConnected(Layer):
             data_format="channels_last",
             shared_axes=tuple(shared_axes),
         )
-        self.dtype, self.param_dtype, self.precision = dtype, param_dtype, precision
-        self.rank = None if rank is None else integer("rank", rank, 1)
-        self.implementation = implementation
+        self._keep(dtype, param_dtype, precision, rank, implementation)
         bias_shape = self.spec.bias_shape if use_bias else None
         self._make_parameters(
             bias_shape, kernel_init, bias_init, rngs, kernel_metadata, bias_metadata
@@ -226,9 +223,7 @@ class LocallyConnectedTranspose(Layer):
             data_format="channels_last",
             shared_axes=tuple(shared_axes),
         )
-        self.dtype, self.param_dtype, self.precision = dtype, param_dtype, precision
-        self.rank = None if rank is None else integer("rank", rank, 1)
-        self.implementation = implementation
+        self._keep(dtype, param_dtype, precision, rank, implementation)
         shared = (1 if axis in spec.shared_axes else n for axis, n in enumerate(spec.input_size))
         bias_shape = (*shared, out_features) if use_bias else None
         self._make_parameters(

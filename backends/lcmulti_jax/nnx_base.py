@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 import lcmulti
+from lcmulti.arguments import integer
 from lcmulti.errors import MissingExtraError
 from lcmulti.spec import LocalConvSpec
 from lcmulti_jax import layers
@@ -28,6 +29,13 @@ class Layer(nnx.Module):
     """Parameters, a spec and one call."""
 
     spec: LocalConvSpec
+
+    def _keep(
+        self, dtype: Any, param_dtype: Any, precision: Any, rank: Any, implementation: str
+    ) -> None:
+        self.dtype, self.param_dtype, self.precision = dtype, param_dtype, precision
+        self.rank = None if rank is None else integer("rank", rank, 1)
+        self.implementation = implementation
 
     def _make_parameters(
         self,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from math import sqrt
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import nn
 
 import lcmulti
 from lcmulti.arguments import integer
-from lcmulti.errors import ArgumentError, ShapeError, described
+from lcmulti.errors import ArgumentError, ArgumentTypeError, ShapeError, described
 from lcmulti.spec import LocalConvSpec
 from lcmulti_torch.functional import with_batch
 
@@ -29,7 +29,8 @@ class LocallyConnectedNd(nn.Module):
     bias : Parameter or None
     """
 
-    ndim: int
+    ndim: ClassVar[int]
+    convolution: ClassVar[type[nn.Module]]
     spec: LocalConvSpec
     weight: Any
     bias: Any
@@ -155,6 +156,76 @@ class LocallyConnectedNd(nn.Module):
         ours, theirs = _described(self.spec.kernel_shape), _described(tuple(given.shape))
         errors.append(f"{prefix}weight is for {theirs}; this layer is for {ours}")
 
+    @classmethod
+    def from_conv(cls, conv: nn.Module, input_size: Any, **arguments: Any) -> Self:
+        """A layer that computes what *conv* does, and may then differ between positions.
+
+        Parameters
+        ----------
+        conv : torch.nn.Module
+            The convolution this layer is the locally connected form of. Left as it is; its
+            dtype, device and ``requires_grad`` are taken over.
+        input_size : int or tuple of int
+        **arguments
+            ``data_format``, ``shared_axes`` and ``implementation`` of the layer.
+
+        Raises
+        ------
+        ArgumentTypeError
+            If *conv* is another module.
+        """
+        if not isinstance(conv, cls.convolution):
+            raise ArgumentTypeError("conv", f"a torch.nn.{cls.convolution.__name__}", conv)
+        arguments |= cls._convolution_arguments(conv)
+        layer = cls(
+            conv.in_channels, conv.out_channels, conv.kernel_size, input_size,
+            stride=conv.stride, padding=conv.padding, dilation=conv.dilation, groups=conv.groups,
+            bias=conv.bias is not None, device="meta", dtype=conv.weight.dtype, **arguments,
+        )  # fmt: skip
+        kernel = conv.weight.movedim((0, 1), (-1, -2))  # to (*kernel_size, .., ..)
+        pairs = {"weight": (kernel, conv.weight), "bias": (conv.bias, conv.bias)}
+        for name, (values, original) in pairs.items():
+            if values is not None:
+                own = values.detach().expand(layer._parameter_shapes()[name])
+                own = own.clone(memory_format=torch.contiguous_format)
+                setattr(layer, name, nn.Parameter(own, original.requires_grad))
+        return layer
+
+    def to_conv(self, tolerance: float | None = 0.0) -> nn.Module:
+        """The convolution this layer is, or (*tolerance* None) the mean over positions.
+
+        Parameters
+        ----------
+        tolerance : float or None, default 0
+            Largest difference of a weight between two positions.
+
+        Raises
+        ------
+        ArgumentError
+            If weights differ more between positions (with how far), or the padding is one that
+            PyTorch's convolutions do not have.
+        """
+        kernel, bias = self._mean_weights(tolerance)
+        padding = self.spec.padding
+        if any(low != high for low, high in padding):
+            shown = described(f"(low, high) pairs {padding}")
+            raise ArgumentError("padding", "the same on both sides, as a convolution has", shown)
+        conv = self.convolution(
+            self.in_channels, self.out_channels, self.kernel_size, self.stride,
+            tuple(low for low, _ in padding), groups=self.groups, dilation=self.dilation,
+            bias=bias is not None, device="meta", dtype=kernel.dtype,
+            **self._convolution_arguments(self),
+        )  # fmt: skip
+        conv.weight = nn.Parameter(kernel.movedim((-1, -2), (0, 1)).contiguous())
+        if bias is not None:
+            conv.bias = nn.Parameter(bias)
+        return conv
+
+    @staticmethod
+    def _convolution_arguments(like: Any) -> dict[str, Any]:
+        """What this kind has beyond the arguments that both have, of a layer or convolution."""
+        raise NotImplementedError
+
     def _mean_weights(self, tolerance: float | None) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Kernel ``(*kernel_size, C, F)`` and bias, the same everywhere, or an error."""
         axes = tuple(range(self.ndim))
@@ -190,16 +261,6 @@ def _described(kernel_shape: tuple[int, ...]) -> str:
 def optional_rank(rank: Any) -> int | None:
     """Check a rank; None is full rank."""
     return None if rank is None else integer("rank", rank, 1)
-
-
-def spread(shared: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
-    """One kernel or bias at every position of *shape*, in memory of its own."""
-    return shared.detach().expand(shape).clone(memory_format=torch.contiguous_format)
-
-
-def is_symmetric(spec: LocalConvSpec) -> bool:
-    """Whether PyTorch's convolutions, which pad both sides alike, know this padding."""
-    return all(low == high for low, high in spec.padding)
 
 
 def sample_shape(channels: int, size: tuple[int, ...], data_format: str) -> tuple[int, ...]:

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import nn
 
 import lcmulti
 from lcmulti.arguments import choice, per_axis
-from lcmulti.errors import ArgumentError, ArgumentTypeError, described
 from lcmulti.shapes import PADDING_MODES
 from lcmulti.spec import DATA_FORMATS
-from lcmulti_torch.base import (
-    LocallyConnectedNd,
-    is_symmetric,
-    optional_rank,
-    sample_shape,
-    spread,
-)
+from lcmulti_torch.base import LocallyConnectedNd, optional_rank, sample_shape
 
 __all__ = ["LocallyConnected1d", "LocallyConnected2d", "LocallyConnected3d"]
 
@@ -61,8 +54,6 @@ class _LocallyConnected(LocallyConnectedNd):
     ArgumentError
         For an argument that cannot be; at call time (`ShapeError`) for samples of another shape.
     """
-
-    convolution: ClassVar[type[nn.Module]]
 
     def __init__(
         self,
@@ -144,62 +135,9 @@ class _LocallyConnected(LocallyConnectedNd):
             return lcmulti.local_conv(x, self.weight, self.bias, **arguments)
         return lcmulti.local_conv_low_rank(x, self.basis, self.coefficients, self.bias, **arguments)
 
-    @classmethod
-    def from_conv(cls, conv: nn.Module, input_size: Any, **arguments: Any) -> _LocallyConnected:
-        """A layer that computes what *conv* does, and may then differ between positions.
-
-        Parameters
-        ----------
-        conv : torch.nn.Conv1d, Conv2d or Conv3d
-            Left as it is; its dtype, device and ``requires_grad`` are taken over.
-        input_size : int or tuple of int
-        **arguments
-            ``data_format``, ``shared_axes`` and ``implementation`` of the layer.
-        """
-        if not isinstance(conv, cls.convolution) or conv.transposed:
-            raise ArgumentTypeError("conv", f"a torch.nn.{cls.convolution.__name__}", conv)
-        layer = cls(
-            conv.in_channels, conv.out_channels, conv.kernel_size, input_size, conv.stride,
-            conv.padding, conv.dilation, conv.groups, conv.bias is not None, conv.padding_mode,
-            device="meta", dtype=conv.weight.dtype, **arguments,
-        )  # fmt: skip
-        kernel = conv.weight.movedim((0, 1), (-1, -2))  # (F, C, *k) -> (*k, C, F)
-        layer._take(kernel, conv.bias, conv.weight.requires_grad)
-        return layer
-
-    def _take(self, kernel: torch.Tensor, bias: torch.Tensor | None, trained: bool) -> None:
-        weight = spread(kernel, self.spec.kernel_shape)
-        self.weight = nn.Parameter(weight, requires_grad=trained)
-        if bias is not None:
-            self.bias = nn.Parameter(spread(bias, self._bias_shape()), requires_grad=trained)
-
-    def to_conv(self, tolerance: float | None = 0.0) -> nn.Module:
-        """The convolution this layer is, or (*tolerance* None) the mean over positions.
-
-        Parameters
-        ----------
-        tolerance : float or None, default 0
-            Largest difference of a weight between two positions.
-
-        Raises
-        ------
-        ArgumentError
-            If weights differ more between positions (with how far), or the padding is one that
-            PyTorch's convolution has not.
-        """
-        kernel, bias = self._mean_weights(tolerance)
-        if not is_symmetric(self.spec):
-            shown = described(f"(low, high) pairs {self.spec.padding}")
-            raise ArgumentError("padding", "the same on both sides, as a convolution has", shown)
-        conv = self.convolution(
-            self.in_channels, self.out_channels, self.kernel_size, self.stride,
-            tuple(low for low, _ in self.spec.padding), self.dilation, self.groups,
-            bias is not None, self.padding_mode, device="meta", dtype=kernel.dtype,
-        )  # fmt: skip
-        conv.weight = nn.Parameter(kernel.movedim((-1, -2), (0, 1)).contiguous())
-        if bias is not None:
-            conv.bias = nn.Parameter(bias)
-        return conv
+    @staticmethod
+    def _convolution_arguments(like: Any) -> dict[str, Any]:
+        return {"padding_mode": like.padding_mode}
 
 
 class LocallyConnected1d(_LocallyConnected):  # noqa: D101 - its base's

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import nn
 
 import lcmulti
 from lcmulti.arguments import choice, per_axis
-from lcmulti.errors import ArgumentError, ArgumentTypeError, described
 from lcmulti.spec import DATA_FORMATS
 from lcmulti.transposed import output_padding_of
-from lcmulti_torch.base import (
-    LocallyConnectedNd,
-    is_symmetric,
-    optional_rank,
-    sample_shape,
-    spread,
-)
+from lcmulti_torch.base import LocallyConnectedNd, optional_rank, sample_shape
 
 __all__ = [
     "LocallyConnectedTranspose1d",
@@ -64,8 +57,6 @@ class _LocallyConnectedTranspose(LocallyConnectedNd):
     ArgumentError
         For an argument that cannot be; at call time (`ShapeError`) for samples of another shape.
     """
-
-    convolution: ClassVar[type[nn.Module]]
 
     def __init__(
         self,
@@ -130,52 +121,9 @@ class _LocallyConnectedTranspose(LocallyConnectedNd):
             implementation=self.implementation,
         )
 
-    @classmethod
-    def from_conv(
-        cls, conv: nn.Module, input_size: Any, **arguments: Any
-    ) -> _LocallyConnectedTranspose:
-        """A layer that computes what *conv* does, and may then differ between positions.
-
-        Parameters
-        ----------
-        conv : torch.nn.ConvTranspose1d, ConvTranspose2d or ConvTranspose3d
-        input_size : int or tuple of int
-        **arguments
-            ``data_format``, ``shared_axes`` and ``implementation`` of the layer.
-        """
-        if not isinstance(conv, cls.convolution):
-            raise ArgumentTypeError("conv", f"a torch.nn.{cls.convolution.__name__}", conv)
-        layer = cls(
-            conv.in_channels, conv.out_channels, conv.kernel_size, input_size, conv.stride,
-            conv.padding, conv.output_padding, conv.groups, conv.bias is not None, conv.dilation,
-            device="meta", dtype=conv.weight.dtype, **arguments,
-        )  # fmt: skip
-        # (G * C_in, C_out, *k) -> (*k, C_out, G * C_in)
-        kernel = conv.weight.movedim((0, 1), (-1, -2))
-        trained = conv.weight.requires_grad
-        layer.weight = nn.Parameter(spread(kernel, layer.spec.kernel_shape), trained)
-        if conv.bias is not None:
-            layer.bias = nn.Parameter(spread(conv.bias, layer._bias_shape()), trained)
-        return layer
-
-    def to_conv(self, tolerance: float | None = 0.0) -> nn.Module:
-        """The transposed convolution this layer is, or (*tolerance* None) the mean.
-
-        Parameters and errors are those of `LocallyConnected2d.to_conv`.
-        """
-        kernel, bias = self._mean_weights(tolerance)
-        if not is_symmetric(self.spec):
-            shown = described(f"(low, high) pairs {self.spec.padding}")
-            raise ArgumentError("padding", "the same on both sides, as a convolution has", shown)
-        conv = self.convolution(
-            self.in_channels, self.out_channels, self.kernel_size, self.stride,
-            tuple(low for low, _ in self.spec.padding), self.output_padding, self.groups,
-            bias is not None, self.dilation, device="meta", dtype=kernel.dtype,
-        )  # fmt: skip
-        conv.weight = nn.Parameter(kernel.movedim((-1, -2), (0, 1)).contiguous())
-        if bias is not None:
-            conv.bias = nn.Parameter(bias)
-        return conv
+    @staticmethod
+    def _convolution_arguments(like: Any) -> dict[str, Any]:
+        return {"output_padding": like.output_padding}
 
 
 class LocallyConnectedTranspose1d(_LocallyConnectedTranspose):  # noqa: D101 - its base's
