@@ -52,13 +52,13 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def torch(session: nox.Session) -> None:
     """Run the tests with PyTorch alone."""
-    run_tests(session, "test,torch")
+    run_tests(session, "test,torch,onnx")
 
 
 @nox.session
 def jax(session: nox.Session) -> None:
     """Run the tests with JAX alone."""
-    run_tests(session, "test,jax")
+    run_tests(session, "test,jax,flax,equinox")
 
 
 @nox.session

@@ -8,10 +8,14 @@ installed framework equal to one reference.
 from lcmulti import errors
 from lcmulti.errors import LcmultiError
 from lcmulti.explanation import Explanation, explain
-from lcmulti.functional import local_conv
+from lcmulti.functional import local_conv, local_conv_transpose
+from lcmulti.low_rank import local_conv_low_rank, low_rank_kernel
 from lcmulti.settings import config
+from lcmulti.smooth import smoothness
 from lcmulti.spec import LocalConvSpec
+from lcmulti.transposed import transposed_spec
 from lcmulti.weights import initial_weights
+from lcmulti.weights_file import Weights, load_weights, save_weights
 
 __version__ = "0.1.0"
 
@@ -19,10 +23,18 @@ __all__ = [
     "Explanation",
     "LcmultiError",
     "LocalConvSpec",
+    "Weights",
     "__version__",
     "config",
     "errors",
     "explain",
     "initial_weights",
+    "load_weights",
     "local_conv",
+    "local_conv_low_rank",
+    "local_conv_transpose",
+    "low_rank_kernel",
+    "save_weights",
+    "smoothness",
+    "transposed_spec",
 ]

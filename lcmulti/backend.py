@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -26,6 +26,7 @@ __all__ = [
     "Facts",
     "Implementation",
     "ImplementationEntry",
+    "Map",
     "Operation",
     "Problem",
     "Resources",
@@ -121,8 +122,11 @@ class Implementation(Protocol):
         ...
 
 
+Map = Literal["forward", "input_grad", "kernel_grad"]
+"""Name of one of the three maps."""
+
 Operation = Callable[[Any, Any, LocalConvSpec, Resources], Any]
-"""``(x, kernel, spec, resources) -> y``, differentiable to any order in its framework."""
+"""One of the maps, ``(x, kernel, spec, resources) -> y``, differentiable to any order."""
 
 
 class Backend(Protocol):
@@ -166,14 +170,20 @@ class Backend(Protocol):
         """``y + bias`` by broadcasting, differentiable; gradients of half types sum in float32."""
         ...
 
-    def close(self, implementation: Implementation, entry: ImplementationEntry) -> Operation:
-        """Make the differentiable operation of an implementation; called once for each."""
+    def einsum(self, subscripts: str, *arrays: Any) -> Any:
+        """`numpy.einsum`, differentiable; half types are summed in float32."""
+        ...
+
+    def close(
+        self, implementation: Implementation, entry: ImplementationEntry, name: Map = "forward"
+    ) -> Operation:
+        """Make one map of an implementation differentiable; called once for each."""
         ...
 
     def opaque(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Keep a tracer of Python code (not of array operations) out of a function, if any.
 
-        *function* takes ``(x, kernel, bias, arguments)``, the last a tuple of plain values.
+        *function* takes arrays (or None) and, last, a tuple of plain values.
         Frameworks without such a tracer return it as it is.
         """
         ...

@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lcmulti import plugins, shapes
-from lcmulti.arguments import choice
+from lcmulti.arguments import choice, integer
 from lcmulti.backend import (
     BackendEntry,
     Facts,
     ImplementationEntry,
+    Map,
     Operation,
     Problem,
     Resources,
@@ -35,6 +36,7 @@ from lcmulti.errors import (
 )
 from lcmulti.settings import Settings
 from lcmulti.spec import LocalConvSpec
+from lcmulti.transposed import transposed_spec
 
 __all__ = ["Plan", "Verdict", "backend_of", "choose", "plan", "spec_of_call"]
 
@@ -90,7 +92,9 @@ class Plan:
 
 
 @lru_cache(maxsize=1024)
-def backend_of(kinds: tuple[type, ...], backend: str | None, default: str) -> tuple[str, bool]:
+def backend_of(
+    kinds: tuple[type, ...], backend: str | None, default: str, names: tuple[str, ...] = ARGUMENTS
+) -> tuple[str, bool]:
     """Name of the backend that computes on arrays of these types, and whether all are NumPy's.
 
     The call's own *backend*; else the framework the arrays belong to; else *default*, the
@@ -99,7 +103,9 @@ def backend_of(kinds: tuple[type, ...], backend: str | None, default: str) -> tu
     Parameters
     ----------
     kinds : tuple of type
-        Types of ``x``, ``kernel`` and ``bias``; ``NoneType`` for no bias.
+        Types of the arrays; ``NoneType`` for no bias.
+    names : tuple of str
+        What the caller knows them by.
 
     Raises
     ------
@@ -109,7 +115,7 @@ def backend_of(kinds: tuple[type, ...], backend: str | None, default: str) -> tu
         If an argument is no array of any registered backend.
     """
     owner: tuple[str, str] | None = None
-    for argument, kind in zip(ARGUMENTS, kinds, strict=True):
+    for argument, kind in zip(names, kinds, strict=True):
         if argument == "bias" and kind is type(None):
             continue
         framework = _framework_of(kind)
@@ -170,6 +176,7 @@ def plan(
     facts: ArgumentFacts,
     arguments: tuple[Any, ...],
     settings: Settings,
+    name: Map = "forward",
 ) -> Plan:
     """Decide a call.
 
@@ -179,22 +186,29 @@ def plan(
         Of ``x``, ``kernel`` and ``bias`` (or None).
     arguments : tuple
         ``strides, padding, padding_mode, dilation, groups, data_format, implementation`` as
-        the caller wrote them.
+        the caller wrote them; for the transposed operation ``output_padding`` in the third place.
+    name : {"forward", "input_grad"}
+        The map that is the operation; ``"input_grad"`` is the transposed one.
     """
     try:
         key = frozen(arguments)
     except _UnhashableError:
-        return _plan.__wrapped__(backend, facts, arguments, settings)
-    return _plan(backend, facts, key, settings)
+        return _plan.__wrapped__(backend, facts, arguments, settings, name)
+    return _plan(backend, facts, key, settings, name)
 
 
 @lru_cache(maxsize=4096)
 def _plan(
-    backend: str, facts: ArgumentFacts, arguments: tuple[Any, ...], settings: Settings
+    backend: str,
+    facts: ArgumentFacts,
+    arguments: tuple[Any, ...],
+    settings: Settings,
+    name: Map,
 ) -> Plan:
-    spec, problem = problem_of(backend, facts, arguments[:-1], settings)
+    spec, problem = problem_of(backend, facts, arguments[:-1], settings, name)
     entry, _ = choose(backend, problem, arguments[-1], settings)
-    return Plan(backend, spec, problem, operation(backend, entry.name), padding_indices(spec))
+    closed = operation(backend, entry.name, name)
+    return Plan(backend, spec, problem, closed, padding_indices(spec))
 
 
 def padding_indices(spec: LocalConvSpec) -> tuple[tuple[int, np.ndarray], ...]:
@@ -207,22 +221,27 @@ def padding_indices(spec: LocalConvSpec) -> tuple[tuple[int, np.ndarray], ...]:
 
 
 def problem_of(
-    backend: str, facts: ArgumentFacts, geometry: tuple[Any, ...], settings: Settings
+    backend: str,
+    facts: ArgumentFacts,
+    geometry: tuple[Any, ...],
+    settings: Settings,
+    name: Map = "forward",
 ) -> tuple[LocalConvSpec, Problem]:
     """The caller's geometry, and the problem an implementation is asked to serve."""
-    strides, padding, padding_mode, dilation, groups, data_format = geometry
+    strides, padding, third, dilation, groups, data_format = geometry
     x, kernel, bias = facts
-    spec = spec_of_call(
-        x.shape,
-        kernel.shape,
-        bias.shape if bias is not None else None,
-        strides=strides,
-        padding=padding,
-        padding_mode=padding_mode,
-        dilation=dilation,
-        groups=groups,
-        data_format=settings.data_format if data_format is None else data_format,
-    )
+    shapes_given = (x.shape, kernel.shape, bias.shape if bias is not None else None)
+    arguments = {
+        "strides": strides,
+        "padding": padding,
+        "dilation": dilation,
+        "groups": groups,
+        "data_format": settings.data_format if data_format is None else data_format,
+    }
+    if name == "forward":
+        spec = spec_of_call(*shapes_given, padding_mode=third, **arguments)
+    else:
+        spec = spec_of_transposed_call(*shapes_given, output_padding=third, **arguments)
     _check_dtypes(plugins.registry().backends[backend], facts)
     transformed = any(each is not None and each.transformed for each in facts)
     resources = Resources(settings.max_workspace, settings.threads)
@@ -230,11 +249,11 @@ def problem_of(
 
 
 @cache
-def operation(backend: str, implementation: str) -> Operation:
-    """The differentiable operation of an implementation."""
+def operation(backend: str, implementation: str, name: Map = "forward") -> Operation:
+    """One map of an implementation, differentiable."""
     entry = plugins.registry().implementations[backend, implementation]
     return plugins.load_backend(backend).close(
-        plugins.load_implementation(backend, implementation), entry
+        plugins.load_implementation(backend, implementation), entry, name
     )
 
 
@@ -254,6 +273,75 @@ def spec_of_call(
         If a rank is wrong, channels do not match, or an output axis of *kernel_shape* or
         *bias_shape* is neither the output size nor 1.
     """
+    axes = _checked_axes(x_shape, kernel_shape)
+    spec = LocalConvSpec(
+        x_shape[1:],
+        kernel_shape[-1],
+        kernel_shape[axes:-2],
+        data_format=data_format,
+        shared_axes=(),
+        **arguments,
+    )
+    positions = kernel_shape[:axes]
+    shared = tuple(axis for axis in range(axes) if positions[axis] == 1)
+    check_positions("kernel", positions, kernel_shape, spec.output_size, spec)
+    if kernel_shape[-2] != spec.in_channels // spec.groups:
+        raise ShapeError(
+            "kernel",
+            f"{spec.in_channels // spec.groups} input channels "
+            f"(x has {spec.in_channels}, groups={spec.groups})",
+            described(f"{kernel_shape[-2]} in shape {kernel_shape}"),
+        )
+    _check_bias(bias_shape, spec.output_size, spec.filters, spec)
+    return spec.sharing(shared)
+
+
+def spec_of_transposed_call(
+    x_shape: tuple[int | None, ...],
+    kernel_shape: tuple[int | None, ...],
+    bias_shape: tuple[int | None, ...] | None,
+    *,
+    groups: Any,
+    data_format: Any,
+    **arguments: Any,
+) -> LocalConvSpec:
+    """Build the spec of the operation that a transposed call is the adjoint of.
+
+    Raises
+    ------
+    ShapeError
+        If a rank is wrong, channels do not match, or a position axis of *kernel_shape* or
+        *bias_shape* is neither the size of what goes in or comes out, nor 1.
+    """
+    axes = _checked_axes(x_shape, kernel_shape)
+    groups = integer("groups", groups, 1)
+    spec = transposed_spec(
+        x_shape[1:],
+        kernel_shape[-2] * groups,
+        kernel_shape[axes:-2],
+        groups=groups,
+        data_format=data_format,
+        **arguments,
+    )
+    if kernel_shape[-1] != spec.filters:
+        raise ShapeError(
+            "kernel",
+            f"{spec.filters} in its last axis, the channels of x",
+            described(f"{kernel_shape[-1]} in shape {kernel_shape}"),
+        )
+    positions = kernel_shape[:axes]
+    if any(p not in (1, n) for p, n in zip(positions, spec.output_size, strict=True)):
+        raise ShapeError(
+            "kernel",
+            f"position axes {spec.output_size} (or 1 where shared), the size of x",
+            described(f"{positions} in shape {kernel_shape}"),
+        )
+    _check_bias(bias_shape, spec.input_size, spec.in_channels, spec)
+    return spec.sharing(tuple(axis for axis in range(axes) if positions[axis] == 1))
+
+
+def _checked_axes(x_shape: tuple[int | None, ...], kernel_shape: tuple[int | None, ...]) -> int:
+    """Number of spatial axes, once the ranks agree and every size but the batch is known."""
     axes, odd = divmod(len(kernel_shape) - 2, 2)
     if odd or axes < 1:
         layout = "(*output_size, *kernel_size, in_channels // groups, filters)"
@@ -269,40 +357,31 @@ def spec_of_call(
         raise ShapeError("x", "no axis of length 0 but the batch", described(f"shape {x_shape}"))
     if 0 in kernel_shape:
         raise ShapeError("kernel", "no axis of length 0", described(f"shape {kernel_shape}"))
-    spec = LocalConvSpec(
-        x_shape[1:],
-        kernel_shape[-1],
-        kernel_shape[axes:-2],
-        data_format=data_format,
-        shared_axes=(),
-        **arguments,
-    )
-    positions = kernel_shape[:axes]
-    shared = tuple(axis for axis in range(axes) if positions[axis] == 1)
-    _check_positions("kernel", positions, kernel_shape, spec)
-    if kernel_shape[-2] != spec.in_channels // spec.groups:
-        raise ShapeError(
-            "kernel",
-            f"{spec.in_channels // spec.groups} input channels "
-            f"(x has {spec.in_channels}, groups={spec.groups})",
-            described(f"{kernel_shape[-2]} in shape {kernel_shape}"),
-        )
-    if bias_shape is not None:
-        if len(bias_shape) != axes + 1 or bias_shape[-1] != spec.filters:
-            raise ShapeError(
-                "bias", f"shape {(*spec.output_size, spec.filters)}", described(str(bias_shape))
-            )
-        _check_positions("bias", bias_shape[:axes], bias_shape, spec)
-    return spec.sharing(shared)
+    return axes
 
 
-def _check_positions(
-    argument: str, positions: tuple[Any, ...], shape: tuple[Any, ...], spec: LocalConvSpec
+def _check_bias(
+    shape: tuple[int | None, ...] | None, size: tuple[int, ...], channels: int, spec: LocalConvSpec
 ) -> None:
-    if any(p not in (1, n) for p, n in zip(positions, spec.output_size, strict=True)):
+    if shape is None:
+        return
+    if len(shape) != len(size) + 1 or shape[-1] != channels:
+        raise ShapeError("bias", f"shape {(*size, channels)}", described(str(shape)))
+    check_positions("bias", shape[:-1], shape, size, spec)
+
+
+def check_positions(
+    argument: str,
+    positions: tuple[Any, ...],
+    shape: tuple[Any, ...],
+    size: tuple[int, ...],
+    spec: LocalConvSpec,
+) -> None:
+    if any(p not in (1, n) for p, n in zip(positions, size, strict=True)):
+        given = spec.input_size if size == spec.output_size else spec.output_size
         raise ShapeError(
             argument,
-            f"output axes {spec.output_size} (or 1 where shared) for input {spec.input_size}, "
+            f"output axes {size} (or 1 where shared) for input {given}, "
             f"kernel {spec.kernel_size}, strides {spec.strides}, padding {spec.padding}",
             described(f"{positions} in shape {shape}"),
         )

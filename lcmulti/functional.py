@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from lcmulti import dispatch, plugins
-from lcmulti.backend import Backend
+from lcmulti.backend import Backend, Map
 from lcmulti.dtypes import DTYPES
 from lcmulti.errors import ArgumentTypeError, DtypeError, described
 from lcmulti.settings import current
 
-__all__ = ["local_conv"]
+__all__ = ["local_conv", "local_conv_transpose"]
 
 
 def local_conv(
@@ -91,42 +91,126 @@ def local_conv(
     (2, 4, 7)
     """
     arguments = (strides, padding, padding_mode, dilation, groups, data_format, implementation)
-    key = _call_key((type(x), type(kernel), type(bias)), backend)
-    return _calls[key](x, kernel, bias, arguments)
+    key = call_key("local_conv", (type(x), type(kernel), type(bias)), backend)
+    return calls[key](x, kernel, bias, arguments)
 
 
-_calls: dict[str, Callable[..., Any]] = {}
+def local_conv_transpose(
+    x: Any,
+    kernel: Any,
+    bias: Any = None,
+    *,
+    strides: Any = 1,
+    padding: Any = "valid",
+    output_padding: Any = None,
+    dilation: Any = 1,
+    groups: int = 1,
+    data_format: str | None = None,
+    backend: str | None = None,
+    implementation: str = "auto",
+) -> Any:
+    r"""Transposed locally connected operation: the exact adjoint of `local_conv` in ``x``.
+
+    .. math::
+
+        y[n, i, c] = bias[i, c] + \sum_{o, t, f} x[n, o, f] \; kernel[o, t, c, f]
+        \quad \text{with} \quad i = o \cdot stride + t \cdot dilation - pad
+
+    so ``sum(local_conv_transpose(x, kernel) * y) == sum(x * local_conv(y, kernel))`` for every
+    ``y``. It is computed by the map an implementation has for the input gradient and is
+    differentiable as `local_conv` is.
+
+    Parameters
+    ----------
+    x : array
+        ``(N, *input_size, in_channels)``, or ``(N, in_channels, *input_size)`` with
+        ``data_format="channels_first"``.
+    kernel : array
+        ``(*input_size, *kernel_size, out_channels // groups, in_channels)``: each position that
+        goes in has weights of its own, the kernel of the `local_conv` whose output *x* is.
+        An axis of length 1 means: shared along this axis.
+    bias : array, optional
+        ``(*output_size, out_channels)``, or 1 where shared.
+    strides, padding, dilation : as for `local_conv`
+        Of the operation this is the adjoint of: strides widen, padding takes away.
+    output_padding : int or tuple of int, optional
+        Which of the output sizes that go with the size of *x*: see `transposed_spec`.
+    groups, data_format, backend, implementation : as for `local_conv`
+
+    Returns
+    -------
+    array
+        ``(N, *output_size, out_channels)`` or ``(N, out_channels, *output_size)``, with
+        ``output_size = (input_size - 1) * strides - low - high + (kernel_size - 1) * dilation + 1
+        + output_padding`` along each axis.
+
+    Raises
+    ------
+    LcmultiError
+        As `local_conv`.
+
+    Examples
+    --------
+    >>> import numpy as np, lcmulti
+    >>> x = np.ones((2, 4, 7), "float32")
+    >>> kernel = np.ones((4, 3, 5, 7), "float32")  # 4 positions, window 3, 5 channels out, 7 in
+    >>> lcmulti.local_conv_transpose(x, kernel, strides=2).shape
+    (2, 9, 5)
+    """
+    arguments = (strides, padding, output_padding, dilation, groups, data_format, implementation)
+    key = call_key("local_conv_transpose", (type(x), type(kernel), type(bias)), backend)
+    return calls[key](x, kernel, bias, arguments)
 
 
-def _call_key(kinds: tuple[type, ...], backend: str | None) -> str:
-    """Key in `_calls` of the function that serves arrays of these types."""
+class Composite(NamedTuple):
+    """An operation made of the backend's: how its arrays are called and how it runs.
+
+    Parameters
+    ----------
+    names : tuple of str
+        The array arguments, for errors.
+    run : callable
+        ``(backend, *arrays, arguments) -> y`` on arrays of the backend of that name.
+    """
+
+    names: tuple[str, ...]
+    run: Callable[..., Any]
+
+
+calls: dict[str, Callable[..., Any]] = {}
+
+
+def call_key(operation: str, kinds: tuple[type, ...], backend: str | None) -> str:
+    """Key in `calls` of the function that runs an operation on arrays of these types."""
     if backend is not None and not isinstance(backend, str):
         raise ArgumentTypeError("backend", "a name or None", backend)
-    name, neutral = dispatch.backend_of(kinds, backend, current().backend)
-    key = f"{name} from NumPy" if neutral else name
-    if key not in _calls:
-        _calls[key] = _call(name, neutral)
+    names = OPERATIONS[operation].names
+    name, neutral = dispatch.backend_of(kinds, backend, current().backend, names)
+    key = f"{operation} in {name}{' from NumPy' if neutral else ''}"
+    if key not in calls:
+        calls[key] = _call(operation, name, neutral)
     return key
 
 
 # PyTorch's tracer calls a function marked so and takes what it returns, which depends on types
 # and settings alone, as a constant of the trace. A string can be one, a function cannot.
-_call_key._dynamo_marked_constant = True  # type: ignore[attr-defined]
+call_key._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
-def _call(name: str, neutral: bool) -> Callable[..., Any]:
+def _call(operation: str, name: str, neutral: bool) -> Callable[..., Any]:
     owner = plugins.load_backend(name)
+    names, run_on = OPERATIONS[operation]
 
-    def call(x: Any, kernel: Any, bias: Any, arguments: tuple[Any, ...]) -> Any:
-        plan, arrays = prepare(name, x, kernel, bias, arguments)
-        y = run(plan, owner, *arrays)
+    def call(*arrays_and_arguments: Any) -> Any:
+        *arrays, arguments = arrays_and_arguments
+        y = run_on(name, *_converted(name, owner, arrays, names), arguments)
         return owner.to_numpy(y) if neutral else y
 
     return owner.opaque(call)
 
 
 def prepare(
-    name: str, x: Any, kernel: Any, bias: Any, arguments: tuple[Any, ...]
+    name: str, x: Any, kernel: Any, bias: Any, arguments: tuple[Any, ...], map_: Map = "forward"
 ) -> tuple[dispatch.Plan, tuple[Any, ...]]:
     """Bring the arrays to the backend *name* and plan the call.
 
@@ -137,20 +221,22 @@ def prepare(
         ``x``, ``kernel`` and ``bias`` (or None) as arrays of the backend.
     """
     owner = plugins.load_backend(name)
-    arrays = owner.prepare(_converted(name, owner, (x, kernel, bias)))
+    arrays = owner.prepare(_converted(name, owner, (x, kernel, bias), dispatch.ARGUMENTS))
     x, kernel, bias = arrays
     facts = (owner.facts(x, True), owner.facts(kernel), None if bias is None else owner.facts(bias))
-    return dispatch.plan(name, facts, arguments, current()), arrays
+    return dispatch.plan(name, facts, arguments, current(), map_), arrays
 
 
-def _converted(name: str, owner: Backend, arrays: tuple[Any, ...]) -> tuple[Any, ...]:
+def _converted(
+    name: str, owner: Backend, arrays: Sequence[Any], names: tuple[str, ...]
+) -> tuple[Any, ...]:
     """Convert NumPy's arrays, to the device of those that belong to *owner* already.
 
     Subclasses become plain arrays, for a matrix or a masked array has arithmetic of its own.
     """
     like = next((a for a in arrays if a is not None and not isinstance(a, np.ndarray)), None)
     converted = list(arrays)
-    for i, (argument, array) in enumerate(zip(dispatch.ARGUMENTS, arrays, strict=True)):
+    for i, (argument, array) in enumerate(zip(names, arrays, strict=True)):
         if not isinstance(array, np.ndarray):
             continue
         if isinstance(array, np.ma.MaskedArray):
@@ -177,3 +263,23 @@ def run(plan: dispatch.Plan, owner: Backend, x: Any, kernel: Any, bias: Any) -> 
     if bias is not None:
         y = owner.add(y, bias)
     return owner.move_axis(y, -1, 1) if plan.channels_first else y
+
+
+def add_bias(plan: dispatch.Plan, owner: Backend, y: Any, bias: Any) -> Any:
+    """Add a bias ``(*output_size, filters)`` to a result in the caller's data format."""
+    return owner.add(y, owner.move_axis(bias, -1, 0) if plan.channels_first else bias)
+
+
+def _bilinear(map_: Map) -> Callable[..., Any]:
+    def run_map(name: str, x: Any, kernel: Any, bias: Any, arguments: tuple[Any, ...]) -> Any:
+        plan, arrays = prepare(name, x, kernel, bias, arguments, map_)
+        return run(plan, plugins.load_backend(name), *arrays)
+
+    return run_map
+
+
+OPERATIONS = {
+    "local_conv": Composite(dispatch.ARGUMENTS, _bilinear("forward")),
+    "local_conv_transpose": Composite(dispatch.ARGUMENTS, _bilinear("input_grad")),
+}
+"""Every operation by the name of its public function; modules that compose more add to it."""

@@ -17,6 +17,7 @@ from lcmulti.backend import (
     Facts,
     Implementation,
     ImplementationEntry,
+    Map,
     Operation,
     Problem,
     Resources,
@@ -63,9 +64,18 @@ class NumpyBackend:
         """See `Backend.add`."""
         return y + bias
 
-    def close(self, implementation: Implementation, entry: ImplementationEntry) -> Operation:
-        """The forward map: there is nothing to differentiate with."""
-        return implementation.forward
+    def einsum(self, subscripts: str, *arrays: Any) -> Any:
+        """See `Backend.einsum`."""
+        wide = DTYPES[arrays[0].dtype.name].accumulator
+        product = np.einsum(subscripts, *(each.astype(wide) for each in arrays), optimize=True)
+        return product.astype(arrays[0].dtype)
+
+    def close(
+        self, implementation: Implementation, entry: ImplementationEntry, name: Map = "forward"
+    ) -> Operation:
+        """The map as it is: there is nothing to differentiate with."""
+        operation: Operation = getattr(implementation, name)
+        return operation
 
     def opaque(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Nothing traces Python code here."""

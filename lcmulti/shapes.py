@@ -13,6 +13,7 @@ from lcmulti.errors import ArgumentError, ArgumentTypeError, ShapeError
 __all__ = [
     "PADDING_MODES",
     "PADDINGS",
+    "SIZE_KEEPING",
     "covering_windows",
     "explicit_padding",
     "output_length",
@@ -21,6 +22,8 @@ __all__ = [
 ]
 
 PADDINGS = ("valid", "same", "causal", "keras_same")
+SIZE_KEEPING = ("same", "causal", "keras_same")
+"""Paddings with ``ceil(size / stride)`` windows."""
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
 # numpy.pad knows the three non-zero modes under other names.

@@ -103,12 +103,9 @@ class LocalConvSpec:
 
             data_format = config.data_format
         data_format = choice("data_format", data_format, DATA_FORMATS)
-        channels_last = data_format == "channels_last"
-        shape = integer_tuple("input_shape", input_shape, 1)
-        if len(shape) < 2:
-            layout = "(*size, channels)" if channels_last else "(channels, *size)"
-            raise ShapeError("input_shape", f"{layout} with at least one spatial axis", shape)
-        size, channels = (shape[:-1], shape[-1]) if channels_last else (shape[1:], shape[0])
+        channels, size = channels_and_size(
+            integer_tuple("input_shape", input_shape, 1), data_format
+        )
         axes = len(size)
         kernel = per_axis("kernel_size", kernel_size, axes)
         steps = per_axis("strides", strides, axes)
@@ -308,6 +305,15 @@ def _unpadded(
         spec, output_size=output_size, input_size=input_size, data_format="channels_last"
     )
     return replace_fields(block, padding=((0, 0),) * spec.ndim, padding_mode="zeros")
+
+
+def channels_and_size(shape: tuple[int, ...], data_format: str) -> tuple[int, tuple[int, ...]]:
+    """Channels and spatial sizes of one sample."""
+    last = data_format == "channels_last"
+    if len(shape) < 2:
+        layout = "(*size, channels)" if last else "(channels, *size)"
+        raise ShapeError("input_shape", f"{layout} with at least one spatial axis", shape)
+    return (shape[-1], shape[:-1]) if last else (shape[0], shape[1:])
 
 
 def replace_fields(spec: LocalConvSpec, **changes: Any) -> LocalConvSpec:

@@ -38,7 +38,7 @@ def forget():
     settings.reload()
     for cached in CACHED:
         cached.cache_clear()
-    functional._calls.clear()
+    functional.calls.clear()
 
 
 @pytest.fixture(autouse=True)

@@ -51,8 +51,8 @@ class Paint(NumpyBackend):
     def to_numpy(self, array):
         return array.data
 
-    def close(self, implementation, entry):
-        forward = super().close(implementation, entry)
+    def close(self, implementation, entry, name="forward"):
+        forward = super().close(implementation, entry, name)
         return lambda x, kernel, *rest: self.kind(forward(x.data, kernel.data, *rest))
 
 

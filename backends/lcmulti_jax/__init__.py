@@ -1,1 +1,4 @@
-"""The JAX backend of lcmulti; `plugin` names what there is, and only `backend` imports JAX."""
+"""lcmulti in JAX. The layers are in `lcmulti_jax.nnx` and `lcmulti_jax.equinox`.
+
+Importing this package imports nothing: the backend is loaded when arrays arrive.
+"""

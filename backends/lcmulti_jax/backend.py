@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lcmulti.backend import Facts, Implementation, ImplementationEntry, Operation
+from lcmulti.backend import Facts, Implementation, ImplementationEntry, Map, Operation
 from lcmulti.dtypes import DTYPES
 from lcmulti.errors import DtypeError
 from lcmulti_jax import rules
@@ -66,9 +66,19 @@ class JaxBackend:
         wide = DTYPES[y.dtype.name].accumulator
         return (y.astype(wide) + bias.astype(wide)).astype(y.dtype)
 
-    def close(self, implementation: Implementation, entry: ImplementationEntry) -> Operation:
+    def einsum(self, subscripts: str, *arrays: Any) -> Any:
+        """See `Backend.einsum`."""
+        wide = DTYPES[arrays[0].dtype.name].accumulator
+        product = jnp.einsum(
+            subscripts, *(each.astype(wide) for each in arrays), precision=jax.lax.Precision.HIGHEST
+        )
+        return product.astype(arrays[0].dtype)
+
+    def close(
+        self, implementation: Implementation, entry: ImplementationEntry, name: Map = "forward"
+    ) -> Operation:
         """See `lcmulti_jax.rules`."""
-        return rules.operation(implementation)
+        return rules.operation(implementation, name)
 
     def opaque(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Nothing traces Python code here."""

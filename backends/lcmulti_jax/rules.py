@@ -18,7 +18,7 @@ from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from lcmulti.backend import Implementation, Operation, Resources
+from lcmulti.backend import Implementation, Map, Operation, Resources
 from lcmulti.spec import LocalConvSpec
 
 __all__ = ["operation"]
@@ -29,16 +29,35 @@ input_grad_p = Primitive("local_conv_input_grad")
 kernel_grad_p = Primitive("local_conv_kernel_grad")
 
 
-def operation(implementation: Implementation) -> Operation:
-    """The differentiable operation of *implementation*, compiled once for each geometry."""
+PRIMITIVES = {"forward": forward_p, "input_grad": input_grad_p, "kernel_grad": kernel_grad_p}
+
+
+def operation(implementation: Implementation, name: Map = "forward") -> Operation:
+    """A differentiable map of *implementation*, compiled once for each geometry."""
+    primitive = PRIMITIVES[name]
 
     @partial(jax.jit, static_argnums=(2, 3), inline=True)
     def local_conv(x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
-        return forward_p.bind(
-            x, kernel, implementation=implementation, spec=spec, resources=resources
+        return _bind(
+            primitive, x, kernel, implementation=implementation, spec=spec, resources=resources
         )
 
     return local_conv
+
+
+def _bind(primitive: Primitive, a: Any, b: Any, **params: Any) -> Any:
+    """Under `jax.shard_map`, operands must vary along the same mesh axes, as JAX's own do.
+
+    What made one vary sums its gradient over those axes.
+    """
+    varying = [jax.typeof(each).manual_axis_type.varying for each in (a, b)]
+    if varying[0] != varying[1]:
+        every = varying[0] | varying[1]
+        a, b = (
+            lax.pcast(each, tuple(sorted(every - own, key=str)), to="varying")
+            for each, own in zip((a, b), varying, strict=True)
+        )
+    return primitive.bind(a, b, **params)
 
 
 def _shape(primitive: Primitive, a: Any, spec: LocalConvSpec) -> tuple[Any, ...]:
@@ -63,6 +82,19 @@ def _compute(
     return getattr(implementation, name)(a, b, spec, resources)
 
 
+def _lower(map_: Any, context: Any, *operands: Any, **params: Any) -> Any:
+    """Lower the map as JAX code of its own.
+
+    It runs on one device's part. Were its values still marked as varying over a mesh, loops
+    would refuse what they start from and a gradient taken inside would be summed over the mesh.
+    """
+    plain = [
+        aval.update(manual_axis_type=type(aval.manual_axis_type)()) for aval in context.avals_in
+    ]
+    lower = mlir.lower_fun(map_, multiple_results=False)
+    return lower(context.replace(avals_in=plain), *operands, **params)
+
+
 def _batch(
     primitive: Primitive,
     arrays: tuple[Any, Any],
@@ -72,13 +104,13 @@ def _batch(
     (a, b), (axis_a, axis_b) = arrays, axes
     if axis_b is None and primitive is not kernel_grad_p:  # the map is over samples: these are more
         a = batching.bdim_at_front(a, axis_a, a.shape[axis_a])
-        out = primitive.bind(a.reshape(-1, *a.shape[2:]), b, **params)
+        out = _bind(primitive, a.reshape(-1, *a.shape[2:]), b, **params)
         return out.reshape(*a.shape[:2], *out.shape[1:]), 0
     size = a.shape[axis_a] if axis_a is not None else b.shape[axis_b]
     a, b = (
         batching.bdim_at_front(each, axis, size) for each, axis in zip(arrays, axes, strict=True)
     )
-    return lax.map(lambda pair: primitive.bind(*pair, **params), (a, b)), 0
+    return lax.map(lambda pair: _bind(primitive, *pair, **params), (a, b)), 0
 
 
 def _eagerly(primitive: Primitive) -> Any:
@@ -87,30 +119,26 @@ def _eagerly(primitive: Primitive) -> Any:
     return jax.jit(primitive.bind, static_argnames=names)
 
 
-for _primitive, _name in (
-    (forward_p, "forward"),
-    (input_grad_p, "input_grad"),
-    (kernel_grad_p, "kernel_grad"),
-):
+for _name, _primitive in PRIMITIVES.items():
     _map = partial(_compute, _name)
     _primitive.def_impl(_eagerly(_primitive))
     _primitive.def_abstract_eval(partial(_abstract, _primitive))
-    mlir.register_lowering(_primitive, mlir.lower_fun(_map, multiple_results=False))
+    mlir.register_lowering(_primitive, partial(_lower, _map))
     batching.primitive_batchers[_primitive] = partial(_batch, _primitive)
 
 # ``ct`` is the cotangent of the output; the operand that is being solved for is not there.
 ad.defbilinear(
     forward_p,
-    lambda ct, x, kernel, **params: input_grad_p.bind(ct, kernel, **params),
-    lambda ct, x, kernel, **params: kernel_grad_p.bind(x, ct, **params),
+    lambda ct, x, kernel, **params: _bind(input_grad_p, ct, kernel, **params),
+    lambda ct, x, kernel, **params: _bind(kernel_grad_p, x, ct, **params),
 )
 ad.defbilinear(
     input_grad_p,
-    lambda ct, dy, kernel, **params: forward_p.bind(ct, kernel, **params),
-    lambda ct, dy, kernel, **params: kernel_grad_p.bind(ct, dy, **params),
+    lambda ct, dy, kernel, **params: _bind(forward_p, ct, kernel, **params),
+    lambda ct, dy, kernel, **params: _bind(kernel_grad_p, ct, dy, **params),
 )
 ad.defbilinear(
     kernel_grad_p,
-    lambda ct, x, dy, **params: input_grad_p.bind(dy, ct, **params),
-    lambda ct, x, dy, **params: forward_p.bind(x, ct, **params),
+    lambda ct, x, dy, **params: _bind(input_grad_p, dy, ct, **params),
+    lambda ct, x, dy, **params: _bind(forward_p, x, ct, **params),
 )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from lcmulti.backend import Facts, Implementation, ImplementationEntry, Operation
+from lcmulti.backend import Facts, Implementation, ImplementationEntry, Map, Operation
 from lcmulti.dtypes import DTYPES
 from lcmulti.errors import ShapeError, UnsupportedError
 from lcmulti_tensorflow import rules
@@ -62,9 +62,17 @@ class TensorFlowBackend:
         wide = DTYPES[y.dtype.name].accumulator
         return tf.cast(tf.cast(y, wide) + tf.cast(bias, wide), y.dtype)
 
-    def close(self, implementation: Implementation, entry: ImplementationEntry) -> Operation:
+    def einsum(self, subscripts: str, *arrays: Any) -> Any:
+        """See `Backend.einsum`."""
+        wide = DTYPES[arrays[0].dtype.name].accumulator
+        product = tf.einsum(subscripts, *(tf.cast(each, wide) for each in arrays))
+        return tf.cast(product, arrays[0].dtype)
+
+    def close(
+        self, implementation: Implementation, entry: ImplementationEntry, name: Map = "forward"
+    ) -> Operation:
         """See `lcmulti_tensorflow.rules`."""
-        operation = rules.close(implementation)
+        operation = rules.close(implementation, name)
         if not has_gpu():
             return operation
 

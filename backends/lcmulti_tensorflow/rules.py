@@ -33,12 +33,12 @@ GRADIENTS = {
 its gradient, and whether what comes from above goes first."""
 
 
-def close(implementation: Implementation) -> Operation:
-    """Return ``(x, kernel, spec, resources) -> y``, differentiable to any order."""
+def close(implementation: Implementation, name: str = "forward") -> Operation:
+    """Return one map, ``(x, kernel, spec, resources) -> y``, differentiable to any order."""
 
     @lru_cache(maxsize=1024)
     def closed(spec: LocalConvSpec, resources: Resources) -> Map:
-        return _maps(implementation, spec, resources)["forward"]
+        return _maps(implementation, spec, resources)[name]
 
     def operation(x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
         return closed(spec, resources)(x, kernel)

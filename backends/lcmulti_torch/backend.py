@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lcmulti.backend import Facts, Implementation, ImplementationEntry, Operation
+from lcmulti.backend import Facts, Implementation, ImplementationEntry, Map, Operation
 from lcmulti.dispatch import ARGUMENTS
 from lcmulti.errors import ArgumentTypeError, UnsupportedError, described
 from lcmulti_torch.rules import is_transformed, operation
@@ -85,9 +85,21 @@ class TorchBackend:
         """See `Backend.add`; PyTorch's own sums of half types are held in float32."""
         return y + bias
 
-    def close(self, implementation: Implementation, entry: ImplementationEntry) -> Operation:
+    def einsum(self, subscripts: str, *arrays: Any) -> Any:
+        """See `Backend.einsum`; never autocast, for `prepare` has done that."""
+        kind, dtype = arrays[0].device.type, arrays[0].dtype
+        if dtype in (torch.float16, torch.bfloat16):
+            arrays = tuple(each.float() for each in arrays)
+        if kind == "meta" or not torch.is_autocast_enabled(kind):
+            return torch.einsum(subscripts, *arrays).to(dtype)
+        with torch.autocast(kind, enabled=False):
+            return torch.einsum(subscripts, *arrays).to(dtype)
+
+    def close(
+        self, implementation: Implementation, entry: ImplementationEntry, name: Map = "forward"
+    ) -> Operation:
         """See `lcmulti_torch.rules`."""
-        closed = operation(implementation)
+        closed = operation(implementation, name)
         if not torch.cuda.is_available():
             return closed
 

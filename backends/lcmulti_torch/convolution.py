@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -9,13 +10,20 @@ import torch
 from lcmulti.backend import Problem, Resources
 from lcmulti.composed import UNKNOWN_BATCH, workspace
 from lcmulti.spec import LocalConvSpec
+from lcmulti.transposed import output_padding_of
 from lcmulti_torch.patches import TorchOps
+from lcmulti_torch.rules import is_transformed
 
 _ops = TorchOps()
 _CONVOLUTIONS = {
     1: torch.nn.functional.conv1d,
     2: torch.nn.functional.conv2d,
     3: torch.nn.functional.conv3d,
+}
+_TRANSPOSED = {
+    1: torch.nn.functional.conv_transpose1d,
+    2: torch.nn.functional.conv_transpose2d,
+    3: torch.nn.functional.conv_transpose3d,
 }
 
 
@@ -54,13 +62,24 @@ class TorchConvolution:
 
     def input_grad(self, dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
         """See `lcmulti.backend.Implementation.input_grad`."""
+        if is_transformed(dy) or is_transformed(kernel):  # what exporters know by name
+            return self._transposed(dy, kernel, spec)
         shape = (dy.shape[0], spec.in_channels, *spec.padded_size)
         x = torch.empty((1,), dtype=dy.dtype, device=dy.device).expand(shape)
-        dx = _backward(dy, _ops.widen(x), _weight(kernel, spec), spec, wanted=0).movedim(1, -1)
-        inner = (
-            slice(lo, lo + n) for n, (lo, _) in zip(spec.input_size, spec.padding, strict=True)
-        )
-        return _ops.narrow(dx[(slice(None), *inner)], dy)
+        dx = _backward(dy, _ops.widen(x), _weight(kernel, spec), spec, wanted=0)
+        return _unpadded(dx, dy, spec)
+
+    def _transposed(self, dy: Any, kernel: Any, spec: LocalConvSpec) -> Any:
+        with _no_autocast(dy):
+            dx = _TRANSPOSED[spec.ndim](
+                _ops.widen(dy).movedim(-1, 1),
+                _weight(kernel, spec),
+                stride=spec.strides,
+                output_padding=output_padding_of(spec),
+                groups=spec.groups,
+                dilation=spec.dilation,
+            )
+        return _unpadded(dx, dy, spec)
 
     def kernel_grad(self, x: Any, dy: Any, spec: LocalConvSpec, resources: Resources) -> Any:
         """See `lcmulti.backend.Implementation.kernel_grad`."""
@@ -72,8 +91,15 @@ class TorchConvolution:
         return _ops.narrow(dkernel, x)
 
 
+def _unpadded(dx: Any, dy: Any, spec: LocalConvSpec) -> Any:
+    """``(N, C, *padded_size) -> (N, *input_size, C)``, in the dtype of *dy*."""
+    inner = (slice(lo, lo + n) for n, (lo, _) in zip(spec.input_size, spec.padding, strict=True))
+    return _ops.narrow(dx.movedim(1, -1)[(slice(None), *inner)], dy)
+
+
 def _no_autocast(x: Any) -> Any:
-    return torch.autocast(x.device.type, enabled=False)
+    kind = x.device.type
+    return nullcontext() if kind == "meta" else torch.autocast(kind, enabled=False)
 
 
 def _weight(kernel: Any, spec: LocalConvSpec) -> Any:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch.autograd import forward_ad
 
-from lcmulti.backend import Implementation, Operation, Resources
+from lcmulti.backend import Implementation, Map, Operation, Resources
 from lcmulti.spec import LocalConvSpec
 
 # For each map of (a, b), which map of which arguments gives the gradient in a and in b when g
@@ -46,13 +46,14 @@ def is_transformed(array: Any) -> bool:
     )
 
 
-def operation(implementation: Implementation) -> Operation:
-    """Make the differentiable operation of an implementation."""
+def operation(implementation: Implementation, name: Map = "forward") -> Operation:
+    """Make one map of an implementation differentiable."""
+    bare = getattr(implementation, name)
 
     def apply(x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
         if is_transformed(x) or is_transformed(kernel):
-            return implementation.forward(x, kernel, spec, resources)
-        return _Map.apply(x, kernel, "forward", implementation, spec, resources)
+            return bare(x, kernel, spec, resources)
+        return _Map.apply(x, kernel, name, implementation, spec, resources)
 
     return apply
 

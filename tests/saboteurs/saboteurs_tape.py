@@ -109,7 +109,7 @@ class Tape(NumpyBackend):
         back = lambda g: sum_to(g, bias.value.shape)  # noqa: E731
         return self.array(value, ((y, lambda g: g), (bias, back)))
 
-    def close(self, implementation, entry):
+    def close(self, implementation, entry, name="forward"):
         def compute(name, a, b, *rest):
             pairs = []
             for operand, (rule, order) in zip((a, b), self.rules[name], strict=True):
@@ -122,7 +122,7 @@ class Tape(NumpyBackend):
             value = getattr(implementation.maps, name)(a.value, b.value, *rest)
             return self.array(value, tuple(pairs))
 
-        return lambda x, kernel, *rest: compute("forward", x, kernel, *rest)
+        return lambda x, kernel, *rest: compute(name, x, kernel, *rest)
 
     def vjp(self, function, arrays, cotangent):
         leaves = tuple(self.array(each.value, ((each, lambda g: g),)) for each in arrays)
@@ -173,8 +173,8 @@ class TangentOfTheKernelForgotten(Tape):
 class SecondDerivativeWrong(Tape):
     """A sign that only the second order uses."""
 
-    def close(self, implementation, entry):
-        operation = super().close(implementation, entry)
+    def close(self, implementation, entry, name="forward"):
+        operation = super().close(implementation, entry, name)
 
         def closed(x, kernel, *rest):
             y = operation(x, kernel, *rest)

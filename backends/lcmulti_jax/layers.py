@@ -1,0 +1,77 @@
+"""What the layers for Flax NNX and for Equinox have in common; neither is imported here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from lcmulti import shapes
+from lcmulti.arguments import per_axis
+from lcmulti.errors import ShapeError, described
+from lcmulti.spec import LocalConvSpec
+
+__all__ = ["at_every_position", "checked", "normalised_padding", "share", "shared_mean"]
+
+
+def at_every_position(
+    init: Callable[[Any, tuple[int, ...]], Any], key: Any, positions: tuple[int, ...], shape: Any
+) -> Any:
+    """Draw ``init(key, shape)`` anew at each position: ``(*positions, *shape)``.
+
+    An initialiser that saw the whole shape would count positions as fan-in.
+    """
+    keys = jax.random.split(key, prod(positions))
+    drawn = jax.vmap(lambda each: init(each, shape))(keys)
+    return drawn.reshape(*positions, *shape)
+
+
+def normalised_padding(
+    padding: Any,
+    input_size: tuple[int, ...],
+    kernel_size: tuple[int, ...],
+    strides: tuple[int, ...],
+    dilation: tuple[int, ...],
+) -> tuple[Any, str]:
+    """Padding and padding mode for `LocalConvSpec` from the spellings JAX's libraries have.
+
+    Beyond lcmulti's own: ``"SAME_LOWER"`` (the odd one before), ``"CIRCULAR"`` and ``"REFLECT"``
+    (as much as keeps the size at stride 1, filled so), in any case.
+    """
+    name = padding.upper() if isinstance(padding, str) else ""
+    if name == "SAME_LOWER":
+        pairs = shapes.explicit_padding("same", input_size, kernel_size, strides, dilation)
+        return tuple((high, low) for low, high in pairs), "zeros"
+    if name in ("CIRCULAR", "REFLECT"):
+        extents = map(shapes.window_extent, kernel_size, dilation)
+        return tuple(((n - 1) // 2, n // 2) for n in extents), name.lower()
+    return padding, "zeros"
+
+
+def sizes(ndim_of: Any, **given: Any) -> dict[str, tuple[int, ...]]:
+    """Each argument as one int per axis; as many axes as *ndim_of* has, an int standing for 1."""
+    axes = len(ndim_of) if hasattr(ndim_of, "__len__") else 1
+    return {name: per_axis(name, 1 if v is None else v, axes) for name, v in given.items()}
+
+
+def checked(shape: tuple[int, ...], wanted: tuple[int, ...], rebuild: str) -> None:
+    """Refuse samples of another shape than the weights were made for."""
+    if shape != wanted:
+        raise ShapeError(
+            "inputs",
+            f"samples of shape {wanted}, which the weights were made for",
+            described(f"{shape}; for these build a layer with {rebuild}"),
+        )
+
+
+def shared_mean(weights: Any, axes: tuple[int, ...]) -> Any:
+    """The mean over position *axes*, at every position again."""
+    return jnp.broadcast_to(weights.mean(axes, keepdims=True), weights.shape)
+
+
+def share(axes: Any, spec: LocalConvSpec) -> tuple[int, ...]:
+    """Spatial axes to average along; None for all."""
+    return tuple(range(spec.ndim)) if axes is None else spec.sharing(axes).shared_axes

@@ -1,0 +1,239 @@
+"""`lcmulti.local_conv` with the names, the order and the defaults of `torch.nn.functional`."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import lcmulti
+from lcmulti.errors import ShapeError, described
+
+__all__ = [
+    "local_conv1d",
+    "local_conv2d",
+    "local_conv3d",
+    "local_conv_transpose1d",
+    "local_conv_transpose2d",
+    "local_conv_transpose3d",
+]
+
+
+def with_batch(run: Any, x: Any, ndim: int) -> Any:
+    """Run on *x*, which may be one sample without a batch axis, as PyTorch's convolutions."""
+    if x.dim() == ndim + 2:
+        return run(x)
+    if x.dim() != ndim + 1:
+        shape = tuple(x.shape)
+        raise ShapeError(
+            "input", f"rank {ndim + 2}, or {ndim + 1} without a batch", described(str(shape))
+        )
+    return run(x.unsqueeze(0)).squeeze(0)
+
+
+def _local_conv(
+    ndim: int, input: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any,
+    groups: int, data_format: str, padding_mode: str, implementation: str,
+) -> Any:  # fmt: skip
+    run = partial(
+        lcmulti.local_conv, kernel=weight, bias=bias, strides=stride, padding=padding,
+        padding_mode=padding_mode, dilation=dilation, groups=groups, data_format=data_format,
+        implementation=implementation,
+    )  # fmt: skip
+    return with_batch(run, input, ndim)
+
+
+def local_conv1d(
+    input: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+    *,
+    data_format: str = "channels_first",
+    padding_mode: str = "zeros",
+    implementation: str = "auto",
+) -> Any:
+    """Locally connected 1D operation, in the argument order of `torch.nn.functional.conv1d`.
+
+    Parameters
+    ----------
+    input : Tensor
+        ``(N, in_channels, L)`` or ``(in_channels, L)``.
+    weight : Tensor
+        ``(L_out, kernel_size, in_channels // groups, out_channels)``; ``L_out`` may be 1: shared.
+    bias : Tensor, optional
+        ``(L_out, out_channels)``, or ``(1, out_channels)``.
+    stride, padding, dilation, groups
+        As in `torch.nn.functional.conv1d`; padding also as in `lcmulti.local_conv`.
+    data_format, padding_mode, implementation
+        As in `lcmulti.local_conv`.
+
+    Returns
+    -------
+    Tensor
+        ``(N, out_channels, L_out)`` or ``(out_channels, L_out)``.
+
+    Raises
+    ------
+    LcmultiError
+        As `lcmulti.local_conv`.
+    """
+    return _local_conv(
+        1, input, weight, bias, stride, padding, dilation, groups, data_format, padding_mode,
+        implementation,
+    )  # fmt: skip
+
+
+def local_conv2d(
+    input: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+    *,
+    data_format: str = "channels_first",
+    padding_mode: str = "zeros",
+    implementation: str = "auto",
+) -> Any:
+    """Locally connected 2D operation, in the argument order of `torch.nn.functional.conv2d`.
+
+    As `local_conv1d`, with ``weight`` of shape
+    ``(H_out, W_out, kH, kW, in_channels // groups, out_channels)`` and ``bias`` of shape
+    ``(H_out, W_out, out_channels)``.
+    """
+    return _local_conv(
+        2, input, weight, bias, stride, padding, dilation, groups, data_format, padding_mode,
+        implementation,
+    )  # fmt: skip
+
+
+def local_conv3d(
+    input: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+    *,
+    data_format: str = "channels_first",
+    padding_mode: str = "zeros",
+    implementation: str = "auto",
+) -> Any:
+    """Locally connected 3D operation, in the argument order of `torch.nn.functional.conv3d`.
+
+    As `local_conv1d`, with ``weight`` of shape
+    ``(D_out, H_out, W_out, kD, kH, kW, in_channels // groups, out_channels)``.
+    """
+    return _local_conv(
+        3, input, weight, bias, stride, padding, dilation, groups, data_format, padding_mode,
+        implementation,
+    )  # fmt: skip
+
+
+def _transpose(
+    ndim: int, input: Any, weight: Any, bias: Any, stride: Any, padding: Any, output_padding: Any,
+    groups: int, dilation: Any, data_format: str, implementation: str,
+) -> Any:  # fmt: skip
+    run = partial(
+        lcmulti.local_conv_transpose, kernel=weight, bias=bias, strides=stride, padding=padding,
+        output_padding=output_padding, dilation=dilation, groups=groups, data_format=data_format,
+        implementation=implementation,
+    )  # fmt: skip
+    return with_batch(run, input, ndim)
+
+
+def local_conv_transpose1d(
+    input: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+    *,
+    data_format: str = "channels_first",
+    implementation: str = "auto",
+) -> Any:
+    """Transposed 1D operation, in the order of `torch.nn.functional.conv_transpose1d`.
+
+    Parameters
+    ----------
+    input : Tensor
+        ``(N, in_channels, L)`` or ``(in_channels, L)``.
+    weight : Tensor
+        ``(L, kernel_size, out_channels // groups, in_channels)``; its first axis may be 1: shared.
+    bias : Tensor, optional
+        ``(L_out, out_channels)``, or ``(1, out_channels)``.
+    stride, padding, output_padding, groups, dilation
+        As in `torch.nn.functional.conv_transpose1d`.
+    data_format, implementation
+        As in `lcmulti.local_conv_transpose`.
+
+    Returns
+    -------
+    Tensor
+        ``(N, out_channels, L_out)`` or ``(out_channels, L_out)``.
+
+    Raises
+    ------
+    LcmultiError
+        As `lcmulti.local_conv_transpose`.
+    """
+    return _transpose(
+        1, input, weight, bias, stride, padding, output_padding, groups, dilation, data_format,
+        implementation,
+    )  # fmt: skip
+
+
+def local_conv_transpose2d(
+    input: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+    *,
+    data_format: str = "channels_first",
+    implementation: str = "auto",
+) -> Any:
+    """Transposed 2D operation, in the order of `torch.nn.functional.conv_transpose2d`.
+
+    As `local_conv_transpose1d`, with ``weight`` of shape
+    ``(H, W, kH, kW, out_channels // groups, in_channels)``.
+    """
+    return _transpose(
+        2, input, weight, bias, stride, padding, output_padding, groups, dilation, data_format,
+        implementation,
+    )  # fmt: skip
+
+
+def local_conv_transpose3d(
+    input: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+    *,
+    data_format: str = "channels_first",
+    implementation: str = "auto",
+) -> Any:
+    """Transposed 3D operation, in the order of `torch.nn.functional.conv_transpose3d`.
+
+    As `local_conv_transpose1d`, with ``weight`` of shape
+    ``(D, H, W, kD, kH, kW, out_channels // groups, in_channels)``.
+    """
+    return _transpose(
+        3, input, weight, bias, stride, padding, output_padding, groups, dilation, data_format,
+        implementation,
+    )  # fmt: skip

@@ -1,0 +1,155 @@
+"""`LocallyConnected1d`, `2d` and `3d`: `torch.nn.Conv*d` with weights of its own everywhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+import lcmulti
+from lcmulti.arguments import choice, per_axis
+from lcmulti.shapes import PADDING_MODES
+from lcmulti.spec import DATA_FORMATS
+from lcmulti_torch.base import LocallyConnectedNd, optional_rank, sample_shape
+
+__all__ = ["LocallyConnected1d", "LocallyConnected2d", "LocallyConnected3d"]
+
+
+class _LocallyConnected(LocallyConnectedNd):
+    """A convolution whose weights differ at every output position.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+    kernel_size : int or tuple of int
+    input_size : int or tuple of int
+        Spatial size of what comes in: each position has weights, so it is part of the layer.
+    stride, padding, dilation, groups, bias, padding_mode
+        As in `torch.nn.Conv2d`. *padding* is also a string of `lcmulti.LocalConvSpec` or one
+        ``(low, high)`` pair per axis; ``"same"`` may have strides, by the rule of TensorFlow.
+    data_format : {"channels_first", "channels_last"}
+        Where the channels stand in what comes in and goes out.
+    shared_axes : tuple of int, default ()
+        Spatial axes of the output along which the kernel is shared.
+    rank : int, optional
+        Low-rank weights: the kernel of a position is a sum of *rank* shared kernels times
+        coefficients of its own (arXiv 2002.02959). None: weights of full rank.
+    implementation : str, default "auto"
+    device, dtype
+        As in any module.
+
+    Attributes
+    ----------
+    weight : Parameter
+        ``(*output_size, *kernel_size, in_channels // groups, out_channels)``, lcmulti's layout.
+    bias : Parameter or None
+        ``(*output_size, out_channels)``.
+    basis, coefficients : Parameter
+        In place of ``weight`` with a rank: ``(rank, 1.., *kernel_size, in_channels // groups,
+        out_channels)`` and ``(*output_size, rank)``.
+
+    Raises
+    ------
+    ArgumentError
+        For an argument that cannot be; at call time (`ShapeError`) for samples of another shape.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Any,
+        input_size: Any,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        data_format: str = "channels_first",
+        shared_axes: Any = (),
+        rank: int | None = None,
+        implementation: str = "auto",
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__()
+        self._keep_arguments(
+            out_channels, kernel_size, stride, padding, dilation, groups, padding_mode,
+            data_format, shared_axes, rank, implementation,
+        )  # fmt: skip
+        self._start(in_channels, input_size, bias, device, dtype)
+
+    def _start(
+        self, in_channels: Any, input_size: Any, bias: bool, device: Any, dtype: Any
+    ) -> None:
+        self._set_geometry(in_channels, per_axis("input_size", input_size, self.ndim))
+        self._make_parameters(bias, device, dtype)
+
+    def _keep_arguments(
+        self, out_channels: Any, kernel_size: Any, stride: Any, padding: Any, dilation: Any,
+        groups: Any, padding_mode: Any, data_format: Any, shared_axes: Any, rank: Any,
+        implementation: Any,
+    ) -> None:  # fmt: skip
+        """What can be checked before the input is known."""
+        self.out_channels, self.groups = out_channels, groups
+        self.kernel_size = per_axis("kernel_size", kernel_size, self.ndim)
+        self.stride = per_axis("stride", stride, self.ndim)
+        self.dilation = per_axis("dilation", dilation, self.ndim)
+        is_number = hasattr(padding, "__index__")
+        self.padding = per_axis("padding", padding, self.ndim, 0) if is_number else padding
+        self.padding_mode = choice("padding_mode", padding_mode, PADDING_MODES)
+        self.data_format = choice("data_format", data_format, DATA_FORMATS)
+        self.shared_axes, self.rank = shared_axes, optional_rank(rank)
+        self.implementation = implementation
+
+    def _set_geometry(self, in_channels: int, input_size: tuple[int, ...]) -> None:
+        self.spec = lcmulti.LocalConvSpec(
+            sample_shape(in_channels, input_size, self.data_format),
+            self.out_channels,
+            self.kernel_size,
+            strides=self.stride,
+            padding=self.padding,
+            padding_mode=self.padding_mode,
+            dilation=self.dilation,
+            groups=self.groups,
+            data_format=self.data_format,
+            shared_axes=self.shared_axes,
+        )
+        self.in_channels, self.input_size = in_channels, input_size
+        self.output_size, self.shared_axes = self.spec.output_size, self.spec.shared_axes
+        self._sample_shape, self._padding = self.spec.input_shape, self.spec.padding
+
+    def _run(self, x: torch.Tensor) -> torch.Tensor:
+        arguments = {
+            "strides": self.stride,
+            "padding": self._padding,
+            "padding_mode": self.padding_mode,
+            "dilation": self.dilation,
+            "groups": self.groups,
+            "data_format": self.data_format,
+            "implementation": self.implementation,
+        }
+        if self.rank is None:
+            return lcmulti.local_conv(x, self.weight, self.bias, **arguments)
+        return lcmulti.local_conv_low_rank(x, self.basis, self.coefficients, self.bias, **arguments)
+
+    @staticmethod
+    def _convolution_arguments(like: Any) -> dict[str, Any]:
+        return {"padding_mode": like.padding_mode}
+
+
+class LocallyConnected1d(_LocallyConnected):  # noqa: D101 - its base's
+    __doc__ = _LocallyConnected.__doc__
+    ndim, convolution = 1, nn.Conv1d
+
+
+class LocallyConnected2d(_LocallyConnected):  # noqa: D101 - its base's
+    __doc__ = _LocallyConnected.__doc__
+    ndim, convolution = 2, nn.Conv2d
+
+
+class LocallyConnected3d(_LocallyConnected):  # noqa: D101 - its base's
+    __doc__ = _LocallyConnected.__doc__
+    ndim, convolution = 3, nn.Conv3d

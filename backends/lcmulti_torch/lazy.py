@@ -1,0 +1,106 @@
+"""Layers that learn ``in_channels`` and ``input_size`` from the first batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.parameter import UninitializedParameter
+
+from lcmulti.errors import ShapeError, described
+from lcmulti_torch.layers import (
+    LocallyConnected1d,
+    LocallyConnected2d,
+    LocallyConnected3d,
+    _LocallyConnected,
+)
+
+__all__ = ["LazyLocallyConnected1d", "LazyLocallyConnected2d", "LazyLocallyConnected3d"]
+
+
+class _Lazy(LazyModuleMixin, _LocallyConnected):
+    """`LocallyConnected1d`, `2d` or `3d` without ``in_channels`` and ``input_size``.
+
+    Both are learned from the first input, as in `torch.nn.LazyConv2d`; other parameters are as
+    in the layer it then becomes.
+    """
+
+    def __init__(
+        self,
+        out_channels: int,
+        kernel_size: Any,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        data_format: str = "channels_first",
+        shared_axes: Any = (),
+        rank: int | None = None,
+        implementation: str = "auto",
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(
+            0, out_channels, kernel_size, None, stride, padding, dilation, groups, bias,
+            padding_mode, data_format, shared_axes, rank, implementation, device, dtype,
+        )  # fmt: skip
+
+    def _start(
+        self, in_channels: Any, input_size: Any, bias: bool, device: Any, dtype: Any
+    ) -> None:
+        self.in_channels, self.input_size = in_channels, input_size
+        names = ("weight",) if self.rank is None else ("basis", "coefficients")
+        for name in (*names, "bias"):
+            made = name != "bias" or bias
+            value = UninitializedParameter(device=device, dtype=dtype) if made else None
+            self.register_parameter(name, value)
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters, once there are any."""
+        if not self.has_uninitialized_params():
+            super().reset_parameters()
+
+    def initialize_parameters(self, input: torch.Tensor) -> None:
+        """Make the parameters for samples like those of *input*."""
+        shape = tuple(input.shape)
+        if len(shape) not in (self.ndim + 1, self.ndim + 2):
+            expected = f"rank {self.ndim + 2}, or {self.ndim + 1} without a batch"
+            raise ShapeError("input", expected, described(str(shape)))
+        sample = shape[-self.ndim - 1 :]
+        first = self.data_format == "channels_first"
+        channels, size = (sample[0], sample[1:]) if first else (sample[-1], sample[:-1])
+        self._set_geometry(channels, size)
+        if not self.has_uninitialized_params():  # a state was loaded before the first batch
+            return
+        with torch.no_grad():
+            for name, shape in self._parameter_shapes().items():
+                parameter = getattr(self, name)
+                if parameter is not None:
+                    parameter.materialize(shape)
+            self.reset_parameters()
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        # There is no geometry yet to hold the state to: the first batch has it.
+        nn.Module._load_from_state_dict(self, *arguments)
+
+
+class LazyLocallyConnected1d(_Lazy):  # noqa: D101 - its base's
+    __doc__ = _Lazy.__doc__
+    ndim, convolution = 1, nn.Conv1d
+    cls_to_become = LocallyConnected1d
+
+
+class LazyLocallyConnected2d(_Lazy):  # noqa: D101 - its base's
+    __doc__ = _Lazy.__doc__
+    ndim, convolution = 2, nn.Conv2d
+    cls_to_become = LocallyConnected2d
+
+
+class LazyLocallyConnected3d(_Lazy):  # noqa: D101 - its base's
+    __doc__ = _Lazy.__doc__
+    ndim, convolution = 3, nn.Conv3d
+    cls_to_become = LocallyConnected3d

@@ -1,0 +1,141 @@
+"""`LocallyConnectedTranspose1d`, `2d` and `3d`, as `torch.nn.ConvTranspose*d`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+import lcmulti
+from lcmulti.arguments import choice, per_axis
+from lcmulti.spec import DATA_FORMATS
+from lcmulti.transposed import output_padding_of
+from lcmulti_torch.base import LocallyConnectedNd, optional_rank, sample_shape
+
+__all__ = [
+    "LocallyConnectedTranspose1d",
+    "LocallyConnectedTranspose2d",
+    "LocallyConnectedTranspose3d",
+]
+
+
+class _LocallyConnectedTranspose(LocallyConnectedNd):
+    """A transposed convolution whose weights differ at every input position.
+
+    It is the adjoint of the locally connected layer of the same arguments whose output has the
+    size *input_size*.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+    kernel_size : int or tuple of int
+    input_size : int or tuple of int
+        Spatial size of what comes in.
+    stride, padding, output_padding, groups, bias, dilation
+        As in `torch.nn.ConvTranspose2d`, with ``output_padding`` less than the stride. None
+        takes what `lcmulti.transposed_spec` says; *padding* is also a string of
+        `lcmulti.LocalConvSpec` or one ``(low, high)`` pair per axis.
+    data_format : {"channels_first", "channels_last"}
+    shared_axes : tuple of int, default ()
+        Spatial axes of the input along which the kernel is shared.
+    rank : int, optional
+        As in `LocallyConnected2d`.
+    implementation : str, default "auto"
+    device, dtype
+        As in any module.
+
+    Attributes
+    ----------
+    weight : Parameter
+        ``(*input_size, *kernel_size, out_channels // groups, in_channels)``.
+    bias : Parameter or None
+        ``(*output_size, out_channels)``.
+
+    Raises
+    ------
+    ArgumentError
+        For an argument that cannot be; at call time (`ShapeError`) for samples of another shape.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Any,
+        input_size: Any,
+        stride: Any = 1,
+        padding: Any = 0,
+        output_padding: Any = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: Any = 1,
+        data_format: str = "channels_first",
+        shared_axes: Any = (),
+        rank: int | None = None,
+        implementation: str = "auto",
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__()
+        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
+        self.data_format = choice("data_format", data_format, DATA_FORMATS)
+        self.input_size = per_axis("input_size", input_size, self.ndim)
+        self.rank, self.implementation = optional_rank(rank), implementation
+        self.spec = spec = lcmulti.transposed_spec(
+            sample_shape(in_channels, self.input_size, self.data_format),
+            out_channels,
+            kernel_size,
+            strides=stride,
+            padding=padding,
+            output_padding=output_padding,
+            dilation=dilation,
+            groups=groups,
+            data_format=self.data_format,
+            shared_axes=shared_axes,
+        )
+        self.kernel_size, self.stride, self.dilation = spec.kernel_size, spec.strides, spec.dilation
+        self.output_size, self.shared_axes = spec.input_size, spec.shared_axes
+        is_number = hasattr(padding, "__index__")
+        self.padding = per_axis("padding", padding, self.ndim, 0) if is_number else padding
+        self.output_padding = output_padding_of(spec)
+        self._sample_shape, self._padding = spec.output_shape, spec.padding
+        self._make_parameters(bias, device, dtype)
+
+    def _bias_shape(self) -> tuple[int, ...]:
+        shared = self.spec.shared_axes
+        size = (1 if axis in shared else n for axis, n in enumerate(self.output_size))
+        return (*size, self.out_channels)
+
+    def _run(self, x: torch.Tensor) -> torch.Tensor:
+        return lcmulti.local_conv_transpose(
+            x,
+            self.kernel(),
+            self.bias,
+            strides=self.stride,
+            padding=self._padding,
+            output_padding=self.output_padding,
+            dilation=self.dilation,
+            groups=self.groups,
+            data_format=self.data_format,
+            implementation=self.implementation,
+        )
+
+    @staticmethod
+    def _convolution_arguments(like: Any) -> dict[str, Any]:
+        return {"output_padding": like.output_padding}
+
+
+class LocallyConnectedTranspose1d(_LocallyConnectedTranspose):  # noqa: D101 - its base's
+    __doc__ = _LocallyConnectedTranspose.__doc__
+    ndim, convolution = 1, nn.ConvTranspose1d
+
+
+class LocallyConnectedTranspose2d(_LocallyConnectedTranspose):  # noqa: D101 - its base's
+    __doc__ = _LocallyConnectedTranspose.__doc__
+    ndim, convolution = 2, nn.ConvTranspose2d
+
+
+class LocallyConnectedTranspose3d(_LocallyConnectedTranspose):  # noqa: D101 - its base's
+    __doc__ = _LocallyConnectedTranspose.__doc__
+    ndim, convolution = 3, nn.ConvTranspose3d

@@ -1,0 +1,129 @@
+"""Run every cell of the support matrix and write docs/support_matrix.md.
+
+    python tests/write_support_matrix.py
+
+    python tests/write_support_matrix.py torch      # its table alone; or jax, tensorflow
+
+Takes some minutes. A cell that fails without a limit, or has a limit and works, is an error, and
+the table of its framework is left as it was.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+PAGE = Path(__file__).parents[1] / "docs" / "support_matrix.md"
+MODULES = {"torch": "support_torch", "jax": "support_jax", "tensorflow": "support_tensorflow"}
+
+HEAD = """# What works with what
+
+Each cell is a test that does what its row says to the thing in its column and compares the
+result, and in training the gradients, with a plain call. This page is written by the tests:
+
+    python tests/write_support_matrix.py
+
+**Y** works. A number is a limit of the framework itself, explained below its table; its test is
+expected to fail, strictly, so that the day the limit is gone is noticed.
+"""
+
+
+def section(matrix, versions):
+    """The table of one framework, things across and uses down, and its limits."""
+    notes = []
+    head = ["", *matrix.rows]
+    lines = [f"## {matrix.title}", "", f"Run with {versions}.", ""]
+    lines += [f"| {' | '.join(head)} |", "|---" + "|:-:" * len(matrix.rows) + "|"]
+    for column in matrix.columns:
+        shown = []
+        for row in matrix.rows:
+            limit = matrix.limit(row, column)
+            if limit is None:
+                shown.append("Y")
+                continue
+            if limit not in notes:
+                notes.append(limit)
+            shown.append(f"{notes.index(limit) + 1}")
+        lines.append(f"| {column} | {' | '.join(shown)} |")
+    lines += ["", *(f"{n}. {note}" for n, note in enumerate(notes, 1))]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def verdicts_on(page, title):
+    """``{(row, column): "Y" or "-"}`` of one framework's table on the page."""
+    body = page.split(f"## {title}\n", 1)[1].split("\n## ", 1)[0]
+    table = [line for line in body.splitlines() if line.startswith("|")]
+    rows = [each.strip() for each in table[0].strip("|").split("|")][1:]
+    found = {}
+    for line in table[2:]:
+        column, *shown = (each.strip() for each in line.strip("|").split("|"))
+        for row, each in zip(rows, shown, strict=True):
+            found[row, column] = "Y" if each == "Y" else "-"
+    return found
+
+
+def versions_of(framework):
+    from importlib import metadata
+
+    names = {
+        "torch": ("torch", "onnxruntime"),
+        "jax": ("jax", "flax", "equinox"),
+        "tensorflow": ("tensorflow",),
+    }
+    found = []
+    for name in names[framework]:
+        for distribution in (name, f"{name}-cpu"):
+            try:
+                found.append(f"{name} {metadata.version(distribution).split('+')[0]}")
+                break
+            except metadata.PackageNotFoundError:
+                continue
+    return ", ".join(found)
+
+
+def run(matrix):
+    """Run all cells of a framework; how many came out other than noted."""
+    wrong = 0
+    for column in matrix.columns:
+        for row in matrix.rows:
+            error = None
+            try:
+                matrix.run(row, column)
+            except Exception:
+                error = traceback.format_exc()
+            ok = (error is None) == (matrix.limit(row, column) is None)
+            print(f"{'ok' if ok else 'WRONG':6}{matrix.framework}: {column}: {row}", flush=True)
+            if not ok:
+                wrong += 1
+                print(error or "works, though a limit is noted", flush=True)
+    return wrong
+
+
+def main(argv):
+    """Run the frameworks named in *argv* (all by default), each writing its part of the page."""
+    page = PAGE.read_text("utf-8") if PAGE.exists() else HEAD
+    sections = {}
+    for each in page.split("\n## ")[1:]:
+        sections[each.split("\n", 1)[0]] = f"## {each.rstrip()}\n"
+    wrong, titles = 0, []
+    for name, module in MODULES.items():
+        matrix = importlib.import_module(module).MATRIX
+        titles.append(matrix.title)
+        if name in (argv or MODULES):
+            failed = run(matrix)
+            wrong += failed
+            if not failed:
+                sections[matrix.title] = section(matrix, versions_of(name))
+    PAGE.write_text("\n".join([HEAD, *(sections[t] for t in titles if t in sections)]), "utf-8")
+    if wrong:
+        print(f"{wrong} cells are not as noted; their tables were not written", file=sys.stderr)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
