@@ -342,10 +342,10 @@ class TangentOfDouble(Tape):
 class OneImplementationForAll(Tape):
     """Closes the implementation that it likes, not the one it was given."""
 
-    def close(self, implementation, entry):
+    def close(self, implementation, entry, name="forward"):
         from lcmulti.numpy_backend import blocked
 
-        return super().close(ImplementationOnTape(blocked, self.array), entry)
+        return super().close(ImplementationOnTape(blocked, self.array), entry, name)
 
 
 class ClaimsNothing(Tape):
