@@ -19,6 +19,7 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 PAGE = Path(__file__).parents[1] / "docs" / "support_matrix.md"
+TITLES = ("PyTorch", "JAX", "TensorFlow")
 MODULES = {"torch": "support_torch", "jax": "support_jax", "tensorflow": "support_tensorflow"}
 
 HEAD = """# What works with what
@@ -106,20 +107,17 @@ def run(matrix):
 
 def main(argv):
     """Run the frameworks named in *argv* (all by default), each writing its part of the page."""
-    page = PAGE.read_text("utf-8") if PAGE.exists() else HEAD
-    sections = {}
-    for each in page.split("\n## ")[1:]:
-        sections[each.split("\n", 1)[0]] = f"## {each.rstrip()}\n"
-    wrong, titles = 0, []
-    for name, module in MODULES.items():
-        matrix = importlib.import_module(module).MATRIX
-        titles.append(matrix.title)
-        if name in (argv or MODULES):
-            failed = run(matrix)
-            wrong += failed
-            if not failed:
-                sections[matrix.title] = section(matrix, versions_of(name))
-    PAGE.write_text("\n".join([HEAD, *(sections[t] for t in titles if t in sections)]), "utf-8")
+    written, wrong = {}, 0
+    for name in argv or MODULES:
+        matrix = importlib.import_module(MODULES[name]).MATRIX
+        failed = run(matrix)
+        wrong += failed
+        if not failed:
+            written[matrix.title] = section(matrix, versions_of(name))
+    page = PAGE.read_text("utf-8") if PAGE.exists() else ""
+    before = {part.split("\n", 1)[0]: f"## {part}" for part in page.split("\n## ")[1:]}
+    sections = sorted((before | written).items(), key=lambda item: TITLES.index(item[0]))
+    PAGE.write_text("\n".join([HEAD, *(f"{text.rstrip()}\n" for _, text in sections)]), "utf-8")
     if wrong:
         print(f"{wrong} cells are not as noted; their tables were not written", file=sys.stderr)
     return 1 if wrong else 0
