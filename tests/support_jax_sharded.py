@@ -42,7 +42,7 @@ def shard_map(subject):
     def total(parameters, x):
         return jax.lax.psum(loss(parameters, x), "rows")
 
-    for limit in (2**28, 23_000):
+    for limit in (2**28, 40_000):
         with lcmulti.config(max_workspace=limit):
             step = jax.shard_map(
                 jax.value_and_grad(total),
