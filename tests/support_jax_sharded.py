@@ -33,6 +33,19 @@ def gspmd(subject):
     close(jax.jit(jax.value_and_grad(subject.loss))(parameters, x), (value, gradient), 1e-3, 1e-2)
 
 
+def least_workspace(subject):
+    """A limit under which the subject is computed in many blocks, whole and a device's part."""
+    for limit in range(20_000, 50_000, 500):
+        try:
+            with lcmulti.config(max_workspace=limit):
+                for x in (subject.x, subject.x[:2]):
+                    jax.eval_shape(subject.apply, subject.parameters, x)
+        except lcmulti.errors.UnsupportedError:
+            continue
+        return limit
+    raise AssertionError("no limit serves")
+
+
 def shard_map(subject):
     """The batch over devices, gradients summed by the transform itself; also in many blocks."""
 
@@ -42,7 +55,7 @@ def shard_map(subject):
     def total(parameters, x):
         return jax.lax.psum(loss(parameters, x), "rows")
 
-    for limit in (2**28, 40_000):
+    for limit in (2**28, least_workspace(subject)):
         with lcmulti.config(max_workspace=limit):
             step = jax.shard_map(
                 jax.value_and_grad(total),
