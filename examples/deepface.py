@@ -145,7 +145,7 @@ def main() -> None:
     for _ in range(3):
         start = time.perf_counter()
         losses.append(step())
-        print(f"loss {losses[-1]:.6f} in {time.perf_counter() - start:.2f} s", flush=True)
+        print(f"loss {losses[-1]:.9f} in {time.perf_counter() - start:.2f} s", flush=True)
     assert losses[0] > losses[1] > losses[2], losses
 
 
