@@ -79,8 +79,9 @@ def test_what_is_not_carried_over_is_said_once(suffix, written_on):
     assert found[f"custom_loss.{suffix}"]["loss"] == "None"
     (warning,) = found[f"compiled.{suffix}"]["warnings"]
     assert warning.endswith("not carried over: the optimizer's state")
-    assert found[f"compiled.{suffix}"]["optimizer"].lower() == "sgd"
-    assert "SparseCategoricalCrossentropy" in found[f"compiled.{suffix}"]["loss"]
+    assert found[f"compiled.{suffix}"]["optimizer"].lower().startswith("sgd")
+    loss = found[f"compiled.{suffix}"]["loss"].lower().replace("_", "")
+    assert "sparsecategoricalcrossentropy" in loss
     assert found[f"shared_layers.{suffix}"]["warnings"] == []
 
 

@@ -211,8 +211,8 @@ class LocallyConnected(keras.layers.Layer):
         backend = keras.config.backend()
         y = lcmulti.local_conv(
             ops.cast(inputs, self.compute_dtype),
-            self.kernel.value,
-            None if self.bias is None else self.bias.value,
+            ops.cast(self.kernel.value, self.compute_dtype),
+            None if self.bias is None else ops.cast(self.bias.value, self.compute_dtype),
             strides=self.strides,
             padding=self.padding,
             padding_mode=self.padding_mode,

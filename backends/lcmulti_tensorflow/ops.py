@@ -12,6 +12,8 @@ import tensorflow as tf
 from lcmulti.composed import Composed
 from lcmulti.dtypes import DTYPES
 
+MOST_TRANSPOSED = 6
+"""Axes that LiteRT transposes."""
 MOST_AXES = 8
 """Axes that TensorFlow's kernels for slices and padding take."""
 
@@ -25,7 +27,11 @@ class TensorFlowOps:
 
     def permute(self, array: Any, axes: tuple[int, ...]) -> Any:
         """See `ArrayOps`."""
-        return array if axes == tuple(range(len(axes))) else tf.transpose(array, axes)
+        if axes == tuple(range(len(axes))):
+            return array
+        if len(axes) <= MOST_TRANSPOSED or array.shape[1:].num_elements() is None:
+            return tf.transpose(array, axes)
+        return _transposed_in_runs(array, axes)
 
     def stack(self, arrays: list[Any], axis: int) -> Any:
         """See `ArrayOps`."""
@@ -64,6 +70,20 @@ def device_of(array: Any) -> str:
     """``"cpu"`` or ``"gpu"``; a symbolic tensor that is not placed yet will be on a GPU if any."""
     placed = array.device
     return "gpu" if ("GPU" in placed if placed else has_gpu()) else "cpu"
+
+
+def _transposed_in_runs(array: Any, axes: tuple[int, ...]) -> Any:
+    """`tf.transpose` with axes that stay neighbours taken as one; only axis 0 may be unknown."""
+    runs: list[list[int]] = []
+    for axis in axes:
+        if runs and axis == runs[-1][-1] + 1:
+            runs[-1].append(axis)
+        else:
+            runs.append([axis])
+    ordered = sorted(runs)
+    sizes = [-1 if 0 in run else prod(array.shape[i] for i in run) for run in ordered]
+    moved = tf.transpose(tf.reshape(array, sizes), [ordered.index(run) for run in runs])
+    return tf.reshape(moved, [-1 if axis == 0 else array.shape[axis] for axis in axes])
 
 
 def _along(axis: int, array: Any, function: Callable[[Any], Any]) -> Any:

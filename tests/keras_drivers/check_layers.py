@@ -264,7 +264,8 @@ def double_precision():
         x = X.astype("float64")
         y = numpy(layer(x))
         assert y.dtype == "float64"
-        expected = lcmulti.local_conv(x, numpy(layer.kernel), numpy(layer.bias), backend="numpy")
+        kernel, bias = (numpy(w).astype("float64") for w in layer.weights)
+        expected = lcmulti.local_conv(x, kernel, bias, backend="numpy")
         np.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-12)
     finally:
         if BACKEND == "jax":
