@@ -1,0 +1,127 @@
+"""The C library, by ctypes: ``include/lcmulti_native.h`` says what each function does."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from functools import cache, lru_cache
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from lcmulti import LocalConvSpec
+from lcmulti.backend import Problem
+
+VERSION = "0.1.0"
+MAX_AXES = 6
+DTYPES = ("float32", "float64", "bfloat16", "float16")
+MAPS = {"forward": 0, "input_grad": 1, "kernel_grad": 2}
+NO_MEMORY = 3
+# Where a batch is not known when a call is planned (a symbolic one): wide enough for full vectors.
+UNKNOWN_BATCH = 64
+
+PATH = Path(__file__).with_name("lcmulti_native" + (".dll" if sys.platform == "win32" else ".so"))
+
+_Axes = ctypes.c_int64 * MAX_AXES
+_Steps = ctypes.c_int64 * (MAX_AXES + 2)
+Steps = tuple[int, ...]
+
+
+class Geometry(ctypes.Structure):
+    """``lcmulti_geometry``, all of it int64."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("dtype", "threads", "axes")),
+        *((name, ctypes.c_int64) for name in ("batch", "channels", "filters", "groups")),
+        *((name, _Axes) for name in ("input", "output", "kernel", "stride", "dilation")),
+        *((name, _Axes) for name in ("pad", "shared")),
+        *((name, _Steps) for name in ("x_step", "dy_step")),
+    )
+
+
+@cache
+def library() -> Any:
+    """Load the library, once.
+
+    Raises
+    ------
+    OSError
+        If it is missing or made for another machine.
+    ImportError
+        If it is of another version than this module.
+    """
+    loaded = ctypes.CDLL(str(PATH))  # calls release the GIL
+    pointer, size = ctypes.c_void_p, ctypes.c_int64
+    loaded.lcmulti_compute.argtypes = (pointer, ctypes.c_int, pointer, pointer, pointer)
+    loaded.lcmulti_workspace.argtypes = (pointer, ctypes.c_int)
+    for name in ("lcmulti_workspace", "lcmulti_threads", "lcmulti_geometry_size"):
+        getattr(loaded, name).restype = size
+    for name in ("lcmulti_isa", "lcmulti_status_text"):
+        getattr(loaded, name).restype = ctypes.c_char_p
+    if loaded.lcmulti_geometry_size() != ctypes.sizeof(Geometry):
+        raise ImportError(f"{PATH} is of another version; reinstall lcmulti-native")
+    return loaded
+
+
+def contiguous(size: tuple[int, ...], channels: int) -> Steps:
+    """Steps of an array ``(batch, *size, channels)``: along batch, channels, each axis."""
+    axes = tuple(channels * prod(size[axis + 1 :]) for axis in range(len(size)))
+    return (channels * prod(size), 1, *axes)
+
+
+@lru_cache(maxsize=4096)
+def geometry(
+    spec: LocalConvSpec,
+    batch: int,
+    dtype: str,
+    threads: int | None,
+    x_step: Steps | None = None,
+    dy_step: Steps | None = None,
+) -> Geometry:
+    """The struct of a call; None for the steps of an array that is contiguous."""
+    axes = range(spec.ndim)
+    return Geometry(
+        DTYPES.index(dtype), threads or 0, spec.ndim,
+        batch, spec.in_channels, spec.filters, spec.groups,
+        _Axes(*spec.input_size), _Axes(*spec.output_size), _Axes(*spec.kernel_size),
+        _Axes(*spec.strides), _Axes(*spec.dilation), _Axes(*(low for low, _ in spec.padding)),
+        _Axes(*(int(axis in spec.shared_axes) for axis in axes)),
+        _Steps(*(x_step or contiguous(spec.input_size, spec.in_channels))),
+        _Steps(*(dy_step or contiguous(spec.output_size, spec.filters))),
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=4096)
+def workspace(spec: LocalConvSpec, batch: int | None, dtype: str, threads: int | None) -> int:
+    """Bytes the largest of the three maps holds; negative if it cannot serve."""
+    if spec.ndim > MAX_AXES:
+        return -1
+    call = geometry(spec, UNKNOWN_BATCH if batch is None else batch, dtype, threads)
+    sizes = [library().lcmulti_workspace(ctypes.byref(call), map_) for map_ in MAPS.values()]
+    return min(sizes) if min(sizes) < 0 else max(sizes)
+
+
+class Native:
+    """What is the same at every door: who is served, and in how much memory."""
+
+    def decline(self, problem: Problem) -> str | None:
+        """See `lcmulti.backend.Implementation.decline`."""
+        if problem.spec.ndim > MAX_AXES:
+            return f"more than {MAX_AXES} spatial axes"
+        if self.workspace(problem) < 0:
+            return "one window is more than fits in a core's cache"
+        return None
+
+    def workspace(self, problem: Problem) -> int:
+        """See `lcmulti.backend.Implementation.workspace`."""
+        spec, batch, dtype, _, _, resources = problem
+        return workspace(spec, batch, dtype, resources.threads)
+
+
+def compute(call: Geometry, map_: int, a: int, b: int, result: int) -> None:
+    """Run one map on three addresses."""
+    status = library().lcmulti_compute(ctypes.byref(call), map_, a, b, result)
+    if status == NO_MEMORY:
+        raise MemoryError("lcmulti-native found no memory for its scratch space")
+    if status:
+        raise RuntimeError(f"lcmulti-native: {library().lcmulti_status_text(status).decode()}")

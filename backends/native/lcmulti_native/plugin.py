@@ -1,0 +1,26 @@
+"""Registers the native kernels with each backend; loads neither a framework nor the library."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pluggy
+
+from lcmulti.backend import ImplementationEntry
+
+hookimpl = pluggy.HookimplMarker("lcmulti")
+
+
+@hookimpl
+def lcmulti_implementations() -> Iterable[ImplementationEntry]:
+    """One for each framework, ahead of all but its convolution for kernels that are shared."""
+    for backend in ("numpy", "torch", "jax", "tensorflow"):
+        yield ImplementationEntry(
+            name="native",
+            backend=backend,
+            load=f"lcmulti_native.{backend}_door:implementation",
+            summary="C++ kernels that walk the windows in place and stream the weights once",
+            priority=38,
+            dtypes=("float16", "bfloat16", "float32", "float64"),
+            devices=("cpu",),
+        )

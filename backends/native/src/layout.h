@@ -1,0 +1,147 @@
+// Between the caller's arrays and boxes that lie with the samples innermost, (position, channel,
+// sample), zeros where the box reaches beyond the array.
+#pragma once
+
+#include "plan.h"
+#include "vector.h"
+
+namespace lcmulti::LCMULTI_ISA {
+
+// (count samples `step` apart, length elements `pitch` apart) -> (length rows `row` apart, lanes).
+template <class A, int VL, class D>
+void gather(const D *from, int64_t step, int64_t pitch, int64_t length, int64_t count, A *to,
+            int64_t row, int lanes) {
+  for (int64_t n = 0; n < lanes; n += VL) {
+    const int64_t rows = count - n < VL ? count - n : VL;
+    const D *base = from + n * step;
+    if (rows <= 0 || pitch != 1) {
+      for (int64_t j = 0; j < length; ++j) {
+        D part[VL] = {};
+        for (int64_t q = 0; q < rows; ++q) part[q] = base[q * step + j * pitch];
+        store(to + j * row + n, load_wide<A, VL>(part));
+      }
+      continue;
+    }
+    for (int64_t j = 0; j < length; j += VL) {
+      // The last columns overlap those before: copied twice rather than one by one.
+      if (length - j < VL && length >= VL) j = length - VL;
+      const int64_t columns = length - j < VL ? length - j : VL;
+      Vector<A, VL> block[VL];
+      if (columns == VL && rows == VL) {
+#pragma GCC unroll 16
+        for (int q = 0; q < VL; ++q) block[q] = load_wide<A, VL>(base + q * step + j);
+      } else {
+        for (int q = 0; q < VL; ++q) {
+          block[q] = q < rows ? columns == VL ? load_wide<A, VL>(base + q * step + j)
+                                              : load_wide<A, VL>(base + q * step + j, columns)
+                              : Vector<A, VL>{};
+        }
+      }
+      transpose(block);
+      if (columns == VL) {
+#pragma GCC unroll 16
+        for (int q = 0; q < VL; ++q) store(to + (j + q) * row + n, block[q]);
+      } else {
+        for (int q = 0; q < columns; ++q) store(to + (j + q) * row + n, block[q]);
+      }
+    }
+  }
+}
+
+// The way back, to elements that are neighbours.
+template <class A, int VL, class D>
+void scatter(const A *from, int lanes, int64_t length, int64_t count, D *to, int64_t step) {
+  for (int64_t n = 0; n < count; n += VL) {
+    const int64_t rows = count - n < VL ? count - n : VL;
+    D *base = to + n * step;
+    for (int64_t j = 0; j < length; j += VL) {
+      if (length - j < VL && length >= VL) j = length - VL;
+      const int64_t columns = length - j < VL ? length - j : VL;
+      Vector<A, VL> block[VL];
+      if (columns == VL) {
+#pragma GCC unroll 16
+        for (int q = 0; q < VL; ++q) block[q] = load<A, VL>(from + (j + q) * lanes + n);
+      } else {
+        for (int q = 0; q < VL; ++q) {
+          block[q] = q < columns ? load<A, VL>(from + (j + q) * lanes + n) : Vector<A, VL>{};
+        }
+      }
+      transpose(block);
+      if (columns == VL && rows == VL) {
+#pragma GCC unroll 16
+        for (int q = 0; q < VL; ++q) store_narrow<D, VL, A>(base + q * step + j, block[q]);
+      } else if (columns == VL) {
+        for (int q = 0; q < rows; ++q) store_narrow<D, VL, A>(base + q * step + j, block[q]);
+      } else {
+        for (int q = 0; q < rows; ++q) store_narrow<D, VL, A>(base + q * step + j, block[q], columns);
+      }
+    }
+  }
+}
+
+// What to read: one of the caller's arrays, wherever its elements lie.
+template <class D>
+struct Source {
+  const D *data;
+  const int64_t *step;  // batch, channels, axes
+  const int64_t *size;
+  int64_t channels;
+  int axes;
+};
+
+template <class A, int VL, class D>
+void gather_box(const Source<D> &source, const Box &box, const Chunk &chunk, A *to) {
+  const int last = source.axes - 1, lanes = chunk.padded;
+  const int64_t row = source.channels * lanes, batch = source.step[0], channel = source.step[1];
+  const int64_t column = source.step[2 + last];
+  const int64_t lo = box.lo[last] < 0 ? -box.lo[last] : 0;  // of the box's columns, those within
+  const int64_t beyond = box.lo[last] + box.n[last] - source.size[last];
+  const int64_t hi = box.n[last] - (beyond > 0 ? beyond : 0);
+  for (Odometer outer(box.n.data(), last); !outer.done; outer.next()) {
+    bool within = lo < hi;
+    const D *from = source.data + chunk.first * batch;
+    for (int a = 0; a < last; ++a) {
+      const int64_t i = box.lo[a] + outer.at[a];
+      within &= i >= 0 && i < source.size[a];
+      from += i * source.step[2 + a] * within;
+    }
+    A *end = to + box.n[last] * row;
+    if (!within) {
+      std::memset(to, 0, sizeof(A) * (end - to));
+    } else {
+      std::memset(to, 0, sizeof(A) * lo * row);
+      std::memset(to + hi * row, 0, sizeof(A) * (box.n[last] - hi) * row);
+      from += (box.lo[last] + lo) * column;
+      A *inner = to + lo * row;
+      if (channel == 1 && column == source.channels) {
+        gather<A, VL>(from, batch, 1, (hi - lo) * source.channels, chunk.count, inner, lanes, lanes);
+      } else if (channel == 1 && source.channels > 1) {
+        for (int64_t i = 0; i < hi - lo; ++i) {
+          gather<A, VL>(from + i * column, batch, 1, source.channels, chunk.count, inner + i * row, lanes, lanes);
+        }
+      } else {
+        for (int64_t c = 0; c < source.channels; ++c) {
+          gather<A, VL>(from + c * channel, batch, column, hi - lo, chunk.count, inner + c * lanes, row, lanes);
+        }
+      }
+    }
+    to = end;
+  }
+}
+
+// Writes a box to the contiguous array (batch, *size, channels).
+template <class A, int VL, class D>
+void scatter_box(const A *from, const Box &box, const Chunk &chunk, D *data, const int64_t *size,
+                 int64_t channels, int axes) {
+  const int last = axes - 1;
+  const int64_t sample = product(size, axes) * channels, run = box.n[last] * channels;
+  for (Odometer outer(box.n.data(), last); !outer.done; outer.next()) {
+    int64_t at = 0;
+    for (int a = 0; a < last; ++a) at = (at + box.lo[a] + outer.at[a]) * size[a + 1];
+    scatter<A, VL>(from, chunk.padded, run, chunk.count,
+                   data + chunk.first * sample + (at + box.lo[last]) * channels, sample);
+    from += run * chunk.padded;
+  }
+}
+
+}  // namespace lcmulti::LCMULTI_ISA

@@ -1,0 +1,150 @@
+#include "plan.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace lcmulti {
+namespace {
+
+constexpr int64_t kMostElements = int64_t{1} << 46;
+
+bool multiply(int64_t &total, int64_t factor) {
+  return factor >= 1 && factor <= kMostElements && (total <= kMostElements / factor) &&
+         (total *= factor, true);
+}
+
+}  // namespace
+
+bool Geometry::any_shared() const {
+  return std::any_of(shared, shared + axes, [](int64_t s) { return s != 0; });
+}
+
+int64_t product(const int64_t *values, int64_t count) {
+  int64_t total = 1;
+  for (int64_t i = 0; i < count; ++i) total *= values[i];
+  return total;
+}
+
+int check(const lcmulti_geometry &given, Geometry &g) {
+  std::memcpy(static_cast<lcmulti_geometry *>(&g), &given, sizeof given);
+  if (g.dtype < LCMULTI_FLOAT32 || g.dtype > LCMULTI_FLOAT16) return LCMULTI_INVALID;
+  if (g.axes < 1 || g.axes > kAxes || g.batch < 0 || g.threads < 0) return LCMULTI_INVALID;
+  if (g.channels < 1 || g.filters < 1 || g.groups < 1) return LCMULTI_INVALID;
+  if (g.channels % g.groups || g.filters % g.groups) return LCMULTI_INVALID;
+  g.item = g.dtype == LCMULTI_FLOAT64 ? 8 : g.dtype == LCMULTI_FLOAT32 ? 4 : 2;
+  g.wide = g.dtype == LCMULTI_FLOAT64 ? 8 : 4;
+  g.channels_per_group = g.channels / g.groups;
+  g.filters_per_group = g.filters / g.groups;
+  int64_t inputs = 1, outputs = 1, weights = 1;
+  bool fits = multiply(inputs, std::max<int64_t>(g.batch, 1)) && multiply(inputs, g.channels);
+  fits = fits && multiply(outputs, std::max<int64_t>(g.batch, 1)) && multiply(outputs, g.filters);
+  fits = fits && multiply(weights, g.channels_per_group) && multiply(weights, g.filters);
+  for (int a = 0; a < g.axes && fits; ++a) {
+    if (g.stride[a] < 1 || g.dilation[a] < 1 || g.pad[a] < 0 || g.kernel[a] < 1) return LCMULTI_INVALID;
+    if (g.shared[a] != 0 && g.shared[a] != 1) return LCMULTI_INVALID;
+    fits = multiply(inputs, g.input[a]) && multiply(outputs, g.output[a]) && multiply(weights, g.kernel[a]);
+    fits = fits && std::max({g.stride[a], g.dilation[a], g.pad[a]}) <= kMostElements;
+  }
+  if (!fits) return LCMULTI_INVALID;
+  g.terms = weights / g.filters;
+  for (int a = 0; a < g.axes; ++a) {
+    int64_t span = g.kernel[a], reach = g.output[a];
+    if (!multiply(span, g.dilation[a]) || !multiply(reach, g.stride[a])) return LCMULTI_INVALID;
+    g.extent[a] = (g.kernel[a] - 1) * g.dilation[a] + 1;
+  }
+  int64_t step = weights;
+  for (int a = g.last(); a >= 0; --a) {
+    g.weights_step[a] = g.shared[a] ? 0 : step;
+    if (!g.shared[a] && !multiply(step, g.output[a])) return LCMULTI_INVALID;
+  }
+  g.weights = step;
+  return LCMULTI_OK;
+}
+
+Box Grid::at(int64_t task) const {
+  Box result{};
+  for (int a = axes - 1; a >= 0; --a) {
+    result.lo[a] = task % counts[a] * box[a];
+    result.n[a] = std::min(box[a], size[a] - result.lo[a]);
+    task /= counts[a];
+  }
+  return result;
+}
+
+Box seen_by(const Geometry &g, const Box &outputs) {
+  Box result{};
+  for (int a = 0; a < g.axes; ++a) {
+    result.lo[a] = outputs.lo[a] * g.stride[a] - g.pad[a];
+    result.n[a] = (outputs.n[a] - 1) * g.stride[a] + g.extent[a];
+  }
+  return result;
+}
+
+Box seers_of(const Geometry &g, const Box &inputs) {
+  Box result{};
+  for (int a = 0; a < g.axes; ++a) {
+    const int64_t first = inputs.lo[a] + g.pad[a] - (g.extent[a] - 1);
+    const int64_t lo = first <= 0 ? 0 : (first + g.stride[a] - 1) / g.stride[a];
+    const int64_t hi = std::min((inputs.lo[a] + inputs.n[a] - 1 + g.pad[a]) / g.stride[a], g.output[a] - 1);
+    result.lo[a] = lo;
+    result.n[a] = std::max<int64_t>(hi - lo + 1, 0);
+  }
+  return result;
+}
+
+int64_t scratch_bytes(const Geometry &g, int map, const Box &box, int64_t lanes) {
+  // In floating point, for a wide window in many dimensions is beyond any integer.
+  double positions = 1, seen = 1, seers = 1;
+  for (int a = 0; a < g.axes; ++a) {
+    positions *= static_cast<double>(box.n[a]);
+    seen *= static_cast<double>((box.n[a] - 1) * g.stride[a] + g.extent[a]);
+    // At most, wherever the box lies.
+    seers *= static_cast<double>(std::min((box.n[a] + g.extent[a] - 2) / g.stride[a] + 1, g.output[a]));
+  }
+  const double channels = static_cast<double>(g.channels), filters = static_cast<double>(g.filters);
+  // Filters of a group in whole vectors.
+  const double whole = static_cast<double>(g.groups * ((g.filters_per_group + 15) / 16 * 16));
+  double elements = static_cast<double>(lanes) * (map == LCMULTI_INPUT_GRAD
+                                                      ? positions * channels + seers * filters
+                                                      : seen * channels + positions * whole);
+  if (g.item != g.wide) {
+    const double weights = static_cast<double>(g.terms) * filters;
+    elements += map == LCMULTI_KERNEL_GRAD ? weights * positions : weights;
+  }
+  return static_cast<int64_t>(std::min(elements * static_cast<double>(g.wide), 0x1p62));
+}
+
+Grid make_grid(const Geometry &g, int map, int64_t lanes) {
+  Grid grid{};
+  grid.axes = static_cast<int>(g.axes);
+  std::copy_n(map == LCMULTI_INPUT_GRAD ? g.input : g.output, grid.axes, grid.size.begin());
+  grid.box.fill(1);
+  // Tasks enough to share among threads, whatever their number: blocking never depends on it.
+  const int64_t all = product(grid.size.data(), grid.axes);
+  const int64_t most = std::max<int64_t>(all / 16, 1);
+  const auto bytes = [&](const Index &size) { return scratch_bytes(g, map, Box{{}, size}, lanes); };
+  // Double the axis that most lessens what is transposed per position, until the cache is full.
+  for (;;) {
+    int best = -1;
+    double least = 0;
+    for (int a = grid.axes - 1; a >= 0; --a) {
+      if (grid.box[a] == grid.size[a]) continue;
+      Index wider = grid.box;
+      wider[a] = std::min(2 * wider[a], grid.size[a]);
+      const int64_t positions = product(wider.data(), grid.axes);
+      if (positions > most || bytes(wider) > kBoxBytes) continue;
+      const double each = static_cast<double>(bytes(wider)) / static_cast<double>(positions);
+      if (best < 0 || each < least * 0.98) best = a, least = each;
+    }
+    if (best < 0) break;
+    grid.box[best] = std::min(2 * grid.box[best], grid.size[best]);
+  }
+  grid.tasks = 1;
+  for (int a = 0; a < grid.axes; ++a) {
+    grid.counts[a] = (grid.size[a] + grid.box[a] - 1) / grid.box[a];
+    grid.tasks *= grid.counts[a];
+  }
+  return grid;
+}
+
+}  // namespace lcmulti

@@ -1,0 +1,89 @@
+// How one call is cut into tasks: boxes of positions whose data stay in a core's cache.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include "lcmulti_native.h"
+
+namespace lcmulti {
+
+constexpr int kAxes = LCMULTI_MAX_AXES;
+using Index = std::array<int64_t, kAxes>;
+
+// Bytes of transposed data a task works on. Half of the smallest second-level cache in use
+// (Zen 4 and Neoverse: 1 MiB, older Intel client cores: 512 KiB); the kernel streams through the rest.
+constexpr int64_t kBoxBytes = 384 << 10;
+// Of scratch that one thread may need however small the box; beyond it the call is declined.
+constexpr int64_t kMostBytes = 16 << 20;
+
+// Samples a task takes at once. Lanes are samples, so `padded` is a multiple of the vector length.
+struct Chunk {
+  int64_t first, count;
+  int padded;
+};
+
+struct Box {
+  Index lo, n;
+};
+
+struct Geometry : lcmulti_geometry {
+  int64_t item, wide;         // bytes of an element in memory, and of one in sums
+  int64_t terms;              // elements of a kernel at one position over filters: taps * channels
+  int64_t channels_per_group, filters_per_group;
+  Index extent;               // of a window
+  Index weights_step;         // elements of the kernel from one position to the next; 0 if shared
+  int64_t weights;            // elements of the whole kernel
+
+  int last() const { return static_cast<int>(axes) - 1; }
+  bool any_shared() const;
+  // Whether the taps of a window along the last axis, with their channels, are neighbours.
+  bool rows_are_runs() const { return groups == 1 && (dilation[last()] == 1 || kernel[last()] == 1); }
+};
+
+int64_t product(const int64_t *values, int64_t count);
+
+// LCMULTI_OK and a Geometry, or what is wrong.
+int check(const lcmulti_geometry &given, Geometry &geometry);
+
+// The grid of boxes a map's tasks are: of output positions, or of input positions for input_grad.
+struct Grid {
+  Index size, box, counts;
+  int64_t tasks;
+  int axes;
+
+  Box at(int64_t task) const;
+};
+
+// `lanes`: the most samples at once.
+Grid make_grid(const Geometry &geometry, int map, int64_t lanes);
+
+// The input a box of outputs sees; reaches into the padding.
+Box seen_by(const Geometry &geometry, const Box &outputs);
+// The outputs that see a box of inputs; n may be 0.
+Box seers_of(const Geometry &geometry, const Box &inputs);
+
+// Bytes of scratch for a box: transposed input and output, and weights widened or summed.
+int64_t scratch_bytes(const Geometry &geometry, int map, const Box &box, int64_t lanes);
+
+// Steps through all indices 0 <= i < n of `axes` axes, the last fastest.
+struct Odometer {
+  Index at{};
+  const int64_t *n;
+  int axes;
+  bool done;
+
+  Odometer(const int64_t *sizes, int count) : n(sizes), axes(count), done(false) {
+    for (int a = 0; a < axes; ++a) done |= n[a] <= 0;
+  }
+  void next() {
+    for (int a = axes - 1; a >= 0; --a) {
+      if (++at[a] < n[a]) return;
+      at[a] = 0;
+    }
+    done = true;
+  }
+};
+
+}  // namespace lcmulti

@@ -1,0 +1,144 @@
+#include "pool.h"
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <cstdlib>
+#include <mutex>
+#include <new>
+#include <system_error>
+#include <thread>
+
+#if defined(__linux__)
+#include <sched.h>
+#endif
+#if !defined(_WIN32)
+#include <pthread.h>
+#endif
+
+namespace lcmulti {
+namespace {
+
+constexpr int64_t kMostThreads = 256;
+
+struct Job {
+  const std::function<void(int64_t)> *task;
+  int64_t count;
+  std::atomic<int64_t> next{0};
+  std::atomic<bool> failed{false};
+
+  void work() {
+    for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;) {
+      try {
+        (*task)(i);
+      } catch (const std::bad_alloc &) {
+        failed = true;
+      }
+    }
+  }
+};
+
+class Pool {
+ public:
+  bool run(Job &job, int64_t threads) {
+    std::unique_lock<std::mutex> turn(turn_, std::try_to_lock);
+    if (!turn) {  // at work for another caller
+      job.work();
+      return !job.failed;
+    }
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      while (workers_ < threads - 1 && start()) {
+      }
+      job_ = &job;
+      wanted_ = std::min(threads - 1, workers_);
+      ++round_;
+    }
+    wake_.notify_all();
+    job.work();
+    std::unique_lock<std::mutex> lock(mutex_);
+    job_ = nullptr;  // who has not come by now need not
+    idle_.wait(lock, [&] { return busy_ == 0; });
+    return !job.failed;
+  }
+
+ private:
+  bool start() {
+    try {
+      // Never joined: the pool lives as long as the process.
+      std::thread([this] { serve(); }).detach();
+    } catch (const std::system_error &) {
+      return false;  // as many as there are
+    }
+    ++workers_;
+    return true;
+  }
+
+  void serve() {
+    std::unique_lock<std::mutex> lock(mutex_);
+    for (uint64_t seen = 0;;) {
+      wake_.wait(lock, [&] { return round_ != seen; });
+      seen = round_;
+      if (job_ == nullptr || wanted_ == 0) continue;
+      Job *job = job_;
+      --wanted_;
+      ++busy_;
+      lock.unlock();
+      job->work();
+      lock.lock();
+      if (--busy_ == 0) idle_.notify_one();
+    }
+  }
+
+  std::mutex turn_, mutex_;
+  std::condition_variable wake_, idle_;
+  Job *job_ = nullptr;
+  int64_t workers_ = 0, wanted_ = 0, busy_ = 0;
+  uint64_t round_ = 0;
+};
+
+std::atomic<Pool *> pool{nullptr};
+
+Pool &the_pool() {
+  static std::once_flag once;
+  std::call_once(once, [] {
+#if !defined(_WIN32)
+    // Threads do not survive a fork, and a lock may have been held: the child starts afresh and
+    // leaves the parent's pool alone.
+    pthread_atfork(nullptr, nullptr, [] { pool.store(new Pool); });
+#endif
+    pool.store(new Pool);
+  });
+  return *pool.load();
+}
+
+int64_t count_processors() {
+  if (const char *text = std::getenv("OMP_NUM_THREADS")) {
+    const long asked = std::strtol(text, nullptr, 10);  // of a list, the first level
+    if (asked > 0) return std::min<int64_t>(asked, kMostThreads);
+  }
+#if defined(__linux__)
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(CPU_COUNT(&set), 1);
+#endif
+  return std::max<int64_t>(std::thread::hardware_concurrency(), 1);
+}
+
+}  // namespace
+
+int64_t pool_threads() {
+  static const int64_t count = count_processors();
+  return count;
+}
+
+bool parallel_for(int64_t count, int64_t threads, const std::function<void(int64_t)> &task) {
+  Job job{&task, count};
+  threads = std::min({threads > 0 ? threads : pool_threads(), count, kMostThreads});
+  if (threads <= 1) {
+    job.work();
+    return !job.failed;
+  }
+  return the_pool().run(job, threads);
+}
+
+}  // namespace lcmulti

@@ -1,0 +1,209 @@
+// The innermost loops. Lanes are samples (input and output of a tile lie samples innermost) and
+// weights are broadcast, so any number of filters fills the vectors; only the kernel's gradient,
+// a sum over samples, has filters for lanes where there are enough of them.
+#pragma once
+
+#include <algorithm>
+#include <utility>
+
+#include "vector.h"
+
+namespace lcmulti {
+
+// A part of a window whose inputs and weights both lie in one piece.
+struct Run {
+  int64_t input;    // first element, from the window's
+  int64_t weights;  // first row of filters
+  int64_t length;   // rows
+};
+
+namespace LCMULTI_ISA {
+
+// Accumulators that leave registers enough for the factors, of 32 or of 16.
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int kAccumulators = 24;
+#else
+constexpr int kAccumulators = 12;
+#endif
+constexpr int most_rows(int vectors) { return std::min(12, kAccumulators / vectors); }
+
+// y[f] += sum over k of x[k] * w[k][f], for ROWS filters and NV vectors of samples.
+template <class A, int VL, int NV, int ROWS>
+void forward_tile(const Run *runs, int64_t count, const A *x, const A *w, int64_t filters, A *y,
+                  const A *next) {
+  using V = Vector<A, VL>;
+  V sum[ROWS][NV] = {};
+  for (int64_t r = 0; r < count; ++r) {
+    const A *xp = x + runs[r].input * (VL * NV), *wp = w + runs[r].weights * filters;
+    for (int64_t k = runs[r].length; k > 0; --k) {
+      V xv[NV];
+#pragma GCC unroll 16
+      for (int v = 0; v < NV; ++v) xv[v] = load<A, VL>(xp + v * VL);
+#pragma GCC unroll 16
+      for (int f = 0; f < ROWS; ++f) {
+        const V each = wp[f] - V{};
+#pragma GCC unroll 16
+        for (int v = 0; v < NV; ++v) sum[f][v] += each * xv[v];
+      }
+      // The weights of the position after this one: they come from memory, and only once.
+      __builtin_prefetch(next, 0, 2);
+      next += ROWS;
+      xp += VL * NV;
+      wp += filters;
+    }
+  }
+#pragma GCC unroll 16
+  for (int f = 0; f < ROWS; ++f) {
+#pragma GCC unroll 16
+    for (int v = 0; v < NV; ++v) store(y + (f * NV + v) * VL, sum[f][v]);
+  }
+}
+
+// dx[k] += sum over f of dy[f] * w[k][f], for ROWS neighbouring k.
+template <class A, int VL, int NV, int ROWS>
+void input_tile(const A *dy, const A *w, int64_t filters, int64_t of_group, A *dx, const A *next) {
+  using V = Vector<A, VL>;
+  V sum[ROWS][NV];
+  const A *row[ROWS];
+#pragma GCC unroll 16
+  for (int k = 0; k < ROWS; ++k) {
+    row[k] = w + k * filters;
+#pragma GCC unroll 16
+    for (int v = 0; v < NV; ++v) sum[k][v] = load<A, VL>(dx + (k * NV + v) * VL);
+  }
+  for (int64_t f = 0; f < of_group; ++f) {
+    V dyv[NV];
+#pragma GCC unroll 16
+    for (int v = 0; v < NV; ++v) dyv[v] = load<A, VL>(dy + (f * NV + v) * VL);
+#pragma GCC unroll 16
+    for (int k = 0; k < ROWS; ++k) {
+      const V each = row[k][f] - V{};
+#pragma GCC unroll 16
+      for (int v = 0; v < NV; ++v) sum[k][v] += each * dyv[v];
+    }
+    __builtin_prefetch(next, 0, 2);
+    next += ROWS;
+  }
+#pragma GCC unroll 16
+  for (int k = 0; k < ROWS; ++k) {
+#pragma GCC unroll 16
+    for (int v = 0; v < NV; ++v) store(dx + (k * NV + v) * VL, sum[k][v]);
+  }
+}
+
+// How a tile of the kernel's gradient leaves the registers.
+enum class Leave { kStore, kAdd };
+
+// dkernel[k][f] = sum over n of x[k][n] * dy[n][f], for ROWS neighbouring k, FV vectors of
+// filters and `samples` n. Of the last vector, `tail` filters exist.
+template <class A, int VL, int FV, int ROWS>
+void kernel_tile(const A *x, int64_t lanes, const A *dy, int64_t pitch, int64_t samples, A *dkernel,
+                 int64_t filters, int64_t tail, Leave leave) {
+  using V = Vector<A, VL>;
+  V sum[ROWS][FV] = {};
+  const A *row[ROWS];
+#pragma GCC unroll 16
+  for (int k = 0; k < ROWS; ++k) row[k] = x + k * lanes;
+  for (int64_t n = 0; n < samples; ++n) {
+    V dyv[FV];
+#pragma GCC unroll 16
+    for (int v = 0; v < FV; ++v) dyv[v] = load<A, VL>(dy + n * pitch + v * VL);
+#pragma GCC unroll 16
+    for (int k = 0; k < ROWS; ++k) {
+      const V each = row[k][n] - V{};
+#pragma GCC unroll 16
+      for (int v = 0; v < FV; ++v) sum[k][v] += each * dyv[v];
+    }
+  }
+#pragma GCC unroll 16
+  for (int k = 0; k < ROWS; ++k) {
+#pragma GCC unroll 16
+    for (int v = 0; v < FV; ++v) {
+      A *to = dkernel + k * filters + v * VL;
+      const int64_t count = v + 1 < FV ? VL : tail;
+      if (count == VL) {
+        store(to, leave == Leave::kAdd ? load<A, VL>(to) + sum[k][v] : sum[k][v]);
+      } else {
+        A part[VL];
+        store(part, sum[k][v]);
+        for (int64_t i = 0; i < count; ++i) to[i] = leave == Leave::kAdd ? to[i] + part[i] : part[i];
+      }
+    }
+  }
+}
+
+// The same for FILTERS filters, too few for lanes: VL sums over samples at once, of VL / FILTERS
+// neighbouring k (the last `rows` of which exist). dy is (filter, sample).
+template <class A, int VL, int NV, int FILTERS>
+void small_kernel_tile(const A *x, const A *dy, int64_t rows, A *dkernel, int64_t filters, Leave leave) {
+  using V = Vector<A, VL>;
+  constexpr int kRows = VL / FILTERS;
+  V sum[VL] = {};
+  for (int k = 0; k < kRows; ++k) {
+    const A *row = x + (k < rows ? k : 0) * (NV * VL);
+#pragma GCC unroll 16
+    for (int v = 0; v < NV; ++v) {
+      const V xv = load<A, VL>(row + v * VL);
+#pragma GCC unroll 16
+      for (int f = 0; f < FILTERS; ++f) sum[k * FILTERS + f] += xv * load<A, VL>(dy + (f * NV + v) * VL);
+    }
+  }
+  V total = sum_each(sum);
+  if (filters == FILTERS && rows >= kRows) {
+    store(dkernel, leave == Leave::kAdd ? load<A, VL>(dkernel) + total : total);
+    return;
+  }
+  A part[VL];
+  store(part, total);
+  for (int64_t k = 0; k < std::min<int64_t>(rows, kRows); ++k) {
+    for (int f = 0; f < FILTERS; ++f) {
+      A &to = dkernel[k * filters + f];
+      to = leave == Leave::kAdd ? to + part[k * FILTERS + f] : part[k * FILTERS + f];
+    }
+  }
+}
+
+// Tiles by their number of rows, 1 to `most_rows(vectors)`.
+template <class A, int VL, int NV>
+struct Tiles {
+  static constexpr int kMost = most_rows(NV);
+  using Forward = decltype(&forward_tile<A, VL, NV, 1>);
+  using Input = decltype(&input_tile<A, VL, NV, 1>);
+
+  template <int... I>
+  static constexpr std::array<Forward, kMost> forwards(std::integer_sequence<int, I...>) {
+    return {&forward_tile<A, VL, NV, I + 1>...};
+  }
+  template <int... I>
+  static constexpr std::array<Input, kMost> inputs(std::integer_sequence<int, I...>) {
+    return {&input_tile<A, VL, NV, I + 1>...};
+  }
+  static constexpr auto kForward = forwards(std::make_integer_sequence<int, kMost>{});
+  static constexpr auto kInput = inputs(std::make_integer_sequence<int, kMost>{});
+};
+
+template <class A, int VL, int FV>
+struct KernelTiles {
+  static constexpr int kMost = most_rows(FV);
+  using Kernel = decltype(&kernel_tile<A, VL, FV, 1>);
+
+  template <int... I>
+  static constexpr std::array<Kernel, kMost> kernels(std::integer_sequence<int, I...>) {
+    return {&kernel_tile<A, VL, FV, I + 1>...};
+  }
+  static constexpr auto kKernel = kernels(std::make_integer_sequence<int, kMost>{});
+};
+
+// `count` rows in tiles of at most `most`, as even as can be: tile(first, rows).
+template <class Tile>
+LCMULTI_INLINE void in_tiles(int64_t count, int64_t most, Tile &&tile) {
+  const int64_t tiles = (count + most - 1) / most;
+  for (int64_t i = 0, first = 0; i < tiles; ++i) {
+    const int64_t rows = (count - first + tiles - i - 1) / (tiles - i);
+    tile(first, rows);
+    first += rows;
+  }
+}
+
+}  // namespace LCMULTI_ISA
+}  // namespace lcmulti
