@@ -125,6 +125,32 @@ def mutation(session: nox.Session) -> None:
 
 
 @nox.session
+def native(session: nox.Session) -> None:
+    """Build the native kernels, certify them for NumPy, and test each framework's door."""
+    install(session, "-e", ".[test,all]", "./backends/native")
+    session.run("lcmulti", "certify", "numpy", "--implementation", "native")
+    session.run("pytest", "tests/test_native.py", *session.posargs)
+
+
+@nox.session
+def sanitize(session: nox.Session) -> None:
+    """Fuzz the native kernels' geometry under the address, undefined and thread sanitizers."""
+    install(session, "cmake")
+    for sanitizers in ("address,undefined", "thread"):
+        folder = Path(session.create_tmp(), sanitizers.replace(",", "-"))
+        session.run(
+            "cmake", "-S", "backends/native", "-B", str(folder), "-DLCMULTI_FUZZ=ON",
+            "-DCMAKE_BUILD_TYPE=RelWithDebInfo", f"-DLCMULTI_SANITIZE={sanitizers}",
+        )  # fmt: skip
+        session.run("cmake", "--build", str(folder), "--parallel")
+        for isa in ("avx512", "avx2", "plain"):
+            session.run(
+                str(folder / "fuzz"), *(session.posargs or ["20"]),
+                env={"LCMULTI_NATIVE_ISA": isa}, external=True,
+            )  # fmt: skip
+
+
+@nox.session
 def build(session: nox.Session) -> None:
     """Build sdist and wheel; see that the wheel works where there is nothing but its needs."""
     install(session, groups=("build",))

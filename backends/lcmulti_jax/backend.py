@@ -78,7 +78,7 @@ class JaxBackend:
         self, implementation: Implementation, entry: ImplementationEntry, name: Map = "forward"
     ) -> Operation:
         """See `lcmulti_jax.rules`."""
-        return rules.operation(implementation, name)
+        return rules.operation(implementation, entry.transformable, name)
 
     def opaque(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Nothing traces Python code here."""

@@ -5,6 +5,8 @@ Requirements this module is written to:
 * One primitive for each of the three maps. Each is bilinear, and the transposes of each are the
   other two, so derivatives of any order, in both modes, are made of the three again.
 * An implementation only appears when a primitive is lowered: it need not be differentiable.
+* What `jax.export` writes to a file runs where no library of ours is loaded: there an
+  implementation that is not made of JAX's own operations is composed instead.
 * A batch axis of `jax.vmap` joins the batch of the operation where the maps allow it.
 """
 
@@ -20,10 +22,11 @@ from jax.interpreters import ad, batching, mlir
 
 from lcmulti.backend import Implementation, Map, Operation, Resources
 from lcmulti.spec import LocalConvSpec
+from lcmulti_jax.implementations import composed
 
 __all__ = ["operation"]
 
-# Parameters of all three: ``implementation``, ``spec`` and ``resources``.
+# Parameters of all three: ``implementation``, ``portable``, ``spec`` and ``resources``.
 forward_p = Primitive("local_conv")
 input_grad_p = Primitive("local_conv_input_grad")
 kernel_grad_p = Primitive("local_conv_kernel_grad")
@@ -32,14 +35,23 @@ kernel_grad_p = Primitive("local_conv_kernel_grad")
 PRIMITIVES = {"forward": forward_p, "input_grad": input_grad_p, "kernel_grad": kernel_grad_p}
 
 
-def operation(implementation: Implementation, name: Map = "forward") -> Operation:
-    """A differentiable map of *implementation*, compiled once for each geometry."""
+def operation(implementation: Implementation, portable: bool, name: Map = "forward") -> Operation:
+    """A differentiable map of *implementation*, compiled once for each geometry.
+
+    *portable* tells whether it is made of JAX's own operations alone.
+    """
     primitive = PRIMITIVES[name]
 
     @partial(jax.jit, static_argnums=(2, 3), inline=True)
     def local_conv(x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
         return _bind(
-            primitive, x, kernel, implementation=implementation, spec=spec, resources=resources
+            primitive,
+            x,
+            kernel,
+            implementation=implementation,
+            portable=portable,
+            spec=spec,
+            resources=resources,
         )
 
     return local_conv
@@ -76,6 +88,7 @@ def _compute(
     b: Any,
     *,
     implementation: Implementation,
+    portable: bool,
     spec: LocalConvSpec,
     resources: Resources,
 ) -> Any:
@@ -88,6 +101,8 @@ def _lower(map_: Any, context: Any, *operands: Any, **params: Any) -> Any:
     It runs on one device's part. Were its values still marked as varying over a mesh, loops
     would refuse what they start from and a gradient taken inside would be summed over the mesh.
     """
+    if context.module_context.lowering_parameters.for_export and not params["portable"]:
+        params["implementation"] = composed
     plain = [
         aval.update(manual_axis_type=type(aval.manual_axis_type)()) for aval in context.avals_in
     ]

@@ -9,6 +9,8 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lcmulti import LocalConvSpec
 from lcmulti.backend import Problem
 
@@ -37,6 +39,18 @@ class Geometry(ctypes.Structure):
         *((name, _Axes) for name in ("pad", "shared")),
         *((name, _Steps) for name in ("x_step", "dy_step")),
     )
+
+    def shapes(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+        """Shapes of ``x``, ``kernel`` and ``y``."""
+        axes = self.axes
+        positions = (
+            1 if shared else n for n, shared in zip(self.output, self.shared, strict=True)
+        )
+        return (
+            (self.batch, *self.input[:axes], self.channels),
+            (*[*positions][:axes], *self.kernel[:axes], self.channels // self.groups, self.filters),
+            (self.batch, *self.output[:axes], self.filters),
+        )
 
 
 @cache
@@ -89,6 +103,15 @@ def geometry(
         _Steps(*(x_step or contiguous(spec.input_size, spec.in_channels))),
         _Steps(*(dy_step or contiguous(spec.output_size, spec.filters))),
     )  # fmt: skip
+
+
+@lru_cache(maxsize=4096)
+def packed(
+    map_: str, spec: LocalConvSpec, batch: int, dtype: str, threads: int | None
+) -> list[int]:
+    """A call as frameworks carry it in an attribute: the map, then every field of the geometry."""
+    fields = np.frombuffer(geometry(spec, batch, dtype, threads), np.int64)
+    return [MAPS[map_], *map(int, fields)]
 
 
 @lru_cache(maxsize=4096)

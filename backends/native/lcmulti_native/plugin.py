@@ -23,4 +23,6 @@ def lcmulti_implementations() -> Iterable[ImplementationEntry]:
             priority=38,
             dtypes=("float16", "bfloat16", "float32", "float64"),
             devices=("cpu",),
+            # To PyTorch's compiler its maps are operations with derivatives; it declines the rest.
+            transformable=backend == "torch",
         )

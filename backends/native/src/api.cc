@@ -1,5 +1,4 @@
 // The plain C interface, and the choice of instruction set.
-#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 
@@ -11,23 +10,24 @@ namespace {
 
 const Kernels &choose() {
   const char *wish = std::getenv("LCMULTI_NATIVE_ISA");
-  const auto allowed = [wish](const Kernels &each) { return wish == nullptr || std::strcmp(wish, each.name) == 0; };
+  // The best there is, or from the one that is wished for down.
+  bool allowed = wish == nullptr;
+  const auto take = [&](const Kernels &each, bool supported) {
+    allowed |= wish != nullptr && std::strcmp(wish, each.name) == 0;
+    return allowed && supported;
+  };
 #if defined(LCMULTI_X86)
   __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && allowed(avx512::kernels)) {
-    return avx512::kernels;
-  }
-  const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  // A wish for what this processor lacks, or for nothing there is, gets the next best.
-  if (has_avx2 && (wish == nullptr || std::strcmp(wish, plain::kernels.name) != 0)) return avx2::kernels;
-  return plain::kernels;
+  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  if (take(avx512bf16::kernels, avx512 && __builtin_cpu_supports("avx512bf16"))) return avx512bf16::kernels;
+  if (take(avx512::kernels, avx512)) return avx512::kernels;
+  if (take(avx2::kernels, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))) return avx2::kernels;
 #elif defined(LCMULTI_NEON)
-  return wish != nullptr && std::strcmp(wish, plain::kernels.name) == 0 ? plain::kernels : neon::kernels;
-#else
-  (void)allowed;
-  return plain::kernels;
+  if (take(neon::kernels, true)) return neon::kernels;
 #endif
+  take(plain::kernels, true);
+  return plain::kernels;
 }
 
 const Kernels &chosen() {

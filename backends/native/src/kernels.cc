@@ -25,6 +25,9 @@ constexpr int kVectorBytes = 32;
 constexpr int kVectorBytes = 16;
 #endif
 
+constexpr int64_t kStreamedBytes = 16 << 20;
+constexpr double kSmall = 2e5;
+
 // Memory of one thread, kept from task to task and from call to call.
 class Scratch {
  public:
@@ -79,27 +82,26 @@ class Call {
     a_ = static_cast<const D *>(a);
     b_ = static_cast<const D *>(b);
     result_ = static_cast<D *>(result);
+    // What is far larger than the caches will not be found in them.
+    const int64_t written = map_ == LCMULTI_KERNEL_GRAD ? g.weights
+                            : map_ == LCMULTI_FORWARD   ? g.batch * g.filters * product(g.output, g.axes)
+                                                        : g.batch * g.channels * product(g.input, g.axes);
+    streamed_ = written * g.item > kStreamedBytes;
     // Less work than it takes to wake a thread.
-    const double work = static_cast<double>(g.batch) * static_cast<double>(product(g.output, g.axes)) *
-                        static_cast<double>(g.terms) * static_cast<double>(g.filters_per_group) * 1.0;
-    const int64_t threads = work * static_cast<double>(g.groups) < 2e5 ? 1 : g.threads;
-    const auto trimmed = [](auto &&task) {
-      return [task](int64_t i) {
+    const double products = static_cast<double>(g.batch * product(g.output, g.axes)) * static_cast<double>(g.terms) *
+                            static_cast<double>(g.filters);
+    const int64_t threads = products < kSmall ? 1 : g.threads;
+    const auto tasks = [&](int64_t count, auto &&task) {
+      return parallel_for(count, threads, [task](int64_t i) {
         task(i);
+        end_streams();
         scratch.trim();
-      };
+      });
     };
-    switch (map_) {
-      case LCMULTI_FORWARD:
-        return parallel_for(grid_.tasks, threads, trimmed([this](int64_t i) { forward(grid_.at(i)); }));
-      case LCMULTI_INPUT_GRAD:
-        return parallel_for(grid_.tasks, threads, trimmed([this](int64_t i) { input_grad(grid_.at(i)); }));
-      default: {
-        split_kernel();
-        return parallel_for(owners_.tasks * parts_, threads,
-                            trimmed([this](int64_t i) { kernel_grad(owners_.at(i / parts_), i % parts_); }));
-      }
+    if constexpr (kHasPairs && std::is_same_v<D, bfloat16>) {
+      if (pairs()) return run_in<Pair>(tasks);
     }
+    return run_in<A>(tasks);
   }
 
  private:
@@ -108,17 +110,44 @@ class Call {
   Grid grid_;
   const D *a_ = nullptr, *b_ = nullptr;
   D *result_ = nullptr;
+  bool streamed_ = false;
   // Of kernel_grad: boxes of positions with weights of their own, the boxes that share each, and
   // the parts a window is cut into where there would be too few tasks.
   Grid owners_, sharers_;
   int64_t parts_ = 1;
 
+  template <class E, class Tasks>
+  bool run_in(Tasks &&tasks) {
+    if (map_ == LCMULTI_FORWARD) return tasks(grid_.tasks, [this](int64_t i) { forward<E>(grid_.at(i)); });
+    if (map_ == LCMULTI_INPUT_GRAD) return tasks(grid_.tasks, [this](int64_t i) { input_grad<E>(grid_.at(i)); });
+    split_kernel();
+    return tasks(owners_.tasks * parts_,
+                 [this](int64_t i) { kernel_grad<E>(owners_.at(i / parts_), i % parts_); });
+  }
+
+  // Whether the sums may go by pairs.
+  bool pairs() const {
+    if (map_ == LCMULTI_KERNEL_GRAD) return !few_filters();
+    if (few_samples() || g.groups > 1) return false;
+    return map_ == LCMULTI_FORWARD ? can_pair(g.channels, g.x_step, g.axes) : can_pair(g.filters, g.dy_step, g.axes);
+  }
+
   // Samples at once: enough to reuse a weight from its register, no more than the batch asks for.
   int most_lanes() const {
+    if (map_ == LCMULTI_INPUT_GRAD && few_samples()) return static_cast<int>(std::max<int64_t>(g.batch, 1));
     int lanes = kShort;
-    while (lanes < 4 * kVL && lanes < g.batch) lanes *= 2;
+    while (lanes < limit_of_lanes() && lanes < g.batch) lanes *= 2;
     return lanes;
   }
+
+  // Filters that would leave half of a vector's lanes idle are no lanes.
+  static constexpr int kFewFilters = std::min(kVL / 2 + 1, 8);
+  bool few_filters() const { return g.filters_per_group < kFewFilters; }
+  // Samples too few for lanes, and filters that fill them.
+  bool few_samples() const { return g.batch <= 4 && g.groups == 1 && g.filters % kVL == 0; }
+
+  // Where samples are summed, not lanes, as many as spare sums from being stored and fetched.
+  int limit_of_lanes() const { return map_ == LCMULTI_KERNEL_GRAD && !few_filters() ? 8 * kVL : 4 * kVL; }
 
   // body(chunk, vector length, vectors) for all samples.
   template <class Body>
@@ -126,12 +155,12 @@ class Call {
     for (int64_t first = 0; first < g.batch;) {
       const int64_t left = g.batch - first;
       int lanes = kShort;
-      while (lanes < 4 * kVL && lanes < left) lanes *= 2;
-      // Three quarters full is worth a pass; else a smaller one and the rest after it.
+      while (lanes < limit_of_lanes() && lanes < left) lanes *= 2;
+      // Three quarters full is worth a pass; else a smaller one, and the rest after it.
       if (lanes > kVL && left < lanes && 4 * left < 3 * lanes) lanes /= 2;
       const Chunk chunk{first, std::min<int64_t>(left, lanes), lanes};
       using std::integral_constant;
-      if (lanes == 4 * kVL) {
+      if (lanes >= 4 * kVL) {
         body(chunk, integral_constant<int, kVL>{}, integral_constant<int, 4>{});
       } else if (lanes == 2 * kVL) {
         body(chunk, integral_constant<int, kVL>{}, integral_constant<int, 2>{});
@@ -156,11 +185,49 @@ class Call {
       const int64_t count = g.terms * g.filters;
       int64_t i = 0;
       for (; i + kVL <= count; i += kVL) store(room + i, load_wide<A, kVL>(weights + i));
-      for (; i < count; ++i) room[i] = load_wide<A, kVL>(weights + i, 1)[0];
+      for (; i < count; ++i) room[i] = load_first<A, kVL>(weights + i, 1)[0];
       return room;
     } else {
       return weights;
     }
+  }
+
+  // The weights of one position as pairs of neighbouring rows, (row / 2, filter).
+  const Pair *paired(const D *weights, Pair *room) const {
+    const auto *bits = reinterpret_cast<const uint16_t *>(weights);
+    for (int64_t k = 0; k < g.terms; k += 2, bits += 2 * g.filters, room += g.filters) {
+      int64_t f = 0;
+      for (; f + kVL <= g.filters; f += kVL) store(room + f, pairs_of<kVL>(bits + f, bits + g.filters + f));
+      for (; f < g.filters; ++f) room[f] = bits[f] | static_cast<Pair>(bits[g.filters + f]) << 16;
+    }
+    return room - g.terms / 2 * g.filters;
+  }
+
+  template <class E>
+  const E *weights(const D *from, void *room) const {
+    if constexpr (std::is_same_v<E, Pair>) {
+      return paired(from, static_cast<Pair *>(room));
+    } else {
+      return widened(from, static_cast<A *>(room));
+    }
+  }
+
+  // Whether pairs of neighbouring channels (filters) may be read as one element.
+  static bool can_pair(int64_t channels, const int64_t *step, int64_t axes) {
+    bool can = kHasPairs && std::is_same_v<D, bfloat16> && channels % 2 == 0 && step[1] == 1;
+    for (int64_t i = 0; i < axes + 2; ++i) can &= i == 1 || step[i] % 2 == 0;
+    return can;
+  }
+
+  // gather_box of pairs: an element of four bytes in place of each two.
+  template <int VL>
+  void gather_pairs(const D *data, const int64_t *step, const int64_t *size, int64_t channels, const Box &box,
+                    const Chunk &chunk, Pair *to) const {
+    int64_t halved[kAxes + 2];
+    for (int i = 0; i < g.axes + 2; ++i) halved[i] = i == 1 ? 1 : step[i] / 2;
+    const Source<Pair> source{reinterpret_cast<const Pair *>(data), halved, size, channels / 2,
+                              static_cast<int>(g.axes)};
+    gather_box<Pair, VL>(source, box, chunk, to);
   }
 
   // Runs of a window in a box of inputs of `size`: input offsets in positions * channels.
@@ -179,58 +246,144 @@ class Call {
     return result;
   }
 
-  // Where the window of output `at` of a box starts in the inputs the box sees.
-  int64_t window(const Index &at, const Index &seen) const {
-    int64_t start = 0;
-    for (int a = 0; a < g.axes; ++a) start = start * seen[a] + at[a] * g.stride[a];
-    return start * g.channels;
+  // body(weights, start) for each output position of a box, in order: the offsets of its weights
+  // in the kernel, and of its window in the `seen` inputs, in positions * channels.
+  template <class Body>
+  LCMULTI_INLINE void for_positions(const Box &box, const Index &seen, Body &&body) const {
+    const int last = g.last();
+    for (Odometer outer(box.n.data(), last); !outer.done; outer.next()) {
+      int64_t weights = box.lo[last] * g.weights_step[last], start = 0;
+      for (int a = 0; a < last; ++a) {
+        weights += (box.lo[a] + outer.at[a]) * g.weights_step[a];
+        start = (start + outer.at[a] * g.stride[a]) * seen[a + 1];
+      }
+      start *= g.channels;
+      for (int64_t i = 0; i < box.n[last]; ++i) {
+        body(weights, start);
+        weights += g.weights_step[last];
+        start += g.stride[last] * g.channels;
+      }
+    }
   }
 
   Source<D> inputs() const { return {a_, g.x_step, g.input, g.channels, static_cast<int>(g.axes)}; }
   Source<D> outputs(const D *dy) const { return {dy, g.dy_step, g.output, g.filters, static_cast<int>(g.axes)}; }
 
   // Weights to fetch while those at `weights` are in use; the same again after the last.
-  const A *next_weights(const A *weights) const {
-    if constexpr (kWidens) return weights;
-    const int64_t at = weights - reinterpret_cast<const A *>(b_) + g.terms * g.filters;
-    return at < g.weights ? weights + g.terms * g.filters : weights;
+  template <class E>
+  const E *next_weights(const E *weights) const {
+    if constexpr (kWidens) {
+      return weights;
+    } else {
+      const int64_t at = weights - b_ + g.terms * g.filters;
+      return at < g.weights ? weights + g.terms * g.filters : weights;
+    }
   }
 
+  // In elements E: those of the sums, or pairs of bfloat16.
+  template <class E>
   void forward(const Box &box) {
+    constexpr int64_t per = std::is_same_v<E, Pair> ? 2 : 1;
     const Box seen = seen_by(g, box);
     const int64_t positions = product(box.n.data(), g.axes), lanes = most_lanes();
     char *memory = scratch.take(workspace());
     A *x = part<A>(memory, product(seen.n.data(), g.axes) * g.channels * lanes);
     A *y = part<A>(memory, positions * g.filters * lanes);
     A *room = reinterpret_cast<A *>(memory);
-    const std::vector<Run> window_runs = runs(seen.n);
+    std::vector<Run> window_runs = runs(seen.n);
+    if (few_samples()) return forward_rows(box, seen, window_runs, x, y, room);
+    for (Run &run : window_runs) run = {run.input / per, run.weights / per, run.length / per};
+    E *const panel = reinterpret_cast<E *>(x);
     for_chunks([&](const Chunk &chunk, auto vl, auto nv) {
       constexpr int VL = vl, NV = nv;
-      using T = Tiles<A, VL, NV>;
-      gather_box<A, VL>(inputs(), seen, chunk, x);
+      using T = Tiles<E, VL, NV>;
+      if constexpr (per == 2) {
+        gather_pairs<VL>(a_, g.x_step, g.input, g.channels, seen, chunk, panel);
+      } else {
+        gather_box<A, VL>(inputs(), seen, chunk, x);
+      }
       A *out = y;
-      for (Odometer o(box.n.data(), static_cast<int>(g.axes)); !o.done; o.next()) {
-        Index position{};
-        for (int a = 0; a < g.axes; ++a) position[a] = box.lo[a] + o.at[a];
-        const A *w = widened(b_ + weights_at(position), room);
-        const A *ahead = next_weights(w);
-        const A *in = x + window(o.at, seen.n) * chunk.padded;
+      for_positions(box, seen.n, [&](int64_t at, int64_t start) {
+        const E *w = weights<E>(b_ + at, room);
+        const E *ahead = next_weights(w);
+        const E *in = panel + start / per * chunk.padded;
         for (int64_t group = 0; group < g.groups; ++group) {
           in_tiles(g.filters_per_group, T::kMost, [&](int64_t first, int64_t rows) {
             T::kForward[rows - 1](window_runs.data(), static_cast<int64_t>(window_runs.size()), in, w + first,
                                   g.filters, out + first * chunk.padded, ahead);
-            ahead += rows * g.terms;
+            ahead += rows * (g.terms / per);
           });
           in += g.channels_per_group * chunk.padded;
           w += g.filters_per_group;
           out += g.filters_per_group * chunk.padded;
         }
-      }
-      scatter_box<A, VL>(y, box, chunk, result_, g.output, g.filters, static_cast<int>(g.axes));
+      });
+      scatter_box<A, VL>(y, box, chunk, result_, g.output, g.filters, static_cast<int>(g.axes), streamed_);
     });
   }
 
+  // `forward` of few samples: y is (sample, position, filter).
+  void forward_rows(const Box &box, const Box &seen, const std::vector<Run> &window_runs, A *x, A *y,
+                    A *room) const {
+    const Chunk chunk{0, g.batch, kShort};
+    const int64_t pitch = product(box.n.data(), g.axes) * g.filters;
+    gather_box<A, kShort>(inputs(), seen, chunk, x);
+    A *out = y;
+    for_positions(box, seen.n, [&](int64_t at, int64_t start) {
+      const A *w = widened(b_ + at, room);
+      const A *in = x + start * kShort;
+      for (int64_t f = 0; f < g.filters;) {
+        const int64_t vectors = (g.filters - f) / kVL;
+        with_samples([&](auto samples) {
+          const auto tile = vectors >= 4   ? &forward_row_tile<A, kVL, samples, 4>
+                            : vectors >= 2 ? &forward_row_tile<A, kVL, samples, 2>
+                                           : &forward_row_tile<A, kVL, samples, 1>;
+          tile(window_runs.data(), static_cast<int64_t>(window_runs.size()), in, kShort, w + f, g.filters, out + f,
+               pitch);
+        });
+        f += (vectors >= 4 ? 4 : vectors >= 2 ? 2 : 1) * kVL;
+      }
+      out += g.filters;
+    });
+    write_rows(y, box, g.output, g.filters);
+  }
+
+  template <class Use>
+  void with_samples(Use &&use) const {
+    using std::integral_constant;
+    switch (g.batch) {
+      case 1: return use(integral_constant<int, 1>{});
+      case 2: return use(integral_constant<int, 2>{});
+      case 3: return use(integral_constant<int, 3>{});
+      case 4: return use(integral_constant<int, 4>{});
+      default: return;
+    }
+  }
+
+  // Writes a box that lies as the array does, (sample, position, channel).
+  void write_rows(const A *from, const Box &box, const int64_t *size, int64_t channels) const {
+    const int last = g.last();
+    const int64_t run = box.n[last] * channels;
+    for (int64_t n = 0; n < g.batch; ++n) {
+      for (Odometer outer(box.n.data(), last); !outer.done; outer.next(), from += run) {
+        int64_t at = n;
+        for (int a = 0; a < last; ++a) at = at * size[a] + box.lo[a] + outer.at[a];
+        D *to = result_ + (at * size[last] + box.lo[last]) * channels;
+        for (int64_t i = 0; i < run; i += kVL) {
+          if (run - i >= kVL) {
+            store_narrow<D, kVL, A>(to + i, load<A, kVL>(from + i), false);
+          } else {
+            store_first<D, kVL, A>(to + i, load_first<A, kVL>(from + i, run - i), run - i);
+          }
+        }
+      }
+    }
+  }
+
+  template <class E>
   void input_grad(const Box &box) {
+    constexpr int64_t per = std::is_same_v<E, Pair> ? 2 : 1;
+    const int64_t filters = g.filters / per, of_group = g.filters_per_group / per;
     const Box seers = seers_of(g, box);
     const int axes = static_cast<int>(g.axes), last = g.last();
     const int64_t lanes = most_lanes(), positions = product(box.n.data(), axes);
@@ -238,29 +391,43 @@ class Call {
     A *dx = part<A>(memory, positions * g.channels * lanes);
     A *dy = part<A>(memory, product(seers.n.data(), axes) * g.filters * lanes);
     A *room = reinterpret_cast<A *>(memory);
-    const bool whole = g.rows_are_runs();
+    const bool whole = g.rows_are_runs(), few = few_samples();
+    E *const panel = reinterpret_cast<E *>(dy);
     for_chunks([&](const Chunk &chunk, auto vl, auto nv) {
       constexpr int VL = vl, NV = nv;
-      using T = Tiles<A, VL, NV>;
-      std::memset(dx, 0, sizeof(A) * positions * g.channels * chunk.padded);
-      gather_box<A, VL>(outputs(a_), seers, chunk, dy);
-      const A *above = dy;
-      for (Odometer o(seers.n.data(), axes); !o.done; o.next(), above += g.filters * chunk.padded) {
+      using T = Tiles<E, VL, NV>;
+      std::memset(dx, 0, sizeof(A) * positions * g.channels * (few ? chunk.count : chunk.padded));
+      if constexpr (per == 2) {
+        gather_pairs<VL>(a_, g.dy_step, g.output, g.filters, seers, chunk, panel);
+      } else if (few) {
+        gather_filters(a_, seers, chunk, g.filters, dy);
+      } else {
+        gather_box<A, VL>(outputs(a_), seers, chunk, dy);
+      }
+      const E *above = panel;
+      for (Odometer o(seers.n.data(), axes); !o.done; o.next(), above += filters * (few ? chunk.count : chunk.padded)) {
         // The taps with which this output sees into the box: a range along each axis.
         Index position{}, tap_lo{}, taps{}, first{};
         for (int a = 0; a < axes; ++a) {
           position[a] = seers.lo[a] + o.at[a];
           const int64_t start = position[a] * g.stride[a] - g.pad[a] - box.lo[a], d = g.dilation[a];
-          tap_lo[a] = start >= 0 ? 0 : (-start + d - 1) / d;
+          const auto over = [d](int64_t length) { return d == 1 ? length : length / d; };
+          tap_lo[a] = start >= 0 ? 0 : over(-start + d - 1);
           const int64_t room_left = box.n[a] - 1 - start;
-          const int64_t tap_hi = room_left < 0 ? -1 : std::min(room_left / d, g.kernel[a] - 1);
+          const int64_t tap_hi = room_left < 0 ? -1 : std::min(over(room_left), g.kernel[a] - 1);
           taps[a] = tap_hi - tap_lo[a] + 1;
           first[a] = start + tap_lo[a] * d;
         }
         Odometer tap(taps.data(), axes);
         if (tap.done) continue;
-        const A *w = widened(b_ + weights_at(position), room);
-        const A *ahead = next_weights(w);
+        const D *stored = b_ + weights_at(position);
+        const E *w;
+        if constexpr (per == 2) {
+          w = reinterpret_cast<const E *>(stored);  // pairs of filters are neighbours already
+        } else {
+          w = widened(stored, room);
+        }
+        const E *ahead = next_weights(w);
         const int64_t length = g.channels_per_group * (whole ? taps[last] : 1);
         if (whole) tap.axes = last, tap.done = false;
         for (; !tap.done; tap.next()) {
@@ -270,18 +437,29 @@ class Call {
             row = row * g.kernel[a] + tap_lo[a] + tap.at[a];
           }
           row *= g.channels_per_group;
+          if constexpr (per == 1) {
+            if (few) {  // dx is (sample, position, channel), dy (position, sample, filter)
+              for (int64_t k = 0; k < length; k += kVL) {
+                for (int64_t n = 0; n < chunk.count; ++n) {
+                  input_row_tile<A, kVL>(above + n * filters, w + (row + k) * filters, filters, length - k,
+                                         dx + (n * positions + at) * g.channels + k);
+                }
+              }
+              continue;
+            }
+          }
           for (int64_t group = 0; group < g.groups; ++group) {
             A *to = dx + (at * g.channels + group * g.channels_per_group) * chunk.padded;
-            const A *from = w + row * g.filters + group * g.filters_per_group;
+            const E *from = w + row * filters + group * of_group;
             in_tiles(length, T::kMost, [&](int64_t k, int64_t rows) {
-              T::kInput[rows - 1](above + group * g.filters_per_group * chunk.padded, from + k * g.filters,
-                                  g.filters, g.filters_per_group, to + k * chunk.padded,
-                                  ahead + (row + k) * g.filters);
+              T::kInput[rows - 1](above + group * of_group * chunk.padded, from + k * filters, filters, of_group,
+                                  to + k * chunk.padded, ahead + (row + k) * filters);
             });
           }
         }
       }
-      scatter_box<A, VL>(dx, box, chunk, result_, g.input, g.channels, axes);
+      if (few) return write_rows(dx, box, g.input, g.channels);
+      scatter_box<A, VL>(dx, box, chunk, result_, g.input, g.channels, axes, streamed_);
     });
   }
 
@@ -297,34 +475,40 @@ class Call {
     if (sharers_.tasks == 1) parts_ = 1;
   }
 
+  template <class E>
   void kernel_grad(const Box &owner, int64_t piece) {
+    constexpr int64_t per = std::is_same_v<E, Pair> ? 2 : 1;  // samples in an element
     const int axes = static_cast<int>(g.axes);
     const int64_t lanes = most_lanes(), filters = g.filters_per_group;
-    const bool few = filters < kFewFilters;
+    const bool few = few_filters();
     const int64_t pitch = (filters + kVL - 1) / kVL * kVL;
     const int64_t row_lo = g.terms * piece / parts_, row_hi = g.terms * (piece + 1) / parts_;
     // Weights at the owner's positions: summed in place, or beside them in a wider type.
-    Index owned{};
-    for (int a = 0; a < axes; ++a) owned[a] = g.shared[a] ? 1 : owner.n[a];
-    const int64_t rows = row_hi - row_lo, each = rows * g.filters, owners = product(owned.data(), axes);
+    Box owned = owner;
+    for (int a = 0; a < axes; ++a) {
+      if (g.shared[a]) owned.lo[a] = 0, owned.n[a] = 1;
+    }
+    const int64_t each = (row_hi - row_lo) * g.filters, owners = product(owned.n.data(), axes);
     char *memory = scratch.take(workspace() + 4096);
     A *sums = kWidens ? part<A>(memory, owners * each) : nullptr;
     char *const rest = memory;
-    const auto sums_at = [&](const Index &at) -> A * {
+    // Of position `at` of the owner's, in order.
+    const auto sums_at = [&](int64_t at, int64_t weights) -> A * {
       if constexpr (kWidens) {
-        int64_t index = 0;
-        for (int a = 0; a < axes; ++a) index = index * owned[a] + (g.shared[a] ? 0 : at[a]);
-        return sums + index * each;
+        return sums + at * each;
       } else {
-        Index position{};
-        for (int a = 0; a < axes; ++a) position[a] = g.shared[a] ? 0 : owner.lo[a] + at[a];
-        return result_ + weights_at(position) + row_lo * g.filters;
+        return result_ + weights + row_lo * g.filters;
       }
     };
+    const Index nothing_seen{};
+    const auto for_owned = [&](auto &&body) {
+      int64_t at = 0;
+      for_positions(owned, nothing_seen, [&](int64_t weights, int64_t) { body(sums_at(at++, weights), weights); });
+    };
     // Several contributions to one element are added to zeros.
-    const bool shared = g.any_shared() || g.batch == 0;
+    const bool shared_axes = g.any_shared(), shared = shared_axes || g.batch == 0;
     if (shared) {
-      for (Odometer o(owned.data(), axes); !o.done; o.next()) std::memset(sums_at(o.at), 0, sizeof(A) * each);
+      for_owned([&](A *to, int64_t) { std::memset(to, 0, sizeof(A) * each); });
     }
     for (int64_t i = 0; i < sharers_.tasks; ++i) {
       Box box = sharers_.at(i);
@@ -340,69 +524,84 @@ class Call {
       clip(window_runs, row_lo, row_hi);
       for_chunks([&](const Chunk &chunk, auto vl, auto nv) {
         constexpr int VL = vl, NV = nv;
-        gather_box<A, VL>(inputs(), seen, chunk, x);
-        if (few) {
+        if constexpr (per == 2) {
+          const Source<uint16_t> bits{reinterpret_cast<const uint16_t *>(a_), g.x_step, g.input, g.channels, axes};
+          gather_box<uint16_t, VL>(bits, seen, chunk, reinterpret_cast<uint16_t *>(x));
+          gather_filter_pairs(box, chunk, pitch, reinterpret_cast<Pair *>(dy));
+        } else if (few) {
+          gather_box<A, VL>(inputs(), seen, chunk, x);
           gather_box<A, VL>(outputs(b_), box, chunk, dy);
         } else {
-          gather_filters(box, chunk, pitch, dy);
+          gather_box<A, VL>(inputs(), seen, chunk, x);
+          gather_filters(b_, box, chunk, pitch, dy);
         }
-        const Leave leave = shared || chunk.first > 0 ? Leave::kAdd : Leave::kStore;
-        const A *above = dy;
-        for (Odometer o(box.n.data(), axes); !o.done; o.next()) {
-          const A *in = x + window(o.at, seen.n) * chunk.padded;
-          A *to = sums_at(o.at);
+        const Leave leave = shared || chunk.first > 0 ? Leave::kAdd
+                            : streamed_ && !kWidens && chunk.count == g.batch ? Leave::kStream
+                                                                  : Leave::kStore;
+        const int64_t lanes_of = chunk.padded / per, samples = (chunk.count + per - 1) / per;
+        const E *above = reinterpret_cast<const E *>(dy);
+        int64_t position = 0;
+        for_positions(box, seen.n, [&](int64_t weights, int64_t start) {
+          const E *in = reinterpret_cast<const E *>(x) + start * lanes_of;
+          A *to = sums_at(shared_axes ? owned_index(box, owned, position) : position, weights);
+          ++position;
           for (int64_t group = 0; group < g.groups; ++group) {
             for (const Run &run : window_runs) {
-              const A *xs = in + run.input * chunk.padded;
+              const E *xs = in + run.input * lanes_of;
               A *rows_of = to + run.weights * g.filters;
-              if (few) {
-                few_filters<VL, NV>(xs, run.length, above, rows_of, leave);
-              } else {
-                many_filters(xs, run.length, chunk, above, pitch, rows_of, leave);
+              if constexpr (per == 1) {
+                if (few) {
+                  sums_over_samples<VL, NV>(xs, run.length, above, rows_of, leave);
+                  continue;
+                }
               }
+              many_filters(xs, run.length, lanes_of, samples, above, pitch, rows_of, leave);
             }
-            in += g.channels_per_group * chunk.padded;
+            in += g.channels_per_group * lanes_of;
             to += filters;
-            above += few ? filters * chunk.padded : pitch * chunk.count;
+            above += few ? filters * lanes_of : pitch * samples;
           }
-        }
+        });
       });
     }
     if constexpr (kWidens) {
-      for (Odometer o(owned.data(), axes); !o.done; o.next()) {
-        Index position{};
-        for (int a = 0; a < axes; ++a) position[a] = g.shared[a] ? 0 : owner.lo[a] + o.at[a];
-        const A *from = sums_at(o.at);
-        D *to = result_ + weights_at(position) + row_lo * g.filters;
+      for_owned([&](const A *from, int64_t weights) {
+        D *to = result_ + weights + row_lo * g.filters;
         int64_t k = 0;
-        for (; k + kVL <= each; k += kVL) store_narrow<D, kVL, A>(to + k, load<A, kVL>(from + k));
-        for (; k < each; ++k) {
-          store_narrow<D, kVL, A>(to + k, load_wide<A, kVL>(from + k, 1), 1);
-        }
-      }
+        for (; k + kVL <= each; k += kVL) store_narrow<D, kVL, A>(to + k, load<A, kVL>(from + k), false);
+        if (k < each) store_first<D, kVL, A>(to + k, load_first<A, kVL>(from + k, each - k), each - k);
+      });
     }
   }
 
-  // Filters that waste more than half of a vector's lanes are summed over samples instead.
-  static constexpr int kFewFilters = std::min(kVL / 2 + 1, 8);
+  // Which of the `owned` positions the one at index `at` of a box has its weights from.
+  int64_t owned_index(const Box &box, const Box &owned, int64_t at) const {
+    int64_t index = 0, step = 1;
+    for (int a = g.last(); a >= 0; --a) {
+      if (!g.shared[a]) {
+        index += at % box.n[a] * step;
+        step *= owned.n[a];
+      }
+      at /= box.n[a];
+    }
+    return index;
+  }
 
-  static void clip(std::vector<Run> &runs, int64_t lo, int64_t hi, int64_t channels) {
+  static void clip(std::vector<Run> &runs, int64_t lo, int64_t hi) {
     std::vector<Run> kept;
     for (const Run &run : runs) {
       const int64_t first = std::max(run.weights, lo), end = std::min(run.weights + run.length, hi);
       if (first < end) kept.push_back({run.input + (first - run.weights), first - lo, end - first});
     }
     runs.swap(kept);
-    (void)channels;
   }
-  static void clip(std::vector<Run> &runs, int64_t lo, int64_t hi) { clip(runs, lo, hi, 0); }
 
   // (position, group, sample, filter), whole vectors of filters.
-  void gather_filters(const Box &box, const Chunk &chunk, int64_t pitch, A *to) const {
+  void gather_filters(const D *source, const Box &box, const Chunk &chunk, int64_t pitch, A *to) const {
     const int axes = static_cast<int>(g.axes);
     const int64_t filters = g.filters_per_group, step = g.dy_step[1];
     for (Odometer o(box.n.data(), axes); !o.done; o.next()) {
-      const D *from = b_ + chunk.first * g.dy_step[0];
+      const D *from = source + chunk.first * g.dy_step[0];
       for (int a = 0; a < axes; ++a) from += (box.lo[a] + o.at[a]) * g.dy_step[2 + a];
       for (int64_t group = 0; group < g.groups; ++group, from += filters * step) {
         for (int64_t n = 0; n < chunk.count; ++n, to += pitch) {
@@ -410,7 +609,7 @@ class Call {
           int64_t f = 0;
           if (step == 1) {
             for (; f + kVL <= filters; f += kVL) store(to + f, load_wide<A, kVL>(row + f));
-            if (f < filters) store(to + f, load_wide<A, kVL>(row + f, filters - f));
+            if (f < filters) store(to + f, load_first<A, kVL>(row + f, filters - f));
           } else {
             for (; f < filters; f += kVL) {
               D some[kVL] = {};
@@ -423,35 +622,57 @@ class Call {
     }
   }
 
-  template <int FV>
-  void vectors_of_filters(const A *x, int64_t length, const Chunk &chunk, const A *dy, int64_t pitch, A *to,
-                          int64_t tail, Leave leave) const {
-    using T = KernelTiles<A, kVL, FV>;
+  // The same as pairs of neighbouring samples, (position, group, sample / 2, filter).
+  void gather_filter_pairs(const Box &box, const Chunk &chunk, int64_t pitch, Pair *to) const {
+    const int axes = static_cast<int>(g.axes);
+    const int64_t filters = g.filters_per_group, step = g.dy_step[1];
+    const auto *bits = reinterpret_cast<const uint16_t *>(b_) + chunk.first * g.dy_step[0];
+    for (Odometer o(box.n.data(), axes); !o.done; o.next()) {
+      const uint16_t *from = bits;
+      for (int a = 0; a < axes; ++a) from += (box.lo[a] + o.at[a]) * g.dy_step[2 + a];
+      for (int64_t group = 0; group < g.groups; ++group, from += filters * step) {
+        for (int64_t n = 0; n < chunk.count; n += 2, to += pitch) {
+          const uint16_t *row = from + n * g.dy_step[0], *after = row + g.dy_step[0];
+          const bool two = n + 1 < chunk.count;
+          int64_t f = 0;
+          for (; two && step == 1 && f + kVL <= filters; f += kVL) store(to + f, pairs_of<kVL>(row + f, after + f));
+          for (; f < pitch; ++f) {
+            to[f] = f >= filters ? 0 : row[f * step] | (two ? static_cast<Pair>(after[f * step]) << 16 : 0);
+          }
+        }
+      }
+    }
+  }
+
+  template <int FV, class E>
+  void vectors_of_filters(const E *x, int64_t length, int64_t lanes, int64_t samples, const E *dy, int64_t pitch,
+                          A *to, int64_t tail, Leave leave) const {
+    using T = KernelTiles<E, kVL, FV>;
     in_tiles(length, T::kMost, [&](int64_t k, int64_t rows) {
-      T::kKernel[rows - 1](x + k * chunk.padded, chunk.padded, dy, pitch, chunk.count, to + k * g.filters,
-                           g.filters, tail, leave);
+      T::kKernel[rows - 1](x + k * lanes, lanes, dy, pitch, samples, to + k * g.filters, g.filters, tail, leave);
     });
   }
 
-  void many_filters(const A *x, int64_t length, const Chunk &chunk, const A *dy, int64_t pitch, A *to,
+  template <class E>
+  void many_filters(const E *x, int64_t length, int64_t lanes, int64_t samples, const E *dy, int64_t pitch, A *to,
                     Leave leave) const {
     for (int64_t f = 0; f < g.filters_per_group;) {
       const int64_t left = g.filters_per_group - f, vectors = (left + kVL - 1) / kVL;
       const int64_t taken = vectors >= 4 ? 4 : vectors >= 2 ? 2 : 1;
       const int64_t tail = std::min<int64_t>(left - (taken - 1) * kVL, kVL);
       if (taken == 4) {
-        vectors_of_filters<4>(x, length, chunk, dy + f, pitch, to + f, tail, leave);
+        vectors_of_filters<4>(x, length, lanes, samples, dy + f, pitch, to + f, tail, leave);
       } else if (taken == 2) {
-        vectors_of_filters<2>(x, length, chunk, dy + f, pitch, to + f, tail, leave);
+        vectors_of_filters<2>(x, length, lanes, samples, dy + f, pitch, to + f, tail, leave);
       } else {
-        vectors_of_filters<1>(x, length, chunk, dy + f, pitch, to + f, tail, leave);
+        vectors_of_filters<1>(x, length, lanes, samples, dy + f, pitch, to + f, tail, leave);
       }
       f += taken * kVL;
     }
   }
 
   template <int VL, int NV>
-  void few_filters(const A *x, int64_t length, const A *dy, A *to, Leave leave) const {
+  void sums_over_samples(const A *x, int64_t length, const A *dy, A *to, Leave leave) const {
     const int64_t filters = g.filters_per_group;
     constexpr int lanes = VL * NV;
     int64_t f = 0;

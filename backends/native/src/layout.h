@@ -7,6 +7,10 @@
 
 namespace lcmulti::LCMULTI_ISA {
 
+// Bytes fetched ahead of what is transposed: samples are many streams, too many for the processor
+// to foresee.
+constexpr int kAhead = 256;
+
 // (count samples `step` apart, length elements `pitch` apart) -> (length rows `row` apart, lanes).
 template <class A, int VL, class D>
 void gather(const D *from, int64_t step, int64_t pitch, int64_t length, int64_t count, A *to,
@@ -29,11 +33,14 @@ void gather(const D *from, int64_t step, int64_t pitch, int64_t length, int64_t 
       Vector<A, VL> block[VL];
       if (columns == VL && rows == VL) {
 #pragma GCC unroll 16
-        for (int q = 0; q < VL; ++q) block[q] = load_wide<A, VL>(base + q * step + j);
+        for (int q = 0; q < VL; ++q) {
+          block[q] = load_wide<A, VL>(base + q * step + j);
+          __builtin_prefetch(base + q * step + j + kAhead / sizeof(D), 0, 3);
+        }
       } else {
         for (int q = 0; q < VL; ++q) {
           block[q] = q < rows ? columns == VL ? load_wide<A, VL>(base + q * step + j)
-                                              : load_wide<A, VL>(base + q * step + j, columns)
+                                              : load_first<A, VL>(base + q * step + j, columns)
                               : Vector<A, VL>{};
         }
       }
@@ -50,7 +57,8 @@ void gather(const D *from, int64_t step, int64_t pitch, int64_t length, int64_t 
 
 // The way back, to elements that are neighbours.
 template <class A, int VL, class D>
-void scatter(const A *from, int lanes, int64_t length, int64_t count, D *to, int64_t step) {
+void scatter(const A *from, int lanes, int64_t length, int64_t count, D *to, int64_t step,
+             bool streamed) {
   for (int64_t n = 0; n < count; n += VL) {
     const int64_t rows = count - n < VL ? count - n : VL;
     D *base = to + n * step;
@@ -69,11 +77,11 @@ void scatter(const A *from, int lanes, int64_t length, int64_t count, D *to, int
       transpose(block);
       if (columns == VL && rows == VL) {
 #pragma GCC unroll 16
-        for (int q = 0; q < VL; ++q) store_narrow<D, VL, A>(base + q * step + j, block[q]);
+        for (int q = 0; q < VL; ++q) store_narrow<D, VL, A>(base + q * step + j, block[q], streamed);
       } else if (columns == VL) {
-        for (int q = 0; q < rows; ++q) store_narrow<D, VL, A>(base + q * step + j, block[q]);
+        for (int q = 0; q < rows; ++q) store_narrow<D, VL, A>(base + q * step + j, block[q], streamed);
       } else {
-        for (int q = 0; q < rows; ++q) store_narrow<D, VL, A>(base + q * step + j, block[q], columns);
+        for (int q = 0; q < rows; ++q) store_first<D, VL, A>(base + q * step + j, block[q], columns);
       }
     }
   }
@@ -132,14 +140,14 @@ void gather_box(const Source<D> &source, const Box &box, const Chunk &chunk, A *
 // Writes a box to the contiguous array (batch, *size, channels).
 template <class A, int VL, class D>
 void scatter_box(const A *from, const Box &box, const Chunk &chunk, D *data, const int64_t *size,
-                 int64_t channels, int axes) {
+                 int64_t channels, int axes, bool streamed) {
   const int last = axes - 1;
   const int64_t sample = product(size, axes) * channels, run = box.n[last] * channels;
   for (Odometer outer(box.n.data(), last); !outer.done; outer.next()) {
     int64_t at = 0;
     for (int a = 0; a < last; ++a) at = (at + box.lo[a] + outer.at[a]) * size[a + 1];
     scatter<A, VL>(from, chunk.padded, run, chunk.count,
-                   data + chunk.first * sample + (at + box.lo[last]) * channels, sample);
+                   data + chunk.first * sample + (at + box.lo[last]) * channels, sample, streamed);
     from += run * chunk.padded;
   }
 }

@@ -123,6 +123,13 @@ Grid make_grid(const Geometry &g, int map, int64_t lanes) {
   const int64_t all = product(grid.size.data(), grid.axes);
   const int64_t most = std::max<int64_t>(all / 16, 1);
   const auto bytes = [&](const Index &size) { return scratch_bytes(g, map, Box{{}, size}, lanes); };
+  const auto fits = [&](const Index &size) {
+    if (bytes(size) > kBoxBytes) return false;
+    if (g.batch <= lanes) return true;
+    const double weights = static_cast<double>(g.terms) * static_cast<double>(g.filters * g.item) *
+                           static_cast<double>(product(size.data(), grid.axes));
+    return static_cast<double>(bytes(size)) + weights <= static_cast<double>(kChunkedBytes);
+  };
   // Double the axis that most lessens what is transposed per position, until the cache is full.
   for (;;) {
     int best = -1;
@@ -132,7 +139,7 @@ Grid make_grid(const Geometry &g, int map, int64_t lanes) {
       Index wider = grid.box;
       wider[a] = std::min(2 * wider[a], grid.size[a]);
       const int64_t positions = product(wider.data(), grid.axes);
-      if (positions > most || bytes(wider) > kBoxBytes) continue;
+      if (positions > most || !fits(wider)) continue;
       const double each = static_cast<double>(bytes(wider)) / static_cast<double>(positions);
       if (best < 0 || each < least * 0.98) best = a, least = each;
     }

@@ -15,6 +15,8 @@ using Index = std::array<int64_t, kAxes>;
 // Bytes of transposed data a task works on. Half of the smallest second-level cache in use
 // (Zen 4 and Neoverse: 1 MiB, older Intel client cores: 512 KiB); the kernel streams through the rest.
 constexpr int64_t kBoxBytes = 384 << 10;
+// The same with the weights of a box, where they are gone through once for each chunk of samples.
+constexpr int64_t kChunkedBytes = 704 << 10;
 // Of scratch that one thread may need however small the box; beyond it the call is declined.
 constexpr int64_t kMostBytes = 16 << 20;
 

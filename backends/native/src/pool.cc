@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cfenv>
 #include <condition_variable>
 #include <cstdlib>
 #include <mutex>
@@ -26,6 +27,12 @@ struct Job {
   int64_t count;
   std::atomic<int64_t> next{0};
   std::atomic<bool> failed{false};
+  // Rounding and subnormal numbers as the caller has them, on every thread: frameworks change these.
+  std::fenv_t environment;
+
+  Job(const std::function<void(int64_t)> *tasks, int64_t how_many) : task(tasks), count(how_many) {
+    std::fegetenv(&environment);
+  }
 
   void work() {
     for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;) {
@@ -84,6 +91,7 @@ class Pool {
       --wanted_;
       ++busy_;
       lock.unlock();
+      std::fesetenv(&job->environment);
       job->work();
       lock.lock();
       if (--busy_ == 0) idle_.notify_one();
@@ -132,7 +140,7 @@ int64_t pool_threads() {
 }
 
 bool parallel_for(int64_t count, int64_t threads, const std::function<void(int64_t)> &task) {
-  Job job{&task, count};
+  Job job(&task, count);
   threads = std::min({threads > 0 ? threads : pool_threads(), count, kMostThreads});
   if (threads <= 1) {
     job.work();

@@ -25,25 +25,28 @@ constexpr int kAccumulators = 24;
 #else
 constexpr int kAccumulators = 12;
 #endif
+// Elements fetched ahead of a stream of weights that is used as soon as it comes.
+constexpr int kFarAhead = 512;
+
 constexpr int most_rows(int vectors) { return std::min(12, kAccumulators / vectors); }
 
 // y[f] += sum over k of x[k] * w[k][f], for ROWS filters and NV vectors of samples.
-template <class A, int VL, int NV, int ROWS>
-void forward_tile(const Run *runs, int64_t count, const A *x, const A *w, int64_t filters, A *y,
-                  const A *next) {
-  using V = Vector<A, VL>;
-  V sum[ROWS][NV] = {};
+template <class E, int VL, int NV, int ROWS>
+void forward_tile(const Run *runs, int64_t count, const E *x, const E *w, int64_t filters, SumOf<E> *y,
+                  const E *next) {
+  using V = Vector<E, VL>;
+  Vector<SumOf<E>, VL> sum[ROWS][NV] = {};
   for (int64_t r = 0; r < count; ++r) {
-    const A *xp = x + runs[r].input * (VL * NV), *wp = w + runs[r].weights * filters;
+    const E *xp = x + runs[r].input * (VL * NV), *wp = w + runs[r].weights * filters;
     for (int64_t k = runs[r].length; k > 0; --k) {
       V xv[NV];
 #pragma GCC unroll 16
-      for (int v = 0; v < NV; ++v) xv[v] = load<A, VL>(xp + v * VL);
+      for (int v = 0; v < NV; ++v) xv[v] = load<E, VL>(xp + v * VL);
 #pragma GCC unroll 16
       for (int f = 0; f < ROWS; ++f) {
-        const V each = wp[f] - V{};
+        const V each = spread<V>(wp[f]);
 #pragma GCC unroll 16
-        for (int v = 0; v < NV; ++v) sum[f][v] += each * xv[v];
+        for (int v = 0; v < NV; ++v) sum[f][v] = multiply_add(sum[f][v], each, xv[v]);
       }
       // The weights of the position after this one: they come from memory, and only once.
       __builtin_prefetch(next, 0, 2);
@@ -60,11 +63,12 @@ void forward_tile(const Run *runs, int64_t count, const A *x, const A *w, int64_
 }
 
 // dx[k] += sum over f of dy[f] * w[k][f], for ROWS neighbouring k.
-template <class A, int VL, int NV, int ROWS>
-void input_tile(const A *dy, const A *w, int64_t filters, int64_t of_group, A *dx, const A *next) {
-  using V = Vector<A, VL>;
-  V sum[ROWS][NV];
-  const A *row[ROWS];
+template <class E, int VL, int NV, int ROWS>
+void input_tile(const E *dy, const E *w, int64_t filters, int64_t of_group, SumOf<E> *dx, const E *next) {
+  using V = Vector<E, VL>;
+  using A = SumOf<E>;
+  Vector<A, VL> sum[ROWS][NV];
+  const E *row[ROWS];
 #pragma GCC unroll 16
   for (int k = 0; k < ROWS; ++k) {
     row[k] = w + k * filters;
@@ -74,12 +78,12 @@ void input_tile(const A *dy, const A *w, int64_t filters, int64_t of_group, A *d
   for (int64_t f = 0; f < of_group; ++f) {
     V dyv[NV];
 #pragma GCC unroll 16
-    for (int v = 0; v < NV; ++v) dyv[v] = load<A, VL>(dy + (f * NV + v) * VL);
+    for (int v = 0; v < NV; ++v) dyv[v] = load<E, VL>(dy + (f * NV + v) * VL);
 #pragma GCC unroll 16
     for (int k = 0; k < ROWS; ++k) {
-      const V each = row[k][f] - V{};
+      const V each = spread<V>(row[k][f]);
 #pragma GCC unroll 16
-      for (int v = 0; v < NV; ++v) sum[k][v] += each * dyv[v];
+      for (int v = 0; v < NV; ++v) sum[k][v] = multiply_add(sum[k][v], each, dyv[v]);
     }
     __builtin_prefetch(next, 0, 2);
     next += ROWS;
@@ -92,27 +96,28 @@ void input_tile(const A *dy, const A *w, int64_t filters, int64_t of_group, A *d
 }
 
 // How a tile of the kernel's gradient leaves the registers.
-enum class Leave { kStore, kAdd };
+enum class Leave { kStore, kStream, kAdd };
 
 // dkernel[k][f] = sum over n of x[k][n] * dy[n][f], for ROWS neighbouring k, FV vectors of
 // filters and `samples` n. Of the last vector, `tail` filters exist.
-template <class A, int VL, int FV, int ROWS>
-void kernel_tile(const A *x, int64_t lanes, const A *dy, int64_t pitch, int64_t samples, A *dkernel,
+template <class E, int VL, int FV, int ROWS>
+void kernel_tile(const E *x, int64_t lanes, const E *dy, int64_t pitch, int64_t samples, SumOf<E> *dkernel,
                  int64_t filters, int64_t tail, Leave leave) {
-  using V = Vector<A, VL>;
-  V sum[ROWS][FV] = {};
-  const A *row[ROWS];
+  using V = Vector<E, VL>;
+  using A = SumOf<E>;
+  Vector<A, VL> sum[ROWS][FV] = {};
+  const E *row[ROWS];
 #pragma GCC unroll 16
   for (int k = 0; k < ROWS; ++k) row[k] = x + k * lanes;
   for (int64_t n = 0; n < samples; ++n) {
     V dyv[FV];
 #pragma GCC unroll 16
-    for (int v = 0; v < FV; ++v) dyv[v] = load<A, VL>(dy + n * pitch + v * VL);
+    for (int v = 0; v < FV; ++v) dyv[v] = load<E, VL>(dy + n * pitch + v * VL);
 #pragma GCC unroll 16
     for (int k = 0; k < ROWS; ++k) {
-      const V each = row[k][n] - V{};
+      const V each = spread<V>(row[k][n]);
 #pragma GCC unroll 16
-      for (int v = 0; v < FV; ++v) sum[k][v] += each * dyv[v];
+      for (int v = 0; v < FV; ++v) sum[k][v] = multiply_add(sum[k][v], each, dyv[v]);
     }
   }
 #pragma GCC unroll 16
@@ -121,7 +126,9 @@ void kernel_tile(const A *x, int64_t lanes, const A *dy, int64_t pitch, int64_t 
     for (int v = 0; v < FV; ++v) {
       A *to = dkernel + k * filters + v * VL;
       const int64_t count = v + 1 < FV ? VL : tail;
-      if (count == VL) {
+      if (count == VL && leave == Leave::kStream) {
+        stream(to, sum[k][v]);
+      } else if (count == VL) {
         store(to, leave == Leave::kAdd ? load<A, VL>(to) + sum[k][v] : sum[k][v]);
       } else {
         A part[VL];
@@ -163,33 +170,85 @@ void small_kernel_tile(const A *x, const A *dy, int64_t rows, A *dkernel, int64_
   }
 }
 
+// For so few samples that lanes would be idle, filters are the lanes.
+
+// y[n][f] = sum over k of x[k][n] * w[k][f], for SAMPLES samples and FV vectors of filters.
+template <class A, int VL, int SAMPLES, int FV>
+void forward_row_tile(const Run *runs, int64_t count, const A *x, int64_t lanes, const A *w, int64_t filters,
+                      A *y, int64_t pitch) {
+  using V = Vector<A, VL>;
+  V sum[SAMPLES][FV] = {};
+  for (int64_t r = 0; r < count; ++r) {
+    const A *xp = x + runs[r].input * lanes, *wp = w + runs[r].weights * filters;
+    for (int64_t k = runs[r].length; k > 0; --k) {
+#pragma GCC unroll 16
+      for (int v = 0; v < FV; ++v) {
+        const V wv = load<A, VL>(wp + v * VL);
+        __builtin_prefetch(wp + v * VL + kFarAhead, 0, 3);
+#pragma GCC unroll 16
+        for (int n = 0; n < SAMPLES; ++n) sum[n][v] += xp[n] * wv;
+      }
+      xp += lanes;
+      wp += filters;
+    }
+  }
+#pragma GCC unroll 16
+  for (int n = 0; n < SAMPLES; ++n) {
+#pragma GCC unroll 16
+    for (int v = 0; v < FV; ++v) store(y + n * pitch + v * VL, sum[n][v]);
+  }
+}
+
+// dx[k] += sum over f of dy[f] * w[k][f], for one sample and `rows` neighbouring k.
+template <class A, int VL>
+void input_row_tile(const A *dy, const A *w, int64_t filters, int64_t rows, A *dx) {
+  using V = Vector<A, VL>;
+  V sum[VL] = {};
+  for (int64_t f = 0; f < filters; f += VL) {
+    const V dyv = load<A, VL>(dy + f);
+#pragma GCC unroll 16
+    for (int k = 0; k < VL; ++k) {
+      // Rows that are not there repeat the last.
+      const A *row = w + (k < rows ? k : rows - 1) * filters + f;
+      __builtin_prefetch(row + kFarAhead, 0, 3);
+      sum[k] += dyv * load<A, VL>(row);
+    }
+  }
+  const V total = sum_each(sum);
+  if (rows >= VL) {
+    store(dx, load<A, VL>(dx) + total);
+  } else {
+    for (int64_t k = 0; k < rows; ++k) dx[k] += total[k];
+  }
+}
+
 // Tiles by their number of rows, 1 to `most_rows(vectors)`.
-template <class A, int VL, int NV>
+template <class E, int VL, int NV>
 struct Tiles {
   static constexpr int kMost = most_rows(NV);
-  using Forward = decltype(&forward_tile<A, VL, NV, 1>);
-  using Input = decltype(&input_tile<A, VL, NV, 1>);
+  using Forward = decltype(&forward_tile<E, VL, NV, 1>);
+  using Input = decltype(&input_tile<E, VL, NV, 1>);
 
   template <int... I>
   static constexpr std::array<Forward, kMost> forwards(std::integer_sequence<int, I...>) {
-    return {&forward_tile<A, VL, NV, I + 1>...};
+    return {&forward_tile<E, VL, NV, I + 1>...};
   }
   template <int... I>
   static constexpr std::array<Input, kMost> inputs(std::integer_sequence<int, I...>) {
-    return {&input_tile<A, VL, NV, I + 1>...};
+    return {&input_tile<E, VL, NV, I + 1>...};
   }
   static constexpr auto kForward = forwards(std::make_integer_sequence<int, kMost>{});
   static constexpr auto kInput = inputs(std::make_integer_sequence<int, kMost>{});
 };
 
-template <class A, int VL, int FV>
+template <class E, int VL, int FV>
 struct KernelTiles {
   static constexpr int kMost = most_rows(FV);
-  using Kernel = decltype(&kernel_tile<A, VL, FV, 1>);
+  using Kernel = decltype(&kernel_tile<E, VL, FV, 1>);
 
   template <int... I>
   static constexpr std::array<Kernel, kMost> kernels(std::integer_sequence<int, I...>) {
-    return {&kernel_tile<A, VL, FV, I + 1>...};
+    return {&kernel_tile<E, VL, FV, I + 1>...};
   }
   static constexpr auto kKernel = kernels(std::make_integer_sequence<int, kMost>{});
 };
@@ -197,6 +256,7 @@ struct KernelTiles {
 // `count` rows in tiles of at most `most`, as even as can be: tile(first, rows).
 template <class Tile>
 LCMULTI_INLINE void in_tiles(int64_t count, int64_t most, Tile &&tile) {
+  if (count <= most) return tile(int64_t{0}, count);  // a division costs as much as a small tile
   const int64_t tiles = (count + most - 1) / most;
   for (int64_t i = 0, first = 0; i < tiles; ++i) {
     const int64_t rows = (count - first + tiles - i - 1) / (tiles - i);

@@ -4,7 +4,12 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <utility>
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
 
 #define LCMULTI_INLINE inline __attribute__((always_inline))
 
@@ -45,6 +50,28 @@ LCMULTI_INLINE Vector<T, VL> load(const T *p) {
 template <class V, class T>
 LCMULTI_INLINE void store(T *p, V v) {
   std::memcpy(p, &v, sizeof v);
+}
+
+// Past the caches, where nobody will look for it soon: the line need not be read first.
+template <class V, class T>
+LCMULTI_INLINE void stream(T *p, V v) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(V) == 64) {
+    if (reinterpret_cast<uintptr_t>(p) % 64 == 0) return _mm512_stream_si512(reinterpret_cast<__m512i *>(p), bits_of<__m512i>(v));
+  }
+#elif defined(__AVX2__)
+  if constexpr (sizeof(V) == 32) {
+    if (reinterpret_cast<uintptr_t>(p) % 32 == 0) return _mm256_stream_si256(reinterpret_cast<__m256i *>(p), bits_of<__m256i>(v));
+  }
+#endif
+  store(p, v);
+}
+
+// After the last `stream` of a task, before anyone is told that it is done.
+LCMULTI_INLINE void end_streams() {
+#if defined(__AVX2__)
+  _mm_sfence();
+#endif
 }
 
 // ---- Between storage and the type sums are held in ----
@@ -94,7 +121,7 @@ LCMULTI_INLINE Vector<uint16_t, VL> narrow(Vector<float, VL> v, float16) {
 
 template <class A, int VL, class D>
 LCMULTI_INLINE Vector<A, VL> load_wide(const D *p) {
-  if constexpr (sizeof(D) == 2) {
+  if constexpr (!std::is_same_v<A, D>) {
     return widen<VL>(load<uint16_t, VL>(reinterpret_cast<const uint16_t *>(p)), D{});
   } else {
     return load<A, VL>(p);
@@ -103,26 +130,67 @@ LCMULTI_INLINE Vector<A, VL> load_wide(const D *p) {
 
 // The first `count` elements, and zeros.
 template <class A, int VL, class D>
-LCMULTI_INLINE Vector<A, VL> load_wide(const D *p, int64_t count) {
+LCMULTI_INLINE Vector<A, VL> load_first(const D *p, int64_t count) {
   D part[VL] = {};
   for (int64_t i = 0; i < count; ++i) part[i] = p[i];
   return load_wide<A, VL>(part);
 }
 
 template <class D, int VL, class A>
-LCMULTI_INLINE void store_narrow(D *p, Vector<A, VL> v) {
+LCMULTI_INLINE void store_narrow(D *p, Vector<A, VL> v, bool streamed) {
   if constexpr (sizeof(D) == 2) {
     store(reinterpret_cast<uint16_t *>(p), narrow<VL>(v, D{}));
+  } else if (streamed) {
+    stream(p, v);
   } else {
     store(p, v);
   }
 }
 
 template <class D, int VL, class A>
-LCMULTI_INLINE void store_narrow(D *p, Vector<A, VL> v, int64_t count) {
+LCMULTI_INLINE void store_first(D *p, Vector<A, VL> v, int64_t count) {
   D part[VL];
-  store_narrow<D, VL, A>(part, v);
+  store_narrow<D, VL, A>(part, v, false);
   for (int64_t i = 0; i < count; ++i) p[i] = part[i];
+}
+
+// ---- Products ----
+
+// Two neighbours of a sum in bfloat16, that one instruction multiplies and adds.
+using Pair = uint32_t;
+template <class E>
+using SumOf = std::conditional_t<std::is_same_v<E, Pair>, float, E>;
+#if defined(__AVX512BF16__)
+constexpr bool kHasPairs = true;
+#else
+constexpr bool kHasPairs = false;
+#endif
+
+template <class V>
+LCMULTI_INLINE V multiply_add(V sum, V a, V b) {
+  return sum + a * b;
+}
+
+#if defined(__AVX512BF16__)
+LCMULTI_INLINE Vector<float, 16> multiply_add(Vector<float, 16> sum, Vector<Pair, 16> a, Vector<Pair, 16> b) {
+  return bits_of<Vector<float, 16>>(_mm512_dpbf16_ps(bits_of<__m512>(sum), bits_of<__m512bh>(a), bits_of<__m512bh>(b)));
+}
+LCMULTI_INLINE Vector<float, 8> multiply_add(Vector<float, 8> sum, Vector<Pair, 8> a, Vector<Pair, 8> b) {
+  return bits_of<Vector<float, 8>>(_mm256_dpbf16_ps(bits_of<__m256>(sum), bits_of<__m256bh>(a), bits_of<__m256bh>(b)));
+}
+#endif
+
+// Elements of two rows, side by side.
+template <int VL>
+LCMULTI_INLINE Vector<Pair, VL> pairs_of(const uint16_t *low, const uint16_t *high) {
+  return __builtin_convertvector(load<uint16_t, VL>(low), Vector<Pair, VL>) |
+         __builtin_convertvector(load<uint16_t, VL>(high), Vector<Pair, VL>) << 16;
+}
+
+// Every lane `value`.
+template <class V, class T>
+LCMULTI_INLINE V spread(T value) {
+  return value - V{};
 }
 
 // ---- Shuffles ----

@@ -1,0 +1,142 @@
+"""Time the native kernels beside what this machine could do at best, in one run.
+
+    python asv_benches/roofline.py [WORKLOAD ...] [--dtype float32] [--threads 2]
+
+The machine's streaming bandwidth and its rate of matrix products are measured first, and again
+at the end. The roofline of a map is ``max(bytes / bandwidth, flops / rate)``, with each of its
+three arrays moved once; that of forward + backward is the sum over the three maps. Times are of
+the kernels, writing to memory that is there; ``fresh`` is forward + backward through NumPy with
+newly allocated results, which the operating system must clear first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from math import exp, log
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
+os.environ.setdefault("OPENBLAS_NUM_THREADS", os.environ["OMP_NUM_THREADS"])
+
+from against_peers import spec_of, workloads
+
+from lcmulti.backend import Resources
+from lcmulti.dtypes import DTYPES
+from lcmulti_native.library import MAPS, compute, geometry, library
+from lcmulti_native.numpy_door import implementation
+
+MEMORY = 16e9
+OVERHEAD = 1e-3  # seconds of forward + backward under which a workload is overhead
+
+
+def timed(step: Callable[[], Any], seconds: float = 0.4, least: int = 3) -> float:
+    """Median seconds of one call, after a warm-up."""
+    step()
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(times) < least or (time.perf_counter() < end and len(times) < 200):
+        start = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - start)
+    return median(times)
+
+
+def bandwidth(threads: int) -> float:
+    """Bytes per second of the faster of reading and copying memory far beyond the caches."""
+    source = [np.ones(1 << 25, "float32") for _ in range(threads)]
+    target = [np.ones_like(each) for each in source]
+
+    def together(work: Callable[[int], Any]) -> None:
+        workers = [threading.Thread(target=work, args=(i,)) for i in range(threads)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+
+    size = sum(each.nbytes for each in source)
+    reading = size / timed(lambda: together(lambda i: source[i].max()))
+    copying = 2 * size / timed(lambda: together(lambda i: np.copyto(target[i], source[i])))
+    return max(reading, copying)
+
+
+def rate(dtype: str) -> float:
+    """Flops per second of a large matrix product of the type that sums are held in."""
+    n = 2048
+    a = np.ones((n, n), DTYPES[dtype].accumulator)
+    out = np.empty_like(a)
+    return 2 * n**3 / timed(lambda: np.matmul(a, a, out=out))
+
+
+def main() -> int:
+    """Print the table and the geometric means."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("workload", nargs="*", help="names; all by default")
+    parser.add_argument("--dtype", default="float32", choices=list(DTYPES)[:4])
+    parser.add_argument("--threads", type=int, default=int(os.environ["OMP_NUM_THREADS"]))
+    arguments = parser.parse_args()
+    dtype, threads = arguments.dtype, arguments.threads
+    if dtype == "bfloat16":
+        import ml_dtypes  # noqa: F401  (gives NumPy the type)
+    speed, flops_rate = bandwidth(threads), rate(dtype)
+    print(
+        f"{library().lcmulti_isa().decode()}, {threads} threads, {dtype}; "
+        f"{speed / 1e9:.1f} GB/s, {flops_rate / 1e9:.0f} Gflop/s; times in ms, x: over roofline"
+    )
+    print(f"{'workload':<20}{'bound':>6}{'forward':>10}{'x':>6}{'fwd+bwd':>10}{'x':>6}{'fresh':>10}")
+    ratios: list[tuple[float, float]] = []
+    for workload in workloads():
+        name, batch = workload["name"], workload["batch"]
+        if arguments.workload and name not in arguments.workload:
+            continue
+        spec = spec_of(workload).computed()
+        rng = np.random.default_rng(0)
+        shapes = ((batch, *spec.input_shape), spec.kernel_shape, (batch, *spec.output_shape))
+        x, kernel, dy = (rng.random(s, dtype="float32").astype(dtype) - 0.5 for s in shapes)
+        x, kernel, dy = (each.astype(dtype) for each in (x, kernel, dy))
+        if 2 * (x.nbytes + kernel.nbytes + dy.nbytes) > MEMORY:
+            print(f"{name:<20} does not fit")
+            continue
+        call = geometry(spec, batch, dtype, threads)
+        at_most = max(spec.bytes(batch, dtype) / speed, spec.flops(batch) / flops_rate)
+        bound = "memory" if at_most > spec.flops(batch) / flops_rate else "flops"
+        times = {}
+        for map_, a, b, like in (
+            ("forward", x, kernel, dy), ("input_grad", dy, kernel, x), ("kernel_grad", x, dy, kernel),
+        ):  # fmt: skip
+            result = np.zeros_like(like)
+            addresses = [each.ctypes.data for each in (a, b, result)]
+            times[map_] = timed(lambda: compute(call, MAPS[map_], *addresses))  # noqa: B023
+        resources = Resources(1 << 28, threads)
+
+        def fresh() -> None:
+            implementation.forward(x, kernel, spec, resources)  # noqa: B023
+            implementation.input_grad(dy, kernel, spec, resources)  # noqa: B023
+            implementation.kernel_grad(x, dy, spec, resources)  # noqa: B023
+
+        both = sum(times.values())
+        pair = times["forward"] / at_most, both / (3 * at_most)
+        if both > OVERHEAD:
+            ratios.append(pair)
+        print(
+            f"{name:<20}{bound:>6}{times['forward'] * 1e3:10.2f}{pair[0]:6.2f}"
+            f"{both * 1e3:10.2f}{pair[1]:6.2f}{timed(fresh) * 1e3:10.2f}   "
+            + " ".join(f"{t * 1e3:.2f}" for t in times.values()),
+            flush=True,
+        )
+    for what, each in zip(("forward", "forward + backward"), zip(*ratios, strict=True), strict=True):
+        mean = exp(sum(map(log, each)) / len(each))
+        print(f"{what}: geometric mean {mean:.2f}, highest {max(each):.2f}, of {len(each)} over 1 ms")
+    print(f"afterwards: {bandwidth(threads) / 1e9:.1f} GB/s, {rate(dtype) / 1e9:.0f} Gflop/s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

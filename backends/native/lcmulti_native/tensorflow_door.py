@@ -1,0 +1,61 @@
+"""TensorFlow's door: an operation of a loaded library.
+
+A SavedModel or a GraphDef holds the operation ``LcmultiNative`` by name: import this module before
+loading one. A function compiled by XLA (``jit_compile=True``) is composed instead, for XLA knows
+no operations but its own.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
+
+from lcmulti import LocalConvSpec, plugins
+from lcmulti.backend import Problem, Resources
+from lcmulti_native.library import PATH, Native, packed
+
+_operations: Any = None
+if sys.platform != "win32":  # which TensorFlow loads no operations on
+    _operations = tf.load_op_library(str(PATH.with_name("lcmulti_native_tensorflow.so")))
+
+
+class TensorFlowNative(Native):
+    """`lcmulti.backend.Implementation` for TensorFlow."""
+
+    def decline(self, problem: Problem) -> str | None:
+        """Serves where TensorFlow loads operations."""
+        if _operations is None:
+            return "TensorFlow loads no operations on Windows"
+        return super().decline(problem)
+
+    def forward(self, x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        """See `lcmulti.backend.Implementation.forward`."""
+        return _map("forward", x, kernel, spec, resources)
+
+    def input_grad(self, dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        """See `lcmulti.backend.Implementation.input_grad`."""
+        return _map("input_grad", dy, kernel, spec, resources)
+
+    def kernel_grad(self, x: Any, dy: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        """See `lcmulti.backend.Implementation.kernel_grad`."""
+        return _map("kernel_grad", x, dy, spec, resources)
+
+
+def _map(map_: str, a: Any, b: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    in_graph = not tf.executing_eagerly()
+    if in_graph and GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()):
+        composed = plugins.load_implementation("tensorflow", "composed")
+        return getattr(composed, map_)(a, b, spec, resources)
+    call = packed(map_, spec, 0, a.dtype.name, resources.threads)
+    result = _operations.lcmulti_native(a=a, b=b, call=call)
+    if in_graph:
+        shapes = {"forward": spec.output_shape, "input_grad": spec.input_shape}
+        whole = spec.kernel_shape if map_ == "kernel_grad" else (a.shape[0], *shapes[map_])
+        result.set_shape(whole)
+    return result
+
+
+implementation = TensorFlowNative()

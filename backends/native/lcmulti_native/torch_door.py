@@ -1,0 +1,150 @@
+"""PyTorch's door: data pointers, and operations that its compiler takes as they are.
+
+In eager mode a map is called with the addresses of its tensors, and the backend closes the
+derivatives. A compiler traces with tensors that have no data: to it each map is an operation of
+`torch.library`, opaque, its gradients the other two. Every other transform (forward AD, ``vmap``,
+``torch.func``, export, a dispatch mode) gets the composed implementation, which it sees through.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch.autograd import forward_ad
+
+from lcmulti import LocalConvSpec, plugins
+from lcmulti.backend import Problem, Resources
+from lcmulti_native.library import DTYPES, MAPS, Geometry, Native, Steps, compute, geometry, packed
+from lcmulti_torch.rules import is_transformed
+
+_NAMES = {getattr(torch, name): name for name in DTYPES}
+_BATCHED_GRADIENTS = torch._C._dispatch_key_parse("VmapMode")
+
+# For each map of (a, b), which map of which arguments gives the gradient in a and in b when g is
+# the gradient of the result.
+_RULES = {
+    "forward": (("input_grad", "gb"), ("kernel_grad", "ag")),
+    "input_grad": (("forward", "gb"), ("kernel_grad", "ga")),
+    "kernel_grad": (("input_grad", "bg"), ("forward", "ag")),
+}
+
+
+class TorchNative(Native):
+    """`lcmulti.backend.Implementation` for PyTorch, in any memory layout."""
+
+    def decline(self, problem: Problem) -> str | None:
+        """Under a transform, serves a compiler alone."""
+        if problem.transformed and not _is_compiled():
+            return "only compilers can take it as an opaque operation"
+        return super().decline(problem)
+
+    def forward(self, x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        """See `lcmulti.backend.Implementation.forward`."""
+        return _map("forward", x, kernel, spec, resources)
+
+    def input_grad(self, dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        """See `lcmulti.backend.Implementation.input_grad`."""
+        return _map("input_grad", dy, kernel, spec, resources)
+
+    def kernel_grad(self, x: Any, dy: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        """See `lcmulti.backend.Implementation.kernel_grad`."""
+        return _map("kernel_grad", x, dy, spec, resources)
+
+
+def _is_compiled() -> bool:
+    """Whether a compiler, and no other transform, traces this call."""
+    return (
+        torch.compiler.is_compiling()
+        and not torch.compiler.is_exporting()
+        and not torch._C._are_functorch_transforms_active()
+        and not torch._C._dispatch_tls_is_dispatch_key_included(_BATCHED_GRADIENTS)
+        and forward_ad._current_level < 0
+    )
+
+
+def _map(map_: str, a: Any, b: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    if not (is_transformed(a) or is_transformed(b)):
+        return _run(map_, geometry, (spec, len(a), _NAMES[a.dtype], resources.threads), a, b)
+    if _is_compiled():
+        call = packed(map_, spec, 0, _NAMES[a.dtype], resources.threads)
+        return _operations[map_](a, b, call)
+    # Planned for a compiler, and called within another transform of the same shapes.
+    composed = plugins.load_implementation("torch", "composed")
+    return getattr(composed, map_)(a, b, spec, resources)
+
+
+def _run(map_: str, make: Any, arguments: tuple[Any, ...], a: Any, b: Any) -> Any:
+    """Compute with the addresses of plain tensors."""
+    a, a_step = _readable(a)
+    if map_ == "kernel_grad":
+        b, b_step = _readable(b)
+        call = make(*arguments, a_step, b_step)
+    else:
+        b = b.resolve_neg().contiguous()
+        call = make(*arguments, *((None, a_step) if map_ == "input_grad" else (a_step, None)))
+    result = a.new_empty(_shape(map_, call, len(a)))
+    compute(call, MAPS[map_], a.data_ptr(), b.data_ptr(), result.data_ptr())
+    return result
+
+
+def _readable(tensor: Any) -> tuple[Any, Steps | None]:
+    """A tensor the library can read, and its steps in elements unless it is contiguous."""
+    if tensor.is_neg():
+        tensor = tensor.resolve_neg()
+    if tensor.is_contiguous():
+        return tensor, None
+    steps = tensor.stride()
+    return tensor, (steps[0], steps[-1], *steps[1:-1])
+
+
+def _shape(map_: str, call: Geometry, batch: Any) -> tuple[Any, ...]:
+    x, kernel, y = call.shapes()
+    if map_ == "kernel_grad":
+        return kernel
+    return (batch, *(y if map_ == "forward" else x)[1:])
+
+
+def _operation(map_: str) -> Any:
+    """The map as an operation of `torch.library`; *call* is that of `lcmulti_native.library`."""
+
+    def of_batch(call: list[int], batch: int, x_step: Any, dy_step: Any) -> Geometry:
+        made = Geometry.from_buffer(np.asarray(call[1:], np.int64))
+        made.batch = batch
+        for name, step in (("x_step", x_step), ("dy_step", dy_step)):
+            if step is not None:
+                getattr(made, name)[: len(step)] = step
+        return made
+
+    def run(a: torch.Tensor, b: torch.Tensor, call: list[int]) -> torch.Tensor:
+        return _run(map_, of_batch, (call, len(a)), a, b)
+
+    operation = torch.library.custom_op(f"lcmulti_native::{map_}", run, mutates_args=())
+
+    @operation.register_fake
+    def _(a: Any, b: Any, call: list[int]) -> Any:
+        made = Geometry.from_buffer(np.asarray(call[1:], np.int64))
+        return a.new_empty(_shape(map_, made, a.shape[0]))
+
+    def setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        a, b, ctx.call = inputs
+        ctx.save_for_backward(a, b)
+
+    def backward(ctx: Any, grad: Any) -> tuple[Any, ...]:
+        a, b = ctx.saved_tensors
+        operands = {"a": a, "b": b, "g": grad}
+        return (
+            *(
+                _operations[name](operands[pair[0]], operands[pair[1]], ctx.call) if needed else None
+                for (name, pair), needed in zip(_RULES[map_], ctx.needs_input_grad, strict=False)
+            ),
+            None,
+        )
+
+    operation.register_autograd(backward, setup_context=setup)
+    return operation
+
+
+_operations = {map_: _operation(map_) for map_ in MAPS}
+implementation = TorchNative()

@@ -1,0 +1,296 @@
+// Random geometries against a direct evaluation in double precision, canaries around every buffer.
+//
+//     fuzz [SECONDS [SEED]]
+//
+// Also calls the pool from several threads at once and in a forked child. Built with sanitizers
+// by `nox -s sanitize`.
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include "lcmulti_native.h"
+
+namespace {
+
+using Random = std::mt19937_64;
+
+int64_t draw(Random &random, int64_t lo, int64_t hi) { return std::uniform_int_distribution<int64_t>(lo, hi)(random); }
+
+constexpr unsigned char kCanary = 0xA5;
+constexpr size_t kMargin = 192;
+
+// Elements between two margins that nobody may touch. Values are small multiples of a power of
+// two, so that every type holds them exactly, and every sum of them too.
+class Buffer {
+ public:
+  Buffer(int64_t count, int64_t dtype, size_t offset)
+      : count_(count), dtype_(dtype), item_(dtype == LCMULTI_FLOAT64 ? 8 : dtype == LCMULTI_FLOAT32 ? 4 : 2),
+        start_(kMargin + offset * item_), bytes_(start_ + count * item_ + kMargin, kCanary) {}
+
+  void *data() { return bytes_.data() + start_; }
+
+  bool canaries_alive() const {
+    const auto alive = [](unsigned char c) { return c == kCanary; };
+    return std::all_of(bytes_.begin(), bytes_.begin() + start_, alive) &&
+           std::all_of(bytes_.end() - kMargin, bytes_.end(), alive);
+  }
+
+  void set(int64_t i, double value) {
+    unsigned char *at = bytes_.data() + start_ + i * item_;
+    const float f = static_cast<float>(value);
+    uint32_t bits;
+    std::memcpy(&bits, &f, 4);
+    if (dtype_ == LCMULTI_FLOAT64) {
+      std::memcpy(at, &value, 8);
+    } else if (dtype_ == LCMULTI_FLOAT32) {
+      std::memcpy(at, &f, 4);
+    } else {
+      // Exact values of normal size, so truncation is conversion.
+      const uint16_t half = dtype_ == LCMULTI_BFLOAT16 ? static_cast<uint16_t>(bits >> 16)
+                            : f == 0                   ? 0
+                                     : static_cast<uint16_t>(((bits >> 16) & 0x8000) |
+                                                             (((bits & 0x7fffffff) - (112u << 23)) >> 13));
+      std::memcpy(at, &half, 2);
+    }
+  }
+
+  double get(int64_t i) const {
+    const unsigned char *at = bytes_.data() + start_ + i * item_;
+    if (dtype_ == LCMULTI_FLOAT64) {
+      double d;
+      std::memcpy(&d, at, 8);
+      return d;
+    }
+    float f;
+    if (dtype_ == LCMULTI_FLOAT32) {
+      std::memcpy(&f, at, 4);
+      return f;
+    }
+    uint16_t half;
+    std::memcpy(&half, at, 2);
+    if (dtype_ == LCMULTI_BFLOAT16) {
+      const uint32_t bits = static_cast<uint32_t>(half) << 16;
+      std::memcpy(&f, &bits, 4);
+      return f;
+    }
+    const int exponent = (half >> 10) & 31, mantissa = half & 1023;
+    const double size = exponent == 0 ? std::ldexp(mantissa, -24) : std::ldexp(1024 + mantissa, exponent - 25);
+    return half & 0x8000 ? -size : size;
+  }
+
+  void fill(Random &random) {
+    for (int64_t i = 0; i < count_; ++i) set(i, static_cast<double>(draw(random, -4, 4)));
+  }
+
+  bool operator==(const Buffer &other) const { return bytes_ == other.bytes_; }
+  int64_t count() const { return count_; }
+
+ private:
+  int64_t count_, dtype_;
+  size_t item_, start_;
+  std::vector<unsigned char> bytes_;
+};
+
+int64_t product(const int64_t *n, int64_t count) {
+  int64_t total = 1;
+  for (int64_t i = 0; i < count; ++i) total *= n[i];
+  return total;
+}
+
+// One of two layouts, channels last or first, and a gap after each sample.
+void lay_out(int64_t *step, const int64_t *size, int64_t axes, int64_t channels, bool first, int64_t gap) {
+  int64_t total = first ? 1 : channels;
+  for (int64_t a = axes - 1; a >= 0; --a) {
+    step[2 + a] = total;
+    total *= size[a];
+  }
+  step[1] = first ? total : 1;
+  step[0] = (first ? total * channels : total) + gap;
+}
+
+lcmulti_geometry random_geometry(Random &random) {
+  lcmulti_geometry g{};
+  g.dtype = draw(random, 0, 3);
+  g.threads = draw(random, 0, 3);
+  g.axes = draw(random, 1, 4);
+  constexpr int64_t batches[] = {0, 1, 2, 3, 5, 8, 9, 16, 17, 33, 64, 65, 130};
+  g.batch = batches[draw(random, 0, g.axes > 2 ? 7 : 12)];
+  g.groups = draw(random, 0, 3) == 0 ? draw(random, 2, 3) : 1;
+  g.channels = g.groups * draw(random, 1, draw(random, 0, 4) == 0 ? 20 : 4);
+  constexpr int64_t filters[] = {1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 32, 33, 64, 81};
+  g.filters = g.groups * filters[draw(random, 0, 14)];
+  for (int64_t a = 0; a < g.axes; ++a) {
+    g.kernel[a] = draw(random, 1, g.axes > 2 ? 2 : 4);
+    g.stride[a] = draw(random, 1, 4);
+    g.dilation[a] = draw(random, 1, 3);
+    g.pad[a] = draw(random, 0, 3);
+    g.output[a] = draw(random, 1, g.axes == 1 ? 40 : g.axes == 2 ? 7 : 3);
+    // As much input as windows see, less the padding on either side, and some they do not.
+    const int64_t span = (g.output[a] - 1) * g.stride[a] + (g.kernel[a] - 1) * g.dilation[a] + 1;
+    g.input[a] = std::max<int64_t>(span - g.pad[a] - draw(random, -2, 3), 1);
+    g.shared[a] = draw(random, 0, 4) == 0;
+  }
+  lay_out(g.x_step, g.input, g.axes, g.channels, draw(random, 0, 2) == 0, draw(random, 0, 1) * 3);
+  lay_out(g.dy_step, g.output, g.axes, g.filters, draw(random, 0, 2) == 0, draw(random, 0, 1) * 5);
+  return g;
+}
+
+struct Walk {
+  int64_t at[LCMULTI_MAX_AXES] = {};
+  bool next(const int64_t *n, int64_t axes) {
+    for (int64_t a = axes - 1; a >= 0; --a) {
+      if (++at[a] < n[a]) return true;
+      at[a] = 0;
+    }
+    return false;
+  }
+};
+
+// term(x index, kernel index, y index of a contiguous y, y index by dy_step, x contiguous) for each product.
+template <class Term>
+void each_term(const lcmulti_geometry &g, Term &&term) {
+  const int64_t cg = g.channels / g.groups, fg = g.filters / g.groups;
+  for (int64_t n = 0; n < g.batch; ++n) {
+    Walk o;
+    do {
+      Walk t;
+      do {
+        int64_t x = n * g.x_step[0], y = n * g.dy_step[0], xc = n, yc = n, w = 0;
+        bool within = true;
+        for (int64_t a = 0; a < g.axes; ++a) {
+          const int64_t i = o.at[a] * g.stride[a] + t.at[a] * g.dilation[a] - g.pad[a];
+          within &= i >= 0 && i < g.input[a];
+          x += i * g.x_step[2 + a];
+          y += o.at[a] * g.dy_step[2 + a];
+          xc = xc * g.input[a] + i;
+          yc = yc * g.output[a] + o.at[a];
+          w = g.shared[a] ? w : w * g.output[a] + o.at[a];
+        }
+        for (int64_t a = 0; a < g.axes; ++a) w = w * g.kernel[a] + t.at[a];
+        if (!within) continue;
+        for (int64_t f = 0; f < g.filters; ++f) {
+          for (int64_t c = 0; c < cg; ++c) {
+            const int64_t channel = f / fg * cg + c;
+            term(x + channel * g.x_step[1], (w * cg + c) * g.filters + f, yc * g.filters + f, y + f * g.dy_step[1],
+                 xc * g.channels + channel);
+          }
+        }
+      } while (t.next(g.kernel, g.axes));
+    } while (o.next(g.output, g.axes));
+  }
+}
+
+int64_t span(const int64_t *step, const int64_t *size, int64_t axes, int64_t batch, int64_t channels) {
+  int64_t last = (channels - 1) * step[1] + 1 + std::max<int64_t>(batch - 1, 0) * step[0];
+  for (int64_t a = 0; a < axes; ++a) last += (size[a] - 1) * step[2 + a];
+  return batch == 0 ? 0 : last;
+}
+
+const char *fault(const lcmulti_geometry &g, Random &random) {
+  int64_t positions = 1;
+  for (int64_t a = 0; a < g.axes; ++a) positions *= g.shared[a] ? 1 : g.output[a];
+  const int64_t weights = positions * product(g.kernel, g.axes) * g.channels / g.groups * g.filters;
+  const auto offset = static_cast<size_t>(draw(random, 0, 3));
+  Buffer x(span(g.x_step, g.input, g.axes, g.batch, g.channels), g.dtype, offset);
+  Buffer kernel(weights, g.dtype, offset);
+  Buffer dy(span(g.dy_step, g.output, g.axes, g.batch, g.filters), g.dtype, offset);
+  x.fill(random), kernel.fill(random), dy.fill(random);
+  const Buffer x_before = x, kernel_before = kernel, dy_before = dy;
+  for (int map = LCMULTI_FORWARD; map <= LCMULTI_KERNEL_GRAD; ++map) {
+    const int64_t count = map == LCMULTI_FORWARD      ? g.batch * product(g.output, g.axes) * g.filters
+                          : map == LCMULTI_INPUT_GRAD ? g.batch * product(g.input, g.axes) * g.channels
+                                                      : weights;
+    Buffer result(count, g.dtype, offset);
+    std::vector<double> expected(static_cast<size_t>(count), 0.0);
+    each_term(g, [&](int64_t xi, int64_t w, int64_t y, int64_t dyi, int64_t xc) {
+      if (map == LCMULTI_FORWARD) expected[static_cast<size_t>(y)] += x.get(xi) * kernel.get(w);
+      if (map == LCMULTI_INPUT_GRAD) expected[static_cast<size_t>(xc)] += dy.get(dyi) * kernel.get(w);
+      if (map == LCMULTI_KERNEL_GRAD) expected[static_cast<size_t>(w)] += x.get(xi) * dy.get(dyi);
+    });
+    void *a = map == LCMULTI_INPUT_GRAD ? dy.data() : x.data();
+    void *b = map == LCMULTI_KERNEL_GRAD ? dy.data() : kernel.data();
+    if (lcmulti_compute(&g, map, a, b, result.data()) != LCMULTI_OK) return "refused";
+    if (!result.canaries_alive()) return "wrote beyond the result";
+    if (!(x == x_before && kernel == kernel_before && dy == dy_before)) return "changed an input";
+    // Sums are exact in float32 and float64; a half type rounds once.
+    const double unit = g.dtype == LCMULTI_BFLOAT16 ? 0x1p-8 : g.dtype == LCMULTI_FLOAT16 ? 0x1p-11 : 0;
+    for (int64_t i = 0; i < count; ++i) {
+      const double e = expected[static_cast<size_t>(i)];
+      if (!(std::abs(result.get(i) - e) <= unit * std::abs(e))) return "a wrong number";
+    }
+  }
+  return nullptr;
+}
+
+void show(const lcmulti_geometry &g) {
+  const auto *fields = reinterpret_cast<const int64_t *>(&g);
+  for (size_t i = 0; i < sizeof g / sizeof *fields; ++i) std::fprintf(stderr, "%lld ", static_cast<long long>(fields[i]));
+  std::fputs("\n", stderr);
+}
+
+bool search(double seconds, uint64_t seed, int64_t *tried) {
+  const auto start = std::chrono::steady_clock::now();
+  while (std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() < seconds) {
+    Random random(seed++);
+    const lcmulti_geometry g = random_geometry(random);
+    ++*tried;
+    if (const char *what = fault(g, random)) {
+      std::fprintf(stderr, "seed %llu: %s\n", static_cast<unsigned long long>(seed - 1), what);
+      show(g);
+      return false;
+    }
+  }
+  return true;
+}
+
+// Any bits at all must be computed or refused, never believed. Only what check() lets through is
+// run, with no arrays, so batch is 0.
+void hostile(uint64_t seed) {
+  Random random(seed);
+  constexpr int64_t odd[] = {0, -1, 1, 2, 7, int64_t{1} << 31, int64_t{1} << 62, INT64_MIN, INT64_MAX};
+  for (int i = 0; i < 20000; ++i) {
+    lcmulti_geometry g = random_geometry(random);
+    auto *fields = reinterpret_cast<int64_t *>(&g);
+    const int64_t count = static_cast<int64_t>(sizeof g / sizeof *fields) - 2 * (LCMULTI_MAX_AXES + 2);
+    for (int64_t n = draw(random, 1, 3); n > 0; --n) fields[draw(random, 0, count - 1)] = odd[draw(random, 0, 8)];
+    for (int map = -1; map <= 3; ++map) lcmulti_workspace(&g, map);
+  }
+}
+
+}  // namespace
+
+int main(int argc, char **argv) {
+  const double seconds = argc > 1 ? std::atof(argv[1]) : 10;
+  const uint64_t seed = argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 1;
+  hostile(seed);
+  int64_t tried[4] = {};
+  bool good[4] = {};
+  std::vector<std::thread> callers;
+  for (int i = 0; i < 4; ++i) {
+    callers.emplace_back([&, i] { good[i] = search(seconds / 2, seed + 1000000u * i, &tried[i]); });
+  }
+  for (auto &caller : callers) caller.join();
+  bool all = good[0] && good[1] && good[2] && good[3];
+#if !defined(__SANITIZE_THREAD__)  // which does not follow a fork of a program with threads
+  const pid_t child = fork();
+  if (child == 0) {
+    int64_t more = 0;
+    std::_Exit(search(seconds / 2, seed + 7, &more) && more > 0 ? 0 : 1);
+  }
+  int status = 1;
+  waitpid(child, &status, 0);
+  all = all && status == 0;
+#endif
+  std::printf("%s: %lld geometries, %s\n", lcmulti_isa(),
+              static_cast<long long>(tried[0] + tried[1] + tried[2] + tried[3]), all ? "all right" : "FAULTS");
+  return all ? 0 : 1;
+}

@@ -1,0 +1,437 @@
+"""The native kernels' doors: what each framework does around the three maps.
+
+The maps themselves are certified: ``lcmulti certify numpy --implementation native``.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+pytest.importorskip("lcmulti_native")
+
+import lcmulti
+from lcmulti import dispatch, plugins, reference
+from lcmulti.backend import Resources
+from lcmulti_native import library
+
+RESOURCES = Resources(2**28)
+RNG = np.random.default_rng(0)
+X = RNG.standard_normal((5, 7, 8, 4)).astype("float32")
+KERNEL = RNG.standard_normal((3, 8, 3, 3, 2, 6)).astype("float32")
+CALL = dict(
+    strides=(2, 1), padding=((0, 0), (1, 1)), dilation=1, groups=2, data_format="channels_last"
+)
+SPEC = dispatch.spec_of_call(X.shape, KERNEL.shape, None, padding_mode="zeros", **CALL)
+Y = reference.forward(X, KERNEL, SPEC)
+
+
+def native(x, kernel, **changes):
+    return lcmulti.local_conv(x, kernel, **(CALL | {"implementation": "native"} | changes))
+
+
+def composed(x, kernel):
+    return native(x, kernel, implementation="composed")
+
+
+def close(ours, expected, tolerance=1e-4):
+    ours, expected = np.asarray(ours, "float64"), np.asarray(expected, "float64")
+    assert ours.shape == expected.shape
+    assert np.abs(ours - expected).max() <= tolerance * np.abs(expected).max()
+
+
+def all_close(ours, expected):
+    for each, other in zip(ours, expected, strict=True):
+        close(each, other)
+
+
+def everything(implementation, threads=None, spec=SPEC, batch=5, dtype="float32"):
+    rng = np.random.default_rng(1)
+    shapes = ((batch, *spec.input_shape), spec.kernel_shape, (batch, *spec.output_shape))
+    x, kernel, dy = (rng.standard_normal(shape).astype(dtype) for shape in shapes)
+    resources = Resources(2**28, threads)
+    return (
+        implementation.forward(x, kernel, spec, resources),
+        implementation.input_grad(dy, kernel, spec, resources),
+        implementation.kernel_grad(x, dy, spec, resources),
+    )
+
+
+# ---- the library ----
+
+
+def test_auto_takes_it_and_says_so(backend):
+    owner = plugins.load_backend(backend)
+    arrays = owner.from_numpy(X), owner.from_numpy(KERNEL)
+    explained = lcmulti.explain(*arrays, **CALL)
+    assert explained.implementation == "native"
+    assert "native" in str(explained)
+
+
+def test_a_window_beyond_the_cache_is_declined():
+    spec = lcmulti.LocalConvSpec(
+        (600, 600, 600), 1, 2, dilation=599, padding=300, data_format="channels_last",
+    )  # fmt: skip
+    assert library.workspace(spec.computed(), 64, "float32", 1) < 0
+
+
+def test_results_do_not_depend_on_the_number_of_threads():
+    spec = lcmulti.LocalConvSpec((40, 40, 8), 24, 5, data_format="channels_last").computed()
+    door = plugins.load_implementation("numpy", "native")
+    for other in (2, 3, None):
+        for one, many in zip(
+            everything(door, 1, spec, 20), everything(door, other, spec, 20), strict=True
+        ):
+            np.testing.assert_array_equal(one, many)
+
+
+@pytest.mark.parametrize("isa", ["plain", "avx2", "neon"])
+def test_every_instruction_set_this_processor_has(isa):
+    code = (
+        "import numpy as np\n"
+        "from test_native import *\n"
+        "door = plugins.load_implementation('numpy', 'native')\n"
+        "print(library.library().lcmulti_isa().decode())\n"
+        "for batch in (1, 5, 33):\n"
+        "    ours = everything(door, None, SPEC, batch)\n"
+        "    all_close(ours, everything(\n"
+        "        plugins.load_implementation('numpy', 'reference'), None, SPEC, batch))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"LCMULTI_NATIVE_ISA": isa, "PYTHONPATH": os.path.dirname(__file__)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    if done.stdout.strip() != isa:
+        pytest.skip(f"chose {done.stdout.strip()}")
+
+
+def test_callers_on_many_threads_at_once():
+    door = plugins.load_implementation("numpy", "native")
+    spec = lcmulti.LocalConvSpec((20, 20, 8), 16, 3, data_format="channels_last").computed()
+    expected, wrong = everything(door, None, spec), []
+
+    def call():
+        for _ in range(20):
+            if any((a != b).any() for a, b in zip(everything(door, None, spec), expected)):
+                wrong.append(1)
+
+    callers = [threading.Thread(target=call) for _ in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert not wrong
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_forked_child_goes_on_computing():
+    door = plugins.load_implementation("numpy", "native")
+    spec = lcmulti.LocalConvSpec((40, 40, 8), 16, 3, data_format="channels_last").computed()
+    expected = everything(door, None, spec)
+    child = os.fork()
+    if child == 0:
+        same = all((a == b).all() for a, b in zip(everything(door, None, spec), expected))
+        os._exit(0 if same else 1)
+    deadline = time.monotonic() + 20
+    while (done := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    if done == (0, 0):
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+    assert done == (child, 0)
+
+
+# ---- NumPy ----
+
+
+@pytest.mark.parametrize("view", ["first", "backwards", "strided", "broadcast", "unaligned"])
+def test_numpy_reads_any_memory_layout(view):
+    x = {
+        "first": lambda: np.moveaxis(np.moveaxis(X, -1, 1).copy(), 1, -1),
+        "backwards": lambda: X[::-1, :, ::-1],
+        "strided": lambda: np.repeat(X, 2, axis=2)[:, :, ::2],
+        "broadcast": lambda: np.broadcast_to(X[:1], X.shape),
+        "unaligned": lambda: np.frombuffer(b"x" + X.tobytes(), "float32", offset=1).reshape(X.shape),
+    }[view]()
+    close(native(x, KERNEL), reference.forward(np.ascontiguousarray(x), KERNEL, SPEC))
+
+
+def test_numpy_overhead():
+    """A warm call of almost no work, all Python included: under 10 microseconds beyond dispatch."""
+    spec = lcmulti.LocalConvSpec((2, 1), 1, 1, data_format="channels_last").computed()
+    door = plugins.load_implementation("numpy", "native")
+    x, kernel = np.ones((1, 2, 1), "float32"), np.ones((2, 1, 1, 1), "float32")
+
+    def run():
+        for _ in range(100):
+            door.forward(x, kernel, spec, RESOURCES)
+
+    times = []
+    for _ in range(51):
+        times.append(time.perf_counter())
+        run()
+    assert min(b - a for a, b in pairwise(times)) / 100 < 10e-6
+
+
+# ---- PyTorch ----
+
+
+@pytest.fixture
+def torch_arrays():
+    torch = pytest.importorskip("torch")
+    return tuple(torch.tensor(each, requires_grad=True) for each in (X, KERNEL))
+
+
+def torch_gradients(function, arrays, order):
+    import torch
+
+    total = function(*arrays).square().sum()
+    grads = ()
+    for left in range(order, 0, -1):
+        grads = torch.autograd.grad(total, arrays, create_graph=left > 1)
+        total = sum(each.square().sum() for each in grads)
+    return [each.detach() for each in grads]
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_torch_gradients(torch_arrays, order):
+    ours = torch_gradients(native, torch_arrays, order)
+    all_close(ours, torch_gradients(composed, torch_arrays, order))
+
+
+def test_torch_compile_takes_it_whole(torch_arrays):
+    import torch
+    from torch._dynamo.backends.common import aot_autograd
+
+    graphs = []
+
+    def keep(graph, inputs):
+        graphs.append(str(graph.graph))
+        return graph
+
+    compiled = torch.compile(
+        native, fullgraph=True, backend=aot_autograd(fw_compiler=keep, bw_compiler=keep)
+    )
+    all_close(torch_gradients(compiled, torch_arrays, 1), torch_gradients(composed, torch_arrays, 1))
+    forward, backward = graphs
+    assert "lcmulti_native.forward" in forward
+    assert "lcmulti_native.input_grad" in backward
+    assert "lcmulti_native.kernel_grad" in backward
+
+
+def test_torch_compile_of_any_batch(torch_arrays):
+    import torch
+
+    x, kernel = torch_arrays
+    compiled = torch.compile(native, fullgraph=True, dynamic=True, backend="aot_eager")
+    for batch in (5, 2, 3):
+        close(compiled(x[:batch], kernel).detach(), Y[:batch])
+
+
+def test_torch_operation_is_well_formed(torch_arrays):
+    import torch
+
+    plugins.load_implementation("torch", "native")
+    call = library.packed("forward", SPEC.computed(), 0, "float32", None)
+    torch.library.opcheck(torch.ops.lcmulti_native.forward, (*torch_arrays, call))
+
+
+def test_torch_transforms_are_handed_over(torch_arrays):
+    import torch
+
+    x, kernel = (each.detach() for each in torch_arrays)
+
+    def auto(x):
+        return lcmulti.local_conv(x, kernel, **CALL)
+
+    auto(x)
+    torch.compile(auto, backend="eager")(x)  # plans the same call for a compiler
+    value, tangent = torch.func.jvp(auto, (x,), (x,))
+    close(value, Y)
+    close(tangent, Y)
+    close(torch.func.vmap(auto)(x[None])[0], Y)
+    assert torch.func.grad(lambda x: auto(x).sum())(x).abs().sum() > 0
+
+
+def test_torch_export_is_composed(torch_arrays):
+    import torch
+
+    class Layer(torch.nn.Module):
+        def __init__(self, kernel):
+            super().__init__()
+            self.kernel = torch.nn.Parameter(kernel.detach())
+
+        def forward(self, x):
+            return lcmulti.local_conv(x, self.kernel, **CALL)
+
+    x, kernel = torch_arrays
+    exported = torch.export.export(Layer(kernel), (x.detach(),))
+    assert "lcmulti_native" not in str(exported.graph)
+    close(exported.module()(x.detach()).detach(), Y)
+
+
+def test_torch_autocast(torch_arrays):
+    import torch
+
+    with torch.autocast("cpu", torch.bfloat16):
+        y = native(*torch_arrays)
+    assert y.dtype == torch.bfloat16
+    close(y.detach().float(), Y, 2e-2)
+
+
+def test_torch_channels_first_and_negated_views(torch_arrays):
+    import torch
+
+    x, kernel = (each.detach() for each in torch_arrays)
+    y = native(x.movedim(-1, 1).contiguous(), kernel, data_format="channels_first")
+    close(y.movedim(1, -1), Y)
+    negated = torch.complex(x, -x).conj().imag  # x again, by a bit that says so
+    assert negated.is_neg()
+    close(native(negated, kernel), Y)
+
+
+# ---- JAX ----
+
+
+@pytest.fixture
+def jax_arrays():
+    jnp = pytest.importorskip("jax.numpy")
+    return jnp.asarray(X), jnp.asarray(KERNEL)
+
+
+def test_jax_transforms(jax_arrays):
+    import jax
+
+    x, kernel = jax_arrays
+    close(jax.jit(native)(x, kernel), Y)
+    close(jax.vmap(native, (0, None))(x[:, None], kernel)[:, 0], Y)
+    close(jax.jit(jax.vmap(native, (None, 0)))(x, kernel[None])[0], Y)
+    for transform in (
+        lambda f: jax.grad(lambda x, k: (f(x, k) ** 2).sum(), (0, 1))(x, kernel),
+        lambda f: jax.jvp(f, (x, kernel), (x, kernel)),
+        lambda f: jax.jvp(
+            jax.grad(lambda x, k: (f(x, k) ** 2).sum(), (0, 1)), (x, kernel), (x, kernel)
+        )[1],
+    ):
+        all_close(transform(native), transform(composed))
+    assert "lcmulti_native" in jax.jit(native).lower(x, kernel).as_text()
+
+
+def test_jax_export_is_composed(jax_arrays):
+    import jax
+
+    exported = jax.export.export(jax.jit(native))(*jax_arrays)
+    assert "lcmulti_native" not in exported.mlir_module()
+    close(exported.call(*jax_arrays), Y)
+
+
+def test_jax_export_of_any_batch(jax_arrays):
+    import jax
+
+    x, kernel = jax_arrays
+    (n,) = jax.export.symbolic_shape("n")
+    abstract = jax.ShapeDtypeStruct((n, *x.shape[1:]), x.dtype)
+    auto = jax.jit(lambda x, kernel: lcmulti.local_conv(x, kernel, **CALL))
+    close(jax.export.export(auto)(abstract, kernel).call(x, kernel), Y)
+
+
+def test_jax_calls_within_each_other_do_not_deadlock(jax_arrays):
+    import jax
+
+    x, kernel = jax_arrays
+    many = jax.jit(lambda x: [native(x * i, kernel) for i in range(8)])
+    for i, y in enumerate(jax.block_until_ready(many(x))[1:], 1):
+        close(y, i * Y)
+
+
+# ---- TensorFlow ----
+
+
+@pytest.fixture
+def tensorflow_arrays():
+    tf = pytest.importorskip("tensorflow")
+    return tf.constant(X), tf.constant(KERNEL)
+
+
+def tensorflow_gradients(function, arrays):
+    """Of the first order and the second."""
+    import tensorflow as tf
+
+    with tf.GradientTape() as outer:
+        outer.watch(arrays)
+        with tf.GradientTape() as tape:
+            tape.watch(arrays)
+            total = tf.reduce_sum(function(*arrays) ** 2)
+        first = tape.gradient(total, arrays)
+        total = sum(tf.reduce_sum(each**2) for each in first)
+    return [*first, *outer.gradient(total, arrays)]
+
+
+@pytest.mark.parametrize("compiled", [None, False, True])
+def test_tensorflow_gradients(tensorflow_arrays, compiled):
+    """Eagerly, in a graph, and compiled by XLA, where it is composed."""
+    import tensorflow as tf
+
+    def ours(*arrays):
+        return tensorflow_gradients(native, arrays)
+
+    run = ours if compiled is None else tf.function(ours, jit_compile=compiled)
+    all_close(run(*tensorflow_arrays), tensorflow_gradients(composed, tensorflow_arrays))
+
+
+def test_tensorflow_forward_mode(tensorflow_arrays):
+    import tensorflow as tf
+
+    x, kernel = tensorflow_arrays
+    with tf.autodiff.ForwardAccumulator(x, x) as accumulator:
+        y = native(x, kernel)
+    close(accumulator.jvp(y), Y)
+
+
+def test_tensorflow_saved_model(tensorflow_arrays, tmp_path):
+    """Loaded in a fresh process that imports the door first."""
+    import tensorflow as tf
+
+    x, kernel = tensorflow_arrays
+    module = tf.Module()
+    module.kernel = tf.Variable(kernel)
+    signature = [tf.TensorSpec([None, *x.shape[1:]])]
+    module.run = tf.function(lambda x: native(x, module.kernel), input_signature=signature)
+    assert module.run.get_concrete_function().output_shapes.as_list() == [None, *Y.shape[1:]]
+    tf.saved_model.save(module, str(tmp_path / "model"))
+    np.save(tmp_path / "x.npy", X)
+    np.save(tmp_path / "y.npy", Y)
+    code = (
+        "import numpy as np, tensorflow as tf, lcmulti_native.tensorflow_door\n"
+        "y = tf.saved_model.load('model').run(np.load('x.npy')).numpy()\n"
+        "assert np.abs(y - np.load('y.npy')).max() < 1e-3"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+
+
+def test_tensorflow_refuses_an_attribute_that_lies(tensorflow_arrays):
+    import tensorflow as tf
+
+    from lcmulti_native import tensorflow_door
+
+    x, kernel = tensorflow_arrays
+    call = list(library.packed("forward", SPEC.computed(), 5, "float32", None))
+    operation = tensorflow_door._operations.lcmulti_native
+    close(operation(a=x, b=kernel, call=call), Y)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="shapes"):
+        operation(a=x[:, :-1], b=kernel, call=call)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="version"):
+        operation(a=x, b=kernel, call=call[:-1])
+    call[3] = 99  # axes
+    with pytest.raises(tf.errors.InvalidArgumentError, match="geometry"):
+        operation(a=x, b=kernel, call=call)
