@@ -2,11 +2,12 @@
 
     python asv_benches/roofline.py [WORKLOAD ...] [--dtype float32] [--threads 2]
 
-The machine's streaming bandwidth and its rate of matrix products are measured first, and again
-at the end. The roofline of a map is ``max(bytes / bandwidth, flops / rate)``, with each of its
-three arrays moved once; that of forward + backward is the sum over the three maps. Times are of
-the kernels, writing to memory that is there; ``fresh`` is forward + backward through NumPy with
-newly allocated results, which the operating system must clear first.
+The machine's streaming bandwidth and its rate of matrix products are measured before each
+workload, and the table is made of the medians. The roofline of a map is ``max(bytes / bandwidth,
+flops / rate)``, with each of its three arrays moved once; that of forward + backward is the sum
+over the three maps. Times are of the kernels, writing to memory that is there; ``fresh`` is
+forward + backward through NumPy with newly allocated results, which the operating system must
+clear first.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
 os.environ.setdefault("OPENBLAS_NUM_THREADS", os.environ["OMP_NUM_THREADS"])
 
 from against_peers import spec_of, workloads
+from lcmulti_native.library import MAPS, compute, geometry, library
+from lcmulti_native.numpy_door import implementation
 
 from lcmulti.backend import Resources
 from lcmulti.dtypes import DTYPES
-from lcmulti_native.library import MAPS, compute, geometry, library
-from lcmulti_native.numpy_door import implementation
 
 MEMORY = 16e9
 OVERHEAD = 1e-3  # seconds of forward + backward under which a workload is overhead
@@ -85,13 +86,8 @@ def main() -> int:
     dtype, threads = arguments.dtype, arguments.threads
     if dtype == "bfloat16":
         import ml_dtypes  # noqa: F401  (gives NumPy the type)
-    speed, flops_rate = bandwidth(threads), rate(dtype)
-    print(
-        f"{library().lcmulti_isa().decode()}, {threads} threads, {dtype}; "
-        f"{speed / 1e9:.1f} GB/s, {flops_rate / 1e9:.0f} Gflop/s; times in ms, x: over roofline"
-    )
-    print(f"{'workload':<20}{'bound':>6}{'forward':>10}{'x':>6}{'fwd+bwd':>10}{'x':>6}{'fresh':>10}")
-    ratios: list[tuple[float, float]] = []
+    machine: list[tuple[float, float]] = []
+    rows: list[tuple[str, Any, int, dict[str, float], float]] = []
     for workload in workloads():
         name, batch = workload["name"], workload["batch"]
         if arguments.workload and name not in arguments.workload:
@@ -99,18 +95,18 @@ def main() -> int:
         spec = spec_of(workload).computed()
         rng = np.random.default_rng(0)
         shapes = ((batch, *spec.input_shape), spec.kernel_shape, (batch, *spec.output_shape))
-        x, kernel, dy = (rng.random(s, dtype="float32").astype(dtype) - 0.5 for s in shapes)
-        x, kernel, dy = (each.astype(dtype) for each in (x, kernel, dy))
+        x, kernel, dy = ((rng.random(s, dtype="float32") - 0.5).astype(dtype) for s in shapes)
         if 2 * (x.nbytes + kernel.nbytes + dy.nbytes) > MEMORY:
-            print(f"{name:<20} does not fit")
+            print(f"{name}: does not fit", file=sys.stderr)
             continue
         call = geometry(spec, batch, dtype, threads)
-        at_most = max(spec.bytes(batch, dtype) / speed, spec.flops(batch) / flops_rate)
-        bound = "memory" if at_most > spec.flops(batch) / flops_rate else "flops"
+        machine.append((bandwidth(threads), rate(dtype)))
         times = {}
         for map_, a, b, like in (
-            ("forward", x, kernel, dy), ("input_grad", dy, kernel, x), ("kernel_grad", x, dy, kernel),
-        ):  # fmt: skip
+            ("forward", x, kernel, dy),
+            ("input_grad", dy, kernel, x),
+            ("kernel_grad", x, dy, kernel),
+        ):
             result = np.zeros_like(like)
             addresses = [each.ctypes.data for each in (a, b, result)]
             times[map_] = timed(lambda: compute(call, MAPS[map_], *addresses))  # noqa: B023
@@ -121,20 +117,34 @@ def main() -> int:
             implementation.input_grad(dy, kernel, spec, resources)  # noqa: B023
             implementation.kernel_grad(x, dy, spec, resources)  # noqa: B023
 
-        both = sum(times.values())
-        pair = times["forward"] / at_most, both / (3 * at_most)
+        rows.append((name, spec, batch, times, timed(fresh)))
+        print(f"{name}: {sum(times.values()) * 1e3:.2f} ms", file=sys.stderr)
+    speed, flops_rate = map(median, zip(*machine, strict=True))
+    print(
+        f"{library().lcmulti_isa().decode()}, {threads} threads, {dtype}; "
+        f"{speed / 1e9:.1f} GB/s, {flops_rate / 1e9:.0f} Gflop/s; times in ms, x: over roofline"
+    )
+    print(f"{'':<20}{'bound':>7}{'forward':>9}{'x':>6}{'fwd+bwd':>9}{'x':>6}{'fresh':>9}")
+    ratios: list[tuple[float, float]] = []
+    for name, spec, batch, times, allocating in rows:
+        moving, multiplying = spec.bytes(batch, dtype) / speed, spec.flops(batch) / flops_rate
+        at_most = max(moving, multiplying)
+        forward, both = times["forward"], sum(times.values())
+        pair = forward / at_most, both / (3 * at_most)
         if both > OVERHEAD:
             ratios.append(pair)
         print(
-            f"{name:<20}{bound:>6}{times['forward'] * 1e3:10.2f}{pair[0]:6.2f}"
-            f"{both * 1e3:10.2f}{pair[1]:6.2f}{timed(fresh) * 1e3:10.2f}   "
-            + " ".join(f"{t * 1e3:.2f}" for t in times.values()),
-            flush=True,
+            f"{name:<20}{'memory' if moving > multiplying else 'flops':>7}"
+            f"{forward * 1e3:9.2f}{pair[0]:6.2f}{both * 1e3:9.2f}{pair[1]:6.2f}"
+            f"{allocating * 1e3:9.2f}"
         )
-    for what, each in zip(("forward", "forward + backward"), zip(*ratios, strict=True), strict=True):
+    for what, each in zip(
+        ("forward", "forward + backward"), zip(*ratios, strict=True), strict=True
+    ):
         mean = exp(sum(map(log, each)) / len(each))
-        print(f"{what}: geometric mean {mean:.2f}, highest {max(each):.2f}, of {len(each)} over 1 ms")
-    print(f"afterwards: {bandwidth(threads) / 1e9:.1f} GB/s, {rate(dtype) / 1e9:.0f} Gflop/s")
+        print(
+            f"{what}: geometric mean {mean:.2f}, highest {max(each):.2f}, of {len(each)} over 1 ms"
+        )
     return 0
 
 

@@ -11,16 +11,18 @@ import sys
 import threading
 import time
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 pytest.importorskip("lcmulti_native")
 
+from lcmulti_native import library
+
 import lcmulti
 from lcmulti import dispatch, plugins, reference
 from lcmulti.backend import Resources
-from lcmulti_native import library
 
 RESOURCES = Resources(2**28)
 RNG = np.random.default_rng(0)
@@ -106,7 +108,7 @@ def test_every_instruction_set_this_processor_has(isa):
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
-        env=os.environ | {"LCMULTI_NATIVE_ISA": isa, "PYTHONPATH": os.path.dirname(__file__)},
+        env=os.environ | {"LCMULTI_NATIVE_ISA": isa, "PYTHONPATH": str(Path(__file__).parent)},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -121,26 +123,28 @@ def test_callers_on_many_threads_at_once():
 
     def call():
         for _ in range(20):
-            if any((a != b).any() for a, b in zip(everything(door, None, spec), expected)):
-                wrong.append(1)
+            ours = everything(door, None, spec)
+            wrong.append(any((a != b).any() for a, b in zip(ours, expected, strict=True)))
 
     callers = [threading.Thread(target=call) for _ in range(4)]
     for caller in callers:
         caller.start()
     for caller in callers:
         caller.join()
-    assert not wrong
+    assert len(wrong) == 80
+    assert not any(wrong)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:os.fork:RuntimeWarning")
 def test_a_forked_child_goes_on_computing():
     door = plugins.load_implementation("numpy", "native")
     spec = lcmulti.LocalConvSpec((40, 40, 8), 16, 3, data_format="channels_last").computed()
     expected = everything(door, None, spec)
     child = os.fork()
     if child == 0:
-        same = all((a == b).all() for a, b in zip(everything(door, None, spec), expected))
+        ours = everything(door, None, spec)
+        same = all((a == b).all() for a, b in zip(ours, expected, strict=True))
         os._exit(0 if same else 1)
     deadline = time.monotonic() + 20
     while (done := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.monotonic() < deadline:
@@ -161,7 +165,9 @@ def test_numpy_reads_any_memory_layout(view):
         "backwards": lambda: X[::-1, :, ::-1],
         "strided": lambda: np.repeat(X, 2, axis=2)[:, :, ::2],
         "broadcast": lambda: np.broadcast_to(X[:1], X.shape),
-        "unaligned": lambda: np.frombuffer(b"x" + X.tobytes(), "float32", offset=1).reshape(X.shape),
+        "unaligned": lambda: np.frombuffer(b"x" + X.tobytes(), "float32", offset=1).reshape(
+            X.shape
+        ),
     }[view]()
     close(native(x, KERNEL), reference.forward(np.ascontiguousarray(x), KERNEL, SPEC))
 
@@ -222,7 +228,9 @@ def test_torch_compile_takes_it_whole(torch_arrays):
     compiled = torch.compile(
         native, fullgraph=True, backend=aot_autograd(fw_compiler=keep, bw_compiler=keep)
     )
-    all_close(torch_gradients(compiled, torch_arrays, 1), torch_gradients(composed, torch_arrays, 1))
+    all_close(
+        torch_gradients(compiled, torch_arrays, 1), torch_gradients(composed, torch_arrays, 1)
+    )
     forward, backward = graphs
     assert "lcmulti_native.forward" in forward
     assert "lcmulti_native.input_grad" in backward
@@ -413,7 +421,8 @@ def test_tensorflow_saved_model(tensorflow_arrays, tmp_path):
     np.save(tmp_path / "y.npy", Y)
     code = (
         "import numpy as np, tensorflow as tf, lcmulti_native.tensorflow_door\n"
-        "y = tf.saved_model.load('model').run(np.load('x.npy')).numpy()\n"
+        "model = tf.saved_model.load('model')\n"
+        "y = model.run(np.load('x.npy')).numpy()\n"
         "assert np.abs(y - np.load('y.npy')).max() < 1e-3"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
@@ -421,7 +430,6 @@ def test_tensorflow_saved_model(tensorflow_arrays, tmp_path):
 
 def test_tensorflow_refuses_an_attribute_that_lies(tensorflow_arrays):
     import tensorflow as tf
-
     from lcmulti_native import tensorflow_door
 
     x, kernel = tensorflow_arrays

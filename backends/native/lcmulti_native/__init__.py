@@ -5,6 +5,6 @@ Nothing is to be imported from here: installing the distribution registers the i
 operation are the exception: ``import lcmulti_native.tensorflow_door`` before loading one.
 """
 
-from lcmulti_native.library import VERSION as __version__
+from lcmulti_native.library import __version__
 
 __all__ = ["__version__"]

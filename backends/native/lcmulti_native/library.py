@@ -14,7 +14,7 @@ import numpy as np
 from lcmulti import LocalConvSpec
 from lcmulti.backend import Problem
 
-VERSION = "0.1.0"
+__version__ = "0.1.0"
 MAX_AXES = 6
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 MAPS = {"forward": 0, "input_grad": 1, "kernel_grad": 2}
@@ -43,9 +43,7 @@ class Geometry(ctypes.Structure):
     def shapes(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
         """Shapes of ``x``, ``kernel`` and ``y``."""
         axes = self.axes
-        positions = (
-            1 if shared else n for n, shared in zip(self.output, self.shared, strict=True)
-        )
+        positions = (1 if shared else n for n, shared in zip(self.output, self.shared, strict=True))
         return (
             (self.batch, *self.input[:axes], self.channels),
             (*[*positions][:axes], *self.kernel[:axes], self.channels // self.groups, self.filters),

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from lcmulti_torch.rules import is_transformed
 from torch.autograd import forward_ad
 
 from lcmulti import LocalConvSpec, plugins
 from lcmulti.backend import Problem, Resources
 from lcmulti_native.library import DTYPES, MAPS, Geometry, Native, Steps, compute, geometry, packed
-from lcmulti_torch.rules import is_transformed
 
 _NAMES = {getattr(torch, name): name for name in DTYPES}
 _BATCHED_GRADIENTS = torch._C._dispatch_key_parse("VmapMode")
@@ -136,7 +136,9 @@ def _operation(map_: str) -> Any:
         operands = {"a": a, "b": b, "g": grad}
         return (
             *(
-                _operations[name](operands[pair[0]], operands[pair[1]], ctx.call) if needed else None
+                _operations[name](operands[pair[0]], operands[pair[1]], ctx.call)
+                if needed
+                else None
                 for (name, pair), needed in zip(_RULES[map_], ctx.needs_input_grad, strict=False)
             ),
             None,

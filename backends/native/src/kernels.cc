@@ -26,7 +26,7 @@ constexpr int kVectorBytes = 16;
 #endif
 
 constexpr int64_t kStreamedBytes = 16 << 20;
-constexpr double kSmall = 2e5;
+constexpr double kSmall = 5e5;
 
 // Memory of one thread, kept from task to task and from call to call.
 class Scratch {
@@ -125,10 +125,12 @@ class Call {
                  [this](int64_t i) { kernel_grad<E>(owners_.at(i / parts_), i % parts_); });
   }
 
+  static uintptr_t address(const D *p) { return reinterpret_cast<uintptr_t>(p); }
+
   // Whether the sums may go by pairs.
   bool pairs() const {
     if (map_ == LCMULTI_KERNEL_GRAD) return !few_filters();
-    if (few_samples() || g.groups > 1) return false;
+    if (few_samples() || g.groups > 1 || address(a_) % 4 || address(b_) % 4) return false;
     return map_ == LCMULTI_FORWARD ? can_pair(g.channels, g.x_step, g.axes) : can_pair(g.filters, g.dy_step, g.axes);
   }
 

@@ -126,8 +126,8 @@ Grid make_grid(const Geometry &g, int map, int64_t lanes) {
   const auto fits = [&](const Index &size) {
     if (bytes(size) > kBoxBytes) return false;
     if (g.batch <= lanes) return true;
-    const double weights = static_cast<double>(g.terms) * static_cast<double>(g.filters * g.item) *
-                           static_cast<double>(product(size.data(), grid.axes));
+    const double weights = static_cast<double>(g.weights * g.item) *
+                           static_cast<double>(product(size.data(), grid.axes)) / static_cast<double>(all);
     return static_cast<double>(bytes(size)) + weights <= static_cast<double>(kChunkedBytes);
   };
   // Double the axis that most lessens what is transposed per position, until the cache is full.
