@@ -3,7 +3,7 @@
     python asv_benches/roofline.py [WORKLOAD ...] [--dtype float32] [--threads 2]
 
 The machine's streaming bandwidth and its rate of matrix products are measured before each
-workload, and the table is made of the medians. The roofline of a map is ``max(bytes / bandwidth,
+workload, and the best of each counts. The roofline of a map is ``max(bytes / bandwidth,
 flops / rate)``, with each of its three arrays moved once; that of forward + backward is the sum
 over the three maps. Times are of the kernels, writing to memory that is there; ``fresh`` is
 forward + backward through NumPy with newly allocated results, which the operating system must
@@ -19,7 +19,6 @@ import threading
 import time
 from collections.abc import Callable
 from math import exp, log
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -39,7 +38,7 @@ OVERHEAD = 1e-3  # seconds of forward + backward under which a workload is overh
 
 
 def timed(step: Callable[[], Any], seconds: float = 0.4, least: int = 3) -> float:
-    """Median seconds of one call, after a warm-up."""
+    """Least seconds of one call, after a warm-up: whatever else the machine does only adds."""
     step()
     times: list[float] = []
     end = time.perf_counter() + seconds
@@ -47,7 +46,7 @@ def timed(step: Callable[[], Any], seconds: float = 0.4, least: int = 3) -> floa
         start = time.perf_counter()
         step()
         times.append(time.perf_counter() - start)
-    return median(times)
+    return min(times)
 
 
 def bandwidth(threads: int) -> float:
@@ -119,7 +118,7 @@ def main() -> int:
 
         rows.append((name, spec, batch, times, timed(fresh)))
         print(f"{name}: {sum(times.values()) * 1e3:.2f} ms", file=sys.stderr)
-    speed, flops_rate = map(median, zip(*machine, strict=True))
+    speed, flops_rate = map(max, zip(*machine, strict=True))
     print(
         f"{library().lcmulti_isa().decode()}, {threads} threads, {dtype}; "
         f"{speed / 1e9:.1f} GB/s, {flops_rate / 1e9:.0f} Gflop/s; times in ms, x: over roofline"

@@ -43,7 +43,7 @@ class Scratch {
   }
   // Gives back what only a large task needed.
   void trim() {
-    if (size_ > 4 * kBoxBytes) memory_.reset(), size_ = 0;
+    if (size_ > 8 * kBoxBytes) memory_.reset(), size_ = 0;
   }
 
  private:
@@ -83,10 +83,7 @@ class Call {
     b_ = static_cast<const D *>(b);
     result_ = static_cast<D *>(result);
     // What is far larger than the caches will not be found in them.
-    const int64_t written = map_ == LCMULTI_KERNEL_GRAD ? g.weights
-                            : map_ == LCMULTI_FORWARD   ? g.batch * g.filters * product(g.output, g.axes)
-                                                        : g.batch * g.channels * product(g.input, g.axes);
-    streamed_ = written * g.item > kStreamedBytes;
+    streamed_ = g.written(map_) * g.item > kStreamedBytes;
     // Less work than it takes to wake a thread.
     const double products = static_cast<double>(g.batch * product(g.output, g.axes)) * static_cast<double>(g.terms) *
                             static_cast<double>(g.filters);
@@ -129,7 +126,7 @@ class Call {
 
   // Whether the sums may go by pairs.
   bool pairs() const {
-    if (map_ == LCMULTI_KERNEL_GRAD) return !few_filters();
+    if (map_ == LCMULTI_KERNEL_GRAD) return !few_filters() && g.dy_step[1] == 1;
     if (few_samples() || g.groups > 1 || address(a_) % 4 || address(b_) % 4) return false;
     return map_ == LCMULTI_FORWARD ? can_pair(g.channels, g.x_step, g.axes) : can_pair(g.filters, g.dy_step, g.axes);
   }
@@ -146,7 +143,7 @@ class Call {
   static constexpr int kFewFilters = std::min(kVL / 2 + 1, 8);
   bool few_filters() const { return g.filters_per_group < kFewFilters; }
   // Samples too few for lanes, and filters that fill them.
-  bool few_samples() const { return g.batch <= 4 && g.groups == 1 && g.filters % kVL == 0; }
+  bool few_samples() const { return g.batch <= kFewSamples && g.groups == 1 && g.filters % kVL == 0; }
 
   // Where samples are summed, not lanes, as many as spare sums from being stored and fetched.
   int limit_of_lanes() const { return map_ == LCMULTI_KERNEL_GRAD && !few_filters() ? 8 * kVL : 4 * kVL; }
@@ -522,10 +519,12 @@ class Call {
       memory = rest;
       A *x = part<A>(memory, product(seen.n.data(), axes) * g.channels * lanes);
       A *dy = part<A>(memory, positions * g.groups * pitch * lanes);
+      A *turned = reinterpret_cast<A *>(memory);
       std::vector<Run> window_runs = runs(seen.n);
       clip(window_runs, row_lo, row_hi);
       for_chunks([&](const Chunk &chunk, auto vl, auto nv) {
-        constexpr int VL = vl, NV = nv;
+        constexpr int VL = vl;
+        [[maybe_unused]] constexpr int NV = nv;
         if constexpr (per == 2) {
           const Source<uint16_t> bits{reinterpret_cast<const uint16_t *>(a_), g.x_step, g.input, g.channels, axes};
           gather_box<uint16_t, VL>(bits, seen, chunk, reinterpret_cast<uint16_t *>(x));
@@ -535,7 +534,16 @@ class Call {
           gather_box<A, VL>(outputs(b_), box, chunk, dy);
         } else {
           gather_box<A, VL>(inputs(), seen, chunk, x);
-          gather_filters(b_, box, chunk, pitch, dy);
+          if (g.dy_step[1] == 1) {
+            gather_filters(b_, box, chunk, pitch, dy);
+          } else {
+            gather_box<A, VL>(outputs(b_), box, chunk, turned);
+            if (pitch != filters) std::memset(dy, 0, sizeof(A) * positions * g.groups * pitch * chunk.count);
+            for (int64_t i = 0; i < positions * g.groups; ++i) {
+              scatter<A, VL>(turned + i * filters * chunk.padded, chunk.padded, filters, chunk.count,
+                             dy + i * pitch * chunk.count, pitch, false);
+            }
+          }
         }
         const Leave leave = shared || chunk.first > 0 ? Leave::kAdd
                             : streamed_ && !kWidens && chunk.count == g.batch ? Leave::kStream

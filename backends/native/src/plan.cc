@@ -6,6 +6,7 @@
 namespace lcmulti {
 namespace {
 
+constexpr int64_t kLineElements = 16;  // of a cache line, in float32
 constexpr int64_t kMostElements = int64_t{1} << 46;
 
 bool multiply(int64_t &total, int64_t factor) {
@@ -17,6 +18,11 @@ bool multiply(int64_t &total, int64_t factor) {
 
 bool Geometry::any_shared() const {
   return std::any_of(shared, shared + axes, [](int64_t s) { return s != 0; });
+}
+
+int64_t Geometry::written(int map) const {
+  if (map == LCMULTI_KERNEL_GRAD) return weights;
+  return map == LCMULTI_FORWARD ? batch * filters * product(output, axes) : batch * channels * product(input, axes);
 }
 
 int64_t product(const int64_t *values, int64_t count) {
@@ -107,6 +113,8 @@ int64_t scratch_bytes(const Geometry &g, int map, const Box &box, int64_t lanes)
   double elements = static_cast<double>(lanes) * (map == LCMULTI_INPUT_GRAD
                                                       ? positions * channels + seers * filters
                                                       : seen * channels + positions * whole);
+  // Filters that are not neighbours come by way of a transposed copy.
+  if (map == LCMULTI_KERNEL_GRAD && g.dy_step[1] != 1) elements += static_cast<double>(lanes) * positions * filters;
   if (g.item != g.wide) {
     const double weights = static_cast<double>(g.terms) * filters;
     elements += map == LCMULTI_KERNEL_GRAD ? weights * positions : weights;
@@ -124,12 +132,23 @@ Grid make_grid(const Geometry &g, int map, int64_t lanes) {
   const int64_t most = std::max<int64_t>(all / 16, 1);
   const auto bytes = [&](const Index &size) { return scratch_bytes(g, map, Box{{}, size}, lanes); };
   const auto fits = [&](const Index &size) {
-    if (bytes(size) > kBoxBytes) return false;
+    // Of few samples' output gradients each is used once, for one window: they may go by.
+    const int64_t most_bytes = map == LCMULTI_INPUT_GRAD && g.batch <= kFewSamples ? 4 * kBoxBytes : kBoxBytes;
+    if (bytes(size) > most_bytes) return false;
     if (g.batch <= lanes) return true;
     const double weights = static_cast<double>(g.weights * g.item) *
                            static_cast<double>(product(size.data(), grid.axes)) / static_cast<double>(all);
     return static_cast<double>(bytes(size)) + weights <= static_cast<double>(kChunkedBytes);
   };
+  // Where neighbours along the last axis are neighbours in memory, not channels, take several.
+  const int64_t *step = map == LCMULTI_INPUT_GRAD ? g.dy_step : g.x_step;
+  if (step[1] != 1) {
+    Index wide = grid.box;
+    for (int64_t n = kLineElements; n > 1 && grid.box[g.last()] == 1; n /= 2) {
+      wide[g.last()] = std::min(n, grid.size[g.last()]);
+      if (wide[g.last()] <= most && fits(wide)) grid.box = wide;
+    }
+  }
   // Double the axis that most lessens what is transposed per position, until the cache is full.
   for (;;) {
     int best = -1;

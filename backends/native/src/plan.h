@@ -17,6 +17,8 @@ using Index = std::array<int64_t, kAxes>;
 constexpr int64_t kBoxBytes = 384 << 10;
 // The same with the weights of a box, where they are gone through once for each chunk of samples.
 constexpr int64_t kChunkedBytes = 704 << 10;
+// Samples too few to be a vector's lanes.
+constexpr int64_t kFewSamples = 4;
 // Of scratch that one thread may need however small the box; beyond it the call is declined.
 constexpr int64_t kMostBytes = 16 << 20;
 
@@ -40,6 +42,8 @@ struct Geometry : lcmulti_geometry {
 
   int last() const { return static_cast<int>(axes) - 1; }
   bool any_shared() const;
+  // Elements of what a map writes.
+  int64_t written(int map) const;
   // Whether the taps of a window along the last axis, with their channels, are neighbours.
   bool rows_are_runs() const { return groups == 1 && (dilation[last()] == 1 || kernel[last()] == 1); }
 };

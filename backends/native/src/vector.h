@@ -131,6 +131,14 @@ LCMULTI_INLINE Vector<A, VL> load_wide(const D *p) {
 // The first `count` elements, and zeros.
 template <class A, int VL, class D>
 LCMULTI_INLINE Vector<A, VL> load_first(const D *p, int64_t count) {
+#if defined(__AVX512F__)
+  const uint64_t mask = (uint64_t{1} << count) - 1;
+  if constexpr (std::is_same_v<A, D> && sizeof(Vector<A, VL>) == 64 && sizeof(A) == 4) {
+    return bits_of<Vector<A, VL>>(_mm512_maskz_loadu_epi32(static_cast<__mmask16>(mask), p));
+  } else if constexpr (std::is_same_v<A, D> && sizeof(Vector<A, VL>) == 64 && sizeof(A) == 8) {
+    return bits_of<Vector<A, VL>>(_mm512_maskz_loadu_epi64(static_cast<__mmask8>(mask), p));
+  }
+#endif
   D part[VL] = {};
   for (int64_t i = 0; i < count; ++i) part[i] = p[i];
   return load_wide<A, VL>(part);
