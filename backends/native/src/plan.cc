@@ -37,6 +37,7 @@ int check(const lcmulti_geometry &given, Geometry &g) {
   if (g.axes < 1 || g.axes > kAxes || g.batch < 0 || g.threads < 0) return LCMULTI_INVALID;
   if (g.channels < 1 || g.filters < 1 || g.groups < 1) return LCMULTI_INVALID;
   if (g.channels % g.groups || g.filters % g.groups) return LCMULTI_INVALID;
+  g.threads = std::min(g.threads, kMostThreads);
   g.item = g.dtype == LCMULTI_FLOAT64 ? 8 : g.dtype == LCMULTI_FLOAT32 ? 4 : 2;
   g.wide = g.dtype == LCMULTI_FLOAT64 ? 8 : 4;
   g.channels_per_group = g.channels / g.groups;

@@ -17,6 +17,7 @@ using Index = std::array<int64_t, kAxes>;
 constexpr int64_t kBoxBytes = 384 << 10;
 // The same with the weights of a box, where they are gone through once for each chunk of samples.
 constexpr int64_t kChunkedBytes = 704 << 10;
+constexpr int64_t kMostThreads = 256;
 // Samples too few to be a vector's lanes.
 constexpr int64_t kFewSamples = 4;
 // Of scratch that one thread may need however small the box; beyond it the call is declined.

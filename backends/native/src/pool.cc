@@ -17,10 +17,10 @@
 #include <pthread.h>
 #endif
 
+#include "plan.h"
+
 namespace lcmulti {
 namespace {
-
-constexpr int64_t kMostThreads = 256;
 
 struct Job {
   const std::function<void(int64_t)> *task;
