@@ -101,10 +101,13 @@ def test_every_instruction_set_this_processor_has(isa):
         "from test_native import *\n"
         "door = plugins.load_implementation('numpy', 'native')\n"
         "print(library.library().lcmulti_isa().decode())\n"
-        "for batch in (1, 5, 33):\n"
-        "    ours = everything(door, None, SPEC, batch)\n"
-        "    all_close(ours, everything(\n"
-        "        plugins.load_implementation('numpy', 'reference'), None, SPEC, batch))\n"
+        "slow = plugins.load_implementation('numpy', 'reference')\n"
+        "wide = lcmulti.LocalConvSpec((9, 8, 3), 16, 3, data_format='channels_last').computed()\n"
+        "for spec in (SPEC, wide):\n"
+        "    for batch in (1, 3, 5, 33):\n"
+        "        for dtype in ('float32', 'float64'):\n"
+        "            given = None, spec, batch, dtype\n"
+        "            all_close(everything(door, *given), everything(slow, *given))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

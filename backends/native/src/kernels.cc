@@ -143,7 +143,9 @@ class Call {
   static constexpr int kFewFilters = std::min(kVL / 2 + 1, 8);
   bool few_filters() const { return g.filters_per_group < kFewFilters; }
   // Samples too few for lanes, and filters that fill them.
-  bool few_samples() const { return g.batch <= kFewSamples && g.groups == 1 && g.filters % kVL == 0; }
+  bool few_samples() const {
+    return g.batch <= std::min<int64_t>(kFewSamples, kShort) && g.groups == 1 && g.filters % kVL == 0;
+  }
 
   // Where samples are summed, not lanes, as many as spare sums from being stored and fetched.
   int limit_of_lanes() const { return map_ == LCMULTI_KERNEL_GRAD && !few_filters() ? 8 * kVL : 4 * kVL; }
