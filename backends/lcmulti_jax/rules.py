@@ -130,7 +130,7 @@ def _batch(
 
 def _eagerly(primitive: Primitive) -> Any:
     """Outside of any transform, compiled as one, not operation by operation."""
-    names = ("implementation", "spec", "resources")
+    names = ("implementation", "portable", "spec", "resources")
     return jax.jit(primitive.bind, static_argnames=names)
 
 
