@@ -9,8 +9,9 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-from lcmulti import dispatch, functional, plugins
+from lcmulti import functional, plugins
 from lcmulti.backend import Problem
+from lcmulti.call_spec import check_positions
 from lcmulti.dtypes import DTYPES
 from lcmulti.errors import ShapeError, described
 
@@ -111,7 +112,7 @@ def _run(
     each = [basis[r] for r in range(rank)]
     plan, arrays = functional.prepare(name, x, each[0], bias, arguments)
     spec = plan.spec
-    dispatch.check_positions("coefficients", mixed_shape[:-1], mixed_shape, spec.output_size, spec)
+    check_positions("coefficients", mixed_shape[:-1], mixed_shape, spec.output_size, spec)
     if _is_cheaper_formed(plan.problem, rank):
         kernel = _form(name, basis, coefficients, ())
         plan, arrays = functional.prepare(name, x, kernel, bias, arguments)

@@ -7,7 +7,8 @@ from strangers import implementation_entry, plugin_of
 import lcmulti
 from lcmulti import dispatch, numpy_backend, settings
 from lcmulti.backend import Facts, Problem, Resources
-from lcmulti.dispatch import choose, problem_of, spec_of_call
+from lcmulti.call_spec import spec_of_call
+from lcmulti.dispatch import choose, problem_of
 from lcmulti.errors import LcmultiError
 from lcmulti.numpy_backend import NumpyBlocked, NumpyOps
 from lcmulti.settings import parse

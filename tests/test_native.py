@@ -21,8 +21,9 @@ pytest.importorskip("lcmulti_native")
 from lcmulti_native import library
 
 import lcmulti
-from lcmulti import dispatch, plugins, reference
+from lcmulti import plugins, reference
 from lcmulti.backend import Resources
+from lcmulti.call_spec import spec_of_call
 
 RESOURCES = Resources(2**28)
 RNG = np.random.default_rng(0)
@@ -31,7 +32,7 @@ KERNEL = RNG.standard_normal((3, 8, 3, 3, 2, 6)).astype("float32")
 CALL = dict(
     strides=(2, 1), padding=((0, 0), (1, 1)), dilation=1, groups=2, data_format="channels_last"
 )
-SPEC = dispatch.spec_of_call(X.shape, KERNEL.shape, None, padding_mode="zeros", **CALL)
+SPEC = spec_of_call(X.shape, KERNEL.shape, None, padding_mode="zeros", **CALL)
 Y = reference.forward(X, KERNEL, SPEC)
 
 
