@@ -232,7 +232,9 @@ def write_user_setting(name: str, value: str) -> Path:
     """
     parse(name, value, "lcmulti config set")
     path = user_file()
-    table = (_read_toml(path) if path.exists() else {}) | {name: value}
+    table = (_read_toml(path) if path.exists() else {}) | {
+        name: "auto" if value is None else value  # TOML has no null
+    }
     for key, entry in table.items():
         parse(key, entry, str(path))
     # Every setting is a string or an integer, and JSON spells both as TOML does.
