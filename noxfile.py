@@ -74,7 +74,7 @@ def cross(session: nox.Session) -> None:
     session.run("lcmulti", "parity")
 
 
-BACKENDS = ("numpy", "torch", "jax", "tensorflow")
+BACKENDS = [nox.param(name, id=name) for name in ("numpy", "torch", "jax", "tensorflow")]
 
 
 def certify_alone(session: nox.Session, backend: str, *arguments: str) -> None:

@@ -36,13 +36,12 @@ PRIMITIVES = {"forward": forward_p, "input_grad": input_grad_p, "kernel_grad": k
 
 
 def operation(implementation: Implementation, portable: bool, name: Map = "forward") -> Operation:
-    """A differentiable map of *implementation*, compiled once for each geometry.
+    """A differentiable map of *implementation*.
 
     *portable* tells whether it is made of JAX's own operations alone.
     """
     primitive = PRIMITIVES[name]
 
-    @partial(jax.jit, static_argnums=(2, 3), inline=True)
     def local_conv(x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
         return _bind(
             primitive,
@@ -129,7 +128,7 @@ def _batch(
 
 
 def _eagerly(primitive: Primitive) -> Any:
-    """Outside of any transform, compiled as one, not operation by operation."""
+    """Outside of any transform, compiled as one and once for each geometry."""
     names = ("implementation", "portable", "spec", "resources")
     return jax.jit(primitive.bind, static_argnames=names)
 

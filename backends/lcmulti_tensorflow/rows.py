@@ -22,7 +22,7 @@ BLOCK = 8 * 2**20
 
 
 class Rows(NamedTuple):
-    """Row numbers of patches: those of own position ``u`` are ``start(u) + offsets``.
+    """Row numbers of patches: of own position ``u`` they are ``start(u) + offsets + shared``.
 
     Parameters
     ----------
@@ -31,7 +31,9 @@ class Rows(NamedTuple):
     sizes, steps : tuple of int
         One entry per axis of ``U``: positions along it, and rows from one to the next.
     offsets : ndarray
-        ``(G, k, C, S)``, or ``(1, k, 1, 1)`` where a row holds all channels.
+        ``(G * k * C, 1)``, or ``(k, 1)`` where a row holds all channels.
+    shared : ndarray
+        ``(S,)``, of the positions that share a kernel.
     count : int
         Rows of the padded input.
     """
@@ -40,16 +42,25 @@ class Rows(NamedTuple):
     sizes: tuple[int, ...]
     steps: tuple[int, ...]
     offsets: np.ndarray
+    shared: np.ndarray
     count: int
 
+    @property
+    def index_size(self) -> int:
+        """Bytes of the row numbers of one own position."""
+        return int(self.offsets.size * self.shared.size * self.offsets.itemsize)
+
     def index(self, first: Any, count: Any) -> Any:
-        """``(count * offsets.size,)``, of *count* own positions from *first* on."""
+        """``(count * offsets.size * shared.size,)``, of *count* own positions from *first* on."""
         position = tf.cast(first, self.offsets.dtype) + tf.range(count, dtype=self.offsets.dtype)
         start = tf.zeros_like(position)
         for size, step in zip(reversed(self.sizes), reversed(self.steps), strict=True):
             start += position % size * step
             position //= size
-        return tf.reshape(start[:, None] + self.offsets.ravel(), (-1,))
+        rows = start[:, None, None] + self.offsets
+        if self.shared.size > 1:
+            rows += self.shared
+        return tf.reshape(rows, (-1,))
 
 
 @lru_cache(maxsize=1024)
@@ -66,8 +77,8 @@ def rows_of(spec: LocalConvSpec) -> Rows:
         [spec.output_size[axis] for axis in spec.shared_axes],
         [step[axis] for axis in spec.shared_axes],
     )
-    channel = np.arange(channels).reshape(1 if pixels else spec.groups, 1, -1, 1)
-    offsets = channel + taps[:, None, None] + shared
+    channel = np.arange(channels).reshape(1 if pixels else spec.groups, 1, -1)
+    offsets = (channel + taps[:, None]).reshape(-1, 1)
     count = channels * prod(padded)
     dtype = np.int32 if count < 2**31 else np.int64
     return Rows(
@@ -75,6 +86,7 @@ def rows_of(spec: LocalConvSpec) -> Rows:
         tuple(spec.output_size[axis] for axis in own),
         tuple(step[axis] for axis in own),
         offsets.astype(dtype),
+        shared.astype(dtype),
         count,
     )
 
@@ -109,8 +121,8 @@ def cut(spec: LocalConvSpec, batch: int | None, dtype: str, device: str, limit: 
     sample = 2 * wide * (prod(rows.padded) * spec.in_channels + prod(spec.output_shape))
     # Of one position: a sample's patch and product; its row numbers, kernel and gradient.
     patch = wide * shared * (spec.terms * spec.groups + spec.filters)
-    position = 2 * rows.offsets.nbytes + 2 * wide * spec.terms * spec.filters
-    fixed = rows.offsets.nbytes
+    position = 2 * rows.index_size + 2 * wide * spec.terms * spec.filters
+    fixed = 0
     whole = UNKNOWN_BATCH if batch is None else max(batch, 1)
     samples = _fitting(limit - fixed - position, sample + patch, whole)
     if half and (batch is None or samples < whole):  # their kernel gradients are summed wide
