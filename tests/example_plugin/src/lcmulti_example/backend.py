@@ -42,6 +42,8 @@ class StrictOps:
 
     def pad(self, array, pairs):
         for axis, pair in enumerate(pairs):
+            if not any(pair):
+                continue  # it would be a copy
             low, high = (
                 xp.zeros((*array.shape[:axis], n, *array.shape[axis + 1 :]), dtype=array.dtype)
                 for n in pair
