@@ -9,6 +9,7 @@ core that skips itself has failed.
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -25,6 +26,7 @@ from lcmulti.dtypes import DTYPES
 __all__ = ["Suite"]
 
 CI_EXAMPLES, NIGHTLY_EXAMPLES = 200, 10_000
+CHECKS_BETWEEN_COLLECTIONS = 100
 
 
 class Suite:
@@ -51,6 +53,7 @@ class Suite:
         self.subjects = self.named if only else [self.auto, *self.named]
         self.core: set[str] = set()
         self.pending: set[str] = set()
+        self.finished = 0
 
     @pytest.fixture
     def examples(self) -> int:
@@ -147,8 +150,19 @@ class Suite:
             self.result.passed += 1
             self.result.core_passed += report.nodeid in self.core
 
+    def pytest_runtest_logfinish(self) -> None:
+        """Take what frameworks keep of thousands of compiled functions from the collector's eyes.
+
+        It would walk through all of that again and again, longer than the checks take.
+        """
+        self.finished += 1
+        if self.finished % CHECKS_BETWEEN_COLLECTIONS == 0:
+            gc.collect()
+            gc.freeze()
+
     def pytest_sessionfinish(self) -> None:
         """What was collected and not run, for whatever reason, makes the run a part of one."""
+        gc.unfreeze()
         self.result.not_run += len(self.pending)
         self.result.seconds = time.perf_counter() - self.start
 
