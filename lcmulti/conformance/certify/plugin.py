@@ -9,7 +9,6 @@ core that skips itself has failed.
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 import pytest
 
 from lcmulti import plugins
-from lcmulti.conformance.certify.frameworks import wide
+from lcmulti.conformance.certify.frameworks import forget, wide
 from lcmulti.conformance.certify.geometries import GEOMETRIES
 from lcmulti.conformance.certify.result import Failure, Result
 from lcmulti.conformance.certify.subject import AUTO, CORE_DTYPE, Subject
@@ -26,7 +25,7 @@ from lcmulti.dtypes import DTYPES
 __all__ = ["Suite"]
 
 CI_EXAMPLES, NIGHTLY_EXAMPLES = 200, 10_000
-CHECKS_BETWEEN_COLLECTIONS = 100
+CHECKS_BETWEEN_CLEARING = 100
 
 
 class Suite:
@@ -120,6 +119,10 @@ class Suite:
         except Exception:  # a stranger's code: the check itself will meet it again, and fail
             return None
 
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """One geometry in one dtype after the other: what is compiled for it serves all checks."""
+        items.sort(key=_geometry)
+
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Note what is to be run, and which of it is the core."""
         for item in session.items:
@@ -151,18 +154,13 @@ class Suite:
             self.result.core_passed += report.nodeid in self.core
 
     def pytest_runtest_logfinish(self) -> None:
-        """Take what frameworks keep of thousands of compiled functions from the collector's eyes.
-
-        It would walk through all of that again and again, longer than the checks take.
-        """
+        """Let go of what was compiled for the checks so far, thousands of functions in the end."""
         self.finished += 1
-        if self.finished % CHECKS_BETWEEN_COLLECTIONS == 0:
-            gc.collect()
-            gc.freeze()
+        if self.finished % CHECKS_BETWEEN_CLEARING == 0:
+            forget(self.result.backend)
 
     def pytest_sessionfinish(self) -> None:
         """What was collected and not run, for whatever reason, makes the run a part of one."""
-        gc.unfreeze()
         self.result.not_run += len(self.pending)
         self.result.seconds = time.perf_counter() - self.start
 
@@ -174,6 +172,12 @@ class Suite:
         """Counts, reasons and verdict below pytest's own lines."""
         terminalreporter.section(f"lcmulti certify {self.result.backend}")
         terminalreporter.write_line(self.result.summary())
+
+
+def _geometry(item: pytest.Item) -> tuple[str, str]:
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
+    case = parameters.get("case")
+    return ("", "") if case is None else (case.name, parameters["dtype"])
 
 
 def _message(report: pytest.TestReport) -> str:

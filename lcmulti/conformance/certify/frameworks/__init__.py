@@ -16,7 +16,7 @@ import numpy as np
 from lcmulti import plugins
 from lcmulti.dtypes import DTYPES
 
-__all__ = ["COMPILING", "as_it_runs", "framework_of", "wide"]
+__all__ = ["COMPILING", "as_it_runs", "forget", "framework_of", "wide"]
 
 COMPILING = ("jax",)
 """Every new shape costs these a compilation."""
@@ -55,3 +55,11 @@ def as_it_runs(backend: str, function: Callable[..., Any]) -> Callable[..., Any]
 
     compiled: Callable[..., Any] = jax.jit(function, static_argnums=(2, 3))
     return compiled
+
+
+def forget(backend: str) -> None:
+    """Drop what the framework has compiled: JAX keeps it all, and slows down with it."""
+    if framework_of(backend) == "jax":
+        import jax
+
+        jax.clear_caches()
