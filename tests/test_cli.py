@@ -23,6 +23,7 @@ COMMANDS = [
     "config path",
     "explain",
     "parity",
+    "bench",
 ]
 
 
