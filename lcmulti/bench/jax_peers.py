@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from lcmulti.bench.subjects import Subject
 from lcmulti.bench.workloads import Arrays
 from lcmulti.layouts import export_kernel
 
-__all__ = ["conv_local", "lax_local"]
+__all__ = ["conv_local", "eir_einsum", "lax_local"]
 
 
 def lax_local(arrays: Arrays) -> Subject:
@@ -41,3 +42,14 @@ def conv_local(arrays: Arrays) -> Subject:
         return layer.apply({"params": {"kernel": weights}}, x)
 
     return Subject(function, arrays.x, export_kernel(arrays.kernel, "flax", spec), arrays.dy)
+
+
+def eir_einsum(arrays: Arrays) -> Subject:
+    """EIR's LCL, where windows tile one channel."""
+    spec = arrays.spec
+
+    def function(x: Any, weights: Any) -> Any:
+        seen = x.reshape(arrays.batch, *spec.output_size, -1)
+        return jnp.einsum("nhw,ohw->nho", seen, weights)
+
+    return Subject(function, arrays.x, export_kernel(arrays.kernel, "eir", spec), arrays.dy)

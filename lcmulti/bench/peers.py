@@ -10,6 +10,7 @@ import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 from lcmulti.bench.subjects import Subject
 from lcmulti.bench.workloads import Arrays
@@ -44,6 +45,8 @@ class Peer:
     is_slow : callable
         ``(spec, batch)`` to whether building it may take more than a minute, so that it is tried
         in a process that can be ended.
+    tiles : bool
+        Whether it is for windows that tile the one channel there is.
     """
 
     name: str
@@ -74,7 +77,7 @@ class Peer:
         return None
 
     def applies(self, spec: LocalConvSpec) -> bool:
-        """Whether it is of any interest here: some are for windows that tile one channel."""
+        """Whether it is made for such a geometry; left out without a word where it is not."""
         return not self.tiles or (spec.is_disjoint and spec.ndim == 1 and spec.in_channels == 1)
 
     def memory(self, spec: LocalConvSpec, batch: int, itemsize: int, training: bool) -> int:
@@ -108,37 +111,42 @@ def _entries(spec: LocalConvSpec, batch: int) -> int:
 
 _TORCH, _JAX, _TF = "lcmulti.bench.torch_peers", "lcmulti.bench.jax_peers", "lcmulti.bench.tf_peers"
 _FIRST, _LAST = "channels_first", "channels_last"
-_LEGACY = "pip install 'lcmulti[legacy]'"
+
+
+def _torch(name: str, function: str, *facts: Any, **more: Any) -> Peer:
+    install = "pip install 'lcmulti[torch]'"
+    return Peer(name, "torch", f"{_TORCH}:{function}", _FIRST, "torch", install, *facts, **more)
+
+
+def _jax(name: str, function: str, extra: str, *facts: Any, **more: Any) -> Peer:
+    install = f"pip install 'lcmulti[{extra}]'"
+    return Peer(name, "jax", f"{_JAX}:{function}", _LAST, extra, install, *facts, **more)
+
+
+def _tf(name: str, function: str, needs: str, *facts: Any, **more: Any) -> Peer:
+    install = f"pip install 'lcmulti[{'legacy' if needs == 'tf_keras' else needs}]'"
+    return Peer(name, "tensorflow", f"{_TF}:{function}", _LAST, needs, install, *facts, **more)
+
+
+def _many_positions(spec: LocalConvSpec, batch: int) -> bool:
+    return prod(spec.output_size) > 4000  # a slice and a product in the graph for each
+
+
+def _many_weights(spec: LocalConvSpec, batch: int) -> bool:
+    return prod(spec.kernel_shape) > 2_000_000  # a Python tuple for each, and they are sorted
+
 
 PEERS = (
-    Peer(
-        "unfold+einsum", "torch", f"{_TORCH}:unfold_einsum", _FIRST, "torch",
-        "pip install 'lcmulti[torch]'", (1, 2), _patches,
-    ),
-    Peer(
-        "forum recipe", "torch", f"{_TORCH}:forum_recipe", _FIRST, "torch",
-        "pip install 'lcmulti[torch]'", (2,), _products,
-    ),
-    Peer(
-        "EIR einsum", "torch", f"{_TORCH}:eir_einsum", _FIRST, "torch",
-        "pip install 'lcmulti[torch]'", tiles=True,
-    ),
-    Peer(
-        "lax local", "jax", f"{_JAX}:lax_local", _LAST, "jax", "pip install 'lcmulti[jax]'", (),
-        _patches,
-    ),
-    Peer(
-        "Flax ConvLocal", "jax", f"{_JAX}:conv_local", _LAST, "flax",
-        "pip install 'lcmulti[flax]'", (), _patches,
-    ),
-    Peer(
-        "tf_keras 1", "tensorflow", f"{_TF}:keras_1", _LAST, "tf_keras", _LEGACY, (1, 2), _patches,
-        lambda spec, batch: prod(spec.output_size) > 4000,  # a slice and a product each
-    ),
-    Peer("tf_keras 2", "tensorflow", f"{_TF}:keras_2", _LAST, "tf_keras", _LEGACY, (1, 2), _dense),
-    Peer(
-        "tf_keras 3", "tensorflow", f"{_TF}:keras_3", _LAST, "tf_keras", _LEGACY, (1, 2), _entries,
-        lambda spec, batch: prod(spec.kernel_shape) > 2_000_000,  # a Python tuple each, sorted
-    ),
-)  # fmt: skip
+    _torch("unfold+einsum", "unfold_einsum", (1, 2), _patches),
+    _torch("views+einsum", "views_einsum", (), _patches),
+    _torch("forum recipe", "forum_recipe", (2,), _products),
+    _torch("EIR einsum", "eir_einsum", tiles=True),
+    _jax("lax local", "lax_local", "jax", (), _patches),
+    _jax("Flax ConvLocal", "conv_local", "flax", (), _patches),
+    _jax("EIR einsum", "eir_einsum", "jax", tiles=True),
+    _tf("tf_keras 1", "keras_1", "tf_keras", (1, 2), _patches, _many_positions),
+    _tf("tf_keras 2", "keras_2", "tf_keras", (1, 2), _dense),
+    _tf("tf_keras 3", "keras_3", "tf_keras", (1, 2), _entries, _many_weights),
+    _tf("EIR einsum", "eir_einsum", "tensorflow", tiles=True),
+)
 """Every peer we know."""

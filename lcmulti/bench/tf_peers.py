@@ -1,4 +1,4 @@
-"""tf_keras' ``LocallyConnected1D`` and ``2D``, channels last, in each of their implementations."""
+"""What people use in TensorFlow, channels last."""
 
 from __future__ import annotations
 
@@ -6,18 +6,22 @@ from functools import partial
 from typing import Any
 
 import tensorflow as tf
-import tf_keras
 
 from lcmulti.bench.subjects import Subject
 from lcmulti.bench.workloads import Arrays
 from lcmulti.layouts import export_kernel
 from lcmulti.spec import LocalConvSpec
 
-__all__ = ["keras_1", "keras_2", "keras_3"]
+__all__ = ["eir_einsum", "keras_1", "keras_2", "keras_3"]
 
 
 def _keras(implementation: int, arrays: Arrays) -> Subject:
-    """Padding is applied before the layer: implementation 1 has none, the others another rule."""
+    """tf_keras' ``LocallyConnected1D`` and ``2D``, in one of their implementations.
+
+    Padding is applied before the layer: implementation 1 has none, the others a rule of their own.
+    """
+    import tf_keras
+
     spec = arrays.spec
     layers = tf_keras.layers
     layer = (layers.LocallyConnected1D, layers.LocallyConnected2D)[spec.ndim - 1](
@@ -40,3 +44,14 @@ def _keras(implementation: int, arrays: Arrays) -> Subject:
 
 
 keras_1, keras_2, keras_3 = (partial(_keras, n) for n in (1, 2, 3))
+
+
+def eir_einsum(arrays: Arrays) -> Subject:
+    """EIR's LCL, where windows tile one channel."""
+    spec = arrays.spec
+
+    def function(x: Any, weights: Any) -> Any:
+        seen = tf.reshape(x, (arrays.batch, *spec.output_size, -1))
+        return tf.einsum("nhw,ohw->nho", seen, weights)
+
+    return Subject(function, arrays.x, export_kernel(arrays.kernel, "eir", spec), arrays.dy)

@@ -12,7 +12,7 @@ from lcmulti.bench.subjects import Subject
 from lcmulti.bench.workloads import Arrays
 from lcmulti.layouts import export_kernel
 
-__all__ = ["eir_einsum", "forum_recipe", "unfold_einsum"]
+__all__ = ["eir_einsum", "forum_recipe", "unfold_einsum", "views_einsum"]
 
 FIRST = "channels_first"
 
@@ -42,6 +42,20 @@ def unfold_einsum(arrays: Arrays) -> Subject:
     # Flax orders a window as unfold does, channels first.
     weights = export_kernel(arrays.kernel, "flax", spec)
     return _subject(function, arrays, weights.reshape(-1, spec.terms, spec.filters))
+
+
+def views_einsum(arrays: Arrays) -> Subject:
+    """Strided views of `torch.Tensor.unfold`, and one ``einsum`` that copies them."""
+    spec, pads = arrays.spec, _pads(arrays)
+    o, k = "opqrs"[: spec.ndim], "ijkab"[: spec.ndim]
+
+    def function(x: Any, weights: Any) -> Any:
+        patches = pad(x, pads)
+        for axis, (size, step) in enumerate(zip(spec.kernel_size, spec.strides, strict=True)):
+            patches = patches.unfold(axis + 2, size, step)
+        return torch.einsum(f"nc{o}{k},{o}{k}cf->nf{o}", patches, weights)
+
+    return _subject(function, arrays, arrays.kernel)
 
 
 def forum_recipe(arrays: Arrays) -> Subject:
