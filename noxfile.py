@@ -151,6 +151,26 @@ def sanitize(session: nox.Session) -> None:
 
 
 @nox.session
+def bench(session: nox.Session) -> None:
+    """Benchmark the working tree quickly; ``-- continuous BASE HEAD`` compares two commits.
+
+    Further words are asv's: ``-- --bench ratios``. The comparison fails on a regression by a
+    factor of 1.2.
+    """
+    install(session, "-e", ".[all,legacy]", groups=("bench",))
+    session.chdir("asv_benches")
+    session.run("asv", "machine", "--yes", silent=True)
+    if session.posargs[:1] == ["continuous"]:
+        session.run("asv", "continuous", "--factor", "1.2", *session.posargs[1:])
+        return
+    head = session.run("git", "rev-parse", "HEAD", external=True, silent=True)
+    chosen = session.posargs or ["--bench", "imports|overhead", "--bench", "keras_docstring_1d"]
+    session.run(
+        "asv", "run", "--quick", "--python=same", "--set-commit-hash", str(head).strip(), *chosen
+    )
+
+
+@nox.session
 def build(session: nox.Session) -> None:
     """Build sdist and wheel; see that the wheel works where there is nothing but its needs."""
     install(session, groups=("build",))

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import math
+import sys
+from pathlib import Path
 
 import pytest
 from test_cli import lcm  # noqa: F401 - a fixture
@@ -182,6 +184,7 @@ def test_an_interrupt_leaves_what_was_measured():
         ({"backends": ["caffe"]}, "backends: expected one of"),
         ({"backends": []}, "backends: expected at least one name"),
         ({"implementations": ["fast"]}, "implementations: expected one of 'auto'"),
+        ({"peers": ["caffe"]}, "peers: expected True, False or names among unfold+einsum"),
         ({"repeat": 0}, "repeat: expected a positive integer, got 0"),
         ({"batch": 0}, "batch: expected a positive integer, got 0"),
         ({"memory": "much"}, "memory: expected bytes"),
@@ -302,6 +305,21 @@ def test_command_line_errors_are_one_line(lcm, arguments, message):  # noqa: F81
     assert result.err.startswith(f"lcmulti: {message}")
     assert result.err.count("\n") == 1
     assert result.out == ""
+
+
+def test_asv_knows_every_workload_implementation_and_peer():
+    sys.path.insert(0, str(Path(__file__).parents[1] / "asv_benches"))
+    try:
+        from benchmarks import common
+    finally:
+        sys.path.pop(0)
+    assert tuple(cases()) == common.WORKLOADS
+    assert set(common.PEERS) <= {p.name for p in PEERS}
+    own = {(e.backend, e.name) for e in plugins.registry().implementations.values()}
+    ways = {tuple(way.split()) for way in common.WAYS}
+    # A convolution shares its kernel and none of the workloads does; NumPy's blocked is its auto.
+    left_out = {(b, "conv") for b in common.BACKENDS} | {("numpy", "blocked")}
+    assert {each for each in own if each[0] in common.BACKENDS} - left_out <= ways
 
 
 def test_backends_keep_pytorch_before_tensorflow():

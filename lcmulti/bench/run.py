@@ -46,7 +46,7 @@ def bench(
     *,
     backends: Iterable[str] | None = None,
     implementations: Iterable[str] | None = None,
-    peers: bool = True,
+    peers: bool | Iterable[str] = True,
     variants: bool = True,
     mode: str = "forward",
     dtype: str = "float32",
@@ -70,8 +70,8 @@ def bench(
         None for all that are installed.
     implementations : iterable of str, optional
         ``"auto"`` is always among them. None for all that serve.
-    peers : bool, default True
-        Also what people use instead, where it is installed.
+    peers : bool or iterable of str, default True
+        Also what people use instead, where it is installed; or those of these names.
     variants : bool, default True
         Also what ``auto`` takes in the other data format, with half and with twice the batch.
     mode : {"forward", "training"}
@@ -108,7 +108,7 @@ def bench(
         raise ArgumentError("workloads", "each of another name", [each.name for each in chosen])
     run = _Run(
         Report(None, choice("mode", mode, MODES), choice("dtype", dtype, DTYPES), chosen),
-        _backends(backends), _implementations(implementations), peers, variants,
+        _backends(backends), _implementations(implementations), _peers(peers), variants,
         integer("repeat", repeat, 1), limit,
         machine.available_memory() // 2 if memory is None else byte_size("memory", memory),
         watch or (lambda report, text: None),
@@ -151,12 +151,22 @@ def _implementations(names: Iterable[str] | None) -> tuple[str, ...] | None:
     return tuple(choice("implementations", name, ("auto", *sorted(known))) for name in names)
 
 
+def _peers(names: bool | Iterable[str]) -> list[Peer]:
+    if isinstance(names, bool):
+        return list(PEERS) if names else []
+    known = dict.fromkeys(peer.name for peer in PEERS)
+    for name in (names := list(names)):
+        if name not in known:
+            raise ArgumentError("peers", f"True, False or names among {', '.join(known)}", name)
+    return [peer for peer in PEERS if peer.name in names]
+
+
 class _Run:
     """One call of `bench`."""
 
     def __init__(
         self, report: Report, backends: list[str], implementations: tuple[str, ...] | None,
-        peers: bool, variants: bool, repeat: int, limit: float, memory: int, watch: Watcher,
+        peers: list[Peer], variants: bool, repeat: int, limit: float, memory: int, watch: Watcher,
     ) -> None:  # fmt: skip
         self.report, self.backends, self.implementations = report, backends, implementations
         self.peers, self.variants, self.repeat = peers, variants, repeat
@@ -185,7 +195,7 @@ class _Run:
             else:
                 row = self._row(workload, backend, "auto", "ours", auto=True)
                 row.problem = f"arrays of {arrays.nbytes:,} bytes are over the memory limit"
-            for peer in PEERS if self.peers else ():
+            for peer in self.peers:
                 if peer.backend == backend and peer.applies(workload.spec):
                     self._peer(peer, arrays, workload, runner, steps)
         # In turns: what else the machine does meanwhile meets everyone.
