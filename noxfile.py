@@ -171,6 +171,32 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """Build the site into docs/_build/html, warnings are errors; asv's pages too if it has run."""
+    install(session, "-e", ".[all,legacy]", groups=("docs", "bench"))
+    site = Path("docs/_build/html").resolve()
+    session.run(
+        "sphinx-build", "-W", "--keep-going", "-b", "html", *session.posargs, "docs", str(site)
+    )
+    if Path("asv_benches/.asv/results").is_dir():
+        session.chdir("asv_benches")
+        session.run("asv", "publish", "--html-dir", str(site / "asv"))
+
+
+EXAMPLES = ("digits_compare", "faces", "snp", "field", "revive")
+
+
+@nox.session
+def figures(session: nox.Session) -> None:
+    """Draw every figure of README and docs anew, measuring what is measured."""
+    install(session, "-e", ".[all,legacy]")
+    session.run("python", "docs/figures/draw.py")
+    for name in EXAMPLES:
+        session.run("python", f"examples/{name}.py", "--figure", f"docs/figures/{name}.png")
+    session.run("python", "docs/figures/speed.py", *session.posargs)
+
+
+@nox.session
 def build(session: nox.Session) -> None:
     """Build sdist and wheel; see that the wheel works where there is nothing but its needs."""
     install(session, groups=("build",))
