@@ -1,4 +1,4 @@
-"""Measure and draw how many times as fast as its peers lcmulti trains (README, docs/performance.md).
+"""How many times as fast as its peers lcmulti trains, measured and drawn (README, performance).
 
     python docs/figures/speed.py [--draw]       # --draw: from speed.json, without measuring
 
