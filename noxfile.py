@@ -203,6 +203,7 @@ def build(session: nox.Session) -> None:
     dist = Path(session.create_tmp(), "dist")
     shutil.rmtree(dist, ignore_errors=True)
     session.run("python", "-m", "build", "--outdir", str(dist))
+    session.run("twine", "check", "--strict", *map(str, dist.iterdir()))
     (wheel,) = dist.glob("*.whl")
     session.run("python", "-m", "venv", str(dist / "fresh"))
     bin_dir, constraints = dist / "fresh" / "bin", Path("constraints.txt").resolve()
@@ -212,3 +213,20 @@ def build(session: nox.Session) -> None:
     fresh(str(bin_dir / "python"), "-c", CHECK)
     fresh(str(bin_dir / "lcmulti"), "backends")
     fresh(str(bin_dir / "lcmulti"), "parity", "--cases", "docs")
+
+
+@nox.session
+def changelog(session: nox.Session) -> None:
+    """Show what changes/ would add to the changelog; ``-- VERSION`` writes it."""
+    install(session, groups=("changelog",))
+    if session.posargs:
+        session.run("towncrier", "build", "--yes", "--version", *session.posargs)
+    else:
+        session.run("towncrier", "build", "--draft", "--version", "next")
+
+
+@nox.session
+def release_files(session: nox.Session) -> None:
+    """Build what is published into a folder: ``nox -s release_files -- dist``."""
+    install(session, groups=("build",))
+    session.run("python", "-m", "build", "--outdir", *(session.posargs or ["dist"]))

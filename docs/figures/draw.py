@@ -67,14 +67,14 @@ def house():
 
 def maps():
     """Five inputs, windows of three, three positions: who sees whom in each map."""
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    figure = Figure(figsize=(9, 2.9), layout="constrained")
     titles = (
         ("forward", "x, kernel to y"),
         ("input_grad", "dy, kernel to dx"),
         ("kernel_grad", "x, dy to dkernel"),
     )
     for axes, (name, what) in zip(figure.subplots(1, 3), titles, strict=True):
-        axes.set(xlim=(-0.7, 4.7), ylim=(-0.75, 3.0), aspect="equal")
+        axes.set(xlim=(-0.7, 4.7), ylim=(-0.75, 2.8), aspect="equal")
         axes.axis("off")
         axes.set_title(f"{name}\n{what}", fontsize=10)
         for position, colour in enumerate(("#4c72b0", "#dd8452", "#55a868")):
