@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 import sys
 from pathlib import Path
 
@@ -320,6 +321,15 @@ def test_asv_knows_every_workload_implementation_and_peer():
     # A convolution shares its kernel and none of the workloads does; NumPy's blocked is its auto.
     left_out = {(b, "conv") for b in common.BACKENDS} | {("numpy", "blocked")}
     assert {each for each in own if each[0] in common.BACKENDS} - left_out <= ways
+
+
+def test_asv_finds_every_benchmark():
+    """A method with a bare name, ``time``, would be left out without a word."""
+    kinds = "time_", "timeraw_", "peakmem_", "track_"
+    folder = Path(__file__).parents[1] / "asv_benches" / "benchmarks"
+    for path in sorted(folder.glob("[a-z]*.py")):
+        for name in re.findall(r"^    def (\w+)", path.read_text("utf-8"), re.MULTILINE):
+            assert name == "setup" or name.startswith(kinds), (path.name, name)
 
 
 def test_backends_keep_pytorch_before_tensorflow():

@@ -31,7 +31,7 @@ def need(backend):
         raise NotImplementedError(f"{backend} is not installed")
 
 
-def step_of(way, workload, training):
+def step_of(way, workload, training, check=True):
     """A step that was called once and gave what the reference gives; skip what cannot serve."""
     import lcmulti
     from lcmulti.bench.harness import harness
@@ -52,6 +52,8 @@ def step_of(way, workload, training):
         raise NotImplementedError("too large for a routine run")
     runner = harness(backend)
     step = runner.step(ours(arrays, backend, implementation, found.spec.data_format), training)
-    wrong = disagreement(runner.value(step()), arrays, found.spec.data_format)
-    assert wrong is None, wrong
+    result = step()
+    if check:
+        wrong = disagreement(runner.value(result), arrays, found.spec.data_format)
+        assert wrong is None, wrong
     return step
