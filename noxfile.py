@@ -193,7 +193,11 @@ def figures(session: nox.Session) -> None:
     session.run("python", "docs/figures/draw.py")
     for name in EXAMPLES:
         session.run("python", f"examples/{name}.py", "--figure", f"docs/figures/{name}.png")
-    session.run("python", "docs/figures/speed.py", *session.posargs)
+    session.run("python", "docs/figures/speed.py")
+    session.run(
+        "lcmulti", "bench", "deepface_l6", "--mode", "training", "--no-variants",
+        "--plot", "docs/figures/bench.svg",
+    )  # fmt: skip
 
 
 @nox.session

@@ -18,7 +18,7 @@ from lcmulti.bench.advice import advice
 from lcmulti.bench.peers import PEERS, Peer
 from lcmulti.bench.subjects import Subject
 from lcmulti.bench.workloads import Arrays, cases
-from lcmulti.errors import ArgumentError
+from lcmulti.errors import ArgumentError, MissingBackendError
 
 MACHINE = Machine(1e9, 1e10, 2, "a processor", "Linux", "3.11", {"numpy": "2"})
 TINY = workload(
@@ -121,6 +121,22 @@ def test_a_peer_that_is_missing_is_named(peers):
     peers(peer(needs="no_such_package"))
     row = row_of(bench([TINY], **QUICK), "peer")
     assert row.problem == "not installed; install it with: pip install peer"
+
+
+def test_a_backend_that_is_missing_is_named(monkeypatch, lcm):  # noqa: F811
+    def load(name, real=plugins.load_backend):
+        if name != "numpy":
+            raise MissingBackendError(f"backend {name!r} needs a package")
+        return real(name)
+
+    monkeypatch.setattr(plugins, "load_backend", load)
+    absent = set(plugins.registry().backends) - {"numpy"}
+    result = lcm("bench", *OWN, "--repeat", "1", "--no-variants")
+    assert result.code == 0
+    for name in absent:
+        assert f"backend {name!r} needs a package" in result.out
+    with pytest.raises(MissingBackendError):
+        bench([TINY], backends=["jax"])
 
 
 def test_a_peer_that_fails_leaves_the_others(peers):
@@ -333,7 +349,7 @@ def test_asv_finds_every_benchmark():
 
 
 def test_backends_keep_pytorch_before_tensorflow():
-    order = run._backends(None)
+    order, _ = run._backends(None)
     assert set(order) <= set(plugins.registry().backends)
     if {"torch", "tensorflow"} <= set(order):
         assert order.index("torch") < order.index("tensorflow")

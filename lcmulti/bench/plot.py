@@ -39,6 +39,7 @@ def require(path: Path) -> None:
 def draw(report: Report, path: Path) -> None:
     """Write the picture."""
     require(path)
+    import matplotlib
     from matplotlib.figure import Figure
 
     rows = [row for row in report.rows if row.seconds and row.kind != "variant"]
@@ -52,9 +53,10 @@ def draw(report: Report, path: Path) -> None:
         versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
         where = f"{machine.cores} cores, {machine.processor}; {versions}"
         figure.suptitle(f"{report.mode}, {report.dtype}; {where}", fontsize=9)
-    # Without a date one report gives one file.
+    # Without a date and random names one report gives one file.
     metadata = {"Date": None} if path.suffix.lower() == ".svg" else None
-    figure.savefig(path, dpi=120, metadata=metadata)
+    with matplotlib.rc_context({"svg.hashsalt": "lcmulti"}):
+        figure.savefig(path, dpi=120, metadata=metadata)
 
 
 def _roofline(axes: Any, report: Report, rows: list[Row]) -> None:

@@ -103,6 +103,8 @@ class Report:
     workloads : list of Workload
     rows : list of Row
         In the order they were prepared.
+    absent : dict
+        Why a backend took no part, by its name.
     advice : list of str
         How to make the layer faster here.
     interrupted : bool
@@ -113,6 +115,7 @@ class Report:
     dtype: str
     workloads: list[Workload]
     rows: list[Row] = field(default_factory=list)
+    absent: dict[str, str] = field(default_factory=dict)
     advice: list[str] = field(default_factory=list)
     interrupted: bool = False
 
@@ -157,6 +160,7 @@ class Report:
             "interrupted": self.interrupted,
             "workloads": workloads,
             "rows": rows,
+            "absent": self.absent,
             "advice": self.advice,
         }
         return json.dumps(found, indent=2, default=str)

@@ -106,9 +106,10 @@ def bench(
         chosen = [each._replace(batch=batch) for each in chosen]
     if len({each.name for each in chosen}) < len(chosen):
         raise ArgumentError("workloads", "each of another name", [each.name for each in chosen])
+    report = Report(None, choice("mode", mode, MODES), choice("dtype", dtype, DTYPES), chosen)
+    working, report.absent = _backends(backends)
     run = _Run(
-        Report(None, choice("mode", mode, MODES), choice("dtype", dtype, DTYPES), chosen),
-        _backends(backends), _implementations(implementations), _peers(peers), variants,
+        report, working, _implementations(implementations), _peers(peers), variants,
         integer("repeat", repeat, 1), limit,
         machine.available_memory() // 2 if memory is None else byte_size("memory", memory),
         watch or (lambda report, text: None),
@@ -122,26 +123,26 @@ def bench(
     return run.report
 
 
-def _backends(names: Iterable[str] | None) -> list[str]:
-    """Checked names; PyTorch before TensorFlow: only this order of OpenMP runtimes is safe."""
+def _backends(names: Iterable[str] | None) -> tuple[list[str], dict[str, str]]:
+    """Those that take part, and why others do not.
+
+    PyTorch before TensorFlow: only this order of their OpenMP runtimes is safe.
+    """
     known = plugins.registry().backends
-    if names is None:
-        found = [name for name, entry in known.items() if plugins.is_installed(entry)]
-    else:
-        found = [choice("backends", name, known) for name in names]
-        if not found:
-            raise ArgumentError("backends", "at least one name", names)
-    found = sorted(set(found), key=lambda name: (name not in ("numpy", "torch"), name))
-    working = []
-    for name in found:
+    wanted = known if names is None else [choice("backends", name, known) for name in names]
+    if not wanted:
+        raise ArgumentError("backends", "at least one name", names)
+    working: list[str] = []
+    absent: dict[str, str] = {}
+    for name in sorted(set(wanted), key=lambda name: (name not in ("numpy", "torch"), name)):
         try:
             plugins.load_backend(name)
-        except MissingBackendError:
+            working.append(name)
+        except MissingBackendError as error:
             if names is not None:
                 raise
-        else:
-            working.append(name)
-    return working
+            absent[name] = str(error)
+    return working, absent
 
 
 def _implementations(names: Iterable[str] | None) -> tuple[str, ...] | None:

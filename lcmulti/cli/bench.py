@@ -228,6 +228,8 @@ def _print(report: Report) -> None:
         if troubles.row_count:
             console.print(troubles)
             console.print()
+    for why in report.absent.values():
+        console.print(why)
     for line in report.advice:
         console.print(line)
     if report.interrupted:
