@@ -192,6 +192,16 @@ def test_an_interrupt_leaves_what_was_measured():
     assert [len(row.times) for row in report.rows] == [1, 1]
 
 
+def test_an_interrupt_while_preparing_leaves_first_times():
+    def watch(report, text):
+        if text == "own: numpy reference":
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted) as caught:
+        bench([TINY], watch=watch, **QUICK)
+    assert [len(row.times) for row in caught.value.report.rows] == [1, 0]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -26,9 +26,6 @@ MODES = ("forward", "training")
 ENOUGH = 20.0
 """Seconds after which a way to compute is not repeated any more."""
 
-CERTAIN = 5.0
-"""Seconds of a first call, compiling and all, after which one call is long enough."""
-
 OTHER = {"channels_last": "channels_first", "channels_first": "channels_last"}
 Watcher = Callable[[Report, str], None]
 
@@ -202,7 +199,9 @@ class _Run:
         # In turns: what else the machine does meanwhile meets everyone.
         for turn in range(self.repeat):
             for row, step, calls in steps:
-                if row.problem is None and sum(row.times) < ENOUGH:
+                if turn == 0:
+                    row.times.clear()
+                if sum(row.times) < ENOUGH:
                     self.watch(self.report, f"{workload.name}: run {turn + 1} of {self.repeat}")
                     row.times.append(timed(step, calls))
 
@@ -300,7 +299,8 @@ class _Run:
         except Exception as error:
             row.problem = f"failed: {_short(error)}"
         if row.problem is None:
-            steps.append((row, step, calls_for(step) if first < CERTAIN else 1))
+            row.times = [timed(step)]  # to be shown until all are timed in turns
+            steps.append((row, step, calls_for(row.times[0])))
 
 
 def _short(error: Exception) -> str:

@@ -24,9 +24,9 @@ def timed(step: Step, calls: int = 1) -> float:
     return (time.perf_counter() - start) / calls
 
 
-def calls_for(step: Step) -> int:
-    """Calls that make a measurement long enough; one call finds out."""
-    return max(1, round(SHORTEST / max(timed(step), 1e-7)))
+def calls_for(seconds: float) -> int:
+    """Calls of so many seconds that make a measurement long enough."""
+    return max(1, round(SHORTEST / max(seconds, 1e-7)))
 
 
 def least(step: Step, seconds: float = 0.4, calls: int = 3) -> float:
