@@ -151,12 +151,63 @@ def sanitize(session: nox.Session) -> None:
 
 
 @nox.session
+def bench(session: nox.Session) -> None:
+    """Benchmark the working tree quickly; ``-- continuous BASE HEAD`` compares two commits.
+
+    Further words are asv's: ``-- --bench ratios``. The comparison fails on a regression by a
+    factor of 1.2.
+    """
+    install(session, "-e", ".[all,legacy]", groups=("bench",))
+    session.chdir("asv_benches")
+    session.run("asv", "machine", "--yes", silent=True)
+    if session.posargs[:1] == ["continuous"]:
+        session.run("asv", "continuous", "--factor", "1.2", *session.posargs[1:])
+        return
+    head = session.run("git", "rev-parse", "HEAD", external=True, silent=True)
+    chosen = session.posargs or ["--bench", "imports|overhead", "--bench", "keras_docstring_1d"]
+    session.run(
+        "asv", "run", "--quick", "--python=same", "--set-commit-hash", str(head).strip(), *chosen
+    )
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the site into docs/_build/html, warnings are errors; asv's pages too if it has run."""
+    install(session, "-e", ".[all,legacy]", groups=("docs", "bench"))
+    site = Path("docs/_build/html").resolve()
+    session.run(
+        "sphinx-build", "-W", "--keep-going", "-b", "html", *session.posargs, "docs", str(site)
+    )
+    if Path("asv_benches/.asv/results").is_dir():
+        session.chdir("asv_benches")
+        session.run("asv", "publish", "--html-dir", str(site / "asv"))
+
+
+EXAMPLES = ("digits_compare", "faces", "snp", "field", "revive")
+
+
+@nox.session
+def figures(session: nox.Session) -> None:
+    """Draw every figure of README and docs anew, measuring what is measured."""
+    install(session, "-e", ".[all,legacy]")
+    session.run("python", "docs/figures/draw.py")
+    for name in EXAMPLES:
+        session.run("python", f"examples/{name}.py", "--figure", f"docs/figures/{name}.png")
+    session.run("python", "docs/figures/speed.py")
+    session.run(
+        "lcmulti", "bench", "deepface_l6", "--mode", "training", "--no-variants",
+        "--plot", "docs/figures/bench.svg",
+    )  # fmt: skip
+
+
+@nox.session
 def build(session: nox.Session) -> None:
     """Build sdist and wheel; see that the wheel works where there is nothing but its needs."""
     install(session, groups=("build",))
     dist = Path(session.create_tmp(), "dist")
     shutil.rmtree(dist, ignore_errors=True)
     session.run("python", "-m", "build", "--outdir", str(dist))
+    session.run("twine", "check", "--strict", *map(str, dist.iterdir()))
     (wheel,) = dist.glob("*.whl")
     session.run("python", "-m", "venv", str(dist / "fresh"))
     bin_dir, constraints = dist / "fresh" / "bin", Path("constraints.txt").resolve()
@@ -166,3 +217,20 @@ def build(session: nox.Session) -> None:
     fresh(str(bin_dir / "python"), "-c", CHECK)
     fresh(str(bin_dir / "lcmulti"), "backends")
     fresh(str(bin_dir / "lcmulti"), "parity", "--cases", "docs")
+
+
+@nox.session
+def changelog(session: nox.Session) -> None:
+    """Show what changes/ would add to the changelog; ``-- VERSION`` writes it."""
+    install(session, groups=("changelog",))
+    if session.posargs:
+        session.run("towncrier", "build", "--yes", "--version", *session.posargs)
+    else:
+        session.run("towncrier", "build", "--draft", "--version", "next")
+
+
+@nox.session
+def release_files(session: nox.Session) -> None:
+    """Build what is published into a folder: ``nox -s release_files -- dist``."""
+    install(session, groups=("build",))
+    session.run("python", "-m", "build", "--outdir", *(session.posargs or ["dist"]))

@@ -15,9 +15,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import threading
-import time
-from collections.abc import Callable
 from math import exp, log
 from typing import Any
 
@@ -31,48 +28,12 @@ from lcmulti_native.library import MAPS, compute, geometry, library
 from lcmulti_native.numpy_door import implementation
 
 from lcmulti.backend import Resources
+from lcmulti.bench.machine import bandwidth, rate
+from lcmulti.bench.timing import least
 from lcmulti.dtypes import DTYPES
 
 MEMORY = 16e9
 OVERHEAD = 1e-3  # seconds of forward + backward under which a workload is overhead
-
-
-def timed(step: Callable[[], Any], seconds: float = 0.4, least: int = 3) -> float:
-    """Least seconds of one call, after a warm-up: whatever else the machine does only adds."""
-    step()
-    times: list[float] = []
-    end = time.perf_counter() + seconds
-    while len(times) < least or (time.perf_counter() < end and len(times) < 200):
-        start = time.perf_counter()
-        step()
-        times.append(time.perf_counter() - start)
-    return min(times)
-
-
-def bandwidth(threads: int) -> float:
-    """Bytes per second of the faster of reading and copying memory far beyond the caches."""
-    source = [np.ones(1 << 25, "float32") for _ in range(threads)]
-    target = [np.ones_like(each) for each in source]
-
-    def together(work: Callable[[int], Any]) -> None:
-        workers = [threading.Thread(target=work, args=(i,)) for i in range(threads)]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
-
-    size = sum(each.nbytes for each in source)
-    reading = size / timed(lambda: together(lambda i: source[i].max()))
-    copying = 2 * size / timed(lambda: together(lambda i: np.copyto(target[i], source[i])))
-    return max(reading, copying)
-
-
-def rate(dtype: str) -> float:
-    """Flops per second of a large matrix product of the type that sums are held in."""
-    n = 2048
-    a = np.ones((n, n), DTYPES[dtype].accumulator)
-    out = np.empty_like(a)
-    return 2 * n**3 / timed(lambda: np.matmul(a, a, out=out))
 
 
 def main() -> int:
@@ -108,7 +69,7 @@ def main() -> int:
         ):
             result = np.zeros_like(like)
             addresses = [each.ctypes.data for each in (a, b, result)]
-            times[map_] = timed(lambda: compute(call, MAPS[map_], *addresses))  # noqa: B023
+            times[map_] = least(lambda: compute(call, MAPS[map_], *addresses))  # noqa: B023
         resources = Resources(1 << 28, threads)
 
         def fresh() -> None:
@@ -116,7 +77,7 @@ def main() -> int:
             implementation.input_grad(dy, kernel, spec, resources)  # noqa: B023
             implementation.kernel_grad(x, dy, spec, resources)  # noqa: B023
 
-        rows.append((name, spec, batch, times, timed(fresh)))
+        rows.append((name, spec, batch, times, least(fresh)))
         print(f"{name}: {sum(times.values()) * 1e3:.2f} ms", file=sys.stderr)
     speed, flops_rate = map(max, zip(*machine, strict=True))
     print(

@@ -13,8 +13,9 @@ from lcmulti.spec import LocalConvSpec
 __all__ = ["DISTANCES", "smoothness"]
 
 DISTANCES = ("cosine", "squared")
-TINY = 1e-30
-"""Keeps the cosine of a kernel of zeros, and its gradient, finite: it counts as orthogonal."""
+TINY = 1e-24
+"""Keeps the cosine of a kernel of zeros finite, which counts as orthogonal, and its gradient, where
+the power of -1.5 of this must fit float32."""
 
 
 def smoothness(

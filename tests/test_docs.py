@@ -1,25 +1,61 @@
 """Every Python block of the pages in docs/ runs, those of a page one after the other.
 
-A line ``print(...)   # text`` promises what it prints.
+A line ``print(...)   # text`` promises what it prints. Command lines are right calls, and links
+lead to something.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
+import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from lcmulti import cli
+
+os.environ.setdefault("KERAS_BACKEND", "numpy")  # the lightest to import
+
 ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+LEGACY = Path(__file__).parent / "data" / "legacy_models" / "lc2_cl_i1_valid.h5"
+EXAMPLE = Path(__file__).parent / "example_plugin" / "src"
 NEEDS = {
-    "pytorch.md": ("torch", "safetensors"),
+    "choosing.md": (),
+    "coming_from/flax.md": ("jax", "flax"),
+    "coming_from/keras2.md": ("tf_keras", "keras"),
+    "coming_from/pytorch_recipe.md": ("torch",),
+    "configuration.md": (),
+    "conformance.md": (),
+    "errors.md": (),
+    "faq.md": (),
+    "how_it_works.md": (),
+    "index.md": (),
     "jax.md": ("jax", "flax", "equinox", "safetensors"),
+    "keras.md": ("keras", "h5py"),
+    "measuring.md": (),
+    "pytorch.md": ("torch", "safetensors"),
     "tensorflow.md": ("tensorflow",),
+    "writing_a_backend.md": ("array_api_strict",),
+    "writing_an_implementation.md": (),
 }
+FILES = {"keras.md": ("old.h5", "weights.h5")}  # old models a page finds in its folder
+BEFORE = {
+    "writing_a_backend.md": (
+        "from lcmulti_example.backend import StrictComposed, StrictOps\n"
+        "import pluggy\n"
+        "from lcmulti.backend import BackendEntry\n"
+        'hookimpl = pluggy.HookimplMarker("lcmulti")'
+    ),
+}
+"""What a page shows in another page or in the plugin it speaks of."""
 EXAMPLES = {
     "digits_torch.py": ("torch",),
     "digits_nnx.py": ("jax", "flax", "optax"),
@@ -27,11 +63,23 @@ EXAMPLES = {
     "deepface.py nnx": ("jax", "flax"),
     "deepface.py equinox": ("jax", "equinox"),
     "deepface.py tensorflow": ("tensorflow",),
+    "digits_compare.py": ("torch",),
+    "faces.py": ("torch",),
+    "snp.py": ("torch",),
+    "field.py": ("jax",),
+    "revive.py": ("tf_keras", "keras", "tensorflow"),
 }
+PAGES = sorted(
+    path
+    for path in DOCS.rglob("*.md")
+    if "_build" not in path.parts and "reference" not in path.parts
+)
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
-def blocks_of(page):
-    return re.findall(r"```python\n(.*?)```", (ROOT / "docs" / page).read_text("utf-8"), re.DOTALL)
+def blocks_of(page, language="python"):
+    text = (DOCS / page).read_text("utf-8")
+    return [block for found, block in FENCE.findall(text) if found == language]
 
 
 def promised(block):
@@ -40,21 +88,31 @@ def promised(block):
     return [one or other for one, other in same_line]
 
 
+def test_every_page_with_python_is_run():
+    names = {str(path.relative_to(DOCS)) for path in PAGES}
+    assert {name for name in names if blocks_of(name)} == set(NEEDS)
+
+
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*not carried over")
 @pytest.mark.parametrize("page", NEEDS)
-def test_page_runs_and_prints_what_it_says(page):
+def test_page_runs_and_prints_what_it_says(page, isolated, monkeypatch):
     for package in NEEDS[page]:
         pytest.importorskip(package)
-    blocks = blocks_of(page)
-    assert len(blocks) >= 4
-    names = {}
-    for block in blocks:
+    for name in FILES.get(page, ()):
+        shutil.copy(LEGACY, isolated / name)
+    monkeypatch.syspath_prepend(str(EXAMPLE))
+    names = {"__name__": "page"}
+    if page in BEFORE:
+        exec(BEFORE[page], names)
+    for block in blocks_of(page):
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
             exec(compile(block, page, "exec"), names)
-        lines = printed.getvalue().splitlines()
-        assert len(promised(block)) == len(lines)
-        assert lines == promised(block)
+        assert printed.getvalue().splitlines() == promised(block)
+    if page == "keras.md":
+        assert names["local"].spec.output_shape == (16, 16, 8)
+        assert (isolated / "new.keras").is_file()
 
 
 @pytest.mark.slow
@@ -69,3 +127,48 @@ def test_example_runs(command):
     )  # fmt: skip
     assert run.returncode == 0, run.stderr[-3000:]
     assert run.stdout
+
+
+def test_every_example_is_run():
+    assert {path.name for path in (ROOT / "examples").glob("*.py")} == {
+        command.split()[0] for command in EXAMPLES
+    }
+
+
+def command_lines():
+    """Calls of lcmulti in shell blocks and in indented ones."""
+    found = []
+    for path in [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"]:
+        text = path.read_text("utf-8").replace("\\\n", " ")
+        shells = [block for language, block in FENCE.findall(text) if language == "sh"]
+        indented = re.findall(r"^ {4}(.*)$", FENCE.sub("", text), re.MULTILINE)
+        found += [(path.name, line) for line in [*"\n".join(shells).splitlines(), *indented]]
+    ours = re.compile(r"(KERAS_BACKEND=\w+ )?lcmulti [a-z]")
+    return [
+        pytest.param(line, id=f"{name}: {line[:60]}") for name, line in found if ours.match(line)
+    ]
+
+
+@pytest.mark.parametrize("line", command_lines())
+def test_command_lines_are_right_calls(line):
+    words = shlex.split(line.partition("|")[0], comments=True)
+    words = words[words.index("lcmulti") + 1 :]
+    args, unknown = cli._parser().parse_known_args(words)
+    assert not unknown or hasattr(args, "unknown")  # certify hands what is left to pytest
+
+
+def test_links_lead_to_something():
+    pages = [*PAGES, *ROOT.glob("*.md"), ROOT / "backends" / "native" / "README.md"]
+    for path in pages:
+        text = re.sub(r"`[^`\n]*`(?!\])", "", FENCE.sub("", path.read_text("utf-8")))
+        for target in re.findall(r"\]\(([^)\s]+)\)", text):
+            if "://" not in target and not target.startswith("#"):
+                file = path.parent / target.partition("#")[0]
+                assert file.exists(), f"{path.name}: {target}"
+
+
+def test_the_parser_of_command_lines_can_fail():
+    with pytest.raises(SystemExit), contextlib.redirect_stderr(io.StringIO()):
+        cli._parser().parse_args(["explain", "--inputs", "3"])
+    assert isinstance(cli._parser(), argparse.ArgumentParser)
+    assert len(command_lines()) > 10

@@ -24,6 +24,7 @@ def run(code, *arguments):
         "import lcmulti",
         "import lcmulti.cli",
         "import lcmulti.conformance",
+        "import lcmulti.bench",
         "from lcmulti.plugins import registry; registry()",
         "import lcmulti; lcmulti.LocalConvSpec((9, 2), 3, 2); lcmulti.config.backend",
         "import lcmulti, numpy as n; lcmulti.local_conv(n.ones((1, 2, 1)), n.ones((2, 1, 1, 1)))",
@@ -36,6 +37,7 @@ def test_imports_no_framework(code):
 @pytest.mark.parametrize(
     "arguments",
     [["--help"], ["--version"], ["backends", "--help"], ["parity", "--help"], ["config"],
+     ["bench", "--help"], ["bench", "--list"],
      ["config", "set", "--help"],
      ["explain", "--input", "9x2", "--kernel", "3", "--filters", "4", "--backend", "numpy"]],
     ids=" ".join,

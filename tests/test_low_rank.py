@@ -151,6 +151,17 @@ def test_smoothness_of_zeros_is_finite(backend):
     assert float(value) == 1
 
 
+def test_smoothness_of_zeros_has_a_finite_gradient(backend):
+    if "reverse" not in plugins.registry().backends[backend].capabilities:
+        pytest.skip("no differentiation")
+    owner = plugins.load_backend(backend)
+    zeros, one = (
+        owner.from_numpy(np.full(s, v, "float32")) for s, v in ((SPEC.kernel_shape, 0), ((), 1))
+    )
+    _, (gradient,) = owner.vjp(lambda kernel: lcmulti.smoothness(kernel, SPEC), (zeros,), one)
+    assert not owner.to_numpy(gradient).any()
+
+
 def test_wrong_smoothness_calls():
     kernel = np.ones(SPEC.kernel_shape)
     with pytest.raises(ShapeError, match="that of the spec"):

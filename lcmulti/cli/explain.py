@@ -10,7 +10,7 @@ from lcmulti.dtypes import DTYPES
 from lcmulti.shapes import PADDING_MODES, PADDINGS
 from lcmulti.spec import DATA_FORMATS
 
-__all__ = ["add_parser", "run"]
+__all__ = ["add_geometry", "add_parser", "run", "spec_from"]
 
 DESCRIPTION = """\
 Tell which backend and implementation would compute a locally connected layer,
@@ -47,26 +47,18 @@ def padding(text: str) -> Any:
     return sizes_or_one(text) if text[:1].isdigit() else text
 
 
-def add_parser(subparsers: Any) -> None:
-    """Add the subcommand."""
-    parser = subparsers.add_parser(
-        "explain",
-        help="tell what would compute a layer, why, and what it costs",
-        description=DESCRIPTION,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_geometry(parser: Any, required: bool) -> None:
+    """Add the arguments of a `LocalConvSpec`."""
     add = parser.add_argument
     add(
         "--input",
         type=sizes,
-        required=True,
+        required=required,
         metavar="SIZES",
         help="one sample: spatial axes, then channels (first with --data-format channels_first)",
     )
-    add("--kernel", type=sizes_or_one, required=True, metavar="SIZES", help="window size")
-    add("--filters", type=int, required=True, metavar="F", help="output channels")
-    add("--batch", type=int, metavar="N", help="samples; left out: not known in advance")
+    add("--kernel", type=sizes_or_one, required=required, metavar="SIZES", help="window size")
+    add("--filters", type=int, required=required, metavar="F", help="output channels")
     add("--strides", type=sizes_or_one, default=1, metavar="SIZES", help="default 1")
     add(
         "--padding",
@@ -90,6 +82,38 @@ def add_parser(subparsers: Any) -> None:
         help="output axes along which one kernel is shared, 0,1",
     )
     add("--data-format", metavar="FORMAT", help=f"{', '.join(DATA_FORMATS)}; default: configured")
+
+
+def spec_from(args: argparse.Namespace) -> Any:
+    """The `LocalConvSpec` of parsed arguments."""
+    import lcmulti
+
+    return lcmulti.LocalConvSpec(
+        args.input,
+        args.filters,
+        args.kernel,
+        strides=args.strides,
+        padding=args.padding,
+        padding_mode=args.padding_mode,
+        dilation=args.dilation,
+        groups=args.groups,
+        data_format=args.data_format,
+        shared_axes=args.shared_axes,
+    )
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the subcommand."""
+    parser = subparsers.add_parser(
+        "explain",
+        help="tell what would compute a layer, why, and what it costs",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_geometry(parser, required=True)
+    add = parser.add_argument
+    add("--batch", type=int, metavar="N", help="samples; left out: not known in advance")
     add("--dtype", default="float32", help=f"{', '.join(DTYPES)}; default float32")
     add("--device", default="cpu", help="kind of device, cpu or gpu; default cpu")
     add("--backend", metavar="NAME", help="default: configured; see `lcmulti backends`")
@@ -102,18 +126,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the subcommand."""
     import lcmulti
 
-    spec = lcmulti.LocalConvSpec(
-        args.input,
-        args.filters,
-        args.kernel,
-        strides=args.strides,
-        padding=args.padding,
-        padding_mode=args.padding_mode,
-        dilation=args.dilation,
-        groups=args.groups,
-        data_format=args.data_format,
-        shared_axes=args.shared_axes,
-    )
+    spec = spec_from(args)
     found = lcmulti.explain(
         spec,
         batch=args.batch,

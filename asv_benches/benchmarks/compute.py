@@ -1,0 +1,56 @@
+"""Forward, and forward with both gradients, for each backend, implementation and workload."""
+
+from .common import WAYS, WORKLOADS, step_of
+
+
+class Forward:
+    """The output alone."""
+
+    params = (WAYS, WORKLOADS)
+    param_names = ("way", "workload")
+    training = False
+    warmup_time = 0
+
+    def setup(self, way, workload):
+        self.step = step_of(way, workload, self.training)
+
+    def time_step(self, way, workload):
+        self.step()
+
+
+class Training(Forward):
+    """With the gradients in input and weights."""
+
+    training = True
+
+
+class Memory:
+    """Peak of the whole process, its framework and both copies of the arrays included."""
+
+    params = (WAYS, WORKLOADS)
+    param_names = ("way", "workload")
+
+    def setup(self, way, workload):
+        # Unchecked: a reference in float64 would be the peak. `Training` holds the same to it.
+        self.step = step_of(way, workload, True, check=False)
+
+    def peakmem_training(self, way, workload):
+        self.step()
+
+
+class Build:
+    """Building, tracing and compiling, with the first call."""
+
+    params = (WAYS, WORKLOADS)
+    param_names = ("way", "workload")
+    unit = "s"
+
+    def setup(self, way, workload):
+        step_of(way, "keras_docstring_1d", True)  # what a process does once is no part of it
+
+    def track_first_call(self, way, workload):
+        import time
+
+        start = time.perf_counter()
+        step_of(way, workload, True, check=False)
+        return time.perf_counter() - start

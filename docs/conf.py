@@ -1,0 +1,80 @@
+"""Sphinx: ``nox -s docs`` builds the site with warnings as errors."""
+
+import argparse
+import os
+import re
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("KERAS_BACKEND", "numpy")
+
+import torch  # noqa: F401 - before TensorFlow: both carry an OpenMP runtime
+
+import lcmulti
+
+DOCS = Path(__file__).parent
+
+project = "lcmulti"
+author = "The lcmulti developers"
+copyright = author
+version = release = lcmulti.__version__
+
+extensions = [
+    "myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.mathjax",
+    "numpydoc", "sphinx_copybutton",
+]  # fmt: skip
+exclude_patterns = ["_build"]
+default_role = "code"  # docstrings write `names` in single backticks
+nitpicky = False
+
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+
+autodoc_typehints = "none"  # numpydoc sections have the types
+autodoc_member_order = "bysource"
+autosummary_generate = True
+numpydoc_class_members_toctree = False
+numpydoc_show_class_members = False
+numpydoc_show_inherited_class_members = False
+copybutton_exclude = ".linenos, .gp, .go"
+
+html_theme = "furo"
+html_title = f"lcmulti {version}"
+html_static_path = []
+html_show_sphinx = False
+
+
+def outside_links(app, docname, source):
+    """A link to a file of the checkout that is no page becomes its text."""
+    folder = (DOCS / docname).parent
+
+    def plain(match):
+        target = match[2].partition("#")[0]
+        if "://" in target or target.startswith("#") or not target:
+            return match[0]
+        path = (folder / target).resolve()
+        return match[0] if path.is_relative_to(DOCS) else match[1]
+
+    source[0] = re.sub(r"(?<!!)\[([^\]]+)\]\(([^)\s]+)\)", plain, source[0])
+
+
+def write_command_line(app):
+    """The help of every command, as it is printed at 80 columns, as a page."""
+    os.environ["COLUMNS"] = "80"
+    from lcmulti.cli import _parser
+
+    parser = _parser()
+    (commands,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    parts = ["# Command line", f"```text\n{parser.format_help()}```"]
+    for name, command in commands.choices.items():
+        parts += [f"## lcmulti {name}", f"```text\n{command.format_help()}```"]
+    page = DOCS / "reference" / "command_line.md"
+    text = "\n\n".join(parts) + "\n"
+    if not page.exists() or page.read_text("utf-8") != text:
+        page.write_text(text, "utf-8")
+
+
+def setup(app):
+    """Called by Sphinx."""
+    app.connect("builder-inited", write_command_line)
+    app.connect("source-read", outside_links)

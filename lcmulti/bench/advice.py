@@ -1,0 +1,69 @@
+"""How to make the layer faster here, read off what was measured."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from lcmulti.bench.report import Report, Row
+
+__all__ = ["advice"]
+
+WORTH = 1.15
+"""Times as fast from which a change is worth a line, beyond both spreads."""
+
+NEAR = 1.5
+"""Times the roofline below which there is little left to gain."""
+
+
+def advice(report: Report) -> list[str]:
+    """Lines for a person, the most useful first; none where nothing was measured."""
+    found: list[str] = []
+    for workload in report.workloads:
+        autos = [r for r in report.of(workload.name, "ours") if r.auto and r.seconds]
+        for auto in autos:
+            found += _for_backend(report, auto)
+        if len(autos) > 1:
+            best, *_, worst = sorted(autos, key=lambda row: row.seconds or 0)
+            if _gain(best, worst) > WORTH:
+                found.append(
+                    f"{workload.name}: {best.backend} is the fastest backend here, "
+                    f"{_gain(best, worst):.1f} times as fast as {worst.backend}."
+                )
+    if found and find_spec("lcmulti_native") is None:
+        found.append(
+            "The C++ kernels for CPUs are not installed; in a checkout: "
+            "pip install ./backends/native"
+        )
+    return found
+
+
+def _for_backend(report: Report, auto: Row) -> list[str]:
+    where, found = f"{auto.workload}, {auto.backend}:", []
+    rows = [row for row in report.of(auto.workload) if row.backend == auto.backend and row.seconds]
+    named = [row for row in rows if row.kind == "ours" and not row.auto]
+    quickest = min(named, key=lambda row: row.seconds or 0, default=None)
+    if quickest is not None and _gain(quickest, auto) > WORTH:
+        found.append(
+            f'{where} implementation="{quickest.name}" is {_gain(quickest, auto):.1f} times as '
+            f"fast as {auto.name}, which auto takes."
+        )
+    for row in rows:
+        if row.kind != "variant":
+            continue
+        if row.data_format != auto.data_format and _gain(row, auto) > WORTH:
+            found.append(f"{where} {row.data_format} is {_gain(row, auto):.1f} times as fast.")
+        if row.batch != auto.batch and _gain(row, auto) > WORTH:
+            found.append(
+                f"{where} a batch of {row.batch} is {_gain(row, auto):.1f} times as fast a sample."
+            )
+    over = (auto.seconds or 0) / auto.roofline
+    if not found and over < NEAR:
+        found.append(f"{where} at {over:.1f} times the roofline, there is little left to gain.")
+    return found
+
+
+def _gain(row: Row, than: Row) -> float:
+    """How many times as fast a sample *row* is, less what both spreads explain."""
+    a, b = row.seconds or 0.0, than.seconds or 0.0
+    noise = (row.spread or 0) + (than.spread or 0)
+    return (b / than.batch) / (a / row.batch) * (1 - min(noise, 1))

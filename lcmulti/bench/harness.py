@@ -1,0 +1,142 @@
+"""How each framework is run: once compiled where it compiles, and waited for.
+
+A harness turns a `Subject` into a `Step` of forward alone, or of forward and the gradients of
+``sum(y * dy)`` in input and weights, as in the middle of a network. Everything is on the CPU.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from lcmulti import plugins
+from lcmulti.bench.subjects import Subject
+from lcmulti.bench.timing import Step
+from lcmulti.bench.workloads import Array
+
+__all__ = ["Harness", "harness"]
+
+
+class Harness(ABC):
+    """Runs subjects in one framework, which share what is made of the same NumPy arrays."""
+
+    def __init__(self, backend: str) -> None:
+        self.owner = plugins.load_backend(backend)
+        self._placed: dict[int, tuple[Array, Any]] = {}
+
+    def arrays(self, subject: Subject) -> tuple[Any, Any, Any]:
+        """``x``, ``weights`` and ``dy``."""
+        return self._place(subject.x), self._place(subject.weights), self._place(subject.dy)
+
+    def _place(self, array: Any) -> Any:
+        if not hasattr(array, "__array_interface__"):
+            return array
+        if id(array) not in self._placed:  # the array is kept, so that its id stays its own
+            with self.owner.on("cpu"):
+                self._placed[id(array)] = array, self.owner.from_numpy(array)
+        return self._placed[id(array)][1]
+
+    def value(self, result: Any) -> Array:
+        """The output in what a step returned."""
+        return self.owner.to_numpy(result[0])
+
+    @abstractmethod
+    def step(self, subject: Subject, training: bool) -> Step:
+        """What is timed; its first call builds and compiles."""
+
+
+class Eager(Harness):
+    """NumPy, and the backends of strangers: called as they are."""
+
+    def step(self, subject: Subject, training: bool) -> Step:
+        """See `Harness.step`; reading a result is how a stranger's is waited for."""
+        x, weights, dy = self.arrays(subject)
+
+        def run() -> Any:
+            if not training:
+                result = (subject.function(x, weights),)
+            elif subject.maps is not None:
+                result = subject.maps(x, weights, dy)
+            else:
+                y, gradients = self.owner.vjp(subject.function, (x, weights), dy)
+                result = (y, *gradients)
+            self.owner.to_numpy(result[-1])
+            return result
+
+        return run
+
+
+class Torch(Harness):
+    """Eager, as most people run it."""
+
+    def step(self, subject: Subject, training: bool) -> Step:
+        """See `Harness.step`."""
+        import torch
+
+        x, weights, dy = (each.detach() for each in self.arrays(subject))
+        if training:
+            x.requires_grad_()
+            weights.requires_grad_()
+
+        def forward() -> Any:
+            with torch.no_grad():
+                return (subject.function(x, weights),)
+
+        def both() -> Any:
+            y = subject.function(x, weights)
+            return y, *torch.autograd.grad(y, (x, weights), dy)
+
+        return both if training else forward
+
+
+class Jax(Harness):
+    """Jitted."""
+
+    def step(self, subject: Subject, training: bool) -> Step:
+        """See `Harness.step`."""
+        import jax
+
+        x, weights, dy = self.arrays(subject)
+
+        def forward(x: Any, weights: Any, dy: Any) -> Any:
+            return (subject.function(x, weights),)
+
+        def both(x: Any, weights: Any, dy: Any) -> Any:
+            y, pull = jax.vjp(subject.function, x, weights)
+            return y, *pull(dy)
+
+        chosen = jax.jit(both if training else forward)
+        return lambda: jax.block_until_ready(chosen(x, weights, dy))
+
+
+class TensorFlow(Harness):
+    """In a ``tf.function``."""
+
+    def step(self, subject: Subject, training: bool) -> Step:
+        """See `Harness.step`; on a CPU a function returns when it is done."""
+        import tensorflow as tf
+
+        x, weights, dy = self.arrays(subject)
+
+        def forward() -> Any:
+            return (subject.function(x, weights),)
+
+        def both() -> Any:
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch([x, weights])
+                y = subject.function(x, weights)
+            return y, *tape.gradient(y, [x, weights], dy)
+
+        chosen = tf.function(both if training else forward)
+
+        def run() -> Any:
+            with tf.device("/CPU:0"):
+                return chosen()
+
+        return run
+
+
+def harness(backend: str) -> Harness:
+    """That of a backend, or for one we do not know a plain one."""
+    known: dict[str, type[Harness]] = {"torch": Torch, "jax": Jax, "tensorflow": TensorFlow}
+    return known.get(backend, Eager)(backend)

@@ -1,0 +1,55 @@
+"""What people use in JAX, channels last."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from lcmulti.bench.subjects import Subject
+from lcmulti.bench.workloads import Arrays
+from lcmulti.layouts import export_kernel
+
+__all__ = ["conv_local", "eir_einsum", "lax_local"]
+
+
+def lax_local(arrays: Arrays) -> Subject:
+    """`jax.lax.conv_general_dilated_local`."""
+    spec = arrays.spec
+    letters = "HWDABCEFG"[: spec.ndim]
+    dims = (f"N{letters}C", f"{letters}IO", f"N{letters}C")
+
+    def function(x: Any, weights: Any) -> Any:
+        return jax.lax.conv_general_dilated_local(
+            x, weights, spec.strides, spec.padding, spec.kernel_size, dimension_numbers=dims
+        )
+
+    return Subject(function, arrays.x, export_kernel(arrays.kernel, "flax", spec), arrays.dy)
+
+
+def conv_local(arrays: Arrays) -> Subject:
+    """Flax linen's ``ConvLocal``."""
+    from flax import linen
+
+    spec, dtype = arrays.spec, arrays.dtype.name
+    layer = linen.ConvLocal(
+        spec.filters, spec.kernel_size, strides=spec.strides, padding=spec.padding,
+        use_bias=False, dtype=dtype, param_dtype=dtype,
+    )  # fmt: skip
+
+    def function(x: Any, weights: Any) -> Any:
+        return layer.apply({"params": {"kernel": weights}}, x)
+
+    return Subject(function, arrays.x, export_kernel(arrays.kernel, "flax", spec), arrays.dy)
+
+
+def eir_einsum(arrays: Arrays) -> Subject:
+    """EIR's LCL, where windows tile one channel."""
+    spec = arrays.spec
+
+    def function(x: Any, weights: Any) -> Any:
+        seen = x.reshape(arrays.batch, *spec.output_size, -1)
+        return jnp.einsum("nhw,ohw->nho", seen, weights)
+
+    return Subject(function, arrays.x, export_kernel(arrays.kernel, "eir", spec), arrays.dy)

@@ -1,0 +1,121 @@
+"""The report as a picture: a roofline plot and a bar chart of times."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lcmulti.bench.report import Report, Row
+from lcmulti.errors import ArgumentError, MissingExtraError
+
+__all__ = ["SUFFIXES", "draw", "require"]
+
+SUFFIXES = (".png", ".svg")
+COLOURS = {"numpy": "#4c72b0", "torch": "#dd8452", "jax": "#55a868", "tensorflow": "#c44e52"}
+OTHER = "#8172b3"
+MARKERS = {"ours": "o", "peer": "x"}
+
+
+def require(path: Path) -> None:
+    """Find out before the work that its picture could not be drawn.
+
+    Raises
+    ------
+    ArgumentError
+        If *path* ends in neither ``.png`` nor ``.svg``.
+    MissingExtraError
+        Without matplotlib.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise ArgumentError("--plot", "a file ending in .png or .svg", str(path))
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError(
+            'a plot needs matplotlib; install it with: pip install "lcmulti[report]"'
+        ) from error
+
+
+def draw(report: Report, path: Path) -> None:
+    """Write the picture."""
+    require(path)
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    rows = [row for row in report.rows if row.seconds and row.kind != "variant"]
+    height = max(4.0, 1.5 + 0.22 * len(rows) + 0.3 * len(report.workloads))
+    figure = Figure(figsize=(12, height), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    _roofline(left, report, rows)
+    _bars(right, report, rows)
+    machine = report.machine
+    if machine is not None:
+        versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
+        where = f"{machine.cores} cores, {machine.processor}; {versions}"
+        figure.suptitle(f"{report.mode}, {report.dtype}; {where}", fontsize=9)
+    # Without a date and random names one report gives one file.
+    metadata = {"Date": None} if path.suffix.lower() == ".svg" else None
+    with matplotlib.rc_context({"svg.hashsalt": "lcmulti"}):
+        figure.savefig(path, dpi=120, metadata=metadata)
+
+
+def _roofline(axes: Any, report: Report, rows: list[Row]) -> None:
+    """Rate over arithmetic intensity; nothing can be above the line."""
+    machine = report.machine
+    maps = 3 if report.mode == "training" else 1
+    intensities = []
+    for row in rows:
+        (workload,) = (each for each in report.workloads if each.name == row.workload)
+        flops = workload.spec.flops(row.batch)
+        intensity = flops / workload.spec.bytes(row.batch, report.dtype)
+        intensities.append(intensity)
+        colour = COLOURS.get(row.backend, OTHER)
+        rate = maps * flops / (row.seconds or 1) / 1e9
+        axes.plot(intensity, rate, MARKERS[row.kind], color=colour, alpha=0.8)
+    if machine is not None and intensities:
+        ridge = machine.rate / machine.bandwidth
+        low, high = min(*intensities, ridge) / 3, max(*intensities, ridge) * 3
+        top = machine.rate / 1e9
+        axes.plot([low, ridge, high], [low / ridge * top, top, top], color="black")
+        for workload in report.workloads:
+            intensity = workload.spec.flops(workload.batch) / workload.spec.bytes(
+                workload.batch, report.dtype
+            )
+            axes.axvline(intensity, color="grey", linewidth=0.5, zorder=0)
+            axes.annotate(
+                workload.name, (intensity, 0.02), xycoords=("data", "axes fraction"),
+                rotation=90, fontsize=6, color="grey", ha="right", va="bottom",
+            )  # fmt: skip
+    axes.set(xscale="log", yscale="log", xlabel="flops per byte", ylabel="Gflop/s")
+    axes.set_title("Beside what this machine can do", fontsize=10)
+    for backend in dict.fromkeys(row.backend for row in rows):
+        axes.plot([], [], "o", color=COLOURS.get(backend, OTHER), label=backend)
+    axes.plot([], [], "x", color="grey", label="peer")
+    axes.legend(fontsize=8, loc="lower right")
+
+
+def _bars(axes: Any, report: Report, rows: list[Row]) -> None:
+    """Median and quartile spread of each, workload by workload."""
+    place, ticks, labels = 0.0, [], []
+    for workload in report.workloads:
+        own = [row for row in rows if row.workload == workload.name]
+        if not own:
+            continue
+        ticks.append(place)
+        labels.append(f"{workload.name}, batch {workload.batch}")
+        for row in own:
+            place += 1
+            seconds = row.seconds or 0.0
+            axes.barh(
+                place, seconds * 1e3, color=COLOURS.get(row.backend, OTHER),
+                xerr=seconds * (row.spread or 0) * 1e3, ecolor="black",
+                alpha=1 if row.auto else 0.55, hatch="//" if row.kind == "peer" else None,
+            )  # fmt: skip
+            axes.plot(row.roofline * 1e3, place, "|", color="black", markersize=9)
+            ticks.append(place)
+            labels.append(f"{row.backend} {row.name}{' (auto)' if row.auto else ''}")
+        place += 1.5
+    axes.set_yticks(ticks, labels, fontsize=7)
+    axes.invert_yaxis()
+    axes.set(xscale="log", xlabel="ms; | is the roofline; hatched: peers")
+    axes.set_title("Time", fontsize=10)

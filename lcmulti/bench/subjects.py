@@ -1,0 +1,109 @@
+"""Our own ways to compute a workload, as `Subject`: what is timed, whoever wrote it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import lcmulti
+from lcmulti.bench.workloads import Array, Arrays, in_format
+from lcmulti.conformance.bounds import compare, dot_bound
+from lcmulti.dtypes import DTYPES
+from lcmulti.reference import forward
+
+__all__ = ["Subject", "disagreement", "ours"]
+
+CHECKED = 2
+"""Samples whose outputs are held against the reference."""
+
+
+class Subject(NamedTuple):
+    """A function of input and weights, with the arrays it is called on.
+
+    Parameters
+    ----------
+    function : callable
+        ``(x, weights) -> y``, in a framework's own arrays.
+    x, dy : ndarray
+        Input and the output gradient, with the axes in the function's order.
+    weights : ndarray or variable
+        In the function's own layout; or the framework's own, which is then taken as it is.
+    maps : callable, optional
+        ``(x, weights, dy) -> (y, dx, dweights)`` where the framework does not differentiate.
+    """
+
+    function: Callable[[Any, Any], Any]
+    x: Array
+    weights: Any
+    dy: Array
+    maps: Callable[[Any, Any, Any], Any] | None = None
+
+
+def ours(arrays: Arrays, backend: str, implementation: str, data_format: str) -> Subject:
+    """`lcmulti.local_conv`."""
+    spec = arrays.spec
+    arguments: dict[str, Any] = {
+        "strides": spec.strides,
+        "padding": spec.padding,
+        "dilation": spec.dilation,
+        "groups": spec.groups,
+        "data_format": data_format,
+        "backend": backend,
+        "implementation": implementation,
+    }
+
+    def function(x: Any, kernel: Any) -> Any:
+        return lcmulti.local_conv(x, kernel, **arguments)
+
+    maps = None
+    if "reverse" not in lcmulti.plugins.registry().backends[backend].capabilities:
+        maps = _three_maps(arrays, backend, implementation, data_format)
+    x, dy = (arrays.oriented(name, data_format) for name in ("x", "dy"))
+    return Subject(function, x, arrays.kernel, dy, maps)
+
+
+def _three_maps(
+    arrays: Arrays, backend: str, implementation: str, data_format: str
+) -> Callable[[Any, Any, Any], Any]:
+    """What a backend without differentiation has: the maps of an implementation."""
+    found = lcmulti.explain(
+        in_format(arrays.spec, data_format), batch=arrays.batch, dtype=arrays.dtype.name,
+        backend=backend, implementation=implementation,
+    )  # fmt: skip
+    owner = lcmulti.plugins.load_backend(backend)
+    chosen = lcmulti.plugins.load_implementation(backend, found.implementation)
+    settings = lcmulti.settings.current()
+    resources = lcmulti.backend.Resources(settings.max_workspace, settings.threads)
+    spec, first = arrays.spec, data_format == "channels_first"
+
+    def moved(array: Any, source: int, destination: int) -> Any:
+        return owner.move_axis(array, source, destination) if first else array
+
+    def maps(x: Any, kernel: Any, dy: Any) -> Any:
+        x, dy = moved(x, 1, -1), moved(dy, 1, -1)
+        y = chosen.forward(x, kernel, spec, resources)
+        dx = chosen.input_grad(dy, kernel, spec, resources)
+        return moved(y, -1, 1), moved(dx, -1, 1), chosen.kernel_grad(x, dy, spec, resources)
+
+    return maps
+
+
+def disagreement(y: Array, arrays: Arrays, data_format: str) -> str | None:
+    """How the first outputs differ from the reference by more than rounding explains, or None.
+
+    A peer may hold the sums of half types in that type, so the bound is that of the type itself.
+    """
+    got = np.moveaxis(y, 1, -1) if data_format == "channels_first" else y
+    got = got[:CHECKED].astype("float64")
+    x, kernel = arrays.x[:CHECKED].astype("float64"), arrays.kernel.astype("float64")
+    expected = forward(x, kernel, arrays.spec)
+    if got.shape != expected.shape:
+        return f"outputs of shape {got.shape}, not {expected.shape}"
+    size = forward(np.abs(x), np.abs(kernel), arrays.spec)
+    roundoff = DTYPES[arrays.dtype.name].roundoff
+    deviation = compare(got, expected, dot_bound(arrays.spec.terms + 1, size, roundoff, False))
+    if deviation.ok:
+        return None
+    return f"wrong outputs: off by {deviation.error:.2g} at {deviation.place}"

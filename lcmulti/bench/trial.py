@@ -1,0 +1,51 @@
+"""Try a peer in a process that can be ended: some build for hours, or take all memory.
+
+    python -m lcmulti.bench.trial < request
+
+The request is a pickle of this module's own making, passed from parent to child.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+
+from lcmulti.bench.harness import harness
+from lcmulti.bench.peers import PEERS, Peer
+from lcmulti.bench.workloads import Arrays, Workload
+
+__all__ = ["trial"]
+
+
+def trial(peer: Peer, workload: Workload, dtype: str, training: bool, limit: float) -> str | None:
+    """Why a peer cannot run a workload, found out in a process of its own, or None."""
+    request = pickle.dumps((peer.backend, peer.name, workload, dtype, training))
+    command = [sys.executable, "-m", "lcmulti.bench.trial"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    try:
+        done = subprocess.run(
+            command, input=request, capture_output=True, timeout=limit, check=False,
+            env=environment,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return f"over {limit:.0f} s"
+    if done.returncode == 0:
+        return None
+    if done.returncode < 0:
+        return f"out of memory (ended by signal {-done.returncode})"
+    said = done.stderr.decode(errors="replace").strip().splitlines() or ["no word"]
+    return f"failed: {said[-1][:200]}"
+
+
+def main() -> int:
+    """Build the peer and compute once."""
+    backend, name, workload, dtype, training = pickle.load(sys.stdin.buffer)
+    (peer,) = (each for each in PEERS if (each.backend, each.name) == (backend, name))
+    harness(backend).step(peer.subject(Arrays(workload, dtype)), training)()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,126 @@
+"""What is timed: layers from publications by name, or a geometry of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lcmulti.arguments import integer
+from lcmulti.conformance.cases import Case, all_cases
+from lcmulti.conformance.inputs import numpy_dtype
+from lcmulti.errors import ArgumentError
+from lcmulti.spec import LocalConvSpec, replace_fields
+
+__all__ = ["DEFAULT", "Arrays", "Workload", "cases", "in_format", "named", "workload"]
+
+DEFAULT = ("keras_docstring_1", "deepface_l6")
+"""Small ones, for a first look."""
+
+Array = np.ndarray[Any, Any]
+
+
+class Workload(NamedTuple):
+    """A layer and a batch.
+
+    Parameters
+    ----------
+    name : str
+    spec : LocalConvSpec
+    batch : int
+    """
+
+    name: str
+    spec: LocalConvSpec
+    batch: int
+
+
+def workload(spec: LocalConvSpec, batch: int = 32, name: str = "own") -> Workload:
+    """A workload of one's own.
+
+    Raises
+    ------
+    ArgumentError
+        If *batch* is not a positive integer.
+    """
+    return Workload(name, spec, integer("batch", batch, 1))
+
+
+def cases() -> dict[str, Case]:
+    """The published layers that ship with the conformance suite, by name."""
+    return {case.name: case for case in all_cases() if case.group == "workloads"}
+
+
+def named(names: Iterable[str]) -> list[Workload]:
+    """Published layers, at their own batch.
+
+    Raises
+    ------
+    ArgumentError
+        If a name is unknown.
+    """
+    known, found = cases(), []
+    for name in names:
+        if name not in known:
+            raise ArgumentError("workload", f"one of {', '.join(known)}", name)
+        found.append(Workload(name, known[name].spec, known[name].batch))
+    return found
+
+
+class Arrays:
+    """Random arrays of a workload, each made once.
+
+    Parameters
+    ----------
+    workload : Workload
+    dtype : str
+    """
+
+    def __init__(self, workload: Workload, dtype: str) -> None:
+        self.spec, self.batch = workload.spec.computed(), workload.batch
+        self.dtype = numpy_dtype(dtype)
+        self._first: dict[str, Array] = {}
+
+    def _normal(self, seed: int, *shape: int) -> Array:
+        drawn = np.random.default_rng(seed).standard_normal(shape, dtype="float32")
+        return drawn.astype(self.dtype, copy=False)
+
+    @cached_property
+    def x(self) -> Array:
+        """``(N, *input_size, C)``."""
+        return self._normal(0, self.batch, *self.spec.input_shape)
+
+    @cached_property
+    def kernel(self) -> Array:
+        """``spec.kernel_shape``, scaled so that outputs are of the size of inputs."""
+        scale = self.dtype.type(self.spec.terms**-0.5)
+        kernel: Array = self._normal(1, *self.spec.kernel_shape) * scale
+        return kernel
+
+    @cached_property
+    def dy(self) -> Array:
+        """``(N, *output_size, F)``, what gradients are taken along."""
+        return self._normal(2, self.batch, *self.spec.output_shape)
+
+    def oriented(self, name: str, data_format: str) -> Array:
+        """``x`` or ``dy`` in a data format, contiguous."""
+        last: Array = getattr(self, name)
+        if data_format == "channels_last":
+            return last
+        if name not in self._first:
+            self._first[name] = np.ascontiguousarray(np.moveaxis(last, -1, 1))
+        return self._first[name]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the three together."""
+        elements = self.batch * (prod(self.spec.input_shape) + prod(self.spec.output_shape))
+        return (elements + prod(self.spec.kernel_shape)) * self.dtype.itemsize
+
+
+def in_format(spec: LocalConvSpec, data_format: str) -> LocalConvSpec:
+    """The same geometry with the channels elsewhere."""
+    return replace_fields(spec, data_format=data_format)

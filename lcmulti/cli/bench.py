@@ -1,0 +1,246 @@
+"""``lcmulti bench``: how fast a layer is here, and how to make it faster."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lcmulti.cli.explain import add_geometry, spec_from
+from lcmulti.errors import ArgumentError, described
+
+if TYPE_CHECKING:
+    from lcmulti.bench import Report, Row
+
+__all__ = ["add_parser", "run"]
+
+DESCRIPTION = """\
+Time locally connected layers on this machine's processors: every installed
+backend and implementation, and what people use instead where it is installed.
+Memory bandwidth and the rate of matrix products are measured first; all ways
+are then called once, held against the reference, and timed in turns.
+
+A row's time is the median of its calls; the spread is half the distance
+between the quartiles. "x roof" is how many times as long as this machine needs
+at least, "x auto" how many times as long as what implementation="auto" takes
+on the same backend (marked *).
+"""
+
+EXAMPLES = """\
+examples:
+  lcmulti bench                             two small published layers
+  lcmulti bench deepface_l4 --mode training --plot deepface.png
+  lcmulti bench --input 63x63x16 --kernel 9 --filters 16 --batch 32
+  lcmulti bench grid_256 --backends torch,jax --no-peers --json grid.json
+  lcmulti bench --list                      the published layers
+
+Ctrl-C leaves what was measured, in the table and in the files asked for.
+
+exit code: 0, 2 a wrong call, 130 interrupted
+"""
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the subcommand."""
+    parser = subparsers.add_parser(
+        "bench",
+        help="time layers here, beside the machine's roofline and peers",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("workloads", nargs="*", metavar="WORKLOAD", help="published layers, see --list")
+    add("--batch", type=int, metavar="N", help="default: a published layer's own, or 32")
+    add("--mode", default="forward", help="forward or training (with both gradients)")
+    add("--dtype", default="float32", help="float32, float64, bfloat16 or float16")
+    add("--backends", type=_names, metavar="NAMES", help="comma-separated; default: all installed")
+    add("--implementations", type=_names, metavar="NAMES", help="default: auto and all that serve")
+    add("--no-peers", action="store_true", help="only our own")
+    add("--no-variants", action="store_true", help="no other data format or batch")
+    add("--repeat", type=int, default=5, metavar="N", help="calls of each; default 5")
+    add("--memory", metavar="SIZE", help="what a workload may take; default half of what is free")
+    add("--limit", type=float, default=60, metavar="S", help="seconds of one call; default 60")
+    add("--plot", type=Path, metavar="FILE", help="write a picture, .png or .svg")
+    add("--json", type=Path, metavar="FILE", help="write everything as JSON")
+    add("--list", action="store_true", help="list the published layers and do nothing else")
+    add_geometry(parser.add_argument_group("a layer of your own"), required=False)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the subcommand."""
+    import logging
+
+    from lcmulti.bench import Interrupted, bench
+
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of many functions
+    if args.list:
+        return _list()
+    _check_files(args)
+    workloads = _workloads(args)
+    if args.limit <= 0:
+        raise ArgumentError("--limit", "a positive number of seconds", args.limit)
+    try:
+        with _watching() as watch:
+            report = bench(
+                workloads,
+                backends=args.backends,
+                implementations=args.implementations,
+                peers=not args.no_peers,
+                variants=not args.no_variants,
+                mode=args.mode,
+                dtype=args.dtype,
+                batch=args.batch,
+                repeat=args.repeat,
+                limit=args.limit,
+                memory=args.memory,
+                watch=watch,
+            )
+    except Interrupted as interrupt:
+        report = interrupt.report
+    _print(report)
+    _write(args, report)
+    return 130 if report.interrupted else 0
+
+
+def _list() -> int:
+    from lcmulti.bench.workloads import cases
+    from lcmulti.cli import output
+
+    listing = output.table("Published layers", "name", "input", "kernel", "filters", "batch")
+    for case in cases().values():
+        sizes = ("x".join(map(str, each)) for each in (case.input_shape, case.spec.kernel_size))
+        listing.add_row(case.name, *sizes, str(case.filters), str(case.batch))
+    output.console().print(listing)
+    return 0
+
+
+def _workloads(args: argparse.Namespace) -> list[Any] | None:
+    """What to time, or None for the default."""
+    from lcmulti.bench import workload
+
+    own = {"--input": args.input, "--kernel": args.kernel, "--filters": args.filters}
+    missing = [name for name, value in own.items() if value is None]
+    if len(missing) == len(own):
+        return args.workloads or None
+    if missing:
+        raise ArgumentError(missing[0], "a value, with --input, --kernel and --filters", None)
+    return [*args.workloads, workload(spec_from(args), 32 if args.batch is None else args.batch)]
+
+
+def _check_files(args: argparse.Namespace) -> None:
+    """Find out before the work that its outcome could not be written."""
+    for name in ("json", "plot"):
+        path: Path | None = getattr(args, name)
+        if path is not None and (not path.parent.is_dir() or path.is_dir()):
+            raise ArgumentError(f"--{name}", "a file in a folder that exists", described(str(path)))
+    if args.plot is not None:
+        from lcmulti.bench import plot
+
+        plot.require(args.plot)
+
+
+@contextmanager
+def _watching() -> Iterator[Callable[[Any, str], None] | None]:
+    """A table that grows on stderr while it is a terminal; nothing in a log."""
+    from rich.console import Group
+    from rich.live import Live
+    from rich.text import Text
+
+    from lcmulti.cli import output
+
+    console = output.console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    with Live(console=console, transient=True, refresh_per_second=4) as live:
+
+        def watch(report: Report, text: str) -> None:
+            started = [each.name for each in report.workloads if report.of(each.name)]
+            tables = [_table(report, started[-1])] if started else []
+            live.update(Group(*tables, Text(text, no_wrap=True, overflow="ellipsis")))
+
+        yield watch
+
+
+def _table(report: Report, name: str) -> Any:
+    from lcmulti.cli import output
+
+    (workload,) = (each for each in report.workloads if each.name == name)
+    title = f"{name}, batch {workload.batch}, {report.mode}, {report.dtype}"
+    made = output.table(title, "backend", "computed by", "ms", "spread", "x roof", "x auto")
+    for column in made.columns[2:]:
+        column.justify = "right"
+    for row in report.of(name):
+        if row.seconds is not None or row.problem is None:
+            made.add_row(*_cells(report, row))
+    return made
+
+
+def _cells(report: Report, row: Row) -> tuple[str, ...]:
+    name = row.name + ("*" if row.auto else "")
+    if row.kind == "variant":
+        name = row.data_format if row.batch == _batch(report, row) else f"batch of {row.batch}"
+    if row.seconds is None:
+        return row.backend, name, "", "", "", ""
+    relative, spread = report.relative(row), row.spread
+    return (
+        row.backend,
+        name,
+        f"{row.seconds * 1e3:.3g}" if row.seconds < 1 else f"{row.seconds * 1e3:,.0f}",
+        "" if spread is None else f"{spread:.0%}",
+        f"{row.seconds / row.roofline:.1f}",
+        "" if relative is None or row.auto else f"{relative:.2f}",
+    )
+
+
+def _batch(report: Report, row: Row) -> int:
+    return next(each.batch for each in report.workloads if each.name == row.workload)
+
+
+def _print(report: Report) -> None:
+    from lcmulti.cli import output
+
+    console, machine = output.console(), report.machine
+    if machine is not None:
+        console.print(
+            f"{machine.cores} cores of {machine.processor}: {machine.bandwidth / 1e9:.1f} GB/s, "
+            f"{machine.rate / 1e9:,.0f} Gflop/s"
+        )
+        versions = (f"{name} {version}" for name, version in machine.versions.items())
+        console.print(f"{machine.system}, Python {machine.python}, {', '.join(versions)}\n")
+    for workload in report.workloads:
+        rows = report.of(workload.name)
+        if not rows:
+            continue
+        console.print(_table(report, workload.name))
+        troubles = output.grid()
+        for row in rows:
+            if row.problem is not None:
+                troubles.add_row(f"{row.backend} {row.name}", row.problem)
+        if troubles.row_count:
+            console.print(troubles)
+            console.print()
+    for why in report.absent.values():
+        console.print(why)
+    for line in report.advice:
+        console.print(line)
+    if report.interrupted:
+        console.print("interrupted: this is what was measured until then")
+
+
+def _write(args: argparse.Namespace, report: Report) -> None:
+    """Write the files asked for."""
+    if args.json is not None:
+        args.json.write_text(report.to_json(), encoding="utf-8")
+    if args.plot is not None:
+        from lcmulti.bench import plot
+
+        plot.draw(report, args.plot)

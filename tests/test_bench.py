@@ -1,0 +1,365 @@
+"""`lcmulti bench`: what it measures, what it records instead of a time, what it advises."""
+
+import dataclasses
+import json
+import math
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from test_cli import lcm  # noqa: F401 - a fixture
+
+import lcmulti
+from lcmulti import bench as package
+from lcmulti import plugins
+from lcmulti.bench import Interrupted, Machine, Report, Row, bench, machine, run, workload
+from lcmulti.bench.advice import advice
+from lcmulti.bench.peers import PEERS, Peer
+from lcmulti.bench.subjects import Subject
+from lcmulti.bench.workloads import Arrays, cases
+from lcmulti.errors import ArgumentError, MissingBackendError
+
+MACHINE = Machine(1e9, 1e10, 2, "a processor", "Linux", "3.11", {"numpy": "2"})
+TINY = workload(
+    lcmulti.LocalConvSpec((6, 5, 2), 3, (3, 2), padding=1, data_format="channels_last"), 4
+)
+TILED = workload(lcmulti.LocalConvSpec((12, 1), 3, 4, strides=4, data_format="channels_last"), 4)
+QUICK = {"backends": ["numpy"], "repeat": 3, "variants": False}
+
+
+@pytest.fixture(autouse=True)
+def quick_machine(monkeypatch):
+    """Measuring takes seconds and is tested by itself."""
+    monkeypatch.setattr(machine, "measure", lambda dtype, backends: MACHINE)
+
+
+@pytest.fixture
+def peers(monkeypatch):
+    """Replace all peers by some of the test's own."""
+
+    def replaced(*given):
+        monkeypatch.setattr(run, "PEERS", given)
+
+    return replaced
+
+
+def wrong(arrays):
+    """A peer that forgets the weights."""
+    return Subject(lambda x, w: 0 * arrays.dy + x.sum(), arrays.x, arrays.kernel, arrays.dy)
+
+
+def right(arrays):
+    from lcmulti.bench.subjects import ours
+
+    return ours(arrays, "numpy", "auto", "channels_last")
+
+
+def peer(function="right", **facts):
+    facts = {"name": "peer", "needs": "numpy", "install": "pip install peer"} | facts
+    return Peer(
+        backend="numpy", load=f"{__name__}:{function}", data_format="channels_last", **facts
+    )
+
+
+def row_of(report, name):
+    (row,) = (each for each in report.rows if each.name == name)
+    return row
+
+
+def test_rows_and_times():
+    report = bench([TINY], **QUICK)
+    assert [row.name for row in report.rows] == ["blocked", "reference"]
+    assert [row.auto for row in report.rows] == [True, False]
+    for row in report.rows:
+        assert row.problem is None
+        assert len(row.times) == 3
+        assert row.seconds == sorted(row.times)[1]
+        assert report.relative(row) == row.seconds / report.rows[0].seconds
+
+
+def test_the_roofline_is_of_the_measured_machine():
+    spec = TINY.spec
+    at_least = max(spec.bytes(4) / 1e9, spec.flops(4) / 1e10)
+    assert bench([TINY], **QUICK).rows[0].roofline == at_least
+    assert bench([TINY], mode="training", **QUICK).rows[0].roofline == 3 * at_least
+
+
+def test_machine_is_measured():
+    assert 1e8 < machine.bandwidth(1, elements=1 << 20) < 1e13
+    assert 1e7 < machine.rate("float32", n=128) < 1e15
+    assert machine.available_memory() > 2**20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["forward", "training"])
+@pytest.mark.parametrize("work", [TINY, TILED], ids=["2d", "tiled"])
+def test_every_backend_and_peer_computes_the_same(backend, mode, work):
+    report = bench([work], backends=[backend], mode=mode, repeat=1)
+    expected = {p.name for p in PEERS if p.backend == backend and p.applies(work.spec)}
+    assert {row.name for row in report.of("own", "peer")} == expected
+    assert {row.kind for row in report.rows} >= {"ours", "variant"}
+    for row in report.rows:
+        excused = row.problem is not None and row.problem.startswith("not ")
+        assert row.times or excused, (row.name, row.problem)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16"])
+def test_dtypes(dtype):
+    report = bench([TINY], dtype=dtype, **QUICK)
+    assert [row.problem for row in report.rows] == [None, None]
+
+
+def test_wrong_outputs_are_not_timed(peers):
+    peers(peer("wrong"))
+    row = row_of(bench([TINY], **QUICK), "peer")
+    assert row.problem.startswith("wrong outputs: off by ")
+    assert row.times == []
+
+
+def test_a_peer_that_is_missing_is_named(peers):
+    peers(peer(needs="no_such_package"))
+    row = row_of(bench([TINY], **QUICK), "peer")
+    assert row.problem == "not installed; install it with: pip install peer"
+
+
+def test_a_backend_that_is_missing_is_named(monkeypatch, lcm):  # noqa: F811
+    def load(name, real=plugins.load_backend):
+        if name != "numpy":
+            raise MissingBackendError(f"backend {name!r} needs a package")
+        return real(name)
+
+    monkeypatch.setattr(plugins, "load_backend", load)
+    absent = set(plugins.registry().backends) - {"numpy"}
+    result = lcm("bench", *OWN, "--repeat", "1", "--no-variants")
+    assert result.code == 0
+    for name in absent:
+        assert f"backend {name!r} needs a package" in result.out
+    with pytest.raises(MissingBackendError):
+        bench([TINY], backends=["jax"])
+
+
+def test_a_peer_that_fails_leaves_the_others(peers):
+    peers(peer("no_such_function"), peer(name="right"))
+    report = bench([TINY], **QUICK)
+    assert row_of(report, "peer").problem.startswith("failed: AttributeError")
+    assert len(row_of(report, "right").times) == 3
+
+
+def test_memory(peers):
+    peers(peer(holds=lambda spec, batch: 10**9))
+    report = bench([TINY], memory="1GB", **QUICK)
+    assert row_of(report, "peer").problem == "not run: holds 4.0 GB, over the memory limit"
+    assert row_of(report, "blocked").times
+    (row, _) = bench([TINY], memory=100, **QUICK).rows
+    assert "over the memory limit" in row.problem
+
+
+def test_a_call_over_the_limit_is_timed_once():
+    (row, _) = bench([TINY], limit=1e-9, **QUICK).rows
+    assert row.problem == "over 0 s, timed once"
+    assert row.times == [row.first]
+
+
+@pytest.mark.slow
+def test_a_slow_peer_is_tried_apart(peers):
+    known = next(p for p in PEERS if p.name == "unfold+einsum")
+    pytest.importorskip("torch")
+    slow = dataclasses.replace(known, is_slow=lambda spec, batch: True)
+    peers(slow)
+    few = QUICK | {"backends": ["torch"], "implementations": ["auto"]}
+    row = row_of(bench([TINY], limit=0.01, **few), "unfold+einsum")
+    assert row.problem == "over 0 s"
+    assert row.times == []
+    assert row_of(bench([TINY], **few), "unfold+einsum").problem is None
+
+
+def test_variants():
+    report = bench([TINY], backends=["numpy"], repeat=1)
+    varied = [(row.data_format, row.batch) for row in report.of("own", "variant")]
+    assert varied == [("channels_first", 4), ("channels_last", 2), ("channels_last", 8)]
+
+
+def test_an_interrupt_leaves_what_was_measured():
+    def watch(report, text):
+        if text.endswith("run 2 of 3"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted) as caught:
+        bench([TINY], watch=watch, **QUICK)
+    report = caught.value.report
+    assert report.interrupted
+    assert [len(row.times) for row in report.rows] == [1, 1]
+
+
+def test_an_interrupt_while_preparing_leaves_first_times():
+    def watch(report, text):
+        if text == "own: numpy reference":
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted) as caught:
+        bench([TINY], watch=watch, **QUICK)
+    assert [len(row.times) for row in caught.value.report.rows] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"workloads": ["deepface"]}, "workload: expected one of keras_docstring_1"),
+        ({"mode": "backward"}, "mode: expected one of 'forward', 'training', got 'backward'"),
+        ({"dtype": "int8"}, "dtype: expected one of"),
+        ({"backends": ["caffe"]}, "backends: expected one of"),
+        ({"backends": []}, "backends: expected at least one name"),
+        ({"implementations": ["fast"]}, "implementations: expected one of 'auto'"),
+        ({"peers": ["caffe"]}, "peers: expected True, False or names among unfold+einsum"),
+        ({"repeat": 0}, "repeat: expected a positive integer, got 0"),
+        ({"batch": 0}, "batch: expected a positive integer, got 0"),
+        ({"memory": "much"}, "memory: expected bytes"),
+        ({"workloads": [TINY, TINY]}, "workloads: expected each of another name"),
+    ],
+    ids=str,
+)
+def test_wrong_arguments(arguments, message):
+    with pytest.raises(ArgumentError) as caught:
+        bench(**arguments)
+    assert str(caught.value).startswith(message)
+
+
+def made(*rows):
+    return Report(MACHINE, "forward", "float32", [TINY], list(rows))
+
+
+def timed(name, seconds, backend="numpy", kind="ours", **facts):
+    facts = {"data_format": "channels_last", "batch": 4, "roofline": 1e-3} | facts
+    return Row("own", backend, name, kind, times=[seconds] * 3, **facts)
+
+
+def test_advice_names_what_is_faster():
+    auto = timed("blocked", 0.008, auto=True)
+    said = advice(
+        made(
+            auto,
+            timed("native", 0.004),
+            timed("blocked", 0.002, kind="variant", data_format="channels_first"),
+            timed("blocked", 0.008, kind="variant", batch=8),
+            timed("blocked", 0.016, backend="torch", auto=True),
+        )
+    )
+    assert 'implementation="native" is 2.0 times as fast as blocked' in said[0]
+    assert "channels_first is 4.0 times as fast" in said[1]
+    assert "a batch of 8 is 2.0 times as fast a sample" in said[2]
+    assert "numpy is the fastest backend here, 2.0 times as fast as torch" in said[3]
+
+
+def test_advice_says_nothing_within_the_spread():
+    assert advice(made(timed("blocked", 0.008, auto=True), timed("native", 0.0075))) == []
+    noisy = timed("native", 0.004)
+    noisy.times = [0.001, 0.004, 0.02]
+    assert advice(made(timed("blocked", 0.008, auto=True), noisy)) == []
+
+
+def test_advice_at_the_roofline():
+    (line, *_) = advice(made(timed("blocked", 0.0012, auto=True)))
+    assert "at 1.2 times the roofline, there is little left to gain" in line
+
+
+def test_json_has_everything():
+    report = bench([TINY], **QUICK)
+    found = json.loads(report.to_json())
+    assert found["machine"]["bandwidth"] == 1e9
+    assert found["workloads"][0]["spec"]["kernel_size"] == [3, 2]
+    assert [row["times"] for row in found["rows"]] == [row.times for row in report.rows]
+    assert math.isclose(found["rows"][1]["relative"], report.relative(report.rows[1]))
+
+
+def test_arrays_are_made_once():
+    arrays = Arrays(TINY, "float32")
+    assert arrays.oriented("x", "channels_first") is arrays.oriented("x", "channels_first")
+    assert arrays.oriented("x", "channels_first").shape == (4, 2, 6, 5)
+
+
+OWN = ["--input", "6x5x2", "--kernel", "3", "--filters", "3", "--batch", "4"]
+FEW = ["--backends", "numpy", "--repeat", "3"]
+
+
+def test_command_line(lcm, tmp_path):  # noqa: F811
+    plotted = pytest.importorskip("matplotlib") is not None
+    for suffix, magic in ((".png", b"\x89PNG"), (".svg", b"<?xml")):
+        files = ["--json", tmp_path / "a.json", "--plot", tmp_path / f"a{suffix}"]
+        result = lcm("bench", "keras_10084_1d", *OWN, *FEW, *files)
+        assert result.code == 0, result.err
+        assert max(map(len, result.out.splitlines())) <= 80
+        assert "blocked*" in result.out
+        assert "own, batch 4, forward, float32" in result.out
+        assert plotted
+        assert (tmp_path / f"a{suffix}").read_bytes().startswith(magic)
+    found = json.loads((tmp_path / "a.json").read_text())
+    assert {row["workload"] for row in found["rows"]} == {"keras_10084_1d", "own"}
+
+
+def test_command_line_interrupted(lcm, tmp_path, monkeypatch):  # noqa: F811
+    def interrupted(*arguments, **options):
+        raise Interrupted(dataclasses.replace(bench([TINY], **QUICK), interrupted=True))
+
+    monkeypatch.setattr(package, "bench", interrupted)
+    result = lcm("bench", "--json", tmp_path / "a.json")
+    assert result.code == 130
+    assert "interrupted: this is what was measured until then" in result.out
+    assert json.loads((tmp_path / "a.json").read_text())["interrupted"] is True
+
+
+def test_list(lcm):  # noqa: F811
+    result = lcm("bench", "--list")
+    assert all(name in result.out for name in cases())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["deepface"], "workload: expected one of"),
+        (["--input", "6x5x2"], "--kernel: expected a value, with --input, --kernel and --filters"),
+        (["--input", "2x2x2", "--kernel", "9", "--filters", "1"], "kernel_size: expected a window"),
+        (["--plot", "a.pdf"], "--plot: expected a file ending in .png or .svg, got 'a.pdf'"),
+        (["--json", "no/such/a.json"], "--json: expected a file in a folder that exists"),
+        (["--limit", "0"], "--limit: expected a positive number of seconds"),
+        (["--dtype", "complex64"], "dtype: expected one of"),
+    ],
+    ids=str,
+)
+def test_command_line_errors_are_one_line(lcm, arguments, message):  # noqa: F811
+    result = lcm("bench", *arguments)
+    assert result.code == 2
+    assert result.err.startswith(f"lcmulti: {message}")
+    assert result.err.count("\n") == 1
+    assert result.out == ""
+
+
+def test_asv_knows_every_workload_implementation_and_peer():
+    sys.path.insert(0, str(Path(__file__).parents[1] / "asv_benches"))
+    try:
+        from benchmarks import common
+    finally:
+        sys.path.pop(0)
+    assert tuple(cases()) == common.WORKLOADS
+    assert set(common.PEERS) <= {p.name for p in PEERS}
+    own = {(e.backend, e.name) for e in plugins.registry().implementations.values()}
+    ways = {tuple(way.split()) for way in common.WAYS}
+    # A convolution shares its kernel and none of the workloads does; NumPy's blocked is its auto.
+    left_out = {(b, "conv") for b in common.BACKENDS} | {("numpy", "blocked")}
+    assert {each for each in own if each[0] in common.BACKENDS} - left_out <= ways
+
+
+def test_asv_finds_every_benchmark():
+    """A method with a bare name, ``time``, would be left out without a word."""
+    kinds = "time_", "timeraw_", "peakmem_", "track_"
+    folder = Path(__file__).parents[1] / "asv_benches" / "benchmarks"
+    for path in sorted(folder.glob("[a-z]*.py")):
+        for name in re.findall(r"^    def (\w+)", path.read_text("utf-8"), re.MULTILINE):
+            assert name == "setup" or name.startswith(kinds), (path.name, name)
+
+
+def test_backends_keep_pytorch_before_tensorflow():
+    order, _ = run._backends(None)
+    assert set(order) <= set(plugins.registry().backends)
+    if {"torch", "tensorflow"} <= set(order):
+        assert order.index("torch") < order.index("tensorflow")
