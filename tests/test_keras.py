@@ -29,9 +29,9 @@ KERAS_CANNOT = {
 }
 # What Keras needs beside its backend; a test of what is absent is skipped.
 PACKAGES = {
-    ("tensorflow", "export_onnx"): ["tf2onnx"],
-    ("jax", "export_onnx"): ["tf2onnx"],
-    ("torch", "export_onnx"): ["onnx", "onnxscript"],
+    ("tensorflow", "export_onnx"): ["tf2onnx", "onnxruntime"],
+    ("jax", "export_onnx"): ["tf2onnx", "onnxruntime"],
+    ("torch", "export_onnx"): ["onnx", "onnxscript", "onnxruntime"],
     ("torch", "export_litert"): ["litert_torch"],
     ("jax", "export_saved_model"): ["tensorflow"],
 }

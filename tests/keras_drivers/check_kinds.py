@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 import lcmulti_keras
 import numpy as np
-from harness import BACKEND, RNG, X, check, main, numpy, predict, raises, trained
+from harness import BACKEND, RNG, X, check, exported, main, numpy, predict, raises, trained
 from keras import layers
 from lcmulti_keras import LocallyConnected2D, LocallyConnected2DTranspose, Smoothness
 
@@ -140,6 +140,24 @@ def saving_transposed_and_low_rank():
 
 
 @trained
+def export_saved_model():
+    exported(autoencoder(), "tf_saved_model")
+    exported(autoencoder(rank=2), "tf_saved_model")
+
+
+@trained
+def export_onnx():
+    exported(autoencoder(), "onnx")
+    exported(autoencoder(rank=2), "onnx")
+
+
+@trained
+def export_litert():
+    exported(autoencoder(), "litert")
+    exported(autoencoder(rank=2), "litert")
+
+
+@trained
 def training_transposed_and_low_rank():
     for rank in (None, 2):
         for how in (dict(run_eagerly=True), dict(jit_compile=True), dict(dtype="mixed_bfloat16")):
@@ -253,6 +271,42 @@ def constraints_of_keras2_are_warned_of_once():
         warnings.simplefilter("error")
         LocallyConnected2D(4, 2, kernel_constraint=constraint)
         LocallyConnected2D(4, 2, implementation=1, kernel_constraint="non_neg")
+
+
+@check
+def constraints_of_old_models_constrain_what_they_did():
+    from lcmulti_keras.legacy.adjusting import ADJUSTED
+
+    axes = {
+        "keras2-1": (0, 1, 2, -1, [0, 1]), "keras2-2": (0, 1, 2, [0, 1, 2]), "keras2-3": (0, -1),
+    }  # fmt: skip
+    for data_format in ("channels_last", "channels_first"):
+        last = data_format == "channels_last"
+        spec = lcmulti.LocalConvSpec(
+            (6, 5, 3) if last else (3, 6, 5), 4, (2, 3), strides=(2, 1), data_format=data_format
+        )
+        kernel = RNG.standard_normal(spec.kernel_shape).astype("float32")
+        filters = {"keras2-2": (5 if last else 3,)}
+        for layout, each in axes.items():
+            for axis in (*each, *filters.get(layout, ())):
+                old = keras.constraints.UnitNorm(axis)
+                config = dict(
+                    implementation=int(layout[-1]), data_format=data_format, kernel_size=[2, 3],
+                    kernel_constraint=keras.constraints.serialize(old),
+                )  # fmt: skip
+                assert ADJUSTED["LocallyConnected2D"](config) is None
+                assert config["implementation"] == "auto"
+                ours = numpy(keras.constraints.deserialize(config["kernel_constraint"])(kernel))
+                stored = numpy(old(lcmulti.layouts.export_kernel(kernel, layout, spec)))
+                theirs = lcmulti.layouts.import_kernel(stored, layout, spec)
+                case = f"{layout} {data_format} {axis}"
+                np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6, err_msg=case)
+    config = dict(
+        name="lc", implementation=2, kernel_size=[2, 3],
+        kernel_constraint=keras.constraints.serialize(keras.constraints.MaxNorm(2, axis=3)),
+    )  # fmt: skip
+    assert ADJUSTED["LocallyConnected2D"](config) == "the kernel constraint of lc along its output"
+    assert config["kernel_constraint"] is None
 
 
 @check
