@@ -13,9 +13,10 @@ import pytest
 DRIVERS = Path(__file__).parent / "keras_drivers"
 BACKENDS = ("numpy", "torch", "jax", "tensorflow")
 NEEDS = {"torch": "torch", "jax": "jax", "tensorflow": "tensorflow", "numpy": "numpy"}
-CHECKS = re.findall(
-    r"@(check|trained)\ndef (\w+)", (DRIVERS / "check_layers.py").read_text("utf-8")
-)
+CHECKS = {
+    driver: re.findall(r"@(check|trained)\ndef (\w+)", (DRIVERS / driver).read_text("utf-8"))
+    for driver in ("check_layers.py", "check_kinds.py")
+}
 
 pytestmark = pytest.mark.skipif(
     not importlib.util.find_spec("keras"), reason="Keras is not installed"
@@ -28,9 +29,9 @@ KERAS_CANNOT = {
 }
 # What Keras needs beside its backend; a test of what is absent is skipped.
 PACKAGES = {
-    ("tensorflow", "export_onnx"): ["tf2onnx"],
-    ("jax", "export_onnx"): ["tf2onnx"],
-    ("torch", "export_onnx"): ["onnx", "onnxscript"],
+    ("tensorflow", "export_onnx"): ["tf2onnx", "onnxruntime"],
+    ("jax", "export_onnx"): ["tf2onnx", "onnxruntime"],
+    ("torch", "export_onnx"): ["onnx", "onnxscript", "onnxruntime"],
     ("torch", "export_litert"): ["litert_torch"],
     ("jax", "export_saved_model"): ["tensorflow"],
 }
@@ -61,23 +62,26 @@ def written(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def checked(written):
-    """What came of the checks on a backend, which runs them once."""
+    """What came of a driver's checks on a backend, which runs them once."""
     found = {}
 
-    def on(backend):
+    def on(driver, backend):
         needs(NEEDS[backend])
-        if backend not in found:
+        if (driver, backend) not in found:
             arrays = written / "parity" / "parity.npz"
-            found[backend] = run_driver("check_layers.py", backend, arrays)
-        return found[backend]
+            found[driver, backend] = run_driver(driver, backend, arrays)
+        return found[driver, backend]
 
     return on
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("kind, name", CHECKS, ids=[name for _, name in CHECKS])
-def test_layers(backend, kind, name, checked, request):
+@pytest.mark.parametrize(
+    "driver, kind, name",
+    [pytest.param(driver, *each, id=each[1]) for driver in CHECKS for each in CHECKS[driver]],
+)
+def test_layers(backend, driver, kind, name, checked, request):
     if backend == "numpy" and kind == "trained":
         pytest.skip("Keras trains nothing on NumPy")
     for package in PACKAGES.get((backend, name), ()):
@@ -85,7 +89,7 @@ def test_layers(backend, kind, name, checked, request):
     if (backend, name) in KERAS_CANNOT:
         reason = KERAS_CANNOT[backend, name]
         request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
-    trouble = checked(backend)[name]
+    trouble = checked(driver, backend)[name]
     assert trouble is None, trouble
 
 

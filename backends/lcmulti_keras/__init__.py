@@ -14,11 +14,21 @@ from lcmulti_keras.layers import (  # noqa: E402 - Keras reads its backend as it
     LocallyConnected3D,
 )
 from lcmulti_keras.legacy import load_legacy_model, load_legacy_weights  # noqa: E402
+from lcmulti_keras.smoothness import Smoothness  # noqa: E402
+from lcmulti_keras.transposed import (  # noqa: E402
+    LocallyConnected1DTranspose,
+    LocallyConnected2DTranspose,
+    LocallyConnected3DTranspose,
+)
 
 __all__ = [
     "LocallyConnected1D",
     "LocallyConnected2D",
     "LocallyConnected3D",
+    "LocallyConnected1DTranspose",
+    "LocallyConnected2DTranspose",
+    "LocallyConnected3DTranspose",
+    "Smoothness",
     "load_legacy_model",
     "load_legacy_weights",
 ]

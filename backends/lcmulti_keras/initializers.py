@@ -26,16 +26,21 @@ _HALF = ("float16", "bfloat16")
 
 
 def kernel_initializer(
-    initializer: Any, spec: LocalConvSpec, keras2_implementation: int | None = None
+    initializer: Any,
+    whole: Shape,
+    spec: LocalConvSpec,
+    keras2_implementation: int | None = None,
 ) -> Callable[..., Any]:
-    """Adapt a Keras initialiser to the kernel of a locally connected layer.
+    """Adapt a Keras initialiser to an array of kernels, one for each position or of a basis.
 
     Parameters
     ----------
     initializer : keras.initializers.Initializer or callable
         One of Keras' own gives each position what it would give a convolution's kernel,
         ``(*kernel_size, in_channels // groups, filters)``. Any other callable is called with
-        the shape of the whole kernel.
+        the shape of the whole array.
+    whole : tuple of int
+        Shape of the array: any axes, then those of one kernel.
     spec : LocalConvSpec
     keras2_implementation : {1, 2, 3}, optional
         Give the distribution this implementation of Keras 2 gave instead.
@@ -43,10 +48,9 @@ def kernel_initializer(
     Returns
     -------
     callable
-        ``(shape, dtype=None) -> tensor`` for ``shape == spec.kernel_shape``.
+        ``(shape, dtype=None) -> tensor`` for ``shape == whole``.
     """
-    whole = spec.kernel_shape
-    one = whole[spec.ndim :]
+    one = spec.kernel_shape[spec.ndim :]
     if isinstance(initializer, keras.initializers.VarianceScaling):
         if keras2_implementation is None:
             wanted = _own_fans(initializer, one)

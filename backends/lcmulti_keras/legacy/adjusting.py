@@ -39,17 +39,40 @@ def parameters(cls: type) -> frozenset[str]:
     return frozenset(names - {"self"})
 
 
-def _local(config: Config) -> None:
-    """Keras 2's ``same`` is a rule of its own, and its constraints saw a kernel of three axes."""
+def _local(config: Config) -> str | None:
+    """Keras 2's ``same`` is a rule of its own, and its constraints saw a kernel of other axes."""
     implementation = config.setdefault("implementation", 1)
     padding = config.get("padding", "valid")
     config["padding"] = "keras_same" if padding == "same" else padding
+    constraint = config.get("kernel_constraint")
     n = len(config.get("kernel_size") or ())
-    ours = {0: range(n), 1: range(n, 2 * n + 1), 2: (2 * n + 1,)}
+    ours = _axes(implementation, n, config.get("data_format") == "channels_first")
+    if not (isinstance(constraint, dict) and "axis" in (constraint.get("config") or {})):
+        return None
+    config["implementation"] = "auto"  # the axes are not those of a number of Keras 2 any more
+    try:
+        config["kernel_constraint"] = moved_axes(constraint, lambda axis: ours[axis % len(ours)])
+    except (TypeError, ZeroDivisionError):  # no such axis here
+        config["kernel_constraint"] = None
+        return f"the kernel constraint of {config.get('name')} along its output"
+    return None
+
+
+def _axes(implementation: Any, n: int, channels_first: bool) -> tuple[Any, ...]:
+    """Axes of lcmulti's kernel that each axis of Keras 2's was, None where it was none.
+
+    Implementation 2 keeps every input beside every output: along an input axis it has the taps of
+    a window (and zeros, of no connection), along an output axis nothing that belongs together.
+    """
+    window, channels, filters = range(n, 2 * n), (2 * n,), (2 * n + 1,)
+    taps, outputs = [(axis,) for axis in window], [None] * n
     if implementation == 1:
-        config["kernel_constraint"] = moved_axes(
-            config.get("kernel_constraint"), lambda axis: ours.get(axis % 3, ())
-        )
+        return range(n), (*window, *channels), filters
+    if implementation == 3:
+        return (range(2 * n + 2),)
+    if channels_first:
+        return channels, *taps, filters, *outputs
+    return *taps, channels, *outputs, filters
 
 
 def _batch_normalization(config: Config) -> None:
@@ -57,7 +80,7 @@ def _batch_normalization(config: Config) -> None:
         (config["axis"],) = config["axis"]
 
 
-def _renaming(old: str, new: str) -> Callable[[Config], None]:
+def _renaming(old: str, new: str) -> Callable[[Config], str | None]:
     def rename(config: Config) -> None:
         if old in config:
             config[new] = config.pop(old)
@@ -79,7 +102,7 @@ def _synchronized(config: Config) -> None:
     config["synchronized"] = True
 
 
-ADJUSTED: dict[str, Callable[[Config], None]] = {
+ADJUSTED: dict[str, Callable[[Config], str | None]] = {
     "LocallyConnected1D": _local,
     "LocallyConnected2D": _local,
     "BatchNormalization": _batch_normalization,
@@ -90,4 +113,4 @@ ADJUSTED: dict[str, Callable[[Config], None]] = {
     "GRU": _gru,
     "GRUCell": _gru,
 }
-"""By Keras 2's class name; each changes a configuration in place."""
+"""By Keras 2's class name; each changes a configuration in place and may say what is lost."""

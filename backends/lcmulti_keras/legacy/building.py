@@ -44,6 +44,8 @@ class Builder:
         What the layers were, by ``id``.
     names : dict of str to str
         Keras 3's name of each layer by its old one, which may have held slashes.
+    lost : list of str
+        What was not carried over.
     """
 
     def __init__(self, path: Path, custom_objects: Config) -> None:
@@ -51,6 +53,7 @@ class Builder:
         self.custom_objects = custom_objects
         self.origins = Origins()
         self.names: dict[str, str] = {}
+        self.lost: list[str] = []
         self.layers: list[Any] = []  # keeps them alive, so that an id is one layer's
 
     def refuse(self, reason: str) -> FileError:
@@ -168,8 +171,8 @@ class Builder:
             cls: Any = {"LocallyConnected1D": LocallyConnected1D}.get(name, LocallyConnected2D)
         else:
             cls = getattr(keras.layers, allowed.RENAMED.get(name, name))
-        if name in ADJUSTED:
-            ADJUSTED[name](config)
+        lost = ADJUSTED[name](config) if name in ADJUSTED else None
+        self.lost += [lost] if lost else []
         arguments = {}
         for key, value in config.items():
             if key in parameters(cls):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
-from keras.src.backend.common import global_state  # what a scope leaves behind is nowhere public
 
 from lcmulti.errors import ArgumentTypeError, FileError, LcmultiError
 from lcmulti_keras.legacy import weights
@@ -122,7 +122,7 @@ def load(
         builder, model = _built(path, archive, custom_objects)
         matches = weights.match(path, archive, model, builder.origins)
         weights.assign(matches, model)
-        lost = []
+        lost = list(builder.lost)
         if compile and archive.compile_config:
             lost += ["the optimizer's state"] if archive.has_optimizer else []
             lost += compile_as(builder, model, archive.compile_config)
@@ -135,14 +135,16 @@ def load(
 
 def _without_values(path: Path, archive: Archive, custom_objects: dict[str, Any]) -> None:
     """Build the model with variables that have shapes only, and match them with the file."""
-    pending = global_state.get_global_attribute("uninitialized_variables", [])
-    kept = list(pending)
-    try:
+
+    def build_and_match() -> None:
         with keras.StatelessScope(initialize_variables=False):
             builder, model = _built(path, archive, custom_objects)
             weights.match(path, archive, model, builder.origins)
-    finally:  # or Keras would give them values at its next occasion
-        global_state.set_global_attribute("uninitialized_variables", kept)
+
+    # Keras keeps a list, by thread, of variables that wait for a value, and would give it to
+    # these too at its next occasion. It goes with the thread, as do the names they took.
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        thread.submit(build_and_match).result()
 
 
 def _built(path: Path, archive: Archive, custom_objects: dict[str, Any]) -> tuple[Builder, Any]:

@@ -124,7 +124,7 @@ def _checked(path: Path, variable: Any, dataset: Any, layer: Any) -> Match:
 
 def _implementation(path: Path, variable: Any, shape: tuple[int, ...], layer: Any) -> int:
     """Which implementation stored a kernel: no two have kernels of one rank."""
-    ranks = {3: 1, 2 * layer.rank + 2: 2, 1: 3}
+    ranks = {3: 1, 2 * layer.ndim + 2: 2, 1: 3}
     if variable is layer.bias:
         return 1  # they all store it alike
     if len(shape) not in ranks:

@@ -1,0 +1,292 @@
+"""What the layers and their transposed have in common: arguments, weights and their sharing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import sqrt
+from typing import Any, ClassVar, Self
+
+import keras
+from keras import activations, constraints, initializers, ops, regularizers
+
+import lcmulti
+from lcmulti import plugins
+from lcmulti.arguments import choice, integer, is_sequence, per_axis
+from lcmulti.errors import ArgumentError, ArgumentTypeError, ShapeError, described
+from lcmulti.spec import DATA_FORMATS, LocalConvSpec
+from lcmulti_keras.arguments import implementation_of, padding_of, shared_axes_of
+from lcmulti_keras.axes import moved_axes, warn_of_other_axes
+from lcmulti_keras.initializers import kernel_initializer as adapted
+from lcmulti_keras.variables import tensor_of
+
+__all__ = ["LocallyConnectedBase"]
+
+
+class LocallyConnectedBase(keras.layers.Layer):
+    """Arguments, weights and a geometry; the number of spatial axes is a class attribute.
+
+    Attributes
+    ----------
+    spec : LocalConvSpec
+        The geometry, once built; of a transposed layer, that of the operation it is the adjoint
+        of.
+    kernel : keras.Variable or None
+        ``spec.kernel_shape``. With *rank*, there are ``basis`` and ``coefficients`` instead.
+    bias : keras.Variable or None
+    """
+
+    ndim: ClassVar[int]
+    convolution: ClassVar[str]
+    """Name of the layer of Keras that this one is, shared along all axes."""
+
+    def __init__(
+        self, *, filters: Any, kernel_size: Any, strides: Any, padding: Any, data_format: Any,
+        dilation_rate: Any, groups: Any, activation: Any, use_bias: Any, kernel_initializer: Any,
+        bias_initializer: Any, kernel_regularizer: Any, bias_regularizer: Any,
+        activity_regularizer: Any, kernel_constraint: Any, bias_constraint: Any,
+        implementation: Any, shared_axes: Any, rank: Any, **kwargs: Any,
+    ) -> None:  # fmt: skip
+        self._take_input_shape(kwargs, data_format)
+        super().__init__(activity_regularizer=activity_regularizer, **kwargs)
+        self.filters = integer("filters", filters, 1)
+        self.kernel_size = per_axis("kernel_size", kernel_size, self.ndim)
+        self.strides = per_axis("strides", strides, self.ndim)
+        self.dilation_rate = per_axis("dilation_rate", dilation_rate, self.ndim)
+        if max(self.strides) > 1 and max(self.dilation_rate) > 1:
+            what = f"1 with strides {self.strides}: not both may differ from 1"
+            raise ArgumentError("dilation_rate", what, self.dilation_rate)
+        self.padding = padding_of(padding, self.ndim)
+        self.data_format = choice(
+            "data_format",
+            keras.config.image_data_format() if data_format is None else data_format,
+            DATA_FORMATS,
+        )
+        self.groups = integer("groups", groups, 1)
+        if self.filters % self.groups:
+            raise ArgumentError("groups", f"a divisor of filters={self.filters}", groups)
+        self.shared_axes = shared_axes_of(shared_axes, self.ndim)
+        self.rank = None if rank is None else integer("rank", rank, 1)
+        self.implementation = implementation_of(implementation)
+        self.activation = activations.get(activation)
+        self.use_bias = bool(use_bias)
+        self.kernel_initializer = initializers.get(kernel_initializer)
+        self.bias_initializer = initializers.get(bias_initializer)
+        self.kernel_regularizer = regularizers.get(kernel_regularizer)
+        self.bias_regularizer = regularizers.get(bias_regularizer)
+        self.kernel_constraint = constraints.get(kernel_constraint)
+        self.bias_constraint = constraints.get(bias_constraint)
+        if self.rank is not None and self.kernel_constraint is not None:
+            what = "None with a rank, for then the kernel is no variable that could be constrained"
+            raise ArgumentError("kernel_constraint", what, kernel_constraint)
+        warn_of_other_axes(self.implementation, self.kernel_constraint)
+        self.input_spec = keras.layers.InputSpec(ndim=self.ndim + 2)
+
+    def _take_input_shape(self, kwargs: dict[str, Any], data_format: str | None) -> None:
+        """Turn Keras 2's older ways to give the input shape into ``input_shape``."""
+        batched = kwargs.pop("batch_input_shape", None)
+        if batched is not None:
+            kwargs["input_shape"] = tuple(batched)[1:]
+        if self.ndim == 1 and "input_length" in kwargs:
+            shape = (kwargs.pop("input_length"), kwargs.pop("input_dim", None))
+            first = (data_format or keras.config.image_data_format()) == "channels_first"
+            kwargs["input_shape"] = shape[::-1] if first else shape
+
+    def _sample_shape(self, input_shape: Any) -> tuple[int, ...]:
+        """Shape of one sample, without the batch, or an error where weights need to know it."""
+        if not is_sequence(input_shape) or len(input_shape) != self.ndim + 2:
+            raise ShapeError(
+                "input_shape", f"{self.ndim + 2} axes, the first the batch", input_shape
+            )
+        shape = tuple(input_shape)
+        if None in shape[1:]:
+            raise ShapeError(
+                "input_shape",
+                f"the spatial dimensions of the inputs to a {type(self).__name__} layer, which "
+                "should be fully-defined, as its weights differ at every position",
+                shape,
+            )
+        return shape[1:]
+
+    def _geometry(self, sample: tuple[int, ...]) -> LocalConvSpec:
+        """The spec for samples of this shape."""
+        raise NotImplementedError
+
+    def _bias_shape(self) -> tuple[int, ...]:
+        return self.spec.bias_shape
+
+    def _keras2_implementation(self) -> int | None:
+        """Which implementation of Keras 2 to start the weights as, if any."""
+        return None
+
+    def build(self, input_shape: Any) -> None:
+        """Make the weights; their number of variables does not depend on the positions."""
+        sample = self._sample_shape(input_shape)
+        self.spec = spec = self._geometry(sample)
+        taps = spec.kernel_shape[self.ndim :]
+        self.kernel = self.basis = self.coefficients = self.bias = None
+        if self.rank is None:
+            initializer = adapted(
+                self.kernel_initializer, spec.kernel_shape, spec, self._keras2_implementation()
+            )
+            self.kernel = self.add_weight(
+                name="kernel",
+                shape=spec.kernel_shape,
+                initializer=initializer,
+                regularizer=self.kernel_regularizer,
+                constraint=self.kernel_constraint,
+            )
+        else:
+            shape = (self.rank, *(1,) * self.ndim, *taps)
+            self.basis = self.add_weight(
+                name="basis",
+                shape=shape,
+                initializer=adapted(
+                    self.kernel_initializer, shape, spec, self._keras2_implementation()
+                ),
+            )
+            # Mixed so, kernels have the variance of one of the basis.
+            self.coefficients = self.add_weight(
+                name="coefficients",
+                shape=(*spec.positions_shape, self.rank),
+                initializer=initializers.RandomNormal(stddev=1 / sqrt(self.rank)),
+                regularizer=None if self.kernel_regularizer is None else self._regularize_product,
+            )
+        if self.use_bias:
+            self.bias = self.add_weight(
+                name="bias",
+                shape=self._bias_shape(),
+                initializer=self.bias_initializer,
+                regularizer=self.bias_regularizer,
+                constraint=self.bias_constraint,
+            )
+        channel = -1 if self.data_format == "channels_last" else 1
+        self.input_spec = keras.layers.InputSpec(
+            ndim=self.ndim + 2, axes={channel: (None, *sample)[channel]}
+        )
+
+    def _regularize_product(self, coefficients: Any) -> Any:
+        """The kernel's penalty, which a variable must bear: the kernel itself is none."""
+        return self.kernel_regularizer(_mixed(self.basis, coefficients))
+
+    def full_kernel(self) -> Any:
+        """The weights of every position, ``spec.kernel_shape``, whether of full rank or not."""
+        if self.rank is None:
+            return tensor_of(self.kernel)
+        return _mixed(self.basis, self.coefficients)
+
+    def share_(self, axes: Any = None) -> Self:
+        """Average the weights (with a rank, the coefficients) over positions, in place.
+
+        Taken every few steps, it keeps a layer near a convolution.
+
+        Parameters
+        ----------
+        axes : tuple of int, optional
+            Spatial axes to average along; None takes all.
+
+        Returns
+        -------
+        The layer itself.
+        """
+        over = tuple(range(self.ndim)) if axes is None else self.spec.sharing(axes).shared_axes
+        for each in (self.kernel if self.rank is None else self.coefficients, self.bias):
+            if each is not None and over:
+                mean = ops.mean(each, axis=over, keepdims=True)
+                each.assign(ops.broadcast_to(mean, each.shape))
+        return self
+
+    def _cast(self, *arrays: Any) -> tuple[Any, ...]:
+        """Inputs and variables in the dtype of the computation."""
+        return tuple(tensor_of(each, self.compute_dtype) for each in arrays)
+
+    def _arguments(self) -> dict[str, Any]:
+        """What every operation of lcmulti is told."""
+        backend = keras.config.backend()
+        # A name asked for, where the backend has it: a model may move to another one.
+        has = (backend, self.implementation) in plugins.registry().implementations
+        return {
+            "strides": self.strides,
+            "dilation": self.dilation_rate,
+            "groups": self.groups,
+            "data_format": self.data_format,
+            "backend": backend,
+            "implementation": self.implementation if has else "auto",
+        }
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of `__init__`, serialised."""
+        return super().get_config() | {
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+            "strides": self.strides,
+            "padding": self.padding,
+            "data_format": self.data_format,
+            "activation": activations.serialize(self.activation),
+            "use_bias": self.use_bias,
+            "kernel_initializer": initializers.serialize(self.kernel_initializer),
+            "bias_initializer": initializers.serialize(self.bias_initializer),
+            "kernel_regularizer": regularizers.serialize(self.kernel_regularizer),
+            "bias_regularizer": regularizers.serialize(self.bias_regularizer),
+            "activity_regularizer": regularizers.serialize(self.activity_regularizer),
+            "kernel_constraint": constraints.serialize(self.kernel_constraint),
+            "bias_constraint": constraints.serialize(self.bias_constraint),
+            "implementation": self.implementation,
+            "dilation_rate": self.dilation_rate,
+            "groups": self.groups,
+            "shared_axes": self.shared_axes,
+            "rank": self.rank,
+        }
+
+    @classmethod
+    def from_conv(cls, conv: Any, input_shape: Sequence[int], **changes: Any) -> Self:
+        """Start from a trained convolution: the same outputs, then free at each position.
+
+        Parameters
+        ----------
+        conv : keras.layers.Layer
+            The convolution this layer is the locally connected form of, of as many axes
+            (``Conv2D``; for a transposed layer ``Conv2DTranspose``), and built.
+        input_shape : tuple of int
+            Of one sample, as ``input_shape=`` of a layer takes it.
+        **changes
+            Arguments of the new layer that are not to be the convolution's.
+
+        Returns
+        -------
+        The new layer, built, with the convolution's weights at every position.
+
+        Raises
+        ------
+        ArgumentError
+            If *conv* is no such layer or not built, or does not take *input_shape*.
+        """
+        kind = getattr(keras.layers, cls.convolution)
+        if not isinstance(conv, kind) or not conv.built:
+            shown = described(f"{type(conv).__name__}, built: {getattr(conv, 'built', False)}")
+            raise ArgumentTypeError("conv", f"a keras.layers.{kind.__name__} that is built", shown)
+        if changes.get("rank") is not None:
+            raise ArgumentError("rank", "None, for a layer that starts with the weights of conv",
+                                changes["rank"])  # fmt: skip
+
+        # A convolution's kernel is ours without the positions, so its axes come that much later.
+        def later(axis: int) -> list[int]:
+            return [axis + cls.ndim if axis >= 0 else axis]
+
+        config = conv.get_config()
+        del config["name"]
+        for each in ("kernel_constraint", "bias_constraint"):
+            config[each] = moved_axes(config[each], later)
+        layer = cls.from_config(config | changes)
+        layer.build((None, *input_shape))
+        channels = next(iter(conv.input_spec.axes.values()))
+        if channels != input_shape[-1 if layer.data_format == "channels_last" else 0]:
+            raise ShapeError("input_shape", f"{channels} channels, as conv takes", input_shape)
+        layer.kernel.assign(ops.broadcast_to(conv.kernel, layer.kernel.shape))
+        if layer.bias is not None and conv.bias is not None:
+            layer.bias.assign(ops.broadcast_to(conv.bias, layer.bias.shape))
+        return layer
+
+
+def _mixed(basis: Any, coefficients: Any) -> Any:
+    backend = keras.config.backend()
+    return lcmulti.low_rank_kernel(tensor_of(basis), tensor_of(coefficients), backend=backend)

@@ -1,0 +1,177 @@
+"""`LocallyConnected1DTranspose`, `2D` and `3D`, as Keras' ``Conv*DTranspose``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+import lcmulti
+from lcmulti.arguments import per_axis
+from lcmulti.errors import ArgumentError
+from lcmulti.shapes import window_extent
+from lcmulti.spec import LocalConvSpec
+from lcmulti_keras.base import LocallyConnectedBase
+
+__all__ = [
+    "LocallyConnected1DTranspose",
+    "LocallyConnected2DTranspose",
+    "LocallyConnected3DTranspose",
+]
+
+
+class LocallyConnectedTranspose(LocallyConnectedBase):
+    """A transposed convolution whose weights differ at every input position.
+
+    It is the adjoint of the locally connected layer whose output has the size of what comes in
+    here. The arguments are those of Keras' transposed convolutions, and ``implementation``,
+    ``groups``, ``shared_axes`` and ``rank``, which mean what they do in `LocallyConnected2D`.
+
+    Parameters
+    ----------
+    filters : int
+        Output channels.
+    kernel_size, strides, dilation_rate : int or sequence of int
+        One for all spatial axes, or one per axis. Not both of strides and dilation other than 1.
+    padding : str, int or sequence, default ``"valid"``
+        ``"valid"`` and ``"same"`` are Keras': an output of ``(size - 1) * strides +
+        max(kernel_size, strides)``, or of ``size * strides``. Whatever else
+        `lcmulti.transposed_spec` takes is the padding of the operation this is the adjoint of.
+    output_padding : int or sequence of int, optional
+        Less than the strides, as Keras takes it: the output is then ``(size - 1) * strides +
+        kernel_size + output_padding`` with ``"valid"`` padding, ``(size - 1) * strides +
+        kernel_size % 2 + output_padding`` with ``"same"`` (of the dilated window), and with any
+        other so much longer than the smallest.
+    data_format, activation, use_bias, kernel_initializer, bias_initializer, kernel_regularizer,
+    bias_regularizer, activity_regularizer, kernel_constraint, bias_constraint, implementation,
+    groups, shared_axes, rank, **kwargs
+        As in `LocallyConnected2D`; axes are those of the input.
+
+    Attributes
+    ----------
+    kernel : keras.Variable
+        ``(*input_size, *kernel_size, filters // groups, in_channels)``, 1 along shared axes.
+        With a rank None, and instead ``basis`` and ``coefficients``.
+    bias : keras.Variable or None
+        ``(*output_size, filters)``, 1 along shared axes.
+    spec : LocalConvSpec
+        Of the operation this is the adjoint of, once built.
+
+    Raises
+    ------
+    ArgumentError
+        (a `ValueError`) naming the argument, what was expected and what came.
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int | Sequence[int],
+        strides: int | Sequence[int] = 1,
+        padding: Any = "valid",
+        output_padding: int | Sequence[int] | None = None,
+        data_format: str | None = None,
+        dilation_rate: int | Sequence[int] = 1,
+        activation: Any = None,
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        activity_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        bias_constraint: Any = None,
+        implementation: str = "auto",
+        groups: int = 1,
+        shared_axes: Sequence[int] = (),
+        rank: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            filters=filters, kernel_size=kernel_size, strides=strides, padding=padding,
+            data_format=data_format, dilation_rate=dilation_rate, groups=groups,
+            activation=activation, use_bias=use_bias, kernel_initializer=kernel_initializer,
+            bias_initializer=bias_initializer, kernel_regularizer=kernel_regularizer,
+            bias_regularizer=bias_regularizer, activity_regularizer=activity_regularizer,
+            kernel_constraint=kernel_constraint, bias_constraint=bias_constraint,
+            implementation=implementation, shared_axes=shared_axes, rank=rank, **kwargs,
+        )  # fmt: skip
+        self.output_padding = None
+        if output_padding is not None:
+            self.output_padding = per_axis("output_padding", output_padding, self.ndim, minimum=0)
+            if any(e >= s for e, s in zip(self.output_padding, self.strides, strict=True)):
+                what = f"less than the strides {self.strides}"
+                raise ArgumentError("output_padding", what, output_padding)
+
+    def _geometry(self, sample: tuple[int, ...]) -> LocalConvSpec:
+        padding, output_padding = self._paddings()
+        return lcmulti.transposed_spec(
+            sample,
+            self.filters,
+            self.kernel_size,
+            strides=self.strides,
+            padding=padding,
+            output_padding=output_padding,
+            dilation=self.dilation_rate,
+            groups=self.groups,
+            data_format=self.data_format,
+            shared_axes=self.shared_axes,
+        )
+
+    def _paddings(self) -> tuple[Any, Any]:
+        """Padding and output padding in lcmulti's sense of what was given in Keras'."""
+        given = self.output_padding
+        extents = tuple(map(window_extent, self.kernel_size, self.dilation_rate))
+        axes = tuple(zip(extents, self.strides, strict=True))
+        if self.padding == "valid" and given is None:
+            return "valid", tuple(max(stride - extent, 0) for extent, stride in axes)
+        if self.padding != "same" or given is None:
+            return self.padding, given
+        # As TensorFlow divides what is cut off: the odd one at the end.
+        cut = [n - n % 2 - extra for n, extra in zip(extents, given, strict=True)]
+        pairs = tuple((max(n, 0) // 2, max(n, 0) - max(n, 0) // 2) for n in cut)
+        return pairs, tuple(max(-n, 0) for n in cut)
+
+    def _bias_shape(self) -> tuple[int, ...]:
+        shared = self.spec.shared_axes
+        size = (1 if axis in shared else n for axis, n in enumerate(self.spec.input_size))
+        return (*size, self.filters)
+
+    def call(self, inputs: Any) -> Any:
+        """``(N, *input_size, channels)`` to ``(N, *output_size, filters)``, or channels first."""
+        padding, output_padding = self._paddings()
+        x, kernel, bias = self._cast(inputs, self.full_kernel(), self.bias)
+        y = lcmulti.local_conv_transpose(
+            x, kernel, bias, padding=padding, output_padding=output_padding, **self._arguments()
+        )
+        return self.activation(y)
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
+        """Shape of the output, the batch included."""
+        return (input_shape[0], *self._geometry(self._sample_shape(input_shape)).input_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of `__init__`, serialised."""
+        return super().get_config() | {"output_padding": self.output_padding}
+
+
+@keras.saving.register_keras_serializable(package="lcmulti_keras")
+class LocallyConnected1DTranspose(LocallyConnectedTranspose):
+    """One spatial axis, ``(N, length, channels)``; see `LocallyConnectedTranspose`."""
+
+    ndim, convolution = 1, "Conv1DTranspose"
+
+
+@keras.saving.register_keras_serializable(package="lcmulti_keras")
+class LocallyConnected2DTranspose(LocallyConnectedTranspose):
+    """Two spatial axes, ``(N, rows, columns, channels)``; see `LocallyConnectedTranspose`."""
+
+    ndim, convolution = 2, "Conv2DTranspose"
+
+
+@keras.saving.register_keras_serializable(package="lcmulti_keras")
+class LocallyConnected3DTranspose(LocallyConnectedTranspose):
+    """Three spatial axes, ``(N, depth, rows, columns, channels)``; see the base."""
+
+    ndim, convolution = 3, "Conv3DTranspose"

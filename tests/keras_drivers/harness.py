@@ -1,0 +1,116 @@
+"""What the drivers share: each checks things on the running backend of Keras in one process."""
+
+import json
+import os
+import tempfile
+import traceback
+import warnings
+from pathlib import Path
+
+BACKEND = os.environ["KERAS_BACKEND"]
+if BACKEND == "jax":
+    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+if BACKEND == "torch":
+    import torch  # noqa: F401 - before TensorFlow, which Keras imports for its data sets
+import keras
+import numpy as np
+from keras import ops
+
+import lcmulti
+
+warnings.filterwarnings("ignore", message="Do not pass an `input_shape`")
+TRAINS = BACKEND != "numpy"
+RNG = np.random.default_rng(0)
+X = RNG.standard_normal((8, 6, 5, 3)).astype("float32")
+CHECKS = {}
+
+
+def check(function):
+    CHECKS[function.__name__] = function
+    return function
+
+
+def trained(function):
+    """A check that trains, which the NumPy backend of Keras cannot."""
+    return check(function) if TRAINS else function
+
+
+def numpy(x):
+    return np.asarray(ops.convert_to_numpy(x))
+
+
+def predict(model, x=X):
+    return numpy(model.predict(x, verbose=0))
+
+
+def raises(call, message):
+    """The call is refused with this in its message."""
+    try:
+        call()
+    except (ValueError, TypeError) as error:
+        assert message.lower() in str(error).lower(), error
+    else:
+        raise AssertionError(f"no error: {message}")
+
+
+def exported(model, format):
+    """Export a model that takes `X` and run what was written where nothing of lcmulti is needed."""
+    expected = predict(model)
+    # LiteRT has no operation for a loop that writes into what it carries.
+    implementation = "composed" if format == "litert" else "auto"
+    # Keras' PyTorch exporter fixes the batch.
+    signature = [keras.InputSpec(shape=X.shape, dtype="float32")] if BACKEND == "torch" else None
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        lcmulti.config(implementation=implementation),
+    ):
+        path = str(Path(folder, "model")) + SUFFIX[format]
+        model.export(path, format=format, verbose=False, input_signature=signature)
+        y = RUN[format](path)
+    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)
+
+
+SUFFIX = {"tf_saved_model": "", "onnx": ".onnx", "litert": ".tflite"}
+
+
+def _run_saved_model(path):
+    import tensorflow as tf
+
+    restored = tf.saved_model.load(path)  # it holds the variables, so it must live on
+    return restored.serve(X).numpy()
+
+
+def _run_onnx(path):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (given,) = session.get_inputs()
+    (y,) = session.run(None, {given.name: X})
+    return y
+
+
+def _run_litert(path):
+    import tensorflow as tf
+
+    interpreter = tf.lite.Interpreter(model_path=path)
+    (given,), (gave,) = interpreter.get_input_details(), interpreter.get_output_details()
+    interpreter.resize_tensor_input(given["index"], X.shape)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(given["index"], X)
+    interpreter.invoke()
+    return interpreter.get_tensor(gave["index"])
+
+
+RUN = {"tf_saved_model": _run_saved_model, "onnx": _run_onnx, "litert": _run_litert}
+
+
+def main():
+    """Print JSON: for each check null, or what went wrong."""
+    found = {}
+    for name, function in CHECKS.items():
+        try:
+            function()
+            found[name] = None
+        except Exception as error:
+            found[name] = "".join(traceback.format_exception(error))[-3000:]
+    print(json.dumps(found))
