@@ -25,27 +25,17 @@ class JaxNative(Native):
             return "the batch is symbolic"
         return super().decline(problem)
 
-    def forward(self, x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
-        """See `lcmulti.backend.Implementation.forward`."""
-        shape = (x.shape[0], *spec.output_size, spec.filters)
-        return _call("forward", x, kernel, shape, spec, resources)
-
-    def input_grad(self, dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
-        """See `lcmulti.backend.Implementation.input_grad`."""
-        shape = (dy.shape[0], *spec.input_size, spec.in_channels)
-        return _call("input_grad", dy, kernel, shape, spec, resources)
-
-    def kernel_grad(self, x: Any, dy: Any, spec: LocalConvSpec, resources: Resources) -> Any:
-        """See `lcmulti.backend.Implementation.kernel_grad`."""
-        return _call("kernel_grad", x, dy, spec.kernel_shape, spec, resources)
-
-
-def _call(
-    map_: str, a: Any, b: Any, shape: tuple[int, ...], spec: LocalConvSpec, resources: Resources
-) -> Any:
-    call = packed(map_, spec, a.shape[0], a.dtype.name, resources.threads)
-    compute = jax.ffi.ffi_call(TARGET, jax.ShapeDtypeStruct(shape, a.dtype))
-    return compute(a, b, call=np.array(call, np.int64))
+    def run(self, map_: str, a: Any, b: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        """See `lcmulti_native.library.Native.run`."""
+        batch = a.shape[0]
+        shape = {
+            "forward": (batch, *spec.output_size, spec.filters),
+            "input_grad": (batch, *spec.input_size, spec.in_channels),
+            "kernel_grad": spec.kernel_shape,
+        }[map_]
+        call = packed(map_, spec, batch, a.dtype.name, resources.threads)
+        compute = jax.ffi.ffi_call(TARGET, jax.ShapeDtypeStruct(shape, a.dtype))
+        return compute(a, b, call=np.array(call, np.int64))
 
 
 implementation = JaxNative()

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lcmulti import LocalConvSpec
-from lcmulti.backend import Problem
+from lcmulti.backend import Problem, Resources
 
 __version__ = "0.1.0"
 MAX_AXES = 6
@@ -137,6 +137,22 @@ class Native:
         """See `lcmulti.backend.Implementation.workspace`."""
         spec, batch, dtype, _, _, resources = problem
         return workspace(spec, batch, dtype, resources.threads)
+
+    def run(self, map_: str, a: Any, b: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        """Compute one of `MAPS` in the framework's own way: what a door is."""
+        raise NotImplementedError
+
+    def forward(self, x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        """See `lcmulti.backend.Implementation.forward`."""
+        return self.run("forward", x, kernel, spec, resources)
+
+    def input_grad(self, dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        """See `lcmulti.backend.Implementation.input_grad`."""
+        return self.run("input_grad", dy, kernel, spec, resources)
+
+    def kernel_grad(self, x: Any, dy: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        """See `lcmulti.backend.Implementation.kernel_grad`."""
+        return self.run("kernel_grad", x, dy, spec, resources)
 
 
 def compute(call: Geometry, map_: int, a: int, b: int, result: int) -> None:

@@ -31,17 +31,9 @@ class TensorFlowNative(Native):
             return "TensorFlow loads no operations on Windows"
         return super().decline(problem)
 
-    def forward(self, x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
-        """See `lcmulti.backend.Implementation.forward`."""
-        return _map("forward", x, kernel, spec, resources)
-
-    def input_grad(self, dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
-        """See `lcmulti.backend.Implementation.input_grad`."""
-        return _map("input_grad", dy, kernel, spec, resources)
-
-    def kernel_grad(self, x: Any, dy: Any, spec: LocalConvSpec, resources: Resources) -> Any:
-        """See `lcmulti.backend.Implementation.kernel_grad`."""
-        return _map("kernel_grad", x, dy, spec, resources)
+    def run(self, map_: str, a: Any, b: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        """See `lcmulti_native.library.Native.run`."""
+        return _map(map_, a, b, spec, resources)
 
 
 def _map(map_: str, a: Any, b: Any, spec: LocalConvSpec, resources: Resources) -> Any:

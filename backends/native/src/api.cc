@@ -67,7 +67,7 @@ int lcmulti_compute(const lcmulti_geometry *given, int map, const void *a, const
   if (const int status = check(*given, geometry)) return status;
   if (map < LCMULTI_FORWARD || map > LCMULTI_KERNEL_GRAD) return LCMULTI_INVALID;
   want_large_pages(result, geometry.written(map) * geometry.item);
-  return chosen().compute(geometry, map, a, b, result);
+  return chosen().compute[map](geometry, a, b, result);
 }
 
 int64_t lcmulti_workspace(const lcmulti_geometry *given, int map) {

@@ -1,4 +1,4 @@
-// What each instruction set's translation unit provides.
+// What each instruction set's translation units provide.
 #pragma once
 
 #include "plan.h"
@@ -7,13 +7,17 @@ namespace lcmulti {
 
 struct Kernels {
   const char *name;
-  int (*compute)(const Geometry &geometry, int map, const void *a, const void *b, void *result);
+  // By map.
+  int (*compute[3])(const Geometry &geometry, const void *a, const void *b, void *result);
   int64_t (*workspace)(const Geometry &geometry, int map);  // of one thread
 };
 
-#define LCMULTI_DECLARE(isa) \
-  namespace isa {            \
-  extern const Kernels kernels; \
+#define LCMULTI_DECLARE(isa)                                                             \
+  namespace isa {                                                                        \
+  int forward(const Geometry &geometry, const void *a, const void *b, void *result);     \
+  int input_grad(const Geometry &geometry, const void *a, const void *b, void *result);  \
+  int kernel_grad(const Geometry &geometry, const void *a, const void *b, void *result); \
+  extern const Kernels kernels;                                                          \
   }
 LCMULTI_DECLARE(plain)
 LCMULTI_DECLARE(neon)

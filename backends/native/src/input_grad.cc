@@ -1,0 +1,96 @@
+// The input's gradient: a task owns a box of inputs and gathers from every output that sees it, so
+// that no two tasks write to one place.
+#include "maps.h"
+#include "tiles.h"
+
+namespace lcmulti::LCMULTI_ISA {
+
+template <class D, class A, int MAP>
+template <class E>
+void Call<D, A, MAP>::input_grad(const Box &box) {
+  constexpr int64_t per = std::is_same_v<E, Pair> ? 2 : 1;
+  const int64_t filters = g.filters / per, of_group = g.filters_per_group / per;
+  const Box seers = seers_of(g, box);
+  const int axes = static_cast<int>(g.axes), last = g.last();
+  const int64_t lanes = most_lanes(), positions = product(box.n.data(), axes);
+  char *memory = scratch.take(workspace());
+  A *dx = part<A>(memory, positions * g.channels * lanes);
+  A *dy = part<A>(memory, product(seers.n.data(), axes) * g.filters * lanes);
+  A *room = reinterpret_cast<A *>(memory);
+  const bool whole = g.rows_are_runs(), few = few_samples();
+  E *const panel = reinterpret_cast<E *>(dy);
+  for_chunks([&](const Chunk &chunk, auto vl, auto nv) {
+    constexpr int VL = vl, NV = nv;
+    using T = Tiles<E, VL, NV>;
+    std::memset(dx, 0, sizeof(A) * positions * g.channels * (few ? chunk.count : chunk.padded));
+    if constexpr (per == 2) {
+      gather_pairs<VL>(a_, g.dy_step, g.output, g.filters, seers, chunk, panel);
+    } else if (few) {
+      gather_filters<A, kVL>(outputs(a_), g.groups, seers, chunk, g.filters, dy);
+    } else {
+      gather_box<A, VL>(outputs(a_), seers, chunk, dy);
+    }
+    const E *above = panel;
+    for (Odometer o(seers.n.data(), axes); !o.done; o.next(), above += filters * (few ? chunk.count : chunk.padded)) {
+      // The taps with which this output sees into the box: a range along each axis.
+      Index position{}, tap_lo{}, taps{}, first{};
+      for (int a = 0; a < axes; ++a) {
+        position[a] = seers.lo[a] + o.at[a];
+        const int64_t start = position[a] * g.stride[a] - g.pad[a] - box.lo[a], d = g.dilation[a];
+        const auto over = [d](int64_t length) { return d == 1 ? length : length / d; };
+        tap_lo[a] = start >= 0 ? 0 : over(-start + d - 1);
+        const int64_t room_left = box.n[a] - 1 - start;
+        const int64_t tap_hi = room_left < 0 ? -1 : std::min(over(room_left), g.kernel[a] - 1);
+        taps[a] = tap_hi - tap_lo[a] + 1;
+        first[a] = start + tap_lo[a] * d;
+      }
+      Odometer tap(taps.data(), axes);
+      if (tap.done) continue;
+      const D *stored = b_ + weights_at(position);
+      const E *w;
+      if constexpr (per == 2) {
+        w = reinterpret_cast<const E *>(stored);  // pairs of filters are neighbours already
+      } else {
+        w = widened(stored, room);
+      }
+      const E *ahead = next_weights(w);
+      const int64_t length = g.channels_per_group * (whole ? taps[last] : 1);
+      if (whole) tap.axes = last, tap.done = false;
+      for (; !tap.done; tap.next()) {
+        int64_t at = 0, row = 0;
+        for (int a = 0; a < axes; ++a) {
+          at = at * box.n[a] + first[a] + tap.at[a] * g.dilation[a];
+          row = row * g.kernel[a] + tap_lo[a] + tap.at[a];
+        }
+        row *= g.channels_per_group;
+        if constexpr (per == 1) {
+          if (few) {  // dx is (sample, position, channel), dy (position, sample, filter)
+            for (int64_t k = 0; k < length; k += kVL) {
+              for (int64_t n = 0; n < chunk.count; ++n) {
+                input_row_tile<A, kVL>(above + n * filters, w + (row + k) * filters, filters, length - k,
+                                       dx + (n * positions + at) * g.channels + k);
+              }
+            }
+            continue;
+          }
+        }
+        for (int64_t group = 0; group < g.groups; ++group) {
+          A *to = dx + (at * g.channels + group * g.channels_per_group) * chunk.padded;
+          const E *from = w + row * filters + group * of_group;
+          in_tiles(length, T::kMost, [&](int64_t k, int64_t rows) {
+            T::kInput[rows - 1](above + group * of_group * chunk.padded, from + k * filters, filters, of_group,
+                                to + k * chunk.padded, ahead + (row + k) * filters);
+          });
+        }
+      }
+    }
+    if (few) return write_rows<A, kVL>(dx, box, g.batch, result_, g.input, g.channels, axes);
+    scatter_box<A, VL>(dx, box, chunk, result_, g.input, g.channels, axes, streamed_);
+  });
+}
+
+int input_grad(const Geometry &g, const void *a, const void *b, void *result) {
+  return compute<LCMULTI_INPUT_GRAD>(g, a, b, result);
+}
+
+}  // namespace lcmulti::LCMULTI_ISA

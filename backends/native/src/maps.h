@@ -1,0 +1,300 @@
+// One call of one of the three maps: what they share, and what each is made of.
+//
+// A task owns a box of what is written. It transposes the part of the input that the box needs,
+// so that samples are innermost, walks the windows in place and transposes its result back. What
+// it works on stays in the cache; the kernel, or its gradient, streams past once.
+//
+// Each map's members are defined in a file of its own: forward.cc, input_grad.cc, kernel_grad.cc.
+#pragma once
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "kernels.h"
+#include "layout.h"
+#include "pool.h"
+#include "rows.h"
+#include "scratch.h"
+#include "tiles.h"
+
+namespace lcmulti::LCMULTI_ISA {
+
+#if defined(__AVX512F__)
+constexpr int kVectorBytes = 64;
+#elif defined(__AVX2__)
+constexpr int kVectorBytes = 32;
+#else
+constexpr int kVectorBytes = 16;
+#endif
+
+// Results that are far larger than the caches will not be found in them.
+constexpr int64_t kStreamedBytes = 16 << 20;
+// Products that take less than it takes to wake a thread.
+constexpr double kSmall = 5e5;
+
+// One call in one data type D, summed in A.
+template <class D, class A, int MAP>
+class Call {
+ public:
+  explicit Call(const Geometry &geometry) : g(geometry), grid_(make_grid(g, MAP, most_lanes())) {}
+
+  static constexpr int kVL = kVectorBytes / sizeof(A);
+  // Fewer samples than lanes take shorter vectors, of which more fit in a cycle.
+  static constexpr int kShort = std::max<int>(kVL / 2, 16 / sizeof(A));
+  static constexpr bool kWidens = !std::is_same_v<D, A>;
+
+  int64_t workspace() const {
+    return scratch_bytes(g, MAP, Box{{}, grid_.box}, most_lanes()) + 4096;
+  }
+
+  bool run(const void *a, const void *b, void *result) {
+    a_ = static_cast<const D *>(a);
+    b_ = static_cast<const D *>(b);
+    result_ = static_cast<D *>(result);
+    streamed_ = g.written(MAP) * g.item > kStreamedBytes;
+    const double products = static_cast<double>(g.batch * product(g.output, g.axes)) * static_cast<double>(g.terms) *
+                            static_cast<double>(g.filters);
+    const int64_t threads = products < kSmall ? 1 : g.threads;
+    const auto tasks = [&](int64_t count, auto &&task) {
+      return parallel_for(count, threads, [task](int64_t i) {
+        task(i);
+        end_streams();
+        scratch.trim();
+      });
+    };
+    if constexpr (kHasPairs && std::is_same_v<D, bfloat16>) {
+      if (pairs()) return run_in<Pair>(tasks);
+    }
+    return run_in<A>(tasks);
+  }
+
+ private:
+  const Geometry &g;
+  Grid grid_;
+  const D *a_ = nullptr, *b_ = nullptr;
+  D *result_ = nullptr;
+  bool streamed_ = false;
+  // Of kernel_grad: boxes of positions with weights of their own, the boxes that share each, and
+  // the parts a window is cut into where there would be too few tasks.
+  Grid owners_, sharers_;
+  int64_t parts_ = 1;
+
+  template <class E, class Tasks>
+  bool run_in(Tasks &&tasks) {
+    if constexpr (MAP == LCMULTI_FORWARD) {
+      return tasks(grid_.tasks, [this](int64_t i) { forward<E>(grid_.at(i)); });
+    } else if constexpr (MAP == LCMULTI_INPUT_GRAD) {
+      return tasks(grid_.tasks, [this](int64_t i) { input_grad<E>(grid_.at(i)); });
+    } else {
+      split_kernel();
+      return tasks(owners_.tasks * parts_,
+                   [this](int64_t i) { kernel_grad<E>(owners_.at(i / parts_), i % parts_); });
+    }
+  }
+
+  static uintptr_t address(const D *p) { return reinterpret_cast<uintptr_t>(p); }
+
+  // Whether the sums may go by pairs.
+  bool pairs() const {
+    if (MAP == LCMULTI_KERNEL_GRAD) return !few_filters() && g.dy_step[1] == 1;
+    if (few_samples() || g.groups > 1 || address(a_) % 4 || address(b_) % 4) return false;
+    return MAP == LCMULTI_FORWARD ? can_pair(g.channels, g.x_step, g.axes) : can_pair(g.filters, g.dy_step, g.axes);
+  }
+
+  // Samples at once: enough to reuse a weight from its register, no more than the batch asks for.
+  int most_lanes() const {
+    if (MAP == LCMULTI_INPUT_GRAD && few_samples()) return static_cast<int>(std::max<int64_t>(g.batch, 1));
+    int lanes = kShort;
+    while (lanes < limit_of_lanes() && lanes < g.batch) lanes *= 2;
+    return lanes;
+  }
+
+  // Filters that would leave half of a vector's lanes idle are no lanes.
+  static constexpr int kFewFilters = std::min(kVL / 2 + 1, 8);
+  bool few_filters() const { return g.filters_per_group < kFewFilters; }
+  // Samples too few for lanes, and filters that fill them.
+  bool few_samples() const {
+    return g.batch <= std::min<int64_t>(kFewSamples, kShort) && g.groups == 1 && g.filters % kVL == 0;
+  }
+
+  // Where samples are summed, not lanes, as many as spare sums from being stored and fetched.
+  int limit_of_lanes() const { return MAP == LCMULTI_KERNEL_GRAD && !few_filters() ? 8 * kVL : 4 * kVL; }
+
+  // body(chunk, vector length, vectors) for all samples.
+  template <class Body>
+  void for_chunks(Body &&body) const {
+    for (int64_t first = 0; first < g.batch;) {
+      const int64_t left = g.batch - first;
+      int lanes = kShort;
+      while (lanes < limit_of_lanes() && lanes < left) lanes *= 2;
+      // Three quarters full is worth a pass; else a smaller one, and the rest after it.
+      if (lanes > kVL && left < lanes && 4 * left < 3 * lanes) lanes /= 2;
+      const Chunk chunk{first, std::min<int64_t>(left, lanes), lanes};
+      using std::integral_constant;
+      if (lanes >= 4 * kVL) {
+        body(chunk, integral_constant<int, kVL>{}, integral_constant<int, 4>{});
+      } else if (lanes == 2 * kVL) {
+        body(chunk, integral_constant<int, kVL>{}, integral_constant<int, 2>{});
+      } else if (lanes == kVL) {
+        body(chunk, integral_constant<int, kVL>{}, integral_constant<int, 1>{});
+      } else {
+        body(chunk, integral_constant<int, kShort>{}, integral_constant<int, 1>{});
+      }
+      first += chunk.count;
+    }
+  }
+
+  int64_t weights_at(const Index &position) const {
+    int64_t at = 0;
+    for (int a = 0; a < g.axes; ++a) at += position[a] * g.weights_step[a];
+    return at;
+  }
+
+  // The weights of one position as they are summed.
+  const A *widened(const D *weights, A *room) const {
+    if constexpr (kWidens) {
+      const int64_t count = g.terms * g.filters;
+      int64_t i = 0;
+      for (; i + kVL <= count; i += kVL) store(room + i, load_wide<A, kVL>(weights + i));
+      for (; i < count; ++i) room[i] = load_first<A, kVL>(weights + i, 1)[0];
+      return room;
+    } else {
+      return weights;
+    }
+  }
+
+  // The weights of one position as pairs of neighbouring rows, (row / 2, filter).
+  const Pair *paired(const D *weights, Pair *room) const {
+    const auto *bits = reinterpret_cast<const uint16_t *>(weights);
+    for (int64_t k = 0; k < g.terms; k += 2, bits += 2 * g.filters, room += g.filters) {
+      int64_t f = 0;
+      for (; f + kVL <= g.filters; f += kVL) store(room + f, pairs_of<kVL>(bits + f, bits + g.filters + f));
+      for (; f < g.filters; ++f) room[f] = bits[f] | static_cast<Pair>(bits[g.filters + f]) << 16;
+    }
+    return room - g.terms / 2 * g.filters;
+  }
+
+  template <class E>
+  const E *weights(const D *from, void *room) const {
+    if constexpr (std::is_same_v<E, Pair>) {
+      return paired(from, static_cast<Pair *>(room));
+    } else {
+      return widened(from, static_cast<A *>(room));
+    }
+  }
+
+  // Whether pairs of neighbouring channels (filters) may be read as one element.
+  static bool can_pair(int64_t channels, const int64_t *step, int64_t axes) {
+    bool can = kHasPairs && std::is_same_v<D, bfloat16> && channels % 2 == 0 && step[1] == 1;
+    for (int64_t i = 0; i < axes + 2; ++i) can &= i == 1 || step[i] % 2 == 0;
+    return can;
+  }
+
+  // gather_box of pairs: an element of four bytes in place of each two.
+  template <int VL>
+  void gather_pairs(const D *data, const int64_t *step, const int64_t *size, int64_t channels, const Box &box,
+                    const Chunk &chunk, Pair *to) const {
+    int64_t halved[kAxes + 2];
+    for (int i = 0; i < g.axes + 2; ++i) halved[i] = i == 1 ? 1 : step[i] / 2;
+    const Source<Pair> source{reinterpret_cast<const Pair *>(data), halved, size, channels / 2,
+                              static_cast<int>(g.axes)};
+    gather_box<Pair, VL>(source, box, chunk, to);
+  }
+
+  // Runs of a window in a box of inputs of `size`: input offsets in positions * channels.
+  std::vector<Run> runs(const Index &size) const {
+    std::vector<Run> result;
+    const int last = g.last();
+    for (Odometer tap(g.kernel, g.rows_are_runs() ? last : last + 1); !tap.done; tap.next()) {
+      int64_t input = 0, row = 0;
+      for (int a = 0; a <= last; ++a) {
+        input = input * size[a] + tap.at[a] * g.dilation[a];
+        row = row * g.kernel[a] + tap.at[a];
+      }
+      const int64_t length = g.channels_per_group * (g.rows_are_runs() ? g.kernel[last] : 1);
+      result.push_back({input * g.channels, row * g.channels_per_group, length});
+    }
+    return result;
+  }
+
+  // body(weights, start) for each output position of a box, in order: the offsets of its weights
+  // in the kernel, and of its window in the `seen` inputs, in positions * channels.
+  template <class Body>
+  LCMULTI_INLINE void for_positions(const Box &box, const Index &seen, Body &&body) const {
+    const int last = g.last();
+    for (Odometer outer(box.n.data(), last); !outer.done; outer.next()) {
+      int64_t weights = box.lo[last] * g.weights_step[last], start = 0;
+      for (int a = 0; a < last; ++a) {
+        weights += (box.lo[a] + outer.at[a]) * g.weights_step[a];
+        start = (start + outer.at[a] * g.stride[a]) * seen[a + 1];
+      }
+      start *= g.channels;
+      for (int64_t i = 0; i < box.n[last]; ++i) {
+        body(weights, start);
+        weights += g.weights_step[last];
+        start += g.stride[last] * g.channels;
+      }
+    }
+  }
+
+  Source<D> inputs() const { return {a_, g.x_step, g.input, g.channels, static_cast<int>(g.axes)}; }
+  Source<D> outputs(const D *dy) const { return {dy, g.dy_step, g.output, g.filters, static_cast<int>(g.axes)}; }
+
+  // Weights to fetch while those at `weights` are in use; the same again after the last.
+  template <class E>
+  const E *next_weights(const E *weights) const {
+    if constexpr (kWidens) {
+      return weights;
+    } else {
+      const int64_t at = weights - b_ + g.terms * g.filters;
+      return at < g.weights ? weights + g.terms * g.filters : weights;
+    }
+  }
+
+  template <class E>
+  void forward(const Box &box);
+  void forward_rows(const Box &box, const Box &seen, const std::vector<Run> &window_runs, A *x, A *y, A *room) const;
+
+  template <class E>
+  void input_grad(const Box &box);
+
+  void split_kernel();
+  template <class E>
+  void kernel_grad(const Box &owner, int64_t piece);
+  int64_t owned_index(const Box &box, const Box &owned, int64_t at) const;
+  template <int FV, class E>
+  void vectors_of_filters(const E *x, int64_t length, int64_t lanes, int64_t samples, const E *dy, int64_t pitch,
+                          A *to, int64_t tail, Leave leave) const;
+  template <class E>
+  void many_filters(const E *x, int64_t length, int64_t lanes, int64_t samples, const E *dy, int64_t pitch, A *to,
+                    Leave leave) const;
+  template <int VL, int NV>
+  void sums_over_samples(const A *x, int64_t length, const A *dy, A *to, Leave leave) const;
+};
+
+template <class Use>
+auto with_types(const Geometry &g, Use &&use) {
+  switch (g.dtype) {
+    case LCMULTI_FLOAT64: return use(double{}, double{});
+    case LCMULTI_BFLOAT16: return use(bfloat16{}, float{});
+    case LCMULTI_FLOAT16: return use(float16{}, float{});
+    default: return use(float{}, float{});
+  }
+}
+
+template <int MAP>
+int compute(const Geometry &g, const void *a, const void *b, void *result) {
+  return with_types(g, [&](auto d, auto wide) -> int {
+    Call<decltype(d), decltype(wide), MAP> call(g);
+    if (call.workspace() > kMostBytes) return LCMULTI_TOO_LARGE;
+    return call.run(a, b, result) ? LCMULTI_OK : LCMULTI_NO_MEMORY;
+  });
+}
+
+template <int MAP>
+int64_t workspace_of(const Geometry &g) {
+  return with_types(g, [&](auto d, auto wide) { return Call<decltype(d), decltype(wide), MAP>(g).workspace(); });
+}
+
+}  // namespace lcmulti::LCMULTI_ISA

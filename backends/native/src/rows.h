@@ -1,0 +1,79 @@
+// Boxes whose lanes are filters, rows of which lie in one piece, and rows on their way back.
+#pragma once
+
+#include "layout.h"
+
+namespace lcmulti::LCMULTI_ISA {
+
+// A box of the caller's array as (position, group, sample, filter), `pitch` a row: whole vectors.
+template <class A, int VL, class D>
+void gather_filters(const Source<D> &source, int64_t groups, const Box &box, const Chunk &chunk, int64_t pitch,
+                    A *to) {
+  const int64_t filters = source.channels / groups, step = source.step[1];
+  for (Odometer o(box.n.data(), source.axes); !o.done; o.next()) {
+    const D *from = source.data + chunk.first * source.step[0];
+    for (int a = 0; a < source.axes; ++a) from += (box.lo[a] + o.at[a]) * source.step[2 + a];
+    for (int64_t group = 0; group < groups; ++group, from += filters * step) {
+      for (int64_t n = 0; n < chunk.count; ++n, to += pitch) {
+        const D *row = from + n * source.step[0];
+        int64_t f = 0;
+        if (step == 1) {
+          for (; f + VL <= filters; f += VL) store(to + f, load_wide<A, VL>(row + f));
+          if (f < filters) store(to + f, load_first<A, VL>(row + f, filters - f));
+        } else {
+          for (; f < filters; f += VL) {
+            D some[VL] = {};
+            for (int64_t i = 0; i < std::min<int64_t>(VL, filters - f); ++i) some[i] = row[(f + i) * step];
+            store(to + f, load_wide<A, VL>(some));
+          }
+        }
+      }
+    }
+  }
+}
+
+// The same as pairs of neighbouring samples, (position, group, sample / 2, filter).
+template <int VL>
+void gather_filter_pairs(const Source<uint16_t> &source, int64_t groups, const Box &box, const Chunk &chunk,
+                         int64_t pitch, Pair *to) {
+  const int64_t filters = source.channels / groups, step = source.step[1];
+  for (Odometer o(box.n.data(), source.axes); !o.done; o.next()) {
+    const uint16_t *from = source.data + chunk.first * source.step[0];
+    for (int a = 0; a < source.axes; ++a) from += (box.lo[a] + o.at[a]) * source.step[2 + a];
+    for (int64_t group = 0; group < groups; ++group, from += filters * step) {
+      for (int64_t n = 0; n < chunk.count; n += 2, to += pitch) {
+        const uint16_t *row = from + n * source.step[0], *after = row + source.step[0];
+        const bool two = n + 1 < chunk.count;
+        int64_t f = 0;
+        for (; two && step == 1 && f + VL <= filters; f += VL) store(to + f, pairs_of<VL>(row + f, after + f));
+        for (; f < pitch; ++f) {
+          to[f] = f >= filters ? 0 : row[f * step] | (two ? static_cast<Pair>(after[f * step]) << 16 : 0);
+        }
+      }
+    }
+  }
+}
+
+// Writes a box that lies as the contiguous array (batch, *size, channels) does.
+template <class A, int VL, class D>
+void write_rows(const A *from, const Box &box, int64_t batch, D *data, const int64_t *size, int64_t channels,
+                int axes) {
+  const int last = axes - 1;
+  const int64_t run = box.n[last] * channels;
+  for (int64_t n = 0; n < batch; ++n) {
+    for (Odometer outer(box.n.data(), last); !outer.done; outer.next(), from += run) {
+      int64_t at = n;
+      for (int a = 0; a < last; ++a) at = at * size[a] + box.lo[a] + outer.at[a];
+      D *to = data + (at * size[last] + box.lo[last]) * channels;
+      for (int64_t i = 0; i < run; i += VL) {
+        if (run - i >= VL) {
+          store_narrow<D, VL, A>(to + i, load<A, VL>(from + i), false);
+        } else {
+          store_first<D, VL, A>(to + i, load_first<A, VL>(from + i, run - i), run - i);
+        }
+      }
+    }
+  }
+}
+
+}  // namespace lcmulti::LCMULTI_ISA
