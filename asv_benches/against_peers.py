@@ -36,8 +36,9 @@ def spec_of(workload: dict[str, Any]) -> lcmulti.LocalConvSpec:
 
 
 def medians(steps: dict[str, Step], repeat: int) -> dict[str, float]:
-    """Median seconds of each, interleaved, after one warm-up each."""
+    """Median seconds of each, interleaved, after two warm-ups each."""
     for step in steps.values():
+        step()
         step()
     times: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(repeat):
