@@ -29,7 +29,7 @@ class TensorFlowOps:
         """See `ArrayOps`."""
         if axes == tuple(range(len(axes))):
             return array
-        if len(axes) <= MOST_TRANSPOSED or array.shape[1:].num_elements() is None:
+        if len(axes) <= MOST_TRANSPOSED or list(array.shape).count(None) > 1:
             return tf.transpose(array, axes)
         return _transposed_in_runs(array, axes)
 
@@ -73,7 +73,7 @@ def device_of(array: Any) -> str:
 
 
 def _transposed_in_runs(array: Any, axes: tuple[int, ...]) -> Any:
-    """`tf.transpose` with axes that stay neighbours taken as one; only axis 0 may be unknown."""
+    """`tf.transpose` with axes that stay neighbours taken as one; one size may be unknown."""
     runs: list[list[int]] = []
     for axis in axes:
         if runs and axis == runs[-1][-1] + 1:
@@ -81,9 +81,10 @@ def _transposed_in_runs(array: Any, axes: tuple[int, ...]) -> Any:
         else:
             runs.append([axis])
     ordered = sorted(runs)
-    sizes = [-1 if 0 in run else prod(array.shape[i] for i in run) for run in ordered]
+    shape = [-1 if size is None else size for size in array.shape]
+    sizes = [-1 if -1 in (run := [shape[i] for i in each]) else prod(run) for each in ordered]
     moved = tf.transpose(tf.reshape(array, sizes), [ordered.index(run) for run in runs])
-    return tf.reshape(moved, [-1 if axis == 0 else array.shape[axis] for axis in axes])
+    return tf.reshape(moved, [shape[axis] for axis in axes])
 
 
 def _along(axis: int, array: Any, function: Callable[[Any], Any]) -> Any:
