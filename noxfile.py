@@ -25,7 +25,8 @@ def install(session: nox.Session, *requirements: str, groups: tuple[str, ...] = 
     """Install requirements and dependency groups in the versions of constraints.txt."""
     for group in groups:
         requirements += nox.project.dependency_groups(PYPROJECT, group)
-    session.install("-c", "constraints.txt", *requirements)
+    # Byte code is written for what is imported, not for all of a framework.
+    session.install("--no-compile", "-c", "constraints.txt", *requirements)
 
 
 def run_tests(session: nox.Session, extras: str) -> None:
@@ -77,19 +78,31 @@ def cross(session: nox.Session) -> None:
 BACKENDS = [nox.param(name, id=name) for name in ("numpy", "torch", "jax", "tensorflow")]
 
 
-def certify_alone(session: nox.Session, backend: str, *arguments: str) -> None:
+# A certification compiles thousands of small functions and runs each once or twice.
+COMPILE_QUICKLY = {
+    "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
+    "--xla_cpu_parallel_codegen_split_count=1"
+}
+
+
+def certify_alone(
+    session: nox.Session, backend: str, *arguments: str, env: dict[str, str] | None = None
+) -> None:
     """Install one framework, or none, and certify."""
     extras = "conformance" if backend == "numpy" else f"conformance,{backend}"
     peers = ("peers",) if backend == "jax" else ()  # Flax, whose layer results are compared with
     install(session, "-e", f".[{extras}]", groups=peers)
-    session.run("lcmulti", "certify", backend, *arguments)
+    session.run("lcmulti", "certify", backend, *arguments, env=env)
 
 
 @nox.session
 @nox.parametrize("backend", BACKENDS)
 def certify(session: nox.Session, backend: str) -> None:
-    """Certify one of our own backends, alone in its environment."""
-    certify_alone(session, backend, *session.posargs)
+    """Certify one of our own backends, alone; JAX' functions are compiled in a hurry.
+
+    `nightly`, and `lcmulti certify jax` by itself, compile them as users do.
+    """
+    certify_alone(session, backend, *session.posargs, env=COMPILE_QUICKLY)
 
 
 @nox.session

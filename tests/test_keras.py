@@ -36,6 +36,12 @@ PACKAGES = {
     ("jax", "export_saved_model"): ["tensorflow"],
 }
 
+# A driver compiles thousands of small functions and runs each once or twice.
+COMPILE_QUICKLY = (
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
+    "--xla_cpu_parallel_codegen_split_count=1"
+)
+
 
 def needs(package):
     if not importlib.util.find_spec(package):
@@ -44,7 +50,9 @@ def needs(package):
 
 def run_driver(name, backend, *arguments):
     """What a driver prints, as Python objects."""
-    environment = os.environ | {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment = os.environ | {
+        "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3", "XLA_FLAGS": COMPILE_QUICKLY
+    }  # fmt: skip
     command = [sys.executable, str(DRIVERS / name), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -9,7 +9,8 @@ from pathlib import Path
 
 BACKEND = os.environ["KERAS_BACKEND"]
 if BACKEND == "jax":
-    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+    flags = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count=2"
 if BACKEND == "torch":
     import torch  # noqa: F401 - before TensorFlow, which Keras imports for its data sets
 import keras
