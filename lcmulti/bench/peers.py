@@ -42,6 +42,8 @@ class Peer:
         Numbers of spatial axes it exists for; empty for any.
     holds : callable
         ``(spec, batch)`` to elements it holds in a forward pass beyond input, output and weights.
+    gradient_holds : callable
+        ``(spec, batch)`` to elements a training step holds beyond twice those.
     is_slow : callable
         ``(spec, batch)`` to whether building it may take more than a minute, so that it is tried
         in a process that can be ended.
@@ -57,6 +59,7 @@ class Peer:
     install: str
     axes: tuple[int, ...] = ()
     holds: Callable[[LocalConvSpec, int], int] = _none
+    gradient_holds: Callable[[LocalConvSpec, int], int] = _none
     is_slow: Callable[[LocalConvSpec, int], bool] = lambda spec, batch: False
     tiles: bool = False
 
@@ -82,7 +85,10 @@ class Peer:
 
     def memory(self, spec: LocalConvSpec, batch: int, itemsize: int, training: bool) -> int:
         """Bytes beyond input, output and weights; what is differentiated is held twice."""
-        return self.holds(spec, batch) * itemsize * (2 if training else 1)
+        held = self.holds(spec, batch)
+        if training:
+            held = 2 * held + self.gradient_holds(spec, batch)
+        return held * itemsize
 
     def subject(self, arrays: Arrays) -> Subject:
         """Import its framework and make it."""
@@ -97,6 +103,11 @@ def _patches(spec: LocalConvSpec, batch: int) -> int:
 
 def _products(spec: LocalConvSpec, batch: int) -> int:
     return _patches(spec, batch) * spec.filters
+
+
+def _whole_inputs(spec: LocalConvSpec, batch: int) -> int:
+    """TensorFlow's gradient of a slice is as large as what it was cut from, zeros around it."""
+    return batch * prod(spec.output_size) * prod(spec.input_shape)
 
 
 def _dense(spec: LocalConvSpec, batch: int) -> int:
@@ -144,9 +155,9 @@ PEERS = (
     _jax("lax local", "lax_local", "jax", (), _patches),
     _jax("Flax ConvLocal", "conv_local", "flax", (), _patches),
     _jax("EIR einsum", "eir_einsum", "jax", tiles=True),
-    _tf("tf_keras 1", "keras_1", "tf_keras", (1, 2), _patches, _many_positions),
+    _tf("tf_keras 1", "keras_1", "tf_keras", (1, 2), _patches, _whole_inputs, _many_positions),
     _tf("tf_keras 2", "keras_2", "tf_keras", (1, 2), _dense),
-    _tf("tf_keras 3", "keras_3", "tf_keras", (1, 2), _entries, _many_weights),
+    _tf("tf_keras 3", "keras_3", "tf_keras", (1, 2), _entries, is_slow=_many_weights),
     _tf("EIR einsum", "eir_einsum", "tensorflow", tiles=True),
 )
 """Every peer we know."""
