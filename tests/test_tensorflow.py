@@ -44,6 +44,9 @@ GEOMETRIES = {
         (11, 8, 4), 6, (4, 2), strides=(4, 2), groups=2, shared_axes=(1,),
         data_format="channels_last",
     ),
+    "disjoint, 2d, rows shared": LocalConvSpec(
+        (9, 8, 2), 3, (4, 2), strides=(4, 2), shared_axes=(0,), data_format="channels_last"
+    ),
     "gaps": LocalConvSpec((11, 3), 3, 2, strides=4, data_format="channels_last"),
 }  # fmt: skip
 
@@ -552,3 +555,24 @@ def test_unknown_rank_is_an_error():
 
     with pytest.raises(lcmulti.errors.ShapeError, match="known rank"):
         unknown.get_concrete_function()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "complex64"])
+@pytest.mark.parametrize("geometry", [name for name in GEOMETRIES if "disjoint" in name])
+def test_disjoint_in_blocks_is_what_it_is_at_once(geometry, dtype):
+    from lcmulti_tensorflow.disjoint import cut, disjoint
+
+    spec = GEOMETRIES[geometry]
+    x, kernel, dy = arrays(spec, 5, dtype)
+    pairs = {"forward": (x, kernel), "input_grad": (dy, kernel), "kernel_grad": (x, dy)}
+    whole = cut(spec, 5, dtype, GENEROUS)
+    for limit in (1, whole.workspace - 1):
+        blocks = cut(spec, 5, dtype, limit)
+        assert blocks.samples < 5
+        for name, pair in pairs.items():
+            apart, at_once = (
+                tf.cast(getattr(disjoint, name)(*pair, spec, Resources(bytes_, None)), "complex128")
+                for bytes_ in (limit, GENEROUS)
+            )
+            close = 2e-3 if dtype == "float16" else 1e-5
+            np.testing.assert_allclose(apart, at_once, rtol=close, atol=close)

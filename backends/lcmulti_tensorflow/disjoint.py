@@ -1,36 +1,70 @@
 """Windows that tile the input: the input itself, seen window by window, is the patches.
 
-One transposition brings positions to the front, one batched product computes them all.
+One transposition brings positions to the front, one batched product computes them all. Where
+that copy would be too large, samples are cut into blocks, and positions in the kernel's gradient,
+which is a sum over samples.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
+
+import tensorflow as tf
 
 from lcmulti.backend import Problem, Resources
 from lcmulti.composed import UNKNOWN_BATCH, Composed
 from lcmulti.dtypes import DTYPES
 from lcmulti.spec import LocalConvSpec
+from lcmulti_tensorflow.loops import by_samples, in_graph, new, over, put
 from lcmulti_tensorflow.ops import ops
 
 
-class Disjoint(Composed):
+class Cut(NamedTuple):
+    """Samples in a block, rows of positions in one of the kernel's gradient, bytes held."""
+
+    samples: int
+    rows: int
+    workspace: int
+
+
+@lru_cache(maxsize=1024)
+def cut(spec: LocalConvSpec, batch: int | None, dtype: str, limit: int) -> Cut:
+    """Choose blocks that fit *limit*, all at once if that does.
+
+    Held are both factors and the product in matrix order, those of half types or of groups once
+    more on their way there, and with blocks what is cut out and what is put back.
+    """
+    kind, whole = DTYPES[dtype], UNKNOWN_BATCH if batch is None else max(batch, 1)
+    wide, converted = DTYPES[kind.accumulator].itemsize, kind.is_half or spec.groups > 1
+    weights = wide * prod(spec.kernel_shape)
+    kernels = 2 * weights if converted else 0
+    arrays = wide * (prod(spec.input_shape) + prod(spec.output_shape))
+    sample = arrays * (2 if converted else 1)
+    count, held = spec.output_size[_row_axis(spec)], kernels + whole * sample
+    if held <= limit or len(spec.shared_axes) == spec.ndim:
+        return Cut(whole, count, held)
+    sample += arrays
+    samples = _even(whole, (limit - kernels) // sample)
+    row = (whole * sample + kernels + weights) // count
+    rows = _even(count, limit // row)
+    return Cut(samples, rows, max(kernels + samples * sample, rows * row))
+
+
+def _even(total: int, most: int) -> int:
+    """Size of the blocks *total* is cut into, none larger than *most*."""
+    most = min(max(most, 1), total)
+    return -(-total // -(-total // most))
+
+
+def _row_axis(spec: LocalConvSpec) -> int:
+    """The first axis that shares nothing: the kernel is contiguous along it."""
+    return next((axis for axis in range(spec.ndim) if axis not in spec.shared_axes), 0)
+
+
+class Tiled(Composed):
     """`Composed` that views and transposes where others gather and scatter."""
-
-    def decline(self, problem: Problem) -> str | None:
-        """Serves windows that neither overlap nor leave gaps, without padding."""
-        return None if problem.spec.is_disjoint else "windows do not tile the input"
-
-    def workspace(self, problem: Problem) -> int:
-        """Both factors and the product in matrix order, and on their way from half types."""
-        spec, dtype = problem.spec, DTYPES[problem.dtype]
-        batch = UNKNOWN_BATCH if problem.batch is None else problem.batch
-        elements = batch * (prod(spec.input_shape) + prod(spec.output_shape))
-        if dtype.is_half or spec.groups > 1:
-            elements += elements + 2 * prod(spec.kernel_shape)
-        return elements * DTYPES[dtype.accumulator].itemsize
 
     def input_grad(self, dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
         """See `lcmulti.backend.Implementation.input_grad`."""
@@ -73,4 +107,84 @@ def _positions_first(spec: LocalConvSpec) -> tuple[int, ...]:
     return (*own, group, *shared, 0, *taps, group + 1)
 
 
-disjoint = Disjoint(ops)
+class Disjoint(Tiled):
+    """`Tiled` in blocks that fit `Resources.max_workspace`."""
+
+    def decline(self, problem: Problem) -> str | None:
+        """Serves windows that neither overlap nor leave gaps, without padding."""
+        return None if problem.spec.is_disjoint else "windows do not tile the input"
+
+    def workspace(self, problem: Problem) -> int:
+        """See `cut`."""
+        limit = problem.resources.max_workspace
+        return cut(problem.spec, problem.batch, problem.dtype, limit).workspace
+
+    def forward(self, x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        """See `lcmulti.backend.Implementation.forward`."""
+        if _fits(x, spec, resources):
+            return tiled.forward(x, kernel, spec, resources)
+        return in_graph(_forward, spec, resources)(x, kernel)
+
+    def input_grad(self, dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        """See `lcmulti.backend.Implementation.input_grad`."""
+        if _fits(dy, spec, resources):
+            return tiled.input_grad(dy, kernel, spec, resources)
+        return in_graph(_input_grad, spec, resources)(dy, kernel)
+
+    def kernel_grad(self, x: Any, dy: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        """See `lcmulti.backend.Implementation.kernel_grad`."""
+        if _fits(x, spec, resources):
+            return tiled.kernel_grad(x, dy, spec, resources)
+        return in_graph(_kernel_grad, spec, resources)(x, dy)
+
+
+def _cut(array: Any, spec: LocalConvSpec, resources: Resources) -> Cut:
+    return cut(spec, array.shape[0], array.dtype.name, resources.max_workspace)
+
+
+def _fits(array: Any, spec: LocalConvSpec, resources: Resources) -> bool:
+    whole = array.shape[0]
+    return _cut(array, spec, resources).samples >= (UNKNOWN_BATCH if whole is None else whole)
+
+
+def _forward(x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    return by_samples(
+        lambda part: tiled.forward(part, kernel, spec, resources),
+        x, (*spec.output_size, spec.filters), _cut(x, spec, resources).samples,
+    )  # fmt: skip
+
+
+def _input_grad(dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    return by_samples(
+        lambda part: tiled.input_grad(part, kernel, spec, resources),
+        dy, (*spec.input_size, spec.in_channels), _cut(dy, spec, resources).samples,
+    )  # fmt: skip
+
+
+def _kernel_grad(x: Any, dy: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    axis = _row_axis(spec)
+    count, step = spec.output_size[axis], spec.kernel_size[axis]
+    start = (0,) * spec.ndim
+
+    def rows(dkernel: Any, first: Any, count: int) -> Any:
+        stop = (*spec.output_size[:axis], count, *spec.output_size[axis + 1 :])
+        block, _ = spec.block(start, stop)
+        part = tiled.kernel_grad(
+            _rows(x, axis, first * step, block.input_size),
+            _rows(dy, axis, first, block.output_size), block, resources,
+        )  # fmt: skip
+        return put(dkernel, first, tf.reshape(part, (count, -1)))
+
+    dkernel = new((count, prod(spec.kernel_shape) // count), x.dtype)
+    dkernel = over(count, _cut(x, spec, resources).rows, rows, dkernel)
+    return tf.reshape(dkernel, spec.kernel_shape)
+
+
+def _rows(array: Any, axis: int, first: Any, size: tuple[int, ...]) -> Any:
+    """A block of spatial *size* from *first* on along one axis, from 0 on along the others."""
+    begin = [0] * array.shape.rank
+    begin[1 + axis] = first
+    return tf.slice(array, begin, (-1, *size, array.shape[-1]))
+
+
+tiled, disjoint = Tiled(ops), Disjoint(ops)

@@ -1,0 +1,109 @@
+"""Loops over blocks, of constant graph size, that write into the tensor they carry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import tensorflow as tf
+
+from lcmulti.backend import Resources
+from lcmulti.spec import LocalConvSpec
+
+
+@lru_cache(maxsize=1024)
+def _traced(function: Any, spec: LocalConvSpec, resources: Resources, eager: bool) -> Any:
+    def mapped(a: Any, b: Any) -> Any:
+        return function(a, b, spec, resources)
+
+    return tf.function(mapped, autograph=False) if eager else mapped
+
+
+def in_graph(function: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    """The function as a graph: op by op, an eager loop costs more than what it computes."""
+    return _traced(function, spec, resources, tf.executing_eagerly())
+
+
+def by_samples(
+    function: Callable[[Any], Any], array: Any, shape: tuple[int, ...], block: int
+) -> Any:
+    """Apply *function* to *block* samples at a time and put what it returns together."""
+    total = size(array, 0)
+    if isinstance(total, int) and 0 < total <= block:
+        return function(array)
+
+    def samples(carry: Any, first: Any, count: Any) -> Any:
+        return put(carry, first, function(slice_of(array, first, count)))
+
+    return over(total, block, samples, new((total, *shape), array.dtype))
+
+
+def over(total: Any, block: Any, body: Callable[[Any, Any, Any], Any], carry: Any) -> Any:
+    """Carry a tensor through ``body(carry, first, count)`` over blocks that cover *total*.
+
+    *total* is an int, or a scalar tensor where it is not known yet.
+    """
+    known = isinstance(total, int)
+    if not known:  # XLA checks a block against what it is cut from even if the loop never turns
+        block = tf.maximum(tf.minimum(block, total), 1)
+    full = total // block
+    if not known or full > 1:
+        _, carry = tf.while_loop(
+            lambda turn, _: turn < full,
+            lambda turn, carry: (turn + 1, body(carry, turn * block, block)),
+            (tf.constant(0), carry),
+            parallel_iterations=1,
+        )
+    elif full:
+        carry = body(carry, 0, block)
+    rest = total - full * block
+    if not known:
+        # XLA also checks the branch that is not taken, where there must be something to scatter.
+        first, count = tf.maximum(tf.minimum(full * block, total - 1), 0), tf.maximum(rest, 1)
+        return tf.cond(rest > 0, lambda: body(carry, first, count), lambda: carry)
+    return body(carry, full * block, rest) if rest else carry
+
+
+def size(array: Any, axis: int) -> Any:
+    """The size of an axis, an int if it is known."""
+    known = array.shape[axis]
+    return tf.shape(array)[axis] if known is None else known
+
+
+def slice_of(array: Any, first: Any, count: Any) -> Any:
+    """``array[first : first + count]``, of static size where *count* is."""
+    if isinstance(count, int) and count == array.shape[0]:
+        return array
+    rank = array.shape.rank
+    sizes = [size(array, axis) for axis in range(1, rank)]
+    return tf.slice(array, [first] + [0] * (rank - 1), [count, *sizes])
+
+
+def new(shape: tuple[Any, ...], dtype: Any, zeros: bool = False) -> Any:
+    """A tensor that is nobody else's, as `put` and `add` ask for: never a folded constant."""
+    return tf.raw_ops.Empty(shape=shape, dtype=dtype, init=zeros)
+
+
+def put(carry: Any, first: Any, part: Any) -> Any:
+    """*carry* with *part* in place of its elements from *first* on."""
+    index = first + tf.range(size(part, 0))
+    return _on_cpu_or_not(
+        lambda: tf.raw_ops.InplaceUpdate(x=carry, i=index, v=part),
+        lambda: tf.tensor_scatter_nd_update(carry, index[:, None], part),
+    )
+
+
+def add(carry: Any, index: Any, part: Any) -> Any:
+    """*carry* with *part* added to its elements *index*, which may repeat."""
+    return _on_cpu_or_not(
+        lambda: tf.raw_ops.InplaceAdd(x=carry, i=index, v=part),
+        lambda: tf.tensor_scatter_nd_add(carry, index[:, None], part),
+    )
+
+
+def _on_cpu_or_not(cpu: Callable[[], Any], other: Callable[[], Any]) -> Any:
+    # TensorFlow copies all of what a loop carries for each scatter into it, unless told that
+    # nobody else holds it; XLA sees that by itself and has no such operation. Which of the two
+    # computes is not known before the graph is placed: this is how TensorFlow's own RNNs choose.
+    return tf.switch_case(tf.raw_ops.DeviceIndex(device_names=["CPU"]), [cpu, other])
