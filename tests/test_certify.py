@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import runpy
 import subprocess
 import sys
@@ -123,6 +124,24 @@ def test_part_of_the_suite_certifies_nothing():
     assert not result.ok
     assert "not certified" in result.verdict
     assert not certify("numpy", arguments=["--collect-only"]).ok
+
+
+LESS = "python_functions=test_devices test_claim_is_not_empty"
+
+
+def test_checks_that_pytest_is_told_not_to_see_were_not_run():
+    result = certify("numpy", implementation="blocked", arguments=["-o", LESS])
+    assert (result.passed, result.failed) == (2, 0)
+    assert result.not_run > 40
+    assert not result.ok
+
+
+def test_environment_takes_no_part(monkeypatch, saboteurs):
+    monkeypatch.setenv("PYTEST_ADDOPTS", f"-o '{LESS}'")
+    monkeypatch.setenv("PYTEST_PLUGINS", "no_such_plugin")
+    result = certify("numpy", implementation="window_order", arguments=["-x", "-k", "test_maps"])
+    assert checks(result) == {"test_maps"}
+    assert os.environ["PYTEST_PLUGINS"] == "no_such_plugin"
 
 
 def test_what_is_written(tmp_path, capfd):

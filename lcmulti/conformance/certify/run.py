@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import io
+import os
 import platform
 import time
-from collections.abc import Sequence
-from contextlib import nullcontext, redirect_stdout
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 
@@ -38,8 +41,8 @@ def certify(
     """Hold a backend and its implementations to everything lcmulti promises.
 
     The suite is run by pytest in this process, with its own configuration: nothing of the
-    caller's tests takes part, nor the other way round. A check that fails is in the result;
-    it is not raised.
+    caller's tests or environment takes part, nor the other way round. A check that fails is in
+    the result; it is not raised.
 
     Parameters
     ----------
@@ -102,16 +105,18 @@ def certify(
 
     result = Result(backend, implementation, device, tuple(arguments), _versions(backend))
     command = ["-c", str(SUITE / "pytest.ini"), "--rootdir", str(SUITE), "--noconftest"]
-    # Workers of xdist are other processes, which know nothing of what is certified here.
-    command += ["-p", "no:xdist"]
+    # Workers of xdist are other processes, which know nothing of what is certified here; and what
+    # failed in another run decides nothing of this one.
+    command += ["-p", "no:xdist", "-p", "no:cacheprovider"]
     command += [] if junit is None else ["--junit-xml", str(Path(junit).absolute())]
     # Paths first: pytest resolves them against its own working folder, wherever that is.
     checks = sorted(SUITE.glob("check_*.py"))
     checks += sorted(SUITE.glob(f"frameworks/check_{framework_of(backend)}*.py"))
     command += [*map(str, checks), *arguments]
+    expected = {(path.name, name) for path in checks for name in _names(path)}
     start = time.perf_counter()
-    with redirect_stdout(io.StringIO()) if quiet else nullcontext():
-        code = pytest.main(command, plugins=[Suite(result, nightly, start)])
+    with _undisturbed(), redirect_stdout(io.StringIO()) if quiet else nullcontext():
+        code = pytest.main(command, plugins=[Suite(result, expected, nightly, start)])
     result.seconds = time.perf_counter() - start
     if code == pytest.ExitCode.USAGE_ERROR:
         raise ArgumentError("arguments", "arguments of pytest", described(" ".join(arguments)))
@@ -121,6 +126,22 @@ def certify(
         if path is not None:
             Path(path).write_text(text, encoding="utf-8")
     return result
+
+
+def _names(path: Path) -> Iterator[str]:
+    """Names of the checks in a module, whatever pytest is told to collect."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+            yield node.name
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Without options and plugins of pytest that the environment names."""
+    with mock.patch.dict(os.environ, {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}):
+        for name in ("PYTEST_ADDOPTS", "PYTEST_PLUGINS"):
+            os.environ.pop(name, None)
+        yield
 
 
 def _versions(backend: str) -> dict[str, str]:
