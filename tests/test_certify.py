@@ -20,7 +20,7 @@ from lcmulti.errors import ArgumentError, MissingExtraError
 SABOTEURS = Path(__file__).parent / "saboteurs"
 TABLE = runpy.run_path(str(SABOTEURS / "saboteurs_table.py"))
 IMPLEMENTATIONS, BACKENDS = TABLE["IMPLEMENTATIONS"], TABLE["BACKENDS"]
-FRAMEWORKS = TABLE["FRAMEWORKS"]
+FRAMEWORKS, MODULES = TABLE["FRAMEWORKS"], TABLE["MODULES"]
 
 
 @pytest.fixture
@@ -85,9 +85,7 @@ def test_own_backends_together(backend):
 
 def test_there_are_saboteurs_enough():
     assert len(IMPLEMENTATIONS) + len(BACKENDS) + len(FRAMEWORKS) >= 80
-    assert all(
-        (SABOTEURS / f"{name}.py").is_file() for name in ("saboteurs_maps", "saboteurs_tape")
-    )
+    assert all((SABOTEURS / f"{name}.py").is_file() for name in (*MODULES, "saboteurs_tape"))
 
 
 def test_geometries_are_enough():
