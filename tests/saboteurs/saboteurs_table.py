@@ -69,6 +69,12 @@ MODULES = {
         "wrong_for_long_windows": "test_value_of_many",
         "wrong_for_large_batches": "test_value_of_many",
         "wrong_in_4d": "test_gradients",
+        "wrong_for_batches_of_8": "test_any_call",
+        "wrong_for_sides_of_7": "test_any_call",
+        "wrong_for_16_filters": "test_any_call",
+        "wrong_for_4_groups": "test_any_call",
+        "wrong_for_dilation_of_4": "test_value_of_many",
+        "wrong_over_16_bits": "test_value_of_many",
     },
 }
 IMPLEMENTATIONS = {name: check for each in MODULES.values() for name, check in each.items()}
