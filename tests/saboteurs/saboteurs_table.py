@@ -55,7 +55,9 @@ MODULES = {
     "saboteurs_where": {
         "wrong_over_batch_16": "test_value",
         "wrong_in_the_last_row": "test_value",
-        "wrong_in_blocks": "test_little_workspace",
+        "wrong_in_blocks": "test_resources",
+        "wrong_with_threads": "test_resources",
+        "wrong_with_much_workspace": "test_resources",
         "wrong_for_one_sample": "test_gradients",
         "wrong_in_float16": "test_value",
         "wrong_in_complex128": "test_maps",

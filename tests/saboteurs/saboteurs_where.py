@@ -23,12 +23,15 @@ class WrongInTheLastRow(Honest):
         return y
 
 
-class WrongInBlocks(Honest):
-    """Borders of blocks are left out, when there is more than one."""
+class WrongWith(Honest):
+    """Leaves out the middle where a condition on its resources holds."""
+
+    def __init__(self, where):
+        self.where = where
 
     def forward(self, x, kernel, spec, resources):
         y = super().forward(x, kernel, spec, resources)
-        if resources.max_workspace < 2000:
+        if self.where(resources):
             y[:, spec.output_size[0] // 2] = 0
         return y
 
@@ -61,7 +64,9 @@ def is_square(spec):
 
 wrong_over_batch_16 = WrongOverBatch16()
 wrong_in_the_last_row = WrongInTheLastRow()
-wrong_in_blocks = WrongInBlocks()
+wrong_in_blocks = WrongWith(lambda resources: resources.max_workspace < 2000)
+wrong_with_threads = WrongWith(lambda resources: resources.threads is not None)
+wrong_with_much_workspace = WrongWith(lambda resources: resources.max_workspace >= 2**31)
 wrong_for_one_sample = WrongWhere(lambda a, spec: len(a) == 1, "kernel_grad")
 wrong_in_float16 = WrongWhere(lambda a, spec: a.dtype == np.float16)
 wrong_in_complex128 = WrongWhere(lambda a, spec: a.dtype == np.complex128, "input_grad")
