@@ -142,6 +142,19 @@ def test_environment_takes_no_part(monkeypatch, saboteurs):
     assert os.environ["PYTEST_PLUGINS"] == "no_such_plugin"
 
 
+@pytest.mark.parametrize("place", ["variable", "file"])
+def test_settings_take_no_part(monkeypatch, saboteurs, isolated, place):
+    """Who is wrong with three threads is right by default, which alone is certified here."""
+    if place == "variable":
+        monkeypatch.setenv("LCMULTI_THREADS", "3")
+    else:
+        (isolated / "lcmulti.toml").write_text("threads = 3\n")
+    arguments = ["-k", "(test_value and 1d) or test_many_threads"]
+    result = certify("numpy", implementation="wrong_with_threads", arguments=arguments)
+    assert not result.failures, result.failures[:3]
+    assert result.passed > 60
+
+
 def test_what_is_written(tmp_path, capfd):
     files = {kind: tmp_path / kind for kind in ("json", "junit", "certificate")}
     options = [part for kind, path in files.items() for part in (f"--{kind}", str(path))]

@@ -4,6 +4,7 @@ many threads, and nothing that is not a number where it was not seen.
 
 from __future__ import annotations
 
+import contextvars
 import sys
 import threading
 from collections.abc import Iterator
@@ -247,7 +248,9 @@ def test_many_threads(subject: Subject, name: str) -> None:
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)  # let threads meet more often than they would
     try:
-        threads = [threading.Thread(target=work, args=(i,)) for i in range(THREADS)]
+        # In copies of the context, whose settings a new thread would not have.
+        runs = [contextvars.copy_context().run for _ in range(THREADS)]
+        threads = [threading.Thread(target=run, args=(work, i)) for i, run in enumerate(runs)]
         for each in threads:
             each.start()
         for each in threads:

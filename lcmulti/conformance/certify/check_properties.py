@@ -34,7 +34,7 @@ POOL, COMPILED_POOL = 60, 12
 compile pay for each new one."""
 
 
-CALLS, COMPILED_CALLS = 200, 24
+CALLS, COMPILED_CALLS = 200, 20
 """Random calls of a run in CI, each of another shape."""
 
 EXACT = 5000

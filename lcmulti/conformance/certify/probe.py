@@ -24,6 +24,7 @@ from lcmulti.conformance.cases import Case
 from lcmulti.conformance.certify.geometries import STATISTICS
 from lcmulti.conformance.inputs import draw
 from lcmulti.errors import UnsupportedError
+from lcmulti.settings import DEFAULTS
 
 if TYPE_CHECKING:
     from lcmulti.conformance.certify.subject import Subject
@@ -201,4 +202,5 @@ def lazy(package: str) -> bool:
 if __name__ == "__main__":
     what, *given = sys.argv[1:]
     measure: dict[str, Callable[..., Any]] = {"memory": memory, "fork": fork, "lazy": lazy}
-    print(json.dumps(measure[what](*given)))
+    with lcmulti.config(**DEFAULTS._asdict()):  # whatever settings files say
+        print(json.dumps(measure[what](*given)))

@@ -20,6 +20,7 @@ from lcmulti import plugins
 from lcmulti.arguments import choice
 from lcmulti.conformance.certify.result import Failure, Result
 from lcmulti.errors import ArgumentError, MissingExtraError, described
+from lcmulti.settings import DEFAULTS, VARIABLES
 
 __all__ = ["certify"]
 
@@ -41,8 +42,8 @@ def certify(
     """Hold a backend and its implementations to everything lcmulti promises.
 
     The suite is run by pytest in this process, with its own configuration: nothing of the
-    caller's tests or environment takes part, nor the other way round. A check that fails is in
-    the result; it is not raised.
+    caller's tests, environment or settings takes part, nor the other way round. A check that fails
+    is in the result; it is not raised.
 
     Parameters
     ----------
@@ -137,9 +138,12 @@ def _names(path: Path) -> Iterator[str]:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Without options and plugins of pytest that the environment names."""
-    with mock.patch.dict(os.environ, {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}):
-        for name in ("PYTEST_ADDOPTS", "PYTEST_PLUGINS"):
+    """Without options and plugins of pytest that the environment names, and by default settings."""
+    with (
+        lcmulti.config(**DEFAULTS._asdict()),
+        mock.patch.dict(os.environ, {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}),
+    ):
+        for name in ("PYTEST_ADDOPTS", "PYTEST_PLUGINS", *VARIABLES):
             os.environ.pop(name, None)
         yield
 
