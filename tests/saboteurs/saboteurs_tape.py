@@ -119,8 +119,7 @@ class Tape(NumpyBackend):
                     return compute(rule, operands[order[0]], operands[order[1]], *rest)
 
                 pairs.append((operand, back))
-            value = getattr(implementation.maps, name)(a.value, b.value, *rest)
-            return self.array(value, tuple(pairs))
+            return self.array(getattr(implementation, name)(a, b, *rest).value, tuple(pairs))
 
         return lambda x, kernel, *rest: compute(name, x, kernel, *rest)
 
