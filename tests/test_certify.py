@@ -92,7 +92,7 @@ def test_own_backends_together(backend):
 
 def test_there_are_saboteurs_enough():
     assert len(IMPLEMENTATIONS) + len(BACKENDS) + len(FRAMEWORKS) >= 80
-    assert all((SABOTEURS / f"{name}.py").is_file() for name in (*MODULES, "saboteurs_tape"))
+    assert all((SABOTEURS / f"{name}.py").is_file() for name in (*MODULES, "saboteurs_backends"))
 
 
 def test_geometries_are_enough():
