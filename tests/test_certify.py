@@ -28,7 +28,7 @@ FRAMEWORKS, MODULES = TABLE["FRAMEWORKS"], TABLE["MODULES"]
 def saboteurs(monkeypatch, fresh):
     """The saboteurs' distribution as if it were installed, here and in child processes."""
     monkeypatch.syspath_prepend(str(SABOTEURS))
-    monkeypatch.setenv("PYTHONPATH", str(SABOTEURS))
+    monkeypatch.setenv("PYTHONPATH", str(SABOTEURS), prepend=os.pathsep)
 
 
 def checks(result):

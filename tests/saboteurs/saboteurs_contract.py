@@ -175,6 +175,17 @@ class ArraysHeld(Honest):
         return y
 
 
+class CopiesKept(Honest):
+    """Remembers every input it has ever seen, by value."""
+
+    def __init__(self):
+        self.seen = []
+
+    def forward(self, x, kernel, spec, resources):
+        self.seen.append(x.copy())
+        return super().forward(x, kernel, spec, resources)
+
+
 class RememberedById(Honest):
     """Looks up results by who the arrays are."""
 
@@ -269,6 +280,7 @@ zeros_skipped = ZerosSkipped()
 claims_no_dtype = Honest()
 kernel_mutated = KernelMutated()
 arrays_held = ArraysHeld()
+copies_kept = CopiesKept()
 remembered_by_id = RememberedById()
 random_state_used = RandomStateUsed()
 errors_silenced = ErrorsSilenced()

@@ -9,6 +9,7 @@ import pytest
 from lcmulti.backend import Resources
 from lcmulti.conformance.cases import Case
 from lcmulti.conformance.certify import probe
+from lcmulti.conformance.certify.check_entry import PLAIN
 from lcmulti.conformance.certify.expectation import expectation_of, without_bias
 from lcmulti.conformance.certify.frameworks import COMPILING, framework_of
 from lcmulti.conformance.certify.geometries import CONTRACT, STATISTICS
@@ -49,7 +50,10 @@ def test_resources_of_every_size(named: Subject, case: Case, dtype: str) -> None
 def test_memory_stays_under_its_ceiling(
     subject: Subject, name: str, implementations: tuple[str, ...]
 ) -> None:
-    """Peak memory of a fresh process: results, the workspace that was promised, and slack."""
+    """Peak memory of a fresh process: results, the workspace that was promised, and slack.
+
+    The results are right, too: nothing else here computes as many elements.
+    """
     subject.require(probe.LARGE[name], CORE_DTYPE)
     if subject.problem(probe.LARGE[name], CORE_DTYPE).device != "cpu" or not probe.can_measure():
         pytest.skip("peak memory is measured on a CPU under Linux")
@@ -57,8 +61,21 @@ def test_memory_stays_under_its_ceiling(
     assert "error" not in found, found["error"]
     if "refused" in found:
         pytest.skip(f"{subject}: refuses what would take more workspace than it may hold")
+    for map_, worst in found["deviations"].items():
+        assert worst["fraction"] <= 1, f"{map_}: off by {worst['error']:.3g} at {worst['place']}"
     held, allowed = found["held"], found["allowed"]
     assert held <= allowed, f"{held:,} bytes held, at most {allowed:,} ({found['parts']})"
+
+
+def test_nothing_piles_up(subject: Subject, implementations: tuple[str, ...]) -> None:
+    """After many calls, each with other numbers, memory is about what it was before."""
+    if subject.problem(PLAIN, CORE_DTYPE).device != "cpu" or not probe.can_measure():
+        pytest.skip("memory is measured on a CPU under Linux")
+    found = probe.growth_of(subject.backend, implementations)
+    if subject.implementation not in found:
+        pytest.skip(f"{subject}: declines every geometry of this check")
+    grown = found[subject.implementation]
+    assert grown <= probe.GROWTH, f"{grown:,} bytes stayed, at most {probe.GROWTH:,}"
 
 
 @pytest.mark.capabilities("fork")
