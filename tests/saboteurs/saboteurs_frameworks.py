@@ -82,6 +82,13 @@ class TorchRandomStateUsed(Honest):
         return y + 0 * torch.rand(())
 
 
+class ZerosInInference(Honest):
+    def changed(self, y, x):
+        import torch
+
+        return y * 0 if torch.is_inference_mode_enabled() else y
+
+
 class WrongInGraphs(Honest):
     def changed(self, y, x):
         import tensorflow as tf

@@ -120,6 +120,8 @@ FRAMEWORKS = {
     ("torch", "contiguous_tensors_assumed"): "test_native_memory",
     ("torch", "precision_set"): "test_nothing_of_torch",
     ("torch", "torch_random_state_used"): "test_nothing_of_torch",
+    ("torch", "zeros_in_inference"): "test_values_without_gradients",
+    ("torch", "wrong_for_unknown_batch"): "test_symbolic_batch",
     ("jax", "wrong_for_unknown_batch"): "test_symbolic_batch",
     ("tensorflow", "wrong_in_graphs"): "test_function",
     ("tensorflow", "wrong_for_unknown_batch"): "test_function",

@@ -182,6 +182,23 @@ def test_who_asks_for_gradients(subject: Subject, case: Case, dtype: str) -> Non
 
 
 @some
+def test_values_without_gradients(subject: Subject, case: Case, dtype: str) -> None:
+    """As right under `no_grad` and in inference, where nothing is recorded."""
+    subject.require(case, dtype)
+    known = expectation(case.name, dtype)
+    value, limit = known.values.forward, known.limits.forward
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            arrays = subject.arrays(known.inputs)
+            y = subject.call(case)(*arrays)
+            subject.verify(f"y under {mode.__name__}", y, arrays[0], value, limit)
+    outside = leaves(subject, case)
+    with torch.inference_mode():
+        y = subject.call(case)(*outside)
+    subject.verify_host("y of outer tensors", subject.owner.to_numpy(y), value, limit)
+
+
+@some
 def test_changed_before_its_gradient(subject: Subject, case: Case, dtype: str) -> None:
     """PyTorch notices when what a gradient needs was changed; a wrong number is never given."""
     for place in (0, 1):
@@ -234,6 +251,39 @@ def test_compiled(subject: Subject, case: Case, dtype: str) -> None:
     for name, got in zip(("input_grad", "kernel_grad", "bias_grad"), grads, strict=False):
         value, limit = getattr(known.values, name), getattr(known.limits, name)
         subject.verify(name, got, arrays[0].detach(), value, limit)
+
+
+def export(function: Callable[..., Any], arrays: tuple[Any, ...], dynamic: Any) -> Any:
+    """What `torch.export` makes of a function."""
+
+    class Module(torch.nn.Module):  # type: ignore[misc]
+        def forward(self, *arrays: Any) -> Any:
+            return function(*arrays)
+
+    shapes = ((dynamic, *(None for _ in arrays[1:])),)
+    return torch.export.export(Module(), arrays, dynamic_shapes=shapes).module()
+
+
+@pytest.mark.parametrize("tracer", ("compile", "export"))
+@pytest.mark.geometries(("2d-mixed", "2d-stride_is_kernel", "2d-convolution_plain"))
+def test_symbolic_batch(subject: Subject, case: Case, dtype: str, tracer: str) -> None:
+    """Traced once for every batch, and right for two that differ."""
+    subject.require(case, dtype)
+    require_transforms(subject, case)
+    torch.compiler.reset()
+    known = [expectation_of(replace(case, batch=batch), dtype) for batch in (5, 3)]
+    first, *rest = subject.arrays(known[0].inputs)
+    if tracer == "compile":
+        torch._dynamo.mark_dynamic(first, 0)
+        traced = torch.compile(
+            subject.call(case), fullgraph=True, dynamic=True, backend="aot_eager"
+        )
+    else:
+        traced = export(subject.call(case), (first, *rest), {0: torch.export.Dim("batch", min=2)})
+    for each in known:
+        x, *weights = subject.arrays(each.inputs)
+        y = traced(x, *weights)
+        subject.verify(f"y of {len(x)}", y, x, each.values.forward, each.limits.forward)
 
 
 def test_beyond_32_bits(subject: Subject) -> None:
