@@ -16,6 +16,7 @@ from conftest import INSTALLED
 from lcmulti.cli import main
 from lcmulti.conformance import certify
 from lcmulti.conformance.certify.geometries import CONTRACT, COVERING, DERIVATIVES, GEOMETRIES
+from lcmulti.conformance.certify.random_geometries import any_call
 from lcmulti.errors import ArgumentError, MissingExtraError
 
 SABOTEURS = Path(__file__).parent / "saboteurs"
@@ -175,6 +176,18 @@ def test_what_is_written(tmp_path, capfd):
     page = files["certificate"].read_text()
     for word in ("blocked", "not certified", "| python |", "| numpy |", "lcmulti 0."):
         assert word in page
+    assert "Every value" not in page  # of one check
+
+
+def test_every_night_is_another():
+    """Examples are drawn anew, and drawn again from the seed that is told."""
+    arguments = ["-k", "test_devices"]
+    nights = [certify("numpy", nightly=True, arguments=arguments).seed for _ in range(2)]
+    assert nights[0] != nights[1]
+    assert f"seed {nights[0]}" in certify("numpy", seed=nights[0], arguments=arguments).summary()
+    assert certify("numpy", arguments=arguments).seed == 0
+    drawn = [[any_call(seed + i) for i in range(5)] for seed in (0, 0, *nights)]
+    assert drawn[0] == drawn[1] != drawn[2] != drawn[3]
 
 
 @pytest.mark.parametrize(
@@ -185,6 +198,7 @@ def test_what_is_written(tmp_path, capfd):
         (["numpy", "--device", "abacus"], "device: expected one of 'cpu', 'gpu'"),
         (["numpy", "--device", "gpu"], "device: expected a kind of device that 'numpy' has (cpu)"),
         (["numpy", "--json", "no/such/folder/file"], "json: expected a file in a folder"),
+        (["numpy", "--seed", "-1"], "seed: expected an integer of at least 0"),
         (["numpy", "--no-such-option"], "arguments: expected arguments of pytest"),
         (["numpy", "-n", "2"], "arguments: expected arguments of pytest"),
     ],

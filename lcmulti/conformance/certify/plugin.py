@@ -18,13 +18,13 @@ import pytest
 from lcmulti import plugins
 from lcmulti.conformance.certify.frameworks import forget, wide
 from lcmulti.conformance.certify.geometries import GEOMETRIES
+from lcmulti.conformance.certify.random_geometries import Examples
 from lcmulti.conformance.certify.result import Failure, Result
 from lcmulti.conformance.certify.subject import AUTO, CORE_DTYPE, Subject
 from lcmulti.dtypes import DTYPES
 
 __all__ = ["Suite"]
 
-CI_EXAMPLES, NIGHTLY_EXAMPLES = 200, 10_000
 CHECKS_BETWEEN_CLEARING = 100
 
 
@@ -37,16 +37,16 @@ class Suite:
         Filled in as the checks run.
     expected : set of (str, str)
         Module and name of every check; one that pytest does not collect was not run.
-    nightly : bool
-        Whether to take the time for 10,000 examples of each property instead of 200.
+    examples : Examples
+        How many random examples of each property, and which.
     start : float
         `time.perf_counter` at the start.
     """
 
     def __init__(
-        self, result: Result, expected: set[tuple[str, str]], nightly: bool, start: float
+        self, result: Result, expected: set[tuple[str, str]], examples: Examples, start: float
     ) -> None:
-        self.result, self.nightly, self.start = result, nightly, start
+        self.result, self.drawn, self.start = result, examples, start
         self.missing = set(expected)
         names = [e.name for e in plugins.registry().implementations_of(result.backend)]
         if result.implementation is not None:
@@ -60,9 +60,9 @@ class Suite:
         self.finished = 0
 
     @pytest.fixture
-    def examples(self) -> int:
+    def examples(self) -> Examples:
         """Examples of each property."""
-        return NIGHTLY_EXAMPLES if self.nightly else CI_EXAMPLES
+        return self.drawn
 
     @pytest.fixture
     def backend(self) -> Subject:

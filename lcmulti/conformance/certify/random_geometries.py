@@ -8,17 +8,35 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import prod
+from typing import NamedTuple
 
 import numpy as np
 
 from lcmulti.conformance.cases import Case
 from lcmulti.shapes import window_extent
 
-__all__ = ["KINDS", "any_call", "geometry"]
+__all__ = ["CI", "KINDS", "NIGHTLY", "Examples", "any_call", "geometry"]
 
 KINDS = ("any", "tiled", "convolution")
 MOST = 10**6
 """Products of a call, and elements of its input: it is soon computed, and as soon checked."""
+
+CI, NIGHTLY = 200, 10_000
+"""Examples of each property."""
+
+
+class Examples(NamedTuple):
+    """How many random examples of each property a run takes, and which.
+
+    Parameters
+    ----------
+    number : int
+    seed : int
+        The same seed gives the same examples.
+    """
+
+    number: int
+    seed: int
 
 
 def geometry(seed: int, kind: str) -> Case:

@@ -7,6 +7,7 @@ import importlib.util
 import io
 import os
 import platform
+import secrets
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
@@ -17,7 +18,8 @@ import numpy as np
 
 import lcmulti
 from lcmulti import plugins
-from lcmulti.arguments import choice
+from lcmulti.arguments import choice, integer
+from lcmulti.conformance.certify.random_geometries import CI, NIGHTLY, Examples
 from lcmulti.conformance.certify.result import Failure, Result
 from lcmulti.errors import ArgumentError, MissingExtraError, described
 from lcmulti.settings import DEFAULTS, VARIABLES
@@ -36,6 +38,7 @@ def certify(
     junit: str | Path | None = None,
     certificate: str | Path | None = None,
     nightly: bool = False,
+    seed: int | None = None,
     quiet: bool = True,
     arguments: Sequence[str] = (),
 ) -> Result:
@@ -57,6 +60,8 @@ def certify(
         Files to write: everything as JSON, JUnit XML, and one page of Markdown.
     nightly : bool, default False
         10,000 examples of each property instead of 200.
+    seed : int, optional
+        Of the random examples; None for 0, and for a new one every night. It is in the result.
     quiet : bool, default True
         Print nothing.
     arguments : sequence of str
@@ -104,7 +109,9 @@ def certify(
         if path is not None and (not Path(path).parent.is_dir() or Path(path).is_dir()):
             raise ArgumentError(name, "a file in a folder that exists", described(str(path)))
 
-    result = Result(backend, implementation, device, tuple(arguments), _versions(backend))
+    seed = secrets.randbelow(2**32) if seed is None and nightly else integer("seed", seed or 0, 0)
+    examples = Examples(NIGHTLY if nightly else CI, seed)
+    result = Result(backend, implementation, device, tuple(arguments), _versions(backend), seed)
     command = ["-c", str(SUITE / "pytest.ini"), "--rootdir", str(SUITE), "--noconftest"]
     # Workers of xdist are other processes, which know nothing of what is certified here; and what
     # failed in another run decides nothing of this one.
@@ -117,7 +124,7 @@ def certify(
     expected = {(path.name, name) for path in checks for name in _names(path)}
     start = time.perf_counter()
     with _undisturbed(), redirect_stdout(io.StringIO()) if quiet else nullcontext():
-        code = pytest.main(command, plugins=[Suite(result, expected, nightly, start)])
+        code = pytest.main(command, plugins=[Suite(result, expected, examples, start)])
     result.seconds = time.perf_counter() - start
     if code == pytest.ExitCode.USAGE_ERROR:
         raise ArgumentError("arguments", "arguments of pytest", described(" ".join(arguments)))

@@ -23,6 +23,7 @@ from lcmulti.conformance.certify.expectation import (
     without_bias,
 )
 from lcmulti.conformance.certify.geometries import GEOMETRIES
+from lcmulti.conformance.certify.random_geometries import Examples
 from lcmulti.conformance.certify.subject import AUTO, CORE_DTYPE, Subject
 from lcmulti.conformance.inputs import draw
 from lcmulti.functional import local_conv
@@ -82,7 +83,7 @@ def test_gradgradcheck(subject: Subject, name: str) -> None:
     )  # fmt: skip
 
 
-def test_equal_to_conv_nd(subject: Subject, examples: int) -> None:
+def test_equal_to_conv_nd(subject: Subject, examples: Examples) -> None:
     """With all axes shared, `conv1d`, `conv2d` or `conv3d`."""
 
     def check(case: Case, draw: Draw, a: int, b: int) -> None:
