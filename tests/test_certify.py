@@ -222,6 +222,13 @@ def test_without_the_extra(monkeypatch):
         certify("numpy")
 
 
+def test_without_assertions():
+    command = [sys.executable, "-O", "-m", "lcmulti.conformance", "numpy", "-k", "test_devices"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "certify is made of assertions, which python -O leaves out" in done.stderr
+
+
 def test_unknown_names_from_python():
     with pytest.raises(ArgumentError):
         certify("theano")

@@ -21,7 +21,7 @@ from lcmulti import plugins
 from lcmulti.arguments import choice, integer
 from lcmulti.conformance.certify.random_geometries import CI, NIGHTLY, Examples
 from lcmulti.conformance.certify.result import Failure, Result
-from lcmulti.errors import ArgumentError, MissingExtraError, described
+from lcmulti.errors import ArgumentError, LcmultiError, MissingExtraError, described
 from lcmulti.settings import DEFAULTS, VARIABLES
 
 __all__ = ["certify"]
@@ -78,6 +78,8 @@ def certify(
         If a name is unknown, a file could not be written, or pytest refuses *arguments*.
     MissingBackendError, MissingExtraError
         If the backend's framework, pytest or hypothesis is not installed.
+    LcmultiError
+        If Python runs without assertions (``-O``).
 
     Examples
     --------
@@ -90,6 +92,10 @@ def certify(
             raise MissingExtraError(
                 f"certify needs {package}; install it with: pip install 'lcmulti[conformance]'"
             )
+    if not __debug__:
+        raise LcmultiError(
+            "certify is made of assertions, which python -O leaves out; run it without"
+        )
     import pytest
 
     from lcmulti.conformance.certify.frameworks import framework_of
