@@ -68,7 +68,7 @@ class NumpyBackend:
         """See `Backend.einsum`."""
         wide = DTYPES[arrays[0].dtype.name].accumulator
         product = np.einsum(subscripts, *(each.astype(wide) for each in arrays), optimize=True)
-        return product.astype(arrays[0].dtype)
+        return np.asarray(product, arrays[0].dtype)  # of a total NumPy makes a scalar
 
     def close(
         self, implementation: Implementation, entry: ImplementationEntry, name: Map = "forward"

@@ -60,7 +60,7 @@ class Source(NamedTuple):
 
 DEFAULTS = Settings()
 _NAMES = Settings._fields
-_VARIABLES = tuple(f"LCMULTI_{name.upper()}" for name in _NAMES)
+VARIABLES = tuple(f"LCMULTI_{name.upper()}" for name in _NAMES)
 _overrides: ContextVar[tuple[tuple[str, Any], ...]] = ContextVar("lcmulti_overrides", default=())
 
 
@@ -187,7 +187,7 @@ def _sources(
     variables: tuple[str | None, ...], overrides: tuple[tuple[str, Any], ...]
 ) -> dict[str, Source]:
     found = dict(_file_sources())
-    for name, variable, value in zip(_NAMES, _VARIABLES, variables, strict=True):
+    for name, variable, value in zip(_NAMES, VARIABLES, variables, strict=True):
         if value is not None:
             found[name] = Source(parse(name, value, variable), variable)
     for name, value in overrides:
@@ -203,7 +203,7 @@ def _resolve(variables: tuple[str | None, ...], overrides: tuple[tuple[str, Any]
 
 
 def _variables() -> tuple[str | None, ...]:
-    return tuple(map(os.environ.get, _VARIABLES))
+    return tuple(map(os.environ.get, VARIABLES))
 
 
 def current() -> Settings:

@@ -45,7 +45,7 @@ def forget():
 def isolated(monkeypatch, tmp_path_factory):
     """No user file, no variables, no keras.json, no project file but what the test makes."""
     home = tmp_path_factory.mktemp("home")
-    for variable in settings._VARIABLES:
+    for variable in settings.VARIABLES:
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("KERAS_HOME", str(home / "keras"))
     monkeypatch.setattr(settings, "user_file", lambda: home / "config" / "lcmulti.toml")

@@ -1,7 +1,9 @@
 """The conformance suite: it passes the honest, and fails every saboteur by the check named."""
 
+import functools
 import importlib.util
 import json
+import os
 import runpy
 import subprocess
 import sys
@@ -14,19 +16,20 @@ from conftest import INSTALLED
 from lcmulti.cli import main
 from lcmulti.conformance import certify
 from lcmulti.conformance.certify.geometries import CONTRACT, COVERING, DERIVATIVES, GEOMETRIES
+from lcmulti.conformance.certify.random_geometries import any_call
 from lcmulti.errors import ArgumentError, MissingExtraError
 
 SABOTEURS = Path(__file__).parent / "saboteurs"
 TABLE = runpy.run_path(str(SABOTEURS / "saboteurs_table.py"))
 IMPLEMENTATIONS, BACKENDS = TABLE["IMPLEMENTATIONS"], TABLE["BACKENDS"]
-FRAMEWORKS = TABLE["FRAMEWORKS"]
+FRAMEWORKS, MODULES = TABLE["FRAMEWORKS"], TABLE["MODULES"]
 
 
 @pytest.fixture
 def saboteurs(monkeypatch, fresh):
     """The saboteurs' distribution as if it were installed, here and in child processes."""
     monkeypatch.syspath_prepend(str(SABOTEURS))
-    monkeypatch.setenv("PYTHONPATH", str(SABOTEURS))
+    monkeypatch.setenv("PYTHONPATH", str(SABOTEURS), prepend=os.pathsep)
 
 
 def checks(result):
@@ -34,42 +37,48 @@ def checks(result):
     return {failure.check.split("::")[-1].split("[")[0] for failure in result.failures}
 
 
+@functools.cache
+def honest(backend, implementation, check):
+    """What is right passes, so that it is the sabotage that is failed."""
+    result = certify(backend, implementation=implementation, arguments=["-k", check])
+    return result.passed > 0 and not result.failures
+
+
+def assert_failed(check, backend, implementation=None, twin=None):
+    """A saboteur is failed by *check*, and its honest twin is not."""
+    result = certify(backend, implementation=implementation, arguments=["-x", "-k", check])
+    assert not result.ok
+    assert "NOT CERTIFIED" in result.verdict
+    assert [each for each in checks(result) if each.startswith(check)], result.summary()
+    assert honest(*(twin or (backend, "honest")), check)
+
+
 @pytest.mark.parametrize("name, check", IMPLEMENTATIONS.items())
 def test_implementation_that_is_wrong(saboteurs, name, check):
-    result = certify("numpy", implementation=name, arguments=["-x", "-k", check])
-    assert not result.ok
-    assert [each for each in checks(result) if each.startswith(check)], result.summary()
-    assert "NOT CERTIFIED" in result.verdict
+    assert_failed(check, "numpy", name)
 
 
 @pytest.mark.parametrize("name, check", BACKENDS.items())
 def test_backend_that_is_wrong(saboteurs, name, check):
-    result = certify(name, arguments=["-x", "-k", check])
-    assert not result.ok
-    assert [each for each in checks(result) if each.startswith(check)], result.summary()
+    assert_failed(check, name.lower(), twin=("tape", None))
 
 
 @pytest.mark.parametrize("wrong, check", FRAMEWORKS.items(), ids=map("-".join, FRAMEWORKS))
 def test_wrong_where_only_a_framework_sees_it(saboteurs, wrong, check):
     backend, name = wrong
     pytest.importorskip(backend)
-    result = certify(backend, implementation=name, arguments=["-x", "-k", check])
-    assert not result.ok
-    assert [each for each in checks(result) if each.startswith(check)], result.summary()
+    assert_failed(check, backend, name)
 
 
-def test_what_is_honest(saboteurs):
+@pytest.mark.parametrize("backend, implementation", [("numpy", "honest"), ("tape", None)])
+def test_what_is_honest(saboteurs, backend, implementation):
     """The suite whole, on an implementation without differentiation and a backend with it."""
-    result = certify("numpy", implementation="honest")
+    result = certify(backend, implementation=implementation)
     assert result.ok, result.failures[:3]
     assert (result.failed, result.not_run) == (0, 0)
     assert result.core_passed > 500
-
-
-def test_honest_derivatives(saboteurs):
-    result = certify("tape", arguments=["-k", "derivatives or gradients or record"])
-    assert not result.failures
-    assert not any(mode in reason for reason in result.skipped for mode in ("reverse", "forward"))
+    modes = {mode for mode in ("reverse", "forward") for why in result.skipped if mode in why}
+    assert modes == (set() if backend == "tape" else {"reverse", "forward"})
 
 
 @pytest.mark.slow
@@ -84,9 +93,7 @@ def test_own_backends_together(backend):
 
 def test_there_are_saboteurs_enough():
     assert len(IMPLEMENTATIONS) + len(BACKENDS) + len(FRAMEWORKS) >= 80
-    assert all(
-        (SABOTEURS / f"{name}.py").is_file() for name in ("saboteurs_maps", "saboteurs_tape")
-    )
+    assert all((SABOTEURS / f"{name}.py").is_file() for name in (*MODULES, "saboteurs_backends"))
 
 
 def test_geometries_are_enough():
@@ -125,6 +132,37 @@ def test_part_of_the_suite_certifies_nothing():
     assert not certify("numpy", arguments=["--collect-only"]).ok
 
 
+LESS = "python_functions=test_devices test_claim_is_not_empty"
+
+
+def test_checks_that_pytest_is_told_not_to_see_were_not_run():
+    result = certify("numpy", implementation="blocked", arguments=["-o", LESS])
+    assert (result.passed, result.failed) == (2, 0)
+    assert result.not_run > 40
+    assert not result.ok
+
+
+def test_environment_takes_no_part(monkeypatch, saboteurs):
+    monkeypatch.setenv("PYTEST_ADDOPTS", f"-o '{LESS}'")
+    monkeypatch.setenv("PYTEST_PLUGINS", "no_such_plugin")
+    result = certify("numpy", implementation="window_order", arguments=["-x", "-k", "test_maps"])
+    assert checks(result) == {"test_maps"}
+    assert os.environ["PYTEST_PLUGINS"] == "no_such_plugin"
+
+
+@pytest.mark.parametrize("place", ["variable", "file"])
+def test_settings_take_no_part(monkeypatch, saboteurs, isolated, place):
+    """Who is wrong with three threads is right by default, which alone is certified here."""
+    if place == "variable":
+        monkeypatch.setenv("LCMULTI_THREADS", "3")
+    else:
+        (isolated / "lcmulti.toml").write_text("threads = 3\n")
+    arguments = ["-k", "(test_value and 1d) or test_many_threads"]
+    result = certify("numpy", implementation="wrong_with_threads", arguments=arguments)
+    assert not result.failures, result.failures[:3]
+    assert result.passed > 60
+
+
 def test_what_is_written(tmp_path, capfd):
     files = {kind: tmp_path / kind for kind in ("json", "junit", "certificate")}
     options = [part for kind, path in files.items() for part in (f"--{kind}", str(path))]
@@ -138,6 +176,18 @@ def test_what_is_written(tmp_path, capfd):
     page = files["certificate"].read_text()
     for word in ("blocked", "not certified", "| python |", "| numpy |", "lcmulti 0."):
         assert word in page
+    assert "Every value" not in page  # of one check
+
+
+def test_every_night_is_another():
+    """Examples are drawn anew, and drawn again from the seed that is told."""
+    arguments = ["-k", "test_devices"]
+    nights = [certify("numpy", nightly=True, arguments=arguments).seed for _ in range(2)]
+    assert nights[0] != nights[1]
+    assert f"seed {nights[0]}" in certify("numpy", seed=nights[0], arguments=arguments).summary()
+    assert certify("numpy", arguments=arguments).seed == 0
+    drawn = [[any_call(seed + i) for i in range(5)] for seed in (0, 0, *nights)]
+    assert drawn[0] == drawn[1] != drawn[2] != drawn[3]
 
 
 @pytest.mark.parametrize(
@@ -148,6 +198,7 @@ def test_what_is_written(tmp_path, capfd):
         (["numpy", "--device", "abacus"], "device: expected one of 'cpu', 'gpu'"),
         (["numpy", "--device", "gpu"], "device: expected a kind of device that 'numpy' has (cpu)"),
         (["numpy", "--json", "no/such/folder/file"], "json: expected a file in a folder"),
+        (["numpy", "--seed", "-1"], "seed: expected an integer of at least 0"),
         (["numpy", "--no-such-option"], "arguments: expected arguments of pytest"),
         (["numpy", "-n", "2"], "arguments: expected arguments of pytest"),
     ],
@@ -169,6 +220,13 @@ def test_without_the_extra(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", absent)
     with pytest.raises(MissingExtraError, match=r"pip install 'lcmulti\[conformance\]'"):
         certify("numpy")
+
+
+def test_without_assertions():
+    command = [sys.executable, "-O", "-m", "lcmulti.conformance", "numpy", "-k", "test_devices"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "certify is made of assertions, which python -O leaves out" in done.stderr
 
 
 def test_unknown_names_from_python():

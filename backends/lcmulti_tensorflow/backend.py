@@ -40,7 +40,7 @@ class TensorFlowBackend:
 
     def to_numpy(self, array: Any) -> np.ndarray:
         """See `Backend.to_numpy`."""
-        result: np.ndarray = array.numpy()
+        result: np.ndarray = np.asarray(array.numpy())  # of a total it is a scalar
         return result
 
     def on(self, device: str) -> AbstractContextManager[Any]:

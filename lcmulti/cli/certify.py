@@ -43,6 +43,12 @@ def add_parser(subparsers: Any) -> None:
     add("--implementation", metavar="NAME", help="only this one; default: auto and each of them")
     add("--device", metavar="DEVICE", help="cpu or gpu; default: where the backend places arrays")
     add("--nightly", action="store_true", help="10,000 examples of each property, not 200")
+    add(
+        "--seed",
+        type=int,
+        metavar="N",
+        help="of the random examples; default: 0, with --nightly a new one each time",
+    )
     add("--json", type=Path, metavar="FILE", help="write everything as JSON")
     add("--junit", type=Path, metavar="FILE", help="write JUnit XML")
     add("--certificate", type=Path, metavar="FILE", help="write one page of Markdown")
@@ -62,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
         junit=args.junit,
         certificate=args.certificate,
         nightly=args.nightly,
+        seed=args.seed,
         quiet=False,
         arguments=args.unknown,
     )

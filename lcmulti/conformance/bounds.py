@@ -189,6 +189,7 @@ def compare(got: Array, expected: Array, limit: Array) -> Deviation:
     """Hold each element of *got* to its bound; shapes are equal."""
     if got.size == 0:
         return Deviation(0.0, 0.0, ())
+    got, expected, limit = map(np.atleast_1d, (got, expected, limit))
     error = np.abs(np.subtract(got.astype(expected.dtype), expected))
     error[~np.isfinite(error)] = np.inf  # NaN compares false with any bound
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -7,8 +7,8 @@ imported.
 from lcmulti import plugins
 
 
-class Around:
-    """What another implementation gives, if nothing is changed."""
+class Honest:
+    """What another implementation gives."""
 
     def __init__(self, backend):
         self.inner = plugins.load_implementation(backend, "composed")
@@ -30,28 +30,28 @@ class Around:
         return y
 
 
-class TangentDropped(Around):
+class TangentDropped(Honest):
     """Says that transforms may see through it, and hides the kernel from them."""
 
     def forward(self, x, kernel, spec, resources):
         return self.inner.forward(x, kernel.detach(), spec, resources)
 
 
-class WrongWhenCompiled(Around):
+class WrongWhenCompiled(Honest):
     def changed(self, y, x):
         import torch
 
         return y * 1.01 if torch.compiler.is_compiling() else y
 
 
-class WrongWhenMapped(Around):
+class WrongWhenMapped(Honest):
     def changed(self, y, x):
         import torch
 
         return y * 1.01 if torch._C._are_functorch_transforms_active() else y
 
 
-class ContiguousTensorsAssumed(Around):
+class ContiguousTensorsAssumed(Honest):
     def forward(self, x, kernel, spec, resources):
         if x.untyped_storage().nbytes() >= x.numel() * x.element_size() and x.numel():
             steps, step = [], 1
@@ -63,7 +63,7 @@ class ContiguousTensorsAssumed(Around):
         return self.inner.forward(x, kernel, spec, resources)
 
 
-class PrecisionSet(Around):
+class PrecisionSet(Honest):
     """Allows TensorFloat-32 to everyone, to be fast."""
 
     def changed(self, y, x):
@@ -75,21 +75,28 @@ class PrecisionSet(Around):
         return y
 
 
-class TorchRandomStateUsed(Around):
+class TorchRandomStateUsed(Honest):
     def changed(self, y, x):
         import torch
 
         return y + 0 * torch.rand(())
 
 
-class WrongInGraphs(Around):
+class ZerosInInference(Honest):
+    def changed(self, y, x):
+        import torch
+
+        return y * 0 if torch.is_inference_mode_enabled() else y
+
+
+class WrongInGraphs(Honest):
     def changed(self, y, x):
         import tensorflow as tf
 
         return y if tf.executing_eagerly() else y * tf.cast(1.01, y.dtype)
 
 
-class WrongForUnknownBatch(Around):
+class WrongForUnknownBatch(Honest):
     def changed(self, y, x):
         return y if isinstance(x.shape[0], int) else y * 1.01
 

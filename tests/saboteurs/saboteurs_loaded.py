@@ -1,5 +1,6 @@
-"""Every backend of `saboteurs_tape` with a type of array and an implementation of its own."""
+"""The tape and all that is wrong with it, each with arrays and an implementation of its own."""
 
+import saboteurs_backends
 import saboteurs_tape
 from saboteurs_table import BACKENDS
 
@@ -7,7 +8,7 @@ from lcmulti.numpy_backend import blocked
 
 for _name in ("Tape", *BACKENDS):
     _array = type(f"{_name}Array", (saboteurs_tape.Array,), {})
-    _backend = getattr(saboteurs_tape, _name)()
+    _backend = getattr(saboteurs_backends, _name)()
     _backend.array = _array
     globals()[_name] = _backend
     globals()[f"{_name}Array"] = _array

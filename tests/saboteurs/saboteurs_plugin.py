@@ -1,7 +1,7 @@
-"""Registers the saboteurs, and two that are honest, through the door every plugin uses."""
+"""Registers the saboteurs, and some that are honest, through the door every plugin uses."""
 
 import pluggy
-from saboteurs_table import BACKENDS, FRAMEWORKS, IMPLEMENTATIONS
+from saboteurs_table import BACKENDS, FRAMEWORKS, MODULES
 
 from lcmulti.backend import ALL_DTYPES, BackendEntry, ImplementationEntry
 
@@ -24,16 +24,19 @@ def lcmulti_backends():
 
 @hookimpl
 def lcmulti_implementations():
-    for name in ("honest", *IMPLEMENTATIONS):
+    modules = {"honest": "saboteurs_maps"}
+    modules |= {name: module for module, names in MODULES.items() for name in names}
+    for name, module in modules.items():
         yield ImplementationEntry(
             name=name,
             backend="numpy",
-            load=f"saboteurs_maps:{name}",
+            load=f"{module}:{name}",
             summary=name.replace("_", " "),
             priority=-100,
             dtypes=() if name == "claims_no_dtype" else ALL_DTYPES,
         )
-    for backend, name in FRAMEWORKS:
+    twins = dict.fromkeys((backend, "honest") for backend, _ in FRAMEWORKS)
+    for backend, name in (*twins, *FRAMEWORKS):
         yield ImplementationEntry(
             name=name,
             backend=backend,

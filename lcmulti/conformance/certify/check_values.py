@@ -114,9 +114,16 @@ MANY = {
         Case("many taps", "many", (40, 36, 2), 2, (31, 27), 2, (), (0, 1)),
         Case("many groups", "many", (5, 4, 64), 128, (2, 3), 2, (), (), {"groups": 64}),
         Case("many strides", "many", (60, 50, 2), 3, (20, 10), 2, (), (), {"strides": (20, 10)}),
+        Case("a long line", "many", (70_002, 1), 2, (3,)),
+        Case("batch of 4", "many", (9, 8, 7), 16, (5, 4), 4, (0,), (1,), {"padding": "same"}),
+        Case("batch of 8", "many", (12, 9, 8), 16, (7, 2), 8, (), (),
+            {"groups": 4, "dilation": (1, 5)}),
+        Case("batch of 32", "many", (16, 23, 4), 7, (3, 7), 32, (), (0, 1),
+            {"strides": (5, 8), "dilation": (4, 2)}),
+        Case("batch of 64", "many", (13, 12), 32, (9,), 64, (), (), {"padding": 4}),
         Case("many shared", "many", (60, 50, 3), 4, (3, 2), 2, (0, 1), (0, 1)),
     )
-}
+}  # fmt: skip
 """Each larger in one way than any fixed geometry: what is cut into blocks, and what is left."""
 
 

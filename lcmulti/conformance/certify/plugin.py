@@ -18,13 +18,13 @@ import pytest
 from lcmulti import plugins
 from lcmulti.conformance.certify.frameworks import forget, wide
 from lcmulti.conformance.certify.geometries import GEOMETRIES
+from lcmulti.conformance.certify.random_geometries import Examples
 from lcmulti.conformance.certify.result import Failure, Result
 from lcmulti.conformance.certify.subject import AUTO, CORE_DTYPE, Subject
 from lcmulti.dtypes import DTYPES
 
 __all__ = ["Suite"]
 
-CI_EXAMPLES, NIGHTLY_EXAMPLES = 200, 10_000
 CHECKS_BETWEEN_CLEARING = 100
 
 
@@ -35,14 +35,19 @@ class Suite:
     ----------
     result : Result
         Filled in as the checks run.
-    nightly : bool
-        Whether to take the time for 10,000 examples of each property instead of 200.
+    expected : set of (str, str)
+        Module and name of every check; one that pytest does not collect was not run.
+    examples : Examples
+        How many random examples of each property, and which.
     start : float
         `time.perf_counter` at the start.
     """
 
-    def __init__(self, result: Result, nightly: bool, start: float) -> None:
-        self.result, self.nightly, self.start = result, nightly, start
+    def __init__(
+        self, result: Result, expected: set[tuple[str, str]], examples: Examples, start: float
+    ) -> None:
+        self.result, self.drawn, self.start = result, examples, start
+        self.missing = set(expected)
         names = [e.name for e in plugins.registry().implementations_of(result.backend)]
         if result.implementation is not None:
             names = [result.implementation]
@@ -55,9 +60,9 @@ class Suite:
         self.finished = 0
 
     @pytest.fixture
-    def examples(self) -> int:
+    def examples(self) -> Examples:
         """Examples of each property."""
-        return NIGHTLY_EXAMPLES if self.nightly else CI_EXAMPLES
+        return self.drawn
 
     @pytest.fixture
     def backend(self) -> Subject:
@@ -119,6 +124,10 @@ class Suite:
         except Exception:  # a stranger's code: the check itself will meet it again, and fail
             return None
 
+    def pytest_itemcollected(self, item: pytest.Item) -> None:
+        """Tick off the check, which may yet be deselected."""
+        self.missing.discard((item.path.name, getattr(item, "originalname", item.name)))
+
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """One geometry in one dtype after the other: what is compiled for it serves all checks."""
         items.sort(key=_geometry)
@@ -161,7 +170,7 @@ class Suite:
 
     def pytest_sessionfinish(self) -> None:
         """What was collected and not run, for whatever reason, makes the run a part of one."""
-        self.result.not_run += len(self.pending)
+        self.result.not_run += len(self.pending) + len(self.missing)
         self.result.seconds = time.perf_counter() - self.start
 
     def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:

@@ -17,18 +17,28 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 import lcmulti
+from lcmulti import reference
 from lcmulti.backend import Resources
+from lcmulti.conformance.bounds import compare, dot_bound, terms
 from lcmulti.conformance.calls import Inputs
 from lcmulti.conformance.cases import Case
 from lcmulti.conformance.certify.geometries import STATISTICS
 from lcmulti.conformance.inputs import draw
+from lcmulti.dtypes import DTYPES
 from lcmulti.errors import UnsupportedError
+from lcmulti.settings import DEFAULTS
+from lcmulti.spec import LocalConvSpec, replace_fields
 
 if TYPE_CHECKING:
     from lcmulti.conformance.certify.subject import Subject
 
-__all__ = ["LARGE", "can_fork", "can_measure", "memory_of", "run"]
+__all__ = ["GROWTH", "LARGE", "can_fork", "can_measure", "growth_of", "memory_of", "run"]
+
+Array = np.ndarray[Any, Any]
+ROUNDOFF = DTYPES["float32"].roundoff + DTYPES["float64"].roundoff
 
 MEBIBYTE = 2**20
 MAX_WORKSPACE = 32 * MEBIBYTE
@@ -82,6 +92,13 @@ def run(what: str, *arguments: str) -> Any:
 
 
 @cache
+def growth_of(backend: str, implementations: tuple[str, ...]) -> dict[str, int]:
+    """Bytes that stay after many calls of each implementation, all in one fresh process."""
+    found: dict[str, int] = run("growth", backend, *implementations)
+    return found
+
+
+@cache
 def memory_of(backend: str, implementations: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     """Peak memory of ``"implementation case"``, all measured in one fresh process."""
     found: dict[str, dict[str, Any]] = run("memory", backend, *implementations)
@@ -125,15 +142,17 @@ def _memory(subject: Subject, case: Case, small: str) -> dict[str, Any]:
 
     with lcmulti.config(max_workspace=MAX_WORKSPACE):
         _compute(subject, STATISTICS[small])  # starts pools of threads, compilers
+        expected = _expected(case.name)
         there = draw(case, "float32").each(subject.array)
         before = _reset_peak()
-        largest = _compute(subject, case, there)
+        largest, picked = _compute(subject, case, there)
         held = _status("VmHWM") - before
         workspace = MAX_WORKSPACE
         if subject.implementation != AUTO:
             workspace = subject.maps.workspace(subject.problem(case, "float32"))
     parts = {"results": largest, "workspace": workspace, "slack": SLACK}
-    return {"held": held, "allowed": sum(parts.values()), "parts": parts}
+    worst = {name: compare(got, *expected[name])._asdict() for name, got in picked.items()}
+    return {"held": held, "allowed": sum(parts.values()), "parts": parts, "deviations": worst}
 
 
 SMALL = {
@@ -143,23 +162,101 @@ SMALL = {
 }
 
 
-def _compute(subject: Subject, case: Case, there: Inputs | None = None) -> int:
-    """Compute and drop every result; return the bytes of the most that exist at once."""
+def _compute(
+    subject: Subject, case: Case, there: Inputs | None = None
+) -> tuple[int, dict[str, Array]]:
+    """Compute and drop every result; return the bytes of the most at once, and a few elements."""
     from lcmulti.conformance.certify.subject import AUTO
 
-    back = subject.owner.to_numpy
+    picked: dict[str, Array] = {}
+
+    def size(name: str, array: Any) -> int:
+        host = subject.owner.to_numpy(array)
+        picked[name] = host[PICKED[name]]
+        return host.nbytes
+
     if there is None:
         there = draw(case, "float32").each(subject.array)
     pair = there.x, there.kernel
-    largest = back(subject.call(case)(*pair)).nbytes
+    largest = size("forward", subject.call(case)(*pair))
     if "reverse" in subject.entry.capabilities:
         value, gradients = subject.owner.vjp(subject.call(case), pair, there.dy)
-        largest = sum(back(each).nbytes for each in (value, *gradients))
+        largest = sum(map(size, PICKED, (value, *gradients)))
     elif subject.implementation != AUTO:
         maps, rest = subject.maps, (case.spec, Resources(MAX_WORKSPACE))
-        largest = max(largest, back(maps.input_grad(there.dy, there.kernel, *rest)).nbytes)
-        largest = max(largest, back(maps.kernel_grad(there.x, there.dy, *rest)).nbytes)
-    return 2 * largest  # `to_numpy` may copy
+        dx = maps.input_grad(there.dy, there.kernel, *rest)
+        largest = max(largest, size("input_grad", dx))
+        del dx
+        largest = max(largest, size("kernel_grad", maps.kernel_grad(there.x, there.dy, *rest)))
+    return 2 * largest, picked  # `to_numpy` may copy
+
+
+ENDS = [0, -1]
+PICKED: dict[str, Any] = {
+    "forward": ENDS,
+    "input_grad": ENDS,
+    "kernel_grad": (..., ENDS, slice(None)),
+}
+"""What is compared of results too large to be expected whole: two samples, two channels."""
+
+
+@cache
+def _expected(name: str) -> dict[str, tuple[Array, Array]]:
+    """What is picked of each map of a large case, and its bound."""
+    case = LARGE[name]
+    x, kernel, _, dy = draw(case, "float32").each(lambda array: array.astype(np.float64))
+    of_two = replace_fields(case.spec, in_channels=len(ENDS))
+    rows: dict[str, tuple[Callable[..., Array], Array, Array, LocalConvSpec]] = {
+        "forward": (reference.forward, x[ENDS], kernel, case.spec),
+        "input_grad": (reference.input_grad, dy[ENDS], kernel, case.spec),
+        "kernel_grad": (reference.kernel_grad, x[..., ENDS], dy, of_two),
+    }
+    counts = terms(case.spec, case.batch, None)._asdict()
+    return {
+        name: (
+            map_(a, b, spec),
+            dot_bound(counts[name], map_(abs(a), abs(b), spec), ROUNDOFF, is_complex=False),
+        )
+        for name, (map_, a, b, spec) in rows.items()
+    }
+
+
+GROWING = {
+    case.name: case
+    for case in (
+        Case("growing", "large", (64, 64, 16), 4, (3, 3), 8, (), None, {"strides": 2}),
+        Case("growing convolution", "large", (64, 64, 16), 4, (3, 3), 8, (0, 1), None),
+        Case("growing tiled", "large", (63, 63, 16), 4, (3, 3), 8, (), None, {"strides": 3}),
+    )
+}
+CALLS = 50
+GROWTH = 32 * MEBIBYTE
+"""What may stay of so many calls: copies of their inputs would be three times as much."""
+
+
+def growth(backend: str, *implementations: str) -> dict[str, int]:
+    """Bytes that stay after many calls, each with new values, for the first case served."""
+    from lcmulti.conformance.certify.subject import Subject
+
+    found = {}
+    for subject in (Subject(backend, each) for each in implementations):
+        served = (c for c in GROWING.values() if subject.refusal(c, "float32") is None)
+        if (case := next(served, None)) is not None:
+            _repeat(subject, case, CALLS // 5)
+            before = _reset_peak()
+            _repeat(subject, case, CALLS)
+            found[subject.implementation] = _reset_peak() - before
+    return found
+
+
+def _repeat(subject: Subject, case: Case, count: int) -> None:
+    inputs = draw(case, "float32")
+    for _ in range(count):
+        inputs = inputs.each(lambda array: -array * np.float32(1.01))
+        there = inputs.each(subject.array)
+        subject.call(case)(there.x, there.kernel)
+        if "reverse" in subject.entry.capabilities:
+            subject.owner.vjp(subject.call(case), (there.x, there.kernel), there.dy)
 
 
 def fork(backend: str, implementation: str, name: str) -> dict[str, Any]:
@@ -200,5 +297,8 @@ def lazy(package: str) -> bool:
 
 if __name__ == "__main__":
     what, *given = sys.argv[1:]
-    measure: dict[str, Callable[..., Any]] = {"memory": memory, "fork": fork, "lazy": lazy}
-    print(json.dumps(measure[what](*given)))
+    measure: dict[str, Callable[..., Any]] = {
+        "memory": memory, "growth": growth, "fork": fork, "lazy": lazy,
+    }  # fmt: skip
+    with lcmulti.config(**DEFAULTS._asdict()):  # whatever settings files say
+        print(json.dumps(measure[what](*given)))

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import io
+import os
 import platform
+import secrets
 import time
-from collections.abc import Sequence
-from contextlib import nullcontext, redirect_stdout
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 
 import lcmulti
 from lcmulti import plugins
-from lcmulti.arguments import choice
+from lcmulti.arguments import choice, integer
+from lcmulti.conformance.certify.random_geometries import CI, NIGHTLY, Examples
 from lcmulti.conformance.certify.result import Failure, Result
-from lcmulti.errors import ArgumentError, MissingExtraError, described
+from lcmulti.errors import ArgumentError, LcmultiError, MissingExtraError, described
+from lcmulti.settings import DEFAULTS, VARIABLES
 
 __all__ = ["certify"]
 
@@ -32,14 +38,15 @@ def certify(
     junit: str | Path | None = None,
     certificate: str | Path | None = None,
     nightly: bool = False,
+    seed: int | None = None,
     quiet: bool = True,
     arguments: Sequence[str] = (),
 ) -> Result:
     """Hold a backend and its implementations to everything lcmulti promises.
 
     The suite is run by pytest in this process, with its own configuration: nothing of the
-    caller's tests takes part, nor the other way round. A check that fails is in the result;
-    it is not raised.
+    caller's tests, environment or settings takes part, nor the other way round. A check that fails
+    is in the result; it is not raised.
 
     Parameters
     ----------
@@ -53,6 +60,8 @@ def certify(
         Files to write: everything as JSON, JUnit XML, and one page of Markdown.
     nightly : bool, default False
         10,000 examples of each property instead of 200.
+    seed : int, optional
+        Of the random examples; None for 0, and for a new one every night. It is in the result.
     quiet : bool, default True
         Print nothing.
     arguments : sequence of str
@@ -69,6 +78,8 @@ def certify(
         If a name is unknown, a file could not be written, or pytest refuses *arguments*.
     MissingBackendError, MissingExtraError
         If the backend's framework, pytest or hypothesis is not installed.
+    LcmultiError
+        If Python runs without assertions (``-O``).
 
     Examples
     --------
@@ -81,6 +92,10 @@ def certify(
             raise MissingExtraError(
                 f"certify needs {package}; install it with: pip install 'lcmulti[conformance]'"
             )
+    if not __debug__:
+        raise LcmultiError(
+            "certify is made of assertions, which python -O leaves out; run it without"
+        )
     import pytest
 
     from lcmulti.conformance.certify.frameworks import framework_of
@@ -100,18 +115,22 @@ def certify(
         if path is not None and (not Path(path).parent.is_dir() or Path(path).is_dir()):
             raise ArgumentError(name, "a file in a folder that exists", described(str(path)))
 
-    result = Result(backend, implementation, device, tuple(arguments), _versions(backend))
+    seed = secrets.randbelow(2**32) if seed is None and nightly else integer("seed", seed or 0, 0)
+    examples = Examples(NIGHTLY if nightly else CI, seed)
+    result = Result(backend, implementation, device, tuple(arguments), _versions(backend), seed)
     command = ["-c", str(SUITE / "pytest.ini"), "--rootdir", str(SUITE), "--noconftest"]
-    # Workers of xdist are other processes, which know nothing of what is certified here.
-    command += ["-p", "no:xdist"]
+    # Workers of xdist are other processes, which know nothing of what is certified here; and what
+    # failed in another run decides nothing of this one.
+    command += ["-p", "no:xdist", "-p", "no:cacheprovider"]
     command += [] if junit is None else ["--junit-xml", str(Path(junit).absolute())]
     # Paths first: pytest resolves them against its own working folder, wherever that is.
     checks = sorted(SUITE.glob("check_*.py"))
     checks += sorted(SUITE.glob(f"frameworks/check_{framework_of(backend)}*.py"))
     command += [*map(str, checks), *arguments]
+    expected = {(path.name, name) for path in checks for name in _names(path)}
     start = time.perf_counter()
-    with redirect_stdout(io.StringIO()) if quiet else nullcontext():
-        code = pytest.main(command, plugins=[Suite(result, nightly, start)])
+    with _undisturbed(), redirect_stdout(io.StringIO()) if quiet else nullcontext():
+        code = pytest.main(command, plugins=[Suite(result, expected, examples, start)])
     result.seconds = time.perf_counter() - start
     if code == pytest.ExitCode.USAGE_ERROR:
         raise ArgumentError("arguments", "arguments of pytest", described(" ".join(arguments)))
@@ -121,6 +140,25 @@ def certify(
         if path is not None:
             Path(path).write_text(text, encoding="utf-8")
     return result
+
+
+def _names(path: Path) -> Iterator[str]:
+    """Names of the checks in a module, whatever pytest is told to collect."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+            yield node.name
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Without options and plugins of pytest that the environment names, and by default settings."""
+    with (
+        lcmulti.config(**DEFAULTS._asdict()),
+        mock.patch.dict(os.environ, {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}),
+    ):
+        for name in ("PYTEST_ADDOPTS", "PYTEST_PLUGINS", *VARIABLES):
+            os.environ.pop(name, None)
+        yield
 
 
 def _versions(backend: str) -> dict[str, str]:

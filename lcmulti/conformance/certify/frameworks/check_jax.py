@@ -21,6 +21,7 @@ from lcmulti.conformance.certify.expectation import (
     expectation_of,
     without_bias,
 )
+from lcmulti.conformance.certify.random_geometries import Examples
 from lcmulti.conformance.certify.subject import CORE_DTYPE, Subject
 from lcmulti.conformance.inputs import draw
 from lcmulti.functional import local_conv
@@ -46,7 +47,7 @@ def test_check_grads(subject: Subject, name: str, dtype: str) -> None:
     check_grads(subject.call(TINY[name]), arrays, order=2, modes=("fwd", "rev"))
 
 
-def test_equal_to_conv_general_dilated(subject: Subject, examples: int) -> None:
+def test_equal_to_conv_general_dilated(subject: Subject, examples: Examples) -> None:
     """With all axes shared."""
 
     def check(case: Case, draw: Draw, a: int, b: int) -> None:
@@ -77,7 +78,7 @@ def _ungrouped(case: Case) -> bool:
     return case.spec.groups == 1 and not case.spec.shared_axes
 
 
-def test_equal_to_conv_general_dilated_local(subject: Subject, examples: int) -> None:
+def test_equal_to_conv_general_dilated_local(subject: Subject, examples: Examples) -> None:
     """With no axis shared; its windows are ordered channels first."""
 
     def check(case: Case, draw: Draw, a: int, b: int) -> None:

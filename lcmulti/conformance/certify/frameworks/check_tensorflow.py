@@ -12,6 +12,7 @@ import lcmulti
 from lcmulti.conformance.cases import Case
 from lcmulti.conformance.certify.check_properties import Draw, holds
 from lcmulti.conformance.certify.expectation import Term, combined, expectation, without_bias
+from lcmulti.conformance.certify.random_geometries import Examples
 from lcmulti.conformance.certify.subject import AUTO, CORE_DTYPE, Subject
 from lcmulti.conformance.inputs import draw
 from lcmulti.dtypes import DTYPES
@@ -89,7 +90,7 @@ def test_forward_accumulator(subject: Subject, case: Case, dtype: str) -> None:
         subject.verify("tangent", accumulator.jvp(y), arrays[0], value, limit)
 
 
-def test_equal_to_convolution(subject: Subject, examples: int) -> None:
+def test_equal_to_convolution(subject: Subject, examples: Examples) -> None:
     """With all axes shared, `tf.nn.convolution`."""
 
     def check(case: Case, draw: Draw, a: int, b: int) -> None:

@@ -1,4 +1,4 @@
-"""PyTorch's own checkers, its own convolution, its transforms, its memory and its autograd."""
+"""PyTorch's own checkers, its own convolution, its memory and its autograd."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from lcmulti.conformance.certify.expectation import (
     without_bias,
 )
 from lcmulti.conformance.certify.geometries import GEOMETRIES
-from lcmulti.conformance.certify.subject import AUTO, CORE_DTYPE, Subject
+from lcmulti.conformance.certify.random_geometries import Examples
+from lcmulti.conformance.certify.subject import CORE_DTYPE, Subject
 from lcmulti.conformance.inputs import draw
-from lcmulti.functional import local_conv
 
 SOME = ("2d-plain", "2d-mixed", "2d-stride_is_kernel", "2d-convolution_plain", "1d-one_by_one")
 some = pytest.mark.geometries(SOME)
@@ -49,12 +49,6 @@ def leaves(subject: Subject, case: Case, dtype: str = CORE_DTYPE) -> tuple[torch
     """Fresh tensors that ask for a gradient."""
     subject.require(case, dtype)
     return tuple(each.requires_grad_() for each in subject.arrays(draw(case, dtype)))
-
-
-def require_transforms(subject: Subject, case: Case, dtype: str = CORE_DTYPE) -> None:
-    """Skip what is declared not to be transformable."""
-    if (reason := subject.transform_refusal(case, dtype)) is not None:
-        pytest.skip(reason)
 
 
 @tiny
@@ -82,7 +76,7 @@ def test_gradgradcheck(subject: Subject, name: str) -> None:
     )  # fmt: skip
 
 
-def test_equal_to_conv_nd(subject: Subject, examples: int) -> None:
+def test_equal_to_conv_nd(subject: Subject, examples: Examples) -> None:
     """With all axes shared, `conv1d`, `conv2d` or `conv3d`."""
 
     def check(case: Case, draw: Draw, a: int, b: int) -> None:
@@ -182,6 +176,23 @@ def test_who_asks_for_gradients(subject: Subject, case: Case, dtype: str) -> Non
 
 
 @some
+def test_values_without_gradients(subject: Subject, case: Case, dtype: str) -> None:
+    """As right under `no_grad` and in inference, where nothing is recorded."""
+    subject.require(case, dtype)
+    known = expectation(case.name, dtype)
+    value, limit = known.values.forward, known.limits.forward
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            arrays = subject.arrays(known.inputs)
+            y = subject.call(case)(*arrays)
+            subject.verify(f"y under {mode.__name__}", y, arrays[0], value, limit)
+    outside = leaves(subject, case)
+    with torch.inference_mode():
+        y = subject.call(case)(*outside)
+    subject.verify_host("y of outer tensors", subject.owner.to_numpy(y), value, limit)
+
+
+@some
 def test_changed_before_its_gradient(subject: Subject, case: Case, dtype: str) -> None:
     """PyTorch notices when what a gradient needs was changed; a wrong number is never given."""
     for place in (0, 1):
@@ -191,75 +202,6 @@ def test_changed_before_its_gradient(subject: Subject, case: Case, dtype: str) -
         held[place].detach().mul_(3)
         with pytest.raises(RuntimeError, match="modified by an inplace operation"):
             torch.autograd.grad(y.sum(), arrays[1 - place])
-
-
-@some
-def test_vmap(subject: Subject, case: Case, dtype: str) -> None:
-    """`torch.func.vmap` over each argument, and over gradients."""
-    subject.require(case, dtype)
-    require_transforms(subject, case)
-    case = without_bias(case)
-    known = [expectation_of(replace(case, name=f"{case.name} {i}"), dtype) for i in range(3)]
-    there = [each.inputs.each(subject.array) for each in known]
-    x, kernel, dy = (torch.stack([each[i] for each in there]) for i in (0, 1, 3))
-
-    def both(x: Any, kernel: Any, dy: Any) -> Any:
-        value, pull_back = torch.func.vjp(subject.call(case), x, kernel)
-        return value, *pull_back(dy)
-
-    for place, got in enumerate(zip(*torch.func.vmap(both)(x, kernel, dy), strict=True)):
-        for name, part in zip(("forward", "input_grad", "kernel_grad"), got, strict=True):
-            value, limit = (getattr(each, name) for each in known[place][1::2])
-            subject.verify_host(f"{name} of {place}", subject.owner.to_numpy(part), value, limit)
-    first = known[0]
-    shared = torch.func.vmap(subject.call(case), (0, None))(x, kernel[0])
-    value, limit = first.values.forward, first.limits.forward
-    subject.verify_host("y of one kernel", subject.owner.to_numpy(shared[0]), value, limit)
-    shared = torch.func.vmap(subject.call(case), (None, 0))(x[0], kernel)
-    subject.verify_host("y of one x", subject.owner.to_numpy(shared[0]), value, limit)
-
-
-@pytest.mark.geometries(("2d-mixed", "2d-stride_is_kernel", "2d-convolution_plain"))
-def test_compiled(subject: Subject, case: Case, dtype: str) -> None:
-    """Traced whole by `torch.compile`, with its gradients."""
-    subject.require(case, dtype)
-    require_transforms(subject, case)
-    known = expectation(case.name, dtype)
-    torch.compiler.reset()
-    compiled = torch.compile(subject.call(case), fullgraph=True, backend="aot_eager")
-    arrays = leaves(subject, case)
-    y = compiled(*arrays)
-    subject.verify("y", y.detach(), arrays[0].detach(), known.values.forward, known.limits.forward)
-    grads = torch.autograd.grad(y, arrays, subject.array(known.inputs.dy))
-    for name, got in zip(("input_grad", "kernel_grad", "bias_grad"), grads, strict=False):
-        value, limit = getattr(known.values, name), getattr(known.limits, name)
-        subject.verify(name, got, arrays[0].detach(), value, limit)
-
-
-def test_beyond_32_bits(subject: Subject) -> None:
-    """Meta tensors of more than 2**31 elements give results of the right shape."""
-    if subject.implementation != AUTO:
-        pytest.skip("meta tensors are planned for by `auto`")
-    x = torch.empty(5, 70_001, 70_003, 3, device="meta", requires_grad=True)
-    kernel = torch.empty(34_999, 35_000, 5, 4, 3, 2, device="meta", requires_grad=True)
-    y = local_conv(x, kernel, strides=2, data_format="channels_last")
-    assert y.shape == (5, 34_999, 35_000, 2)
-    y.sum().backward()
-    assert (x.grad.shape, kernel.grad.shape) == (x.shape, kernel.shape)
-
-
-@some
-def test_autocast(subject: Subject, case: Case, dtype: str) -> None:
-    """Computed in the type autocast asks for, as PyTorch's own convolutions are."""
-    subject.require(case, "bfloat16")
-    known = expectation_of(case, dtype)
-    rounded = known.inputs.each(lambda a: subject.owner.to_numpy(subject.array(a).bfloat16()))
-    half = expectation_of(case, "bfloat16", rounded)
-    with torch.autocast("cpu", torch.bfloat16):
-        y = subject.call(case)(*subject.arrays(known.inputs))
-    assert y.dtype == torch.bfloat16
-    value, limit = half.values.forward, half.limits.forward
-    subject.verify_host("y", subject.owner.to_numpy(y), value, limit)
 
 
 def test_nothing_of_torch_is_changed(subject: Subject) -> None:

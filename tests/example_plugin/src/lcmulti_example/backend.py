@@ -26,6 +26,10 @@ class StrictBackend(NumpyBackend):
     def take(self, array, indices, axis):
         return xp.take(array, xp.asarray(indices), axis=axis)
 
+    def einsum(self, subscripts, *arrays):
+        product = np.einsum(subscripts, *map(np.array, arrays))  # the standard has none
+        return xp.asarray(np.asarray(product))
+
 
 class StrictOps:
     """`lcmulti.composed.ArrayOps`; slicing and ``+`` are the arrays' own."""

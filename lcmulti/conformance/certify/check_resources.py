@@ -1,0 +1,88 @@
+"""What may be held and used: workspace, threads, the peak of memory, a forked process."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+
+from lcmulti.backend import Resources
+from lcmulti.conformance.cases import Case
+from lcmulti.conformance.certify import probe
+from lcmulti.conformance.certify.check_entry import PLAIN
+from lcmulti.conformance.certify.expectation import expectation_of, without_bias
+from lcmulti.conformance.certify.frameworks import COMPILING, framework_of
+from lcmulti.conformance.certify.geometries import CONTRACT, STATISTICS
+from lcmulti.conformance.certify.subject import CORE_DTYPE, Subject
+
+WORKSPACE = (0, 1500, 2**14, 2**20, 2**31, 2**40)
+POOLS = (None, 1, 3)
+
+
+@pytest.mark.geometries(CONTRACT)
+def test_resources_of_every_size(named: Subject, case: Case, dtype: str) -> None:
+    """However little or much may be held, by however many threads, results are right.
+
+    Blocks meet at their borders, and a number of bytes need not fit 31 bits.
+    """
+    named.require(case, dtype)
+    case = without_bias(case)
+    if case.spec.computed() != case.spec:
+        pytest.skip("not as an implementation receives it")
+    known = expectation_of(case, dtype)
+    there = known.inputs.each(named.array)
+    pairs = {
+        "forward": (there.x, there.kernel),
+        "input_grad": (there.dy, there.kernel),
+        "kernel_grad": (there.x, there.dy),
+    }
+    compiling = framework_of(named.backend) in COMPILING  # each combination anew
+    every = zip(WORKSPACE, POOLS[::-1] * 2, strict=True) if compiling else product(WORKSPACE, POOLS)
+    for held, threads in every:
+        resources = Resources(held, threads)
+        for name, pair in pairs.items():
+            got = named.map(name)(*pair, case.spec, resources)
+            value, bound = getattr(known.values, name), getattr(known.limits, name)
+            named.verify(f"{name} with {resources}", got, there.x, value, bound)
+
+
+@pytest.mark.parametrize("name", probe.LARGE)
+def test_memory_stays_under_its_ceiling(
+    subject: Subject, name: str, implementations: tuple[str, ...]
+) -> None:
+    """Peak memory of a fresh process: results, the workspace that was promised, and slack.
+
+    The results are right, too: nothing else here computes as many elements.
+    """
+    subject.require(probe.LARGE[name], CORE_DTYPE)
+    if subject.problem(probe.LARGE[name], CORE_DTYPE).device != "cpu" or not probe.can_measure():
+        pytest.skip("peak memory is measured on a CPU under Linux")
+    found = probe.memory_of(subject.backend, implementations)[f"{subject.implementation} {name}"]
+    assert "error" not in found, found["error"]
+    if "refused" in found:
+        pytest.skip(f"{subject}: refuses what would take more workspace than it may hold")
+    for map_, worst in found["deviations"].items():
+        assert worst["fraction"] <= 1, f"{map_}: off by {worst['error']:.3g} at {worst['place']}"
+    held, allowed = found["held"], found["allowed"]
+    assert held <= allowed, f"{held:,} bytes held, at most {allowed:,} ({found['parts']})"
+
+
+def test_nothing_piles_up(subject: Subject, implementations: tuple[str, ...]) -> None:
+    """After many calls, each with other numbers, memory is about what it was before."""
+    if subject.problem(PLAIN, CORE_DTYPE).device != "cpu" or not probe.can_measure():
+        pytest.skip("memory is measured on a CPU under Linux")
+    found = probe.growth_of(subject.backend, implementations)
+    if subject.implementation not in found:
+        pytest.skip(f"{subject}: declines every geometry of this check")
+    grown = found[subject.implementation]
+    assert grown <= probe.GROWTH, f"{grown:,} bytes stayed, at most {probe.GROWTH:,}"
+
+
+@pytest.mark.capabilities("fork")
+def test_fork_after_use(subject: Subject) -> None:
+    """A child process, forked after the parent computed, computes the same bits."""
+    names = [n for n, case in STATISTICS.items() if subject.refusal(case, CORE_DTYPE) is None]
+    if not names or not probe.can_fork():
+        pytest.skip("nothing to fork")
+    found = probe.run("fork", subject.backend, subject.implementation, names[0])
+    assert found["same"], f"the forked child: {found['came']}"

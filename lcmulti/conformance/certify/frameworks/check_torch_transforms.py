@@ -1,0 +1,126 @@
+"""PyTorch's transforms: vmap, compilation, export, autocast, and tensors without data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from lcmulti.conformance.cases import Case
+from lcmulti.conformance.certify.expectation import expectation, expectation_of, without_bias
+from lcmulti.conformance.certify.frameworks.check_torch import leaves, some
+from lcmulti.conformance.certify.subject import AUTO, CORE_DTYPE, Subject
+from lcmulti.functional import local_conv
+
+traced = pytest.mark.geometries(("2d-mixed", "2d-stride_is_kernel", "2d-convolution_plain"))
+
+
+def require_transforms(subject: Subject, case: Case, dtype: str = CORE_DTYPE) -> None:
+    """Skip what is declared not to be transformable."""
+    if (reason := subject.transform_refusal(case, dtype)) is not None:
+        pytest.skip(reason)
+
+
+@some
+def test_vmap(subject: Subject, case: Case, dtype: str) -> None:
+    """`torch.func.vmap` over each argument, and over gradients."""
+    subject.require(case, dtype)
+    require_transforms(subject, case)
+    case = without_bias(case)
+    known = [expectation_of(replace(case, name=f"{case.name} {i}"), dtype) for i in range(3)]
+    there = [each.inputs.each(subject.array) for each in known]
+    x, kernel, dy = (torch.stack([each[i] for each in there]) for i in (0, 1, 3))
+
+    def both(x: Any, kernel: Any, dy: Any) -> Any:
+        value, pull_back = torch.func.vjp(subject.call(case), x, kernel)
+        return value, *pull_back(dy)
+
+    for place, got in enumerate(zip(*torch.func.vmap(both)(x, kernel, dy), strict=True)):
+        for name, part in zip(("forward", "input_grad", "kernel_grad"), got, strict=True):
+            value, limit = (getattr(each, name) for each in known[place][1::2])
+            subject.verify_host(f"{name} of {place}", subject.owner.to_numpy(part), value, limit)
+    first = known[0]
+    shared = torch.func.vmap(subject.call(case), (0, None))(x, kernel[0])
+    value, limit = first.values.forward, first.limits.forward
+    subject.verify_host("y of one kernel", subject.owner.to_numpy(shared[0]), value, limit)
+    shared = torch.func.vmap(subject.call(case), (None, 0))(x[0], kernel)
+    subject.verify_host("y of one x", subject.owner.to_numpy(shared[0]), value, limit)
+
+
+@traced
+def test_compiled(subject: Subject, case: Case, dtype: str) -> None:
+    """Traced whole by `torch.compile`, with its gradients."""
+    subject.require(case, dtype)
+    require_transforms(subject, case)
+    known = expectation(case.name, dtype)
+    torch.compiler.reset()
+    compiled = torch.compile(subject.call(case), fullgraph=True, backend="aot_eager")
+    arrays = leaves(subject, case)
+    y = compiled(*arrays)
+    subject.verify("y", y.detach(), arrays[0].detach(), known.values.forward, known.limits.forward)
+    grads = torch.autograd.grad(y, arrays, subject.array(known.inputs.dy))
+    for name, got in zip(("input_grad", "kernel_grad", "bias_grad"), grads, strict=False):
+        value, limit = getattr(known.values, name), getattr(known.limits, name)
+        subject.verify(name, got, arrays[0].detach(), value, limit)
+
+
+def export(function: Callable[..., Any], arrays: tuple[Any, ...], dynamic: Any) -> Any:
+    """What `torch.export` makes of a function."""
+
+    class Module(torch.nn.Module):  # type: ignore[misc]
+        def forward(self, *arrays: Any) -> Any:
+            return function(*arrays)
+
+    shapes = ((dynamic, *(None for _ in arrays[1:])),)
+    return torch.export.export(Module(), arrays, dynamic_shapes=shapes).module()
+
+
+@pytest.mark.parametrize("tracer", ("compile", "export"))
+@traced
+def test_symbolic_batch(subject: Subject, case: Case, dtype: str, tracer: str) -> None:
+    """Traced once for every batch, and right for two that differ."""
+    subject.require(case, dtype)
+    require_transforms(subject, case)
+    torch.compiler.reset()
+    known = [expectation_of(replace(case, batch=batch), dtype) for batch in (5, 3)]
+    first, *rest = subject.arrays(known[0].inputs)
+    if tracer == "compile":
+        torch._dynamo.mark_dynamic(first, 0)
+        program = torch.compile(
+            subject.call(case), fullgraph=True, dynamic=True, backend="aot_eager"
+        )
+    else:
+        program = export(subject.call(case), (first, *rest), {0: torch.export.Dim("batch", min=2)})
+    for each in known:
+        x, *weights = subject.arrays(each.inputs)
+        y = program(x, *weights)
+        subject.verify(f"y of {len(x)}", y, x, each.values.forward, each.limits.forward)
+
+
+def test_beyond_32_bits(subject: Subject) -> None:
+    """Meta tensors of more than 2**31 elements give results of the right shape."""
+    if subject.implementation != AUTO:
+        pytest.skip("meta tensors are planned for by `auto`")
+    x = torch.empty(5, 70_001, 70_003, 3, device="meta", requires_grad=True)
+    kernel = torch.empty(34_999, 35_000, 5, 4, 3, 2, device="meta", requires_grad=True)
+    y = local_conv(x, kernel, strides=2, data_format="channels_last")
+    assert y.shape == (5, 34_999, 35_000, 2)
+    y.sum().backward()
+    assert (x.grad.shape, kernel.grad.shape) == (x.shape, kernel.shape)
+
+
+@some
+def test_autocast(subject: Subject, case: Case, dtype: str) -> None:
+    """Computed in the type autocast asks for, as PyTorch's own convolutions are."""
+    subject.require(case, "bfloat16")
+    known = expectation_of(case, dtype)
+    rounded = known.inputs.each(lambda a: subject.owner.to_numpy(subject.array(a).bfloat16()))
+    half = expectation_of(case, "bfloat16", rounded)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = subject.call(case)(*subject.arrays(known.inputs))
+    assert y.dtype == torch.bfloat16
+    value, limit = half.values.forward, half.limits.forward
+    subject.verify_host("y", subject.owner.to_numpy(y), value, limit)

@@ -1,0 +1,133 @@
+"""Random geometries: small ones for properties, and calls with every option at once.
+
+Most numbers of a call are small, and some are not: whoever treats a size of 7, 16 or 33 in a way
+of its own is met sooner or later.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import prod
+from typing import NamedTuple
+
+import numpy as np
+
+from lcmulti.conformance.cases import Case
+from lcmulti.shapes import window_extent
+
+__all__ = ["CI", "KINDS", "NIGHTLY", "Examples", "any_call", "geometry"]
+
+KINDS = ("any", "tiled", "convolution")
+MOST = 10**6
+"""Products of a call, and elements of its input: it is soon computed, and as soon checked."""
+
+CI, NIGHTLY = 200, 10_000
+"""Examples of each property."""
+
+
+class Examples(NamedTuple):
+    """How many random examples of each property a run takes, and which.
+
+    Parameters
+    ----------
+    number : int
+    seed : int
+        The same seed gives the same examples.
+    """
+
+    number: int
+    seed: int
+
+
+def geometry(seed: int, kind: str) -> Case:
+    """A random small case without a bias; padding in zeros."""
+    rng = np.random.default_rng((seed, KINDS.index(kind)))
+
+    def each(low: int, high: int) -> tuple[int, ...]:
+        return tuple(int(n) for n in rng.integers(low, high + 1, ndim))
+
+    ndim, groups = int(rng.integers(1, 4)), int(rng.integers(1, 3))
+    kernel, dilation, strides = each(1, 3), each(1, 2), each(1, 3)
+    channels, filters = (groups * int(n) for n in rng.integers(1, 4, 2))
+    batch = int(rng.integers(1, 4))
+    return _case(
+        rng, f"{kind}-{seed}", kind, kernel, dilation, strides, groups, channels, filters, batch
+    )
+
+
+def any_call(seed: int) -> Case:
+    """A random case with every option there is, most of them at once."""
+    rng = np.random.default_rng((seed, 99))
+    while True:
+        case = _with_options(rng, _heavy_tailed(rng, seed))
+        if max(case.products, case.batch * prod(case.input_shape)) <= MOST:
+            return case
+
+
+def _heavy_tailed(rng: np.random.Generator, seed: int) -> Case:
+    """Each number uniform in its logarithm, so that every size is as likely as its double."""
+
+    def upto(most: int) -> int:
+        return int(np.exp(rng.uniform(0, np.log(most + 1))))
+
+    kind, ndim, groups = KINDS[seed % 3], int(rng.integers(1, 4)), upto(8)
+    kernel, dilation, strides = (tuple(upto(most) for _ in range(ndim)) for most in (11, 6, 9))
+    channels, filters = (groups * upto(40 // groups) for _ in range(2))
+    batch = upto(41) - 1
+    return _case(
+        rng, f"call-{seed}", kind, kernel, dilation, strides, groups, channels, filters, batch
+    )
+
+
+def _case(
+    rng: np.random.Generator,
+    name: str,
+    kind: str,
+    kernel: tuple[int, ...],
+    dilation: tuple[int, ...],
+    strides: tuple[int, ...],
+    groups: int,
+    channels: int,
+    filters: int,
+    batch: int,
+) -> Case:
+    """Of one of `KINDS`, with a little padding in zeros and room for windows."""
+    ndim = len(kernel)
+    low, high, more = (tuple(int(n) for n in rng.integers(0, 3, ndim)) for _ in range(3))
+    if kind == "tiled":
+        strides, dilation, low, high = kernel, (1,) * ndim, (0,) * ndim, (0,) * ndim
+    extents = map(window_extent, kernel, dilation)
+    # Room for two windows and more, so that every axis has something to translate.
+    size = tuple(e + s + n for e, s, n in zip(extents, strides, more, strict=True))
+    shared = {
+        "any": rng.integers(0, 2, ndim),
+        "tiled": rng.integers(0, 2, ndim) * rng.integers(0, 2),
+        "convolution": np.ones(ndim),
+    }[kind]
+    options = {
+        "strides": strides, "dilation": dilation, "groups": groups,
+        "padding": tuple(zip(low, high, strict=True)),
+    }  # fmt: skip
+    axes = tuple(axis for axis in range(ndim) if shared[axis])
+    return Case(name, kind, (*size, channels), filters, kernel, batch, axes, None, options)
+
+
+def _with_options(rng: np.random.Generator, base: Case) -> Case:
+    """Padding of every mode and rule, either data format, a bias shared along any axes."""
+    ndim, options = base.spec.ndim, dict(base.options)
+    mode = str(rng.choice(["zeros", "reflect", "replicate", "circular"]))
+    if base.group == "any" and mode != "zeros":
+        limits = [n - 1 for n in base.spec.input_size]
+        pads = tuple((int(rng.integers(0, min(n, 2) + 1)), min(n, 1)) for n in limits)
+        options |= {"padding_mode": mode, "padding": pads}
+    elif base.group != "tiled" and rng.integers(0, 2):
+        options["padding"] = str(rng.choice(["same", "keras_same", "valid"]))
+    shape = base.input_shape
+    if rng.integers(0, 2):
+        options["data_format"] = "channels_first"
+        shape = (shape[-1], *shape[:-1])
+    bias = tuple(axis for axis in range(ndim) if rng.integers(0, 2))
+    return replace(
+        base, input_shape=shape, options=options,
+        bias_shared_axes=None if rng.integers(0, 4) == 0 else bias,
+    )  # fmt: skip
