@@ -122,5 +122,5 @@ class PluginError(LcmultiError):
     """A plugin broke the contract, or two plugins claim one name."""
 
 
-class TooLargeError(LcmultiError, MemoryError):
+class TooLargeError(ArgumentError, MemoryError):
     """An array would not fit in memory; raised before anything is allocated."""

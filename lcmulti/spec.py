@@ -288,11 +288,17 @@ class LocalConvSpec:
         """The spec an implementation receives: channels last, padded with nothing but zeros.
 
         A non-zero padding mode is applied to the input beforehand, so here it appears as a
-        larger input without padding.
+        larger input without padding. Steps beyond the padded input are cut to its size, which
+        frameworks can count to.
         """
-        if self.padding_mode == "zeros":
-            return replace_fields(self, data_format="channels_last")
-        return _unpadded(self, self.output_size, self.padded_size)
+        padded = self.padded_size
+        spec = replace_fields(
+            self,
+            data_format="channels_last",
+            strides=tuple(map(min, self.strides, padded)),
+            dilation=tuple(map(min, self.dilation, padded)),
+        )
+        return spec if self.padding_mode == "zeros" else _unpadded(spec, self.output_size, padded)
 
 
 # Cached: of the blocks that an operation is cut into, most have the same geometry.

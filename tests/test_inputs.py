@@ -9,7 +9,7 @@ import pytest
 
 import lcmulti
 from lcmulti import plugins, settings
-from lcmulti.errors import ArgumentError, ArgumentTypeError, DtypeError, LcmultiError
+from lcmulti.errors import ArgumentError, ArgumentTypeError, DtypeError, LcmultiError, TooLargeError
 
 X = np.arange(36, dtype="float32").reshape(2, 6, 3)
 KERNEL = np.ones((4, 3, 3, 5), "float32")
@@ -54,6 +54,39 @@ def test_explain_refuses_what_a_spec_has():
     spec = lcmulti.LocalConvSpec((6, 3), 5, 3, data_format="channels_last")
     with pytest.raises(ArgumentError, match="strides: expected nothing beside a LocalConvSpec"):
         lcmulti.explain(spec, strides=2)
+
+
+SHARED = np.ones((1, 3, 3, 5), "float32")
+
+
+@pytest.mark.parametrize("mode", ["zeros", "circular"])
+@pytest.mark.parametrize("steps", [{"strides": 2**40}, {"strides": 10**30}])
+def test_steps_beyond_the_input_are_one_window(backend, steps, mode):
+    arguments = {"padding": 1, "padding_mode": mode, "backend": backend}
+    expected = lcmulti.local_conv(X, SHARED, strides=8, **arguments)
+    np.testing.assert_array_equal(lcmulti.local_conv(X, SHARED, **steps, **arguments), expected)
+
+
+def test_taps_beyond_the_input_are_one_tap(backend):
+    y = lcmulti.local_conv(X, SHARED[:, :1], dilation=10**30, backend=backend)
+    np.testing.assert_array_equal(y, lcmulti.local_conv(X, SHARED[:, :1], backend=backend))
+
+
+@pytest.mark.parametrize("steps", [{"strides": 10**8}, {"strides": 2**62}, {"dilation": 2**62}])
+def test_a_huge_output_is_predicted(backend, steps):
+    x, kernel = np.ones((2, 900, 5), "float32"), SHARED
+    with pytest.raises(TooLargeError) as caught:
+        lcmulti.local_conv_transpose(x, kernel, **steps, backend=backend)
+    assert caught.value.argument == next(iter(steps))
+
+
+def test_one_input_may_be_transposed_with_any_stride(backend):
+    arguments = {"output_padding": 4, "backend": backend}
+    y = lcmulti.local_conv_transpose(X[:, :1], SHARED.swapaxes(-1, -2), strides=2**40, **arguments)
+    expected = lcmulti.local_conv_transpose(
+        X[:, :1], SHARED.swapaxes(-1, -2), strides=5, **arguments
+    )
+    np.testing.assert_array_equal(y, expected)
 
 
 def test_settings_cannot_be_assigned():
