@@ -102,7 +102,11 @@ class Implementation(Protocol):
     """
 
     def decline(self, problem: Problem) -> str | None:
-        """Why this call cannot be served, in a few words, or None if it can."""
+        """Why this call cannot be served, in a few words, or None if it can.
+
+        A pure function of *problem*: the answer is kept for all calls alike, so a switch of the
+        framework that may be turned is to be read by the maps.
+        """
         ...
 
     def workspace(self, problem: Problem) -> int:
