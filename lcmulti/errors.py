@@ -52,6 +52,10 @@ class ArgumentError(LcmultiError, ValueError):
         shown = received if isinstance(received, _Description) else repr(received)
         super().__init__(f"{argument}: expected {expected}, got {shown}")
 
+    def about(self, argument: str) -> ArgumentError:
+        """The same error about an argument that the caller knows by another name."""
+        return type(self)(argument, self.expected, self.received)
+
     def __reduce__(self) -> tuple[type[ArgumentError], tuple[Any, ...]]:
         return type(self), (self.argument, self.expected, self.received)
 

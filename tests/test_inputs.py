@@ -9,7 +9,14 @@ import pytest
 
 import lcmulti
 from lcmulti import plugins, settings
-from lcmulti.errors import ArgumentError, ArgumentTypeError, DtypeError, LcmultiError, TooLargeError
+from lcmulti.errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    DtypeError,
+    LcmultiError,
+    ShapeError,
+    TooLargeError,
+)
 
 X = np.arange(36, dtype="float32").reshape(2, 6, 3)
 KERNEL = np.ones((4, 3, 3, 5), "float32")
@@ -120,6 +127,31 @@ def test_sparse_tensors_are_refused():
     torch = pytest.importorskip("torch")
     with pytest.raises(ArgumentTypeError, match="x: expected a dense tensor"):
         lcmulti.local_conv(torch.tensor(X).to_sparse(), torch.tensor(KERNEL))
+
+
+@pytest.mark.jax
+@pytest.mark.parametrize("argument", ["x", "kernel", "bias"])
+def test_jax_names_the_argument_it_would_round(argument):
+    pytest.importorskip("jax")
+    arrays = {"x": X, "kernel": KERNEL, "bias": np.zeros((4, 5), "float32")}
+    arrays[argument] = arrays[argument].astype("float64")
+    with pytest.raises(DtypeError, match=f"^{argument}: expected a dtype of 32 bits"):
+        lcmulti.local_conv(**arrays, backend="jax")
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("argument", ["x", "kernel", "bias"])
+def test_tensorflow_names_the_argument_of_unknown_rank(argument):
+    tf = pytest.importorskip("tensorflow")
+    arrays = {"x": X, "kernel": KERNEL, "bias": np.zeros((4, 5), "float32")}
+    unknown = tf.TensorSpec(None, tf.float32)
+
+    @tf.function(input_signature=[unknown])
+    def function(array):
+        return lcmulti.local_conv(**arrays | {argument: array})
+
+    with pytest.raises(ShapeError, match=f"^{argument}: expected a tensor of known rank"):
+        function(tf.constant(arrays[argument]))
 
 
 @pytest.mark.tensorflow
