@@ -96,6 +96,24 @@ def test_one_input_may_be_transposed_with_any_stride(backend):
     np.testing.assert_array_equal(y, expected)
 
 
+@pytest.mark.parametrize(
+    "given",
+    [{"strides": True}, {"strides": 1.0}, {"padding": 1}, {"groups": "valid"}, {"dilation": "zeros"},
+     {"padding_mode": "valid"}, {"kernel": 1}, {"kernel": KERNEL}, {"data_format": "channels_last"}],
+    ids=lambda given: f"{next(iter(given))}={next(iter(given.values()))!r:.12}",
+)  # fmt: skip
+def test_explain_takes_nothing_that_a_spec_has(given):
+    spec = lcmulti.LocalConvSpec((6, 3), 5, 3, data_format="channels_last")
+    with pytest.raises(ArgumentError, match=f"^{next(iter(given))}: expected nothing beside a Loc"):
+        lcmulti.explain(spec, **given)
+
+
+@pytest.mark.parametrize("given", [{"batch": -5}, {"dtype": "float32"}, {"device": "moon"}])
+def test_explain_takes_nothing_that_arrays_have(given):
+    with pytest.raises(ArgumentError, match=f"^{next(iter(given))}: expected nothing beside array"):
+        lcmulti.explain(X, KERNEL, **given)
+
+
 def test_settings_cannot_be_assigned():
     with pytest.raises(AttributeError, match=r"with lcmulti.config\(backend='jax'\)"):
         lcmulti.config.backend = "jax"
