@@ -27,6 +27,7 @@ from lcmulti.backend import (
 )
 from lcmulti.call_spec import spec_of_call, spec_of_transposed_call
 from lcmulti.errors import (
+    ArgumentError,
     ArgumentTypeError,
     DtypeError,
     MixedFrameworksError,
@@ -191,10 +192,10 @@ def plan(
         The map that is the operation; ``"input_grad"`` is the transposed one.
     """
     try:
-        key = frozen(arguments)
-    except _UnhashableError:
-        return _plan.__wrapped__(backend, facts, arguments, settings, name)
-    return _plan(backend, facts, key, settings, name)
+        return _plan(backend, facts, frozen(arguments), settings, name)
+    except (_UnhashableError, ArgumentError):
+        pass  # to be said of the arguments as they came
+    return _plan.__wrapped__(backend, facts, arguments, settings, name)
 
 
 @lru_cache(maxsize=4096)

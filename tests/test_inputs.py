@@ -98,10 +98,19 @@ def test_one_input_may_be_transposed_with_any_stride(backend):
 
 @pytest.mark.parametrize(
     "given",
-    [{"strides": True}, {"strides": 1.0}, {"padding": 1}, {"groups": "valid"}, {"dilation": "zeros"},
-     {"padding_mode": "valid"}, {"kernel": 1}, {"kernel": KERNEL}, {"data_format": "channels_last"}],
+    [
+        {"strides": True},
+        {"strides": 1.0},
+        {"padding": 1},
+        {"groups": "valid"},
+        {"dilation": "zeros"},
+        {"padding_mode": "valid"},
+        {"kernel": 1},
+        {"kernel": KERNEL},
+        {"data_format": "channels_last"},
+    ],
     ids=lambda given: f"{next(iter(given))}={next(iter(given.values()))!r:.12}",
-)  # fmt: skip
+)
 def test_explain_takes_nothing_that_a_spec_has(given):
     spec = lcmulti.LocalConvSpec((6, 3), 5, 3, data_format="channels_last")
     with pytest.raises(ArgumentError, match=f"^{next(iter(given))}: expected nothing beside a Loc"):
@@ -112,6 +121,33 @@ def test_explain_takes_nothing_that_a_spec_has(given):
 def test_explain_takes_nothing_that_arrays_have(given):
     with pytest.raises(ArgumentError, match=f"^{next(iter(given))}: expected nothing beside array"):
         lcmulti.explain(X, KERNEL, **given)
+
+
+def message_of(function, *arguments, **given):
+    with pytest.raises(LcmultiError) as caught:
+        function(*arguments, **given)
+    return str(caught.value)
+
+
+def test_arrays_are_shown_by_shape_and_dtype():
+    spec = lcmulti.LocalConvSpec((6, 3), 5, 3, data_format="channels_last")
+    shown = "got numpy.ndarray of shape (4, 3, 3, 5) and dtype float32"
+    assert shown in message_of(lcmulti.explain, spec, KERNEL)
+    assert shown in message_of(lcmulti.local_conv, X, KERNEL, strides=KERNEL)
+    assert f"got [{shown[4:]}]" in message_of(lcmulti.local_conv, X, KERNEL, groups=[KERNEL])
+    assert "got np.float32(2.0)" in message_of(lcmulti.local_conv, X, KERNEL, strides=np.float32(2))
+
+
+@pytest.mark.parametrize(
+    "long", [list(range(10**5)), "x" * 10**5, -(10**5000)], ids=["list", "string", "integer"]
+)
+def test_what_is_long_is_cut(long):
+    assert len(message_of(lcmulti.local_conv, X, KERNEL, groups=long)) < 400
+
+
+def test_what_came_is_shown_as_it_came():
+    assert message_of(lcmulti.local_conv, X, KERNEL, strides=[1, 2]).endswith("got [1, 2]")
+    assert message_of(lcmulti.local_conv, X, KERNEL, padding=[(1, 1, 1)]).endswith("[(1, 1, 1)]")
 
 
 def test_settings_cannot_be_assigned():
