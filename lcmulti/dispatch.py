@@ -193,7 +193,7 @@ def plan(
     """
     try:
         return _plan(backend, facts, frozen(arguments), settings, name)
-    except (_UnhashableError, ArgumentError):
+    except (_UnhashableError, ArgumentError, RecursionError):
         pass  # to be said of the arguments as they came
     return _plan.__wrapped__(backend, facts, arguments, settings, name)
 

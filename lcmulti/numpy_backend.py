@@ -27,6 +27,8 @@ from lcmulti.composed import UNKNOWN_BATCH, workspace
 from lcmulti.dtypes import DTYPES
 from lcmulti.spec import LocalConvSpec
 
+MOST_AXES = 64
+
 
 class NumpyBackend:
     """`lcmulti.backend.Backend` for NumPy."""
@@ -159,6 +161,13 @@ class NumpyOps:
 
 class NumpyBlocked(Blocked):
     """Blocks with strided views for windows and in-place sums."""
+
+    def decline(self, problem: Problem) -> str | None:
+        """Serves what NumPy has arrays for."""
+        # Patches in matrix order: positions and taps, batch, group and channel.
+        if 2 * problem.spec.ndim + 3 > MOST_AXES:
+            return f"NumPy has no arrays of more than {MOST_AXES} axes"
+        return None
 
     def new(self, shape: tuple[int, ...], like: Any, wide: bool, zeros: bool) -> Any:
         """See `Blocked.new`."""

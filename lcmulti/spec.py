@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass, field, fields
 from functools import cached_property, lru_cache
 from itertools import product
 from math import prod
@@ -71,8 +71,10 @@ class LocalConvSpec:
     True
     """
 
-    input_size: tuple[int, ...]
-    in_channels: int
+    # What `dataclasses.replace` hands to ``__init__``, and what is told by the rest.
+    input_shape: InitVar[Any]
+    input_size: tuple[int, ...] = field(init=False)
+    in_channels: int = field(init=False)
     filters: int
     kernel_size: tuple[int, ...]
     strides: tuple[int, ...]
@@ -82,7 +84,7 @@ class LocalConvSpec:
     groups: int
     data_format: str
     shared_axes: tuple[int, ...]
-    output_size: tuple[int, ...]
+    output_size: tuple[int, ...] = field(init=False)
 
     def __init__(
         self,
@@ -154,14 +156,14 @@ class LocalConvSpec:
     # Cached: specs are hashed on every call of a jitted or planned operation.
     @cached_property
     def _hash(self) -> int:
-        return hash(tuple(getattr(self, name) for name in self.__dataclass_fields__))
+        return hash(tuple(_values(self).values()))
 
     def __hash__(self) -> int:
         return self._hash
 
     def __getstate__(self) -> dict[str, Any]:
         # Hashes of strings differ between processes, so a pickle must not carry one.
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return _values(self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._set(**state)
@@ -171,7 +173,7 @@ class LocalConvSpec:
         """Number of spatial axes."""
         return len(self.input_size)
 
-    @property
+    @property  # type: ignore[no-redef]
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one input sample in `data_format`."""
         return self._with_channels(self.input_size, self.in_channels)
@@ -257,7 +259,15 @@ class LocalConvSpec:
             Channels-last and without padding; valid for an input that is padded already.
         window : tuple of slice
             Where in the padded input its own input lies, one slice per spatial axis.
+
+        Raises
+        ------
+        ArgumentError
+            If *start* or *stop* has not one entry per spatial axis.
         """
+        for name, corner in (("start", start), ("stop", stop)):
+            if len(corner) != self.ndim:
+                raise ArgumentError(name, f"{self.ndim} positions, one per spatial axis", corner)
         window = tuple(
             slice(a * s, (b - 1) * s + shapes.window_extent(k, d))
             for a, b, s, k, d in zip(
@@ -325,8 +335,12 @@ def channels_and_size(shape: tuple[int, ...], data_format: str) -> tuple[int, tu
 def replace_fields(spec: LocalConvSpec, **changes: Any) -> LocalConvSpec:
     """A copy of *spec* with fields that are normalised already."""
     copy = object.__new__(LocalConvSpec)
-    copy._set(**{name: getattr(spec, name) for name in spec.__dataclass_fields__} | changes)
+    copy._set(**_values(spec) | changes)
     return copy
+
+
+def _values(spec: LocalConvSpec) -> dict[str, Any]:
+    return {each.name: getattr(spec, each.name) for each in fields(spec)}
 
 
 def _shared_axes(value: Any, output_size: tuple[int, ...]) -> tuple[int, ...]:

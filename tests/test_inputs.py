@@ -150,6 +150,21 @@ def test_what_came_is_shown_as_it_came():
     assert message_of(lcmulti.local_conv, X, KERNEL, padding=[(1, 1, 1)]).endswith("[(1, 1, 1)]")
 
 
+@pytest.mark.parametrize("argument", ["strides", "padding", "dilation", "groups"])
+def test_a_list_that_contains_itself(argument):
+    endless = []
+    endless.append(endless)
+    shown = message_of(lcmulti.local_conv, X, KERNEL, **{argument: endless})
+    assert shown.startswith(f"{argument}: expected ")
+
+
+@pytest.mark.parametrize("axes", [30, 31])
+def test_as_many_axes_as_numpy_has(axes):
+    ones = (1,) * axes
+    x, kernel = np.full((2, *ones, 3), 2.0), np.ones((*ones, *ones, 3, 5))
+    np.testing.assert_array_equal(lcmulti.local_conv(x, kernel), np.full((2, *ones, 5), 6.0))
+
+
 def test_settings_cannot_be_assigned():
     with pytest.raises(AttributeError, match=r"with lcmulti.config\(backend='jax'\)"):
         lcmulti.config.backend = "jax"
