@@ -21,6 +21,7 @@ from lcmulti.spec import LocalConvSpec
 
 __all__ = [
     "CONTRACT",
+    "UNKNOWN_BATCH",
     "Backend",
     "BackendEntry",
     "Facts",
@@ -36,6 +37,10 @@ CONTRACT = 1
 """Version of this contract; an entry written for another version is refused by name."""
 
 ALL_DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
+
+
+UNKNOWN_BATCH = 1024
+"""Samples assumed where the batch is symbolic: workspace is sized for it."""
 
 
 class Resources(NamedTuple):
@@ -84,6 +89,11 @@ class Problem(NamedTuple):
     device: str
     transformed: bool
     resources: Resources
+
+    @property
+    def samples(self) -> int:
+        """The batch, or `UNKNOWN_BATCH`."""
+        return UNKNOWN_BATCH if self.batch is None else self.batch
 
 
 @runtime_checkable

@@ -23,7 +23,7 @@ from lcmulti.backend import (
     Resources,
 )
 from lcmulti.blocks import Blocked
-from lcmulti.composed import UNKNOWN_BATCH, workspace
+from lcmulti.composed import workspace
 from lcmulti.dtypes import DTYPES
 from lcmulti.spec import LocalConvSpec
 
@@ -109,8 +109,8 @@ class Reference:
 
     def workspace(self, problem: Problem) -> int:
         """One tap's input and product at every position, and the padded input."""
-        batch = UNKNOWN_BATCH if problem.batch is None else problem.batch
-        return workspace(problem.spec, problem.spec.output_size, batch, problem.dtype)
+        spec = problem.spec
+        return workspace(spec, spec.output_size, problem.samples, problem.dtype)
 
     def forward(self, x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
         """See `lcmulti.reference.forward`."""

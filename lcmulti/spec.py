@@ -196,6 +196,13 @@ class LocalConvSpec:
         )
 
     @property
+    def inner(self) -> tuple[slice, ...]:
+        """Where in the padded input the input lies, one slice per spatial axis."""
+        return tuple(
+            slice(low, low + n) for n, (low, _) in zip(self.input_size, self.padding, strict=True)
+        )
+
+    @property
     def positions_shape(self) -> tuple[int, ...]:
         """`output_size` with 1 along `shared_axes`: where weights differ."""
         return tuple(

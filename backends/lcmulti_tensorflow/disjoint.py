@@ -10,7 +10,7 @@ from math import prod
 from typing import Any
 
 from lcmulti.backend import Problem, Resources
-from lcmulti.composed import UNKNOWN_BATCH, Composed
+from lcmulti.composed import Composed
 from lcmulti.dtypes import DTYPES
 from lcmulti.spec import LocalConvSpec
 from lcmulti_tensorflow.ops import ops
@@ -26,7 +26,7 @@ class Disjoint(Composed):
     def workspace(self, problem: Problem) -> int:
         """Both factors and the product in matrix order, and on their way from half types."""
         spec, dtype = problem.spec, DTYPES[problem.dtype]
-        batch = UNKNOWN_BATCH if problem.batch is None else problem.batch
+        batch = problem.samples
         elements = batch * (prod(spec.input_shape) + prod(spec.output_shape))
         if dtype.is_half or spec.groups > 1:
             elements += elements + 2 * prod(spec.kernel_shape)

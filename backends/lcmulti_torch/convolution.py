@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from lcmulti.backend import Problem, Resources
-from lcmulti.composed import UNKNOWN_BATCH, Composed, workspace
+from lcmulti.composed import Composed, workspace
 from lcmulti.spec import LocalConvSpec
 from lcmulti.transposed import output_padding_of
 from lcmulti_torch.blocked import implementation as blocked
@@ -46,7 +46,7 @@ class TorchConvolution:
     def workspace(self, problem: Problem) -> int:
         """Copies in PyTorch's order, and patches where the convolution makes them a sample."""
         spec = problem.spec
-        batch = UNKNOWN_BATCH if problem.batch is None else problem.batch
+        batch = problem.samples
         small = workspace(spec, spec.output_size, 1, problem.dtype)
         return 2 * spec.bytes(batch, problem.dtype) + 2 * small
 
@@ -106,8 +106,7 @@ def _patches(a: Any, b: Any) -> Composed:
 
 def _unpadded(dx: Any, dy: Any, spec: LocalConvSpec) -> Any:
     """``(N, C, *padded_size) -> (N, *input_size, C)``, in the dtype of *dy*."""
-    inner = (slice(lo, lo + n) for n, (lo, _) in zip(spec.input_size, spec.padding, strict=True))
-    return _ops.narrow(dx.movedim(1, -1)[(slice(None), *inner)], dy)
+    return _ops.narrow(dx.movedim(1, -1)[(slice(None), *spec.inner)], dy)
 
 
 def _no_autocast(x: Any) -> Any:
