@@ -7,7 +7,7 @@ from dataclasses import InitVar, dataclass, field, fields
 from functools import cached_property, lru_cache
 from itertools import product
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lcmulti import shapes
 from lcmulti.arguments import choice, integer, integer_tuple, is_sequence, per_axis
@@ -71,8 +71,8 @@ class LocalConvSpec:
     True
     """
 
-    # What `dataclasses.replace` hands to ``__init__``, and what is told by the rest.
-    input_shape: InitVar[Any]
+    if not TYPE_CHECKING:  # what `dataclasses.replace` hands to ``__init__``; a property to others
+        input_shape: InitVar[Any]
     input_size: tuple[int, ...] = field(init=False)
     in_channels: int = field(init=False)
     filters: int
@@ -173,7 +173,7 @@ class LocalConvSpec:
         """Number of spatial axes."""
         return len(self.input_size)
 
-    @property  # type: ignore[no-redef]
+    @property
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one input sample in `data_format`."""
         return self._with_channels(self.input_size, self.in_channels)
