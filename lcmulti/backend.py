@@ -21,6 +21,7 @@ from lcmulti.spec import LocalConvSpec
 
 __all__ = [
     "CONTRACT",
+    "UNKNOWN_BATCH",
     "Backend",
     "BackendEntry",
     "Facts",
@@ -36,6 +37,10 @@ CONTRACT = 1
 """Version of this contract; an entry written for another version is refused by name."""
 
 ALL_DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
+
+
+UNKNOWN_BATCH = 1024
+"""Samples assumed where the batch is symbolic: workspace is sized for it."""
 
 
 class Resources(NamedTuple):
@@ -85,6 +90,11 @@ class Problem(NamedTuple):
     transformed: bool
     resources: Resources
 
+    @property
+    def samples(self) -> int:
+        """The batch, or `UNKNOWN_BATCH`."""
+        return UNKNOWN_BATCH if self.batch is None else self.batch
+
 
 @runtime_checkable
 class Implementation(Protocol):
@@ -102,7 +112,11 @@ class Implementation(Protocol):
     """
 
     def decline(self, problem: Problem) -> str | None:
-        """Why this call cannot be served, in a few words, or None if it can."""
+        """Why this call cannot be served, in a few words, or None if it can.
+
+        A pure function of *problem*: the answer is kept for all calls alike, so a switch of the
+        framework that may be turned is to be read by the maps.
+        """
         ...
 
     def workspace(self, problem: Problem) -> int:

@@ -15,7 +15,7 @@ from math import prod
 from typing import Any, NamedTuple
 
 from lcmulti.backend import Facts, Problem, Resources
-from lcmulti.composed import UNKNOWN_BATCH, Composed, workspace
+from lcmulti.composed import Composed, workspace
 from lcmulti.dtypes import DTYPES
 from lcmulti.spec import LocalConvSpec
 
@@ -124,7 +124,7 @@ class Blocked(Composed):
     def workspace(self, problem: Problem) -> int:
         """Workspace of one block, and the float32 gradients that half types are summed in."""
         spec, dtype, limit = problem.spec, DTYPES[problem.dtype], problem.resources.max_workspace
-        batch = UNKNOWN_BATCH if problem.batch is None else problem.batch
+        batch = problem.samples
         grid = _grid(spec, batch, dtype.name, problem.device, problem.resources)
         total = workspace(_unpadded(spec), grid.positions, grid.samples, dtype.name)
         if dtype.is_half:

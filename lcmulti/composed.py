@@ -97,8 +97,8 @@ class Composed:
 
     def workspace(self, problem: Problem) -> int:
         """Patches, their copy in matrix order, and both factors in the accumulator dtype."""
-        batch = UNKNOWN_BATCH if problem.batch is None else problem.batch
-        return workspace(problem.spec, problem.spec.output_size, batch, problem.dtype)
+        spec = problem.spec
+        return workspace(spec, spec.output_size, problem.samples, problem.dtype)
 
     def forward(self, x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
         """See `lcmulti.backend.Implementation.forward`."""
@@ -209,10 +209,7 @@ class Composed:
         return ops.reshape(array, (-1, *spec.output_size, *taps, channels))
 
     def _unpad(self, padded: Any, spec: LocalConvSpec) -> Any:
-        inner = (
-            slice(lo, lo + n) for n, (lo, _) in zip(spec.input_size, spec.padding, strict=True)
-        )
-        return self.cut(padded, (slice(None), *inner))
+        return self.cut(padded, (slice(None), *spec.inner))
 
 
 @lru_cache(maxsize=1024)
@@ -252,7 +249,3 @@ def workspace(spec: LocalConvSpec, positions: tuple[int, ...], batch: int, dtype
     if DTYPES[dtype].is_half or any(map(any, spec.padding)):
         elements += 2 * batch * prod(spec.padded_size) * spec.in_channels
     return elements * DTYPES[DTYPES[dtype].accumulator].itemsize
-
-
-UNKNOWN_BATCH = 1024
-"""Samples assumed where the batch is symbolic: workspace is sized for it."""

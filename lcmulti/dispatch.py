@@ -27,6 +27,7 @@ from lcmulti.backend import (
 )
 from lcmulti.call_spec import spec_of_call, spec_of_transposed_call
 from lcmulti.errors import (
+    ArgumentError,
     ArgumentTypeError,
     DtypeError,
     MixedFrameworksError,
@@ -36,6 +37,7 @@ from lcmulti.errors import (
 )
 from lcmulti.settings import Settings
 from lcmulti.spec import LocalConvSpec
+from lcmulti.weights import require_memory
 
 __all__ = ["Plan", "Verdict", "backend_of", "choose", "plan"]
 
@@ -190,10 +192,10 @@ def plan(
         The map that is the operation; ``"input_grad"`` is the transposed one.
     """
     try:
-        key = frozen(arguments)
-    except _UnhashableError:
-        return _plan.__wrapped__(backend, facts, arguments, settings, name)
-    return _plan(backend, facts, key, settings, name)
+        return _plan(backend, facts, frozen(arguments), settings, name)
+    except (_UnhashableError, ArgumentError, RecursionError):
+        pass  # to be said of the arguments as they came
+    return _plan.__wrapped__(backend, facts, arguments, settings, name)
 
 
 @lru_cache(maxsize=4096)
@@ -242,6 +244,7 @@ def problem_of(
     else:
         spec = spec_of_transposed_call(*shapes_given, output_padding=third, **arguments)
     _check_dtypes(plugins.registry().backends[backend], facts)
+    _check_memory(spec, x, name)
     transformed = any(each is not None and each.transformed for each in facts)
     resources = Resources(settings.max_workspace, settings.threads)
     return spec, Problem(spec.computed(), x.shape[0], x.dtype, x.device, transformed, resources)
@@ -267,6 +270,18 @@ def _check_dtypes(entry: BackendEntry, facts: ArgumentFacts) -> None:
             raise DtypeError(argument, f"dtype {x.dtype}, as x has", fact.dtype)
         if fact.device != x.device:
             raise ArgumentTypeError(argument, f"an array on {x.device}, as x is", fact.device)
+
+
+def _check_memory(spec: LocalConvSpec, x: Facts, name: Map) -> None:
+    """Refuse a padded input, or an output, that is larger than the memory of this machine."""
+    if name == "forward":
+        argument = "padding" if any(map(any, spec.padding)) else "x"
+    else:  # what comes out is the input of *spec*
+        argument = "dilation" if max(spec.dilation) > max(spec.strides) else "strides"
+    # Batches may be spread over devices and machines; a sample is not.
+    batch = max(x.shape[0] or 1, 1) if x.device == "cpu" else 1
+    require_memory(argument, (batch, *spec.padded_size, spec.in_channels), x.dtype)
+    require_memory(argument, (batch, *spec.output_size, spec.filters), x.dtype)
 
 
 def choose(

@@ -6,6 +6,7 @@ Each class also derives from the built-in a caller would expect, so code that ca
 
 from __future__ import annotations
 
+import reprlib
 from typing import Any
 
 __all__ = [
@@ -49,11 +50,38 @@ class ArgumentError(LcmultiError, ValueError):
         self.argument = argument
         self.expected = expected
         self.received = received
-        shown = received if isinstance(received, _Description) else repr(received)
+        shown = received if isinstance(received, _Description) else _shown(received)
         super().__init__(f"{argument}: expected {expected}, got {shown}")
+
+    def about(self, argument: str) -> ArgumentError:
+        """The same error about an argument that the caller knows by another name."""
+        return type(self)(argument, self.expected, self.received)
 
     def __reduce__(self) -> tuple[type[ArgumentError], tuple[Any, ...]]:
         return type(self), (self.argument, self.expected, self.received)
+
+
+class _Shown(reprlib.Repr):
+    """`repr` of what came, cut where it is long; of an array what it is, not what it holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlist = self.maxtuple = self.maxset = self.maxfrozenset = self.maxdict = 16
+        self.maxstring = self.maxother = 200
+
+    def repr_int(self, x: int, level: int) -> str:
+        # Python refuses to write out numbers that are longer still.
+        return repr(x) if x.bit_length() < 256 else f"an integer of {x.bit_length()} bits"
+
+    def repr_instance(self, x: object, level: int) -> str:
+        shape, dtype = getattr(x, "shape", None), getattr(x, "dtype", None)
+        if dtype is None or not isinstance(shape, tuple) or not shape:
+            return super().repr_instance(x, level)
+        kind = type(x)
+        return f"{kind.__module__}.{kind.__qualname__} of shape {tuple(shape)} and dtype {dtype}"
+
+
+_shown = _Shown().repr
 
 
 class _Description(str):
@@ -122,5 +150,5 @@ class PluginError(LcmultiError):
     """A plugin broke the contract, or two plugins claim one name."""
 
 
-class TooLargeError(LcmultiError, MemoryError):
+class TooLargeError(ArgumentError, MemoryError):
     """An array would not fit in memory; raised before anything is allocated."""

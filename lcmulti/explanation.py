@@ -14,8 +14,6 @@ from lcmulti.spec import LocalConvSpec
 
 __all__ = ["Explanation", "explain"]
 
-_DEFAULTS = (1, "valid", "zeros")
-
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
@@ -74,8 +72,8 @@ def explain(
     backend: str | None = None,
     implementation: str = "auto",
     batch: int | None = None,
-    dtype: str = "float32",
-    device: str = "cpu",
+    dtype: str | None = None,
+    device: str | None = None,
 ) -> Explanation:
     """Tell which backend and implementation a call would run on; nothing is computed.
 
@@ -92,10 +90,10 @@ def explain(
         As for `local_conv`.
     batch : int, optional
         Samples, with a spec. None: not known.
-    dtype : str, default "float32"
-        With a spec.
-    device : str, default "cpu"
-        With a spec: the kind of device.
+    dtype : str, optional
+        With a spec. None: float32.
+    device : {"cpu", "gpu"}, optional
+        With a spec: the kind of device. None: the CPU.
 
     Returns
     -------
@@ -104,7 +102,8 @@ def explain(
     Raises
     ------
     LcmultiError
-        What `local_conv` would raise for the same call.
+        What `local_conv` would raise for the same call; `ArgumentError` for what a spec, or an
+        array, says itself.
 
     Examples
     --------
@@ -115,24 +114,28 @@ def explain(
     """
     settings = current()
     if isinstance(x, LocalConvSpec):
-        given = {"kernel": kernel, "bias": bias, "data_format": data_format}
-        given |= {"strides": strides, "dilation": dilation, "groups": groups}
-        given |= {"padding": padding, "padding_mode": padding_mode}
-        for argument, value in given.items():
-            if not (value is None or (isinstance(value, str | int) and value in _DEFAULTS)):
-                raise ArgumentError(argument, "nothing beside a LocalConvSpec, which has it", value)
+        nothing = "nothing beside a LocalConvSpec, which has it"
+        _refuse(nothing, None, kernel=kernel, bias=bias, data_format=data_format)
+        _refuse(nothing, 1, strides=strides, dilation=dilation, groups=groups)
+        _refuse(nothing, "valid", padding=padding)
+        _refuse(nothing, "zeros", padding_mode=padding_mode)
         name = settings.backend
         if backend is not None:
             name = choice("backend", backend, plugins.registry().backends)
         if batch is not None:
             batch = integer("batch", batch, 0)
-        dtype = choice("dtype", dtype, plugins.registry().backends[name].dtypes)
-        device = choice("device", device, ("cpu", "gpu"))
+        dtype = choice(
+            "dtype", "float32" if dtype is None else dtype, plugins.registry().backends[name].dtypes
+        )
+        device = choice("device", "cpu" if device is None else device, ("cpu", "gpu"))
         plugins.load_backend(name)
         resources = Resources(settings.max_workspace, settings.threads)
         spec, problem = x, Problem(x.computed(), batch, dtype, device, False, resources)
         arrays_decide = False
     else:
+        _refuse(
+            "nothing beside arrays, which have it", None, batch=batch, dtype=dtype, device=device
+        )
         if kernel is None:
             raise ArgumentError("kernel", "an array beside x, or a LocalConvSpec as x", kernel)
         arguments = (
@@ -155,6 +158,13 @@ def explain(
         spec,
         tuple(verdicts),
     )
+
+
+def _refuse(expected: str, default: Any, **given: Any) -> None:
+    """Refuse what was given although something else decides it."""
+    for argument, value in given.items():
+        if type(value) is not type(default) or value != default:
+            raise ArgumentError(argument, expected, value)
 
 
 def _backend_reason(backend: str | None, arrays_decide: bool) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from lcmulti import dispatch, plugins
 from lcmulti.backend import Backend, Map
 from lcmulti.dtypes import DTYPES
-from lcmulti.errors import ArgumentTypeError, DtypeError, described
+from lcmulti.errors import ArgumentError, ArgumentTypeError, DtypeError, described
 from lcmulti.settings import current
 
 __all__ = ["local_conv", "local_conv_transpose"]
@@ -222,9 +222,20 @@ def prepare(
     """
     owner = plugins.load_backend(name)
     arrays = owner.prepare(_converted(name, owner, (x, kernel, bias), dispatch.ARGUMENTS))
+    return dispatch.plan(name, _facts(owner, arrays), arguments, current(), map_), arrays
+
+
+def _facts(owner: Backend, arrays: tuple[Any, ...]) -> dispatch.ArgumentFacts:
     x, kernel, bias = arrays
-    facts = (owner.facts(x, True), owner.facts(kernel), None if bias is None else owner.facts(bias))
-    return dispatch.plan(name, facts, arguments, current(), map_), arrays
+    argument = "x"
+    try:
+        of_x = owner.facts(x, True)
+        argument = "kernel"
+        of_kernel = owner.facts(kernel)
+        argument = "bias"
+        return of_x, of_kernel, None if bias is None else owner.facts(bias)
+    except ArgumentError as error:  # backends do not know which one it is
+        raise error.about(argument) from None
 
 
 def _converted(
@@ -248,7 +259,10 @@ def _converted(
         if not plain.dtype.isnative:
             plain = plain.astype(plain.dtype.newbyteorder("="))
         if name != dispatch.NUMPY:
-            plain = owner.from_numpy(plain, like)
+            try:
+                plain = owner.from_numpy(plain, like)
+            except ArgumentError as error:
+                raise error.about(argument) from None
         converted[i] = plain
     return tuple(converted)
 

@@ -23,9 +23,11 @@ from lcmulti.backend import (
     Resources,
 )
 from lcmulti.blocks import Blocked
-from lcmulti.composed import UNKNOWN_BATCH, workspace
+from lcmulti.composed import workspace
 from lcmulti.dtypes import DTYPES
 from lcmulti.spec import LocalConvSpec
+
+MOST_AXES = 64
 
 
 class NumpyBackend:
@@ -107,8 +109,8 @@ class Reference:
 
     def workspace(self, problem: Problem) -> int:
         """One tap's input and product at every position, and the padded input."""
-        batch = UNKNOWN_BATCH if problem.batch is None else problem.batch
-        return workspace(problem.spec, problem.spec.output_size, batch, problem.dtype)
+        spec = problem.spec
+        return workspace(spec, spec.output_size, problem.samples, problem.dtype)
 
     def forward(self, x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
         """See `lcmulti.reference.forward`."""
@@ -159,6 +161,13 @@ class NumpyOps:
 
 class NumpyBlocked(Blocked):
     """Blocks with strided views for windows and in-place sums."""
+
+    def decline(self, problem: Problem) -> str | None:
+        """Serves what NumPy has arrays for."""
+        # Patches in matrix order: positions and taps, batch, group and channel.
+        if 2 * problem.spec.ndim + 3 > MOST_AXES:
+            return f"NumPy has no arrays of more than {MOST_AXES} axes"
+        return None
 
     def new(self, shape: tuple[int, ...], like: Any, wide: bool, zeros: bool) -> Any:
         """See `Blocked.new`."""

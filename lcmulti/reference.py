@@ -129,8 +129,7 @@ def _pad(x: Array, spec: LocalConvSpec) -> Array:
 
 
 def _unpad(padded: Array, spec: LocalConvSpec) -> Array:
-    inner = (slice(lo, lo + n) for n, (lo, _) in zip(spec.input_size, spec.padding, strict=True))
-    return padded[(slice(None), *inner)]
+    return padded[(slice(None), *spec.inner)]
 
 
 def _by_position(array: Array, spec: LocalConvSpec) -> Array:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import gcd
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ __all__ = [
     "PADDING_MODES",
     "PADDINGS",
     "SIZE_KEEPING",
-    "covering_windows",
     "explicit_padding",
     "output_length",
     "padding_indices",
@@ -38,15 +36,6 @@ def window_extent(kernel: int, dilation: int) -> int:
 def output_length(size: int, kernel: int, stride: int, low: int, high: int, dilation: int) -> int:
     """Number of windows that fit in the padded input (zero or less: none does)."""
     return (size + low + high - window_extent(kernel, dilation)) // stride + 1
-
-
-def covering_windows(kernel: int, stride: int, dilation: int) -> int:
-    """Largest number of windows that see one input element.
-
-    Window ``o`` sees element ``i`` through tap ``t`` when ``o*stride + t*dilation = i``, so the
-    taps that can reach one element lie ``stride / gcd(stride, dilation)`` apart.
-    """
-    return -(-kernel // (stride // gcd(stride, dilation)))
 
 
 def _named_padding(

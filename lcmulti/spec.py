@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass, field, fields
 from functools import cached_property, lru_cache
 from itertools import product
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lcmulti import shapes
 from lcmulti.arguments import choice, integer, integer_tuple, is_sequence, per_axis
@@ -71,8 +71,10 @@ class LocalConvSpec:
     True
     """
 
-    input_size: tuple[int, ...]
-    in_channels: int
+    if not TYPE_CHECKING:  # what `dataclasses.replace` hands to ``__init__``; a property to others
+        input_shape: InitVar[Any]
+    input_size: tuple[int, ...] = field(init=False)
+    in_channels: int = field(init=False)
     filters: int
     kernel_size: tuple[int, ...]
     strides: tuple[int, ...]
@@ -82,7 +84,7 @@ class LocalConvSpec:
     groups: int
     data_format: str
     shared_axes: tuple[int, ...]
-    output_size: tuple[int, ...]
+    output_size: tuple[int, ...] = field(init=False)
 
     def __init__(
         self,
@@ -154,14 +156,14 @@ class LocalConvSpec:
     # Cached: specs are hashed on every call of a jitted or planned operation.
     @cached_property
     def _hash(self) -> int:
-        return hash(tuple(getattr(self, name) for name in self.__dataclass_fields__))
+        return hash(tuple(_values(self).values()))
 
     def __hash__(self) -> int:
         return self._hash
 
     def __getstate__(self) -> dict[str, Any]:
         # Hashes of strings differ between processes, so a pickle must not carry one.
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return _values(self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._set(**state)
@@ -191,6 +193,13 @@ class LocalConvSpec:
         """Spatial sizes of the padded input."""
         return tuple(
             n + low + high for n, (low, high) in zip(self.input_size, self.padding, strict=True)
+        )
+
+    @property
+    def inner(self) -> tuple[slice, ...]:
+        """Where in the padded input the input lies, one slice per spatial axis."""
+        return tuple(
+            slice(low, low + n) for n, (low, _) in zip(self.input_size, self.padding, strict=True)
         )
 
     @property
@@ -257,7 +266,15 @@ class LocalConvSpec:
             Channels-last and without padding; valid for an input that is padded already.
         window : tuple of slice
             Where in the padded input its own input lies, one slice per spatial axis.
+
+        Raises
+        ------
+        ArgumentError
+            If *start* or *stop* has not one entry per spatial axis.
         """
+        for name, corner in (("start", start), ("stop", stop)):
+            if len(corner) != self.ndim:
+                raise ArgumentError(name, f"{self.ndim} positions, one per spatial axis", corner)
         window = tuple(
             slice(a * s, (b - 1) * s + shapes.window_extent(k, d))
             for a, b, s, k, d in zip(
@@ -288,11 +305,17 @@ class LocalConvSpec:
         """The spec an implementation receives: channels last, padded with nothing but zeros.
 
         A non-zero padding mode is applied to the input beforehand, so here it appears as a
-        larger input without padding.
+        larger input without padding. Steps beyond the padded input are cut to its size, which
+        frameworks can count to.
         """
-        if self.padding_mode == "zeros":
-            return replace_fields(self, data_format="channels_last")
-        return _unpadded(self, self.output_size, self.padded_size)
+        padded = self.padded_size
+        spec = replace_fields(
+            self,
+            data_format="channels_last",
+            strides=tuple(map(min, self.strides, padded)),
+            dilation=tuple(map(min, self.dilation, padded)),
+        )
+        return spec if self.padding_mode == "zeros" else _unpadded(spec, self.output_size, padded)
 
 
 # Cached: of the blocks that an operation is cut into, most have the same geometry.
@@ -319,8 +342,12 @@ def channels_and_size(shape: tuple[int, ...], data_format: str) -> tuple[int, tu
 def replace_fields(spec: LocalConvSpec, **changes: Any) -> LocalConvSpec:
     """A copy of *spec* with fields that are normalised already."""
     copy = object.__new__(LocalConvSpec)
-    copy._set(**{name: getattr(spec, name) for name in spec.__dataclass_fields__} | changes)
+    copy._set(**_values(spec) | changes)
     return copy
+
+
+def _values(spec: LocalConvSpec) -> dict[str, Any]:
+    return {each.name: getattr(spec, each.name) for each in fields(spec)}
 
 
 def _shared_axes(value: Any, output_size: tuple[int, ...]) -> tuple[int, ...]:

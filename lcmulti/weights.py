@@ -9,19 +9,19 @@ import numpy as np
 
 from lcmulti.arguments import choice, integer
 from lcmulti.dtypes import DTYPES
-from lcmulti.errors import ArgumentTypeError, TooLargeError
+from lcmulti.errors import ArgumentTypeError, TooLargeError, described
 from lcmulti.spec import LocalConvSpec
 
 __all__ = ["initial_weights", "require_memory"]
 
 
-def require_memory(what: str, shape: tuple[int, ...], dtype: str, copies: int = 1) -> None:
+def require_memory(argument: str, shape: tuple[int, ...], dtype: str, copies: int = 1) -> None:
     """Raise before an array is made that this machine's memory cannot hold.
 
     Parameters
     ----------
-    what : str
-        Name of the array, for the message.
+    argument : str
+        What makes it so large, for the message.
     shape : tuple of int
     dtype : str
     copies : int, default 1
@@ -39,8 +39,9 @@ def require_memory(what: str, shape: tuple[int, ...], dtype: str, copies: int = 
         return
     if size > memory:
         raise TooLargeError(
-            f"{what}: shape {shape} of {dtype} takes {size / 2**30:,.1f} GiB, "
-            f"more than this machine's {memory / 2**30:,.1f} GiB of memory"
+            argument,
+            f"arrays that fit this machine's memory of {memory >> 30:,} GiB",
+            described(f"shape {shape} of {dtype}, which takes {size >> 30:,} GiB"),
         )
 
 

@@ -317,3 +317,10 @@ def test_tables_cut_nothing_off(capsys, monkeypatch):
 def test_parity_is_wired(lcm):
     assert lcm("parity", "--list-cases").code == 0
     assert lcm("parity", "--cases", "no_such_case").code == 2
+
+
+@pytest.mark.parametrize("option", ["--backends", "--cases"])
+def test_an_unset_shell_variable_does_not_choose_everything(lcm, option):
+    done = lcm("parity", option, "", "--no-training", "--memory", "1")
+    assert done.code == 2
+    assert option[2:] in done.err and "one of" in done.err and "got none" in done.err

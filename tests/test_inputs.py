@@ -9,7 +9,14 @@ import pytest
 
 import lcmulti
 from lcmulti import plugins, settings
-from lcmulti.errors import ArgumentError, ArgumentTypeError, DtypeError, LcmultiError
+from lcmulti.errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    DtypeError,
+    LcmultiError,
+    ShapeError,
+    TooLargeError,
+)
 
 X = np.arange(36, dtype="float32").reshape(2, 6, 3)
 KERNEL = np.ones((4, 3, 3, 5), "float32")
@@ -56,6 +63,108 @@ def test_explain_refuses_what_a_spec_has():
         lcmulti.explain(spec, strides=2)
 
 
+SHARED = np.ones((1, 3, 3, 5), "float32")
+
+
+@pytest.mark.parametrize("mode", ["zeros", "circular"])
+@pytest.mark.parametrize("steps", [{"strides": 2**40}, {"strides": 10**30}])
+def test_steps_beyond_the_input_are_one_window(backend, steps, mode):
+    arguments = {"padding": 1, "padding_mode": mode, "backend": backend}
+    expected = lcmulti.local_conv(X, SHARED, strides=8, **arguments)
+    np.testing.assert_array_equal(lcmulti.local_conv(X, SHARED, **steps, **arguments), expected)
+
+
+def test_taps_beyond_the_input_are_one_tap(backend):
+    y = lcmulti.local_conv(X, SHARED[:, :1], dilation=10**30, backend=backend)
+    np.testing.assert_array_equal(y, lcmulti.local_conv(X, SHARED[:, :1], backend=backend))
+
+
+@pytest.mark.parametrize("steps", [{"strides": 10**8}, {"strides": 2**62}, {"dilation": 2**62}])
+def test_a_huge_output_is_predicted(backend, steps):
+    x, kernel = np.ones((2, 900, 5), "float32"), SHARED
+    with pytest.raises(TooLargeError) as caught:
+        lcmulti.local_conv_transpose(x, kernel, **steps, backend=backend)
+    assert caught.value.argument == next(iter(steps))
+
+
+def test_one_input_may_be_transposed_with_any_stride(backend):
+    arguments = {"output_padding": 4, "backend": backend}
+    y = lcmulti.local_conv_transpose(X[:, :1], SHARED.swapaxes(-1, -2), strides=2**40, **arguments)
+    expected = lcmulti.local_conv_transpose(
+        X[:, :1], SHARED.swapaxes(-1, -2), strides=5, **arguments
+    )
+    np.testing.assert_array_equal(y, expected)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"strides": True},
+        {"strides": 1.0},
+        {"padding": 1},
+        {"groups": "valid"},
+        {"dilation": "zeros"},
+        {"padding_mode": "valid"},
+        {"kernel": 1},
+        {"kernel": KERNEL},
+        {"data_format": "channels_last"},
+    ],
+    ids=lambda given: f"{next(iter(given))}={next(iter(given.values()))!r:.12}",
+)
+def test_explain_takes_nothing_that_a_spec_has(given):
+    spec = lcmulti.LocalConvSpec((6, 3), 5, 3, data_format="channels_last")
+    with pytest.raises(ArgumentError, match=f"^{next(iter(given))}: expected nothing beside a Loc"):
+        lcmulti.explain(spec, **given)
+
+
+@pytest.mark.parametrize("given", [{"batch": -5}, {"dtype": "float32"}, {"device": "moon"}])
+def test_explain_takes_nothing_that_arrays_have(given):
+    with pytest.raises(ArgumentError, match=f"^{next(iter(given))}: expected nothing beside array"):
+        lcmulti.explain(X, KERNEL, **given)
+
+
+def message_of(function, *arguments, **given):
+    with pytest.raises(LcmultiError) as caught:
+        function(*arguments, **given)
+    return str(caught.value)
+
+
+def test_arrays_are_shown_by_shape_and_dtype():
+    spec = lcmulti.LocalConvSpec((6, 3), 5, 3, data_format="channels_last")
+    shown = "got numpy.ndarray of shape (4, 3, 3, 5) and dtype float32"
+    assert shown in message_of(lcmulti.explain, spec, KERNEL)
+    assert shown in message_of(lcmulti.local_conv, X, KERNEL, strides=KERNEL)
+    assert f"got [{shown[4:]}]" in message_of(lcmulti.local_conv, X, KERNEL, groups=[KERNEL])
+    assert "got np.float32(2.0)" in message_of(lcmulti.local_conv, X, KERNEL, strides=np.float32(2))
+
+
+@pytest.mark.parametrize(
+    "long", [list(range(10**5)), "x" * 10**5, -(10**5000)], ids=["list", "string", "integer"]
+)
+def test_what_is_long_is_cut(long):
+    assert len(message_of(lcmulti.local_conv, X, KERNEL, groups=long)) < 400
+
+
+def test_what_came_is_shown_as_it_came():
+    assert message_of(lcmulti.local_conv, X, KERNEL, strides=[1, 2]).endswith("got [1, 2]")
+    assert message_of(lcmulti.local_conv, X, KERNEL, padding=[(1, 1, 1)]).endswith("[(1, 1, 1)]")
+
+
+@pytest.mark.parametrize("argument", ["strides", "padding", "dilation", "groups"])
+def test_a_list_that_contains_itself(argument):
+    endless = []
+    endless.append(endless)
+    shown = message_of(lcmulti.local_conv, X, KERNEL, **{argument: endless})
+    assert shown.startswith(f"{argument}: expected ")
+
+
+@pytest.mark.parametrize("axes", [30, 31])
+def test_as_many_axes_as_numpy_has(axes):
+    ones = (1,) * axes
+    x, kernel = np.full((2, *ones, 3), 2.0), np.ones((*ones, *ones, 3, 5))
+    np.testing.assert_array_equal(lcmulti.local_conv(x, kernel), np.full((2, *ones, 5), 6.0))
+
+
 def test_settings_cannot_be_assigned():
     with pytest.raises(AttributeError, match=r"with lcmulti.config\(backend='jax'\)"):
         lcmulti.config.backend = "jax"
@@ -87,6 +196,31 @@ def test_sparse_tensors_are_refused():
     torch = pytest.importorskip("torch")
     with pytest.raises(ArgumentTypeError, match="x: expected a dense tensor"):
         lcmulti.local_conv(torch.tensor(X).to_sparse(), torch.tensor(KERNEL))
+
+
+@pytest.mark.jax
+@pytest.mark.parametrize("argument", ["x", "kernel", "bias"])
+def test_jax_names_the_argument_it_would_round(argument):
+    pytest.importorskip("jax")
+    arrays = {"x": X, "kernel": KERNEL, "bias": np.zeros((4, 5), "float32")}
+    arrays[argument] = arrays[argument].astype("float64")
+    with pytest.raises(DtypeError, match=f"^{argument}: expected a dtype of 32 bits"):
+        lcmulti.local_conv(**arrays, backend="jax")
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("argument", ["x", "kernel", "bias"])
+def test_tensorflow_names_the_argument_of_unknown_rank(argument):
+    tf = pytest.importorskip("tensorflow")
+    arrays = {"x": X, "kernel": KERNEL, "bias": np.zeros((4, 5), "float32")}
+    unknown = tf.TensorSpec(None, tf.float32)
+
+    @tf.function(input_signature=[unknown])
+    def function(array):
+        return lcmulti.local_conv(**arrays | {argument: array})
+
+    with pytest.raises(ShapeError, match=f"^{argument}: expected a tensor of known rank"):
+        function(tf.constant(arrays[argument]))
 
 
 @pytest.mark.tensorflow

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lcmulti import shapes
+from lcmulti.conformance.bounds import covering_windows
 from lcmulti.errors import ArgumentError, ArgumentTypeError, ShapeError
 
 axes = st.tuples(
@@ -95,7 +96,7 @@ def test_covering_windows_is_the_largest_number_that_see_one_element(axis, low):
     seen = np.zeros(size + 2 * low, int)
     for o in range(outputs):
         seen[o * stride : o * stride + (kernel - 1) * dilation + 1 : dilation] += 1
-    bound = shapes.covering_windows(kernel, stride, dilation)
+    bound = covering_windows(kernel, stride, dilation)
     assert seen.max(initial=0) <= bound
     # In the midst of an endless input the bound is reached.
     endless = {}

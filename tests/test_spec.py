@@ -1,5 +1,6 @@
 """LocalConvSpec: normalisation, counts, blocks, identity."""
 
+import dataclasses
 import pickle
 import subprocess
 import sys
@@ -139,6 +140,29 @@ def test_hash_of_a_pickle_is_right_in_another_process():
         "assert spec in {LocalConvSpec((9, 8, 2), 3, 2)}"
     )
     subprocess.run([sys.executable, "-c", code], input=pickle.dumps(spec), check=True)
+
+
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_a_spec_may_be_replaced(data_format):
+    rest = dict(
+        input_shape=(8, 6, 4), kernel_size=2, padding="same", groups=2, data_format=data_format
+    )
+    spec = LocalConvSpec(filters=6, shared_axes=(1,), **rest)
+    wider = dataclasses.replace(spec, filters=8)
+    assert wider == LocalConvSpec(filters=8, shared_axes=(1,), **rest)
+    assert dataclasses.replace(spec) == spec
+    assert dataclasses.replace(spec, input_shape=spec.input_shape, strides=2).output_size != (
+        spec.output_size
+    )
+    with pytest.raises(ArgumentError, match="groups"):
+        dataclasses.replace(spec, groups=4)
+
+
+@pytest.mark.parametrize("start, stop, wrong", [((0,), (2, 2), "start"), ((0, 0), (1,), "stop")])
+def test_corners_of_a_block_have_an_entry_per_axis(start, stop, wrong):
+    spec = LocalConvSpec((9, 8, 4), 6, 2, data_format="channels_last")
+    with pytest.raises(ArgumentError, match=f"^{wrong}: expected 2 positions"):
+        spec.block(start, stop)
 
 
 def test_frozen():

@@ -10,6 +10,7 @@ import lcmulti
 from lcmulti import LocalConvSpec, plugins, reference
 from lcmulti.backend import Problem, Resources
 from lcmulti.dtypes import DTYPES
+from lcmulti.errors import UnsupportedError
 
 tf = pytest.importorskip("tensorflow")
 pytestmark = pytest.mark.tensorflow
@@ -169,7 +170,7 @@ def test_dtypes(name, dtype):
     spec = GEOMETRIES[geometry]
     x, kernel, dy = arrays(spec, dtype=dtype)
     if name == "conv" and dtype.startswith("complex"):
-        with pytest.raises(lcmulti.errors.UnsupportedError, match="does not compute in complex"):
+        with pytest.raises(UnsupportedError, match="does not compute in complex"):
             call(spec, name)(x, kernel)
         return
     with lcmulti.config(max_workspace=GENEROUS):
@@ -576,3 +577,19 @@ def test_disjoint_in_blocks_is_what_it_is_at_once(geometry, dtype):
             )
             close = 2e-3 if dtype == "float16" else 1e-5
             np.testing.assert_allclose(apart, at_once, rtol=close, atol=close)
+
+
+def test_tf32_is_asked_in_backward_and_einsum_too(monkeypatch):
+    x, kernel = tf.ones((2, 5, 3)), tf.ones((4, 2, 3, 7))
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = lcmulti.local_conv(x, kernel)
+    monkeypatch.setattr("lcmulti_tensorflow.ops.has_gpu", lambda: True)
+    monkeypatch.setattr("lcmulti_tensorflow.ops.device_of", lambda array: "gpu")
+    for call in (
+        lambda: lcmulti.local_conv(x, kernel),
+        lambda: tape.gradient(y, x),
+        lambda: lcmulti.low_rank_kernel(tf.ones((2, 1, 2, 3, 7)), tf.ones((4, 2))),
+    ):
+        with pytest.raises(UnsupportedError, match="round float32 to TensorFloat-32"):
+            call()

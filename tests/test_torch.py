@@ -7,9 +7,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from lcmulti_torch import convolution  # noqa: E402
+from lcmulti_torch.precision import convolutions_round, refuse_rounding  # noqa: E402
+
 import lcmulti  # noqa: E402
-from lcmulti import dispatch, plugins, reference  # noqa: E402
-from lcmulti.backend import Problem, Resources  # noqa: E402
+from lcmulti import dispatch, plugins, reference, settings  # noqa: E402
+from lcmulti.backend import Facts, Problem, Resources  # noqa: E402
 from lcmulti.errors import DtypeError, UnsupportedError  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -371,3 +374,72 @@ def test_in_place_change_of_a_saved_input_is_noticed():
     x.add_(1)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         y.sum().backward()
+
+
+class Device:
+    """Stands for a tensor on a GPU."""
+
+    dtype, is_cuda = torch.float32, True
+
+
+@pytest.fixture
+def precisions():
+    """PyTorch's switches, put back."""
+    switches = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+    before = [switch.fp32_precision for switch in switches]
+    yield switches
+    for switch, value in zip(switches, before, strict=True):
+        switch.fp32_precision = value
+
+
+def test_tf32_is_asked_at_every_call(precisions):
+    matmul, conv = precisions
+    matmul.fp32_precision = conv.fp32_precision = "ieee"
+    refuse_rounding(Device())
+    assert not convolutions_round(Device())
+    matmul.fp32_precision = conv.fp32_precision = "tf32"
+    assert convolutions_round(Device())
+    assert not convolutions_round(torch.ones(1))
+    refuse_rounding(torch.ones(1))
+    with pytest.raises(UnsupportedError, match="fp32_precision = 'ieee'"):
+        refuse_rounding(Device())
+    torch.backends.cuda.matmul.allow_tf32 = False
+    refuse_rounding(Device())
+
+
+def test_tf32_is_asked_in_backward_and_einsum_too(monkeypatch):
+    x, kernel = torch.ones(2, 5, 3, requires_grad=True), torch.ones(4, 2, 3, 7)
+    basis, coefficients = torch.ones(2, 1, 2, 3, 7), torch.ones(4, 2)
+    y = lcmulti.local_conv(x, kernel)
+
+    def refuse(array):
+        raise UnsupportedError("rounds")
+
+    monkeypatch.setattr("lcmulti_torch.rules.refuse_rounding", refuse)
+    monkeypatch.setattr("lcmulti_torch.backend.refuse_rounding", refuse)
+    for call in (
+        lambda: lcmulti.local_conv(x, kernel),
+        lambda: y.sum().backward(),
+        lambda: lcmulti.low_rank_kernel(basis, coefficients),
+    ):
+        with pytest.raises(UnsupportedError, match="rounds"):
+            call()
+
+
+def test_where_convolutions_round_patches_serve(monkeypatch):
+    x, kernel = torch.randn(2, 6, 3), torch.randn(1, 3, 3, 5)
+    problem = dispatch.problem_of(
+        "torch",
+        (Facts((2, 6, 3), "float32", "gpu"), Facts((1, 3, 3, 5), "float32", "gpu"), None),
+        (1, 1, "zeros", 1, 1, "channels_last"),
+        settings.DEFAULTS,
+    )[1]
+    assert convolution.implementation.decline(problem) is None
+    dy, rest = torch.randn(2, 6, 5), (problem.spec, problem.resources)
+    arguments = {"forward": (x, kernel), "input_grad": (dy, kernel), "kernel_grad": (x, dy)}
+    expected = [getattr(convolution.implementation, n)(*a, *rest) for n, a in arguments.items()]
+    monkeypatch.setattr(convolution, "convolutions_round", lambda array: True)
+    monkeypatch.setattr(convolution, "_CONVOLUTIONS", {})
+    monkeypatch.setattr(convolution, "_backward", None)
+    for (name, arrays), right in zip(arguments.items(), expected, strict=True):
+        torch.testing.assert_close(getattr(convolution.implementation, name)(*arrays, *rest), right)

@@ -19,9 +19,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from lcmulti.backend import Problem, Resources
+from lcmulti.backend import UNKNOWN_BATCH, Problem, Resources
 from lcmulti.blocks import Grid, cut
-from lcmulti.composed import UNKNOWN_BATCH
 from lcmulti.dtypes import DTYPES
 from lcmulti.spec import LocalConvSpec
 from lcmulti_jax.patches import (
@@ -78,7 +77,7 @@ class Blocked:
         # Each once as cut or gathered, and once in the order of the matrix product.
         elements = 2 * (grid.samples * one + prod(inner.kernel_shape))
         if dtype.is_half:
-            batch = UNKNOWN_BATCH if problem.batch is None else problem.batch
+            batch = problem.samples
             kernel = 0 if self._once(spec, problem.batch, grid) else prod(spec.kernel_shape)
             elements += max(batch * prod(spec.input_shape), kernel)
         return elements * DTYPES[dtype.accumulator].itemsize

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 from jax import lax
 
 from lcmulti.backend import Problem, Resources
-from lcmulti.composed import UNKNOWN_BATCH
 from lcmulti.dtypes import DTYPES
 from lcmulti.spec import LocalConvSpec
 from lcmulti_jax.patches import widen
@@ -31,9 +30,8 @@ class Conv:
     def workspace(self, problem: Problem) -> int:
         """Input and output, padded, in another order and in the accumulator dtype."""
         spec = problem.spec
-        batch = UNKNOWN_BATCH if problem.batch is None else problem.batch
-        padded = prod(n + sum(p) for n, p in zip(spec.input_size, spec.padding, strict=True))
-        elements = batch * (padded * spec.in_channels + prod(spec.output_shape))
+        batch = problem.samples
+        elements = batch * (prod(spec.padded_size) * spec.in_channels + prod(spec.output_shape))
         return 2 * elements * DTYPES[DTYPES[problem.dtype].accumulator].itemsize
 
     def forward(self, x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:

@@ -11,9 +11,9 @@ import tensorflow as tf
 
 from lcmulti.backend import Facts, Implementation, ImplementationEntry, Map, Operation
 from lcmulti.dtypes import DTYPES
-from lcmulti.errors import ShapeError, UnsupportedError
+from lcmulti.errors import ShapeError
 from lcmulti_tensorflow import rules
-from lcmulti_tensorflow.ops import device_of, has_gpu
+from lcmulti_tensorflow.ops import device_of, refuse_rounding
 
 
 class TensorFlowBackend:
@@ -64,6 +64,7 @@ class TensorFlowBackend:
 
     def einsum(self, subscripts: str, *arrays: Any) -> Any:
         """See `Backend.einsum`."""
+        refuse_rounding(arrays[0])
         wide = DTYPES[arrays[0].dtype.name].accumulator
         product = tf.einsum(subscripts, *(tf.cast(each, wide) for each in arrays))
         return tf.cast(product, arrays[0].dtype)
@@ -72,21 +73,7 @@ class TensorFlowBackend:
         self, implementation: Implementation, entry: ImplementationEntry, name: Map = "forward"
     ) -> Operation:
         """See `lcmulti_tensorflow.rules`."""
-        operation = rules.close(implementation, name)
-        if not has_gpu():
-            return operation
-
-        def accurate(x: Any, *arguments: Any) -> Any:
-            # TensorFloat-32 is a switch of the process; asked anew, for it may be turned.
-            rounds = tf.config.experimental.tensor_float_32_execution_enabled()
-            if rounds and x.dtype in (tf.float32, tf.complex64) and device_of(x) == "gpu":
-                raise UnsupportedError(
-                    f"TensorFlow would round {x.dtype.name} to TensorFloat-32 on this GPU; call "
-                    "tf.config.experimental.enable_tensor_float_32_execution(False)"
-                )
-            return operation(x, *arguments)
-
-        return accurate
+        return rules.close(implementation, name)
 
     def opaque(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Nothing traces Python code here."""

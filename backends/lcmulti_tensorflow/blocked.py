@@ -82,10 +82,7 @@ def _input_grad(dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources)
         dx = new((where.count, per_row * size(dy, 0)), matrices.dtype, zeros=True)
         dx = over(prod(spec.positions_shape), blocks.positions, block, dx)
         dx = tf.reshape(dx, (*where.padded, spec.in_channels, size(dy, 0)))
-        inner = tuple(
-            slice(low, low + n) for n, (low, _) in zip(spec.input_size, spec.padding, strict=True)
-        )
-        dx = tf.transpose(dx[inner], (spec.ndim + 1, *range(spec.ndim + 1)))
+        dx = tf.transpose(dx[spec.inner], (spec.ndim + 1, *range(spec.ndim + 1)))
         return ops.narrow(dx, dy)
 
     return by_samples(samples, dy, (*spec.input_size, spec.in_channels), blocks.samples)

@@ -8,7 +8,6 @@ from typing import Any
 import tensorflow as tf
 
 from lcmulti.backend import Problem, Resources
-from lcmulti.composed import UNKNOWN_BATCH
 from lcmulti.dtypes import DTYPES
 from lcmulti.spec import LocalConvSpec
 from lcmulti_tensorflow.ops import ops
@@ -33,8 +32,8 @@ class Convolution:
     def workspace(self, problem: Problem) -> int:
         """Padded input, and both in the layout that the convolution prefers."""
         spec, dtype = problem.spec, DTYPES[problem.dtype]
-        batch = UNKNOWN_BATCH if problem.batch is None else problem.batch
-        elements = 2 * batch * (prod(_padded(spec)) * spec.in_channels + prod(spec.output_shape))
+        batch = problem.samples
+        elements = 2 * batch * (prod(spec.padded_size) * spec.in_channels + prod(spec.output_shape))
         return (elements + 2 * prod(spec.kernel_shape)) * DTYPES[dtype.accumulator].itemsize
 
     def forward(self, x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
@@ -46,17 +45,14 @@ class Convolution:
 
     def input_grad(self, dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
         """See `lcmulti.backend.Implementation.input_grad`."""
-        size = (tf.shape(dy)[0], *_lifted(_padded(spec), 1), spec.in_channels)
+        size = (tf.shape(dy)[0], *_lifted(spec.padded_size, 1), spec.in_channels)
         arguments = {"filter": _kernel(kernel, spec), "out_backprop": _output(dy, spec)}
         if spec.ndim == 3:
             dx = tf.raw_ops.Conv3DBackpropInputV2(input_sizes=size, **arguments, **_options(spec))
         else:
             dx = tf.raw_ops.Conv2DBackpropInput(input_sizes=size, **arguments, **_options(spec))
-        dx = tf.reshape(dx, (-1, *_padded(spec), spec.in_channels))
-        inner = tuple(
-            slice(low, low + n) for n, (low, _) in zip(spec.input_size, spec.padding, strict=True)
-        )
-        return ops.narrow(dx[(slice(None), *inner)], dy)
+        dx = tf.reshape(dx, (-1, *spec.padded_size, spec.in_channels))
+        return ops.narrow(dx[(slice(None), *spec.inner)], dy)
 
     def kernel_grad(self, x: Any, dy: Any, spec: LocalConvSpec, resources: Resources) -> Any:
         """See `lcmulti.backend.Implementation.kernel_grad`."""
@@ -78,17 +74,13 @@ def _lifted(sizes: tuple[int, ...], filler: int) -> tuple[int, ...]:
     return (filler, *sizes) if len(sizes) == 1 else sizes
 
 
-def _padded(spec: LocalConvSpec) -> tuple[int, ...]:
-    return tuple(n + lo + hi for n, (lo, hi) in zip(spec.input_size, spec.padding, strict=True))
-
-
 def _options(spec: LocalConvSpec) -> dict[str, Any]:
     return {"strides": [1, *_lifted(spec.strides, 1), 1], "padding": "VALID"}
 
 
 def _input(x: Any, spec: LocalConvSpec) -> Any:
     x = ops.pad(ops.widen(x), ((0, 0), *spec.padding, (0, 0)))
-    return tf.reshape(x, (-1, *_lifted(_padded(spec), 1), spec.in_channels))
+    return tf.reshape(x, (-1, *_lifted(spec.padded_size, 1), spec.in_channels))
 
 
 def _output(dy: Any, spec: LocalConvSpec) -> Any:

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from lcmulti.backend import Problem, Resources
-from lcmulti.composed import UNKNOWN_BATCH, Composed
+from lcmulti.backend import UNKNOWN_BATCH, Problem, Resources
+from lcmulti.composed import Composed
 from lcmulti.dtypes import DTYPES
 from lcmulti.spec import LocalConvSpec
 from lcmulti_tensorflow.loops import by_samples, in_graph, new, over, put

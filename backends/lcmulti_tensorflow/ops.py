@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from lcmulti.composed import Composed
 from lcmulti.dtypes import DTYPES
+from lcmulti.errors import UnsupportedError
 
 MOST_TRANSPOSED = 6
 """Axes that LiteRT transposes."""
@@ -70,6 +71,25 @@ def device_of(array: Any) -> str:
     """``"cpu"`` or ``"gpu"``; a symbolic tensor that is not placed yet will be on a GPU if any."""
     placed = array.device
     return "gpu" if ("GPU" in placed if placed else has_gpu()) else "cpu"
+
+
+def refuse_rounding(array: Any) -> None:
+    """Raise where the GPU would round the float32 of *array* to TensorFloat-32.
+
+    That is a switch of the process; asked at every call, for it may be turned.
+
+    Raises
+    ------
+    UnsupportedError
+        With the command that forbids it.
+    """
+    if not has_gpu() or array.dtype not in (tf.float32, tf.complex64) or device_of(array) != "gpu":
+        return
+    if tf.config.experimental.tensor_float_32_execution_enabled():
+        raise UnsupportedError(
+            f"TensorFlow would round {array.dtype.name} to TensorFloat-32 on this GPU; call "
+            "tf.config.experimental.enable_tensor_float_32_execution(False)"
+        )
 
 
 def _transposed_in_runs(array: Any, axes: tuple[int, ...]) -> Any:

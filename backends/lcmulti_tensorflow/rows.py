@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from lcmulti.composed import UNKNOWN_BATCH
+from lcmulti.backend import UNKNOWN_BATCH
 from lcmulti.dtypes import DTYPES
 from lcmulti.spec import LocalConvSpec
 
@@ -66,7 +66,7 @@ class Rows(NamedTuple):
 @lru_cache(maxsize=1024)
 def rows_of(spec: LocalConvSpec) -> Rows:
     """Lay out the patches of *spec*."""
-    padded = tuple(n + lo + hi for n, (lo, hi) in zip(spec.input_size, spec.padding, strict=True))
+    padded = spec.padded_size
     pixels = spec.groups == 1 and not spec.shared_axes  # a row holds all channels
     channels = 1 if pixels else spec.in_channels
     one = [channels * prod(padded[axis + 1 :]) for axis in range(spec.ndim)]

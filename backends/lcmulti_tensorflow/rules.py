@@ -20,7 +20,7 @@ from tensorflow.python.pywrap_tfe import TFE_Py_TapeSetPossibleGradientTypes as 
 
 from lcmulti.backend import Implementation, Operation, Resources
 from lcmulti.spec import LocalConvSpec
-from lcmulti_tensorflow.ops import composed
+from lcmulti_tensorflow.ops import composed, refuse_rounding
 
 Map = Callable[[Any, Any], Any]
 
@@ -71,6 +71,7 @@ def _maps(
             return compute(tf.stop_gradient(a), tf.stop_gradient(b), spec, resources), gradient
 
         def map_(a: Any, b: Any) -> Any:
+            refuse_rounding(a)
             # In a graph, a forward accumulator takes the tangents of what happens inside.
             if not tf.executing_eagerly() and forwardprop_util.pack_tangents([a, b]).tangents:
                 return native(a, b, spec, resources)

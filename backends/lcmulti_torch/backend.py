@@ -11,7 +11,8 @@ import torch
 
 from lcmulti.backend import Facts, Implementation, ImplementationEntry, Map, Operation
 from lcmulti.dispatch import ARGUMENTS
-from lcmulti.errors import ArgumentTypeError, UnsupportedError, described
+from lcmulti.errors import ArgumentTypeError, described
+from lcmulti_torch.precision import refuse_rounding
 from lcmulti_torch.rules import is_transformed, operation
 
 _NAMES = {
@@ -87,6 +88,7 @@ class TorchBackend:
 
     def einsum(self, subscripts: str, *arrays: Any) -> Any:
         """See `Backend.einsum`; never autocast, for `prepare` has done that."""
+        refuse_rounding(arrays[0])
         kind, dtype = arrays[0].device.type, arrays[0].dtype
         if dtype in (torch.float16, torch.bfloat16):
             arrays = tuple(each.float() for each in arrays)
@@ -99,21 +101,7 @@ class TorchBackend:
         self, implementation: Implementation, entry: ImplementationEntry, name: Map = "forward"
     ) -> Operation:
         """See `lcmulti_torch.rules`."""
-        closed = operation(implementation, name)
-        if not torch.cuda.is_available():
-            return closed
-
-        def accurate(x: Any, *arguments: Any) -> Any:
-            # TensorFloat-32 is a switch of the process; asked anew, for it may be turned.
-            wide = x.dtype in (torch.float32, torch.complex64)
-            if wide and x.is_cuda and torch.backends.cuda.matmul.allow_tf32:
-                raise UnsupportedError(
-                    "PyTorch may round float32 to TensorFloat-32; forbid it with: "
-                    "torch.backends.cuda.matmul.allow_tf32 = False"
-                )
-            return closed(x, *arguments)
-
-        return accurate
+        return operation(implementation, name)
 
     def opaque(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """A leaf to Dynamo, which would fail on caches and settings; AOTAutograd sees inside."""

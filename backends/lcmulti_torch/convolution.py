@@ -8,10 +8,12 @@ from typing import Any
 import torch
 
 from lcmulti.backend import Problem, Resources
-from lcmulti.composed import UNKNOWN_BATCH, workspace
+from lcmulti.composed import Composed, workspace
 from lcmulti.spec import LocalConvSpec
 from lcmulti.transposed import output_padding_of
-from lcmulti_torch.patches import TorchOps
+from lcmulti_torch.blocked import implementation as blocked
+from lcmulti_torch.patches import TorchOps, composed
+from lcmulti_torch.precision import convolutions_round
 from lcmulti_torch.rules import is_transformed
 
 _ops = TorchOps()
@@ -28,27 +30,30 @@ _TRANSPOSED = {
 
 
 class TorchConvolution:
-    """`lcmulti.backend.Implementation` by ``conv1d``, ``conv2d`` and ``conv3d``."""
+    """`lcmulti.backend.Implementation` by ``conv1d``, ``conv2d`` and ``conv3d``.
+
+    Where cuDNN would round float32, the patches serve.
+    """
 
     def decline(self, problem: Problem) -> str | None:
-        """Serves a kernel shared along all axes, in up to 3D, where float32 stays float32."""
+        """Serves a kernel shared along all axes, in up to 3D."""
         if not problem.spec.is_convolution:
             return "the kernel is not shared along all output axes"
         if problem.spec.ndim not in _CONVOLUTIONS:
             return f"PyTorch has no convolution in {problem.spec.ndim}D"
-        if problem.device == "gpu" and torch.backends.cudnn.allow_tf32:
-            return "cuDNN may round to TF32; torch.backends.cudnn.allow_tf32 = False forbids it"
         return None
 
     def workspace(self, problem: Problem) -> int:
         """Copies in PyTorch's order, and patches where the convolution makes them a sample."""
         spec = problem.spec
-        batch = UNKNOWN_BATCH if problem.batch is None else problem.batch
+        batch = problem.samples
         small = workspace(spec, spec.output_size, 1, problem.dtype)
         return 2 * spec.bytes(batch, problem.dtype) + 2 * small
 
     def forward(self, x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
         """See `lcmulti.backend.Implementation.forward`."""
+        if convolutions_round(x):
+            return _patches(x, kernel).forward(x, kernel, spec, resources)
         with _no_autocast(x):
             padded = _ops.pad(_ops.widen(x).movedim(-1, 1), ((0, 0), (0, 0), *spec.padding))
             y = _CONVOLUTIONS[spec.ndim](
@@ -62,6 +67,8 @@ class TorchConvolution:
 
     def input_grad(self, dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
         """See `lcmulti.backend.Implementation.input_grad`."""
+        if convolutions_round(dy):
+            return _patches(dy, kernel).input_grad(dy, kernel, spec, resources)
         if is_transformed(dy) or is_transformed(kernel):  # what exporters know by name
             return self._transposed(dy, kernel, spec)
         shape = (dy.shape[0], spec.in_channels, *spec.padded_size)
@@ -83,6 +90,8 @@ class TorchConvolution:
 
     def kernel_grad(self, x: Any, dy: Any, spec: LocalConvSpec, resources: Resources) -> Any:
         """See `lcmulti.backend.Implementation.kernel_grad`."""
+        if convolutions_round(x):
+            return _patches(x, dy).kernel_grad(x, dy, spec, resources)
         padded = _ops.pad(_ops.widen(x).movedim(-1, 1), ((0, 0), (0, 0), *spec.padding))
         shape = (spec.filters, spec.in_channels // spec.groups, *spec.kernel_size)
         weight = torch.empty((1,), dtype=padded.dtype, device=x.device).expand(shape)
@@ -91,10 +100,13 @@ class TorchConvolution:
         return _ops.narrow(dkernel, x)
 
 
+def _patches(a: Any, b: Any) -> Composed:
+    return composed if is_transformed(a) or is_transformed(b) else blocked
+
+
 def _unpadded(dx: Any, dy: Any, spec: LocalConvSpec) -> Any:
     """``(N, C, *padded_size) -> (N, *input_size, C)``, in the dtype of *dy*."""
-    inner = (slice(lo, lo + n) for n, (lo, _) in zip(spec.input_size, spec.padding, strict=True))
-    return _ops.narrow(dx.movedim(1, -1)[(slice(None), *inner)], dy)
+    return _ops.narrow(dx.movedim(1, -1)[(slice(None), *spec.inner)], dy)
 
 
 def _no_autocast(x: Any) -> Any:

@@ -11,7 +11,6 @@ from math import prod
 from typing import Any
 
 from lcmulti.backend import Problem, Resources
-from lcmulti.composed import UNKNOWN_BATCH
 from lcmulti.dtypes import DTYPES
 from lcmulti.spec import LocalConvSpec
 from lcmulti_torch.patches import TorchOps
@@ -35,7 +34,7 @@ class TorchElementwise:
     def workspace(self, problem: Problem) -> int:
         """The padded input, one product of planes, and the kernel with its positions last."""
         spec = problem.spec
-        batch = UNKNOWN_BATCH if problem.batch is None else problem.batch
+        batch = problem.samples
         padded = prod(spec.padded_size) * spec.in_channels if any(map(any, spec.padding)) else 0
         planes = batch * (padded + prod(spec.output_size))
         return (planes + prod(spec.kernel_shape)) * DTYPES[problem.dtype].itemsize
@@ -54,10 +53,7 @@ class TorchElementwise:
         dx = dy.new_zeros((dy.shape[0], spec.in_channels, *spec.padded_size))
         for seen, channel, filter_, weight in _products(spec):
             dx[:, channel][seen].addcmul_(dy[:, filter_], kernel[weight])
-        inner = (
-            slice(lo, lo + n) for (lo, _), n in zip(spec.padding, spec.input_size, strict=True)
-        )
-        return dx[:, :, *inner].movedim(1, -1)
+        return dx[:, :, *spec.inner].movedim(1, -1)
 
     def kernel_grad(self, x: Any, dy: Any, spec: LocalConvSpec, resources: Resources) -> Any:
         """See `lcmulti.backend.Implementation.kernel_grad`."""

@@ -18,6 +18,7 @@ from torch.autograd import forward_ad
 
 from lcmulti.backend import Implementation, Map, Operation, Resources
 from lcmulti.spec import LocalConvSpec
+from lcmulti_torch.precision import refuse_rounding
 
 # For each map of (a, b), which map of which arguments gives the gradient in a and in b when g
 # is the gradient of the result. Gradients are conjugated, as PyTorch defines them.
@@ -51,6 +52,7 @@ def operation(implementation: Implementation, name: Map = "forward") -> Operatio
     bare = getattr(implementation, name)
 
     def apply(x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        refuse_rounding(x)
         if is_transformed(x) or is_transformed(kernel):
             return bare(x, kernel, spec, resources)
         return _Map.apply(x, kernel, name, implementation, spec, resources)
@@ -85,6 +87,7 @@ def _derived(
     name: str, a: Any, b: Any, implementation: Implementation, spec: Any, resources: Any
 ) -> Any:
     """A map within a derivative, which may be transformed though the value was not."""
+    refuse_rounding(a)
     if not (is_transformed(a) or is_transformed(b)):
         return _Map.apply(a, b, name, implementation, spec, resources)
     from lcmulti_torch.patches import composed  # which serves every geometry under any transform

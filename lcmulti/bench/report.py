@@ -149,7 +149,7 @@ class Report:
                 "batch": each.batch,
                 "flops": each.spec.flops(each.batch),
                 "bytes": each.spec.bytes(each.batch, self.dtype),
-                "spec": {f: getattr(each.spec, f) for f in each.spec.__dataclass_fields__},
+                "spec": asdict(each.spec),
             }
             for each in self.workloads
         ]

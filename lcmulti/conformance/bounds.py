@@ -37,18 +37,27 @@ counts only where the compared type is float64 or complex128 too.
 
 from __future__ import annotations
 
-from math import prod, sqrt
+from math import gcd, prod, sqrt
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from lcmulti import dispatch, shapes
+from lcmulti import dispatch
 from lcmulti.conformance.calls import Inputs, ReferenceRunner, Results
 from lcmulti.conformance.cases import Case
 from lcmulti.dtypes import DTYPES
 from lcmulti.spec import LocalConvSpec
 
-__all__ = ["Deviation", "Expected", "bounds", "compare", "dot_bound", "expect", "terms"]
+__all__ = [
+    "Deviation",
+    "Expected",
+    "bounds",
+    "compare",
+    "covering_windows",
+    "dot_bound",
+    "expect",
+    "terms",
+]
 
 Array = np.ndarray[Any, Any]
 
@@ -82,7 +91,7 @@ def expect(case: Case, inputs: Inputs) -> Expected:
 
 def terms(spec: LocalConvSpec, batch: int, bias_shape: tuple[int, ...] | None) -> Results:
     """Products summed into one element of the value and of each gradient, at most."""
-    windows = prod(map(shapes.covering_windows, spec.kernel_size, spec.strides, spec.dilation))
+    windows = prod(map(covering_windows, spec.kernel_size, spec.strides, spec.dilation))
     outputs = batch * prod(spec.output_size)
     return Results(
         spec.terms,
@@ -197,3 +206,12 @@ def compare(got: Array, expected: Array, limit: Array) -> Deviation:
     fraction[error == 0] = 0.0
     index = np.unravel_index(int(fraction.argmax()), fraction.shape)
     return Deviation(float(fraction[index]), float(error[index]), tuple(map(int, index)))
+
+
+def covering_windows(kernel: int, stride: int, dilation: int) -> int:
+    """Largest number of windows that see one input element.
+
+    Window ``o`` sees element ``i`` through tap ``t`` when ``o*stride + t*dilation = i``, so the
+    taps that can reach one element lie ``stride / gcd(stride, dilation)`` apart.
+    """
+    return -(-kernel // (stride // gcd(stride, dilation)))

@@ -17,7 +17,7 @@ from math import prod
 from typing import Any, NamedTuple
 
 from lcmulti.dtypes import DTYPES
-from lcmulti.errors import ArgumentError
+from lcmulti.errors import ArgumentError, described
 from lcmulti.spec import LocalConvSpec
 
 __all__ = ["Case", "Documented", "all_cases", "select"]
@@ -152,16 +152,19 @@ def select(names: Iterable[str] | None) -> tuple[Case, ...]:
     Raises
     ------
     ArgumentError
-        If one of *names* chooses nothing.
+        If one of *names* chooses nothing, or there is none.
     """
     known = all_cases()
     if names is None:
         return known
+    choices = f"a group ({', '.join(GROUPS)}), a glob or one of "
+    choices += ", ".join(case.name for case in known)
     chosen: set[str] = set()
     for pattern in (names,) if isinstance(names, str) else names:
         found = {c.name for c in known if c.group == pattern or fnmatchcase(c.name, pattern)}
         if not found:
-            choices = f"a group ({', '.join(GROUPS)}), a glob or one of "
-            raise ArgumentError("cases", choices + ", ".join(c.name for c in known), pattern)
+            raise ArgumentError("cases", choices, pattern)
         chosen |= found
+    if not chosen:
+        raise ArgumentError("cases", choices, described("none"))
     return tuple(case for case in known if case.name in chosen)

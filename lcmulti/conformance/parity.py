@@ -21,7 +21,7 @@ from lcmulti.conformance.inputs import draw, from_file, numpy_dtype
 from lcmulti.conformance.report import REFERENCE, Absent, Curve, Record, Report, Skip
 from lcmulti.conformance.training import TWINS, Exact, Single, Twin, Yardstick, judged, train
 from lcmulti.dtypes import DTYPES
-from lcmulti.errors import MissingBackendError
+from lcmulti.errors import ArgumentError, MissingBackendError, described
 
 __all__ = ["MEMORY", "Interrupted", "Progress", "parity"]
 
@@ -145,6 +145,9 @@ def _runners(names: Iterable[str] | None, report: Report) -> list[BackendRunner]
     wanted = None
     if names is not None:
         wanted = list(dict.fromkeys(choice("backends", n, registry.backends) for n in names))
+        if not wanted:
+            known = ", ".join(map(repr, registry.backends))
+            raise ArgumentError("backends", f"at least one of {known}", described("none"))
     order = registry.backends if wanted is None else wanted
     report.versions |= {"lcmulti": lcmulti.__version__, "python": platform.python_version()}
     runners = {}

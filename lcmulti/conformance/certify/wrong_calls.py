@@ -7,7 +7,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lcmulti import plugins
-from lcmulti.errors import ArgumentError, ArgumentTypeError, DtypeError, LcmultiError, ShapeError
+from lcmulti.errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    DtypeError,
+    LcmultiError,
+    ShapeError,
+    TooLargeError,
+)
 
 __all__ = ["RIGHT", "WRONG", "WrongCall", "converted", "named"]
 
@@ -42,6 +49,9 @@ RIGHT: dict[str, Any] = {
     "x": ones(2, 9, 8, 4), "kernel": ones(7, 7, 3, 2, 4, 6), "bias": ones(7, 7, 6),
 }  # fmt: skip
 """A call that is right; each row of the table spoils it in one way."""
+
+HUGE: dict[str, Any] = {"kernel": ones(1, 1, 3, 2, 4, 6), "bias": ones(1, 1, 6)}
+"""Weights that fit any output size, for calls that are wrong by their size alone."""
 
 WRONG: list[WrongCall] = [WrongCall(*row) for row in (
     ({"x": ones(9, 8, 4)}, ShapeError, "x", "(9, 8, 4)"),
@@ -100,6 +110,9 @@ WRONG: list[WrongCall] = [WrongCall(*row) for row in (
     ({"padding": 0.5}, ArgumentTypeError, "padding", "0.5"),
     ({"padding": None}, ArgumentTypeError, "padding", "None"),
     ({"padding": 1}, ShapeError, "kernel", "(7, 7)"),
+    (HUGE | {"padding": 10**7}, TooLargeError, "padding", "(2, 20000009, 20000008, 4)"),
+    (HUGE | {"padding": 2**62}, TooLargeError, "padding", "(2, 9223372036854775817, "),
+    (HUGE | {"padding": 10**7, "padding_mode": "replicate"}, TooLargeError, "padding", "float32"),
     ({"padding_mode": "mirror"}, ArgumentError, "padding_mode", "'mirror'"),
     ({"padding_mode": None}, ArgumentTypeError, "padding_mode", "None"),
     ({"padding": 9, "padding_mode": "reflect"}, ShapeError, "padding", "(9, 9)"),
