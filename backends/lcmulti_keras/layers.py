@@ -167,21 +167,18 @@ class LocallyConnected(LocallyConnectedBase):
 
 
 @keras.saving.register_keras_serializable(package="lcmulti_keras")
-class LocallyConnected1D(LocallyConnected):
-    """One spatial axis, ``(N, length, channels)``; see `LocallyConnected`."""
-
+class LocallyConnected1D(LocallyConnected):  # noqa: D101 - its base's
+    __doc__ = LocallyConnected.__doc__
     ndim, convolution = 1, "Conv1D"
 
 
 @keras.saving.register_keras_serializable(package="lcmulti_keras")
-class LocallyConnected2D(LocallyConnected):
-    """Two spatial axes, ``(N, rows, columns, channels)``; see `LocallyConnected`."""
-
+class LocallyConnected2D(LocallyConnected):  # noqa: D101 - its base's
+    __doc__ = LocallyConnected.__doc__
     ndim, convolution = 2, "Conv2D"
 
 
 @keras.saving.register_keras_serializable(package="lcmulti_keras")
-class LocallyConnected3D(LocallyConnected):
-    """Three spatial axes, ``(N, depth, rows, columns, channels)``; see `LocallyConnected`."""
-
+class LocallyConnected3D(LocallyConnected):  # noqa: D101 - its base's
+    __doc__ = LocallyConnected.__doc__
     ndim, convolution = 3, "Conv3D"

@@ -157,21 +157,18 @@ class LocallyConnectedTranspose(LocallyConnectedBase):
 
 
 @keras.saving.register_keras_serializable(package="lcmulti_keras")
-class LocallyConnected1DTranspose(LocallyConnectedTranspose):
-    """One spatial axis, ``(N, length, channels)``; see `LocallyConnectedTranspose`."""
-
+class LocallyConnected1DTranspose(LocallyConnectedTranspose):  # noqa: D101 - its base's
+    __doc__ = LocallyConnectedTranspose.__doc__
     ndim, convolution = 1, "Conv1DTranspose"
 
 
 @keras.saving.register_keras_serializable(package="lcmulti_keras")
-class LocallyConnected2DTranspose(LocallyConnectedTranspose):
-    """Two spatial axes, ``(N, rows, columns, channels)``; see `LocallyConnectedTranspose`."""
-
+class LocallyConnected2DTranspose(LocallyConnectedTranspose):  # noqa: D101 - its base's
+    __doc__ = LocallyConnectedTranspose.__doc__
     ndim, convolution = 2, "Conv2DTranspose"
 
 
 @keras.saving.register_keras_serializable(package="lcmulti_keras")
-class LocallyConnected3DTranspose(LocallyConnectedTranspose):
-    """Three spatial axes, ``(N, depth, rows, columns, channels)``; see the base."""
-
+class LocallyConnected3DTranspose(LocallyConnectedTranspose):  # noqa: D101 - its base's
+    __doc__ = LocallyConnectedTranspose.__doc__
     ndim, convolution = 3, "Conv3DTranspose"
