@@ -29,8 +29,10 @@ __all__ = [
 class LcmultiError(Exception):
     """Base of all errors raised by lcmulti."""
 
-    # TensorFlow's autograph raises errors with this mark as they are, not wrapped in its own.
+    # TensorFlow's autograph and Keras raise errors with these marks as they are, and not as
+    # another class with their own text around the message.
     ag_pass_through = True
+    _keras_call_info_injected = True
 
 
 class ArgumentError(LcmultiError, ValueError):

@@ -144,8 +144,9 @@ def _form(name: str, basis: Any, coefficients: Any, arguments: tuple[Any, ...]) 
     owner = plugins.load_backend(name)
     basis, coefficients, _ = owner.prepare((basis, coefficients, None))
     axes, _ = _checked(owner.facts(basis).shape, owner.facts(coefficients).shape)
-    positions, ones, taps = LETTERS[:axes], LETTERS[:axes].upper(), "ijklmnop"[:axes]
-    return owner.einsum(f"{positions}r,r{ones}{taps}xy->{positions}{taps}xy", coefficients, basis)
+    positions, taps = LETTERS[:axes], "ijklmnop"[:axes]
+    basis = basis[(slice(None), *(0,) * axes)]  # a product of matrices, also to LiteRT
+    return owner.einsum(f"{positions}r,r{taps}xy->{positions}{taps}xy", coefficients, basis)
 
 
 def _checked(basis: tuple[Any, ...], coefficients: tuple[Any, ...]) -> tuple[int, int]:

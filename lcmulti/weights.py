@@ -12,7 +12,29 @@ from lcmulti.dtypes import DTYPES
 from lcmulti.errors import ArgumentTypeError, TooLargeError, described
 from lcmulti.spec import LocalConvSpec
 
-__all__ = ["initial_weights", "require_memory"]
+__all__ = ["geometry_told", "initial_weights", "require_memory"]
+
+
+def geometry_told(*shapes: tuple[int, ...]) -> str:
+    """What weights of these shapes are for, in words, for the messages of layers.
+
+    Parameters
+    ----------
+    *shapes : tuple of int
+        Of a kernel; or of a basis and of coefficients.
+    """
+    if len(shapes) == 2:
+        basis, coefficients = shapes
+        whole = geometry_told((*coefficients[:-1], *basis[len(coefficients) :]))
+        return f"{whole}, of rank {basis[0]}"
+    (kernel,) = shapes
+    axes = (len(kernel) - 2) // 2
+    if axes < 1:
+        return f"no locally connected layer, with shape {kernel}"
+    return (
+        f"positions {kernel[:axes]}, kernel_size {kernel[axes:-2]} and {kernel[-2]} x {kernel[-1]} "
+        "channels"
+    )
 
 
 def require_memory(argument: str, shape: tuple[int, ...], dtype: str, copies: int = 1) -> None:

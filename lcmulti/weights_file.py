@@ -3,15 +3,14 @@
 Requirements this module is written to:
 
 * A file is a stranger's until it is checked: nothing in it is executed, nothing larger than the
-  file is allocated, and whatever is wrong is one `ArgumentError` that names the path.
-* Who opens the file with safetensors alone finds the tensors ``kernel`` and ``bias`` and can read
-  the metadata, which is JSON.
+  file is allocated, and whatever is wrong is one `FileError` that names the path.
+* Who opens the file with safetensors alone finds the tensors ``kernel`` and ``bias``, or of each
+  of several layers ``NAME.kernel`` and ``NAME.bias``, and can read the metadata, which is JSON.
 * Saving replaces the file whole or not at all.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
@@ -26,27 +25,29 @@ from lcmulti.errors import (
     ArgumentError,
     ArgumentTypeError,
     DtypeError,
-    MissingExtraError,
+    FileError,
     ShapeError,
     described,
 )
 from lcmulti.settings import current
 from lcmulti.spec import LocalConvSpec
+from lcmulti.weights_format import (
+    FORMAT,
+    STORED,
+    TENSORS,
+    VERSION,
+    FormatError,
+    check_geometry,
+    check_names,
+    described_by,
+    layers_of,
+    metadata_of,
+    prefix_of,
+    read,
+    safetensors_of_numpy,
+)
 
-__all__ = ["VERSION", "Weights", "load_weights", "save_weights"]
-
-FORMAT = "lcmulti.weights"
-VERSION = 1
-"""Of the layout of the file; a reader refuses versions it does not know."""
-
-_OPERATIONS = ("local_conv", "local_conv_transpose")
-_STORED = {
-    "F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64", "C64": "complex64",
-}  # fmt: skip
-_GEOMETRY = (
-    "input_shape", "filters", "kernel_size", "strides", "padding", "padding_mode", "dilation",
-    "groups", "data_format", "shared_axes",
-)  # fmt: skip
+__all__ = ["VERSION", "Weights", "load_weights", "save_layers", "save_weights"]
 
 
 class Weights(NamedTuple):
@@ -98,27 +99,47 @@ def save_weights(
         If an array does not fit *spec*.
     DtypeError
         For complex128, which safetensors does not have.
+    FileError
+        If the file cannot be written.
     MissingExtraError
         If safetensors is not installed.
     """
-    numpy = _safetensors().numpy
-    if not isinstance(spec, LocalConvSpec):
-        raise ArgumentTypeError("spec", "a LocalConvSpec", spec)
-    arrays = {"kernel": _as_numpy("kernel", kernel)}
-    if bias is not None:
-        arrays["bias"] = _as_numpy("bias", bias)
-    for name, array in arrays.items():
-        if array.dtype.name not in _STORED.values():
-            raise DtypeError(name, f"dtype {', '.join(_STORED.values())}", array.dtype.name)
-    _check_shapes({name: array.shape for name, array in arrays.items()}, spec, transposed)
-    metadata = {
-        "format": FORMAT,
-        "version": str(VERSION),
-        "operation": _OPERATIONS[transposed],
-        "spec": json.dumps({name: getattr(spec, name) for name in _GEOMETRY}),
-    }
-    content = numpy.save({n: np.ascontiguousarray(a) for n, a in arrays.items()}, metadata)
-    target = Path(path)
+    save_layers(path, {"": Weights(kernel, bias, spec, transposed)})
+
+
+def save_layers(path: str | os.PathLike[str], layers: Mapping[str, Weights]) -> None:
+    """Write the weights of several layers to one file, as `save_weights` does those of one.
+
+    Parameters
+    ----------
+    path : path-like
+    layers : mapping of str to Weights
+        By the names `load_weights` is to find them under.
+
+    Raises
+    ------
+    ShapeError, DtypeError, FileError, MissingExtraError
+        As `save_weights`.
+    """
+    numpy = safetensors_of_numpy().numpy
+    tensors, metadata = {}, {"format": FORMAT, "version": str(VERSION)}
+    for layer, weights in layers.items():
+        prefix, spec = prefix_of(layer), weights.spec
+        if not isinstance(spec, LocalConvSpec):
+            raise ArgumentTypeError("spec", "a LocalConvSpec", spec)
+        arrays = {"kernel": _as_numpy("kernel", weights.kernel)}
+        if weights.bias is not None:
+            arrays["bias"] = _as_numpy("bias", weights.bias)
+        for name, array in arrays.items():
+            if array.dtype.name not in STORED.values():
+                raise DtypeError(name, f"dtype {', '.join(STORED.values())}", array.dtype.name)
+            tensors[f"{prefix}{name}"] = np.ascontiguousarray(array)
+        _check_shapes({n: a.shape for n, a in arrays.items()}, spec, weights.transposed)
+        metadata |= metadata_of(layer, spec, weights.transposed)
+    _replace(Path(path), numpy.save(tensors, metadata))
+
+
+def _replace(target: Path, content: bytes) -> None:
     temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(content)
@@ -126,16 +147,17 @@ def save_weights(
     except OSError as error:
         with suppress(OSError):
             temporary.unlink()
-        raise ArgumentError("path", "a file that can be written", described(str(error))) from error
+        raise FileError(target, f"cannot be written ({error.strerror or error})") from error
 
 
 def load_weights(
     path: str | os.PathLike[str],
     spec: LocalConvSpec | None = None,
     *,
+    layer: str | None = None,
     backend: str | None = None,
 ) -> Weights:
-    """Read what `save_weights` wrote.
+    """Read what `save_weights` or ``lcmulti convert --safetensors`` wrote.
 
     Parameters
     ----------
@@ -143,6 +165,8 @@ def load_weights(
     spec : LocalConvSpec, optional
         The geometry the weights are for; another one in the file is an error. Only the data
         format may differ, for weights are the same in both.
+    layer : str, optional
+        Whose weights, of a file that holds several layers'.
     backend : str, optional
         Whose arrays to return; None returns NumPy's.
 
@@ -153,38 +177,36 @@ def load_weights(
 
     Raises
     ------
+    FileError
+        If the file cannot be read, is not of this format, holds what it should not, or is of
+        another geometry than *spec*, with both; the path is named.
     ArgumentError
-        If the file cannot be read, is not of this format, or holds what it should not.
-    ShapeError
-        If its geometry is not that of *spec*, with both.
+        If the file has no such *layer*, or several and none is named.
     """
-    tensors, metadata = _read(Path(path))
-    found, transposed = _described(metadata)
-    expected = {"kernel", "bias"} if "bias" in tensors else {"kernel"}
-    if set(tensors) != expected:
-        raise _refused("tensors 'kernel' and perhaps 'bias'", ", ".join(sorted(tensors)) or "none")
-    if spec is not None:
-        _check_geometry(found, spec)
+    path = Path(path)
     try:
-        _check_shapes({n: a.shape for n, a in tensors.items()}, found, transposed)
-    except ShapeError as error:
-        raise _refused(f"a {error.argument} of {error.expected}", str(error.received)) from None
-    kernel, bias = tensors["kernel"], tensors.get("bias")
+        tensors, metadata = read(path)
+        check_names(tensors, metadata)
+        prefix = prefix_of(_chosen(path, metadata, layer))
+        found, transposed = described_by(metadata, prefix)
+        if spec is not None:
+            check_geometry(found, spec)
+        arrays = {n: tensors[f"{prefix}{n}"] for n in TENSORS if f"{prefix}{n}" in tensors}
+        try:
+            _check_shapes({n: a.shape for n, a in arrays.items()}, found, transposed)
+        except ShapeError as error:
+            raise FormatError(f"a {error.argument} of {error.expected}", error.received) from None
+    except FormatError as error:
+        expected, received = error.args
+        raise FileError(
+            path, f"is refused: expected {expected}, got {received}"
+        ) from error.__cause__
+    kernel, bias = arrays["kernel"], arrays.get("bias")
     if backend is not None:
         owner = plugins.load_backend(choice("backend", backend, plugins.registry().backends))
         kernel = owner.from_numpy(kernel)
         bias = None if bias is None else owner.from_numpy(bias)
     return Weights(kernel, bias, found if spec is None else spec, transposed)
-
-
-def _safetensors() -> Any:
-    try:
-        import safetensors.numpy
-    except ImportError as error:
-        raise MissingExtraError(
-            "files of weights need 'safetensors'; install it with: pip install 'lcmulti[weights]'"
-        ) from error
-    return safetensors
 
 
 def _as_numpy(argument: str, array: Any) -> np.ndarray[Any, Any]:
@@ -218,77 +240,9 @@ def _check_shapes(
         raise ShapeError("bias", f"shape {full}, or 1 where shared", described(str(given)))
 
 
-def _read(path: Path) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str, str]]:
-    safetensors = _safetensors()
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-        content = safetensors.deserialize(path.read_bytes())
-    except (OSError, safetensors.SafetensorError) as error:
-        raise _refused("a readable safetensors file", str(error)) from error
-    tensors = {}
-    for name, tensor in content:
-        if tensor["dtype"] not in _STORED:
-            raise _refused(f"dtypes {', '.join(_STORED)}", f"{tensor['dtype']} in {name!r}")
-        array = np.frombuffer(tensor["data"], _numpy_dtype(_STORED[tensor["dtype"]]))
-        tensors[name] = array.reshape(tensor["shape"])
-    return tensors, metadata
-
-
-def _numpy_dtype(name: str) -> np.dtype[Any]:
-    if name == "bfloat16":
-        import ml_dtypes
-
-        half: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
-        return half
-    return np.dtype(name).newbyteorder("<")
-
-
-def _described(metadata: Mapping[str, str]) -> tuple[LocalConvSpec, bool]:
-    """The geometry and the operation that the metadata speak of."""
-    if metadata.get("format") != FORMAT:
-        raise _refused(
-            f"metadata with format {FORMAT!r}, as lcmulti.save_weights writes",
-            f"{metadata.get('format')!r}",
-        )
-    if metadata.get("version") != str(VERSION):
-        raise _refused(f"version {VERSION} of {FORMAT}", f"{metadata.get('version')!r}")
-    if metadata.get("operation") not in _OPERATIONS:
-        raise _refused(f"operation {' or '.join(_OPERATIONS)}", f"{metadata.get('operation')!r}")
-    try:
-        fields = json.loads(metadata["spec"])
-        if not isinstance(fields, dict) or set(fields) != set(_GEOMETRY):
-            raise ValueError(f"expected the fields {', '.join(_GEOMETRY)}")
-        spec = LocalConvSpec(fields.pop("input_shape"), fields.pop("filters"), **fields)
-    except (KeyError, ValueError, RecursionError, ArgumentTypeError) as error:
-        raise _refused("a geometry in 'spec'", str(error)) from error
-    return spec, metadata["operation"] == _OPERATIONS[True]
-
-
-def _check_geometry(found: LocalConvSpec, spec: LocalConvSpec) -> None:
-    theirs, ours = _fields(found), _fields(spec)
-    if theirs != ours:
-        raise ShapeError(
-            "path",
-            f"weights for {_shown(ours, theirs)}",
-            described(f"a file of weights for {_shown(theirs, ours)}"),
-        )
-
-
-def _fields(spec: LocalConvSpec) -> dict[str, Any]:
-    names = ("input_size", "in_channels", *_GEOMETRY[1:-2], "shared_axes")
-    return {name: getattr(spec, name) for name in names}
-
-
-def _shown(fields: dict[str, Any], others: dict[str, Any]) -> str:
-    """What tells a geometry, and whatever in it differs from another."""
-    told = ("input_size", "in_channels", "filters", "kernel_size", "strides")
-    return ", ".join(
-        f"{name}={value!r}"
-        for name, value in fields.items()
-        if name in told or value != others[name]
-    )
-
-
-def _refused(expected: str, received: str) -> ArgumentError:
-    return ArgumentError("path", expected, described(received))
+def _chosen(path: Path, metadata: Mapping[str, str], layer: str | None) -> str:
+    names = layers_of(metadata)
+    if layer in names or (layer is None and len(names) == 1):
+        return names[0] if layer is None else layer
+    shown = ", ".join(map(repr, names))
+    raise ArgumentError("layer", f"one of the layers of {path}: {shown}", layer)

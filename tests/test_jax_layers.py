@@ -226,6 +226,38 @@ def test_bad_input_and_arguments(make):
         assert caught.value.argument == argument
 
 
+@pytest.mark.parametrize("rank", [None, 2])
+@pytest.mark.parametrize("kind", [LocallyConnected, LocallyConnectedTranspose])
+def test_another_input_size_says_how_to_rebuild(kind, rank):
+    layer = kind(3, 4, (3, 3), (7, 7), rank=rank, rngs=nnx.Rngs(0))
+    for shape in ((2, 9, 8, 3), (9, 8, 3), (2, 2, 9, 8, 3)):
+        with pytest.raises(ShapeError) as caught:
+            layer(jnp.ones(shape))
+        assert str(caught.value) == (
+            "inputs: expected samples of shape (7, 7, 3), which the weights were made for, "
+            "got (9, 8, 3); for these build a layer with in_features=3, input_size=(9, 8)"
+        )
+    with pytest.raises(ShapeError, match=r"it takes \(\*batch, \*input_size, in_features\)"):
+        layer(jnp.ones((7, 7)))
+    other = kind(3, 4, (3, 3), (6, 6), rank=rank, rngs=nnx.Rngs(0))
+    nnx.update(layer, nnx.state(other))
+    with pytest.raises(ShapeError, match=r"\(7, 7\).*got \(6, 6\)"):
+        layer(jnp.ones((7, 7, 3)))
+
+
+@pytest.mark.parametrize("rank", [None, 2])
+def test_equinox_another_input_size_says_how_to_rebuild(rank):
+    layer = for_equinox.LocallyConnected2d(3, 4, 3, 7, rank=rank, key=jax.random.key(0))
+    with pytest.raises(ShapeError) as caught:
+        layer(jnp.ones((3, 9, 8)))
+    assert str(caught.value) == (
+        "inputs: expected samples of shape (3, 7, 7), which the weights were made for, "
+        "got (3, 9, 8); for these build a layer with in_channels=3, input_size=(9, 8)"
+    )
+    with pytest.raises(ShapeError, match=r"jax.vmap\(layer\) a batch"):
+        layer(jnp.ones((2, 3, 7, 7)))
+
+
 def test_shared_axes_and_share():
     layer = LocallyConnected(3, 4, (3, 3), (6, 6), shared_axes=(1,), rngs=nnx.Rngs(0))
     assert layer.kernel.shape == (6, 1, 3, 3, 3, 4)

@@ -238,13 +238,41 @@ def test_pickle_deepcopy_and_state_dict(kind, tmp_path):
     torch.testing.assert_close(fresh(x), layer(x), rtol=0, atol=0)
 
 
-def test_a_state_of_another_geometry_is_refused_with_both():
-    layer = lcmulti_torch.LocallyConnected2d(3, 4, 3, 8)
-    other = nn.Sequential(lcmulti_torch.LocallyConnected2d(3, 4, 3, 9))
-    with pytest.raises(RuntimeError) as caught:
-        other.load_state_dict({f"0.{k}": v for k, v in layer.state_dict().items()})
-    assert "0.weight is for positions (6, 6)" in str(caught.value)
-    assert "this layer is for positions (7, 7)" in str(caught.value)
+@pytest.mark.parametrize("rank", [None, 2])
+@pytest.mark.parametrize("kind", ["LocallyConnected2d", "LocallyConnectedTranspose2d"])
+def test_a_state_of_another_geometry_is_refused_with_both(kind, rank):
+    make = getattr(lcmulti_torch, kind)
+    layer, other = make(3, 4, 3, 8, rank=rank), nn.Sequential(make(3, 4, 3, 9, rank=rank))
+    state = {f"0.{k}": v for k, v in layer.state_dict().items()}
+    for strict in (True, False):
+        with pytest.raises(RuntimeError) as caught:
+            other.load_state_dict(state, strict=strict)
+        name = "weight" if rank is None else "coefficients"
+        assert f"0.{name} is for positions {layer.spec.positions_shape}" in str(caught.value)
+        ours = other[0].spec.positions_shape
+        assert f"this layer is for positions {ours}" in str(caught.value)
+
+
+def test_a_state_of_another_rank():
+    full, low = (lcmulti_torch.LocallyConnected2d(3, 4, 3, 8, rank=rank) for rank in (None, 2))
+    other = lcmulti_torch.LocallyConnected2d(3, 4, 3, 8, rank=3)
+    with pytest.raises(RuntimeError, match="channels, of rank 3; this layer is .*, of rank 2"):
+        low.load_state_dict(other.state_dict())
+    with pytest.raises(RuntimeError, match=r'Unexpected key\(s\) in state_dict: "weight"'):
+        low.load_state_dict(full.state_dict())
+    assert full.load_state_dict(low.state_dict(), strict=False).missing_keys == ["weight"]
+
+
+@pytest.mark.parametrize("rank", [None, 2])
+def test_a_lazy_layer_with_loaded_weights_refuses_a_first_batch_they_are_not_for(rank):
+    state = lcmulti_torch.LocallyConnected2d(3, 4, 3, 8, rank=rank).state_dict()
+    layer = lcmulti_torch.LazyLocallyConnected2d(4, 3, rank=rank)
+    layer.load_state_dict(state)
+    with pytest.raises(ShapeError) as caught:
+        layer(torch.zeros(2, 3, 9, 8))
+    assert "the weights that were loaded, of positions (6, 6)" in str(caught.value)
+    assert "got (3, 9, 8), for which a layer has positions (7, 6)" in str(caught.value)
+    assert layer(torch.zeros(2, 3, 8, 8)).shape == (2, 4, 6, 6)
 
 
 def test_repr_is_in_the_form_of_a_convolution():
@@ -289,6 +317,8 @@ def test_wrong_arguments(changes, argument):
 
 
 def test_from_conv_refuses_other_modules():
+    with pytest.raises(ArgumentError, match="rank: expected None"):
+        lcmulti_torch.LocallyConnected2d.from_conv(nn.Conv2d(3, 4, 3), 8, rank=2)
     with pytest.raises(ArgumentTypeError, match="conv: expected a torch.nn.Conv2d"):
         lcmulti_torch.LocallyConnected2d.from_conv(nn.Linear(2, 2), 8)
     with pytest.raises(ArgumentTypeError, match="conv: expected a torch.nn.Conv2d"):

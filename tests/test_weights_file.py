@@ -10,8 +10,15 @@ import pytest
 safetensors = pytest.importorskip("safetensors.numpy")
 
 import lcmulti  # noqa: E402
-from lcmulti import plugins, weights_file  # noqa: E402
-from lcmulti.errors import ArgumentError, ArgumentTypeError, DtypeError, ShapeError  # noqa: E402
+from lcmulti import plugins, weights_format  # noqa: E402
+from lcmulti.errors import (  # noqa: E402
+    ArgumentError,
+    ArgumentTypeError,
+    DtypeError,
+    FileError,
+    ShapeError,
+)
+from lcmulti.weights_file import Weights, save_layers  # noqa: E402
 
 SPEC = lcmulti.LocalConvSpec(
     (7, 6, 4), 6, (3, 2), strides=(2, 1), padding=((1, 0), (0, 2)), padding_mode="reflect",
@@ -79,6 +86,26 @@ def test_transposed_shared_and_strided_weights(path):
     assert lcmulti.load_weights(path).bias.shape == (1, 1, 6)
 
 
+def test_several_layers_in_one_file(path):
+    plain, shared = (
+        Weights(*arrays(spec, seed=seed), spec, False)
+        for seed, spec in enumerate((SPEC, SPEC.sharing((0,))))
+    )
+    save_layers(path, {"first": plain, "block.spec": shared})
+    for name, weights in (("first", plain), ("block.spec", shared)):
+        loaded = lcmulti.load_weights(path, layer=name)
+        np.testing.assert_array_equal(loaded.kernel, weights.kernel)
+        np.testing.assert_array_equal(loaded.bias, weights.bias)
+        assert loaded.spec == weights.spec
+    for layer in (None, "second", ""):
+        with pytest.raises(ArgumentError) as caught:
+            lcmulti.load_weights(path, layer=layer)
+        shown = f"layer: expected one of the layers of {path}: 'block.spec', 'first', got {layer!r}"
+        assert str(caught.value) == shown
+    save_layers(path, {"first": plain})
+    assert lcmulti.load_weights(path).spec == SPEC  # the one there is
+
+
 def test_others_can_read_the_file(path):
     kernel, bias = arrays()
     lcmulti.save_weights(path, kernel, bias, spec=SPEC)
@@ -103,11 +130,11 @@ def test_only_the_data_format_may_differ(path):
 def test_another_geometry_is_an_error_that_names_both(path):
     lcmulti.save_weights(path, *arrays(), spec=SPEC)
     other = lcmulti.LocalConvSpec((9, 6, 4), 6, (3, 2), groups=2, data_format="channels_last")
-    with pytest.raises(ShapeError) as caught:
+    with pytest.raises(FileError) as caught:
         lcmulti.load_weights(path, other)
     message = str(caught.value)
-    assert "expected weights for input_size=(9, 6)" in message
-    assert "got a file of weights for input_size=(7, 6)" in message
+    assert message.startswith(f"{path} is refused: expected weights for input_size=(9, 6)")
+    assert "got weights for input_size=(7, 6)" in message
     assert "padding_mode='reflect'" in message
     assert "groups" not in message  # in both the same
 
@@ -121,7 +148,7 @@ def test_wrong_arguments_write_nothing(path):
         (dict(spec=(7, 6, 4)), ArgumentTypeError),
         (dict(kernel=kernel.astype("complex128")), DtypeError),
         (dict(kernel=kernel.tolist()), ArgumentTypeError),
-        (dict(path=path.parent / "nowhere" / "w"), ArgumentError),
+        (dict(path=path.parent / "nowhere" / "w"), FileError),
     ]:
         with pytest.raises(error):
             lcmulti.save_weights(**(dict(path=path, kernel=kernel, bias=bias, spec=SPEC) | wrong))
@@ -136,14 +163,14 @@ def test_a_failed_save_leaves_the_old_file(path, monkeypatch):
         raise OSError("no space left on device")
 
     monkeypatch.setattr(type(path), "replace", full)
-    with pytest.raises(ArgumentError, match="no space left"):
+    with pytest.raises(FileError, match=r"cannot be written \(no space left"):
         lcmulti.save_weights(path, *arrays(seed=1), spec=SPEC)
     assert path.read_bytes() == before
     assert len(list(path.parent.iterdir())) == 1
 
 
 def metadata(**changes):
-    spec = {name: getattr(SPEC, name) for name in weights_file._GEOMETRY}
+    spec = {name: getattr(SPEC, name) for name in weights_format.GEOMETRY}
     given = {
         "format": "lcmulti.weights", "version": "1", "operation": "local_conv",
         "spec": json.dumps(spec),
@@ -152,7 +179,7 @@ def metadata(**changes):
 
 
 def spec_json(**changes):
-    spec = {name: getattr(SPEC, name) for name in weights_file._GEOMETRY}
+    spec = {name: getattr(SPEC, name) for name in weights_format.GEOMETRY}
     return json.dumps(spec | changes)
 
 
@@ -176,6 +203,10 @@ HOSTILE = {
     "another bias": dict(tensors={"kernel": arrays()[0], "bias": np.ones(3)}),
     "no kernel": dict(tensors={"bias": arrays()[1]}),
     "a tensor more": dict(tensors={"kernel": arrays()[0], "more": np.ones(3)}),
+    "a layer without tensors": dict(metadata=metadata() | {"more.spec": spec_json()}),
+    "a name of nothing but a point": dict(
+        metadata={"." + n if n == "spec" else n: v for n, v in metadata().items()}
+    ),
     "integers": dict(tensors={"kernel": arrays()[0].astype("int32")}),
 }
 
@@ -184,9 +215,9 @@ HOSTILE = {
 def test_hostile_files_are_refused(path, name):
     given = {"tensors": {"kernel": arrays()[0]}, "metadata": metadata()} | HOSTILE[name]
     safetensors.save_file(given["tensors"], path, given["metadata"])
-    with pytest.raises(ArgumentError) as caught:
+    with pytest.raises(FileError) as caught:
         lcmulti.load_weights(path)
-    assert caught.value.argument == "path"
+    assert str(caught.value).startswith(f"{path} is refused: expected ")
 
 
 def test_the_frame_of_the_hostile_files_is_sound(path):
@@ -208,13 +239,13 @@ def test_the_frame_of_the_hostile_files_is_sound(path):
 )
 def test_broken_files_are_refused(path, content):
     path.write_bytes(content)
-    with pytest.raises(ArgumentError, match="path: expected a readable safetensors file"):
+    with pytest.raises(FileError, match="is refused: expected a readable safetensors file"):
         lcmulti.load_weights(path)
 
 
 def test_a_missing_file_and_a_folder(path):
     for wrong in (path, path.parent):
-        with pytest.raises(ArgumentError, match="path: expected a readable safetensors file"):
+        with pytest.raises(FileError, match="is refused: expected a readable safetensors file"):
             lcmulti.load_weights(wrong)
 
 
@@ -223,5 +254,5 @@ def test_every_byte_cut_off_is_noticed(path):
     whole = path.read_bytes()
     for length in range(0, len(whole), 997):
         path.write_bytes(whole[:length])
-        with pytest.raises(ArgumentError):
+        with pytest.raises(FileError):
             lcmulti.load_weights(path)

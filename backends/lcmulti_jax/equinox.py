@@ -144,8 +144,12 @@ class LocallyConnected(eqx.Module):
             ``(out_channels, *output_size)``.
         """
         spec = self.spec
-        rebuild = f"in_channels={x.shape[0] if x.ndim else 1}, input_size={tuple(x.shape[1:])}"
-        layers.checked(tuple(x.shape), spec.input_shape, rebuild)
+        shape = tuple(x.shape)
+        advice = "it takes one sample, and jax.vmap(layer) a batch"
+        if len(shape) == spec.ndim + 1:
+            rebuild = f"in_channels={shape[0]}, input_size={shape[1:]}"
+            advice = f"for these build a layer with {rebuild}"
+        layers.checked(shape, spec.input_shape, advice)
         arguments = {
             "strides": spec.strides,
             "padding": spec.padding,

@@ -57,13 +57,13 @@ def sizes(ndim_of: Any, **given: Any) -> dict[str, tuple[int, ...]]:
     return {name: per_axis(name, 1 if v is None else v, axes) for name, v in given.items()}
 
 
-def checked(shape: tuple[int, ...], wanted: tuple[int, ...], rebuild: str) -> None:
+def checked(shape: tuple[int, ...], wanted: tuple[int, ...], advice: str) -> None:
     """Refuse samples of another shape than the weights were made for."""
     if shape != wanted:
         raise ShapeError(
             "inputs",
             f"samples of shape {wanted}, which the weights were made for",
-            described(f"{shape}; for these build a layer with {rebuild}"),
+            described(f"{shape}; {advice}"),
         )
 
 

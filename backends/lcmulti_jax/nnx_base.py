@@ -92,9 +92,11 @@ class Layer(nnx.Module):
     def _on_batches(self, run: Callable[[Any], Any], inputs: Any, sample: tuple[int, ...]) -> Any:
         """Run with all batch dimensions as one, or with a batch of one where there is none."""
         ndim = self.spec.ndim + 1
-        shape = inputs.shape[-ndim:] if inputs.ndim >= ndim else inputs.shape
-        rebuild = f"in_features={shape[-1:]}".replace(",)", "").replace("(", "")
-        layers.checked(shape, sample, f"{rebuild}, input_size={shape[:-1]}")
+        shape, advice = inputs.shape[-ndim:], "it takes (*batch, *input_size, in_features)"
+        if len(shape) == ndim:
+            rebuild = f"in_features={shape[-1]}, input_size={shape[:-1]}"
+            advice = f"for these build a layer with {rebuild}"
+        layers.checked(shape, sample, advice)
         batch = inputs.shape[:-ndim]
         if len(batch) == 1:
             return run(inputs)

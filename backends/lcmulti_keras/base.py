@@ -14,6 +14,7 @@ from lcmulti import plugins
 from lcmulti.arguments import choice, integer, is_sequence, per_axis
 from lcmulti.errors import ArgumentError, ArgumentTypeError, ShapeError, described
 from lcmulti.spec import DATA_FORMATS, LocalConvSpec
+from lcmulti.weights import geometry_told
 from lcmulti_keras.arguments import implementation_of, padding_of, shared_axes_of
 from lcmulti_keras.axes import moved_axes, warn_of_other_axes
 from lcmulti_keras.initializers import kernel_initializer as adapted
@@ -159,10 +160,38 @@ class LocallyConnectedBase(keras.layers.Layer):
                 regularizer=self.bias_regularizer,
                 constraint=self.bias_constraint,
             )
-        channel = -1 if self.data_format == "channels_last" else 1
-        self.input_spec = keras.layers.InputSpec(
-            ndim=self.ndim + 2, axes={channel: (None, *sample)[channel]}
-        )
+        self._built_for = sample
+
+    def _require_fitting(self, shape: tuple[int | None, ...]) -> None:
+        """Refuse samples of another shape than the weights were made for, where there are any."""
+        built_for = self._built_for if self.built else shape
+        if any(n not in (None, m) for n, m in zip(shape, built_for, strict=True)):
+            raise ShapeError(
+                "inputs",
+                f"samples of shape {self._built_for}, which the weights were made for",
+                described(f"{shape}; for these build a new layer, on keras.Input({shape})"),
+            )
+
+    def load_own_variables(self, store: Any) -> None:
+        """Load the weights, or say for which geometry those that do not fit are.
+
+        Raises
+        ------
+        ShapeError
+            With both geometries; Keras shows the message in an error of its own.
+        """
+        stored = [tuple(store[name].shape) for name in sorted(store.keys(), key=int)]
+        own = [tuple(each.shape) for each in self.weights]
+        if stored and own:
+            ours, theirs = self._told(own), self._told(stored)
+            if ours != theirs:
+                raise ShapeError("weights", f"those of {ours}", described(f"those of {theirs}"))
+        super().load_own_variables(store)
+
+    def _told(self, shapes: list[tuple[int, ...]]) -> str:
+        """The geometry of a layer of as many axes whose weights have these shapes."""
+        low_rank = len(shapes) > 1 and len(shapes[0]) == 2 * self.ndim + 3
+        return geometry_told(*shapes[: 1 + low_rank])
 
     def _regularize_product(self, coefficients: Any) -> Any:
         """The kernel's penalty, which a variable must bear: the kernel itself is none."""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ import keras
 import numpy as np
 
 from lcmulti.errors import FileError, MissingExtraError
+from lcmulti.weights_file import Weights, save_layers
 from lcmulti_keras.legacy.loading import Loaded, load
 from lcmulti_keras.legacy.weights import local_layers
 
@@ -40,30 +39,29 @@ def convert(old: Path, new: Path, safetensors: Path | None = None) -> Loaded:
     if safetensors is not None and find_spec("safetensors") is None:
         raise MissingExtraError(
             "--safetensors needs safetensors, which is not installed; "
-            "install it with: pip install safetensors"
+            "install it with: pip install 'lcmulti[weights]'"
         )
     loaded = load(old)
     _written(new, loaded.model.save)
     if safetensors is not None:
-        _written(safetensors, lambda path: write_safetensors(loaded.model, path))
+        write_safetensors(loaded.model, safetensors)
     return loaded
 
 
 def write_safetensors(model: Any, path: Path) -> None:
-    """Write the locally connected layers' weights, each with its spec in the metadata."""
-    from safetensors.numpy import save_file
-
-    arrays, metadata = {}, {}
+    """Write the locally connected layers' weights by name, as `lcmulti.load_weights` reads them."""
+    found: dict[str, Weights] = {}
     for layer in local_layers(model):
         name, number = layer.name, 0
-        while name in metadata:  # two models within one may name their layers alike
+        while name in found:  # two models within one may name their layers alike
             number += 1
             name = f"{layer.name}_{number}"
-        metadata[name] = json.dumps(asdict(layer.spec))
-        arrays[f"{name}.kernel"] = keras.ops.convert_to_numpy(layer.kernel)
-        if layer.bias is not None:
-            arrays[f"{name}.bias"] = keras.ops.convert_to_numpy(layer.bias)
-    save_file(arrays, path, metadata)
+        kernel, bias = (
+            None if each is None else keras.ops.convert_to_numpy(each)
+            for each in (layer.kernel, layer.bias)
+        )
+        found[name] = Weights(kernel, bias, layer.spec, transposed=False)
+    save_layers(path, found)
 
 
 def _written(path: Path, write: Callable[[Path], None]) -> None:

@@ -142,6 +142,7 @@ class LocallyConnected(LocallyConnectedBase):
 
     def call(self, inputs: Any) -> Any:
         """``(N, *input_size, channels)`` to ``(N, *output_size, filters)``, or channels first."""
+        self._require_fitting(tuple(inputs.shape)[1:])
         arguments = self._arguments() | {
             "padding": self.padding,
             "padding_mode": self.padding_mode,
@@ -156,7 +157,9 @@ class LocallyConnected(LocallyConnectedBase):
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         """Shape of the output, the batch included."""
-        return (input_shape[0], *self._geometry(self._sample_shape(input_shape)).output_shape)
+        sample = self._sample_shape(input_shape)
+        self._require_fitting(sample)
+        return (input_shape[0], *self._geometry(sample).output_shape)
 
     def get_config(self) -> dict[str, Any]:
         """The arguments of `__init__`, serialised."""
@@ -167,21 +170,18 @@ class LocallyConnected(LocallyConnectedBase):
 
 
 @keras.saving.register_keras_serializable(package="lcmulti_keras")
-class LocallyConnected1D(LocallyConnected):
-    """One spatial axis, ``(N, length, channels)``; see `LocallyConnected`."""
-
+class LocallyConnected1D(LocallyConnected):  # noqa: D101 - its base's
+    __doc__ = LocallyConnected.__doc__
     ndim, convolution = 1, "Conv1D"
 
 
 @keras.saving.register_keras_serializable(package="lcmulti_keras")
-class LocallyConnected2D(LocallyConnected):
-    """Two spatial axes, ``(N, rows, columns, channels)``; see `LocallyConnected`."""
-
+class LocallyConnected2D(LocallyConnected):  # noqa: D101 - its base's
+    __doc__ = LocallyConnected.__doc__
     ndim, convolution = 2, "Conv2D"
 
 
 @keras.saving.register_keras_serializable(package="lcmulti_keras")
-class LocallyConnected3D(LocallyConnected):
-    """Three spatial axes, ``(N, depth, rows, columns, channels)``; see `LocallyConnected`."""
-
+class LocallyConnected3D(LocallyConnected):  # noqa: D101 - its base's
+    __doc__ = LocallyConnected.__doc__
     ndim, convolution = 3, "Conv3D"

@@ -140,6 +140,7 @@ class LocallyConnectedTranspose(LocallyConnectedBase):
 
     def call(self, inputs: Any) -> Any:
         """``(N, *input_size, channels)`` to ``(N, *output_size, filters)``, or channels first."""
+        self._require_fitting(tuple(inputs.shape)[1:])
         padding, output_padding = self._paddings()
         x, kernel, bias = self._cast(inputs, self.full_kernel(), self.bias)
         y = lcmulti.local_conv_transpose(
@@ -149,7 +150,9 @@ class LocallyConnectedTranspose(LocallyConnectedBase):
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         """Shape of the output, the batch included."""
-        return (input_shape[0], *self._geometry(self._sample_shape(input_shape)).input_shape)
+        sample = self._sample_shape(input_shape)
+        self._require_fitting(sample)
+        return (input_shape[0], *self._geometry(sample).input_shape)
 
     def get_config(self) -> dict[str, Any]:
         """The arguments of `__init__`, serialised."""
@@ -157,21 +160,18 @@ class LocallyConnectedTranspose(LocallyConnectedBase):
 
 
 @keras.saving.register_keras_serializable(package="lcmulti_keras")
-class LocallyConnected1DTranspose(LocallyConnectedTranspose):
-    """One spatial axis, ``(N, length, channels)``; see `LocallyConnectedTranspose`."""
-
+class LocallyConnected1DTranspose(LocallyConnectedTranspose):  # noqa: D101 - its base's
+    __doc__ = LocallyConnectedTranspose.__doc__
     ndim, convolution = 1, "Conv1DTranspose"
 
 
 @keras.saving.register_keras_serializable(package="lcmulti_keras")
-class LocallyConnected2DTranspose(LocallyConnectedTranspose):
-    """Two spatial axes, ``(N, rows, columns, channels)``; see `LocallyConnectedTranspose`."""
-
+class LocallyConnected2DTranspose(LocallyConnectedTranspose):  # noqa: D101 - its base's
+    __doc__ = LocallyConnectedTranspose.__doc__
     ndim, convolution = 2, "Conv2DTranspose"
 
 
 @keras.saving.register_keras_serializable(package="lcmulti_keras")
-class LocallyConnected3DTranspose(LocallyConnectedTranspose):
-    """Three spatial axes, ``(N, depth, rows, columns, channels)``; see the base."""
-
+class LocallyConnected3DTranspose(LocallyConnectedTranspose):  # noqa: D101 - its base's
+    __doc__ = LocallyConnectedTranspose.__doc__
     ndim, convolution = 3, "Conv3DTranspose"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import sqrt
 from typing import Any, ClassVar, Self
 
@@ -12,6 +13,7 @@ import lcmulti
 from lcmulti.arguments import integer
 from lcmulti.errors import ArgumentError, ArgumentTypeError, ShapeError, described
 from lcmulti.spec import LocalConvSpec
+from lcmulti.weights import geometry_told
 from lcmulti_torch.functional import with_batch
 
 __all__ = ["LocallyConnectedNd"]
@@ -150,11 +152,12 @@ class LocallyConnectedNd(nn.Module):
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *rest)
-        given, errors = state_dict.get(f"{prefix}weight"), rest[-1]
-        if given is None or self.rank is not None or given.shape == self.spec.kernel_shape:
-            return
-        ours, theirs = _described(self.spec.kernel_shape), _described(tuple(given.shape))
-        errors.append(f"{prefix}weight is for {theirs}; this layer is for {ours}")
+        errors = rest[-1]
+        own = {f"{prefix}{name}": value for name, value in self._parameters.items()}
+        (kind, ours), (given, theirs) = _told(own, prefix), _told(state_dict, prefix)
+        # A state of other names is torch's to judge: it alone knows whether to be strict.
+        if given == kind and theirs != ours:
+            errors.append(f"{prefix}{given} is for {theirs}; this layer is for {ours}")
 
     @classmethod
     def from_conv(cls, conv: nn.Module, input_size: Any, **arguments: Any) -> Self:
@@ -171,11 +174,14 @@ class LocallyConnectedNd(nn.Module):
 
         Raises
         ------
-        ArgumentTypeError
-            If *conv* is another module.
+        ArgumentError
+            If *conv* is another module, or a rank is asked for.
         """
         if not isinstance(conv, cls.convolution):
             raise ArgumentTypeError("conv", f"a torch.nn.{cls.convolution.__name__}", conv)
+        if arguments.get("rank") is not None:
+            what = "None, for a layer that starts with the weights of conv"
+            raise ArgumentError("rank", what, arguments["rank"])
         arguments |= cls._convolution_arguments(conv)
         layer = cls(
             conv.in_channels, conv.out_channels, conv.kernel_size, input_size,
@@ -248,14 +254,13 @@ class LocallyConnectedNd(nn.Module):
         return means[0], means[1]
 
 
-def _described(kernel_shape: tuple[int, ...]) -> str:
-    axes = (len(kernel_shape) - 2) // 2
-    if axes < 1:
-        return f"no locally connected layer, with shape {kernel_shape}"
-    return (
-        f"positions {kernel_shape[:axes]}, kernel_size {kernel_shape[axes:-2]}, "
-        f"{kernel_shape[-2]} input channels a group and {kernel_shape[-1]} filters"
-    )
+def _told(state: Mapping[str, Any], prefix: str) -> tuple[str, str]:
+    """The name of the weights in a state, and the geometry they are for; empty for neither."""
+    for names in (("weight",), ("basis", "coefficients")):
+        found = [state.get(f"{prefix}{name}") for name in names]
+        if all(each is not None for each in found):
+            return names[-1], geometry_told(*(tuple(each.shape) for each in found))
+    return "", ""
 
 
 def optional_rank(rank: Any) -> int | None:

@@ -10,6 +10,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import UninitializedParameter
 
 from lcmulti.errors import ShapeError, described
+from lcmulti.weights import geometry_told
 from lcmulti_torch.layers import (
     LocallyConnected1d,
     LocallyConnected2d,
@@ -75,6 +76,7 @@ class _Lazy(LazyModuleMixin, _LocallyConnected):
         channels, size = (sample[0], sample[1:]) if first else (sample[-1], sample[:-1])
         self._set_geometry(channels, size)
         if not self.has_uninitialized_params():  # a state was loaded before the first batch
+            self._require_fitting(sample)
             return
         with torch.no_grad():
             for name, shape in self._parameter_shapes().items():
@@ -82,6 +84,18 @@ class _Lazy(LazyModuleMixin, _LocallyConnected):
                 if parameter is not None:
                     parameter.materialize(shape)
             self.reset_parameters()
+
+    def _require_fitting(self, sample: tuple[int, ...]) -> None:
+        shapes = {n: s for n, s in self._parameter_shapes().items() if getattr(self, n) is not None}
+        loaded = {name: tuple(getattr(self, name).shape) for name in shapes}
+        if loaded != shapes:
+            weights = [name for name in shapes if name != "bias"]
+            ours, theirs = (geometry_told(*(of[n] for n in weights)) for of in (shapes, loaded))
+            raise ShapeError(
+                "input",
+                f"samples for the weights that were loaded, of {theirs}",
+                described(f"{sample}, for which a layer has {ours}; load weights of such a layer"),
+            )
 
     def _load_from_state_dict(self, *arguments: Any) -> None:
         # There is no geometry yet to hold the state to: the first batch has it.

@@ -23,8 +23,9 @@ examples:
   KERAS_BACKEND=jax lcmulti convert old.keras new.keras --no-compare
 
 The safetensors file holds the locally connected layers in lcmulti's layout,
-NAME.kernel and NAME.bias, for use from PyTorch or JAX; its metadata has one
-entry per layer, the fields of its LocalConvSpec as JSON.
+NAME.kernel and NAME.bias, for use from PyTorch or JAX:
+
+  lcmulti.load_weights("new.safetensors", layer="NAME", backend="torch")
 """
 
 
