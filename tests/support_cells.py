@@ -17,22 +17,24 @@ from typing import Any
 class Matrix:
     """One framework's rows (makers of subjects), columns (checks) and limits.
 
-    ``needs`` names the package, beside the framework, that a row or a column needs.
+    ``about`` is what the page says of this table alone; ``needs`` names the packages, beside the
+    framework, that a row, a column or a cell needs.
     """
 
     framework: str
     title: str
+    about: str = ""
     rows: dict[str, Callable[[], Any]] = field(default_factory=dict)
     columns: dict[str, Callable[[Any], None]] = field(default_factory=dict)
     slow: set[str] = field(default_factory=set)
-    needs: dict[str, str] = field(default_factory=dict)
+    needs: dict[Any, tuple[str, ...]] = field(default_factory=dict)
     limits: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def row(self, name, needs=None):
         def add(function):
             self.rows[name] = function
             if needs:
-                self.needs[name] = needs
+                self.needs[name] = (needs,)
             return function
 
         return add
@@ -41,7 +43,7 @@ class Matrix:
         def add(function):
             self.columns[name] = function
             if needs:
-                self.needs[name] = needs
+                self.needs[name] = (needs,)
             if slow:
                 self.slow.add(name)
             return function
@@ -51,6 +53,11 @@ class Matrix:
     def limit(self, row, column):
         """Why a cell cannot be, or None; a row ``"*"`` stands for all."""
         return self.limits.get((row, column)) or self.limits.get(("*", column))
+
+    def packages(self, row, column):
+        """What a cell needs beside the framework, in the order it is asked for."""
+        found = [self.needs.get(each, ()) for each in (row, column, (row, column))]
+        return tuple(dict.fromkeys(sum(found, ())))
 
     def run(self, row, column):
         self.columns[column](self.rows[row]())

@@ -15,26 +15,12 @@ BACKENDS = ("numpy", "torch", "jax", "tensorflow")
 NEEDS = {"torch": "torch", "jax": "jax", "tensorflow": "tensorflow", "numpy": "numpy"}
 CHECKS = {
     driver: re.findall(r"@(check|trained)\ndef (\w+)", (DRIVERS / driver).read_text("utf-8"))
-    for driver in ("check_layers.py", "check_kinds.py")
+    for driver in ("check_layers.py", "check_kinds.py", "check_errors.py")
 }
 
 pytestmark = pytest.mark.skipif(
     not importlib.util.find_spec("keras"), reason="Keras is not installed"
 )
-
-# What Keras itself cannot, with a plain Dense neither.
-KERAS_CANNOT = {
-    ("jax", "export_litert"): "Keras exports to LiteRT on TensorFlow and PyTorch alone",
-    ("torch", "export_saved_model"): "Keras exports no SavedModel on torch, not of a Dense either",
-}
-# What Keras needs beside its backend; a test of what is absent is skipped.
-PACKAGES = {
-    ("tensorflow", "export_onnx"): ["tf2onnx", "onnxruntime"],
-    ("jax", "export_onnx"): ["tf2onnx", "onnxruntime"],
-    ("torch", "export_onnx"): ["onnx", "onnxscript", "onnxruntime"],
-    ("torch", "export_litert"): ["litert_torch"],
-    ("jax", "export_saved_model"): ["tensorflow"],
-}
 
 # A driver compiles thousands of small functions and runs each once or twice.
 COMPILE_QUICKLY = (
@@ -89,14 +75,9 @@ def checked(written):
     "driver, kind, name",
     [pytest.param(driver, *each, id=each[1]) for driver in CHECKS for each in CHECKS[driver]],
 )
-def test_layers(backend, driver, kind, name, checked, request):
+def test_layers(backend, driver, kind, name, checked):
     if backend == "numpy" and kind == "trained":
         pytest.skip("Keras trains nothing on NumPy")
-    for package in PACKAGES.get((backend, name), ()):
-        needs(package)
-    if (backend, name) in KERAS_CANNOT:
-        reason = KERAS_CANNOT[backend, name]
-        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
     trouble = checked(driver, backend)[name]
     assert trouble is None, trouble
 

@@ -17,7 +17,7 @@ def cells():
         for row in matrix.rows:
             for column in matrix.columns:
                 marks = [getattr(pytest.mark, matrix.framework)]
-                for package in {matrix.needs.get(row), matrix.needs.get(column)} - {None}:
+                for package in matrix.packages(row, column):
                     missing = importlib.util.find_spec(package) is None
                     marks.append(pytest.mark.skipif(missing, reason=f"needs {package}"))
                 if column in matrix.slow:

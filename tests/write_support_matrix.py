@@ -2,7 +2,7 @@
 
     python tests/write_support_matrix.py
 
-    python tests/write_support_matrix.py torch      # its table alone; or jax, tensorflow
+    python tests/write_support_matrix.py torch      # its table alone; or jax, tensorflow, keras
 
 Takes some minutes. A cell that fails without a limit, or has a limit and works, is an error, and
 the table of its framework is left as it was.
@@ -19,8 +19,11 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 PAGE = Path(__file__).parents[1] / "docs" / "support_matrix.md"
-TITLES = ("PyTorch", "JAX", "TensorFlow")
-MODULES = {"torch": "support_torch", "jax": "support_jax", "tensorflow": "support_tensorflow"}
+TITLES = ("PyTorch", "JAX", "TensorFlow", "Keras 3")
+MODULES = {
+    "torch": "support_torch", "jax": "support_jax", "tensorflow": "support_tensorflow",
+    "keras": "support_keras",
+}  # fmt: skip
 
 HEAD = """# What works with what
 
@@ -38,7 +41,7 @@ def section(matrix, versions):
     """The table of one framework, things across and uses down, and its limits."""
     notes = []
     head = ["", *matrix.rows]
-    lines = [f"## {matrix.title}", "", f"Run with {versions}.", ""]
+    lines = [f"## {matrix.title}", "", f"{matrix.about}Run with {versions}.", ""]
     lines += [f"| {' | '.join(head)} |", "|---" + "|:-:" * len(matrix.rows) + "|"]
     for column in matrix.columns:
         shown = []
@@ -75,6 +78,17 @@ def versions_of(framework):
         "torch": ("torch", "onnxruntime"),
         "jax": ("jax", "flax", "equinox"),
         "tensorflow": ("tensorflow",),
+        "keras": (
+            "keras",
+            "tensorflow",
+            "torch",
+            "jax",
+            "numpy",
+            "onnxruntime",
+            "tf2onnx",
+            "jax2onnx",
+            "litert_torch",
+        ),
     }
     found = []
     for name in names[framework]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 import lcmulti_keras
 import numpy as np
-from harness import BACKEND, RNG, X, check, exported, main, numpy, predict, raises, trained
+from harness import BACKEND, RNG, X, check, main, numpy, predict, raises, trained
 from keras import layers
 from lcmulti_keras import LocallyConnected2D, LocallyConnected2DTranspose, Smoothness
 
@@ -137,24 +137,6 @@ def saving_transposed_and_low_rank():
             again = keras.models.clone_model(model)
             again.load_weights(Path(folder, "m.weights.h5"))
             np.testing.assert_array_equal(predict(again), y)
-
-
-@trained
-def export_saved_model():
-    exported(autoencoder(), "tf_saved_model")
-    exported(autoencoder(rank=2), "tf_saved_model")
-
-
-@trained
-def export_onnx():
-    exported(autoencoder(), "onnx")
-    exported(autoencoder(rank=2), "onnx")
-
-
-@trained
-def export_litert():
-    exported(autoencoder(), "litert")
-    exported(autoencoder(rank=2), "litert")
 
 
 @trained

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from harness import BACKEND, RNG, TRAINS, X, check, exported, main, numpy, predict, raises, trained
+from harness import BACKEND, RNG, TRAINS, X, check, main, numpy, predict, trained
 from keras import layers
 from lcmulti_keras import LocallyConnected1D, LocallyConnected2D, LocallyConnected3D
 
@@ -209,16 +209,6 @@ def training_eager_and_compiled():
         assert losses[-1] < losses[0], (arguments, losses)
 
 
-@trained
-def mixed_precision():
-    for policy in ("mixed_bfloat16", "mixed_float16"):
-        model = small(dtype=policy)
-        assert model.layers[0].kernel.dtype == "float32"
-        assert model.layers[0].output.dtype == policy[6:]
-        losses = fit(model)
-        assert losses[-1] < losses[0], (policy, losses)
-
-
 @check
 def double_precision():
     layer = LocallyConnected2D(4, 2, dtype="float64")
@@ -278,30 +268,6 @@ def shared_axes():
 
 
 @check
-def clear_errors():
-    wrong = [
-        (lambda: LocallyConnected2D(4, 2)(keras.Input((None, None, 3))),
-         "The spatial dimensions of the inputs to a LocallyConnected2D layer, which should be "
-         "fully-defined"),
-        (lambda: LocallyConnected1D(4, 2)(keras.Input((None, 3))), "should be fully-defined"),
-        (lambda: LocallyConnected2D(4, 2, strides=2, dilation_rate=2), "dilation_rate: expected 1"),
-        (lambda: LocallyConnected2D(4, 2, padding="causal"), "padding"),
-        (lambda: LocallyConnected2D(4, 2, implementation=4), "implementation"),
-        (lambda: LocallyConnected2D(4, (2, 2, 2)), "kernel_size"),
-        (lambda: LocallyConnected2D(0, 2), "filters"),
-        (lambda: LocallyConnected2D(4, 2, data_format="nhwc"), "data_format"),
-        (lambda: LocallyConnected2D(4, 2, shared_axes=(2,)), "shared_axes"),
-        (lambda: LocallyConnected2D(4, 2, shared_axes=1), "shared_axes"),
-        (lambda: LocallyConnected2D(4, 2, groups=3), "groups"),
-        (lambda: LocallyConnected2D(4, 2, activation="nothing"), "nothing"),
-        (lambda: LocallyConnected2D(4, 2, colour=1), "colour"),
-        (lambda: LocallyConnected2D(4, 9)(keras.Input((6, 5, 3))), "kernel_size"),
-    ]  # fmt: skip
-    for call, message in wrong:
-        raises(call, message)
-
-
-@check
 def data_format_of_keras_json():
     before = keras.config.image_data_format()
     try:
@@ -336,42 +302,6 @@ def quantizing_leaves_it_as_it_is():
     np.testing.assert_array_equal(numpy(model.layers[0].kernel), kernel)
     assert model.layers[2].dtype_policy.name.startswith("int8")
     assert predict(model).shape == (8, 2)
-
-
-@trained
-def export_saved_model():
-    exported(small(), "tf_saved_model")
-
-
-@trained
-def export_onnx():
-    exported(small(), "onnx")
-
-
-@trained
-def export_litert():
-    exported(small(), "litert")
-
-
-@check
-def distribution():
-    if BACKEND != "jax":
-        return
-    mesh = keras.distribution.DeviceMesh((2,), ["model"], keras.distribution.list_devices())
-    layout = keras.distribution.LayoutMap(mesh)
-    layout["locally_connected2d.*kernel"] = (None, None, None, None, None, "model")
-    plain = small()
-    y = predict(plain)
-    try:
-        keras.distribution.set_distribution(keras.distribution.ModelParallel(layout_map=layout))
-        model = small()
-        model.set_weights(plain.get_weights())
-        assert len(model.layers[0].kernel.value.sharding.device_set) == 2
-        np.testing.assert_allclose(predict(model), y, rtol=1e-5, atol=1e-5)
-        losses = fit(model)
-        assert losses[-1] < losses[0]
-    finally:
-        keras.distribution.set_distribution(None)
 
 
 @check
