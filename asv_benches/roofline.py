@@ -25,7 +25,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", os.environ["OMP_NUM_THREADS"])
 
 from against_peers import spec_of, workloads
 from lcmulti_native.library import MAPS, compute, geometry, library
-from lcmulti_native.numpy_door import implementation
+from lcmulti_native.numpy_door import empty, implementation
 
 from lcmulti.backend import Resources
 from lcmulti.bench.machine import bandwidth, rate
@@ -67,7 +67,8 @@ def main() -> int:
             ("input_grad", dy, kernel, x),
             ("kernel_grad", x, dy, kernel),
         ):
-            result = np.zeros_like(like)
+            result = empty(like.shape, like.dtype)
+            result[...] = 0
             addresses = [each.ctypes.data for each in (a, b, result)]
             times[map_] = least(lambda: compute(call, MAPS[map_], *addresses))  # noqa: B023
         resources = Resources(1 << 28, threads)
@@ -78,7 +79,8 @@ def main() -> int:
             implementation.kernel_grad(x, dy, spec, resources)  # noqa: B023
 
         rows.append((name, spec, batch, times, least(fresh)))
-        print(f"{name}: {sum(times.values()) * 1e3:.2f} ms", file=sys.stderr)
+        each = ", ".join(f"{map_} {seconds * 1e3:.2f} ms" for map_, seconds in times.items())
+        print(f"{name}: {each}", file=sys.stderr)
     speed, flops_rate = map(max, zip(*machine, strict=True))
     print(
         f"{library().lcmulti_isa().decode()}, {threads} threads, {dtype}; "
