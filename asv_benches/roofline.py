@@ -7,16 +7,17 @@ workload, and the best of each counts. The roofline of a map is ``max(bytes / ba
 flops / rate)``, with each of its three arrays moved once; that of forward + backward is the sum
 over the three maps. Times are of the kernels, writing to memory that is there; ``fresh`` is
 forward + backward through NumPy with newly allocated results, which the operating system must
-clear first.
+clear first, in as many page faults.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import resource
 import sys
 from math import exp, log
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,8 +26,9 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", os.environ["OMP_NUM_THREADS"])
 
 from against_peers import spec_of, workloads
 from lcmulti_native.library import MAPS, compute, geometry, library
-from lcmulti_native.numpy_door import implementation
+from lcmulti_native.numpy_door import empty, implementation
 
+from lcmulti import LocalConvSpec
 from lcmulti.backend import Resources
 from lcmulti.bench.machine import bandwidth, rate
 from lcmulti.bench.timing import least
@@ -34,6 +36,53 @@ from lcmulti.dtypes import DTYPES
 
 MEMORY = 16e9
 OVERHEAD = 1e-3  # seconds of forward + backward under which a workload is overhead
+
+
+class Row(NamedTuple):
+    """What was measured of one workload."""
+
+    name: str
+    spec: LocalConvSpec
+    batch: int
+    machine: tuple[float, float]  # bytes and flops a second
+    times: dict[str, float]
+    fresh: float
+    faults: int
+
+
+def measured(workload: dict[str, Any], dtype: str, threads: int) -> Row | None:
+    """One workload, or None if it does not fit."""
+    name, batch = workload["name"], workload["batch"]
+    spec = spec_of(workload).computed()
+    rng = np.random.default_rng(0)
+    shapes = ((batch, *spec.input_shape), spec.kernel_shape, (batch, *spec.output_shape))
+    x, kernel, dy = ((rng.random(s, dtype="float32") - 0.5).astype(dtype) for s in shapes)
+    if 2 * (x.nbytes + kernel.nbytes + dy.nbytes) > MEMORY:
+        return None
+    call = geometry(spec, batch, dtype, threads)
+    machine = bandwidth(threads), rate(dtype)
+    times = {}
+    for map_, a, b, like in (
+        ("forward", x, kernel, dy),
+        ("input_grad", dy, kernel, x),
+        ("kernel_grad", x, dy, kernel),
+    ):
+        result = empty(like.shape, like.dtype)
+        result[...] = 0
+        addresses = [each.ctypes.data for each in (a, b, result)]
+        times[map_] = least(lambda: compute(call, MAPS[map_], *addresses))  # noqa: B023
+    resources = Resources(1 << 28, threads)
+
+    def fresh() -> None:
+        implementation.forward(x, kernel, spec, resources)
+        implementation.input_grad(dy, kernel, spec, resources)
+        implementation.kernel_grad(x, dy, spec, resources)
+
+    allocating = least(fresh)
+    faults = -resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    fresh()
+    faults += resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    return Row(name, spec, batch, machine, times, allocating, faults)
 
 
 def main() -> int:
@@ -46,47 +95,27 @@ def main() -> int:
     dtype, threads = arguments.dtype, arguments.threads
     if dtype == "bfloat16":
         import ml_dtypes  # noqa: F401  (gives NumPy the type)
-    machine: list[tuple[float, float]] = []
-    rows: list[tuple[str, Any, int, dict[str, float], float]] = []
+    rows: list[Row] = []
     for workload in workloads():
-        name, batch = workload["name"], workload["batch"]
-        if arguments.workload and name not in arguments.workload:
+        if arguments.workload and workload["name"] not in arguments.workload:
             continue
-        spec = spec_of(workload).computed()
-        rng = np.random.default_rng(0)
-        shapes = ((batch, *spec.input_shape), spec.kernel_shape, (batch, *spec.output_shape))
-        x, kernel, dy = ((rng.random(s, dtype="float32") - 0.5).astype(dtype) for s in shapes)
-        if 2 * (x.nbytes + kernel.nbytes + dy.nbytes) > MEMORY:
-            print(f"{name}: does not fit", file=sys.stderr)
+        row = measured(workload, dtype, threads)
+        if row is None:
+            print(f"{workload['name']}: does not fit", file=sys.stderr)
             continue
-        call = geometry(spec, batch, dtype, threads)
-        machine.append((bandwidth(threads), rate(dtype)))
-        times = {}
-        for map_, a, b, like in (
-            ("forward", x, kernel, dy),
-            ("input_grad", dy, kernel, x),
-            ("kernel_grad", x, dy, kernel),
-        ):
-            result = np.zeros_like(like)
-            addresses = [each.ctypes.data for each in (a, b, result)]
-            times[map_] = least(lambda: compute(call, MAPS[map_], *addresses))  # noqa: B023
-        resources = Resources(1 << 28, threads)
-
-        def fresh() -> None:
-            implementation.forward(x, kernel, spec, resources)  # noqa: B023
-            implementation.input_grad(dy, kernel, spec, resources)  # noqa: B023
-            implementation.kernel_grad(x, dy, spec, resources)  # noqa: B023
-
-        rows.append((name, spec, batch, times, least(fresh)))
-        print(f"{name}: {sum(times.values()) * 1e3:.2f} ms", file=sys.stderr)
-    speed, flops_rate = map(max, zip(*machine, strict=True))
+        rows.append(row)
+        each = ", ".join(f"{map_} {seconds * 1e3:.2f} ms" for map_, seconds in row.times.items())
+        print(f"{row.name}: {each}", file=sys.stderr)
+    speed, flops_rate = map(max, zip(*(row.machine for row in rows), strict=True))
     print(
         f"{library().lcmulti_isa().decode()}, {threads} threads, {dtype}; "
         f"{speed / 1e9:.1f} GB/s, {flops_rate / 1e9:.0f} Gflop/s; times in ms, x: over roofline"
     )
-    print(f"{'':<20}{'bound':>7}{'forward':>9}{'x':>6}{'fwd+bwd':>9}{'x':>6}{'fresh':>9}")
+    heads = "bound", "forward", "x", "fwd+bwd", "x", "fresh", "faults"
+    widths = 7, 9, 6, 9, 6, 9, 8
+    print(" " * 20 + "".join(f"{h:>{n}}" for h, n in zip(heads, widths, strict=True)))
     ratios: list[tuple[float, float]] = []
-    for name, spec, batch, times, allocating in rows:
+    for name, spec, batch, _, times, allocating, faults in rows:
         moving, multiplying = spec.bytes(batch, dtype) / speed, spec.flops(batch) / flops_rate
         at_most = max(moving, multiplying)
         forward, both = times["forward"], sum(times.values())
@@ -96,7 +125,7 @@ def main() -> int:
         print(
             f"{name:<20}{'memory' if moving > multiplying else 'flops':>7}"
             f"{forward * 1e3:9.2f}{pair[0]:6.2f}{both * 1e3:9.2f}{pair[1]:6.2f}"
-            f"{allocating * 1e3:9.2f}"
+            f"{allocating * 1e3:9.2f}{faults:8d}"
         )
     for what, each in zip(
         ("forward", "forward + backward"), zip(*ratios, strict=True), strict=True

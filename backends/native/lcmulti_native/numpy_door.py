@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,9 @@ from lcmulti.backend import Resources
 from lcmulti_native.library import MAPS, Native, Steps, compute, geometry
 
 Array = np.ndarray[Any, Any]
+LINE = 64
+# Bytes from which the library writes results past the caches, whole lines at a time.
+STREAMED = 16 << 20
 
 
 class NumpyNative(Native):
@@ -19,8 +24,8 @@ class NumpyNative(Native):
     def forward(self, x: Array, kernel: Array, spec: LocalConvSpec, resources: Resources) -> Array:
         """See `lcmulti.backend.Implementation.forward`."""
         x, step = _readable(x)
-        y = np.empty((len(x), *spec.output_size, spec.filters), x.dtype)
-        call = geometry(spec, len(x), x.dtype.name, resources.threads, step)
+        y = empty((len(x), *spec.output_size, spec.filters), x.dtype)
+        call = geometry(spec, len(x), _name(x.dtype), resources.threads, step)
         return _run("forward", call, x, np.ascontiguousarray(kernel), y)
 
     def input_grad(
@@ -28,16 +33,26 @@ class NumpyNative(Native):
     ) -> Array:
         """See `lcmulti.backend.Implementation.input_grad`."""
         dy, step = _readable(dy)
-        dx = np.empty((len(dy), *spec.input_size, spec.in_channels), dy.dtype)
-        call = geometry(spec, len(dy), dy.dtype.name, resources.threads, None, step)
+        dx = empty((len(dy), *spec.input_size, spec.in_channels), dy.dtype)
+        call = geometry(spec, len(dy), _name(dy.dtype), resources.threads, None, step)
         return _run("input_grad", call, dy, np.ascontiguousarray(kernel), dx)
 
     def kernel_grad(self, x: Array, dy: Array, spec: LocalConvSpec, resources: Resources) -> Array:
         """See `lcmulti.backend.Implementation.kernel_grad`."""
         (x, x_step), (dy, dy_step) = _readable(x), _readable(dy)
-        dkernel = np.empty(spec.kernel_shape, x.dtype)
-        call = geometry(spec, len(x), x.dtype.name, resources.threads, x_step, dy_step)
+        dkernel = empty(spec.kernel_shape, x.dtype)
+        call = geometry(spec, len(x), _name(x.dtype), resources.threads, x_step, dy_step)
         return _run("kernel_grad", call, x, dy, dkernel)
+
+
+def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """An array for a result; a large one begins with a cache line, which NumPy's own do not."""
+    size = prod(shape) * dtype.itemsize
+    if size <= STREAMED:
+        return np.empty(shape, dtype)
+    room = np.empty(size + LINE, np.uint8)
+    start = -_address(room) % LINE
+    return room[start : start + size].view(dtype).reshape(shape)
 
 
 def _readable(array: Array) -> tuple[Array, Steps | None]:
@@ -50,6 +65,12 @@ def _readable(array: Array) -> tuple[Array, Steps | None]:
         return np.ascontiguousarray(array), None
     steps = tuple(stride // item for stride in strides)
     return array, (steps[0], steps[-1], *steps[1:-1])
+
+
+@cache
+def _name(dtype: np.dtype[Any]) -> str:
+    name: str = dtype.name  # which NumPy puts together anew, in longer than a small call takes
+    return name
 
 
 def _run(map_: str, call: Any, a: Array, b: Array, result: Array) -> Array:

@@ -16,7 +16,7 @@ void Call<D, A, MAP>::forward(const Box &box) {
   A *y = part<A>(memory, positions * g.filters * lanes);
   A *room = reinterpret_cast<A *>(memory);
   std::vector<Run> window_runs = runs(seen.n);
-  if (few_samples()) return forward_rows(box, seen, window_runs, x, y, room);
+  if (few_samples()) return forward_rows(box, seen, window_runs, x, y);
   for (Run &run : window_runs) run = {run.input / per, run.weights / per, run.length / per};
   E *const panel = reinterpret_cast<E *>(x);
   for_chunks([&](const Chunk &chunk, auto vl, auto nv) {
@@ -61,21 +61,21 @@ void with_samples(int64_t batch, Use &&use) {
 
 // `forward` of few samples: y is (sample, position, filter).
 template <class D, class A, int MAP>
-void Call<D, A, MAP>::forward_rows(const Box &box, const Box &seen, const std::vector<Run> &window_runs, A *x, A *y,
-                  A *room) const {
+void Call<D, A, MAP>::forward_rows(const Box &box, const Box &seen, const std::vector<Run> &window_runs, A *x,
+                                   A *y) const {
   const Chunk chunk{0, g.batch, kShort};
   const int64_t pitch = product(box.n.data(), g.axes) * g.filters;
   gather_box<A, kShort>(inputs(), seen, chunk, x);
   A *out = y;
   for_positions(box, seen.n, [&](int64_t at, int64_t start) {
-    const A *w = widened(b_ + at, room);
+    const D *w = b_ + at;
     const A *in = x + start * kShort;
     for (int64_t f = 0; f < g.filters;) {
       const int64_t vectors = (g.filters - f) / kVL;
       with_samples(g.batch, [&](auto samples) {
-        const auto tile = vectors >= 4   ? &forward_row_tile<A, kVL, samples, 4>
-                          : vectors >= 2 ? &forward_row_tile<A, kVL, samples, 2>
-                                         : &forward_row_tile<A, kVL, samples, 1>;
+        const auto tile = vectors >= 4   ? &forward_row_tile<A, kVL, samples, 4, D>
+                          : vectors >= 2 ? &forward_row_tile<A, kVL, samples, 2, D>
+                                         : &forward_row_tile<A, kVL, samples, 1, D>;
         tile(window_runs.data(), static_cast<int64_t>(window_runs.size()), in, kShort, w + f, g.filters, out + f,
              pitch);
       });

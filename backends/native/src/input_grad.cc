@@ -5,6 +5,21 @@
 
 namespace lcmulti::LCMULTI_ISA {
 
+// One sample's `input_row_tile` of all filters.
+template <class D, class A, int MAP>
+void Call<D, A, MAP>::input_rows(const A *dy, const D *w, int64_t rows, A *dx) const {
+  // The same part of the next window, unless it is so large that this would leave the cache again.
+  const int64_t window = g.terms * g.filters, ahead = window <= kFarthest ? window : kFarAhead;
+  for (int64_t f = 0; f < g.filters;) {
+    const int64_t vectors = (g.filters - f) / kVL;
+    const auto tile = vectors >= 4   ? &input_row_tile<A, kVL, 4, D>
+                      : vectors >= 2 ? &input_row_tile<A, kVL, 2, D>
+                                     : &input_row_tile<A, kVL, 1, D>;
+    tile(dy + f, w + f, g.filters, rows, dx, ahead);
+    f += (vectors >= 4 ? 4 : vectors >= 2 ? 2 : 1) * kVL;
+  }
+}
+
 template <class D, class A, int MAP>
 template <class E>
 void Call<D, A, MAP>::input_grad(const Box &box) {
@@ -51,7 +66,7 @@ void Call<D, A, MAP>::input_grad(const Box &box) {
       if constexpr (per == 2) {
         w = reinterpret_cast<const E *>(stored);  // pairs of filters are neighbours already
       } else {
-        w = widened(stored, room);
+        w = few && kWidens ? nullptr : widened(stored, room);  // rows are widened as they are read
       }
       const E *ahead = next_weights(w);
       const int64_t length = g.channels_per_group * (whole ? taps[last] : 1);
@@ -67,8 +82,8 @@ void Call<D, A, MAP>::input_grad(const Box &box) {
           if (few) {  // dx is (sample, position, channel), dy (position, sample, filter)
             for (int64_t k = 0; k < length; k += kVL) {
               for (int64_t n = 0; n < chunk.count; ++n) {
-                input_row_tile<A, kVL>(above + n * filters, w + (row + k) * filters, filters, length - k,
-                                       dx + (n * positions + at) * g.channels + k);
+                A *to = dx + (n * positions + at) * g.channels + k;
+                input_rows(above + n * filters, stored + (row + k) * filters, length - k, to);
               }
             }
             continue;

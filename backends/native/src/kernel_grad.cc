@@ -133,7 +133,7 @@ void Call<D, A, MAP>::kernel_grad(const Box &owner, int64_t piece) {
     for_owned([&](const A *from, int64_t weights) {
       D *to = result_ + weights + row_lo * g.filters;
       int64_t k = 0;
-      for (; k + kVL <= each; k += kVL) store_narrow<D, kVL, A>(to + k, load<A, kVL>(from + k), false);
+      for (; k + kVL <= each; k += kVL) store_narrow<D, kVL, A>(to + k, load<A, kVL>(from + k), streamed_);
       if (k < each) store_first<D, kVL, A>(to + k, load_first<A, kVL>(from + k, each - k), each - k);
     });
   }

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "plan.h"
-#include "vector.h"
+#include "shuffles.h"
 
 namespace lcmulti::LCMULTI_ISA {
 

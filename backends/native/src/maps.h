@@ -11,6 +11,7 @@
 #include <cstring>
 #include <vector>
 
+#include "abutting.h"
 #include "kernels.h"
 #include "layout.h"
 #include "pool.h"
@@ -19,14 +20,6 @@
 #include "tiles.h"
 
 namespace lcmulti::LCMULTI_ISA {
-
-#if defined(__AVX512F__)
-constexpr int kVectorBytes = 64;
-#elif defined(__AVX2__)
-constexpr int kVectorBytes = 32;
-#else
-constexpr int kVectorBytes = 16;
-#endif
 
 // Results that are far larger than the caches will not be found in them.
 constexpr int64_t kStreamedBytes = 16 << 20;
@@ -254,10 +247,11 @@ class Call {
 
   template <class E>
   void forward(const Box &box);
-  void forward_rows(const Box &box, const Box &seen, const std::vector<Run> &window_runs, A *x, A *y, A *room) const;
+  void forward_rows(const Box &box, const Box &seen, const std::vector<Run> &window_runs, A *x, A *y) const;
 
   template <class E>
   void input_grad(const Box &box);
+  void input_rows(const A *dy, const D *w, int64_t rows, A *dx) const;
 
   void split_kernel();
   template <class E>
@@ -285,6 +279,7 @@ auto with_types(const Geometry &g, Use &&use) {
 
 template <int MAP>
 int compute(const Geometry &g, const void *a, const void *b, void *result) {
+  if (abuts(g, MAP)) return abutting(g, MAP, a, b, result) ? LCMULTI_OK : LCMULTI_NO_MEMORY;
   return with_types(g, [&](auto d, auto wide) -> int {
     Call<decltype(d), decltype(wide), MAP> call(g);
     if (call.workspace() > kMostBytes) return LCMULTI_TOO_LARGE;
@@ -294,6 +289,7 @@ int compute(const Geometry &g, const void *a, const void *b, void *result) {
 
 template <int MAP>
 int64_t workspace_of(const Geometry &g) {
+  if (abuts(g, MAP)) return abutting_workspace(g, MAP);
   return with_types(g, [&](auto d, auto wide) { return Call<decltype(d), decltype(wide), MAP>(g).workspace(); });
 }
 

@@ -156,6 +156,8 @@ Grid make_grid(const Geometry &g, int map, int64_t lanes) {
     double least = 0;
     for (int a = grid.axes - 1; a >= 0; --a) {
       if (grid.box[a] == grid.size[a]) continue;
+      // Weights that are used once: the longer the parts of a window within a box, the better they stream.
+      if (best >= 0 && map == LCMULTI_INPUT_GRAD && g.batch <= kFewSamples) break;
       Index wider = grid.box;
       wider[a] = std::min(2 * wider[a], grid.size[a]);
       const int64_t positions = product(wider.data(), grid.axes);

@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "vector.h"
+#include "shuffles.h"
 
 namespace lcmulti {
 
@@ -27,6 +27,7 @@ constexpr int kAccumulators = 12;
 #endif
 // Elements fetched ahead of a stream of weights that is used as soon as it comes.
 constexpr int kFarAhead = 512;
+constexpr int64_t kFarthest = 16384;
 
 constexpr int most_rows(int vectors) { return std::min(12, kAccumulators / vectors); }
 
@@ -173,17 +174,18 @@ void small_kernel_tile(const A *x, const A *dy, int64_t rows, A *dkernel, int64_
 // For so few samples that lanes would be idle, filters are the lanes.
 
 // y[n][f] = sum over k of x[k][n] * w[k][f], for SAMPLES samples and FV vectors of filters.
-template <class A, int VL, int SAMPLES, int FV>
-void forward_row_tile(const Run *runs, int64_t count, const A *x, int64_t lanes, const A *w, int64_t filters,
+template <class A, int VL, int SAMPLES, int FV, class D>
+void forward_row_tile(const Run *runs, int64_t count, const A *x, int64_t lanes, const D *w, int64_t filters,
                       A *y, int64_t pitch) {
   using V = Vector<A, VL>;
   V sum[SAMPLES][FV] = {};
   for (int64_t r = 0; r < count; ++r) {
-    const A *xp = x + runs[r].input * lanes, *wp = w + runs[r].weights * filters;
+    const A *xp = x + runs[r].input * lanes;
+    const D *wp = w + runs[r].weights * filters;
     for (int64_t k = runs[r].length; k > 0; --k) {
 #pragma GCC unroll 16
       for (int v = 0; v < FV; ++v) {
-        const V wv = load<A, VL>(wp + v * VL);
+        const V wv = load_wide<A, VL>(wp + v * VL);
         __builtin_prefetch(wp + v * VL + kFarAhead, 0, 3);
 #pragma GCC unroll 16
         for (int n = 0; n < SAMPLES; ++n) sum[n][v] += xp[n] * wv;
@@ -199,19 +201,22 @@ void forward_row_tile(const Run *runs, int64_t count, const A *x, int64_t lanes,
   }
 }
 
-// dx[k] += sum over f of dy[f] * w[k][f], for one sample and `rows` neighbouring k.
-template <class A, int VL>
-void input_row_tile(const A *dy, const A *w, int64_t filters, int64_t rows, A *dx) {
+// dx[k] += sum over f of dy[f] * w[k][f], for one sample, `rows` neighbouring k and FV vectors of
+// filters. Row by row: weights that are used once come from memory in the order they lie there.
+template <class A, int VL, int FV, class D>
+void input_row_tile(const A *dy, const D *w, int64_t filters, int64_t rows, A *dx, int64_t ahead) {
   using V = Vector<A, VL>;
-  V sum[VL] = {};
-  for (int64_t f = 0; f < filters; f += VL) {
-    const V dyv = load<A, VL>(dy + f);
+  V dyv[FV], sum[VL] = {};
 #pragma GCC unroll 16
-    for (int k = 0; k < VL; ++k) {
-      // Rows that are not there repeat the last.
-      const A *row = w + (k < rows ? k : rows - 1) * filters + f;
-      __builtin_prefetch(row + kFarAhead, 0, 3);
-      sum[k] += dyv * load<A, VL>(row);
+  for (int v = 0; v < FV; ++v) dyv[v] = load<A, VL>(dy + v * VL);
+#pragma GCC unroll 16
+  for (int k = 0; k < VL; ++k) {
+    if (k >= rows) break;
+    const D *row = w + k * filters;
+#pragma GCC unroll 16
+    for (int v = 0; v < FV; ++v) {
+      __builtin_prefetch(row + v * VL + ahead, 0, 3);
+      sum[k] = multiply_add(sum[k], dyv[v], load_wide<A, VL>(row + v * VL));
     }
   }
   const V total = sum_each(sum);

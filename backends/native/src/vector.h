@@ -25,6 +25,14 @@ struct float16 {
 
 namespace LCMULTI_ISA {
 
+#if defined(__AVX512F__)
+constexpr int kVectorBytes = 64;
+#elif defined(__AVX2__)
+constexpr int kVectorBytes = 32;
+#else
+constexpr int kVectorBytes = 16;
+#endif
+
 template <class T, int VL>
 struct VectorOf {
   typedef T type __attribute__((vector_size(VL * sizeof(T))));
@@ -59,7 +67,8 @@ LCMULTI_INLINE void stream(T *p, V v) {
   if constexpr (sizeof(V) == 64) {
     if (reinterpret_cast<uintptr_t>(p) % 64 == 0) return _mm512_stream_si512(reinterpret_cast<__m512i *>(p), bits_of<__m512i>(v));
   }
-#elif defined(__AVX2__)
+#endif
+#if defined(__AVX2__)
   if constexpr (sizeof(V) == 32) {
     if (reinterpret_cast<uintptr_t>(p) % 32 == 0) return _mm256_stream_si256(reinterpret_cast<__m256i *>(p), bits_of<__m256i>(v));
   }
@@ -146,12 +155,11 @@ LCMULTI_INLINE Vector<A, VL> load_first(const D *p, int64_t count) {
 
 template <class D, int VL, class A>
 LCMULTI_INLINE void store_narrow(D *p, Vector<A, VL> v, bool streamed) {
+  const auto put = [streamed](auto *to, auto narrowed) { streamed ? stream(to, narrowed) : store(to, narrowed); };
   if constexpr (sizeof(D) == 2) {
-    store(reinterpret_cast<uint16_t *>(p), narrow<VL>(v, D{}));
-  } else if (streamed) {
-    stream(p, v);
+    put(reinterpret_cast<uint16_t *>(p), narrow<VL>(v, D{}));
   } else {
-    store(p, v);
+    put(p, v);
   }
 }
 
@@ -199,51 +207,6 @@ LCMULTI_INLINE Vector<Pair, VL> pairs_of(const uint16_t *low, const uint16_t *hi
 template <class V, class T>
 LCMULTI_INLINE V spread(T value) {
   return value - V{};
-}
-
-// ---- Shuffles ----
-
-// Lanes whose index lacks bit H from a, the others from b, H lanes lower.
-template <int H, class V, int... I>
-LCMULTI_INLINE V lower(V a, V b, std::integer_sequence<int, I...>) {
-  constexpr int n = sizeof...(I);
-  return __builtin_shufflevector(a, b, ((I & H) == 0 ? I : n + I - H)...);
-}
-template <int H, class V, int... I>
-LCMULTI_INLINE V upper(V a, V b, std::integer_sequence<int, I...>) {
-  constexpr int n = sizeof...(I);
-  return __builtin_shufflevector(a, b, ((I & H) == 0 ? I + H : n + I)...);
-}
-
-// rows[i][k] <-> rows[k][i], by halves.
-template <int VL, int H = VL / 2, class V>
-LCMULTI_INLINE void transpose(V (&rows)[VL]) {
-  if constexpr (H >= 1) {
-    constexpr auto lanes = std::make_integer_sequence<int, VL>{};
-#pragma GCC unroll 16
-    for (int i = 0; i < VL; ++i) {
-      if (i & H) continue;
-      const V a = rows[i], b = rows[i + H];
-      rows[i] = lower<H>(a, b, lanes);
-      rows[i + H] = upper<H>(a, b, lanes);
-    }
-    transpose<VL, H / 2>(rows);
-  }
-}
-
-// Lane k of the result is the sum of the lanes of rows[k].
-template <int VL, int H = VL / 2, class V>
-LCMULTI_INLINE V sum_each(V (&rows)[VL]) {
-  if constexpr (H >= 1) {
-    constexpr auto lanes = std::make_integer_sequence<int, VL>{};
-#pragma GCC unroll 16
-    for (int i = 0; i < H; ++i) {
-      rows[i] = lower<H>(rows[i], rows[i + H], lanes) + upper<H>(rows[i], rows[i + H], lanes);
-    }
-    return sum_each<VL, H / 2>(rows);
-  } else {
-    return rows[0];
-  }
 }
 
 }  // namespace LCMULTI_ISA

@@ -1,0 +1,121 @@
+// The innermost loops of windows that abut: see abutting.cc.
+#pragma once
+
+#include "shuffles.h"
+
+namespace lcmulti::LCMULTI_ISA {
+
+// A window is `run` elements of x. A group is what one vector of outputs comes from: its
+// kUnits * steps vectors of x are whole windows of RUN lanes (steps is 1), or steps each a window.
+template <class D, class A, int VL, int RUN, int F>
+struct Group {
+  using V = Vector<A, VL>;
+  static constexpr int kUnits = RUN / F;
+
+  template <class Use, int... I>
+  static LCMULTI_INLINE void each_unit(Use &&use, std::integer_sequence<int, I...>) {
+    (use(std::integral_constant<int, I>{}), ...);
+  }
+  template <class Use>
+  static LCMULTI_INLINE void each_unit(Use &&use) {
+    each_unit(use, std::make_integer_sequence<int, kUnits>{});
+  }
+
+  // Sums lie as (window of a vector, unit, filter), y as (unit, window of a vector, filter).
+  static constexpr int summed(int lane) {
+    const int windows = VL / RUN, position = lane / F;
+    return position % windows * RUN + position / windows * F + lane % F;
+  }
+  template <int... I>
+  static LCMULTI_INLINE V in_order(V v, std::integer_sequence<int, I...>) {
+    return __builtin_shufflevector(v, v, summed(I)...);
+  }
+  // Of a vector of dy what each lane of a unit's x meets.
+  template <int UNIT, int FILTER, int... I>
+  static LCMULTI_INLINE V spread_out(V v, std::integer_sequence<int, I...>) {
+    return __builtin_shufflevector(v, v, ((UNIT * (VL / RUN) + I / RUN) * F + FILTER)...);
+  }
+  template <int UNIT>
+  static LCMULTI_INLINE void spread_out(V v, V (&each)[F]) {
+    constexpr auto lanes = std::make_integer_sequence<int, VL>{};
+    each[0] = spread_out<UNIT, 0>(v, lanes);
+    if constexpr (F > 1) each[1] = spread_out<UNIT, 1>(v, lanes);
+    if constexpr (F > 2) each[2] = spread_out<UNIT, 2>(v, lanes), each[3] = spread_out<UNIT, 3>(v, lanes);
+  }
+
+  // The maps for SAMPLES samples, that a weight is fetched once for.
+  template <int SAMPLES>
+  static void outputs(const D *x, int64_t x_step, const A *w, int64_t steps, D *y, int64_t y_step, bool streamed,
+                      int64_t ahead) {
+    V parts[SAMPLES][kUnits];
+    each_unit([&](auto unit) {
+      V sums[SAMPLES][F] = {};
+      for (int64_t s = 0; s < steps; ++s, x += VL, w += F * VL) {
+#pragma GCC unroll 4
+        for (int n = 0; n < SAMPLES; ++n) {
+          const V xv = load_wide<A, VL>(x + n * x_step);
+          __builtin_prefetch(x + n * x_step + ahead, 0, 3);
+#pragma GCC unroll 4
+          for (int f = 0; f < F; ++f) sums[n][f] = multiply_add(sums[n][f], xv, load<A, VL>(w + f * VL));
+        }
+      }
+#pragma GCC unroll 4
+      for (int n = 0; n < SAMPLES; ++n) parts[n][unit] = sum_each(sums[n]);
+    });
+#pragma GCC unroll 4
+    for (int n = 0; n < SAMPLES; ++n) {
+      const V sum = in_order(sum_each<F>(parts[n]), std::make_integer_sequence<int, VL>{});
+      store_narrow<D, VL, A>(y + n * y_step, sum, streamed);
+    }
+  }
+
+  template <int SAMPLES>
+  static void inputs(const D *dy, int64_t dy_step, const A *w, int64_t steps, D *dx, int64_t dx_step, bool streamed) {
+    V dyv[SAMPLES];
+#pragma GCC unroll 4
+    for (int n = 0; n < SAMPLES; ++n) dyv[n] = load_wide<A, VL>(dy + n * dy_step);
+    each_unit([&](auto unit) {
+      V each[SAMPLES][F];
+#pragma GCC unroll 4
+      for (int n = 0; n < SAMPLES; ++n) spread_out<unit>(dyv[n], each[n]);
+      for (int64_t s = 0; s < steps; ++s, dx += VL, w += F * VL) {
+#pragma GCC unroll 4
+        for (int n = 0; n < SAMPLES; ++n) {
+          V sum = each[n][0] * load<A, VL>(w);
+#pragma GCC unroll 4
+          for (int f = 1; f < F; ++f) sum = multiply_add(sum, each[n][f], load<A, VL>(w + f * VL));
+          store_narrow<D, VL, A>(dx + n * dx_step, sum, streamed);
+        }
+      }
+    });
+  }
+
+  template <int SAMPLES>
+  static void weights(const D *x, int64_t x_step, const D *dy, int64_t dy_step, int64_t steps, A *dw,
+                      int64_t ahead) {
+    V dyv[SAMPLES];
+#pragma GCC unroll 4
+    for (int n = 0; n < SAMPLES; ++n) dyv[n] = load_wide<A, VL>(dy + n * dy_step);
+    each_unit([&](auto unit) {
+      V each[SAMPLES][F];
+#pragma GCC unroll 4
+      for (int n = 0; n < SAMPLES; ++n) spread_out<unit>(dyv[n], each[n]);
+      for (int64_t s = 0; s < steps; ++s, x += VL, dw += F * VL) {
+        V sums[F];
+#pragma GCC unroll 4
+        for (int f = 0; f < F; ++f) sums[f] = load<A, VL>(dw + f * VL);
+#pragma GCC unroll 4
+        for (int n = 0; n < SAMPLES; ++n) {
+          const V xv = load_wide<A, VL>(x + n * x_step);
+          __builtin_prefetch(x + n * x_step + ahead, 0, 3);
+#pragma GCC unroll 4
+          for (int f = 0; f < F; ++f) sums[f] = multiply_add(sums[f], xv, each[n][f]);
+        }
+#pragma GCC unroll 4
+        for (int f = 0; f < F; ++f) store(dw + f * VL, sums[f]);
+      }
+    });
+  }
+};
+
+}  // namespace lcmulti::LCMULTI_ISA
