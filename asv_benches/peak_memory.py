@@ -31,7 +31,7 @@ def measured(backend: str, workload: dict[str, Any]) -> float:
     import lcmulti
     from lcmulti import plugins
     from lcmulti.backend import Resources
-    from lcmulti.conformance.certify.probe import _reset_peak, _status
+    from lcmulti.conformance.certify.probe import reset_peak, status
 
     owner = plugins.load_backend(backend)
     maps = plugins.load_implementation(backend, "native")
@@ -63,13 +63,13 @@ def measured(backend: str, workload: dict[str, Any]) -> float:
     step(*arrays(small, 8), small)
     spec, batch = spec_of(workload), workload["batch"]
     given = arrays(spec, batch)
-    before = _reset_peak()
+    before = reset_peak()
     results = step(*given, spec)
     if backend == "jax":
         import jax
 
         jax.block_until_ready(results)
-    held = _status("VmHWM") - before
+    held = status("VmHWM") - before
     # Each result is as large as one of what was given.
     return (held - sum(owner.to_numpy(each).nbytes for each in given)) / 2**20
 

@@ -19,7 +19,7 @@ from lcmulti.composed import Composed, workspace
 from lcmulti.dtypes import DTYPES
 from lcmulti.spec import LocalConvSpec
 
-__all__ = ["CACHE_TARGET", "Block", "Blocked", "Grid"]
+__all__ = ["CACHE_TARGET", "Block", "Blocked", "Grid", "even"]
 
 CACHE_TARGET = 16 * 2**20
 """Bytes of workspace a block is cut to on a CPU; of 8 to 64 MiB the fastest in PyTorch."""
@@ -57,6 +57,11 @@ class Block(NamedTuple):
     spec: LocalConvSpec
 
 
+def even(total: int, most: int) -> int:
+    """Size of blocks of at most *most*: the fewest that cover *total*, all about as large."""
+    return -(-total // -(-total // most))
+
+
 @lru_cache(maxsize=1024)
 def cut(spec: LocalConvSpec, batch: int, dtype: str, target: int) -> Grid:
     """Choose blocks whose workspace stays under *target* bytes, if one position's can.
@@ -68,8 +73,7 @@ def cut(spec: LocalConvSpec, batch: int, dtype: str, target: int) -> Grid:
     room = max(target // one, 1)
     positions: list[int] = []
     for size in reversed(spec.output_size):
-        count = -(-size // room)  # even blocks: the fewest that fit, all about as large
-        positions.append(-(-size // count))
+        positions.append(even(size, room))
         room = max(room // size, 1)
     return Grid(tuple(reversed(positions)), max(min(batch, batch * target // one), 1))
 

@@ -37,7 +37,7 @@ from lcmulti.errors import (
 )
 from lcmulti.settings import Settings
 from lcmulti.spec import LocalConvSpec
-from lcmulti.weights import require_memory
+from lcmulti.weights import memory_for, require_memory
 
 __all__ = ["Plan", "Verdict", "backend_of", "choose", "plan"]
 
@@ -273,7 +273,13 @@ def _check_dtypes(entry: BackendEntry, facts: ArgumentFacts) -> None:
 
 
 def _check_memory(spec: LocalConvSpec, x: Facts, name: Map) -> None:
-    """Refuse a padded input, or an output, that is larger than the memory of this machine."""
+    """Refuse a padded input, or an output, that is larger than the memory of this machine.
+
+    Not of an array that is not in that memory itself: abstract, or spread over machines.
+    """
+    size, memory = memory_for(tuple(length or 1 for length in x.shape), x.dtype)
+    if x.transformed or size > memory:
+        return
     if name == "forward":
         argument = "padding" if any(map(any, spec.padding)) else "x"
     else:  # what comes out is the input of *spec*

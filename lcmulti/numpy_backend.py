@@ -28,6 +28,7 @@ from lcmulti.dtypes import DTYPES
 from lcmulti.spec import LocalConvSpec
 
 MOST_AXES = 64
+"""Axes of a NumPy array."""
 
 
 class NumpyBackend:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from math import prod, sqrt
+from math import inf, prod, sqrt
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from lcmulti.dtypes import DTYPES
 from lcmulti.errors import ArgumentTypeError, TooLargeError, described
 from lcmulti.spec import LocalConvSpec
 
-__all__ = ["geometry_told", "initial_weights", "require_memory"]
+__all__ = ["geometry_told", "initial_weights", "memory_for", "require_memory"]
 
 
 def geometry_told(*shapes: tuple[int, ...]) -> str:
@@ -37,6 +37,15 @@ def geometry_told(*shapes: tuple[int, ...]) -> str:
     )
 
 
+def memory_for(shape: tuple[int, ...], dtype: str, copies: int = 1) -> tuple[int, float]:
+    """Bytes that arrays of this shape take, and bytes of memory this machine has."""
+    size = copies * prod(shape) * DTYPES[dtype].itemsize
+    try:
+        return size, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not POSIX: let the allocation decide
+        return size, inf
+
+
 def require_memory(argument: str, shape: tuple[int, ...], dtype: str, copies: int = 1) -> None:
     """Raise before an array is made that this machine's memory cannot hold.
 
@@ -54,15 +63,11 @@ def require_memory(argument: str, shape: tuple[int, ...], dtype: str, copies: in
     TooLargeError
         With the shape, the size and the memory there is.
     """
-    size = copies * prod(shape) * DTYPES[dtype].itemsize
-    try:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # not POSIX: let the allocation decide
-        return
+    size, memory = memory_for(shape, dtype, copies)
     if size > memory:
         raise TooLargeError(
             argument,
-            f"arrays that fit this machine's memory of {memory >> 30:,} GiB",
+            f"arrays that fit this machine's memory of {memory / 2**30:,.0f} GiB",
             described(f"shape {shape} of {dtype}, which takes {size >> 30:,} GiB"),
         )
 

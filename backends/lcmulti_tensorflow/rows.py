@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from lcmulti.backend import UNKNOWN_BATCH
+from lcmulti.blocks import even
 from lcmulti.dtypes import DTYPES
 from lcmulti.spec import LocalConvSpec
 
@@ -124,18 +125,19 @@ def cut(spec: LocalConvSpec, batch: int | None, dtype: str, device: str, limit: 
     position = 2 * rows.index_size + 2 * wide * spec.terms * spec.filters
     fixed = 0
     whole = UNKNOWN_BATCH if batch is None else max(batch, 1)
-    samples = _fitting(limit - fixed - position, sample + patch, whole)
+    samples = fitting(limit - fixed - position, sample + patch, whole)
     if half and (batch is None or samples < whole):  # their kernel gradients are summed wide
         fixed += wide * prod(spec.kernel_shape)
-        samples = _fitting(limit - fixed - position, sample + patch, whole)
+        samples = fitting(limit - fixed - position, sample + patch, whole)
     block = samples * patch + position
     room = limit - fixed - samples * sample
     if device == "cpu" and batch is not None:
         room = min(room, BLOCK)
-    most = min(max(room // block, 1), own)
-    positions = -(-own // -(-own // most))  # even blocks
+    most = fitting(room, block, own)
+    positions = even(own, most)
     return Cut(samples, positions, fixed + samples * sample + positions * block)
 
 
-def _fitting(room: int, one: int, most: int) -> int:
+def fitting(room: int, one: int, most: int) -> int:
+    """How many of size *one* fit, at least one of them and no more than *most*."""
     return min(max(room // one, 1), most)

@@ -51,6 +51,14 @@ class Inputs(NamedTuple):
         bias = None if self.bias is None else function(self.bias)
         return Inputs(function(self.x), function(self.kernel), bias, function(self.dy))
 
+    def operands(self) -> dict[str, tuple[Array, Array]]:
+        """What each of the three maps is given."""
+        return {
+            "forward": (self.x, self.kernel),
+            "input_grad": (self.dy, self.kernel),
+            "kernel_grad": (self.x, self.dy),
+        }
+
 
 class Results(NamedTuple):
     """Value of one call and the gradients of ``sum(y * dy)``; no bias, no gradient of it."""

@@ -43,6 +43,20 @@ struct Group {
     if constexpr (F > 2) each[2] = spread_out<UNIT, 2>(v, lanes), each[3] = spread_out<UNIT, 3>(v, lanes);
   }
 
+  // use(unit, what the x of a unit meets for each sample and filter)
+  template <int SAMPLES, class Use>
+  static LCMULTI_INLINE void each_spread(const D *dy, int64_t dy_step, Use &&use) {
+    V dyv[SAMPLES];
+#pragma GCC unroll 4
+    for (int n = 0; n < SAMPLES; ++n) dyv[n] = load_wide<A, VL>(dy + n * dy_step);
+    each_unit([&](auto unit) {
+      V each[SAMPLES][F];
+#pragma GCC unroll 4
+      for (int n = 0; n < SAMPLES; ++n) spread_out<unit>(dyv[n], each[n]);
+      use(unit, each);
+    });
+  }
+
   // The maps for SAMPLES samples, that a weight is fetched once for.
   template <int SAMPLES>
   static void outputs(const D *x, int64_t x_step, const A *w, int64_t steps, D *y, int64_t y_step, bool streamed,
@@ -71,13 +85,7 @@ struct Group {
 
   template <int SAMPLES>
   static void inputs(const D *dy, int64_t dy_step, const A *w, int64_t steps, D *dx, int64_t dx_step, bool streamed) {
-    V dyv[SAMPLES];
-#pragma GCC unroll 4
-    for (int n = 0; n < SAMPLES; ++n) dyv[n] = load_wide<A, VL>(dy + n * dy_step);
-    each_unit([&](auto unit) {
-      V each[SAMPLES][F];
-#pragma GCC unroll 4
-      for (int n = 0; n < SAMPLES; ++n) spread_out<unit>(dyv[n], each[n]);
+    each_spread<SAMPLES>(dy, dy_step, [&](auto, V (&each)[SAMPLES][F]) {
       for (int64_t s = 0; s < steps; ++s, dx += VL, w += F * VL) {
 #pragma GCC unroll 4
         for (int n = 0; n < SAMPLES; ++n) {
@@ -93,13 +101,7 @@ struct Group {
   template <int SAMPLES>
   static void weights(const D *x, int64_t x_step, const D *dy, int64_t dy_step, int64_t steps, A *dw,
                       int64_t ahead) {
-    V dyv[SAMPLES];
-#pragma GCC unroll 4
-    for (int n = 0; n < SAMPLES; ++n) dyv[n] = load_wide<A, VL>(dy + n * dy_step);
-    each_unit([&](auto unit) {
-      V each[SAMPLES][F];
-#pragma GCC unroll 4
-      for (int n = 0; n < SAMPLES; ++n) spread_out<unit>(dyv[n], each[n]);
+    each_spread<SAMPLES>(dy, dy_step, [&](auto, V (&each)[SAMPLES][F]) {
       for (int64_t s = 0; s < steps; ++s, x += VL, dw += F * VL) {
         V sums[F];
 #pragma GCC unroll 4

@@ -28,11 +28,12 @@ from lcmulti.transposed import output_padding_of
 Array = np.ndarray[Any, Any]
 
 SUMS = {
-    "low rank": "abr,rABijxy->abijxy",
+    "low rank": "abr,rijxy->abijxy",
+    "axes of length 1": "abr,rABijxy->abijxy",
     "neighbours": "abijxy,abijxy->aby",
     "total": "aby->",
 }
-"""Those that `low_rank_kernel` and `smoothness` are made of."""
+"""Those that `low_rank_kernel` and `smoothness` are made of, and one that drops axes."""
 
 SIZES = {"a": 4, "b": 3, "i": 2, "j": 3, "x": 5, "y": 7, "r": 60, "A": 1, "B": 1}
 

@@ -31,16 +31,11 @@ def test_resources_of_every_size(named: Subject, case: Case, dtype: str) -> None
         pytest.skip("not as an implementation receives it")
     known = expectation_of(case, dtype)
     there = known.inputs.each(named.array)
-    pairs = {
-        "forward": (there.x, there.kernel),
-        "input_grad": (there.dy, there.kernel),
-        "kernel_grad": (there.x, there.dy),
-    }
     compiling = framework_of(named.backend) in COMPILING  # each combination anew
     every = zip(WORKSPACE, POOLS[::-1] * 2, strict=True) if compiling else product(WORKSPACE, POOLS)
     for held, threads in every:
         resources = Resources(held, threads)
-        for name, pair in pairs.items():
+        for name, pair in there.operands().items():
             got = named.map(name)(*pair, case.spec, resources)
             value, bound = getattr(known.values, name), getattr(known.limits, name)
             named.verify(f"{name} with {resources}", got, there.x, value, bound)

@@ -37,11 +37,10 @@ def test_maps(named: Subject, case: Case, dtype: str) -> None:
     named.require(case, dtype)
     bare = without_bias(case)
     inputs, values, _, limits = expectation_of(bare, dtype)
-    x, kernel, dy = (named.array(each) for each in (inputs.x, inputs.kernel, inputs.dy))
-    pairs = {"forward": (x, kernel), "input_grad": (dy, kernel), "kernel_grad": (x, dy)}
-    for name, pair in pairs.items():
+    there = inputs.each(named.array)
+    for name, pair in there.operands().items():
         got = named.map(name)(*pair, case.spec, named.resources())
-        named.verify(name, got, x, getattr(values, name), getattr(limits, name))
+        named.verify(name, got, there.x, getattr(values, name), getattr(limits, name))
 
 
 @pytest.mark.core

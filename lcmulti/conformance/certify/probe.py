@@ -35,7 +35,17 @@ from lcmulti.spec import LocalConvSpec, replace_fields
 if TYPE_CHECKING:
     from lcmulti.conformance.certify.subject import Subject
 
-__all__ = ["GROWTH", "LARGE", "can_fork", "can_measure", "growth_of", "memory_of", "run"]
+__all__ = [
+    "GROWTH",
+    "LARGE",
+    "can_fork",
+    "can_measure",
+    "growth_of",
+    "memory_of",
+    "reset_peak",
+    "run",
+    "status",
+]
 
 Array = np.ndarray[Any, Any]
 ROUNDOFF = DTYPES["float32"].roundoff + DTYPES["float64"].roundoff
@@ -105,16 +115,17 @@ def memory_of(backend: str, implementations: tuple[str, ...]) -> dict[str, dict[
     return found
 
 
-def _reset_peak() -> int:
+def reset_peak() -> int:
     """Give back what is free, forget the peak, and return the bytes held now."""
     gc.collect()
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
     CLEAR.write_text("5")  # proc(5): "reset the peak resident set size"
-    return _status("VmRSS")
+    return status("VmRSS")
 
 
-def _status(name: str) -> int:
+def status(name: str) -> int:
+    """A size of memory that ``/proc/self/status`` tells, in bytes."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return int(dict(line.split(":", 1) for line in lines)[name].split()[0]) * 1024
 
@@ -144,9 +155,9 @@ def _memory(subject: Subject, case: Case, small: str) -> dict[str, Any]:
         _compute(subject, STATISTICS[small])  # starts pools of threads, compilers
         expected = _expected(case.name)
         there = draw(case, "float32").each(subject.array)
-        before = _reset_peak()
+        before = reset_peak()
         largest, picked = _compute(subject, case, there)
-        held = _status("VmHWM") - before
+        held = status("VmHWM") - before
         workspace = MAX_WORKSPACE
         if subject.implementation != AUTO:
             workspace = subject.maps.workspace(subject.problem(case, "float32"))
@@ -243,9 +254,9 @@ def growth(backend: str, *implementations: str) -> dict[str, int]:
         served = (c for c in GROWING.values() if subject.refusal(c, "float32") is None)
         if (case := next(served, None)) is not None:
             _repeat(subject, case, CALLS // 5)
-            before = _reset_peak()
+            before = reset_peak()
             _repeat(subject, case, CALLS)
-            found[subject.implementation] = _reset_peak() - before
+            found[subject.implementation] = reset_peak() - before
     return found
 
 

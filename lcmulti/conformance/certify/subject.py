@@ -121,13 +121,16 @@ class Subject:
         device = self.device or device_of(self.backend)
         return Problem(case.spec.computed(), case.batch, dtype, device, False, self.resources())
 
-    def refusal(self, case: Case, dtype: str) -> str | None:
-        """Why, by what its records declare and its implementation declines, it does not serve."""
+    def refusal(self, case: Case, dtype: str, **facts: Any) -> str | None:
+        """Why, by what its records declare and its implementation declines, it does not serve.
+
+        With *facts* of the problem other than the case's.
+        """
         if (reason := lacks(self.backend, dtype)) is not None:
             return f"{self.backend}: {reason}"
         if self.implementation == AUTO:
             return None
-        entry, problem = self.implementation_entry, self.problem(case, dtype)
+        entry, problem = self.implementation_entry, self.problem(case, dtype)._replace(**facts)
         if dtype not in entry.dtypes:
             reason = f"does not compute in {dtype}"
         elif entry.devices and problem.device not in entry.devices:
@@ -136,9 +139,9 @@ class Subject:
             reason = self.maps.decline(problem)
         return None if reason is None else f"{self}: {reason}"
 
-    def require(self, case: Case, dtype: str) -> None:
+    def require(self, case: Case, dtype: str, **facts: Any) -> None:
         """Skip a case that is declined; fail where the core would be skipped."""
-        reason = self.refusal(case, dtype)
+        reason = self.refusal(case, dtype, **facts)
         if reason is None:
             return
         if self.implementation == AUTO and dtype == CORE_DTYPE:
@@ -163,8 +166,7 @@ class Subject:
             return None
         if not self.transformable:
             return f"{self}: declared not to be transformable"
-        reason = self.maps.decline(self.problem(case, dtype)._replace(transformed=True))
-        return None if reason is None else f"{self}: {reason}"
+        return self.refusal(case, dtype, transformed=True)
 
     def verify(self, what: str, got: Any, like: Any, value: np.ndarray, limit: np.ndarray) -> None:
         """Compare container, shape, dtype and device, then every element with its bound.

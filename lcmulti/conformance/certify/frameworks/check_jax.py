@@ -209,7 +209,7 @@ def test_beyond_32_bits(backend: Subject) -> None:
 @some
 def test_symbolic_batch(subject: Subject, case: Case, dtype: str) -> None:
     """Exported once for every batch."""
-    subject.require(case, dtype)
+    subject.require(case, dtype, batch=None)
     known = expectation(case.name, dtype)
     (batch,) = jax.export.symbolic_shape("batch")
     x, *weights = subject.arrays(known.inputs)
