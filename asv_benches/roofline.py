@@ -135,7 +135,8 @@ def main() -> int:
         forward, both = times["forward"], sum(times.values())
         pair = forward / at_most, both / (3 * at_most)
         found[name] = {
-            "bandwidth": speed, "rate": flops_rate, "threads": threads, "roofline": at_most,
+            "bound": "memory" if moving > multiplying else "flops", "threads": threads,
+            "bandwidth": speed, "rate": flops_rate, "roofline": at_most,
             **times, "fresh": allocating, "faults": faults, "forward x": pair[0], "both x": pair[1],
         }  # fmt: skip
         if both > OVERHEAD:
