@@ -85,8 +85,6 @@ def run(args: argparse.Namespace) -> int:
         return _list()
     _check_files(args)
     workloads = _workloads(args)
-    if args.limit <= 0:
-        raise ArgumentError("--limit", "a positive number of seconds", args.limit)
     try:
         with _watching() as watch:
             report = bench(
@@ -160,27 +158,41 @@ def _watching() -> Iterator[Callable[[Any, str], None] | None]:
     if not console.is_terminal:
         yield None
         return
-    with Live(console=console, transient=True, refresh_per_second=4) as live:
+    live = Live(console=console, transient=True, refresh_per_second=4)
 
-        def watch(report: Report, text: str) -> None:
-            started = [each.name for each in report.workloads if report.of(each.name)]
-            tables = [_table(report, started[-1])] if started else []
-            live.update(Group(*tables, Text(text, no_wrap=True, overflow="ellipsis")))
+    def watch(report: Report, text: str) -> None:
+        started = [each.name for each in report.workloads if report.of(each.name)]
+        tables = [_table(report, started[-1], console.width)] if started else []
+        live.update(Group(*tables, Text(text, no_wrap=True, overflow="ellipsis")))
+        live.start()  # not before: what frameworks log as they are imported would tear the table
 
+    try:
         yield watch
+    finally:
+        live.stop()
 
 
-def _table(report: Report, name: str) -> Any:
+HEADS: tuple[str, ...] = "backend", "computed by", "ms", "spread", "x roof", "x auto"
+NARROW = 64
+"""Columns under which a table has no spread, and the backend before the name."""
+
+
+def _table(report: Report, name: str, width: int) -> Any:
     from lcmulti.cli import output
 
     (workload,) = (each for each in report.workloads if each.name == name)
     title = f"{name}, batch {workload.batch}, {report.mode}, {report.dtype}"
-    made = output.table(title, "backend", "computed by", "ms", "spread", "x roof", "x auto")
-    for column in made.columns[2:]:
-        column.justify = "right"
-    for row in report.of(name):
-        if row.seconds is not None or row.problem is None:
-            made.add_row(*_cells(report, row))
+    shown = (row for row in report.of(name) if row.seconds or not row.problem)
+    rows: list[tuple[str, ...]] = [_cells(report, row) for row in shown]
+    heads, names = HEADS, 2
+    if width < NARROW:
+        heads, names = (HEADS[1], HEADS[2], *HEADS[4:]), 1
+        rows = [(f"{row[0]} {row[1]}", row[2], *row[4:]) for row in rows]
+    made = output.table(title, *heads)
+    for column in made.columns[names:]:
+        column.justify, column.no_wrap = "right", True
+    for row in rows:
+        made.add_row(*row)
     return made
 
 
@@ -190,13 +202,13 @@ def _cells(report: Report, row: Row) -> tuple[str, ...]:
         name = row.data_format if row.batch == _batch(report, row) else f"batch of {row.batch}"
     if row.seconds is None:
         return row.backend, name, "", "", "", ""
-    relative, spread = report.relative(row), row.spread
+    relative, spread, over = report.relative(row), row.spread, row.seconds / row.roofline
     return (
         row.backend,
         name,
         f"{row.seconds * 1e3:.3g}" if row.seconds < 1 else f"{row.seconds * 1e3:,.0f}",
         "" if spread is None else f"{spread:.0%}",
-        f"{row.seconds / row.roofline:.1f}",
+        f"{over:.1f}" if over < 1000 else f"{over:,.0f}",
         "" if relative is None or row.auto else f"{relative:.2f}",
     )
 
@@ -220,7 +232,7 @@ def _print(report: Report) -> None:
         rows = report.of(workload.name)
         if not rows:
             continue
-        console.print(_table(report, workload.name))
+        console.print(_table(report, workload.name, console.width))
         troubles = output.grid()
         for row in rows:
             if row.problem is not None:
