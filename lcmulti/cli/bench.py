@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lcmulti.cli.arguments import check_files, names
 from lcmulti.cli.explain import add_geometry, spec_from
-from lcmulti.errors import ArgumentError, described
+from lcmulti.errors import ArgumentError
 
 if TYPE_CHECKING:
     from lcmulti.bench import Report, Row
@@ -42,10 +43,6 @@ exit code: 0, 2 a wrong call, 130 interrupted
 """
 
 
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
 def add_parser(subparsers: Any) -> None:
     """Add the subcommand."""
     parser = subparsers.add_parser(
@@ -60,8 +57,8 @@ def add_parser(subparsers: Any) -> None:
     add("--batch", type=int, metavar="N", help="default: a published layer's own, or 32")
     add("--mode", default="forward", help="forward or training (with both gradients)")
     add("--dtype", default="float32", help="float32, float64, bfloat16 or float16")
-    add("--backends", type=_names, metavar="NAMES", help="comma-separated; default: all installed")
-    add("--implementations", type=_names, metavar="NAMES", help="default: auto and all that serve")
+    add("--backends", type=names, metavar="NAMES", help="comma-separated; default: all installed")
+    add("--implementations", type=names, metavar="NAMES", help="default: auto and all that serve")
     add("--no-peers", action="store_true", help="only our own")
     add("--no-variants", action="store_true", help="no other data format or batch")
     add("--repeat", type=int, default=5, metavar="N", help="calls of each; default 5")
@@ -83,7 +80,11 @@ def run(args: argparse.Namespace) -> int:
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of many functions
     if args.list:
         return _list()
-    _check_files(args)
+    check_files(args, "json", "plot")
+    if args.plot is not None:
+        from lcmulti.bench import plot
+
+        plot.require(args.plot)
     workloads = _workloads(args)
     try:
         with _watching() as watch:
@@ -131,18 +132,6 @@ def _workloads(args: argparse.Namespace) -> list[Any] | None:
     if missing:
         raise ArgumentError(missing[0], "a value, with --input, --kernel and --filters", None)
     return [*args.workloads, workload(spec_from(args), 32 if args.batch is None else args.batch)]
-
-
-def _check_files(args: argparse.Namespace) -> None:
-    """Find out before the work that its outcome could not be written."""
-    for name in ("json", "plot"):
-        path: Path | None = getattr(args, name)
-        if path is not None and (not path.parent.is_dir() or path.is_dir()):
-            raise ArgumentError(f"--{name}", "a file in a folder that exists", described(str(path)))
-    if args.plot is not None:
-        from lcmulti.bench import plot
-
-        plot.require(args.plot)
 
 
 @contextmanager
