@@ -1,6 +1,7 @@
 """`lcmulti bench`: what it measures, what it records instead of a time, what it advises."""
 
 import dataclasses
+import importlib
 import json
 import math
 import re
@@ -374,12 +375,15 @@ def test_command_line_errors_are_one_line(lcm, arguments, message):  # noqa: F81
     assert result.out == ""
 
 
-def test_asv_knows_every_workload_implementation_and_peer():
-    sys.path.insert(0, str(Path(__file__).parents[1] / "asv_benches"))
-    try:
-        from benchmarks import common
-    finally:
-        sys.path.pop(0)
+@pytest.fixture
+def asv(monkeypatch):
+    """Import a module of the asv benchmarks."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "asv_benches")
+    return lambda name: importlib.import_module(f"benchmarks.{name}")
+
+
+def test_asv_knows_every_workload_implementation_and_peer(asv):
+    common = asv("common")
     assert tuple(cases()) == common.WORKLOADS
     assert set(common.PEERS) <= {p.name for p in PEERS}
     own = {(e.backend, e.name) for e in plugins.registry().implementations.values()}
@@ -387,6 +391,35 @@ def test_asv_knows_every_workload_implementation_and_peer():
     # A convolution shares its kernel and none of the workloads does; NumPy's blocked is its auto.
     left_out = {(b, "conv") for b in common.BACKENDS} | {("numpy", "blocked")}
     assert {each for each in own if each[0] in common.BACKENDS} - left_out <= ways
+
+
+SMALL = ("numpy auto", "numpy", "training", "unfold+einsum", "keras_docstring_1d")
+"""Values of the benchmarks' parameters that are quick."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["compute", "overhead", "ratios"])
+def test_asv_benchmarks_run(asv, name):
+    module = asv(name)
+    for kind in (each for each in vars(module).values() if isinstance(each, type)):
+        params = getattr(kind, "params", ())
+        each_axis = (
+            params if params and not isinstance(params[0], str) else (params,) * bool(params)
+        )
+        chosen = [next(value for value in SMALL if value in values) for values in each_axis]
+        benchmark = kind()
+        try:
+            benchmark.setup(*chosen)
+        except NotImplementedError:
+            continue  # its framework is absent
+        for method in (each for each in dir(kind) if each.startswith(("time_", "peak", "track_"))):
+            measured = getattr(benchmark, method)(*chosen)
+            assert measured > 0 if method.startswith("track_") else measured is None
+
+
+def test_asv_skips_a_peer_without_such_a_layer(asv):
+    with pytest.raises(NotImplementedError, match="forum recipe exists in 2D alone|not installed"):
+        asv("ratios").OverPeer().setup("forum recipe", "keras_docstring_1d")
 
 
 def test_asv_finds_every_benchmark():
