@@ -186,12 +186,16 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Build the site into docs/_build/html, warnings are errors; asv's pages too if it has run."""
+    """Build the site into docs/_build/html and follow its links; asv's pages too if it has run.
+
+    Warnings are errors.
+    """
     install(session, "-e", ".[all,legacy]", groups=("docs", "bench"))
     site = Path("docs/_build/html").resolve()
     session.run(
         "sphinx-build", "-W", "--keep-going", "-b", "html", *session.posargs, "docs", str(site)
     )
+    session.run("python", "docs/check_links.py", str(site))
     if Path("asv_benches/.asv/results").is_dir():
         session.chdir("asv_benches")
         session.run("asv", "publish", "--html-dir", str(site / "asv"))

@@ -17,14 +17,13 @@ import os
 import resource
 import sys
 from math import exp, log
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
 os.environ.setdefault("OPENBLAS_NUM_THREADS", os.environ["OMP_NUM_THREADS"])
 
-from against_peers import spec_of, workloads
 from lcmulti_native.library import MAPS, compute, geometry, library
 from lcmulti_native.numpy_door import empty, implementation
 
@@ -32,6 +31,7 @@ from lcmulti import LocalConvSpec
 from lcmulti.backend import Resources
 from lcmulti.bench.machine import bandwidth, rate
 from lcmulti.bench.timing import least
+from lcmulti.bench.workloads import Workload, cases, named
 from lcmulti.dtypes import DTYPES
 
 MEMORY = 16e9
@@ -50,10 +50,10 @@ class Row(NamedTuple):
     faults: int
 
 
-def measured(workload: dict[str, Any], dtype: str, threads: int) -> Row | None:
+def measured(workload: Workload, dtype: str, threads: int) -> Row | None:
     """One workload, or None if it does not fit."""
-    name, batch = workload["name"], workload["batch"]
-    spec = spec_of(workload).computed()
+    name, batch = workload.name, workload.batch
+    spec = workload.spec.computed()
     rng = np.random.default_rng(0)
     shapes = ((batch, *spec.input_shape), spec.kernel_shape, (batch, *spec.output_shape))
     x, kernel, dy = ((rng.random(s, dtype="float32") - 0.5).astype(dtype) for s in shapes)
@@ -96,12 +96,10 @@ def main() -> int:
     if dtype == "bfloat16":
         import ml_dtypes  # noqa: F401  (gives NumPy the type)
     rows: list[Row] = []
-    for workload in workloads():
-        if arguments.workload and workload["name"] not in arguments.workload:
-            continue
+    for workload in named(arguments.workload or cases()):
         row = measured(workload, dtype, threads)
         if row is None:
-            print(f"{workload['name']}: does not fit", file=sys.stderr)
+            print(f"{workload.name}: does not fit", file=sys.stderr)
             continue
         rows.append(row)
         each = ", ".join(f"{map_} {seconds * 1e3:.2f} ms" for map_, seconds in row.times.items())
