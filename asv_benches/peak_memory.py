@@ -1,6 +1,7 @@
 """What forward + backward of the native kernels hold beyond their results, each in a fresh process.
 
     python asv_benches/peak_memory.py [numpy] [torch] [jax] [tensorflow] [--workload NAME ...]
+        [--keep]
 
 Growth of the peak resident memory (Linux: ``VmHWM``, set back before) over what there was once the
 inputs and a first small call had been made, less the bytes of ``y`` and of the two gradients. At
@@ -17,6 +18,8 @@ import sys
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from kept import keep
 
 from lcmulti.bench.workloads import Workload, cases, named
 
@@ -79,6 +82,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("backend", nargs="*", default=["numpy", "torch", "jax", "tensorflow"])
     parser.add_argument("--workload", nargs="*", help="names; all that fit by default")
+    parser.add_argument("--keep", action="store_true", help="in results/")
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     chosen = named(arguments.workload or cases())
@@ -93,6 +97,9 @@ def main() -> int:
             command = [sys.executable, __file__, backend, "--alone", "--workload", workload.name]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             found[workload.name] = json.loads(done.stdout.splitlines()[-1])
+            if arguments.keep:
+                name = f"{backend} {workload.name}"
+                keep("peak_memory", {name: {"MiB beyond results": found[workload.name]}})
         most = max(most, *found.values())
         line = "  ".join(f"{name} {held:.1f}" for name, held in found.items())
         print(f"{backend}: MiB beyond results: {line}", flush=True)

@@ -1,6 +1,6 @@
 """Time the native kernels beside what this machine could do at best, in one run.
 
-    python asv_benches/roofline.py [WORKLOAD ...] [--dtype float32] [--threads 2]
+    python asv_benches/roofline.py [WORKLOAD ...] [--dtype float32] [--threads 2] [--keep]
 
 The machine's streaming bandwidth and its rate of matrix products are measured before each
 workload, and the best of each counts. The roofline of a map is ``max(bytes / bandwidth,
@@ -17,13 +17,14 @@ import os
 import resource
 import sys
 from math import exp, log
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
 os.environ.setdefault("OPENBLAS_NUM_THREADS", os.environ["OMP_NUM_THREADS"])
 
+from kept import keep
 from lcmulti_native.library import MAPS, compute, geometry, library
 from lcmulti_native.numpy_door import empty, implementation
 
@@ -91,6 +92,7 @@ def main() -> int:
     parser.add_argument("workload", nargs="*", help="names; all by default")
     parser.add_argument("--dtype", default="float32", choices=list(DTYPES)[:4])
     parser.add_argument("--threads", type=int, default=int(os.environ["OMP_NUM_THREADS"]))
+    parser.add_argument("--keep", action="store_true", help="in results/")
     arguments = parser.parse_args()
     dtype, threads = arguments.dtype, arguments.threads
     if dtype == "bfloat16":
@@ -113,11 +115,16 @@ def main() -> int:
     widths = 7, 9, 6, 9, 6, 9, 8
     print(" " * 20 + "".join(f"{h:>{n}}" for h, n in zip(heads, widths, strict=True)))
     ratios: list[tuple[float, float]] = []
+    found: dict[str, Any] = {}
     for name, spec, batch, _, times, allocating, faults in rows:
         moving, multiplying = spec.bytes(batch, dtype) / speed, spec.flops(batch) / flops_rate
         at_most = max(moving, multiplying)
         forward, both = times["forward"], sum(times.values())
         pair = forward / at_most, both / (3 * at_most)
+        found[name] = {
+            "bandwidth": speed, "rate": flops_rate, "threads": threads, "roofline": at_most,
+            **times, "fresh": allocating, "faults": faults, "forward x": pair[0], "both x": pair[1],
+        }  # fmt: skip
         if both > OVERHEAD:
             ratios.append(pair)
         print(
@@ -125,6 +132,8 @@ def main() -> int:
             f"{forward * 1e3:9.2f}{pair[0]:6.2f}{both * 1e3:9.2f}{pair[1]:6.2f}"
             f"{allocating * 1e3:9.2f}{faults:8d}"
         )
+    if arguments.keep:
+        keep(f"roofline_{dtype}", found)
     for what, each in zip(
         ("forward", "forward + backward"), zip(*ratios, strict=True), strict=True
     ):
