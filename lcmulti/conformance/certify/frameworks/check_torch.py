@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from lcmulti.conformance.calls import Inputs
+from lcmulti.conformance.calls import MAPS, Inputs
 from lcmulti.conformance.cases import Case
 from lcmulti.conformance.certify.check_properties import Draw, holds
 from lcmulti.conformance.certify.expectation import (
@@ -190,6 +190,52 @@ def test_values_without_gradients(subject: Subject, case: Case, dtype: str) -> N
     with torch.inference_mode():
         y = subject.call(case)(*outside)
     subject.verify_host("y of outer tensors", subject.owner.to_numpy(y), value, limit)
+
+
+@some
+def test_parameters(subject: Subject, case: Case, dtype: str) -> None:
+    """Weights are read when called, however they were changed since the last call."""
+    subject.require(case, dtype)
+    known = expectation(case.name, dtype)
+    x, *weights = subject.arrays(known.inputs)
+    dy = subject.array(known.inputs.dy)
+
+    def by_a_step(parameter: Any, weight: torch.Tensor) -> None:
+        with torch.no_grad():
+            parameter.add_(weight)
+
+    def unnoticed(parameter: Any, weight: torch.Tensor) -> None:
+        parameter.data.add_(weight)  # the version that PyTorch counts stays
+
+    for change in (by_a_step, unnoticed):
+        parameters = [torch.nn.Parameter(torch.zeros_like(each)) for each in weights]
+        subject.call(case)(x, *parameters).backward(dy)
+        for parameter, weight in zip(parameters, weights, strict=True):
+            change(parameter, weight)
+        given = x.clone().requires_grad_()
+        y = subject.call(case)(given, *parameters)
+        (dx,) = torch.autograd.grad(y, given, dy)
+        for name, got in (("forward", y.detach()), ("input_grad", dx)):
+            value, limit = getattr(known.values, name), getattr(known.limits, name)
+            subject.verify(f"{name}, changed {change.__name__}", got, x, value, limit)
+
+
+@some
+def test_other_defaults(subject: Subject, case: Case, dtype: str) -> None:
+    """Arrays say in what type and where it is computed, not PyTorch's defaults."""
+    subject.require(case, dtype)
+    known = expectation(case.name, dtype)
+    arrays, dy = subject.arrays(known.inputs), subject.array(known.inputs.dy)
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            found = subject.owner.vjp(subject.call(case), arrays, dy)
+    finally:
+        torch.set_default_dtype(usual)
+    for name, got in zip(MAPS, (found[0], *found[1]), strict=False):
+        value, limit = getattr(known.values, name), getattr(known.limits, name)
+        subject.verify(name, got, arrays[0], value, limit)
 
 
 @some
