@@ -45,7 +45,7 @@ def trainer(model):
     weights = model.trainable_variables
     velocities = [tf.Variable(tf.zeros_like(each)) for each in weights]
 
-    @tf.function(reduce_retracing=True)
+    @tf.function
     def train(images, labels):
         with tf.GradientTape() as tape:
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, model(images))
@@ -65,7 +65,8 @@ def main() -> float:
     for epoch in range(8):
         order = np.random.default_rng(epoch).permutation(len(training.labels))
         for some in order[: len(order) // 64 * 64].reshape(-1, 64):
-            train(tf.constant(training.images[some]), tf.constant(training.labels[some]))
+            labels = training.labels[some].astype("int32")
+            train(tf.constant(training.images[some]), tf.constant(labels))
         right = float(np.mean(model(testing.images).numpy().argmax(1) == testing.labels))
         print(f"epoch {epoch + 1}: {right:.1%} of the test images")
     return right
