@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 import lcmulti
+from lcmulti.conformance.calls import MAPS
 from lcmulti.conformance.cases import Case
 from lcmulti.conformance.certify.check_properties import Draw, holds
 from lcmulti.conformance.certify.expectation import Term, combined, expectation, without_bias
@@ -21,7 +22,6 @@ from lcmulti.functional import local_conv
 
 some = pytest.mark.geometries(TRANSFORMED)
 tiny = pytest.mark.parametrize("name", TINY)
-NAMES = ("forward", "input_grad", "kernel_grad", "bias_grad")
 
 
 def _checked(function: Any, arrays: Any, dtype: str) -> None:
@@ -125,7 +125,7 @@ def test_function(subject: Subject, case: Case, dtype: str, compiled: bool) -> N
         function = tf.function(
             value_and_gradients, input_signature=signature, jit_compile=compiled, autograph=False
         )
-        for name, got in zip(NAMES, function(dy, *arrays), strict=False):
+        for name, got in zip(MAPS, function(dy, *arrays), strict=False):
             value, limit = getattr(known.values, name), getattr(known.limits, name)
             subject.verify(name, got, arrays[0], value, limit)
 
@@ -143,7 +143,7 @@ def test_variables(subject: Subject, case: Case, dtype: str) -> None:
     with tf.GradientTape(persistent=True) as tape:
         y = subject.call(case)(x, *variables)
     subject.verify("y", y, x, known.values.forward, known.limits.forward)
-    for name, variable in zip(NAMES[2:], variables, strict=False):
+    for name, variable in zip(MAPS[2:], variables, strict=False):
         for _ in range(2):
             got = tape.gradient(y, variable, dy)
             value, limit = getattr(known.values, name), getattr(known.limits, name)
