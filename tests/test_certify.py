@@ -1,9 +1,13 @@
 """The conformance suite: it passes the honest, and fails every saboteur by the check named."""
 
+import contextlib
+import ctypes
 import functools
+import gc
 import importlib.util
 import json
 import os
+import platform
 import runpy
 import subprocess
 import sys
@@ -33,6 +37,18 @@ def saboteurs(monkeypatch, fresh):
     monkeypatch.setenv("PYTHONPATH", str(SABOTEURS), prepend=os.pathsep)
 
 
+@contextlib.contextmanager
+def undone():
+    """Take back what saboteurs do to the process."""
+    library, arithmetic = ctypes.CDLL(None), ctypes.create_string_buffer(64)
+    library.fegetenv(arithmetic)
+    try:
+        yield
+    finally:
+        library.fesetenv(arithmetic)
+        gc.enable()
+
+
 def checks(result):
     """Names of the checks that failed."""
     return {failure.check.split("::")[-1].split("[")[0] for failure in result.failures}
@@ -47,7 +63,8 @@ def honest(backend, implementation, check):
 
 def assert_failed(check, backend, implementation=None, twin=None):
     """A saboteur is failed by *check*, and its honest twin is not."""
-    result = certify(backend, implementation=implementation, arguments=["-x", "-k", check])
+    with undone():
+        result = certify(backend, implementation=implementation, arguments=["-x", "-k", check])
     assert not result.ok
     assert "NOT CERTIFIED" in result.verdict
     assert [each for each in checks(result) if each.startswith(check)], result.summary()
@@ -56,6 +73,8 @@ def assert_failed(check, backend, implementation=None, twin=None):
 
 @pytest.mark.parametrize("name, check", IMPLEMENTATIONS.items())
 def test_implementation_that_is_wrong(saboteurs, name, check):
+    if name == "subnormals_off" and platform.machine() != "x86_64":
+        pytest.skip("it knows how x86-64 is told")
     assert_failed(check, "numpy", name)
 
 

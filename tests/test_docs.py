@@ -57,6 +57,7 @@ BEFORE = {
     ),
 }
 """What a page shows in another page or in the plugin it speaks of."""
+PLUGIN = {"writing_a_backend.md": "backend.py", "writing_an_implementation.md": "einsum.py"}
 EXAMPLES = {
     "digits_torch.py": ("torch",),
     "digits_nnx.py": ("jax", "flax", "optax"),
@@ -228,3 +229,10 @@ def test_the_parser_of_command_lines_can_fail():
         cli._parser().parse_args(["explain", "--inputs", "3"])
     assert isinstance(cli._parser(), argparse.ArgumentParser)
     assert len(command_lines()) > 10
+
+
+@pytest.mark.parametrize("page", PLUGIN)
+def test_a_plugin_is_as_short_as_its_page_says(page):
+    told = re.search(r"(\d+) lines", (DOCS / page).read_text())
+    lines = (EXAMPLE / "lcmulti_example" / PLUGIN[page]).read_text().count("\n")
+    assert int(told[1]) == lines < 100

@@ -1,4 +1,4 @@
-"""Implementations for NumPy that are wrong where nobody looked: each got past the suite once."""
+"""Implementations for NumPy that are wrong in ways the suite did not always ask about."""
 
 import ctypes
 import gc
@@ -11,7 +11,6 @@ import warnings
 import weakref
 
 import numpy as np
-import pytest
 from saboteurs_maps import TF32, Honest
 
 from lcmulti import reference
@@ -141,6 +140,8 @@ class SkipsItself(Honest):
 
     def forward(self, x, kernel, spec, resources):
         if x.dtype == np.float64:
+            import pytest
+
             pytest.skip("not in float64")
         return super().forward(x, kernel, spec, resources)
 
@@ -154,6 +155,8 @@ class SkipsItsGradient(Honest):
 
 class ExpectsToFail(Honest):
     def forward(self, x, kernel, spec, resources):
+        import pytest
+
         pytest.xfail("known to be wrong")
 
 
@@ -174,7 +177,7 @@ class ThreadsLeft(Honest):
 
     def forward(self, x, kernel, spec, resources):
         if threading.active_count() < 100:
-            threading.Thread(target=time.sleep, args=(3600,), daemon=True).start()
+            threading.Thread(target=time.sleep, args=(20,), daemon=True).start()
         return super().forward(x, kernel, spec, resources)
 
 

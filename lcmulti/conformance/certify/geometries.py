@@ -13,7 +13,15 @@ from typing import Any
 
 from lcmulti.conformance.cases import Case
 
-__all__ = ["CONTRACT", "COVERING", "DERIVATIVES", "GEOMETRIES", "STATISTICS"]
+__all__ = [
+    "CONTRACT",
+    "COVERING",
+    "DERIVATIVES",
+    "GEOMETRIES",
+    "STATISTICS",
+    "TINY",
+    "TRANSFORMED",
+]
 
 Row = tuple[str, dict[str, Any]]
 ALL = "all"
@@ -214,6 +222,22 @@ CONTRACT = (
     "2d-convolution_groups", "2d-mixed", "2d-batch_17", "3d-plain",
 )  # fmt: skip
 """What the terms other than values are checked on."""
+
+TRANSFORMED = ("2d-mixed", "2d-stride_is_kernel", "2d-convolution_plain")
+"""What is traced, mapped and compiled."""
+
+TINY: dict[str, Case] = {
+    case.name: case
+    for case in (
+        Case("mixed", "tiny", (4, 3, 2), 2, (2, 1), 2, (), (0,), {"groups": 2, "padding": 1}),
+        Case("tiled", "tiny", (4, 2), 2, (2,), 2, (), (), {"strides": 2}),
+        Case("elementwise", "tiny", (3, 3, 1), 1, (2, 2), 2, (), ()),
+        Case("convolution", "tiny", (3, 4, 2), 2, (2, 2), 1, (0, 1), (0, 1)),
+        Case("circular", "tiny", (2, 3, 3), 2, (2, 2), 1, (1,), (),
+            {"data_format": "channels_first", "padding_mode": "circular", "padding": 1}),
+    )
+}  # fmt: skip
+"""So small that the frameworks' own checkers can differentiate them number by number."""
 
 _LONG: dict[str, Any] = {"channels": 8, "filters": 8, "batch": 16}
 STATISTICS: dict[str, Case] = {

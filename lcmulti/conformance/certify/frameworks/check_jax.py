@@ -22,21 +22,13 @@ from lcmulti.conformance.certify.expectation import (
     expectation_of,
     without_bias,
 )
+from lcmulti.conformance.certify.geometries import TINY, TRANSFORMED
 from lcmulti.conformance.certify.random_geometries import Examples
 from lcmulti.conformance.certify.subject import CORE_DTYPE, Subject
 from lcmulti.conformance.inputs import draw
 from lcmulti.functional import local_conv
 
-TINY = {
-    case.name: case
-    for case in (
-        Case("mixed", "tiny", (4, 3, 2), 2, (2, 1), 2, (), (0,), {"groups": 2, "padding": 1}),
-        Case("tiled", "tiny", (4, 2), 2, (2,), 2, (), (), {"strides": 2}),
-        Case("convolution", "tiny", (3, 4, 2), 2, (2, 2), 1, (0, 1), (0, 1)),
-    )
-}
-SOME = ("2d-mixed", "2d-stride_is_kernel", "2d-convolution_plain")
-some = pytest.mark.geometries(SOME)
+some = pytest.mark.geometries(TRANSFORMED)
 
 
 @pytest.mark.parametrize("name", TINY)

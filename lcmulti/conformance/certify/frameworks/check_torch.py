@@ -22,7 +22,7 @@ from lcmulti.conformance.certify.expectation import (
     expectation_of,
     without_bias,
 )
-from lcmulti.conformance.certify.geometries import GEOMETRIES
+from lcmulti.conformance.certify.geometries import GEOMETRIES, TINY
 from lcmulti.conformance.certify.random_geometries import Examples
 from lcmulti.conformance.certify.subject import CORE_DTYPE, Subject
 from lcmulti.conformance.inputs import draw
@@ -30,17 +30,6 @@ from lcmulti.conformance.inputs import draw
 SOME = ("2d-plain", "2d-mixed", "2d-stride_is_kernel", "2d-convolution_plain", "1d-one_by_one")
 some = pytest.mark.geometries(SOME)
 
-TINY = {
-    case.name: case
-    for case in (
-        Case("mixed", "tiny", (4, 3, 2), 2, (2, 1), 2, (), (0,), {"groups": 2, "padding": 1}),
-        Case("tiled", "tiny", (4, 2), 2, (2,), 2, (), (), {"strides": 2}),
-        Case("elementwise", "tiny", (3, 3, 1), 1, (2, 2), 2, (), ()),
-        Case("convolution", "tiny", (3, 4, 2), 2, (2, 2), 1, (0, 1), (0, 1)),
-        Case("circular", "tiny", (2, 3, 3), 2, (2, 2), 1, (1,), (),
-            {"data_format": "channels_first", "padding_mode": "circular", "padding": 1}),
-    )
-}  # fmt: skip
 tiny = pytest.mark.parametrize("name", TINY)
 precise = pytest.mark.parametrize("dtype", ("float64", "complex128"))
 

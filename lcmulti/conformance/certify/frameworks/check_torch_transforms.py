@@ -12,10 +12,11 @@ import torch
 from lcmulti.conformance.cases import Case
 from lcmulti.conformance.certify.expectation import expectation, expectation_of, without_bias
 from lcmulti.conformance.certify.frameworks.check_torch import leaves, some
+from lcmulti.conformance.certify.geometries import TRANSFORMED
 from lcmulti.conformance.certify.subject import AUTO, CORE_DTYPE, Subject
 from lcmulti.functional import local_conv
 
-traced = pytest.mark.geometries(("2d-mixed", "2d-stride_is_kernel", "2d-convolution_plain"))
+traced = pytest.mark.geometries(TRANSFORMED)
 
 
 def require_transforms(subject: Subject, case: Case, dtype: str = CORE_DTYPE) -> None:
