@@ -38,6 +38,8 @@ class Builder:
         Of the file, for messages.
     custom_objects : dict
         The caller's own classes and functions by name; these are trusted.
+    with_values : bool
+        Whether variables are to have values.
 
     Attributes
     ----------
@@ -49,9 +51,10 @@ class Builder:
         What was not carried over.
     """
 
-    def __init__(self, path: Path, custom_objects: Config) -> None:
+    def __init__(self, path: Path, custom_objects: Config, with_values: bool) -> None:
         self.path = path
         self.custom_objects = custom_objects
+        self.with_values = with_values
         self.origins = Origins()
         self.names: dict[str, str] = {}
         self.lost: list[str] = []
@@ -204,6 +207,8 @@ class Builder:
         }  # fmt: skip
         if key in known:
             return known[key](value)
+        if key == "stateful":
+            return bool(value) and self.with_values  # states are values that layers start with
         for kind in ("initializer", "regularizer", "constraint"):
             if key.endswith(f"_{kind}"):
                 if isinstance(value, dict) and value.get("class_name") == "RadialConstraint":
@@ -306,8 +311,8 @@ class Builder:
         """A value that is data all through; wrapped tuples and shapes become lists."""
         if isinstance(value, PLAIN):
             return value
-        if isinstance(value, list):
-            return [self.plain(each) for each in value]
+        if isinstance(value, (list, tuple)):
+            return type(value)(map(self.plain, value))
         if isinstance(value, dict) and value.get("class_name") in ("__tuple__", "TensorShape"):
             return self.plain(value.get("items"))
         if isinstance(value, dict) and not value.keys() & {"class_name", "module"}:
