@@ -35,6 +35,9 @@ def compile_as(builder: Any, model: Any, config: Config) -> list[str]:
     """
     lost = []
     outputs = getattr(model, "output_names", ())
+    # Of several outputs, Keras 2 wrote the metrics with the output's name before their own.
+    several = outputs if len(outputs) > 1 else ()
+    prefixes = [f"{old}_" for old, new in builder.names.items() if new in several]
 
     def attempt(what: str, make: Any, value: Any) -> Any:
         try:
@@ -52,10 +55,10 @@ def compile_as(builder: Any, model: Any, config: Config) -> list[str]:
     def metrics_of(name: str) -> Any:
         value = by_output(name)
         one_list = isinstance(value, list) and not any(isinstance(each, list) for each in value)
-        if one_list and len(outputs) > 1:
+        if one_list and several:
             value = [value] * len(outputs)  # as Keras 2 took it
         return attempt(
-            name.replace("_", " "), lambda each: _metric(builder, each, outputs), value
+            name.replace("_", " "), lambda each: _metric(builder, each, prefixes), value
         )
 
     optimizer = config.get("optimizer", config.get("optimizer_config"))
@@ -115,14 +118,13 @@ def _loss(builder: Any, value: Any) -> Any:
     return _named(builder, value, "losses")
 
 
-def _metric(builder: Any, value: Any, outputs: Any) -> Any:
+def _metric(builder: Any, value: Any, prefixes: list[str]) -> Any:
     if isinstance(value, dict) and value.get("class_name") == "MeanMetricWrapper":
         config = value.get("config") or {}
         name = config.get("name")
-        metric = _metric(builder, config.get("fn") or name, outputs)
+        metric = _metric(builder, config.get("fn") or name, prefixes)
         if isinstance(metric, keras.metrics.Metric) and isinstance(name, str):
-            prefix = next((f"{o}_" for o in outputs if name.startswith(f"{o}_")), "")
-            metric.name = name.removeprefix(prefix if len(outputs) > 1 else "")
+            metric.name = name.removeprefix(next(filter(name.startswith, prefixes), ""))
         return metric
     if isinstance(value, str) and value.lower() in STRATEGIES:
         return value
