@@ -7,6 +7,7 @@ import struct
 import time
 import zipfile
 import zlib
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -172,7 +173,7 @@ def backwards(count):
     names = ["in", *(f"r{i}" for i in range(count))]
     chain = [
         {"class_name": "ReLU", "name": b, "config": {"name": b}, "inbound_nodes": [[[a, 0, 7, {}]]]}
-        for a, b in zip(names[:-1], names[1:], strict=True)
+        for a, b in pairwise(names)
     ]
     start = {"class_name": "InputLayer", "name": "in", "inbound_nodes": [],
              "config": {"name": "in", "batch_input_shape": [None, 3]}}  # fmt: skip

@@ -237,7 +237,9 @@ def functional_in_everything():
 @model
 def functional_ends_in_sequential():
     x = k.Input((5, 6, 3))
-    inner = k.Model(x, k.Sequential([L.InputLayer((5, 6, 3)), LC2(2, 2), L.BatchNormalization()])(x))
+    inner = k.Model(
+        x, k.Sequential([L.InputLayer((5, 6, 3)), LC2(2, 2), L.BatchNormalization()])(x)
+    )
     return k.Sequential([inner, L.Flatten(), L.Dense(2)])
 
 

@@ -57,9 +57,7 @@ def compile_as(builder: Any, model: Any, config: Config) -> list[str]:
         one_list = isinstance(value, list) and not any(isinstance(each, list) for each in value)
         if one_list and several:
             value = [value] * len(outputs)  # as Keras 2 took it
-        return attempt(
-            name.replace("_", " "), lambda each: _metric(builder, each, prefixes), value
-        )
+        return attempt(name.replace("_", " "), lambda each: _metric(builder, each, prefixes), value)
 
     optimizer = config.get("optimizer", config.get("optimizer_config"))
     loss = by_output("loss")
