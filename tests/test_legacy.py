@@ -169,6 +169,10 @@ def test_convert(converted, tmp_path):
     assert "keras2-2" in done.stdout
     assert sorted(each.name for each in tmp_path.iterdir()) == ["new.keras", "new.safetensors"]
 
+    done = converted(DATA / "e_nest.h5", "new.keras", "--overwrite", "--no-compare", "--json")
+    layers = {row["layer"]: row["stored as"] for row in json.loads(done.stdout)["layers"]}
+    assert layers["inner/lc"] == "keras2-1" and layers["inner"] == "", layers
+
 
 def test_convert_refuses_in_one_line(converted, tmp_path):
     (tmp_path / "bad.h5").write_bytes(b"nothing")

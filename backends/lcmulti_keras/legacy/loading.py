@@ -29,15 +29,15 @@ class Loaded:
     model : keras.Model
     version : str
         The Keras that wrote the file.
-    stored_as : dict of str to str
-        The layout each locally connected layer's kernel was stored in, by name of the layer.
+    stored_as : dict of int to str
+        The layout each locally connected layer's kernel was stored in, by ``id`` of the layer.
     lost : tuple of str
         What was not carried over.
     """
 
     model: Any
     version: str
-    stored_as: dict[str, str]
+    stored_as: dict[int, str]
     lost: tuple[str, ...]
 
 
@@ -128,7 +128,7 @@ def load(
             lost += compile_as(builder, model, archive.compile_config)
         by_kernel = {id(each.variable): each.stored_as for each in matches}
         stored_as = {
-            layer.name: by_kernel[id(layer.kernel)] for layer in weights.local_layers(model)
+            id(layer): by_kernel[id(layer.kernel)] for layer in weights.local_layers(model)
         }
         return Loaded(model, archive.version, stored_as, tuple(lost))
 
