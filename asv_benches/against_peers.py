@@ -1,6 +1,6 @@
 """Forward + backward of lcmulti beside what people use today, in one process.
 
-    python asv_benches/against_peers.py torch|jax|tensorflow [WORKLOAD ...] [--repeat 5]
+    python asv_benches/against_peers.py torch|jax|tensorflow [WORKLOAD ...] [--keep]
 
 The peers, and how they are timed, are those of ``lcmulti bench`` (`lcmulti.bench.peers`). What
 is to be quoted is the ratio. A peer that cannot run, or not within a minute, is named.
@@ -17,22 +17,11 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import lcmulti
 from lcmulti.bench import bench
 from lcmulti.bench.timing import Step, timed
 from lcmulti.bench.workloads import cases, named
 
 FRAMEWORKS = ("torch", "jax", "tensorflow")
-
-
-def workloads() -> list[dict[str, Any]]:
-    """Name, geometry and batch of the workloads that ship with the conformance suite."""
-    return [{"name": w.name, "spec": w.spec, "batch": w.batch} for w in named(cases())]
-
-
-def spec_of(workload: dict[str, Any]) -> lcmulti.LocalConvSpec:
-    """The geometry of a workload."""
-    return workload["spec"]
 
 
 def medians(steps: dict[str, Step], repeat: int) -> dict[str, float]:
@@ -48,31 +37,48 @@ def medians(steps: dict[str, Step], repeat: int) -> dict[str, float]:
 
 
 def main() -> int:
-    """Print the table, then the geometric means over the 2D workloads."""
+    """Print the table, then the geometric mean over the best peers of each workload."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("framework", choices=FRAMEWORKS)
     parser.add_argument("workload", nargs="*", help="names; all by default")
     parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--limit", type=float, default=60, help="seconds that a peer may take")
+    parser.add_argument("--keep", action="store_true", help="in results/; needs lcmulti-native")
     arguments = parser.parse_args()
-    ratios: dict[str, list[float]] = {}
+    ratios: list[float] = []
     print("forward + backward, float32; x: times as long as ours")
     for workload in named(arguments.workload or cases()):
         report = bench(
             [workload], backends=[arguments.framework], implementations=["auto"],
-            variants=False, mode="training", repeat=arguments.repeat,
+            variants=False, mode="training", repeat=arguments.repeat, limit=arguments.limit,
         )  # fmt: skip
         ours, *peers = report.rows
         row = f"{workload.name:<20} {ours.name:<9} "
-        row += ours.problem if ours.seconds is None else f"{ours.seconds * 1e3:9.2f} ms"
+        over = None
+        if ours.seconds is None:
+            row += str(ours.problem)
+        else:
+            over = ours.seconds / ours.roofline
+            row += f"{ours.seconds * 1e3:9.2f} ms, {over:.2f} x roofline"
+        times: dict[str, Any] = {}
         for peer in peers:
             ratio = report.relative(peer)
             row += f"  {peer.name} {peer.problem if ratio is None else f'{ratio:.2f}x'}"
-            if workload.spec.ndim == 2 and ratio is not None:
-                ratios.setdefault(peer.name, []).append(ratio)
+            times[peer.name] = peer.problem if peer.seconds is None else peer.seconds
         print(row, flush=True)
-    for peer, each in ratios.items():
-        mean = exp(sum(map(log, each)) / len(each))
-        print(f"2D, {peer}: geometric mean {mean:.2f}x, lowest {min(each):.2f}x, of {len(each)}")
+        measured = [seconds for seconds in times.values() if not isinstance(seconds, str)]
+        best = min(measured) / ours.seconds if measured and ours.seconds else None
+        if best is not None:
+            ratios.append(best)
+        if arguments.keep:
+            from kept import keep
+
+            found = {"implementation": ours.name, "seconds": ours.seconds or ours.problem}
+            found |= {"x roofline": over, "peers": times, "best peer x": best}
+            keep(f"against_{arguments.framework}", {workload.name: found})
+    if ratios:
+        mean = exp(sum(map(log, ratios)) / len(ratios))
+        print(f"best peer: geometric mean {mean:.2f}x, lowest {min(ratios):.2f}x, of {len(ratios)}")
     return 0
 
 

@@ -1,6 +1,6 @@
 """What PyTorch's idle threads cost a native call that follows one of PyTorch's own operations.
 
-    python asv_benches/idle_threads.py
+    python asv_benches/idle_threads.py [--keep]
 
 After a parallel operation the threads of PyTorch's OpenMP wait in a loop, on the core that the
 kernels' second thread wants, unless OMP_WAIT_POLICY=passive sends them to sleep. Least times of
@@ -14,6 +14,8 @@ import subprocess
 import sys
 import time
 
+from kept import keep
+
 import lcmulti
 from lcmulti import plugins
 from lcmulti.backend import Resources
@@ -21,8 +23,8 @@ from lcmulti.backend import Resources
 CALLS = 300
 
 
-def measured() -> None:
-    """Print the times in this process."""
+def measured(policy: str) -> None:
+    """Print and keep the times in this process."""
     import torch
 
     spec = lcmulti.LocalConvSpec((25, 25, 16), 16, 5, data_format="channels_last").computed()
@@ -42,18 +44,22 @@ def measured() -> None:
     for _ in range(CALLS):
         torch.add(terms, 1, out=total)
         after.append(call())
+    if "--keep" in sys.argv:
+        keep("idle_threads", {policy: {"alone": alone, "after an addition": min(after)}})
     print(f"alone {alone * 1e3:.2f} ms   after an addition {min(after) * 1e3:.2f} ms")
 
 
 def main() -> int:
     """One process for each policy."""
-    if len(sys.argv) > 1:
-        measured()
+    keeping = sys.argv[1:2] if sys.argv[1:2] == ["--keep"] else []
+    if sys.argv[1:] != keeping:
+        measured(sys.argv[1])
         return 0
     for policy in ("default", "passive"):
         set_ = {} if policy == "default" else {"OMP_WAIT_POLICY": policy}
         print(f"{policy:<9}", end="", flush=True)
-        subprocess.run([sys.executable, __file__, "alone"], env=os.environ | set_, check=True)
+        command = [sys.executable, __file__, policy, *keeping]
+        subprocess.run(command, env=os.environ | set_, check=True)
     return 0
 
 

@@ -1,6 +1,6 @@
 """Microseconds a call of the native kernels costs beyond the kernel itself, in each framework.
 
-    python asv_benches/overhead.py [numpy] [torch] [jax] [tensorflow]
+    python asv_benches/overhead.py [numpy] [torch] [jax] [tensorflow] [--keep]
 
 The smallest problem there is, so that what is left of the time is overhead: the door alone,
 `lcmulti.local_conv` with all it does around it, and for comparison the framework's own ``x + x``
@@ -18,6 +18,7 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
+from kept import keep
 
 import lcmulti
 from lcmulti import plugins
@@ -78,7 +79,8 @@ def doors(backend: str) -> tuple[Call, Call, Call, str]:
 
 def main() -> int:
     """Print one line a framework."""
-    for backend in sys.argv[1:] or ("numpy", "torch", "jax", "tensorflow"):
+    given = [each for each in sys.argv[1:] if each != "--keep"]
+    for backend in given or ("numpy", "torch", "jax", "tensorflow"):
         *calls, how = doors(backend)
         door, call, own = map(microseconds, calls)
         print(
@@ -86,6 +88,9 @@ def main() -> int:
             f"   x + x {own:6.1f} us",
             flush=True,
         )
+        if "--keep" in sys.argv:
+            row = {"how": how, "door us": door, "local_conv us": call, "x + x us": own}
+            keep("overhead", {backend: row})
     return 0
 
 

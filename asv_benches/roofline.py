@@ -1,6 +1,6 @@
 """Time the native kernels beside what this machine could do at best, in one run.
 
-    python asv_benches/roofline.py [WORKLOAD ...] [--dtype float32] [--threads 2]
+    python asv_benches/roofline.py [WORKLOAD ...] [--dtype float32] [--threads 2] [--keep]
 
 The machine's streaming bandwidth and its rate of matrix products are measured before each
 workload, and the best of each counts. The roofline of a map is ``max(bytes / bandwidth,
@@ -24,7 +24,7 @@ import numpy as np
 os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
 os.environ.setdefault("OPENBLAS_NUM_THREADS", os.environ["OMP_NUM_THREADS"])
 
-from against_peers import spec_of, workloads
+from kept import keep
 from lcmulti_native.library import MAPS, compute, geometry, library
 from lcmulti_native.numpy_door import empty, implementation
 
@@ -32,6 +32,7 @@ from lcmulti import LocalConvSpec
 from lcmulti.backend import Resources
 from lcmulti.bench.machine import bandwidth, rate
 from lcmulti.bench.timing import least
+from lcmulti.bench.workloads import Workload, cases, named
 from lcmulti.dtypes import DTYPES
 
 MEMORY = 16e9
@@ -50,10 +51,10 @@ class Row(NamedTuple):
     faults: int
 
 
-def measured(workload: dict[str, Any], dtype: str, threads: int) -> Row | None:
+def measured(workload: Workload, dtype: str, threads: int) -> Row | None:
     """One workload, or None if it does not fit."""
-    name, batch = workload["name"], workload["batch"]
-    spec = spec_of(workload).computed()
+    name, batch = workload.name, workload.batch
+    spec = workload.spec.computed()
     rng = np.random.default_rng(0)
     shapes = ((batch, *spec.input_shape), spec.kernel_shape, (batch, *spec.output_shape))
     x, kernel, dy = ((rng.random(s, dtype="float32") - 0.5).astype(dtype) for s in shapes)
@@ -91,17 +92,16 @@ def main() -> int:
     parser.add_argument("workload", nargs="*", help="names; all by default")
     parser.add_argument("--dtype", default="float32", choices=list(DTYPES)[:4])
     parser.add_argument("--threads", type=int, default=int(os.environ["OMP_NUM_THREADS"]))
+    parser.add_argument("--keep", action="store_true", help="in results/")
     arguments = parser.parse_args()
     dtype, threads = arguments.dtype, arguments.threads
     if dtype == "bfloat16":
         import ml_dtypes  # noqa: F401  (gives NumPy the type)
     rows: list[Row] = []
-    for workload in workloads():
-        if arguments.workload and workload["name"] not in arguments.workload:
-            continue
+    for workload in named(arguments.workload or cases()):
         row = measured(workload, dtype, threads)
         if row is None:
-            print(f"{workload['name']}: does not fit", file=sys.stderr)
+            print(f"{workload.name}: does not fit", file=sys.stderr)
             continue
         rows.append(row)
         each = ", ".join(f"{map_} {seconds * 1e3:.2f} ms" for map_, seconds in row.times.items())
@@ -115,11 +115,16 @@ def main() -> int:
     widths = 7, 9, 6, 9, 6, 9, 8
     print(" " * 20 + "".join(f"{h:>{n}}" for h, n in zip(heads, widths, strict=True)))
     ratios: list[tuple[float, float]] = []
+    found: dict[str, Any] = {}
     for name, spec, batch, _, times, allocating, faults in rows:
         moving, multiplying = spec.bytes(batch, dtype) / speed, spec.flops(batch) / flops_rate
         at_most = max(moving, multiplying)
         forward, both = times["forward"], sum(times.values())
         pair = forward / at_most, both / (3 * at_most)
+        found[name] = {
+            "bandwidth": speed, "rate": flops_rate, "threads": threads, "roofline": at_most,
+            **times, "fresh": allocating, "faults": faults, "forward x": pair[0], "both x": pair[1],
+        }  # fmt: skip
         if both > OVERHEAD:
             ratios.append(pair)
         print(
@@ -127,6 +132,8 @@ def main() -> int:
             f"{forward * 1e3:9.2f}{pair[0]:6.2f}{both * 1e3:9.2f}{pair[1]:6.2f}"
             f"{allocating * 1e3:9.2f}{faults:8d}"
         )
+    if arguments.keep:
+        keep(f"roofline_{dtype}", found)
     for what, each in zip(
         ("forward", "forward + backward"), zip(*ratios, strict=True), strict=True
     ):

@@ -312,6 +312,19 @@ def test_torch_channels_first_and_negated_views(torch_arrays):
     close(native(negated, kernel), Y)
 
 
+def test_torch_operation_refuses_a_call_that_lies(torch_arrays):
+    import torch
+
+    plugins.load_implementation("torch", "native")
+    x, kernel = (each.detach() for each in torch_arrays)
+    call = library.packed("forward", SPEC.computed(), 0, "float32", None)
+    run = torch.ops.lcmulti_native.forward
+    close(run(x, kernel, call), Y)
+    for arrays in ((x[:, :-1], kernel), (x, kernel[:-1]), (x.double(), kernel.double())):
+        with pytest.raises(ValueError, match="arrays other than"):
+            run(*arrays, call)
+
+
 # ---- JAX ----
 
 
@@ -364,6 +377,30 @@ def test_jax_calls_within_each_other_do_not_deadlock(jax_arrays):
     many = jax.jit(lambda x: [native(x * i, kernel) for i in range(8)])
     for i, y in enumerate(jax.block_until_ready(many(x))[1:], 1):
         close(y, i * Y)
+
+
+def test_jax_refuses_an_attribute_that_lies(jax_arrays):
+    import jax
+
+    plugins.load_implementation("jax", "native")
+    x, kernel = jax_arrays
+
+    def run(x, kernel, call, shape=Y.shape):
+        compute = jax.ffi.ffi_call("lcmulti_native", jax.ShapeDtypeStruct(shape, x.dtype))
+        return jax.jit(lambda *arrays: compute(*arrays, call=np.array(call)))(x, kernel)
+
+    call = library.packed("forward", SPEC.computed(), 5, "float32", None)
+    close(run(x, kernel, call), Y)
+    steps = [*call[:-16], *[10**9] * 16]  # of arrays that are none of these
+    close(run(x, kernel, steps), Y)
+    for arrays in ((x[:, :-1], kernel), (x, kernel[:-1]), (x.astype("bfloat16"), kernel)):
+        with pytest.raises(Exception, match="arrays other than"):
+            run(*arrays, call)
+    with pytest.raises(Exception, match="arrays other than"):
+        run(x, kernel, call, (5, 1, 8, 6))
+    for map_ in (3, 2**32):
+        with pytest.raises(Exception, match="a geometry that cannot be"):
+            run(x, kernel, [map_, *call[1:]])
 
 
 # ---- TensorFlow ----
@@ -444,6 +481,8 @@ def test_tensorflow_refuses_an_attribute_that_lies(tensorflow_arrays):
         operation(a=x[:, :-1], b=kernel, call=call)
     with pytest.raises(tf.errors.InvalidArgumentError, match="version"):
         operation(a=x, b=kernel, call=call[:-1])
-    call[3] = 99  # axes
-    with pytest.raises(tf.errors.InvalidArgumentError, match="geometry"):
-        operation(a=x, b=kernel, call=call)
+    for field, value in ((3, 99), (0, 2**32 + 1), (4 + 4 + 2 * 6, -5)):  # axes, map, kernel
+        lie = list(call)
+        lie[field] = value
+        with pytest.raises(tf.errors.InvalidArgumentError, match="geometry"):
+            operation(a=x, b=kernel, call=lie)

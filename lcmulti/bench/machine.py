@@ -17,7 +17,7 @@ from lcmulti.bench.report import Machine
 from lcmulti.bench.timing import least
 from lcmulti.dtypes import DTYPES
 
-__all__ = ["available_memory", "bandwidth", "cores", "measure", "rate"]
+__all__ = ["available_memory", "bandwidth", "cores", "measure", "processor", "rate"]
 
 
 def cores() -> int:
@@ -70,14 +70,15 @@ def measure(dtype: str, backends: Iterable[str]) -> Machine:
         bandwidth=bandwidth(cores()),
         rate=rate(dtype, backends),
         cores=cores(),
-        processor=_processor(),
+        processor=processor(),
         system=f"{platform.system()} {platform.machine()}",
         python=platform.python_version(),
         versions=versions,
     )
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Name of the processor."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from math import inf
 from typing import Any
 
 import lcmulti
@@ -15,7 +16,7 @@ from lcmulti.bench.peers import PEERS, Peer
 from lcmulti.bench.report import Report, Row
 from lcmulti.bench.subjects import Subject, disagreement, ours
 from lcmulti.bench.timing import Step, calls_for, timed
-from lcmulti.bench.trial import trial
+from lcmulti.bench.trial import failure, trial
 from lcmulti.bench.workloads import DEFAULT, Arrays, Workload, in_format, named
 from lcmulti.errors import ArgumentError, LcmultiError, MissingBackendError
 
@@ -104,6 +105,8 @@ def bench(
     if len({each.name for each in chosen}) < len(chosen):
         raise ArgumentError("workloads", "each of another name", [each.name for each in chosen])
     report = Report(None, choice("mode", mode, MODES), choice("dtype", dtype, DTYPES), chosen)
+    if not 0 < limit < inf:
+        raise ArgumentError("limit", "a positive number of seconds", limit)
     working, report.absent = _backends(backends)
     run = _Run(
         report, working, _implementations(implementations), _peers(peers), variants,
@@ -262,13 +265,13 @@ class _Run:
     ) -> None:  # fmt: skip
         row = self._row(workload, peer.backend, peer.name, "peer", data_format=peer.data_format)
         spec, batch = arrays.spec, arrays.batch
-        needed = peer.memory(spec, batch, arrays.dtype.itemsize, self.training)
+        needed = 4 * arrays.nbytes + peer.memory(spec, batch, arrays.dtype.itemsize, self.training)
         if not peer.is_installed():
             row.problem = f"not installed; install it with: {peer.install}"
         elif (why := peer.declines(spec)) is not None:
             row.problem = f"not run: {why}"
-        elif needed + 4 * arrays.nbytes > self.memory:
-            row.problem = f"not run: holds {needed / 1e9:,.1f} GB, over the memory limit"
+        elif needed > self.memory:
+            row.problem = f"not run: takes {needed / 1e9:,.1f} GB, over the memory limit"
         elif peer.is_slow(spec, batch):
             self.watch(self.report, f"{workload.name}: trying {peer.name}")
             row.problem = trial(peer, workload, self.report.dtype, self.training, self.limit)
@@ -276,7 +279,7 @@ class _Run:
             try:
                 subject = peer.subject(arrays)
             except Exception as error:  # a stranger's code: the others go on
-                row.problem = f"failed: {_short(error)}"
+                row.problem = failure(f"{type(error).__name__}: {error}")
             else:
                 self._prepare(row, subject, arrays, runner, steps)
 
@@ -294,15 +297,8 @@ class _Run:
                 row.times, row.problem = [first], f"over {self.limit:.0f} s, timed once"
             elif row.batch == arrays.batch:
                 row.problem = disagreement(runner.value(result[0]), arrays, row.data_format)
-        except MemoryError:
-            row.problem = "not run: out of memory"
         except Exception as error:
-            row.problem = f"failed: {_short(error)}"
+            row.problem = failure(f"{type(error).__name__}: {error}")
         if row.problem is None:
             row.times = [timed(step)]  # to be shown until all are timed in turns
             steps.append((row, step, calls_for(row.times[0])))
-
-
-def _short(error: Exception) -> str:
-    text = " ".join(f"{type(error).__name__}: {error}".split())
-    return text if len(text) <= 200 else text[:199] + "…"

@@ -74,7 +74,9 @@ METRICS = LOSSES | {
     "Accuracy", "BinaryAccuracy", "CategoricalAccuracy", "SparseCategoricalAccuracy",
     "TopKCategoricalAccuracy", "SparseTopKCategoricalAccuracy", "AUC", "Precision", "Recall",
     "RootMeanSquaredError", "Mean", "Sum", "TruePositives", "TrueNegatives", "FalsePositives",
-    "FalseNegatives", "MeanIoU", "F1Score", "R2Score", "LogCoshError",
+    "FalseNegatives", "MeanIoU", "IoU", "BinaryIoU", "OneHotIoU", "OneHotMeanIoU", "F1Score",
+    "FBetaScore", "R2Score", "LogCoshError", "SensitivityAtSpecificity",
+    "SpecificityAtSensitivity", "PrecisionAtRecall", "RecallAtPrecision",
 }  # fmt: skip
 
 KINDS = {

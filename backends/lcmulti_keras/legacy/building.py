@@ -22,8 +22,9 @@ from lcmulti_keras.legacy.origins import Origins
 __all__ = ["Builder"]
 
 Config = dict[str, Any]
-TRUSTED_MODULE = re.compile(r"(tf_|tensorflow\.(python\.)?)?keras(\.\w+)*|builtins")
+TRUSTED_MODULE = re.compile(r"(tf_|tensorflow\.(python\.)?)?keras(\.\w+)*")
 PLAIN = (str, int, float, bool, type(None))
+MOST_LAYERS = 4_000
 LAYER_KEYS = ("layer", "backward_layer", "cell", "cells")
 POLICIES = ("Policy", "PolicyV1", "DTypePolicy")
 
@@ -75,7 +76,19 @@ class Builder:
             made = self._plain_layer(name, config)
         self.origins.class_names[id(made)] = name
         self.layers.append(made)
+        if len(self.layers) > MOST_LAYERS:
+            raise self.refuse(f"has more than {MOST_LAYERS:,} layers")
         return made
+
+    def build_activations(self) -> None:
+        """Give activations that are layers their weights, which Keras 3 would at the first call."""
+        for layer in self.layers:
+            activation = getattr(layer, "activation", None)
+            if not isinstance(activation, keras.layers.Layer) or activation.built:
+                continue
+            shape = (layer.get_build_config() or {}).get("input_shape")
+            if shape is not None:
+                activation.build(layer.compute_output_shape(shape))
 
     def _class_and_config(self, node: Any, kind: str) -> tuple[str, Any]:
         """Check that a node names a class of a kind and no module but Keras' own."""
@@ -84,6 +97,8 @@ class Builder:
         name = node["class_name"].rpartition(">")[2]
         if name in self.custom_objects:
             return name, node.get("config", {})
+        if kind != "optimizers" or not node["class_name"].startswith("Custom>"):
+            name = node["class_name"]  # tf_keras registers its optimizers, and nothing else
         if name in ("Lambda", "TFOpLambda", "SlicingOpLambda"):
             raise self.refuse(
                 f"has a {name} layer, which runs code from the file or calls TensorFlow by name; "
@@ -116,16 +131,15 @@ class Builder:
         nodes = config.get("layers")
         if not isinstance(nodes, list):
             raise self.refuse("has a Sequential without a list of layers")
-        model = keras.Sequential(name=self.name(config.get("name")))
-        within = self.origins.children[id(model)] = []
-        for i, node in enumerate(nodes):
-            shape = self._input_shape(node) if i == 0 else None
-            if shape is not None:
-                model.add(keras.Input(batch_shape=shape, dtype=self._input_dtype(node)))
-            layer = self.layer(node)
-            within.append(layer)
-            if not isinstance(layer, keras.layers.InputLayer) or i == 0:
-                model.add(layer)
+        shape = self._input_shape(nodes[0]) if nodes else None
+        within = [self.layer(node) for node in nodes]
+        first = [] if shape is None else [
+            keras.Input(batch_shape=shape, dtype=self._input_dtype(nodes[0]))
+        ]  # fmt: skip
+        stack = [e for i, e in enumerate(within)
+                 if i == 0 or not isinstance(e, keras.layers.InputLayer)]  # fmt: skip
+        model = keras.Sequential(first + stack, name=self.name(config.get("name")))
+        self.origins.children[id(model)] = within
         if not model.built and config.get("build_input_shape"):
             model.build(tuple(self.plain(config["build_input_shape"])))
         return model
@@ -192,6 +206,9 @@ class Builder:
             return known[key](value)
         for kind in ("initializer", "regularizer", "constraint"):
             if key.endswith(f"_{kind}"):
+                if isinstance(value, dict) and value.get("class_name") == "RadialConstraint":
+                    self.lost.append(f"the {key.replace('_', ' ')} RadialConstraint")
+                    return None
                 return self.object(value, f"{kind}s")
         if key in LAYER_KEYS and value is not None:
             many = isinstance(value, list)
@@ -245,9 +262,9 @@ class Builder:
         if isinstance(value, dict):
             return self.layer(value)
         if isinstance(value, str):
-            value = value.rpartition(">")[2]
-            if value in self.custom_objects:
-                return self.custom_objects[value]
+            own = value.rpartition(">")[2]
+            if own in self.custom_objects:
+                return self.custom_objects[own]
             value = {"softmax_v2": "softmax"}.get(value, value)
             if value in functions.KERAS2:
                 return functions.KERAS2[value]
@@ -274,7 +291,7 @@ class Builder:
         """The name a layer has in Keras 3, which allows no slash."""
         if value is None:
             return None
-        if not isinstance(value, str) or not value or "\\" in value or "\0" in value:
+        if not isinstance(value, str) or not value.isprintable() or "\\" in value:
             raise self.refuse(f"has a layer named {_short(value)}")
         if any(part in ("", ".", "..") for part in value.split("/")):
             raise self.refuse(f"has a layer named {_short(value)}, which looks like a path")

@@ -41,7 +41,10 @@ def compile_as(builder: Any, model: Any, config: Config) -> list[str]:
 
     optimizer = config.get("optimizer", config.get("optimizer_config"))
     loss = attempt("custom loss", lambda each: _loss(builder, each), config.get("loss"))
-    metrics = attempt("metrics", lambda each: _metric(builder, each), config.get("metrics"))
+    metrics, weighted = (
+        attempt(name.replace("_", " "), lambda each: _metric(builder, each), config.get(name))
+        for name in ("metrics", "weighted_metrics")
+    )
     chosen = attempt("optimizer", lambda each: _optimizer(builder, each), optimizer)
     if isinstance(optimizer, dict) and (optimizer.get("config") or {}).get("decay"):
         lost.append("the optimizer's decay")
@@ -52,6 +55,7 @@ def compile_as(builder: Any, model: Any, config: Config) -> list[str]:
             optimizer=chosen or "rmsprop",
             loss=loss,
             metrics=metrics,
+            weighted_metrics=weighted,
             loss_weights=builder.plain(config.get("loss_weights")),
         )
     except (TypeError, ValueError):

@@ -156,6 +156,7 @@ def _built(path: Path, archive: Archive, custom_objects: dict[str, Any]) -> tupl
             shape = (node.get("build_config") or {}).get("input_shape")
             if shape is not None:
                 model.build(tuple(builder.plain(shape)))
+        builder.build_activations()
     except FileError:
         raise
     except (LcmultiError, TypeError, ValueError, KeyError, AttributeError, IndexError,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Sequence
 from functools import cache, lru_cache
 from math import prod
 from pathlib import Path
@@ -75,7 +76,7 @@ def library() -> Any:
     return loaded
 
 
-def contiguous(size: tuple[int, ...], channels: int) -> Steps:
+def contiguous(size: Sequence[int], channels: int) -> Steps:
     """Steps of an array ``(batch, *size, channels)``: along batch, channels, each axis."""
     axes = tuple(channels * prod(size[axis + 1 :]) for axis in range(len(size)))
     return (channels * prod(size), 1, *axes)

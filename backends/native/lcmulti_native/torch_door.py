@@ -17,9 +17,20 @@ from torch.autograd import forward_ad
 
 from lcmulti import LocalConvSpec, plugins
 from lcmulti.backend import Problem, Resources
-from lcmulti_native.library import DTYPES, MAPS, Geometry, Native, Steps, compute, geometry, packed
+from lcmulti_native.library import (
+    DTYPES,
+    MAPS,
+    Geometry,
+    Native,
+    Steps,
+    compute,
+    contiguous,
+    geometry,
+    packed,
+)
 
-_NAMES = {getattr(torch, name): name for name in DTYPES}
+_DTYPES = [getattr(torch, name) for name in DTYPES]
+_NAMES = dict(zip(_DTYPES, DTYPES, strict=True))
 _BATCHED_GRADIENTS = torch._C._dispatch_key_parse("VmapMode")
 
 # For each map of (a, b), which map of which arguments gives the gradient in a and in b when g is
@@ -101,23 +112,31 @@ def _shape(map_: str, call: Geometry, batch: Any) -> tuple[Any, ...]:
 def _operation(map_: str) -> Any:
     """The map as an operation of `torch.library`; *call* is that of `lcmulti_native.library`."""
 
-    def of_batch(call: list[int], batch: int, x_step: Any, dy_step: Any) -> Geometry:
-        made = Geometry.from_buffer(np.asarray(call[1:], np.int64))
-        made.batch = batch
-        for name, step in (("x_step", x_step), ("dy_step", dy_step)):
-            if step is not None:
-                getattr(made, name)[: len(step)] = step
+    def made_of(call: list[int]) -> Geometry:
+        return Geometry.from_buffer(np.asarray(call[1:], np.int64))
+
+    def with_steps(made: Geometry, x_step: Any, dy_step: Any) -> Geometry:
+        axes = made.axes
+        whole = slice(axes + 2)
+        made.x_step[whole] = x_step or contiguous(made.input[:axes], made.channels)
+        made.dy_step[whole] = dy_step or contiguous(made.output[:axes], made.filters)
         return made
 
     def run(a: torch.Tensor, b: torch.Tensor, call: list[int]) -> torch.Tensor:
-        return _run(map_, of_batch, (call, len(a)), a, b)
+        made = made_of(call)
+        made.batch = len(a)
+        x, kernel, y = made.shapes()
+        expected = {"forward": (x, kernel), "input_grad": (y, kernel), "kernel_grad": (x, y)}[map_]
+        # The call may come from a file: it must not be believed to describe the arrays.
+        if (a.shape, b.shape) != expected or not a.dtype == b.dtype == _DTYPES[made.dtype]:
+            raise ValueError("lcmulti: arrays other than the operation was made for")
+        return _run(map_, with_steps, (made,), a, b)
 
     operation = torch.library.custom_op(f"lcmulti_native::{map_}", run, mutates_args=())
 
     @operation.register_fake
     def _(a: Any, b: Any, call: list[int]) -> Any:
-        made = Geometry.from_buffer(np.asarray(call[1:], np.int64))
-        return a.new_empty(_shape(map_, made, a.shape[0]))
+        return a.new_empty(_shape(map_, made_of(call), a.shape[0]))
 
     def setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         a, b, ctx.call = inputs

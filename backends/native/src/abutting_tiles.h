@@ -68,7 +68,7 @@ struct Group {
 #pragma GCC unroll 4
         for (int n = 0; n < SAMPLES; ++n) {
           const V xv = load_wide<A, VL>(x + n * x_step);
-          __builtin_prefetch(x + n * x_step + ahead, 0, 3);
+          __builtin_prefetch(x + n * x_step + ahead, 0, 2);
 #pragma GCC unroll 4
           for (int f = 0; f < F; ++f) sums[n][f] = multiply_add(sums[n][f], xv, load<A, VL>(w + f * VL));
         }
@@ -109,7 +109,7 @@ struct Group {
 #pragma GCC unroll 4
         for (int n = 0; n < SAMPLES; ++n) {
           const V xv = load_wide<A, VL>(x + n * x_step);
-          __builtin_prefetch(x + n * x_step + ahead, 0, 3);
+          __builtin_prefetch(x + n * x_step + ahead, 0, 2);
 #pragma GCC unroll 4
           for (int f = 0; f < F; ++f) sums[f] = multiply_add(sums[f], xv, each[n][f]);
         }

@@ -1,6 +1,7 @@
 // The plain C interface, and the choice of instruction set.
 #include <cstdlib>
 #include <cstring>
+#include <exception>
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -67,7 +68,11 @@ int lcmulti_compute(const lcmulti_geometry *given, int map, const void *a, const
   if (const int status = check(*given, geometry)) return status;
   if (map < LCMULTI_FORWARD || map > LCMULTI_KERNEL_GRAD) return LCMULTI_INVALID;
   want_large_pages(result, geometry.written(map) * geometry.item);
-  return chosen().compute[map](geometry, a, b, result);
+  try {
+    return chosen().compute[map](geometry, a, b, result);
+  } catch (const std::exception &) {  // a C function has none
+    return LCMULTI_NO_MEMORY;
+  }
 }
 
 int64_t lcmulti_workspace(const lcmulti_geometry *given, int map) {

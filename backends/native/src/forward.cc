@@ -1,6 +1,5 @@
 // Forward: a task owns a box of outputs.
 #include "maps.h"
-#include "tiles.h"
 
 namespace lcmulti::LCMULTI_ISA {
 

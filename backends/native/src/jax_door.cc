@@ -103,10 +103,11 @@ void *error(const CallFrame &frame, int code, const char *message) {
   return frame.api->create_error(&arguments);
 }
 
-int64_t elements(const Buffer &buffer) {
-  int64_t count = 1;
-  for (int64_t i = 0; i < buffer.rank; ++i) count *= buffer.dims[i];
-  return count;
+// By lcmulti_dtype.
+constexpr int kTypes[] = {11, 12, 16, 10};
+
+bool is(const Buffer &buffer, int64_t dtype, const lcmulti::Shape &shape) {
+  return buffer.dtype == kTypes[dtype] && shape.is(buffer.rank, buffer.dims);
 }
 
 }  // namespace
@@ -130,8 +131,15 @@ extern "C" LCMULTI_API void *lcmulti_jax(CallFrame *frame) {
   }
   lcmulti::PackedCall packed;
   std::memcpy(&packed, call->data, sizeof packed);
+  if (!packed.sound()) return error(*frame, kInvalidArgument, "lcmulti: a geometry that cannot be");
   const Buffer *a = frame->arguments.buffers[0], *b = frame->arguments.buffers[1], *result = frame->results.buffers[0];
-  if (elements(*result) == 0) return nullptr;
+  const lcmulti::Shapes shapes = packed.shapes();
+  const int64_t dtype = packed.geometry.dtype;
+  if (!is(*a, dtype, shapes.a) || !is(*b, dtype, shapes.b) || !is(*result, dtype, shapes.result)) {
+    return error(*frame, kInvalidArgument, "lcmulti: arrays other than the operation was made for");
+  }
+  if (shapes.result.elements() == 0) return nullptr;
+  packed.make_contiguous();
   const int status = lcmulti_compute(&packed.geometry, static_cast<int>(packed.map), a->data, b->data, result->data);
   if (status == LCMULTI_OK) return nullptr;
   const std::string message = std::string("lcmulti: ") + lcmulti_status_text(status);

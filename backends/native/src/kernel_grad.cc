@@ -1,6 +1,5 @@
 // The kernel's gradient: a task owns the weights of a box of outputs, or a part of them.
 #include "maps.h"
-#include "tiles.h"
 
 namespace lcmulti::LCMULTI_ISA {
 
@@ -42,7 +41,7 @@ void Call<D, A, MAP>::kernel_grad(const Box &owner, int64_t piece) {
     if (g.shared[a]) owned.lo[a] = 0, owned.n[a] = 1;
   }
   const int64_t each = (row_hi - row_lo) * g.filters, owners = product(owned.n.data(), axes);
-  char *memory = scratch.take(workspace() + 4096);
+  char *memory = scratch.take(workspace());
   A *sums = kWidens ? part<A>(memory, owners * each) : nullptr;
   char *const rest = memory;
   // Of position `at` of the owner's, in order.
@@ -81,7 +80,7 @@ void Call<D, A, MAP>::kernel_grad(const Box &owner, int64_t piece) {
       [[maybe_unused]] constexpr int NV = nv;
       if constexpr (per == 2) {
         const Source<uint16_t> bits{reinterpret_cast<const uint16_t *>(a_), g.x_step, g.input, g.channels, axes};
-      const Source<uint16_t> dy_bits{reinterpret_cast<const uint16_t *>(b_), g.dy_step, g.output, g.filters, axes};
+        const Source<uint16_t> dy_bits{reinterpret_cast<const uint16_t *>(b_), g.dy_step, g.output, g.filters, axes};
         gather_box<uint16_t, VL>(bits, seen, chunk, reinterpret_cast<uint16_t *>(x));
         gather_filter_pairs<kVL>(dy_bits, g.groups, box, chunk, pitch, reinterpret_cast<Pair *>(dy));
       } else if (few) {
@@ -102,7 +101,7 @@ void Call<D, A, MAP>::kernel_grad(const Box &owner, int64_t piece) {
       }
       const Leave leave = shared || chunk.first > 0 ? Leave::kAdd
                           : streamed_ && !kWidens && chunk.count == g.batch ? Leave::kStream
-                                                                : Leave::kStore;
+                                                                            : Leave::kStore;
       const int64_t lanes_of = chunk.padded / per, samples = (chunk.count + per - 1) / per;
       const E *above = reinterpret_cast<const E *>(dy);
       int64_t position = 0;
@@ -155,8 +154,8 @@ int64_t Call<D, A, MAP>::owned_index(const Box &box, const Box &owned, int64_t a
 
 template <class D, class A, int MAP>
 template <int FV, class E>
-void Call<D, A, MAP>::vectors_of_filters(const E *x, int64_t length, int64_t lanes, int64_t samples, const E *dy, int64_t pitch,
-                        A *to, int64_t tail, Leave leave) const {
+void Call<D, A, MAP>::vectors_of_filters(const E *x, int64_t length, int64_t lanes, int64_t samples, const E *dy,
+                                         int64_t pitch, A *to, int64_t tail, Leave leave) const {
   using T = KernelTiles<E, kVL, FV>;
   in_tiles(length, T::kMost, [&](int64_t k, int64_t rows) {
     T::kKernel[rows - 1](x + k * lanes, lanes, dy, pitch, samples, to + k * g.filters, g.filters, tail, leave);
@@ -165,8 +164,8 @@ void Call<D, A, MAP>::vectors_of_filters(const E *x, int64_t length, int64_t lan
 
 template <class D, class A, int MAP>
 template <class E>
-void Call<D, A, MAP>::many_filters(const E *x, int64_t length, int64_t lanes, int64_t samples, const E *dy, int64_t pitch, A *to,
-                  Leave leave) const {
+void Call<D, A, MAP>::many_filters(const E *x, int64_t length, int64_t lanes, int64_t samples, const E *dy,
+                                   int64_t pitch, A *to, Leave leave) const {
   for (int64_t f = 0; f < g.filters_per_group;) {
     const int64_t left = g.filters_per_group - f, vectors = (left + kVL - 1) / kVL;
     const int64_t taken = vectors >= 4 ? 4 : vectors >= 2 ? 2 : 1;

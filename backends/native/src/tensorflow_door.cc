@@ -7,7 +7,6 @@
 
 #include <cstdio>
 #include <string>
-#include <vector>
 
 #include "call.h"
 
@@ -95,30 +94,14 @@ class Tensor {
   }
   Tensor(const Tensor &) = delete;
   Tensor &operator=(const Tensor &) = delete;
-  std::vector<int64_t> shape() const {
-    std::vector<int64_t> result(tf.TF_NumDims(handle));
-    for (size_t i = 0; i < result.size(); ++i) result[i] = tf.TF_Dim(handle, static_cast<int>(i));
-    return result;
+  bool is(const lcmulti::Shape &shape) const {
+    if (tf.TF_NumDims(handle) != shape.rank) return false;
+    for (int i = 0; i < shape.rank; ++i) {
+      if (tf.TF_Dim(handle, i) != shape.sizes[i]) return false;
+    }
+    return true;
   }
   Handle handle;
-};
-
-// The shapes of x, kernel and y, as the geometry has them.
-struct Shapes {
-  std::vector<int64_t> x, kernel, y;
-
-  explicit Shapes(const lcmulti_geometry &g) : x{g.batch}, y{g.batch} {
-    for (int64_t a = 0; a < g.axes; ++a) {
-      x.push_back(g.input[a]);
-      y.push_back(g.output[a]);
-      kernel.push_back(g.shared[a] ? 1 : g.output[a]);
-    }
-    kernel.insert(kernel.end(), g.kernel, g.kernel + g.axes);
-    x.push_back(g.channels);
-    y.push_back(g.filters);
-    kernel.push_back(g.channels / g.groups);
-    kernel.push_back(g.filters);
-  }
 };
 
 void *create(Handle construction) {
@@ -132,8 +115,7 @@ void *create(Handle construction) {
   } else if (status.ok()) {
     tf.TF_SetStatus(status.handle, kInvalidArgument, "lcmulti: the attribute is no call of this version");
   }
-  const lcmulti_geometry &g = call->geometry;
-  if (status.ok() && (g.axes < 1 || g.axes > LCMULTI_MAX_AXES || g.groups < 1)) {
+  if (status.ok() && !call->sound()) {
     tf.TF_SetStatus(status.handle, kInvalidArgument, "lcmulti: a geometry that cannot be");
   }
   if (!status.ok()) tf.TF_OpKernelConstruction_Failure(construction, status.handle);
@@ -154,32 +136,17 @@ void compute(Handle kernel, Handle context) {
     if (each.tensorflow == type) g.dtype = each.ours, bytes = each.size;
   }
   g.batch = tf.TF_NumDims(a.handle) > 0 ? tf.TF_Dim(a.handle, 0) : 0;
-  const Shapes shapes(g);
-  const std::vector<int64_t> *expected[3] = {&shapes.x, &shapes.kernel, &shapes.y};
-  if (call.map == LCMULTI_INPUT_GRAD) std::swap(expected[0], expected[2]);
-  if (call.map == LCMULTI_KERNEL_GRAD) std::swap(expected[1], expected[2]);
-  // The attribute may come from a file: it must not be believed to describe the arrays.
-  if (a.shape() != *expected[0] || b.shape() != *expected[1]) {
+  const lcmulti::Shapes shapes = call.shapes();
+  const int64_t elements = shapes.result.elements();
+  if (elements < 0 || !a.is(shapes.a) || !b.is(shapes.b)) {
     tf.TF_SetStatus(status.handle, kInvalidArgument, "lcmulti: shapes other than the operation was made for");
     return tf.TF_OpKernelContext_Failure(context, status.handle);
   }
-  for (const int64_t n : *expected[2]) bytes *= static_cast<size_t>(n);
-  const Tensor result(tf.TF_AllocateOutput(context, 0, type, expected[2]->data(),
-                                           static_cast<int>(expected[2]->size()), bytes, status.handle));
+  const Tensor result(tf.TF_AllocateOutput(context, 0, type, shapes.result.sizes, shapes.result.rank,
+                                           bytes * static_cast<size_t>(elements), status.handle));
   if (!status.ok()) return tf.TF_OpKernelContext_Failure(context, status.handle);
-  if (bytes == 0) return;
-  // Arrays here are contiguous, whatever the attribute says.
-  const auto contiguous = [&g](const int64_t *size, int64_t channels, int64_t *step) {
-    int64_t total = channels;
-    step[1] = 1;
-    for (int64_t axis = g.axes - 1; axis >= 0; --axis) {
-      step[2 + axis] = total;
-      total *= size[axis];
-    }
-    step[0] = total;
-  };
-  contiguous(g.input, g.channels, g.x_step);
-  contiguous(g.output, g.filters, g.dy_step);
+  if (elements == 0) return;
+  call.make_contiguous();
   const int code = lcmulti_compute(&g, static_cast<int>(call.map), tf.TF_TensorData(a.handle), tf.TF_TensorData(b.handle),
                                    tf.TF_TensorData(result.handle));
   if (code != LCMULTI_OK) {

@@ -25,8 +25,9 @@ constexpr int kAccumulators = 24;
 #else
 constexpr int kAccumulators = 12;
 #endif
-// Elements fetched ahead of a stream of weights that is used as soon as it comes.
-constexpr int kFarAhead = 512;
+// Elements fetched ahead of a stream of weights that is used as soon as it comes. They are fetched
+// to the second-level cache: the first waits for fewer lines at once than it takes to keep memory busy.
+constexpr int kFarAhead = 1024;
 constexpr int64_t kFarthest = 16384;
 
 constexpr int most_rows(int vectors) { return std::min(12, kAccumulators / vectors); }
@@ -186,7 +187,7 @@ void forward_row_tile(const Run *runs, int64_t count, const A *x, int64_t lanes,
 #pragma GCC unroll 16
       for (int v = 0; v < FV; ++v) {
         const V wv = load_wide<A, VL>(wp + v * VL);
-        __builtin_prefetch(wp + v * VL + kFarAhead, 0, 3);
+        __builtin_prefetch(wp + v * VL + kFarAhead, 0, 2);
 #pragma GCC unroll 16
         for (int n = 0; n < SAMPLES; ++n) sum[n][v] += xp[n] * wv;
       }
@@ -215,7 +216,7 @@ void input_row_tile(const A *dy, const D *w, int64_t filters, int64_t rows, A *d
     const D *row = w + k * filters;
 #pragma GCC unroll 16
     for (int v = 0; v < FV; ++v) {
-      __builtin_prefetch(row + v * VL + ahead, 0, 3);
+      __builtin_prefetch(row + v * VL + ahead, 0, 2);
       sum[k] = multiply_add(sum[k], dyv[v], load_wide<A, VL>(row + v * VL));
     }
   }
