@@ -17,22 +17,11 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import lcmulti
 from lcmulti.bench import bench
 from lcmulti.bench.timing import Step, timed
 from lcmulti.bench.workloads import cases, named
 
 FRAMEWORKS = ("torch", "jax", "tensorflow")
-
-
-def workloads() -> list[dict[str, Any]]:
-    """Name, geometry and batch of the workloads that ship with the conformance suite."""
-    return [{"name": w.name, "spec": w.spec, "batch": w.batch} for w in named(cases())]
-
-
-def spec_of(workload: dict[str, Any]) -> lcmulti.LocalConvSpec:
-    """The geometry of a workload."""
-    return workload["spec"]
 
 
 def medians(steps: dict[str, Step], repeat: int) -> dict[str, float]:

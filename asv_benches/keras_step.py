@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import time
 from collections.abc import Callable
 from statistics import median
 from typing import Any
@@ -25,6 +24,8 @@ import lcmulti_keras
 import numpy as np
 import tf_keras
 
+from lcmulti.bench.timing import timed
+
 
 def model(api: Any, layer: Callable[..., Any], size: int = 32) -> Any:
     """The model of Keras 2's documentation, compiled."""
@@ -33,13 +34,6 @@ def model(api: Any, layer: Callable[..., Any], size: int = 32) -> Any:
     )
     made.compile("sgd", "mse")
     return made
-
-
-def timed(function: Callable[[], Any]) -> float:
-    """Seconds of one call."""
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
 
 
 def main() -> int:

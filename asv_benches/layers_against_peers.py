@@ -24,16 +24,15 @@ from math import exp, log, prod
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from against_peers import medians, spec_of, workloads
+from against_peers import medians
 
 import lcmulti
+from lcmulti.bench.timing import Step
+from lcmulti.bench.workloads import Workload, cases, named
 
 PATCHES = 2e9  # bytes of patches of a workload that is measured
 PRODUCTS = 1e9  # bytes of products the forum's module may make
 IN_JAX = {"ours in NNX": "ours", "linen ConvLocal": "linen ConvLocal"}
-Step = Callable[[], Any]
 
 
 def padded_spec(spec: lcmulti.LocalConvSpec) -> list[int]:
@@ -157,13 +156,13 @@ def nnx_step(made: Any, spec: lcmulti.LocalConvSpec, batch: int) -> Step:
     return step
 
 
-def chosen(names: list[str]) -> list[dict[str, Any]]:
+def chosen(names: list[str]) -> list[Workload]:
     """The 2D workloads asked for, or all whose patches are small enough."""
     found = []
-    for workload in workloads():
-        spec = spec_of(workload)
-        size = 4 * workload["batch"] * prod(spec.output_size) * spec.terms
-        if spec.ndim == 2 and size <= PATCHES and (not names or workload["name"] in names):
+    for workload in named(names or cases()):
+        spec = workload.spec
+        size = 4 * workload.batch * prod(spec.output_size) * spec.terms
+        if spec.ndim == 2 and size <= PATCHES:
             found.append(workload)
     return found
 
@@ -173,10 +172,10 @@ def compare(framework: str, names: list[str], repeat: int) -> None:
     ratios: dict[str, list[float]] = {}
     print("training step, float32; x: times as long as ours")
     for workload in chosen(names):
-        spec, batch = spec_of(workload), workload["batch"]
+        spec, batch = workload.spec, workload.batch
         products = 4 * prod(spec.output_size) * spec.terms * spec.filters
         few = max(min(batch, int(PRODUCTS // products)), 1)
-        row = f"{workload['name']:<20}"
+        row = f"{workload.name:<20}"
         for peers, size in _groups(framework, batch, few):
             if framework == "torch":
                 makers = torch_modules(spec)
@@ -216,7 +215,7 @@ def resident(mark: str) -> int:
 
 def weigh(name: str, peer: str, batch: int) -> None:
     """In a process of its own: print the bytes three steps took at the most."""
-    spec = spec_of(next(w for w in workloads() if w["name"] == name))
+    (spec,) = (each.spec for each in named([name]))
     small = lcmulti.LocalConvSpec((4, 4, 1), 1, 2, data_format="channels_last")
     for each, size in ((small, 1), (spec, batch)):  # the small one warms what stays
         before = resident("VmRSS")
@@ -232,7 +231,7 @@ def weigh(name: str, peer: str, batch: int) -> None:
 def memory(names: list[str], batch: int) -> None:
     """Print the peak of each beside ours."""
     for name in names or ["deepface_l4"]:
-        spec = spec_of(next(w for w in workloads() if w["name"] == name))
+        (spec,) = (each.spec for each in named([name]))
         print(f"{name}, batch {batch}: peak of three training steps")
         for group in (("ours", "unfold+einsum", "forum"), tuple(IN_JAX)):
             mine = None

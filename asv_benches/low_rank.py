@@ -11,19 +11,16 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from against_peers import medians, spec_of, workloads
+from against_peers import medians
 
 import lcmulti
 from lcmulti import low_rank
 from lcmulti.backend import Problem, Resources
+from lcmulti.bench.workloads import named
 
 
 def steps(spec: lcmulti.LocalConvSpec, batch: int, rank: int) -> dict[str, Any]:
@@ -57,10 +54,8 @@ def main() -> int:
     arguments = parser.parse_args()
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     print(f"{'':<18}batch rank   formed ms   shared ms  auto")
-    for workload in workloads():
-        if workload["name"] not in arguments.workload:
-            continue
-        spec = spec_of(workload)
+    for workload in named(arguments.workload):
+        spec = workload.spec
         for batch in arguments.batch:
             for rank in arguments.rank:
                 times = medians(steps(spec, batch, rank), arguments.repeat)
@@ -69,7 +64,7 @@ def main() -> int:
                 way = "formed" if low_rank._is_cheaper_formed(problem, rank) else "shared"
                 formed, shared = times["formed"] * 1e3, times["shared"] * 1e3
                 print(
-                    f"{workload['name']:<18}{batch:5}{rank:5}{formed:12.1f}{shared:12.1f}  {way}",
+                    f"{workload.name:<18}{batch:5}{rank:5}{formed:12.1f}{shared:12.1f}  {way}",
                     flush=True,
                 )
     return 0

@@ -19,14 +19,15 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from against_peers import spec_of, workloads
 from kept import keep
+
+from lcmulti.bench.workloads import Workload, cases, named
 
 ALLOWED = 64.0
 MEMORY = 12e9  # of inputs and results, that both fit
 
 
-def measured(backend: str, workload: dict[str, Any]) -> float:
+def measured(backend: str, workload: Workload) -> float:
     """Mebibytes beyond the results, in this process."""
     import numpy as np
 
@@ -63,7 +64,7 @@ def measured(backend: str, workload: dict[str, Any]) -> float:
 
     small = lcmulti.LocalConvSpec((40, 40, 8), 16, 3, data_format="channels_last")
     step(*arrays(small, 8), small)
-    spec, batch = spec_of(workload), workload["batch"]
+    spec, batch = workload.spec, workload.batch
     given = arrays(spec, batch)
     before = reset_peak()
     results = step(*given, spec)
@@ -84,8 +85,8 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="in results/")
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    chosen = [w for w in workloads() if not arguments.workload or w["name"] in arguments.workload]
-    chosen = [w for w in chosen if 2 * spec_of(w).bytes(w["batch"], "float32") < MEMORY]
+    chosen = named(arguments.workload or cases())
+    chosen = [each for each in chosen if 2 * each.spec.bytes(each.batch, "float32") < MEMORY]
     if arguments.alone:
         print(json.dumps(measured(arguments.backend[0], chosen[0])))
         return 0
@@ -93,12 +94,12 @@ def main() -> int:
     for backend in arguments.backend:
         found = {}
         for workload in chosen:
-            command = [sys.executable, __file__, backend, "--alone", "--workload", workload["name"]]
+            command = [sys.executable, __file__, backend, "--alone", "--workload", workload.name]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
-            found[workload["name"]] = json.loads(done.stdout.splitlines()[-1])
+            found[workload.name] = json.loads(done.stdout.splitlines()[-1])
             if arguments.keep:
-                name = f"{backend} {workload['name']}"
-                keep("peak_memory", {name: {"MiB beyond results": found[workload["name"]]}})
+                name = f"{backend} {workload.name}"
+                keep("peak_memory", {name: {"MiB beyond results": found[workload.name]}})
         most = max(most, *found.values())
         line = "  ".join(f"{name} {held:.1f}" for name, held in found.items())
         print(f"{backend}: MiB beyond results: {line}", flush=True)

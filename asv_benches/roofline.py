@@ -25,7 +25,6 @@ import numpy as np
 os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
 os.environ.setdefault("OPENBLAS_NUM_THREADS", os.environ["OMP_NUM_THREADS"])
 
-from against_peers import spec_of, workloads
 from kept import keep
 from lcmulti_native.library import MAPS, compute, geometry, library
 from lcmulti_native.numpy_door import empty, implementation
@@ -34,6 +33,7 @@ from lcmulti import LocalConvSpec
 from lcmulti.backend import Resources
 from lcmulti.bench.machine import bandwidth, rate
 from lcmulti.bench.timing import least
+from lcmulti.bench.workloads import Workload, cases, named
 from lcmulti.dtypes import DTYPES
 
 MEMORY = 16e9
@@ -61,10 +61,10 @@ class Row(NamedTuple):
         )
 
 
-def measured(workload: dict[str, Any], dtype: str, threads: int) -> Row | None:
+def measured(workload: Workload, dtype: str, threads: int) -> Row | None:
     """One workload, or None if it does not fit."""
-    name, batch = workload["name"], workload["batch"]
-    spec = spec_of(workload).computed()
+    name, batch = workload.name, workload.batch
+    spec = workload.spec.computed()
     rng = np.random.default_rng(0)
     shapes = ((batch, *spec.input_shape), spec.kernel_shape, (batch, *spec.output_shape))
     x, kernel, dy = ((rng.random(s, dtype="float32") - 0.5).astype(dtype) for s in shapes)
@@ -108,12 +108,12 @@ def main() -> int:
     dtype, threads = arguments.dtype, arguments.threads
     if dtype == "bfloat16":
         import ml_dtypes  # noqa: F401  (gives NumPy the type)
-    chosen = [w for w in workloads() if w["name"] in (arguments.workload or [w["name"]])]
+    chosen = named(arguments.workload or cases())
     best: dict[str, Row] = {}
     for workload in chosen * arguments.rounds:
         row = measured(workload, dtype, threads)
         if row is None:
-            print(f"{workload['name']}: does not fit", file=sys.stderr)
+            print(f"{workload.name}: does not fit", file=sys.stderr)
             continue
         best[row.name] = row.best(best.get(row.name, row))
         each = ", ".join(f"{map_} {seconds * 1e3:.2f} ms" for map_, seconds in row.times.items())

@@ -20,11 +20,10 @@ copyright = author
 version = release = lcmulti.__version__
 
 extensions = [
-    "myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.mathjax",
-    "numpydoc", "sphinx_copybutton",
+    "myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "numpydoc", "sphinx_copybutton",
 ]  # fmt: skip
 exclude_patterns = ["_build"]
-default_role = "code"  # docstrings write `names` in single backticks
+default_role = "py:obj"  # docstrings write `names` in single backticks: links where they are known
 nitpicky = False
 
 myst_enable_extensions = ["colon_fence", "deflist"]
@@ -40,7 +39,8 @@ copybutton_exclude = ".linenos, .gp, .go"
 
 html_theme = "furo"
 html_title = f"lcmulti {version}"
-html_static_path = []
+html_static_path = ["_static"]
+html_css_files = ["figures.css"]
 html_show_sphinx = False
 
 

@@ -30,12 +30,12 @@ def local_conv(
     backend: str | None = None,
     implementation: str = "auto",
 ) -> Any:
-    r"""Locally connected operation: a convolution whose weights differ at every position.
+    """Locally connected operation: a convolution whose weights differ at every position.
 
-    .. math::
+    ::
 
-        y[n, o, f] = bias[o, f] + \sum_{t, c} x[n, o \cdot stride + t \cdot dilation - pad, c]
-                     \; kernel[o, t, c, f]
+        y[n, o, f] = bias[o, f]
+            + sum over t, c of x[n, o * stride + t * dilation - pad, c] * kernel[o, t, c, f]
 
     with ``o`` and ``t`` n-dimensional and ``c`` over the channels of the group of ``f``
     (LeCun 1989, "Generalization and network design strategies", section 5, net-4 without
@@ -109,12 +109,13 @@ def local_conv_transpose(
     backend: str | None = None,
     implementation: str = "auto",
 ) -> Any:
-    r"""Transposed locally connected operation: the exact adjoint of `local_conv` in ``x``.
+    """Transposed locally connected operation: the exact adjoint of `local_conv` in ``x``.
 
-    .. math::
+    ::
 
-        y[n, i, c] = bias[i, c] + \sum_{o, t, f} x[n, o, f] \; kernel[o, t, c, f]
-        \quad \text{with} \quad i = o \cdot stride + t \cdot dilation - pad
+        y[n, i, c] = bias[i, c]
+            + sum over o, t, f with o * stride + t * dilation - pad = i
+              of x[n, o, f] * kernel[o, t, c, f]
 
     so ``sum(local_conv_transpose(x, kernel) * y) == sum(x * local_conv(y, kernel))`` for every
     ``y``. It is computed by the map an implementation has for the input gradient and is

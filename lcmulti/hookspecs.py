@@ -8,6 +8,8 @@ import pluggy
 
 from lcmulti.backend import BackendEntry, ImplementationEntry
 
+__all__ = ["lcmulti_backends", "lcmulti_implementations"]
+
 hookspec = pluggy.HookspecMarker("lcmulti")
 
 

@@ -111,8 +111,9 @@ def check_names(tensors: Mapping[str, Any], metadata: Mapping[str, str]) -> None
         raise FormatError("the geometry of a layer in 'spec'", "none")
     kernels, biases = ({f"{prefix_of(each)}{name}" for each in layers} for name in TENSORS)
     if not kernels <= set(tensors) <= kernels | biases:
-        expected = f"tensors {', '.join(sorted(kernels))} and perhaps {', '.join(sorted(biases))}"
-        raise FormatError(expected, ", ".join(sorted(tensors)) or "none")
+        expected, perhaps, found = (", ".join(sorted(e)) for e in (kernels, biases, tensors))
+        raise FormatError(f"tensors {expected:.200} and perhaps {perhaps:.200}",
+                          f"{found:.200}" or "none")  # fmt: skip
 
 
 def described_by(metadata: Mapping[str, str], prefix: str) -> tuple[LocalConvSpec, bool]:

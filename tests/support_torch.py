@@ -228,7 +228,27 @@ def meta(subject):
 @MATRIX.column("channels_last memory")
 def channels_last(subject):
     x = subject.x.to(memory_format=torch.channels_last)
-    close(subject.module(x), subject.module(subject.x))
+    y = subject.module(x)
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    close(y, subject.module(subject.x))
+
+
+class Flat(nn.Module):
+    def forward(self, y):
+        return y.view(len(y), -1)
+
+
+@MATRIX.column("`view` of the result", slow=True)
+def view(subject):
+    """It lies in memory as a convolution's would, also for who only traces it."""
+    module, x = nn.Sequential(subject.module, Flat()), subject.x
+    y = module(x)
+    torch._dynamo.reset()
+    close(torch.compile(module, fullgraph=True, backend="aot_eager")(x), y)
+    close(torch.vmap(module)(x[None])[0], y)
+    close(torch.jit.trace(module, x)(x), y)
+    shapes = ({0: torch.export.Dim("batch", min=1, max=1024)},)
+    close(torch.export.export(module, (x,), dynamic_shapes=shapes).module()(x), y)
 
 
 @MATRIX.column("safetensors, pickle, deepcopy", needs="safetensors")

@@ -1,6 +1,7 @@
 """`lcmulti bench`: what it measures, what it records instead of a time, what it advises."""
 
 import dataclasses
+import importlib
 import json
 import math
 import re
@@ -146,15 +147,50 @@ def test_a_peer_that_fails_leaves_the_others(peers):
     assert len(row_of(report, "right").times) == 3
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Unable to allocate 9. GiB for an array"),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory"
+        ),
+        RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 40000000000 bytes."),
+        RuntimeError("OOM when allocating tensor with shape[9000,9000,9000]"),
+    ],
+    ids=str,
+)
+def test_out_of_memory_is_recorded_as_that(peers, monkeypatch, error):
+    def full(arrays):
+        raise error
+
+    monkeypatch.setattr(sys.modules[__name__], "full", full, raising=False)
+    peers(peer("full"))
+    row = row_of(bench([TINY], **QUICK), "peer")
+    assert (row.problem, row.times) == ("not run: out of memory", [])
+
+
+def test_a_padding_mode_is_part_of_what_is_timed(backend, peers):
+    """And of what is held against the reference; peers pad with zeros."""
+    peers(dataclasses.replace(peer(), backend=backend))
+    spec = dataclasses.replace(TINY.spec, padding_mode="reflect", padding=((2, 1), (0, 3)))
+    for mode in ("forward", "training"):
+        report = bench([workload(spec, 3)], backends=[backend], repeat=1, mode=mode)
+        assert report.rows[-1].problem == "not run: pads with zeros alone"
+        for row in report.of("own", "ours", "variant"):
+            excused = row.problem is not None and row.problem.startswith("not ")
+            assert row.times or excused, (row.name, row.problem)
+    assert Arrays(workload(spec, 3), "float32").x.shape == (3, 6, 5, 2)
+
+
 def test_memory(peers):
     peers(peer(holds=lambda spec, batch: 10**9))
     report = bench([TINY], memory="1GB", **QUICK)
-    assert row_of(report, "peer").problem == "not run: holds 4.0 GB, over the memory limit"
+    assert row_of(report, "peer").problem == "not run: takes 4.0 GB, over the memory limit"
     assert row_of(report, "blocked").times
     peers(peer(gradient_holds=lambda spec, batch: 10**9))
     assert row_of(bench([TINY], memory="1GB", mode="forward", **QUICK), "peer").times
     report = bench([TINY], memory="1GB", mode="training", **QUICK)
-    assert row_of(report, "peer").problem == "not run: holds 4.0 GB, over the memory limit"
+    assert row_of(report, "peer").problem == "not run: takes 4.0 GB, over the memory limit"
     (row, _) = bench([TINY], memory=100, **QUICK).rows
     assert "over the memory limit" in row.problem
 
@@ -217,6 +253,7 @@ def test_an_interrupt_while_preparing_leaves_first_times():
         ({"implementations": ["fast"]}, "implementations: expected one of 'auto'"),
         ({"peers": ["caffe"]}, "peers: expected True, False or names among unfold+einsum"),
         ({"repeat": 0}, "repeat: expected a positive integer, got 0"),
+        ({"limit": 0}, "limit: expected a positive number of seconds, got 0"),
         ({"batch": 0}, "batch: expected a positive integer, got 0"),
         ({"memory": "much"}, "memory: expected bytes"),
         ({"workloads": [TINY, TINY]}, "workloads: expected each of another name"),
@@ -325,7 +362,7 @@ def test_list(lcm):  # noqa: F811
         (["--input", "2x2x2", "--kernel", "9", "--filters", "1"], "kernel_size: expected a window"),
         (["--plot", "a.pdf"], "--plot: expected a file ending in .png or .svg, got 'a.pdf'"),
         (["--json", "no/such/a.json"], "--json: expected a file in a folder that exists"),
-        (["--limit", "0"], "--limit: expected a positive number of seconds"),
+        (["--limit", "nan"], "limit: expected a positive number of seconds, got nan"),
         (["--dtype", "complex64"], "dtype: expected one of"),
     ],
     ids=str,
@@ -338,12 +375,15 @@ def test_command_line_errors_are_one_line(lcm, arguments, message):  # noqa: F81
     assert result.out == ""
 
 
-def test_asv_knows_every_workload_implementation_and_peer():
-    sys.path.insert(0, str(Path(__file__).parents[1] / "asv_benches"))
-    try:
-        from benchmarks import common
-    finally:
-        sys.path.pop(0)
+@pytest.fixture
+def asv(monkeypatch):
+    """Import a module of the asv benchmarks."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "asv_benches")
+    return lambda name: importlib.import_module(f"benchmarks.{name}")
+
+
+def test_asv_knows_every_workload_implementation_and_peer(asv):
+    common = asv("common")
     assert tuple(cases()) == common.WORKLOADS
     assert set(common.PEERS) <= {p.name for p in PEERS}
     own = {(e.backend, e.name) for e in plugins.registry().implementations.values()}
@@ -351,6 +391,35 @@ def test_asv_knows_every_workload_implementation_and_peer():
     # A convolution shares its kernel and none of the workloads does; NumPy's blocked is its auto.
     left_out = {(b, "conv") for b in common.BACKENDS} | {("numpy", "blocked")}
     assert {each for each in own if each[0] in common.BACKENDS} - left_out <= ways
+
+
+SMALL = ("numpy auto", "numpy", "training", "unfold+einsum", "keras_docstring_1d")
+"""Values of the benchmarks' parameters that are quick."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["compute", "overhead", "ratios"])
+def test_asv_benchmarks_run(asv, name):
+    module = asv(name)
+    for kind in (each for each in vars(module).values() if isinstance(each, type)):
+        params = getattr(kind, "params", ())
+        each_axis = (
+            params if params and not isinstance(params[0], str) else (params,) * bool(params)
+        )
+        chosen = [next(value for value in SMALL if value in values) for values in each_axis]
+        benchmark = kind()
+        try:
+            benchmark.setup(*chosen)
+        except NotImplementedError:
+            continue  # its framework is absent
+        for method in (each for each in dir(kind) if each.startswith(("time_", "peak", "track_"))):
+            measured = getattr(benchmark, method)(*chosen)
+            assert measured > 0 if method.startswith("track_") else measured is None
+
+
+def test_asv_skips_a_peer_without_such_a_layer(asv):
+    with pytest.raises(NotImplementedError, match="forum recipe exists in 2D alone|not installed"):
+        asv("ratios").OverPeer().setup("forum recipe", "keras_docstring_1d")
 
 
 def test_asv_finds_every_benchmark():

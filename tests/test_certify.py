@@ -1,9 +1,13 @@
 """The conformance suite: it passes the honest, and fails every saboteur by the check named."""
 
+import contextlib
+import ctypes
 import functools
+import gc
 import importlib.util
 import json
 import os
+import platform
 import runpy
 import subprocess
 import sys
@@ -33,6 +37,18 @@ def saboteurs(monkeypatch, fresh):
     monkeypatch.setenv("PYTHONPATH", str(SABOTEURS), prepend=os.pathsep)
 
 
+@contextlib.contextmanager
+def undone():
+    """Take back what saboteurs do to the process."""
+    library, arithmetic = ctypes.CDLL(None), ctypes.create_string_buffer(64)
+    library.fegetenv(arithmetic)
+    try:
+        yield
+    finally:
+        library.fesetenv(arithmetic)
+        gc.enable()
+
+
 def checks(result):
     """Names of the checks that failed."""
     return {failure.check.split("::")[-1].split("[")[0] for failure in result.failures}
@@ -47,7 +63,8 @@ def honest(backend, implementation, check):
 
 def assert_failed(check, backend, implementation=None, twin=None):
     """A saboteur is failed by *check*, and its honest twin is not."""
-    result = certify(backend, implementation=implementation, arguments=["-x", "-k", check])
+    with undone():
+        result = certify(backend, implementation=implementation, arguments=["-x", "-k", check])
     assert not result.ok
     assert "NOT CERTIFIED" in result.verdict
     assert [each for each in checks(result) if each.startswith(check)], result.summary()
@@ -56,6 +73,8 @@ def assert_failed(check, backend, implementation=None, twin=None):
 
 @pytest.mark.parametrize("name, check", IMPLEMENTATIONS.items())
 def test_implementation_that_is_wrong(saboteurs, name, check):
+    if name == "subnormals_off" and platform.machine() != "x86_64":
+        pytest.skip("it knows how x86-64 is told")
     assert_failed(check, "numpy", name)
 
 
@@ -82,15 +101,21 @@ def test_what_is_honest(saboteurs, backend, implementation):
     assert modes == (set() if backend == "tape" else {"reverse", "forward"})
 
 
+TOGETHER = "(test_gradients and 2d) or test_many_threads or larger_arrays or numpy_out or 2d-long"
+
+
 @pytest.mark.slow
 def test_own_backends_together(backend):
-    """In one process that has imported every framework, PyTorch first (see conftest.py)."""
+    """In one process that has imported every framework, PyTorch first (see conftest.py).
+
+    Each has threads of its own, so large arrays and many callers are asked for besides values.
+    """
     for name in INSTALLED:
         plugins.load_backend(name)
     assert {"numpy", *INSTALLED} <= sys.modules.keys()
-    result = certify(backend, arguments=["-m", "core", "-k", "test_gradients and auto and 1d"])
+    result = certify(backend, arguments=["-k", f"auto and ({TOGETHER})"])
     assert not result.failures, result.failures[:3]
-    assert result.core_passed > 60
+    assert result.core_passed > 100
 
 
 def test_there_are_saboteurs_enough():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import io
 import os
 import re
@@ -56,9 +57,13 @@ BEFORE = {
     ),
 }
 """What a page shows in another page or in the plugin it speaks of."""
+PLUGIN = {"writing_a_backend.md": "backend.py", "writing_an_implementation.md": "einsum.py"}
 EXAMPLES = {
     "digits_torch.py": ("torch",),
     "digits_nnx.py": ("jax", "flax", "optax"),
+    "digits_equinox.py": ("jax", "equinox"),
+    "digits_tensorflow.py": ("tensorflow",),
+    "digits_keras.py": ("keras", "tensorflow"),
     "deepface.py torch": ("torch",),
     "deepface.py nnx": ("jax", "flax"),
     "deepface.py equinox": ("jax", "equinox"),
@@ -69,6 +74,21 @@ EXAMPLES = {
     "field.py": ("jax",),
     "revive.py": ("tf_keras", "keras", "tensorflow"),
 }
+PUBLIC = {
+    "lcmulti": (),
+    "lcmulti.backend": (),
+    "lcmulti.bench": (),
+    "lcmulti.composed": (),
+    "lcmulti.conformance": (),
+    "lcmulti.errors": (),
+    "lcmulti.layouts": (),
+    "lcmulti_torch": (),
+    "lcmulti_torch.functional": ("torch",),
+    "lcmulti_jax.nnx": ("flax",),
+    "lcmulti_jax.equinox": ("equinox",),
+    "lcmulti_keras": ("keras",),
+}
+"""Modules whose ``__all__`` is the public API, and what they need to be imported."""
 PAGES = sorted(
     path
     for path in DOCS.rglob("*.md")
@@ -168,8 +188,51 @@ def test_links_lead_to_something():
                 assert file.exists(), f"{path.name}: {target}"
 
 
+def test_the_site_checker_finds_what_leads_nowhere(tmp_path):
+    (tmp_path / "a.html").write_text(
+        '<p id="here"><a href="#here">1</a> <a href="b.html#there">2</a> <a href="c.html">3</a>'
+        '<a href="b.html">4</a> <a href="https://example.org/x">5</a> <img src="no.svg">'
+    )
+    (tmp_path / "b.html").write_text('<p id="else"><a href="a.html#here">6</a>')
+    script = [sys.executable, DOCS / "check_links.py", tmp_path]
+    run = subprocess.run(script, check=False, capture_output=True, text=True)
+    assert run.returncode == 1
+    assert run.stderr.splitlines() == ["a.html: b.html#there", "a.html: c.html", "a.html: no.svg"]
+    (tmp_path / "a.html").write_text('<p id="here">')
+    assert subprocess.run(script, check=False).returncode == 0
+
+
+def documented():
+    """Full names of what the reference has an entry for."""
+    names = set()
+    for path in (DOCS / "reference").glob("*.md"):
+        text = path.read_text("utf-8")
+        for entry in re.findall(r"^\.\. \S+:: ([\w.]+(?:\n {6,}[\w.]+)*)", text, re.MULTILINE):
+            names.update(entry.split())
+        for module in re.findall(r"^\.\. automodule:: (\S+)\n   :members:", text, re.MULTILINE):
+            names.update(f"{module}.{name}" for name in importlib.import_module(module).__all__)
+    return names
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_the_reference_has_the_whole_public_api(module):
+    for package in PUBLIC[module]:
+        pytest.importorskip(package)
+    imported, found = importlib.import_module(module), documented()
+    for name in set(imported.__all__) - {"__version__"}:
+        home = getattr(getattr(imported, name), "__module__", module)
+        assert {f"{module}.{name}", f"{home}.{name}"} & found, name
+
+
 def test_the_parser_of_command_lines_can_fail():
     with pytest.raises(SystemExit), contextlib.redirect_stderr(io.StringIO()):
         cli._parser().parse_args(["explain", "--inputs", "3"])
     assert isinstance(cli._parser(), argparse.ArgumentParser)
     assert len(command_lines()) > 10
+
+
+@pytest.mark.parametrize("page", PLUGIN)
+def test_a_plugin_is_as_short_as_its_page_says(page):
+    told = re.search(r"(\d+) lines", (DOCS / page).read_text())
+    lines = (EXAMPLE / "lcmulti_example" / PLUGIN[page]).read_text().count("\n")
+    assert int(told[1]) == lines < 100

@@ -218,12 +218,34 @@ def test_bad_input_and_arguments(make):
         (dict(input_size=(2, 2), padding=0), "kernel_size"),
         (dict(rank=0), "rank"),
         (dict(shared_axes=(3,)), "shared_axes"),
+        (dict(shared_axes=1), "shared_axes"),
         (dict(padding="some"), "padding"),
         (dict(input_size=(6, 6, 6)), "input_size"),
     ):
         with pytest.raises(ArgumentError) as caught:
             make(**changes)
         assert caught.value.argument == argument
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [("in_features", "3"), ("out_features", 0), ("strides", 0), ("kernel_dilation", 0),
+     ("feature_group_count", 2), ("input_size", None)],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", [LocallyConnected, LocallyConnectedTranspose])
+def test_nnx_errors_name_arguments_as_flax_does(kind, argument, value):
+    right = dict(in_features=3, out_features=3, kernel_size=(3, 3), input_size=(7, 6))
+    with pytest.raises(ArgumentError) as caught:
+        kind(**(right | {argument: value}), rngs=nnx.Rngs(0))
+    assert caught.value.argument == argument
+
+
+@pytest.mark.parametrize("argument", ["in_channels", "out_channels", "stride", "groups"])
+def test_equinox_errors_name_arguments_as_equinox_does(argument):
+    right = dict(in_channels=3, out_channels=3, kernel_size=3, input_size=7)
+    with pytest.raises(ArgumentError) as caught:
+        for_equinox.LocallyConnected2d(**(right | {argument: 0}), key=jax.random.key(0))
+    assert caught.value.argument == argument
 
 
 @pytest.mark.parametrize("rank", [None, 2])

@@ -238,6 +238,33 @@ def test_imports_are_copies(rng):
         assert not np.shares_memory(layouts.import_kernel(theirs, layout, SPECS[2]), theirs)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_arrays_are_in_memory_order(layout, data_format, rng):
+    spec = spec_of(1 if layout == "eir" else 2, data_format, channels=1 if layout == "eir" else 3)
+    kernel = np.asfortranarray(rng.standard_normal(spec.kernel_shape))
+    theirs = layouts.export_kernel(kernel, layout, spec)
+    arrays = [theirs, layouts.import_kernel(np.asfortranarray(theirs), layout, spec)]
+    if layout != "theano":
+        bias = np.asfortranarray(np.broadcast_to(np.arange(4.0), spec.bias_shape))
+        theirs = layouts.export_bias(bias, layout, spec)
+        arrays += [theirs, layouts.import_bias(np.asfortranarray(theirs), layout, spec)]
+    assert all(array.flags.c_contiguous and array.flags.owndata for array in map(owner, arrays))
+
+
+def owner(array):
+    """The array whose memory it is, if all of it is seen in its order."""
+    return array if array.base is None or array.size != array.base.size else array.base
+
+
+def test_one_bias_for_one_position_and_of_what_is_no_number():
+    spec = lcmulti.LocalConvSpec((5, 6, 3), 4, (5, 6), data_format="channels_last")
+    bias = np.array([[[1.0, np.nan, 3.0, 4.0]]])
+    np.testing.assert_array_equal(layouts.export_bias(bias, "lasagne-tied", spec), bias[0, 0])
+    many = np.broadcast_to(bias, SPECS[2].bias_shape)
+    np.testing.assert_array_equal(layouts.export_bias(many, "dl4j", SPECS[2]), bias[0])
+
+
 def test_one_bias_for_all_positions_cannot_hold_many():
     spec = SPECS[2]
     bias = np.zeros(spec.bias_shape)

@@ -5,7 +5,7 @@ import pytest
 from strangers import implementation_entry, plugin_of
 
 import lcmulti
-from lcmulti import dispatch, numpy_backend, settings
+from lcmulti import dispatch, layouts, numpy_backend, settings
 from lcmulti.backend import Facts, Problem, Resources
 from lcmulti.call_spec import spec_of_call
 from lcmulti.dispatch import choose, problem_of
@@ -34,6 +34,38 @@ def problem(*facts):
 
 
 MESSAGES = [
+    (
+        lambda: layouts.import_kernel(np.zeros((2, 3)), "flax", SPEC),
+        "array: expected shape (7, 7, 24, 6), got shape (2, 3)",
+    ),
+    (
+        lambda: layouts.export_kernel(np.zeros(3), "flax", SPEC),
+        "kernel: expected shape (7, 7, 3, 2, 4, 6), got shape (3,)",
+    ),
+    (
+        lambda: layouts.import_bias(np.zeros(3), "dl4j", SPEC),
+        "array: expected shape (1, 6), got shape (3,)",
+    ),
+    (
+        lambda: layouts.export_bias(np.zeros(3), "dl4j", SPEC),
+        "bias: expected shape (7, 7, 6), got shape (3,)",
+    ),
+    (
+        lambda: layouts.export_bias(np.arange(294).reshape(7, 7, 6), "dl4j", SPEC),
+        "bias: expected one bias for all positions, which is all that Deeplearning4j LocallyConnected has, got biases that differ between positions",
+    ),
+    (
+        lambda: layouts.kernel_shape("flax", (3, 4)),
+        "spec: expected a LocalConvSpec, got (3, 4)",
+    ),
+    (
+        lambda: layouts.kernel_shape("dl4j", spec((3, 3, 3, 1), 1, 1)()),
+        "Deeplearning4j LocallyConnected is 1D or 2D, the spec is 3D",
+    ),
+    (
+        lambda: SPEC.block((0,), (1, 1)),
+        "start: expected 2 positions, one per spatial axis, got (0,)",
+    ),
     (
         of_call((2, 9, 8, 4), (7, 7, 3, 2, 4)),
         "kernel: expected shape (*output_size, *kernel_size, in_channels // groups, filters), an even rank of at least 4, got (7, 7, 3, 2, 4)",
@@ -322,3 +354,65 @@ def test_counts():
     assert SPEC.bytes(0) == SPEC.num_parameters * 4
     assert SPEC.bytes(1, "float64") == 8 * (SPEC.num_parameters + 9 * 8 * 4 + 49 * 6)
     assert SPEC.sharing((1,)).shared_axes == (1,)
+
+
+@pytest.mark.parametrize(
+    "shape, device, padding, name, expected",
+    [
+        ((2, 9, 4), "cpu", 1, "forward", [("padding", (2, 11, 4)), ("padding", (2, 9, 6))]),
+        ((2, 9, 4), "cpu", 0, "forward", [("x", (2, 9, 4)), ("x", (2, 7, 6))]),
+        ((0, 9, 4), "cpu", 0, "forward", [("x", (1, 9, 4)), ("x", (1, 7, 6))]),
+        ((None, 9, 4), "cpu", 0, "forward", [("x", (1, 9, 4)), ("x", (1, 7, 6))]),
+        ((2, 9, 4), "gpu", 0, "forward", [("x", (1, 9, 4)), ("x", (1, 7, 6))]),
+    ],
+)
+def test_arrays_that_memory_is_asked_for(monkeypatch, shape, device, padding, name, expected):
+    asked = []
+    monkeypatch.setattr(dispatch, "require_memory", lambda *row: asked.append(row[:2]))
+    kernel = Facts((7 + 2 * padding, 3, 4, 6), "float32", device)
+    facts = Facts(shape, "float32", device), kernel, None
+    problem_of("numpy", facts, (1, padding, "zeros", 1, 1, "channels_last"), settings.DEFAULTS)
+    assert asked == expected
+
+
+def test_memory_is_not_asked_for_arrays_that_are_not_in_it(monkeypatch):
+    asked = []
+    monkeypatch.setattr(dispatch, "require_memory", lambda *row: asked.append(row))
+    problem(F32._replace(transformed=True), KERNEL, None)()
+    monkeypatch.setattr(dispatch, "memory_for", lambda shape, dtype: (2, 1))
+    problem(F32, KERNEL, None)()
+    assert not asked
+    monkeypatch.setattr(dispatch, "memory_for", lambda shape, dtype: (1, 1))
+    problem(F32, KERNEL, None)()
+    assert len(asked) == 2
+
+
+def test_the_file_that_cannot_be_read(tmp_path):
+    path = tmp_path / "lcmulti.toml"
+    path.write_text("threads = ")
+    with pytest.raises(LcmultiError) as caught:
+        settings._read_toml(path)
+    assert str(caught.value) == (
+        f"{path}: expected a readable TOML file, got Invalid value (at end of document)"
+    )
+
+
+def test_no_limit_is_written_as_a_word(monkeypatch, tmp_path):
+    path = tmp_path / "a" / "b" / "lcmulti.toml"
+    monkeypatch.setattr(settings, "user_file", lambda: path)
+    settings.write_user_setting("threads", None)
+    assert path.read_text() == 'threads = "auto"\n'
+    with pytest.raises(AttributeError) as caught:
+        lcmulti.config.thread
+    assert str(caught.value).startswith("no setting 'thread'; there are backend, implementation, ")
+
+
+def test_strides_and_dilation_of_what_is_computed():
+    wide = LocalConvSpec((3, 4, 1), 1, 1, strides=(50, 2), dilation=(70, 1), **LAST).computed()
+    assert (wide.strides, wide.dilation) == ((3, 2), (3, 1))
+
+
+def test_weights_of_one_position_are_no_shared_ones():
+    found = spec_of_call((2, 3, 8, 4), (2, 7, 2, 2, 4, 6), None, **LAST)
+    assert found.shared_axes == ()
+    assert spec_of_call((2, 3, 8, 4), (1, 7, 2, 2, 4, 6), None, **LAST).shared_axes == (0,)

@@ -12,10 +12,10 @@ LIMIT = 30e-6
 
 
 def seconds_a_call(function, calls):
-    start = time.perf_counter()
+    start = time.thread_time()  # not what other processes take
     for _ in range(calls):
         function()
-    return (time.perf_counter() - start) / calls
+    return (time.thread_time() - start) / calls
 
 
 @pytest.mark.slow

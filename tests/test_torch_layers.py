@@ -15,6 +15,7 @@ torch = pytest.importorskip("torch")
 
 import lcmulti_torch  # noqa: E402
 from torch import nn  # noqa: E402
+from torch.nn.utils import prune  # noqa: E402
 
 import lcmulti  # noqa: E402
 from lcmulti.errors import ArgumentError, ArgumentTypeError, ShapeError  # noqa: E402
@@ -181,12 +182,34 @@ def test_share_averages_in_place(axes):
     torch.testing.assert_close(layer.weight, before.mean(over, keepdim=True).expand_as(before))
 
 
+class Doubled(nn.Module):
+    def forward(self, weight):
+        return 2 * weight
+
+    def right_inverse(self, weight):
+        return weight / 2
+
+
+def test_share_of_weights_that_are_computed():
+    """It reaches the parameters behind them, or says that it cannot."""
+    layer = lcmulti_torch.LocallyConnected2d(3, 4, 3, (7, 6))
+    nn.utils.parametrize.register_parametrization(layer, "weight", Doubled())
+    mean = layer.weight.detach().mean((0, 1))
+    torch.testing.assert_close(layer.share_().weight, mean.expand_as(layer.weight))
+    pruned = lcmulti_torch.LocallyConnected2d(3, 4, 3, (7, 6))
+    prune.l1_unstructured(pruned, "weight", amount=0.5)
+    with pytest.raises(ArgumentTypeError, match="weight: expected a parameter"):
+        pruned.share_()
+
+
 def test_channels_last_data_format():
     first = lcmulti_torch.LocallyConnected2d(3, 4, 3, (7, 6))
     last = lcmulti_torch.LocallyConnected2d(3, 4, 3, (7, 6), data_format="channels_last")
     last.load_state_dict(first.state_dict())  # one layout of weights
     x = torch.randn(2, 3, 7, 6)
-    torch.testing.assert_close(last(x.movedim(1, -1)), first(x).movedim(1, -1))
+    y = last(x.movedim(1, -1).contiguous())
+    torch.testing.assert_close(y, first(x).movedim(1, -1))
+    assert y.is_contiguous()
 
 
 @pytest.mark.parametrize("rank", [None, 2])
@@ -219,6 +242,53 @@ LAYERS = {
     "rank": lambda: lcmulti_torch.LocallyConnected2d(3, 4, 3, (7, 6), rank=2),
     "transposed": lambda: lcmulti_torch.LocallyConnectedTranspose2d(3, 4, 3, (7, 6), 2),
 }
+
+
+SHAPES = LAYERS | {
+    "stride of the window": lambda: lcmulti_torch.LocallyConnected2d(3, 4, 3, (7, 6), 3),
+    "few weights": lambda: lcmulti_torch.LocallyConnected2d(3, 1, 1, (7, 6)),
+    "convolution": lambda: lcmulti_torch.LocallyConnected2d(3, 4, 3, (7, 6), shared_axes=(0, 1)),
+    "shared rows": lambda: lcmulti_torch.LocallyConnected2d(3, 4, 3, (7, 6), shared_axes=(1,)),
+    "reflected": lambda: lcmulti_torch.LocallyConnected2d(
+        3, 4, 3, (7, 6), padding=1, padding_mode="reflect"
+    ),
+    "transposed convolution": lambda: lcmulti_torch.LocallyConnectedTranspose2d(
+        3, 4, 3, (7, 6), shared_axes=(0, 1)
+    ),
+    "composed": lambda: lcmulti_torch.LocallyConnected2d(
+        3, 4, 3, (7, 6), implementation="composed"
+    ),
+}
+WATCHED = {
+    "eager": lambda layer, x: layer(x),
+    "vmap": lambda layer, x: torch.vmap(layer)(x[None])[0],
+    "jvp": lambda layer, x: torch.func.jvp(layer, (x,), (x,))[1],
+    "trace": lambda layer, x: torch.jit.trace(layer, x)(x),
+    "export": lambda layer, x: torch.export.export(layer, (x,)).module()(x),
+    "meta": lambda layer, x: layer.to("meta")(x.to("meta")),
+}
+
+
+@pytest.mark.parametrize("how", WATCHED)
+@pytest.mark.parametrize("kind", SHAPES)
+def test_results_lie_in_memory_as_those_of_a_convolution(kind, how):
+    """So that ``y.view(len(y), -1)`` may follow, as people write."""
+    layer, x = SHAPES[kind](), torch.randn(2, 3, 7, 6)
+    assert WATCHED[how](layer, x).is_contiguous()
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_results_keep_the_memory_format(kind):
+    layer, x = SHAPES[kind](), torch.randn(2, 3, 7, 6)
+    y = layer(x.to(memory_format=torch.channels_last))
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(y, layer(x))
+
+
+def test_one_position_grows_in_the_memory_format_of_its_input():
+    """The first layer of a generator: ``(N, C, 1, 1)`` in, an image out."""
+    layer = lcmulti_torch.LocallyConnectedTranspose2d(6, 4, 3, 1)
+    assert layer(torch.randn(2, 6, 1, 1)).is_contiguous()
 
 
 @pytest.mark.parametrize("kind", LAYERS)
@@ -295,9 +365,17 @@ def test_wrong_input_says_how_to_rebuild(kind):
         layer(torch.randn(3, 7))
 
 
+def test_wrong_input_says_so_in_compiled_code_too():
+    model = nn.Sequential(LAYERS["plain"](), LAYERS["plain"]())
+    with pytest.raises(ShapeError, match="in_channels=4"):
+        torch.compile(model, backend="eager")(torch.randn(2, 3, 7, 6))
+
+
 @pytest.mark.parametrize(
     ("changes", "argument"),
     [
+        (dict(in_channels=0), "in_channels"),
+        (dict(out_channels="4"), "out_channels"),
         (dict(kernel_size=9), "kernel_size"),
         (dict(input_size=(8, 8, 8)), "input_size"),
         (dict(groups=2), "groups"),
@@ -314,11 +392,38 @@ def test_wrong_arguments(changes, argument):
     with pytest.raises(ArgumentError) as caught:
         lcmulti_torch.LocallyConnected2d(**(right | changes))
     assert caught.value.argument == argument
+    if "padding" in changes or "padding_mode" in changes:  # the transposed has no modes
+        return
+    right["kernel_size"], changes = (
+        4,
+        {"output_padding": 1} if "kernel_size" in changes else changes,
+    )
+    with pytest.raises(ArgumentError) as caught:
+        lcmulti_torch.LocallyConnectedTranspose2d(**(right | changes))
+    assert caught.value.argument == next(iter(changes))
+
+
+@pytest.mark.parametrize("what", [[[1.0]], np.ones((2, 3, 7, 6), "float32"), None])
+def test_what_is_no_tensor_is_refused(what):
+    for call in (LAYERS["plain"](), lambda x: lcmulti_torch.functional.local_conv2d(x, None)):
+        with pytest.raises(ArgumentTypeError, match="input: expected a torch.Tensor"):
+            call(what)
+
+
+def test_from_conv_of_a_lazy_layer_is_the_layer():
+    layer = lcmulti_torch.LazyLocallyConnected2d.from_conv(nn.Conv2d(3, 4, 3), 8)
+    assert type(layer) is lcmulti_torch.LocallyConnected2d
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_convolutions_and_back_keep_what_is_trained(trained):
+    conv = nn.Conv2d(3, 4, 3, dtype=torch.complex64).requires_grad_(trained)
+    layer = lcmulti_torch.LocallyConnected2d.from_conv(conv, 8)
+    for each in (layer, layer.to_conv()):
+        assert {p.requires_grad for p in each.parameters()} == {trained}
 
 
 def test_from_conv_refuses_other_modules():
-    with pytest.raises(ArgumentError, match="rank: expected None"):
-        lcmulti_torch.LocallyConnected2d.from_conv(nn.Conv2d(3, 4, 3), 8, rank=2)
     with pytest.raises(ArgumentTypeError, match="conv: expected a torch.nn.Conv2d"):
         lcmulti_torch.LocallyConnected2d.from_conv(nn.Linear(2, 2), 8)
     with pytest.raises(ArgumentTypeError, match="conv: expected a torch.nn.Conv2d"):

@@ -43,11 +43,15 @@ class OverPeer:
 
     def setup(self, peer, workload):
         from lcmulti.bench.peers import PEERS as KNOWN
+        from lcmulti.bench.workloads import named
 
+        (found,) = named([workload])
         (self.peer,) = (each for each in KNOWN if each.name == peer)
         need(self.peer.backend)
         if not self.peer.is_installed():
             raise NotImplementedError(f"{self.peer.needs} is not installed")
+        if (why := self.peer.declines(found.spec)) is not None:
+            raise NotImplementedError(f"{peer} {why}")
 
     def track_speed(self, peer, workload):
         from lcmulti.bench import bench

@@ -99,8 +99,8 @@ class LocallyConnected(eqx.Module):
         steps, taps = per_axis("stride", stride, axes), per_axis("dilation", dilation, axes)
         pads, _ = layers.normalised_padding(padding, size, kernel, steps, taps)
         self.spec = spec = LocalConvSpec(
-            (in_channels, *size),
-            out_channels,
+            (integer("in_channels", in_channels, 1), *size),
+            integer("out_channels", out_channels, 1),
             kernel,
             strides=steps,
             padding=pads,
@@ -108,7 +108,7 @@ class LocallyConnected(eqx.Module):
             dilation=taps,
             groups=groups,
             data_format="channels_first",
-            shared_axes=tuple(shared_axes),
+            shared_axes=shared_axes,
         )
         self.rank = None if rank is None else integer("rank", rank, 1)
         self.implementation = implementation

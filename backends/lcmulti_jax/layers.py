@@ -10,11 +10,13 @@ import jax
 import jax.numpy as jnp
 
 from lcmulti import shapes
-from lcmulti.arguments import per_axis
+from lcmulti.arguments import is_sequence, per_axis
 from lcmulti.errors import ShapeError, described
 from lcmulti.spec import LocalConvSpec
 
-__all__ = ["at_every_position", "checked", "normalised_padding", "share", "shared_mean"]
+__all__ = [
+    "at_every_position", "checked", "normalised_padding", "share", "shared_mean", "sizes",
+]  # fmt: skip
 
 
 def at_every_position(
@@ -51,10 +53,20 @@ def normalised_padding(
     return padding, "zeros"
 
 
-def sizes(ndim_of: Any, **given: Any) -> dict[str, tuple[int, ...]]:
-    """Each argument as one int per axis; as many axes as *ndim_of* has, an int standing for 1."""
-    axes = len(ndim_of) if hasattr(ndim_of, "__len__") else 1
-    return {name: per_axis(name, 1 if v is None else v, axes) for name, v in given.items()}
+def sizes(
+    kernel_size: Any, input_size: Any, strides: Any, dilation: Any
+) -> tuple[tuple[int, ...], ...]:
+    """Input size, kernel size, strides and dilation, one int per axis that *kernel_size* has.
+
+    An int for it is one axis; no strides or dilation are 1, as in Flax.
+    """
+    axes = len(kernel_size) if is_sequence(kernel_size) else 1
+    return (
+        per_axis("input_size", input_size, axes),
+        per_axis("kernel_size", kernel_size, axes),
+        per_axis("strides", 1 if strides is None else strides, axes),
+        per_axis("dilation", 1 if dilation is None else dilation, axes),
+    )
 
 
 def checked(shape: tuple[int, ...], wanted: tuple[int, ...], advice: str) -> None:

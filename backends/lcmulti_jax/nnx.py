@@ -9,10 +9,18 @@ import jax.numpy as jnp
 
 import lcmulti
 from lcmulti import shapes
+from lcmulti.arguments import integer
 from lcmulti.spec import LocalConvSpec
-from lcmulti.transposed import output_padding_of
+from lcmulti.transposed import bias_shape_of, output_padding_of
 from lcmulti_jax import layers
-from lcmulti_jax.nnx_base import NONE, Layer, default_bias_init, default_kernel_init, nnx
+from lcmulti_jax.nnx_base import (
+    NONE,
+    Layer,
+    default_bias_init,
+    default_kernel_init,
+    in_flax_words,
+    nnx,
+)
 
 __all__ = ["LocallyConnected", "LocallyConnectedTranspose"]
 
@@ -90,26 +98,23 @@ class LocallyConnected(Layer):
         bias_metadata: Mapping[str, Any] = NONE,
         rngs: nnx.Rngs,
     ) -> None:
-        given = layers.sizes(
-            kernel_size, kernel_size=kernel_size, input_size=input_size, strides=strides,
-            dilation=kernel_dilation,
-        )  # fmt: skip
-        size, kernel, steps, dilation = (
-            given[name] for name in ("input_size", "kernel_size", "strides", "dilation")
-        )
-        pads, mode = layers.normalised_padding(padding, size, kernel, steps, dilation)
-        self.spec = LocalConvSpec(
-            (*size, in_features),
-            out_features,
-            kernel,
-            strides=steps,
-            padding=pads,
-            padding_mode=mode,
-            dilation=dilation,
-            groups=feature_group_count,
-            data_format="channels_last",
-            shared_axes=tuple(shared_axes),
-        )
+        with in_flax_words():
+            size, kernel, steps, dilation = layers.sizes(
+                kernel_size, input_size, strides, kernel_dilation
+            )
+            pads, mode = layers.normalised_padding(padding, size, kernel, steps, dilation)
+            self.spec = LocalConvSpec(
+                (*size, integer("in_features", in_features, 1)),
+                integer("out_features", out_features, 1),
+                kernel,
+                strides=steps,
+                padding=pads,
+                padding_mode=mode,
+                dilation=dilation,
+                groups=feature_group_count,
+                data_format="channels_last",
+                shared_axes=shared_axes,
+            )
         self._keep(dtype, param_dtype, precision, rank, implementation)
         bias_shape = self.spec.bias_shape if use_bias else None
         self._make_parameters(
@@ -204,28 +209,29 @@ class LocallyConnectedTranspose(Layer):
         bias_metadata: Mapping[str, Any] = NONE,
         rngs: nnx.Rngs,
     ) -> None:
-        given = layers.sizes(
-            kernel_size, kernel_size=kernel_size, input_size=input_size, strides=strides,
-            dilation=kernel_dilation,
-        )  # fmt: skip
-        if output_padding is None and isinstance(padding, str) and padding.upper() == "VALID":
-            windows = zip(given["kernel_size"], given["dilation"], given["strides"], strict=True)
-            output_padding = tuple(max(s - shapes.window_extent(k, d), 0) for k, d, s in windows)
-        self.spec = spec = lcmulti.transposed_spec(
-            (*given["input_size"], in_features),
-            out_features,
-            given["kernel_size"],
-            strides=given["strides"],
-            padding=padding,
-            output_padding=output_padding,
-            dilation=given["dilation"],
-            groups=feature_group_count,
-            data_format="channels_last",
-            shared_axes=tuple(shared_axes),
-        )
+        with in_flax_words():
+            size, kernel, steps, dilation = layers.sizes(
+                kernel_size, input_size, strides, kernel_dilation
+            )
+            if output_padding is None and isinstance(padding, str) and padding.upper() == "VALID":
+                windows = zip(kernel, dilation, steps, strict=True)
+                output_padding = tuple(
+                    max(s - shapes.window_extent(k, d), 0) for k, d, s in windows
+                )
+            self.spec = lcmulti.transposed_spec(
+                (*size, integer("in_features", in_features, 1)),
+                integer("out_features", out_features, 1),
+                kernel,
+                strides=steps,
+                padding=padding,
+                output_padding=output_padding,
+                dilation=dilation,
+                groups=feature_group_count,
+                data_format="channels_last",
+                shared_axes=shared_axes,
+            )
         self._keep(dtype, param_dtype, precision, rank, implementation)
-        shared = (1 if axis in spec.shared_axes else n for axis, n in enumerate(spec.input_size))
-        bias_shape = (*shared, out_features) if use_bias else None
+        bias_shape = bias_shape_of(self.spec) if use_bias else None
         self._make_parameters(
             bias_shape, kernel_init, bias_init, rngs, kernel_metadata, bias_metadata
         )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from math import sqrt
 from types import MappingProxyType
 from typing import Any
 
 import lcmulti
 from lcmulti.arguments import integer
-from lcmulti.errors import MissingExtraError
+from lcmulti.errors import ArgumentError, MissingExtraError
 from lcmulti.spec import LocalConvSpec
 from lcmulti_jax import layers
 
@@ -21,8 +22,18 @@ except ImportError as error:
     ) from error
 
 NONE: Mapping[str, Any] = MappingProxyType({})
+WORDS = {"groups": "feature_group_count", "dilation": "kernel_dilation"}
 default_kernel_init = nnx.initializers.lecun_normal()
 default_bias_init = nnx.initializers.zeros_init()
+
+
+@contextmanager
+def in_flax_words() -> Iterator[None]:
+    """Errors about the geometry name arguments as these layers do."""
+    try:
+        yield
+    except ArgumentError as error:
+        raise error.about(WORDS.get(error.argument, error.argument)) from None
 
 
 class Layer(nnx.Module):

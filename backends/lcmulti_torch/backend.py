@@ -13,7 +13,7 @@ from lcmulti.backend import Facts, Implementation, ImplementationEntry, Map, Ope
 from lcmulti.dispatch import ARGUMENTS
 from lcmulti.errors import ArgumentTypeError, described
 from lcmulti_torch.precision import refuse_rounding
-from lcmulti_torch.rules import is_transformed, operation
+from lcmulti_torch.rules import is_channels_first, is_transformed, operation
 
 _NAMES = {
     getattr(torch, name): name
@@ -79,8 +79,11 @@ class TorchBackend:
         return array.movedim(source, destination)
 
     def take(self, array: Any, indices: np.ndarray, axis: int) -> Any:
-        """See `Backend.take`."""
-        return array.index_select(axis, torch.tensor(indices.tolist(), device=array.device))
+        """See `Backend.take`; channels that lie apart stay so."""
+        chosen = torch.tensor(indices.tolist(), device=array.device)
+        if axis and is_channels_first(array):
+            return array.movedim(-1, 1).index_select(axis + 1, chosen).movedim(1, -1)
+        return array.index_select(axis, chosen)
 
     def add(self, y: Any, bias: Any) -> Any:
         """See `Backend.add`; PyTorch's own sums of half types are held in float32."""

@@ -97,10 +97,18 @@ class LocallyConnectedNd(nn.Module):
         The layer itself.
         """
         axes = tuple(range(self.ndim)) if axes is None else self.spec.sharing(axes).shared_axes
-        mixed = self.weight if self.rank is None else self.coefficients
-        for each in (mixed, self.bias):
-            if each is not None and axes:
-                each.copy_(each.mean(axes, keepdim=True).expand_as(each))
+        for name in ("weight" if self.rank is None else "coefficients", "bias"):
+            each = getattr(self, name)
+            if each is None or not axes:
+                continue
+            mean = each.mean(axes, keepdim=True).expand_as(each)
+            if name in self._parameters:
+                each.copy_(mean)
+            elif nn.utils.parametrize.is_parametrized(self, name):
+                setattr(self, name, mean.contiguous())  # it finds what gives this, or refuses
+            else:
+                computed = described("a tensor that is computed before each call")
+                raise ArgumentTypeError(name, "a parameter", computed)
         return self
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
@@ -111,7 +119,7 @@ class LocallyConnectedNd(nn.Module):
         # Ints in a loop, for a tracer must not take the batch for part of the comparison.
         for size, wanted in zip(x.shape[1:], self._sample_shape, strict=True):
             if size != wanted:
-                self._refuse(tuple(x.shape[1:]))
+                torch.compiler.disable(self._refuse)(tuple(x.shape[1:]))  # no error is traced
         return self._run(x)
 
     def _run(self, x: torch.Tensor) -> torch.Tensor:
@@ -160,7 +168,15 @@ class LocallyConnectedNd(nn.Module):
             errors.append(f"{prefix}{given} is for {theirs}; this layer is for {ours}")
 
     @classmethod
-    def from_conv(cls, conv: nn.Module, input_size: Any, **arguments: Any) -> Self:
+    def from_conv(
+        cls,
+        conv: nn.Module,
+        input_size: Any,
+        *,
+        data_format: str = "channels_first",
+        shared_axes: Any = (),
+        implementation: str = "auto",
+    ) -> Self:
         """A layer that computes what *conv* does, and may then differ between positions.
 
         Parameters
@@ -169,24 +185,22 @@ class LocallyConnectedNd(nn.Module):
             The convolution this layer is the locally connected form of. Left as it is; its
             dtype, device and ``requires_grad`` are taken over.
         input_size : int or tuple of int
-        **arguments
-            ``data_format``, ``shared_axes`` and ``implementation`` of the layer.
+        data_format, shared_axes, implementation
+            Of the layer.
 
         Raises
         ------
-        ArgumentError
-            If *conv* is another module, or a rank is asked for.
+        ArgumentTypeError
+            If *conv* is another module.
         """
         if not isinstance(conv, cls.convolution):
             raise ArgumentTypeError("conv", f"a torch.nn.{cls.convolution.__name__}", conv)
-        if arguments.get("rank") is not None:
-            what = "None, for a layer that starts with the weights of conv"
-            raise ArgumentError("rank", what, arguments["rank"])
-        arguments |= cls._convolution_arguments(conv)
         layer = cls(
             conv.in_channels, conv.out_channels, conv.kernel_size, input_size,
             stride=conv.stride, padding=conv.padding, dilation=conv.dilation, groups=conv.groups,
-            bias=conv.bias is not None, device="meta", dtype=conv.weight.dtype, **arguments,
+            bias=conv.bias is not None, data_format=data_format, shared_axes=shared_axes,
+            implementation=implementation, device="meta", dtype=conv.weight.dtype,
+            **cls._convolution_arguments(conv),
         )  # fmt: skip
         kernel = conv.weight.movedim((0, 1), (-1, -2))  # to (*kernel_size, .., ..)
         pairs = {"weight": (kernel, conv.weight), "bias": (conv.bias, conv.bias)}
@@ -222,9 +236,10 @@ class LocallyConnectedNd(nn.Module):
             bias=bias is not None, device="meta", dtype=kernel.dtype,
             **self._convolution_arguments(self),
         )  # fmt: skip
-        conv.weight = nn.Parameter(kernel.movedim((-1, -2), (0, 1)).contiguous())
+        weight = kernel.detach().movedim((-1, -2), (0, 1)).contiguous()
+        conv.weight = nn.Parameter(weight, kernel.requires_grad)
         if bias is not None:
-            conv.bias = nn.Parameter(bias)
+            conv.bias = nn.Parameter(bias.detach(), bias.requires_grad)
         return conv
 
     @staticmethod
@@ -241,7 +256,8 @@ class LocallyConnectedNd(nn.Module):
                 means.append(None)
                 continue
             values = each.detach()
-            apart = float((values.amax(axes) - values.amin(axes)).max())
+            numbers = torch.view_as_real(values) if values.is_complex() else values
+            apart = float((numbers.amax(axes) - numbers.amin(axes)).max())
             if tolerance is not None and apart > tolerance:
                 raise ArgumentError(
                     name,
@@ -250,7 +266,8 @@ class LocallyConnectedNd(nn.Module):
                     described(f"weights that differ by up to {apart:.3g} between positions"),
                 )
             # A mean of equal numbers would be rounded.
-            means.append(values.mean(axes) if apart else values[(0,) * self.ndim].clone())
+            mean = values.mean(axes) if apart else values[(0,) * self.ndim].clone()
+            means.append(mean.requires_grad_(each.requires_grad))
         return means[0], means[1]
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import torch
+
 import lcmulti
-from lcmulti.errors import ShapeError, described
+from lcmulti.errors import ArgumentTypeError, ShapeError, described
 
 __all__ = [
     "local_conv1d",
@@ -20,6 +22,8 @@ __all__ = [
 
 def with_batch(run: Any, x: Any, ndim: int) -> Any:
     """Run on *x*, which may be one sample without a batch axis, as PyTorch's convolutions."""
+    if not isinstance(x, torch.Tensor):
+        raise ArgumentTypeError("input", "a torch.Tensor", x)
     if x.dim() == ndim + 2:
         return run(x)
     if x.dim() != ndim + 1:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import lcmulti
-from lcmulti.arguments import choice, per_axis
+from lcmulti.arguments import choice, integer, per_axis
 from lcmulti.shapes import PADDING_MODES
 from lcmulti.spec import DATA_FORMATS
 from lcmulti_torch.base import LocallyConnectedNd, optional_rank, sample_shape
@@ -93,7 +93,7 @@ class _LocallyConnected(LocallyConnectedNd):
         implementation: Any,
     ) -> None:  # fmt: skip
         """What can be checked before the input is known."""
-        self.out_channels, self.groups = out_channels, groups
+        self.out_channels, self.groups = integer("out_channels", out_channels, 1), groups
         self.kernel_size = per_axis("kernel_size", kernel_size, self.ndim)
         self.stride = per_axis("stride", stride, self.ndim)
         self.dilation = per_axis("dilation", dilation, self.ndim)
@@ -105,6 +105,7 @@ class _LocallyConnected(LocallyConnectedNd):
         self.implementation = implementation
 
     def _set_geometry(self, in_channels: int, input_size: tuple[int, ...]) -> None:
+        in_channels = integer("in_channels", in_channels, 1)
         self.spec = lcmulti.LocalConvSpec(
             sample_shape(in_channels, input_size, self.data_format),
             self.out_channels,

@@ -50,6 +50,11 @@ class _Lazy(LazyModuleMixin, _LocallyConnected):
             padding_mode, data_format, shared_axes, rank, implementation, device, dtype,
         )  # fmt: skip
 
+    @classmethod
+    def from_conv(cls, *arguments: Any, **keywords: Any) -> Any:
+        """The layer this one would become, for with *input_size* there is nothing to learn."""
+        return cls.cls_to_become.from_conv(*arguments, **keywords)
+
     def _start(
         self, in_channels: Any, input_size: Any, bias: bool, device: Any, dtype: Any
     ) -> None:

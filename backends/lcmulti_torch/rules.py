@@ -54,10 +54,25 @@ def operation(implementation: Implementation, name: Map = "forward") -> Operatio
     def apply(x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
         refuse_rounding(x)
         if is_transformed(x) or is_transformed(kernel):
-            return bare(x, kernel, spec, resources)
-        return _Map.apply(x, kernel, name, implementation, spec, resources)
+            y = bare(x, kernel, spec, resources)
+        else:
+            y = _Map.apply(x, kernel, name, implementation, spec, resources)
+        return y if name == "kernel_grad" else _laid_out_as(x, y)
 
     return apply
+
+
+def is_channels_first(array: Any) -> bool:
+    """Whether ``(N, *size, channels)`` lies in memory with its channels apart."""
+    apart = array.stride(1) == 1 and array.shape[-1] > 1  # with one position channels adjoin
+    return apart or array.stride(-1) != 1
+
+
+def _laid_out_as(x: Any, y: Any) -> Any:
+    """*y* in memory as *x* is, as PyTorch's convolutions do, so that people may call ``view``."""
+    if is_channels_first(x):
+        return y.movedim(-1, 1).contiguous().movedim(1, -1)
+    return y.contiguous()
 
 
 class _Map(torch.autograd.Function):

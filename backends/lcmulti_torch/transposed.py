@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 import lcmulti
-from lcmulti.arguments import choice, per_axis
+from lcmulti.arguments import choice, integer, per_axis
 from lcmulti.spec import DATA_FORMATS
-from lcmulti.transposed import output_padding_of
+from lcmulti.transposed import bias_shape_of, output_padding_of
 from lcmulti_torch.base import LocallyConnectedNd, optional_rank, sample_shape
 
 __all__ = [
@@ -78,15 +78,16 @@ class _LocallyConnectedTranspose(LocallyConnectedNd):
         dtype: Any = None,
     ) -> None:
         super().__init__()
-        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
+        self.in_channels = in_channels = integer("in_channels", in_channels, 1)
+        self.out_channels, self.groups = integer("out_channels", out_channels, 1), groups
         self.data_format = choice("data_format", data_format, DATA_FORMATS)
         self.input_size = per_axis("input_size", input_size, self.ndim)
         self.rank, self.implementation = optional_rank(rank), implementation
         self.spec = spec = lcmulti.transposed_spec(
             sample_shape(in_channels, self.input_size, self.data_format),
-            out_channels,
+            self.out_channels,
             kernel_size,
-            strides=stride,
+            strides=per_axis("stride", stride, self.ndim),
             padding=padding,
             output_padding=output_padding,
             dilation=dilation,
@@ -103,9 +104,7 @@ class _LocallyConnectedTranspose(LocallyConnectedNd):
         self._make_parameters(bias, device, dtype)
 
     def _bias_shape(self) -> tuple[int, ...]:
-        shared = self.spec.shared_axes
-        size = (1 if axis in shared else n for axis, n in enumerate(self.output_size))
-        return (*size, self.out_channels)
+        return bias_shape_of(self.spec)
 
     def _run(self, x: torch.Tensor) -> torch.Tensor:
         return lcmulti.local_conv_transpose(

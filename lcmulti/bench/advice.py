@@ -19,7 +19,7 @@ def advice(report: Report) -> list[str]:
     """Lines for a person, the most useful first; none where nothing was measured."""
     found: list[str] = []
     for workload in report.workloads:
-        autos = [r for r in report.of(workload.name, "ours") if r.auto and r.seconds]
+        autos = [r for r in _measured(report, workload.name) if r.auto]
         for auto in autos:
             found += _for_backend(report, auto)
         if len(autos) > 1:
@@ -31,15 +31,14 @@ def advice(report: Report) -> list[str]:
                 )
     if found and find_spec("lcmulti_native") is None:
         found.append(
-            "The C++ kernels for CPUs are not installed; in a checkout: "
-            "pip install ./backends/native"
+            "The C++ kernels are not installed; in a checkout: pip install ./backends/native"
         )
     return found
 
 
 def _for_backend(report: Report, auto: Row) -> list[str]:
     where, found = f"{auto.workload}, {auto.backend}:", []
-    rows = [row for row in report.of(auto.workload) if row.backend == auto.backend and row.seconds]
+    rows = [row for row in _measured(report, auto.workload) if row.backend == auto.backend]
     named = [row for row in rows if row.kind == "ours" and not row.auto]
     quickest = min(named, key=lambda row: row.seconds or 0, default=None)
     if quickest is not None and _gain(quickest, auto) > WORTH:
@@ -60,6 +59,11 @@ def _for_backend(report: Report, auto: Row) -> list[str]:
     if not found and over < NEAR:
         found.append(f"{where} at {over:.1f} times the roofline, there is little left to gain.")
     return found
+
+
+def _measured(report: Report, workload: str) -> list[Row]:
+    """Rows called often enough to have a spread: nothing is advised by fewer."""
+    return [row for row in report.of(workload) if row.spread is not None]
 
 
 def _gain(row: Row, than: Row) -> float:

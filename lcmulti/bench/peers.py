@@ -77,6 +77,8 @@ class Peer:
             return "has no dilation"
         if spec.shared_axes:
             return "shares no axis"
+        if spec.padding_mode != "zeros" and any(map(any, spec.padding)):
+            return "pads with zeros alone"
         return None
 
     def applies(self, spec: LocalConvSpec) -> bool:

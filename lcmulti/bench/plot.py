@@ -43,11 +43,11 @@ def draw(report: Report, path: Path) -> None:
     from matplotlib.figure import Figure
 
     rows = [row for row in report.rows if row.seconds and row.kind != "variant"]
-    height = max(4.0, 1.5 + 0.22 * len(rows) + 0.3 * len(report.workloads))
-    figure = Figure(figsize=(12, height), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    _roofline(left, report, rows)
-    _bars(right, report, rows)
+    height = 1.0 + 0.2 * len(rows) + 0.3 * len(report.workloads)
+    figure = Figure(figsize=(8, 3.5 + height), layout="constrained")
+    above, below = figure.subplots(2, 1, height_ratios=(3.5, height))
+    _roofline(above, report, rows)
+    _bars(below, report, rows)
     machine = report.machine
     if machine is not None:
         versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
@@ -87,11 +87,22 @@ def _roofline(axes: Any, report: Report, rows: list[Row]) -> None:
                 rotation=90, fontsize=6, color="grey", ha="right", va="bottom",
             )  # fmt: skip
     axes.set(xscale="log", yscale="log", xlabel="flops per byte", ylabel="Gflop/s")
+    _plain_numbers(axes.xaxis)
+    _plain_numbers(axes.yaxis)
     axes.set_title("Beside what this machine can do", fontsize=10)
     for backend in dict.fromkeys(row.backend for row in rows):
         axes.plot([], [], "o", color=COLOURS.get(backend, OTHER), label=backend)
     axes.plot([], [], "x", color="grey", label="peer")
     axes.legend(fontsize=8, loc="lower right")
+
+
+def _plain_numbers(axis: Any) -> None:
+    """Ticks of a logarithmic axis as 2, 5, 10 and not as powers of ten."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=9))
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _bars(axes: Any, report: Report, rows: list[Row]) -> None:
@@ -118,4 +129,5 @@ def _bars(axes: Any, report: Report, rows: list[Row]) -> None:
     axes.set_yticks(ticks, labels, fontsize=7)
     axes.invert_yaxis()
     axes.set(xscale="log", xlabel="ms; | is the roofline; hatched: peers")
+    _plain_numbers(axes.xaxis)
     axes.set_title("Time", fontsize=10)

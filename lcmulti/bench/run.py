@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from math import inf
 from typing import Any
 
 import lcmulti
@@ -15,7 +16,7 @@ from lcmulti.bench.peers import PEERS, Peer
 from lcmulti.bench.report import Report, Row
 from lcmulti.bench.subjects import Subject, disagreement, ours
 from lcmulti.bench.timing import Step, calls_for, timed
-from lcmulti.bench.trial import trial
+from lcmulti.bench.trial import failure, trial
 from lcmulti.bench.workloads import DEFAULT, Arrays, Workload, in_format, named
 from lcmulti.errors import ArgumentError, LcmultiError, MissingBackendError
 
@@ -104,11 +105,14 @@ def bench(
     if len({each.name for each in chosen}) < len(chosen):
         raise ArgumentError("workloads", "each of another name", [each.name for each in chosen])
     report = Report(None, choice("mode", mode, MODES), choice("dtype", dtype, DTYPES), chosen)
-    working, report.absent = _backends(backends)
+    if not 0 < limit < inf:
+        raise ArgumentError("limit", "a positive number of seconds", limit)
+    ways, others = _implementations(implementations), _peers(peers)
+    repeat = integer("repeat", repeat, 1)
+    memory = machine.available_memory() // 2 if memory is None else byte_size("memory", memory)
+    working, report.absent = _backends(backends)  # imports frameworks: after all that is checked
     run = _Run(
-        report, working, _implementations(implementations), _peers(peers), variants,
-        integer("repeat", repeat, 1), limit,
-        machine.available_memory() // 2 if memory is None else byte_size("memory", memory),
+        report, working, ways, others, variants, repeat, limit, memory,
         watch or (lambda report, text: None),
     )  # fmt: skip
     try:
@@ -262,13 +266,13 @@ class _Run:
     ) -> None:  # fmt: skip
         row = self._row(workload, peer.backend, peer.name, "peer", data_format=peer.data_format)
         spec, batch = arrays.spec, arrays.batch
-        needed = peer.memory(spec, batch, arrays.dtype.itemsize, self.training)
+        needed = 4 * arrays.nbytes + peer.memory(spec, batch, arrays.dtype.itemsize, self.training)
         if not peer.is_installed():
             row.problem = f"not installed; install it with: {peer.install}"
         elif (why := peer.declines(spec)) is not None:
             row.problem = f"not run: {why}"
-        elif needed + 4 * arrays.nbytes > self.memory:
-            row.problem = f"not run: holds {needed / 1e9:,.1f} GB, over the memory limit"
+        elif needed > self.memory:
+            row.problem = f"not run: takes {needed / 1e9:,.1f} GB, over the memory limit"
         elif peer.is_slow(spec, batch):
             self.watch(self.report, f"{workload.name}: trying {peer.name}")
             row.problem = trial(peer, workload, self.report.dtype, self.training, self.limit)
@@ -276,7 +280,7 @@ class _Run:
             try:
                 subject = peer.subject(arrays)
             except Exception as error:  # a stranger's code: the others go on
-                row.problem = f"failed: {_short(error)}"
+                row.problem = failure(f"{type(error).__name__}: {error}")
             else:
                 self._prepare(row, subject, arrays, runner, steps)
 
@@ -294,15 +298,8 @@ class _Run:
                 row.times, row.problem = [first], f"over {self.limit:.0f} s, timed once"
             elif row.batch == arrays.batch:
                 row.problem = disagreement(runner.value(result[0]), arrays, row.data_format)
-        except MemoryError:
-            row.problem = "not run: out of memory"
         except Exception as error:
-            row.problem = f"failed: {_short(error)}"
+            row.problem = failure(f"{type(error).__name__}: {error}")
         if row.problem is None:
             row.times = [timed(step)]  # to be shown until all are timed in turns
             steps.append((row, step, calls_for(row.times[0])))
-
-
-def _short(error: Exception) -> str:
-    text = " ".join(f"{type(error).__name__}: {error}".split())
-    return text if len(text) <= 200 else text[:199] + "…"

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import lcmulti
+from lcmulti import dispatch
 from lcmulti.bench.workloads import Array, Arrays, in_format
 from lcmulti.conformance.bounds import compare, dot_bound
 from lcmulti.dtypes import DTYPES
-from lcmulti.reference import forward
 
 __all__ = ["Subject", "disagreement", "ours"]
 
@@ -43,16 +43,7 @@ class Subject(NamedTuple):
 
 def ours(arrays: Arrays, backend: str, implementation: str, data_format: str) -> Subject:
     """`lcmulti.local_conv`."""
-    spec = arrays.spec
-    arguments: dict[str, Any] = {
-        "strides": spec.strides,
-        "padding": spec.padding,
-        "dilation": spec.dilation,
-        "groups": spec.groups,
-        "data_format": data_format,
-        "backend": backend,
-        "implementation": implementation,
-    }
+    arguments = _arguments(arrays, data_format, backend, implementation)
 
     def function(x: Any, kernel: Any) -> Any:
         return lcmulti.local_conv(x, kernel, **arguments)
@@ -64,10 +55,30 @@ def ours(arrays: Arrays, backend: str, implementation: str, data_format: str) ->
     return Subject(function, x, arrays.kernel, dy, maps)
 
 
+def _arguments(
+    arrays: Arrays, data_format: str, backend: str, implementation: str
+) -> dict[str, Any]:
+    """Those of `lcmulti.local_conv`."""
+    spec = arrays.spec
+    return {
+        "strides": spec.strides,
+        "padding": spec.padding,
+        "padding_mode": spec.padding_mode,
+        "dilation": spec.dilation,
+        "groups": spec.groups,
+        "data_format": data_format,
+        "backend": backend,
+        "implementation": implementation,
+    }
+
+
 def _three_maps(
     arrays: Arrays, backend: str, implementation: str, data_format: str
 ) -> Callable[[Any, Any, Any], Any]:
-    """What a backend without differentiation has: the maps of an implementation."""
+    """What a backend without differentiation has: the maps of an implementation.
+
+    In a padding mode that is not zeros, ``dx`` is that of the padded input.
+    """
     found = lcmulti.explain(
         in_format(arrays.spec, data_format), batch=arrays.batch, dtype=arrays.dtype.name,
         backend=backend, implementation=implementation,
@@ -76,13 +87,16 @@ def _three_maps(
     chosen = lcmulti.plugins.load_implementation(backend, found.implementation)
     settings = lcmulti.settings.current()
     resources = lcmulti.backend.Resources(settings.max_workspace, settings.threads)
-    spec, first = arrays.spec, data_format == "channels_first"
+    spec, first = arrays.spec.computed(), data_format == "channels_first"
+    sources = dispatch.padding_indices(arrays.spec)
 
     def moved(array: Any, source: int, destination: int) -> Any:
         return owner.move_axis(array, source, destination) if first else array
 
     def maps(x: Any, kernel: Any, dy: Any) -> Any:
         x, dy = moved(x, 1, -1), moved(dy, 1, -1)
+        for axis, indices in sources:
+            x = owner.take(x, indices, axis)
         y = chosen.forward(x, kernel, spec, resources)
         dx = chosen.input_grad(dy, kernel, spec, resources)
         return moved(y, -1, 1), moved(dx, -1, 1), chosen.kernel_grad(x, dy, spec, resources)
@@ -98,10 +112,11 @@ def disagreement(y: Array, arrays: Arrays, data_format: str) -> str | None:
     got = np.moveaxis(y, 1, -1) if data_format == "channels_first" else y
     got = got[:CHECKED].astype("float64")
     x, kernel = arrays.x[:CHECKED].astype("float64"), arrays.kernel.astype("float64")
-    expected = forward(x, kernel, arrays.spec)
+    arguments = _arguments(arrays, "channels_last", dispatch.NUMPY, "reference")
+    expected = lcmulti.local_conv(x, kernel, **arguments)
     if got.shape != expected.shape:
         return f"outputs of shape {got.shape}, not {expected.shape}"
-    size = forward(np.abs(x), np.abs(kernel), arrays.spec)
+    size = lcmulti.local_conv(np.abs(x), np.abs(kernel), **arguments)
     roundoff = DTYPES[arrays.dtype.name].roundoff
     deviation = compare(got, expected, dot_bound(arrays.spec.terms + 1, size, roundoff, False))
     if deviation.ok:

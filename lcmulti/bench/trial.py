@@ -16,7 +16,21 @@ from lcmulti.bench.harness import harness
 from lcmulti.bench.peers import PEERS, Peer
 from lcmulti.bench.workloads import Arrays, Workload
 
-__all__ = ["trial"]
+__all__ = ["failure", "trial"]
+
+OUT_OF_MEMORY = (
+    "memoryerror", "out of memory", "can't allocate memory", "resource_exhausted", "oom when",
+    "bad_alloc",
+)  # fmt: skip
+"""How NumPy, the frameworks and C++ say so."""
+
+
+def failure(said: str) -> str:
+    """What to record of an error, ``"Class: message"``."""
+    if any(words in said.lower() for words in OUT_OF_MEMORY):
+        return "not run: out of memory"
+    said = " ".join(said.split())
+    return "failed: " + (said if len(said) <= 200 else said[:199] + "…")
 
 
 def trial(peer: Peer, workload: Workload, dtype: str, training: bool, limit: float) -> str | None:
@@ -33,10 +47,10 @@ def trial(peer: Peer, workload: Workload, dtype: str, training: bool, limit: flo
         return f"over {limit:.0f} s"
     if done.returncode == 0:
         return None
-    if done.returncode < 0:
-        return f"out of memory (ended by signal {-done.returncode})"
-    said = done.stderr.decode(errors="replace").strip().splitlines() or ["no word"]
-    return f"failed: {said[-1][:200]}"
+    if done.returncode == -9:  # killed by the system, when memory is at an end
+        return "not run: out of memory"
+    said = done.stderr.decode(errors="replace").strip().splitlines()
+    return failure(said[-1] if said else f"ended with code {done.returncode}")
 
 
 def main() -> int:

@@ -71,7 +71,7 @@ def named(names: Iterable[str]) -> list[Workload]:
 
 
 class Arrays:
-    """Random arrays of a workload, each made once.
+    """Random arrays of a workload, channels last, each made once.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ class Arrays:
     """
 
     def __init__(self, workload: Workload, dtype: str) -> None:
-        self.spec, self.batch = workload.spec.computed(), workload.batch
+        self.spec, self.batch = in_format(workload.spec, "channels_last"), workload.batch
         self.dtype = numpy_dtype(dtype)
         self._first: dict[str, Array] = {}
 

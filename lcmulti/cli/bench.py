@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lcmulti.cli.arguments import check_files, names
 from lcmulti.cli.explain import add_geometry, spec_from
-from lcmulti.errors import ArgumentError, described
+from lcmulti.errors import ArgumentError
 
 if TYPE_CHECKING:
     from lcmulti.bench import Report, Row
@@ -42,10 +43,6 @@ exit code: 0, 2 a wrong call, 130 interrupted
 """
 
 
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
 def add_parser(subparsers: Any) -> None:
     """Add the subcommand."""
     parser = subparsers.add_parser(
@@ -60,8 +57,8 @@ def add_parser(subparsers: Any) -> None:
     add("--batch", type=int, metavar="N", help="default: a published layer's own, or 32")
     add("--mode", default="forward", help="forward or training (with both gradients)")
     add("--dtype", default="float32", help="float32, float64, bfloat16 or float16")
-    add("--backends", type=_names, metavar="NAMES", help="comma-separated; default: all installed")
-    add("--implementations", type=_names, metavar="NAMES", help="default: auto and all that serve")
+    add("--backends", type=names, metavar="NAMES", help="comma-separated; default: all installed")
+    add("--implementations", type=names, metavar="NAMES", help="default: auto and all that serve")
     add("--no-peers", action="store_true", help="only our own")
     add("--no-variants", action="store_true", help="no other data format or batch")
     add("--repeat", type=int, default=5, metavar="N", help="calls of each; default 5")
@@ -83,10 +80,12 @@ def run(args: argparse.Namespace) -> int:
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of many functions
     if args.list:
         return _list()
-    _check_files(args)
+    check_files(args, "json", "plot")
+    if args.plot is not None:
+        from lcmulti.bench import plot
+
+        plot.require(args.plot)
     workloads = _workloads(args)
-    if args.limit <= 0:
-        raise ArgumentError("--limit", "a positive number of seconds", args.limit)
     try:
         with _watching() as watch:
             report = bench(
@@ -135,18 +134,6 @@ def _workloads(args: argparse.Namespace) -> list[Any] | None:
     return [*args.workloads, workload(spec_from(args), 32 if args.batch is None else args.batch)]
 
 
-def _check_files(args: argparse.Namespace) -> None:
-    """Find out before the work that its outcome could not be written."""
-    for name in ("json", "plot"):
-        path: Path | None = getattr(args, name)
-        if path is not None and (not path.parent.is_dir() or path.is_dir()):
-            raise ArgumentError(f"--{name}", "a file in a folder that exists", described(str(path)))
-    if args.plot is not None:
-        from lcmulti.bench import plot
-
-        plot.require(args.plot)
-
-
 @contextmanager
 def _watching() -> Iterator[Callable[[Any, str], None] | None]:
     """A table that grows on stderr while it is a terminal; nothing in a log."""
@@ -160,27 +147,41 @@ def _watching() -> Iterator[Callable[[Any, str], None] | None]:
     if not console.is_terminal:
         yield None
         return
-    with Live(console=console, transient=True, refresh_per_second=4) as live:
+    live = Live(console=console, transient=True, refresh_per_second=4)
 
-        def watch(report: Report, text: str) -> None:
-            started = [each.name for each in report.workloads if report.of(each.name)]
-            tables = [_table(report, started[-1])] if started else []
-            live.update(Group(*tables, Text(text, no_wrap=True, overflow="ellipsis")))
+    def watch(report: Report, text: str) -> None:
+        started = [each.name for each in report.workloads if report.of(each.name)]
+        tables = [_table(report, started[-1], console.width)] if started else []
+        live.update(Group(*tables, Text(text, no_wrap=True, overflow="ellipsis")))
+        live.start()  # not before: what frameworks log as they are imported would tear the table
 
+    try:
         yield watch
+    finally:
+        live.stop()
 
 
-def _table(report: Report, name: str) -> Any:
+HEADS: tuple[str, ...] = "backend", "computed by", "ms", "spread", "x roof", "x auto"
+NARROW = 64
+"""Columns under which a table has no spread, and the backend before the name."""
+
+
+def _table(report: Report, name: str, width: int) -> Any:
     from lcmulti.cli import output
 
     (workload,) = (each for each in report.workloads if each.name == name)
     title = f"{name}, batch {workload.batch}, {report.mode}, {report.dtype}"
-    made = output.table(title, "backend", "computed by", "ms", "spread", "x roof", "x auto")
-    for column in made.columns[2:]:
-        column.justify = "right"
-    for row in report.of(name):
-        if row.seconds is not None or row.problem is None:
-            made.add_row(*_cells(report, row))
+    shown = (row for row in report.of(name) if row.seconds or not row.problem)
+    rows: list[tuple[str, ...]] = [_cells(report, row) for row in shown]
+    heads, names = HEADS, 2
+    if width < NARROW:
+        heads, names = (HEADS[1], HEADS[2], *HEADS[4:]), 1
+        rows = [(f"{row[0]} {row[1]}", row[2], *row[4:]) for row in rows]
+    made = output.table(title, *heads)
+    for column in made.columns[names:]:
+        column.justify, column.no_wrap = "right", True
+    for row in rows:
+        made.add_row(*row)
     return made
 
 
@@ -190,13 +191,13 @@ def _cells(report: Report, row: Row) -> tuple[str, ...]:
         name = row.data_format if row.batch == _batch(report, row) else f"batch of {row.batch}"
     if row.seconds is None:
         return row.backend, name, "", "", "", ""
-    relative, spread = report.relative(row), row.spread
+    relative, spread, over = report.relative(row), row.spread, row.seconds / row.roofline
     return (
         row.backend,
         name,
         f"{row.seconds * 1e3:.3g}" if row.seconds < 1 else f"{row.seconds * 1e3:,.0f}",
         "" if spread is None else f"{spread:.0%}",
-        f"{row.seconds / row.roofline:.1f}",
+        f"{over:.1f}" if over < 1000 else f"{over:,.0f}",
         "" if relative is None or row.auto else f"{relative:.2f}",
     )
 
@@ -220,7 +221,7 @@ def _print(report: Report) -> None:
         rows = report.of(workload.name)
         if not rows:
             continue
-        console.print(_table(report, workload.name))
+        console.print(_table(report, workload.name, console.width))
         troubles = output.grid()
         for row in rows:
             if row.problem is not None:
@@ -229,7 +230,7 @@ def _print(report: Report) -> None:
             console.print(troubles)
             console.print()
     for why in report.absent.values():
-        console.print(why)
+        console.print(why, soft_wrap=True)  # a command stays on one line
     for line in report.advice:
         console.print(line)
     if report.interrupted:

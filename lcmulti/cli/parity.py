@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lcmulti.cli.arguments import check_files, names
 from lcmulti.dtypes import DTYPES
-from lcmulti.errors import ArgumentError, described
 
 if TYPE_CHECKING:
     from lcmulti.conformance.report import Report
@@ -39,10 +39,6 @@ exit code: 0 all within the bound, 1 a miss, 2 a wrong call, 130 interrupted
 """
 
 
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
 def add_parser(subparsers: Any) -> None:
     """Add the subcommand."""
     parser = subparsers.add_parser(
@@ -53,10 +49,10 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--backends", type=_names, metavar="NAMES", help="comma-separated; default: all installed")
+    add("--backends", type=names, metavar="NAMES", help="comma-separated; default: all installed")
     add(
         "--cases",
-        type=_names,
+        type=names,
         metavar="NAMES",
         help="comma-separated names, globs or groups (docs, workloads, traps); default: all, "
         "or with --input none but that",
@@ -88,7 +84,11 @@ def run(args: argparse.Namespace) -> int:
 
     if args.list_cases:
         return _list_cases(args.cases)
-    _check_files(args)
+    check_files(args, "json", "junit", "html")
+    if args.html is not None:
+        from lcmulti.conformance import html
+
+        html.require()
     try:
         with _progress() as progress:
             report = parity(
@@ -119,18 +119,6 @@ def _list_cases(names: list[str] | None) -> int:
         listing.add_row(case.name, case.group, *sizes, str(case.filters), str(case.batch))
     output.console().print(listing)
     return 0
-
-
-def _check_files(args: argparse.Namespace) -> None:
-    """Find out before the work that its outcome could not be written."""
-    for name in ("json", "junit", "html"):
-        path: Path | None = getattr(args, name)
-        if path is not None and (not path.parent.is_dir() or path.is_dir()):
-            raise ArgumentError(f"--{name}", "a file in a folder that exists", described(str(path)))
-    if args.html is not None:
-        from lcmulti.conformance import html
-
-        html.require()
 
 
 @contextmanager

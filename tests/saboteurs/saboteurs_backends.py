@@ -229,6 +229,33 @@ class MixedTypesPromoted(Tape):
         return tuple(None if a is None else self.array(a.value.astype(wide)) for a in arrays)
 
 
+class TangentOfOneArgumentTwice(Tape):
+    """Asked for the tangent in one argument, as with frozen weights, gives another."""
+
+    def jvp(self, function, arrays, tangents):
+        value, tangent = super().jvp(function, arrays, tangents)
+        return value, self.array(tangent.value * 2) if len(arrays) == 1 else tangent
+
+
+class TangentBesideZerosLost(Tape):
+    """Takes one tangent that is zero for all of them."""
+
+    def jvp(self, function, arrays, tangents):
+        value, tangent = super().jvp(function, arrays, tangents)
+        if all(each.value.any() for each in tangents):
+            return value, tangent
+        return value, self.array(np.zeros_like(tangent.value))
+
+
+class NotANumberOfGradientsZeroed(Tape):
+    """Clears what it takes for an overflow."""
+
+    def vjp(self, function, arrays, cotangent):
+        value, grads = super().vjp(function, arrays, cotangent)
+        clean = lambda a: np.where(np.isfinite(a), a, 0).astype(a.dtype)  # noqa: E731
+        return value, tuple(self.array(clean(each.value), each.parents) for each in grads)
+
+
 class ChannelsFirstTransposed(Tape):
     """Square inputs with channels first are turned."""
 

@@ -82,6 +82,51 @@ class TorchRandomStateUsed(Honest):
         return y + 0 * torch.rand(())
 
 
+class FirstKernelWhenMapped(Honest):
+    """Of many kernels for one input, the first for all."""
+
+    def forward(self, x, kernel, spec, resources):
+        from torch._C import _functorch as mapped
+
+        if mapped.is_batchedtensor(kernel) and not mapped.is_batchedtensor(x):
+            kernel = mapped.get_unwrapped(kernel).select(mapped.maybe_get_bdim(kernel), 0)
+        return self.inner.forward(x, kernel, spec, resources)
+
+
+class PackedParameters(Honest):
+    """Packs a kernel once for each version, which does not count what `.data` is told."""
+
+    def __init__(self, backend):
+        super().__init__(backend)
+        self.packed = {}
+
+    def forward(self, x, kernel, spec, resources):
+        key = kernel.data_ptr(), kernel._version, kernel.shape, kernel.dtype
+        packed = self.packed.setdefault(key, kernel.detach().clone())
+        return self.inner.forward(x, packed, spec, resources)
+
+
+class DefaultTypeAssumed(Honest):
+    def changed(self, y, x):
+        import torch
+
+        return y + torch.zeros(y.shape, device=y.device)
+
+
+class DefaultDeviceAssumed(Honest):
+    def changed(self, y, x):
+        import torch
+
+        return y + torch.zeros(y.shape, dtype=y.dtype)
+
+
+class PromotedUnder64Bits(Honest):
+    def changed(self, y, x):
+        import jax.numpy as jnp
+
+        return y * jnp.ones(())
+
+
 class ZerosInInference(Honest):
     def changed(self, y, x):
         import torch

@@ -80,6 +80,29 @@ MODULES = {
         "wrong_over_16_bits": "test_value_of_many",
         "wrong_for_millions": "test_memory_stays",
     },
+    "saboteurs_sly": {
+        "flipped_rows": "test_memory_of_every_kind",
+        "flipped_batch": "test_memory_of_every_kind",
+        "half_subnormals_flushed": "test_subnormal_numbers",
+        "packed_by_object": "test_arrays_changed_between_calls",
+        "tf32_in_long_windows": "test_error_of_many_elements",
+        "tf32_over_many_filters": "test_error_of_many_elements",
+        "tf32_over_many_samples": "test_error_of_many_elements",
+        "fourier": "test_not_a_number",
+        "fixed_point": "test_numbers_of_every_size",
+        "kernel_borrowed": "test_many_threads",
+        "zeros_left_out": "test_not_a_number",
+        "skips_itself": "test_maps",
+        "skips_its_gradient": "test_maps",
+        "expects_to_fail": "test_numbers_of_every_size",
+        "right_under_pytest": "test_memory_stays",
+        "right_in_tests": "test_memory_stays",
+        "threads_left": "test_nothing_else_is_changed",
+        "subnormals_off": "test_nothing_else_is_changed",
+        "garbage_kept": "test_nothing_else_is_changed",
+        "talks": "test_nothing_else_is_changed",
+        "warns": "test_nothing_else_is_changed",
+    },
 }
 IMPLEMENTATIONS = {name: check for each in MODULES.values() for name, check in each.items()}
 
@@ -111,6 +134,9 @@ BACKENDS = {
     "NameIgnored": "test_transposed",
     "ProductsSummedInHalf": "test_sums_of_products",
     "ProductsOfAConstant": "test_sums_of_products",
+    "TangentOfOneArgumentTwice": "test_tangent_of_one_argument",
+    "TangentBesideZerosLost": "test_tangent_of_one_argument",
+    "NotANumberOfGradientsZeroed": "test_not_a_number",
 }
 
 FRAMEWORKS = {
@@ -120,6 +146,11 @@ FRAMEWORKS = {
     ("torch", "contiguous_tensors_assumed"): "test_native_memory",
     ("torch", "precision_set"): "test_nothing_of_torch",
     ("torch", "torch_random_state_used"): "test_nothing_of_torch",
+    ("torch", "first_kernel_when_mapped"): "test_vmap",
+    ("torch", "packed_parameters"): "test_parameters",
+    ("torch", "default_type_assumed"): "test_other_defaults",
+    ("torch", "default_device_assumed"): "test_other_defaults",
+    ("jax", "promoted_under_64_bits"): "test_64_bits_enabled",
     ("torch", "zeros_in_inference"): "test_values_without_gradients",
     ("torch", "wrong_for_unknown_batch"): "test_symbolic_batch",
     ("jax", "wrong_for_unknown_batch"): "test_symbolic_batch",

@@ -37,12 +37,11 @@ def build_graph(builder: Any, config: Any) -> Any:
         layers[name] = builder.layer(node)
         calls[name] = deque(node.get("inbound_nodes") or ())
     graph = _Graph(builder, layers)
-    graph.make(calls)
-    model = keras.Model(
-        graph.structure(config.get("input_layers")),
-        graph.structure(config.get("output_layers")),
-        name=builder.name(config.get("name")),
-    )
+    graph.make(calls, config.get("output_layers"))
+    ends = (graph.structure(config.get(f"{each}_layers")) for each in ("input", "output"))
+    # Keras 2 had no lists of one.
+    inputs, outputs = (e[0] if isinstance(e, list) and len(e) == 1 else e for e in ends)
+    model = keras.Model(inputs, outputs, name=builder.name(config.get("name")))
     builder.origins.children[id(model)] = list(layers.values())
     if config.get("trainable") is False:
         model.trainable = False
@@ -62,24 +61,31 @@ class _Graph:
         # Before TensorFlow 2.4, making a model was its call 0, and calling it the next.
         self.first_call = dict.fromkeys(layers, 0)
 
-    def make(self, calls: dict[str, deque[Any]]) -> None:
-        """Make all calls, each as soon as what it takes is there."""
-        self._find_first_calls(calls)
-        while any(calls.values()):
-            progress = False
-            for name, waiting in calls.items():
-                while waiting and all(map(self._ready, _references(waiting[0]))):
-                    self._call(name, waiting.popleft())
-                    progress = True
-            if not progress:
-                stuck = ", ".join(name for name, waiting in calls.items() if waiting)
-                raise self.builder.refuse(f"has a graph that cannot be made at {stuck:.80}")
+    def make(self, calls: dict[str, deque[Any]], ends: Any) -> None:
+        """Make all calls, each as soon as what it takes is there; *ends* are the outputs."""
+        self._find_first_calls([ends, *calls.values()])
+        blocked: dict[tuple[str, int], list[str]] = {}
+        """By the call they wait for, layers whose next call cannot be made yet."""
+        able = deque(calls)
+        while able:
+            name = able.popleft()
+            waiting = calls[name]
+            while waiting:
+                lacking = (r for r in _references(waiting[0]) if not self._ready(r))
+                if (first := next(lacking, None)) is not None:
+                    blocked.setdefault(first[:2], []).append(name)
+                    break
+                self._call(name, waiting.popleft())
+                made = self.first_call[name] + len(self.made[name]) - 1
+                able += blocked.pop((name, made), ())
+        stuck = ", ".join(name for name, waiting in calls.items() if waiting)
+        if stuck:
+            raise self.builder.refuse(f"has a graph that cannot be made at {stuck:.80}")
 
-    def _find_first_calls(self, calls: dict[str, deque[Any]]) -> None:
+    def _find_first_calls(self, uses: list[Any]) -> None:
         used: dict[str, set[int]] = {}
-        for waiting in calls.values():
-            for name, call, _ in (each for node in waiting for each in _references(node)):
-                used.setdefault(name, set()).add(call)
+        for name, call, _ in (each for use in uses for each in _references(use)):
+            used.setdefault(name, set()).add(call)
         for name, numbers in used.items():
             if isinstance(self.layers.get(name), keras.Model) and 0 not in numbers:
                 self.first_call[name] = min(numbers)
@@ -163,5 +169,6 @@ def _references(node: Any) -> list[Reference]:
     found = _reference(node)
     if found is not None:
         return [found, *(_references(node[3]) if len(node) == 4 else ())]
-    inner = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    inner = node.values() if isinstance(node, dict) else node
+    inner = inner if isinstance(node, (dict, list, deque)) else ()
     return [each for value in inner for each in _references(value)]

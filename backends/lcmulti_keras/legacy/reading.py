@@ -4,7 +4,9 @@ Requirements this module is written to:
 
 * Nothing is unpickled, executed, imported or written; no name in a file becomes a path.
 * Nothing outside the file is read: no soft or external links, virtual or external datasets.
-* Nothing is allocated on the file's word: an array must be stored as large as it says it is.
+* Nothing is allocated on the file's word: an array must be stored as large as it says it is, and
+  all arrays, as all strings, together fit in the file. So none may be compressed, which Keras
+  never does.
 * A damaged file is one clear `FileError`, whatever HDF5 or zlib made of it.
 """
 
@@ -12,30 +14,34 @@ from __future__ import annotations
 
 import io
 import itertools
-import json
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from lcmulti.errors import FileError
+from lcmulti.errors import FileError, LcmultiError
+from lcmulti_keras.legacy.parsing import read_json
+from lcmulti_keras.legacy.strings import ADDRESS_SIZES, strings_claimed
 
-__all__ = ["Archive", "opened", "read_json"]
+__all__ = ["Archive", "opened"]
 
+ATTRIBUTES = (
+    "model_config", "training_config", "keras_version", "layer_names", "weight_names", "backend",
+)  # fmt: skip
+"""All that are read, some with a number behind them."""
 MEBIBYTE = 2**20
 MOST_JSON = 64 * MEBIBYTE
 MOST_RATIO = 100
-"""Times an array may grow when it is decompressed, beyond `FREE_GROWTH` bytes."""
+"""Times a member of an archive may grow when it is decompressed, beyond `FREE_GROWTH` bytes."""
 FREE_GROWTH = 64 * MEBIBYTE
 MOST_OBJECTS = 1_000_000
-MOST_DEPTH = 100
-FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
 
 
 @dataclass
@@ -55,6 +61,8 @@ class Archive:
         rather than by its name (``.h5``).
     has_optimizer : bool
         Whether the state of an optimizer is there, which is not carried over.
+    flipped : bool
+        Whether it was written on Theano, whose convolutions flip the window.
     """
 
     config: dict[str, Any] | None
@@ -63,6 +71,7 @@ class Archive:
     weights: h5py.Group
     by_path: bool
     has_optimizer: bool
+    flipped: bool = False
 
     def strings(self, group: h5py.Group, name: str) -> list[str]:
         """A list of names from an attribute, which Keras splits into several when it is long."""
@@ -100,8 +109,11 @@ def opened(path: Any) -> Iterator[Archive]:
                     with zipfile.ZipFile(stream) as archive:
                         yield _from_zip(path, archive)
                 elif magic == b"\x89HDF\r\n\x1a\n":
-                    with h5py.File(stream, "r") as file:
-                        yield _from_hdf5(path, file, path.stat().st_size)
+                    with (
+                        mmap(stream.fileno(), 0, access=ACCESS_READ) as content,
+                        h5py.File(stream, "r") as file,
+                    ):
+                        yield _from_hdf5(path, file, content)
                 else:
                     raise FileError(path, "is neither an HDF5 file nor a .keras archive")
     except OSError as error:
@@ -115,17 +127,10 @@ def _refusing(path: Path) -> Iterator[None]:
         yield
     except FileError as error:
         raise FileError(path, error.reason) if error.path != path else error from None
-    except (
-        zipfile.BadZipFile,
-        OSError,
-        KeyError,
-        RuntimeError,
-        EOFError,
-        NotImplementedError,
-    ) as e:
-        if isinstance(e, FileNotFoundError):
-            raise
-        raise FileError(path, f"is damaged ({type(e).__name__}: {e})") from e
+    except (LcmultiError, FileNotFoundError):
+        raise
+    except Exception as error:
+        raise FileError(path, f"is damaged ({type(error).__name__}: {error})") from error
 
 
 def _from_zip(path: Path, archive: zipfile.ZipFile) -> Archive:
@@ -133,7 +138,7 @@ def _from_zip(path: Path, archive: zipfile.ZipFile) -> Archive:
     metadata = read_json(path, _member(path, archive, "metadata.json", MOST_JSON))
     content = _member(path, archive, "model.weights.h5", None)
     file = h5py.File(io.BytesIO(content), "r")
-    _check_tree(path, file, len(content))
+    _check_file(path, file, content)
     return Archive(
         config,
         config.get("compile_config"),
@@ -153,6 +158,9 @@ def _member(path: Path, archive: zipfile.ZipFile, name: str, most: int | None) -
     allowed = min(allowed, most) if most is not None else allowed
     if info.flag_bits & 1 or info.file_size > allowed:
         raise FileError(path, f"claims {info.file_size:,} bytes for {name!r}, or encrypts it")
+    # Python decompresses bzip2 and LZMA without a limit on what comes out.
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise FileError(path, f"has {name!r} compressed in an unknown way")
     with archive.open(info) as stream:
         content = stream.read(info.file_size + 1)
     if len(content) != info.file_size:
@@ -160,8 +168,8 @@ def _member(path: Path, archive: zipfile.ZipFile, name: str, most: int | None) -
     return content
 
 
-def _from_hdf5(path: Path, file: h5py.File, size: int) -> Archive:
-    _check_tree(path, file, size)
+def _from_hdf5(path: Path, file: h5py.File, content: mmap) -> Archive:
+    _check_file(path, file, content)
     config = _attribute(file, "model_config")
     training = _attribute(file, "training_config")
     nested = "model_weights" in file
@@ -175,42 +183,18 @@ def _from_hdf5(path: Path, file: h5py.File, size: int) -> Archive:
         weights,
         by_path=by_path,
         has_optimizer="optimizer_weights" in file or "optimizer" in file,
+        flipped=_attribute(weights, "backend") in ("theano", b"theano"),
     )
 
 
-def read_json(path: Path, text: Any) -> dict[str, Any]:
-    """Parse a JSON object, refusing depth that would overflow and numbers that are none."""
-
-    def refused(constant: str) -> Any:
-        raise FileError(path, f"has the number {constant} in its configuration")
-
-    try:
-        text = text.decode("utf-8") if isinstance(text, bytes) else str(text)
-        parsed = json.loads(text, parse_constant=refused)
-    except (ValueError, RecursionError) as error:
-        raise FileError(path, f"has a configuration that is no JSON ({error})") from None
-    if not isinstance(parsed, dict):
-        raise FileError(path, "has a configuration that is no JSON object")
-    _check_depth(path, parsed)
-    return parsed
-
-
-def _check_depth(path: Path, parsed: Any) -> None:
-    level, depth = [parsed], 0
-    while level:
-        if depth > MOST_DEPTH:
-            raise FileError(path, f"has a configuration nested deeper than {MOST_DEPTH}")
-        level = [
-            inner
-            for each in level
-            for inner in (each.values() if isinstance(each, dict) else each)
-            if isinstance(inner, (dict, list))
-        ]
-        depth += 1
-
-
-def _check_tree(path: Path, file: h5py.File, size: int) -> None:
+def _check_file(path: Path, file: h5py.File, content: bytes | mmap) -> None:
     """Refuse links, datasets and attributes that reach outside or lie about their size."""
+    size = len(content)
+    if file.id.get_create_plist().get_sizes() != ADDRESS_SIZES:
+        raise FileError(path, "has addresses of a size that Keras does not write")
+    claimed = strings_claimed(content, ATTRIBUTES)
+    if claimed > size:
+        raise FileError(path, f"claims strings of {claimed:,} bytes and has {size:,}")
     names: list[bytes] = []
 
     def note(name: bytes, info: Any) -> Any:
@@ -224,36 +208,41 @@ def _check_tree(path: Path, file: h5py.File, size: int) -> None:
         shown = odd.decode("utf-8", "replace")
         raise FileError(path, f"has a soft or external link, {shown!r:.80}, or too many objects")
     _check_object(path, "/", file.id, size)
+    claimed = _check_object(path, "/", file.id, size)
     for name in names:
-        _check_object(path, name.decode("utf-8", "replace"), h5py.h5o.open(file.id, name), size)
+        shown = name.decode("utf-8", "replace")
+        claimed += _check_object(path, shown, h5py.h5o.open(file.id, name), size)
+    if claimed > size:
+        raise FileError(path, f"claims arrays of {claimed:,} bytes and has {size:,}")
 
 
-def _check_object(path: Path, name: str, low: Any, size: int) -> None:
+def _check_object(path: Path, name: str, low: Any, size: int) -> int:
+    """Refuse what reaches outside the file or lies; return the bytes its array takes."""
     for i in range(h5py.h5a.get_num_attrs(low)):
         attribute = h5py.h5a.open(low, index=i)
         if prod(map(int, attribute.shape or ())) * attribute.get_type().get_size() > size:
             raise FileError(path, f"has an attribute of {name!r} larger than the file")
     if isinstance(low, h5py.h5d.DatasetID):
-        _check_dataset(path, name, h5py.Dataset(low), size)
-    elif not isinstance(low, h5py.h5g.GroupID):
+        return _check_dataset(path, name, h5py.Dataset(low))
+    if not isinstance(low, h5py.h5g.GroupID):
         raise FileError(path, f"has {name!r}, which is neither a group nor a dataset")
+    return 0
 
 
-def _check_dataset(path: Path, name: str, dataset: h5py.Dataset, size: int) -> None:
+def _check_dataset(path: Path, name: str, dataset: h5py.Dataset) -> int:
     if dataset.external is not None or dataset.is_virtual:
         raise FileError(path, f"has {name!r} stored outside the file")
     if dataset.dtype.kind not in "fiub" or dataset.dtype.hasobject:
-        return  # a table of strings: never read
-    creation = dataset.id.get_create_plist()
-    filters = {creation.get_filter(i)[0] for i in range(creation.get_nfilters())}
-    if not filters <= FILTERS:
-        raise FileError(path, f"has {name!r} compressed in an unknown way")
+        return 0  # a table of strings: never read
+    if dataset.id.get_create_plist().get_nfilters():
+        undo = "Keras does not; undo it with: h5repack -f NONE OLD NEW"
+        raise FileError(path, f"has {name!r} compressed, which {undo}")
     stored = dataset.id.get_storage_size()
-    allowed = stored if not filters else max(FREE_GROWTH, MOST_RATIO * stored)
     needed = prod(map(int, dataset.shape or ())) * dataset.dtype.itemsize  # ints do not overflow
-    if dataset.shape is None or needed > allowed or stored > size:
+    if dataset.shape is None or needed > stored:
         shape = dataset.shape
         raise FileError(path, f"claims shape {shape} for {name!r} but stores {stored:,} bytes")
+    return max(stored, needed)
 
 
 def _attribute(group: h5py.Group, name: str) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ MOST_GROWTH = 16
 """Times a kernel may be larger than what implementation 3 stores of it: 4 an axis in 2D, where
 a window of twice the input already is 2."""
 
+FLIPPED = ("Conv1D", "Conv2D", "Conv3D", "Conv2DTranspose")
 RANDOM_STATE = "StateVar"
 
 
@@ -74,14 +75,33 @@ def match(path: Path, archive: Archive, model: Any, origins: Origins) -> list[Ma
     """
     by = _by_path if archive.by_path else _by_name
     local = {id(v): each for each in local_layers(model) for v in (each.kernel, each.bias)}
+    flipped = _convolution_kernels(model) if archive.flipped else set()
     found = []
     for variable, dataset in by(path, archive, model, origins):
-        found.append(_checked(path, variable, dataset, local.get(id(variable))))
+        checked = _checked(path, variable, dataset, local.get(id(variable)))
+        if id(variable) in flipped:
+            checked = replace(checked, convert=_flipped)
+        found.append(checked)
     missing = {id(v) for v in model.weights} - {id(each.variable) for each in found}
     if missing:
         names = ", ".join(v.path for v in model.weights if id(v) in missing)
         raise FileError(path, f"lacks the weights {names:.200}")
     return found
+
+
+def _convolution_kernels(model: Any) -> set[int]:
+    """``id`` of the kernels that Keras 2 flips in a file from Theano; it flips no others."""
+    found = set()
+    for layer, _ in walk(model, Origins()):
+        if isinstance(layer, keras.layers.ConvLSTM2D):
+            found |= {id(layer.cell.kernel), id(layer.cell.recurrent_kernel)}
+        elif type(layer).__name__ in FLIPPED:
+            found.add(id(layer.kernel))
+    return found
+
+
+def _flipped(kernel: np.ndarray) -> np.ndarray:
+    return np.flip(kernel, tuple(range(kernel.ndim - 2)))
 
 
 def assign(matches: Iterable[Match], model: Any) -> None:
@@ -200,16 +220,28 @@ def _aligned(variables: list[Any], names: list[str]) -> list[str]:
 def _by_path(
     path: Path, archive: Archive, model: Any, origins: Origins
 ) -> Iterator[tuple[Any, Any]]:
+    left: set[str] = set()
+
+    def note(name: str, each: Any) -> None:
+        if isinstance(each, h5py.Dataset) and "random_generator" not in name:
+            left.add(f"layers/{name}")
+
+    if isinstance(archive.weights.get("layers"), h5py.Group):
+        archive.weights["layers"].visititems(note)
     for layer, place in walk(model, origins):
         own = _own_weights(layer)
         if not own:
             continue
-        group = archive.weights.get("/".join((*place, "vars")))
+        path_of = "/".join((*place, "vars"))
+        group = archive.weights.get(path_of)
         if not isinstance(group, h5py.Group) or len(group) != len(own):
             count = len(group) if isinstance(group, h5py.Group) else 0
             raise FileError(path, f"has {count} weights for {layer.name}, not {len(own)}")
         for i, variable in enumerate(own):
+            left.discard(f"{path_of}/{i}")
             yield variable, group.get(str(i))
+    if left:
+        raise FileError(path, f"has weights the model does not: {', '.join(sorted(left)):.200}")
 
 
 def _own_weights(layer: Any) -> list[Any]:

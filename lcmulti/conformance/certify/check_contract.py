@@ -19,6 +19,7 @@ import lcmulti
 from lcmulti.conformance.calls import Inputs
 from lcmulti.conformance.cases import Case
 from lcmulti.conformance.certify.expectation import (
+    Expectation,
     Term,
     evaluate,
     expectation,
@@ -33,7 +34,8 @@ Array = np.ndarray[Any, Any]
 contract = pytest.mark.geometries(CONTRACT)
 
 SEEING = ("1d-plain", "2d-stride_is_kernel_remainder", "2d-dilation_strided", "2d-groups",
-    "2d-convolution_dilated", "2d-convolution_stride_over_kernel", "3d-plain")  # fmt: skip
+    "2d-convolution_plain", "2d-convolution_dilated", "2d-convolution_stride_over_kernel",
+    "3d-plain")  # fmt: skip
 """Without padding, whose zeros an implementation may multiply or leave out."""
 
 PADDED = ("2d-same_even_strided", "2d-padding_asymmetric", "3d-mixed_first")
@@ -53,6 +55,22 @@ def results(subject: Subject, case: Case, there: Inputs) -> dict[str, Any]:
         found["input_grad"] = subject.map("input_grad")(there.dy, there.kernel, *rest)
         found["kernel_grad"] = subject.map("kernel_grad")(there.x, there.dy, *rest)
     return found
+
+
+MAP_OF = {
+    "y": "forward", "forward": "forward", "dx": "input_grad", "input_grad": "input_grad",
+    "dkernel": "kernel_grad", "kernel_grad": "kernel_grad", "dbias": "bias_grad",
+}  # fmt: skip
+"""What each of `results` is."""
+
+
+def verify_results(subject: Subject, found: dict[str, Any], known: Expectation, like: Any) -> None:
+    """Hold `results` to what is expected."""
+    for name, got in found.items():
+        if name == "forward" and known.inputs.bias is not None:
+            continue  # the map adds none
+        value, limit = getattr(known.values, MAP_OF[name]), getattr(known.limits, MAP_OF[name])
+        subject.verify(name, got, like, value, limit)
 
 
 def _bits(subject: Subject, arrays: dict[str, Any]) -> dict[str, bytes]:
@@ -115,6 +133,8 @@ def layouts(array: Array) -> Iterator[tuple[str, Array]]:
     """The values of an array (of a broadcast one: its first entry's) in memory of every kind."""
     reverse = (slice(None, None, -1),) * array.ndim
     yield "negative strides", array[reverse].copy()[reverse]
+    for axis, name in enumerate(("first axis turned", "second axis turned")):
+        yield name, np.flip(np.flip(array, axis).copy(), axis)
     wider = np.zeros((*array.shape[:-1], 2 * array.shape[-1]), array.dtype)
     wider[..., ::2] = array
     yield "every other", wider[..., ::2]
@@ -128,7 +148,10 @@ def layouts(array: Array) -> Iterator[tuple[str, Array]]:
     yield "unaligned", unaligned
 
 
-KINDS = ("negative strides", "every other", "Fortran order", "read-only", "broadcast", "unaligned")
+KINDS = (
+    "negative strides", "first axis turned", "second axis turned", "every other", "Fortran order",
+    "read-only", "broadcast", "unaligned",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "axes moved"])
@@ -148,13 +171,7 @@ def test_memory_of_every_kind(subject: Subject, case: Case, dtype: str, kind: st
         move = subject.owner.move_axis
         there = inputs.each(lambda array: move(subject.array(np.moveaxis(array, 0, -1)), -1, 0))
     found = results(subject, case, there)
-    for name, map_ in (
-        ("y", "forward"), ("dx", "input_grad"), ("dkernel", "kernel_grad"),
-        ("input_grad", "input_grad"), ("kernel_grad", "kernel_grad"),
-    ):  # fmt: skip
-        if name in found:
-            value, limit = getattr(known.values, map_), getattr(known.limits, map_)
-            subject.verify(name, found[name], there.x, value, limit)
+    verify_results(subject, found, known, there.x)
     for name, array in _named(inputs).items():
         assert np.array_equal(array, before[name]), f"{name} was changed by the call"
 
@@ -174,7 +191,8 @@ def test_numpy_in_numpy_out(subject: Subject, case: Case, dtype: str) -> None:
 UNPADDED = (("forward", 0), ("input_grad", 0), ("kernel_grad", 0))
 """Maps and which of their arguments is never multiplied with a zero of the padding."""
 
-POISON = {"nan": np.nan, "inf": np.inf, "-inf": -np.inf}
+POISON = {"nan": np.nan, "inf": np.inf, "-inf": -np.inf, "inf among zeros": np.inf}
+"""The last is multiplied with zeros that are the caller's, which gives NaN."""
 
 
 @pytest.mark.parametrize("poison", POISON)
@@ -186,8 +204,9 @@ def test_not_a_number_reaches_what_sees_it(
     subject.require(case, dtype)
     case = without_bias(case)
     inputs = draw(case, dtype)
+    computed = subject.implementation != AUTO and case.spec == case.spec.computed()
     maps = {"forward": ("x", "kernel")}
-    if subject.implementation != AUTO and case.spec == case.spec.computed():
+    if computed or "reverse" in subject.entry.capabilities:
         maps |= {"input_grad": ("dy", "kernel"), "kernel_grad": ("x", "dy")}
     for (name, pair), where in product(maps.items(), (0, 1)):
         if case.name in PADDED and (name, where) not in UNPADDED:
@@ -198,6 +217,8 @@ def test_not_a_number_reaches_what_sees_it(
         sick = arrays[where]
         middle = tuple(n // 2 for n in sick.shape)
         sick[middle] = POISON[poison]
+        if "zeros" in poison:
+            arrays[1 - where][...] = 0
         seen = [
             np.zeros_like(sick) if i == where else np.ones_like(a) for i, a in enumerate(arrays)
         ]
@@ -206,8 +227,12 @@ def test_not_a_number_reaches_what_sees_it(
         there = [subject.array(each) for each in arrays]
         if name == "forward":
             got = subject.call(case)(*there)
-        else:
+        elif computed:
             got = subject.map(name)(*there, case.spec, subject.resources())
+        else:
+            rest = inputs._replace(**dict(zip(pair, arrays, strict=True))).each(subject.array)
+            _, gradients = subject.owner.vjp(subject.call(case), (rest.x, rest.kernel), rest.dy)
+            got = gradients[name == "kernel_grad"]
         reached = ~np.isfinite(subject.owner.to_numpy(got))
         what = f"{name} with {poison} in {pair[where]} at {middle}"
         assert not (reached & ~expected).any(), f"{what}: reached elements that do not see it"
@@ -220,28 +245,23 @@ WORKSPACES = ("4MiB", "256MiB")
 
 @pytest.mark.parametrize("name", ["2d-long", "2d-long_tiled", "2d-long_convolution"])
 def test_many_threads(subject: Subject, name: str) -> None:
-    """Every thread with its own numbers and its own settings gets its own right results."""
+    """Every thread, with its own numbers, one kernel for all and its own settings, is right."""
     subject.require(STATISTICS[name], CORE_DTYPE)
     case = without_bias(STATISTICS[name])
-    cases = [replace(case, name=f"{name} {i}") for i in range(THREADS)]
-    known = [expectation_of(case, CORE_DTYPE) for case in cases]
+    drawn = [draw(replace(case, name=f"{name} {i}"), CORE_DTYPE) for i in range(THREADS)]
+    kernel = drawn[0].kernel
+    known = [expectation_of(case, CORE_DTYPE, each._replace(kernel=kernel)) for each in drawn]
+    shared = subject.array(kernel)
     start, wrong = threading.Barrier(THREADS), []
 
     def work(number: int) -> None:
-        case, (inputs, values, _, limits) = cases[number], known[number]
         try:
-            there = inputs.each(subject.array)
+            there = known[number].inputs.each(subject.array)._replace(kernel=shared)
             start.wait(60)
             for i in range(ROUNDS):
                 with lcmulti.config(max_workspace=WORKSPACES[(number + i) % len(WORKSPACES)]):
                     found = results(subject, case, there)
-                for kind, map_ in (
-                    ("y", "forward"), ("forward", "forward"), ("dx", "input_grad"),
-                    ("input_grad", "input_grad"), ("kernel_grad", "kernel_grad"),
-                ):  # fmt: skip
-                    if kind in found:
-                        value, limit = getattr(values, map_), getattr(limits, map_)
-                        subject.verify(kind, found[kind], there.x, value, limit)
+                verify_results(subject, found, known[number], there.x)
         except BaseException as error:
             wrong.append(f"thread {number}: {type(error).__name__}: {error}")
 

@@ -70,6 +70,33 @@ def test_forward_mode(subject: Subject, case: Case, dtype: str) -> None:
     subject.verify("tangent", tangent, arrays[0], value, limit)
 
 
+@pytest.mark.geometries(COMPLEX)
+@pytest.mark.capabilities("forward")
+def test_tangent_of_one_argument(subject: Subject, case: Case, dtype: str) -> None:
+    """Along one argument, as with frozen weights; along all, where the others' tangents are 0."""
+    p, t, _, (there, along, _) = drawn(subject, case, dtype)
+    arrays, tangents = _arguments(there), _arguments(along)
+    nothing = Term("forward", p.x, np.zeros_like(p.kernel))
+    expected = (
+        combined(case, dtype, Term("forward", t.x, p.kernel)),
+        combined(case, dtype, Term("forward", p.x, t.kernel)),
+        combined(case, dtype, nothing, bias=t.bias),
+    )
+    zeros = [subject.array(np.zeros_like(each)) for each in _arguments(t)]
+    for place, (value, limit) in enumerate(expected[: len(arrays)]):
+
+        def of_one(array: Any, place: int = place) -> Any:
+            return subject.call(case)(*arrays[:place], array, *arrays[place + 1 :])
+
+        others_zero = (*zeros[:place], tangents[place], *zeros[place + 1 :])
+        for function, at, direction in (
+            (of_one, (arrays[place],), (tangents[place],)),
+            (subject.call(case), arrays, others_zero),
+        ):
+            _, tangent = forward_mode(subject, case, function, at, direction)
+            subject.verify(f"tangent in argument {place}", tangent, arrays[0], value, limit)
+
+
 @geometries
 @pytest.mark.capabilities("reverse")
 def test_reverse_over_reverse(subject: Subject, case: Case, dtype: str) -> None:

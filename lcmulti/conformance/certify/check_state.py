@@ -17,6 +17,7 @@ import pytest
 from lcmulti.backend import Implementation, Resources
 from lcmulti.conformance.cases import Case
 from lcmulti.conformance.certify import probe
+from lcmulti.conformance.certify.check_contract import results, verify_results
 from lcmulti.conformance.certify.expectation import expectation_of, without_bias
 from lcmulti.conformance.certify.geometries import GEOMETRIES, STATISTICS
 from lcmulti.conformance.certify.subject import AUTO, CORE_DTYPE, Subject
@@ -33,21 +34,21 @@ def test_arrays_changed_between_calls(subject: Subject, case: Case, dtype: str) 
     """The numbers count that are in an array now, not those it once had; nor later ones."""
     subject.require(case, dtype)
     inputs = draw(case, dtype)
-    there = subject.arrays(inputs)
-    for place, name in enumerate(("x", "kernel", "bias")[: len(there)]):
-        y = subject.call(case)(*there)
-        kept = subject.owner.to_numpy(y).tobytes()
+    there = inputs.each(subject.array)
+    for name in ("x", "kernel", "bias", "dy"):
+        before = results(subject, case, there)
+        kept = {each: subject.owner.to_numpy(got).tobytes() for each, got in before.items()}
         fresh = np.ascontiguousarray(getattr(inputs, name)[::-1] + 1)
         try:
-            there[place][...] = subject.array(fresh)
+            getattr(there, name)[...] = subject.array(fresh)
         except (TypeError, AttributeError):
             return  # arrays of this framework never change
-        assert subject.owner.to_numpy(y).tobytes() == kept, f"y changed with {name}"
+        for each, got in before.items():
+            same = subject.owner.to_numpy(got).tobytes() == kept[each]
+            assert same, f"{each} changed with {name}"
         inputs = inputs._replace(**{name: fresh})
         known = expectation_of(case, dtype, inputs)
-        again = subject.call(case)(*there)
-        subject.verify(f"y of a new {name}", again, there[0], known.values.forward,
-            known.limits.forward)  # fmt: skip
+        verify_results(subject, results(subject, case, there), known, there.x)
 
 
 @kinds
@@ -80,19 +81,44 @@ def _surroundings() -> dict[str, Any]:
         "NumPy's random state": repr(np.random.get_state()),  # noqa: NPY002
         "Python's random state": random.getstate(),
         "the warning filters": list(warnings.filters),
+        "the number of threads": threading.active_count(),
+        "garbage collection": gc.isenabled(),
+        "the arithmetic of this thread": _arithmetic(),
     }
 
 
+def _arithmetic() -> tuple[float, ...]:
+    """What rounding up or down, or flushing subnormal numbers to zero, would change.
+
+    Libraries compiled with ``-ffast-math`` flush them for the whole thread that loads them.
+    """
+    one, tiny = np.array([1, -1], np.float32), np.float32(2.0**-126)
+    return (*(one / np.float32(3)).tolist(), float(tiny / 2), float(tiny / 4 * 4))
+
+
+ARITHMETIC = (*np.array([1 / 3, -1 / 3], np.float32).tolist(), 2.0**-127, 2.0**-126)
+
+
 @kinds
-def test_nothing_else_is_changed(subject: Subject, case: Case, dtype: str) -> None:
-    """Random numbers, error handling and environment are the caller's."""
+def test_nothing_else_is_changed(
+    subject: Subject, case: Case, dtype: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Random numbers, error handling and environment are the caller's; nothing is printed."""
     subject.require(case, dtype)
     inputs = draw(case, dtype)
     subject.results(case, inputs)  # what is loaded and compiled once is not counted
-    before = _surroundings()
-    subject.results(case, inputs)
-    for name, state in _surroundings().items():
-        assert state == before[name], f"{name} was changed"
+    before = _surroundings() | {"the arithmetic of this thread": ARITHMETIC}
+    capfd.readouterr()
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        filters = list(warnings.filters)
+        subject.results(case, inputs)
+        after = _surroundings()
+    for name, state in after.items():
+        wanted = filters if name == "the warning filters" else before[name]
+        assert state == wanted, f"{name} was changed"
+    said = [str(each.message) for each in warned] + [each for each in capfd.readouterr() if each]
+    assert not said, f"said {said[0]!r}"
 
 
 class Counted:

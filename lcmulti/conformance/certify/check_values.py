@@ -82,14 +82,39 @@ def test_gradient_of_one_argument(subject: Subject, case: Case, dtype: str) -> N
         subject.verify(name, got, arrays[0], getattr(values, name), getattr(limits, name))
 
 
-@pytest.mark.parametrize("factor", (2.0**40, 2.0**-40), ids=("large", "small"))
-@pytest.mark.geometries(("2d-mixed", "2d-stride_is_kernel", "2d-convolution_same_strided"))
-def test_numbers_of_every_size(subject: Subject, case: Case, dtype: str, factor: float) -> None:
-    """Errors are relative: numbers near the ends of the range are as right as those near 1."""
+SIZES = {"large": (40, 40), "small": (-40, -40), "both": (-20, 20)}
+"""Powers of two that numbers are multiplied with, from and to."""
+
+
+def scaled(inputs: Inputs, low: int, high: int) -> Inputs:
+    """Each number times a random power of two; without the bias, which would hide a small value."""
+    rng = np.random.default_rng(0)
+
+    def each(array: np.ndarray) -> np.ndarray:
+        factors = np.exp2(rng.integers(low, high + 1, array.shape))
+        return np.asarray(array * factors, array.dtype)
+
+    return inputs._replace(bias=None).each(each)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.geometries(
+    ("2d-mixed", "2d-stride_is_kernel", "2d-convolution_plain", "2d-convolution_same_strided")
+)
+def test_numbers_of_every_size(subject: Subject, case: Case, dtype: str, size: str) -> None:
+    """Errors are relative: numbers near the ends of the range are as right as those near 1.
+
+    And small ones beside large ones: an element has no part in the error of its neighbours.
+    """
     subject.require(case, dtype)
-    inputs = draw(case, dtype).each(lambda array: array * np.asarray(factor, array.dtype))
-    # The value is quadratic in the factor and its bias is not: one of the two would hide.
-    _verify_all(subject, without_bias(case), dtype, inputs._replace(bias=None))
+    _verify_all(subject, without_bias(case), dtype, scaled(draw(case, dtype), *SIZES[size]))
+
+
+@pytest.mark.geometries((), others=("2d-mixed", "2d-convolution_plain"), dtypes=("float16",))
+def test_subnormal_numbers(subject: Subject, case: Case, dtype: str) -> None:
+    """Results so small that float16 holds fewer digits of them: fewer, and not none."""
+    subject.require(case, dtype)
+    _verify_all(subject, without_bias(case), dtype, scaled(draw(case, dtype), -8, -8))
 
 
 @pytest.mark.parametrize("zero", ("x", "kernel", "bias", "all"))

@@ -13,7 +13,15 @@ from typing import Any
 
 from lcmulti.conformance.cases import Case
 
-__all__ = ["CONTRACT", "COVERING", "DERIVATIVES", "GEOMETRIES", "STATISTICS"]
+__all__ = [
+    "CONTRACT",
+    "COVERING",
+    "DERIVATIVES",
+    "GEOMETRIES",
+    "STATISTICS",
+    "TINY",
+    "TRANSFORMED",
+]
 
 Row = tuple[str, dict[str, Any]]
 ALL = "all"
@@ -215,6 +223,22 @@ CONTRACT = (
 )  # fmt: skip
 """What the terms other than values are checked on."""
 
+TRANSFORMED = ("2d-mixed", "2d-stride_is_kernel", "2d-convolution_plain")
+"""What is traced, mapped and compiled."""
+
+TINY: dict[str, Case] = {
+    case.name: case
+    for case in (
+        Case("mixed", "tiny", (4, 3, 2), 2, (2, 1), 2, (), (0,), {"groups": 2, "padding": 1}),
+        Case("tiled", "tiny", (4, 2), 2, (2,), 2, (), (), {"strides": 2}),
+        Case("elementwise", "tiny", (3, 3, 1), 1, (2, 2), 2, (), ()),
+        Case("convolution", "tiny", (3, 4, 2), 2, (2, 2), 1, (0, 1), (0, 1)),
+        Case("circular", "tiny", (2, 3, 3), 2, (2, 2), 1, (1,), (),
+            {"data_format": "channels_first", "padding_mode": "circular", "padding": 1}),
+    )
+}  # fmt: skip
+"""So small that the frameworks' own checkers can differentiate them number by number."""
+
 _LONG: dict[str, Any] = {"channels": 8, "filters": 8, "batch": 16}
 STATISTICS: dict[str, Case] = {
     case.name: case
@@ -227,7 +251,12 @@ STATISTICS: dict[str, Case] = {
             _LONG | {"size": (20, 12), "kernel": (5, 4), "strides": (5, 4)}),
         _case(2, "long_convolution", _LONG | {"size": (12, 11), "kernel": (5, 4), "shared": ALL}),
         _case(2, "long_grouped", _LONG | {"size": (12, 11), "kernel": (5, 4), "groups": 2}),
+        _case(2, "long_square", _LONG | {"size": (12, 11), "kernel": (3, 3), "shared": ALL}),
         _case(3, "long", _LONG | {"size": (5, 6, 7), "kernel": (2, 3, 4)}),
+        # More than a thousand products in one map, beyond which many a library is another.
+        _case(1, "long_window", _LONG | {"size": (162,), "kernel": (160,)}),
+        _case(1, "long_over_filters", {"size": (6,), "filters": 600, "batch": 8}),
+        _case(1, "long_over_batch", {"size": (4,), "batch": 1200}),
     )
 }  # fmt: skip
 """Long sums, where a systematic loss of digits shows."""

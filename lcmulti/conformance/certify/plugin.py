@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from lcmulti.dtypes import DTYPES
 __all__ = ["Suite"]
 
 CHECKS_BETWEEN_CLEARING = 100
+SUITE = Path(__file__).resolve().parent
 
 
 class Suite:
@@ -151,16 +153,23 @@ class Suite:
         if report.when == "teardown" and report.passed:
             self.pending.discard(report.nodeid)
         if report.failed:
-            self.result.failures.append(Failure(report.nodeid, _message(report)))
+            self._fail(report, _message(report))
+        elif hasattr(report, "wasxfail"):
+            self._fail(report, f"no check is expected to fail: {report.wasxfail}")
         elif report.skipped and isinstance(report.longrepr, tuple):
-            reason = report.longrepr[2].removeprefix("Skipped: ")
+            path, _, message = report.longrepr
+            reason = message.removeprefix("Skipped: ")
             self.result.skipped[reason] += 1
             if report.nodeid in self.core:
-                failure = Failure(report.nodeid, f"the core cannot be skipped: {reason}")
-                self.result.failures.append(failure)
+                self._fail(report, f"the core cannot be skipped: {reason}")
+            elif not Path(path).resolve().is_relative_to(SUITE):
+                self._fail(report, f"skipped by {path}, not by the suite: {reason}")
         elif report.when == "call":
             self.result.passed += 1
             self.result.core_passed += report.nodeid in self.core
+
+    def _fail(self, report: pytest.TestReport, message: str) -> None:
+        self.result.failures.append(Failure(report.nodeid, message))
 
     def pytest_runtest_logfinish(self) -> None:
         """Let go of what was compiled for the checks so far, thousands of functions in the end."""

@@ -70,6 +70,8 @@ GIVING_BACK = {
     "TF_ENABLE_ONEDNN_OPTS": "0",  # with oneDNN, TensorFlow keeps what was freed for itself
 }
 """Environment in which memory that is freed is no longer resident, so that none is used twice."""
+WATCHED = "PYTEST_CURRENT_TEST"
+"""Set by pytest, by which code can tell that it is tested: a fresh process is as users' are."""
 CLEAR = Path("/proc/self/clear_refs")
 
 
@@ -94,7 +96,7 @@ def run(what: str, *arguments: str) -> Any:
     command = [sys.executable, "-m", "lcmulti.conformance.certify.probe", what, *arguments]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=TIMEOUT, check=False,
-        env={**os.environ, **GIVING_BACK},
+        env={k: v for k, v in os.environ.items() if k != WATCHED} | GIVING_BACK,
     )  # fmt: skip
     if done.returncode != 0:
         raise RuntimeError(f"{what} ended with {done.returncode}: {done.stderr[-2000:]}")

@@ -36,6 +36,8 @@ class Result:
     implementation : str or None
         The only one certified, or None for the backend with all of them.
     device : str or None
+    arguments : tuple of str
+        Further arguments of pytest.
     versions : dict
     seed : int
         Of the random examples.

@@ -12,6 +12,7 @@ import pytest
 from jax import lax
 from jax.test_util import check_grads
 
+from lcmulti.conformance.calls import MAPS
 from lcmulti.conformance.cases import Case
 from lcmulti.conformance.certify.check_properties import Draw, holds
 from lcmulti.conformance.certify.expectation import (
@@ -21,21 +22,13 @@ from lcmulti.conformance.certify.expectation import (
     expectation_of,
     without_bias,
 )
+from lcmulti.conformance.certify.geometries import TINY, TRANSFORMED
 from lcmulti.conformance.certify.random_geometries import Examples
 from lcmulti.conformance.certify.subject import CORE_DTYPE, Subject
 from lcmulti.conformance.inputs import draw
 from lcmulti.functional import local_conv
 
-TINY = {
-    case.name: case
-    for case in (
-        Case("mixed", "tiny", (4, 3, 2), 2, (2, 1), 2, (), (0,), {"groups": 2, "padding": 1}),
-        Case("tiled", "tiny", (4, 2), 2, (2,), 2, (), (), {"strides": 2}),
-        Case("convolution", "tiny", (3, 4, 2), 2, (2, 2), 1, (0, 1), (0, 1)),
-    )
-}
-SOME = ("2d-mixed", "2d-stride_is_kernel", "2d-convolution_plain")
-some = pytest.mark.geometries(SOME)
+some = pytest.mark.geometries(TRANSFORMED)
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -133,8 +126,7 @@ def test_jit(subject: Subject, case: Case, dtype: str) -> None:
     arrays, dy = subject.arrays(known.inputs), subject.array(known.inputs.dy)
     call = subject.call(case)
     value, grads = jax.jit(lambda dy, *a: _vjp(call, a, dy))(dy, *arrays)
-    names = ("forward", "input_grad", "kernel_grad", "bias_grad")
-    for name, got in zip(names, (value, *grads), strict=False):
+    for name, got in zip(MAPS, (value, *grads), strict=False):
         limit = getattr(known.limits, name)
         subject.verify(name, got, arrays[0], getattr(known.values, name), limit)
         assert not got.weak_type, f"{name} has a weak type"
@@ -143,6 +135,19 @@ def test_jit(subject: Subject, case: Case, dtype: str) -> None:
 def _vjp(call: Any, arrays: Any, dy: Any) -> Any:
     value, pull_back = jax.vjp(call, *arrays)
     return value, pull_back(dy)
+
+
+@some
+def test_64_bits_enabled(subject: Subject, case: Case, dtype: str) -> None:
+    """With `jax_enable_x64`, and types promoted only when asked, float32 is still float32."""
+    subject.require(case, dtype)
+    known = expectation(case.name, dtype)
+    arrays, dy = subject.arrays(known.inputs), subject.array(known.inputs.dy)
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
+        value, grads = _vjp(subject.call(case), arrays, dy)
+    for name, got in zip(MAPS, (value, *grads), strict=False):
+        limit = getattr(known.limits, name)
+        subject.verify(name, got, arrays[0], getattr(known.values, name), limit)
 
 
 @some
@@ -162,14 +167,18 @@ def test_vmap(subject: Subject, case: Case, dtype: str) -> None:
         for name, got in zip(names, (value, *grads), strict=True):
             there, limit = getattr(each.values, name), getattr(each.limits, name)
             subject.verify_host(f"{name} of {place}", np.asarray(got[place]), there, limit)
-    first = known[0]
-    for what, axes, pair in (
-        ("x", (0, None), (x, kernel[0])), ("kernel", (None, 0), (x[0], kernel)),
-        ("x along its last axis", (-1, None), (np.moveaxis(x, 0, -1), kernel[0])),
+    one = known[0].inputs
+    for what, axes, pair, inputs in (
+        ("x", (0, None), (x, kernel[0]), [one._replace(x=a) for a in x]),
+        ("kernel", (None, 0), (x[0], kernel), [one._replace(kernel=a) for a in kernel]),
+        ("x along its last axis", (-1, None), (np.moveaxis(x, 0, -1), kernel[0]),
+            [one._replace(x=a) for a in x]),
     ):  # fmt: skip
-        y = jax.vmap(call, axes)(*map(subject.array, pair))[0]
-        value, limit = first.values.forward, first.limits.forward
-        subject.verify_host(f"mapped over {what}", np.asarray(y), value, limit)
+        ys = jax.vmap(call, axes)(*map(subject.array, pair))
+        for y, given in zip(ys, inputs, strict=True):
+            expected = expectation_of(case, dtype, given)
+            value, limit = expected.values.forward, expected.limits.forward
+            subject.verify_host(f"mapped over {what}", np.asarray(y), value, limit)
 
 
 @pytest.mark.parametrize("name", TINY)

@@ -9,27 +9,19 @@ import pytest
 import tensorflow as tf
 
 import lcmulti
+from lcmulti.conformance.calls import MAPS
 from lcmulti.conformance.cases import Case
 from lcmulti.conformance.certify.check_properties import Draw, holds
 from lcmulti.conformance.certify.expectation import Term, combined, expectation, without_bias
+from lcmulti.conformance.certify.geometries import TINY, TRANSFORMED
 from lcmulti.conformance.certify.random_geometries import Examples
 from lcmulti.conformance.certify.subject import AUTO, CORE_DTYPE, Subject
 from lcmulti.conformance.inputs import draw
 from lcmulti.dtypes import DTYPES
 from lcmulti.functional import local_conv
 
-TINY = {
-    case.name: case
-    for case in (
-        Case("mixed", "tiny", (4, 3, 2), 2, (2, 1), 2, (), (0,), {"groups": 2, "padding": 1}),
-        Case("tiled", "tiny", (4, 2), 2, (2,), 2, (), (), {"strides": 2}),
-        Case("convolution", "tiny", (3, 4, 2), 2, (2, 2), 1, (0, 1), (0, 1)),
-    )
-}
-SOME = ("2d-mixed", "2d-stride_is_kernel", "2d-convolution_plain")
-some = pytest.mark.geometries(SOME)
+some = pytest.mark.geometries(TRANSFORMED)
 tiny = pytest.mark.parametrize("name", TINY)
-NAMES = ("forward", "input_grad", "kernel_grad", "bias_grad")
 
 
 def _checked(function: Any, arrays: Any, dtype: str) -> None:
@@ -133,7 +125,7 @@ def test_function(subject: Subject, case: Case, dtype: str, compiled: bool) -> N
         function = tf.function(
             value_and_gradients, input_signature=signature, jit_compile=compiled, autograph=False
         )
-        for name, got in zip(NAMES, function(dy, *arrays), strict=False):
+        for name, got in zip(MAPS, function(dy, *arrays), strict=False):
             value, limit = getattr(known.values, name), getattr(known.limits, name)
             subject.verify(name, got, arrays[0], value, limit)
 
@@ -151,7 +143,7 @@ def test_variables(subject: Subject, case: Case, dtype: str) -> None:
     with tf.GradientTape(persistent=True) as tape:
         y = subject.call(case)(x, *variables)
     subject.verify("y", y, x, known.values.forward, known.limits.forward)
-    for name, variable in zip(NAMES[2:], variables, strict=False):
+    for name, variable in zip(MAPS[2:], variables, strict=False):
         for _ in range(2):
             got = tape.gradient(y, variable, dy)
             value, limit = getattr(known.values, name), getattr(known.limits, name)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from lcmulti.conformance.calls import Inputs
+from lcmulti.conformance.calls import MAPS, Inputs
 from lcmulti.conformance.cases import Case
 from lcmulti.conformance.certify.check_properties import Draw, holds
 from lcmulti.conformance.certify.expectation import (
@@ -22,7 +22,7 @@ from lcmulti.conformance.certify.expectation import (
     expectation_of,
     without_bias,
 )
-from lcmulti.conformance.certify.geometries import GEOMETRIES
+from lcmulti.conformance.certify.geometries import GEOMETRIES, TINY
 from lcmulti.conformance.certify.random_geometries import Examples
 from lcmulti.conformance.certify.subject import CORE_DTYPE, Subject
 from lcmulti.conformance.inputs import draw
@@ -30,17 +30,6 @@ from lcmulti.conformance.inputs import draw
 SOME = ("2d-plain", "2d-mixed", "2d-stride_is_kernel", "2d-convolution_plain", "1d-one_by_one")
 some = pytest.mark.geometries(SOME)
 
-TINY = {
-    case.name: case
-    for case in (
-        Case("mixed", "tiny", (4, 3, 2), 2, (2, 1), 2, (), (0,), {"groups": 2, "padding": 1}),
-        Case("tiled", "tiny", (4, 2), 2, (2,), 2, (), (), {"strides": 2}),
-        Case("elementwise", "tiny", (3, 3, 1), 1, (2, 2), 2, (), ()),
-        Case("convolution", "tiny", (3, 4, 2), 2, (2, 2), 1, (0, 1), (0, 1)),
-        Case("circular", "tiny", (2, 3, 3), 2, (2, 2), 1, (1,), (),
-            {"data_format": "channels_first", "padding_mode": "circular", "padding": 1}),
-    )
-}  # fmt: skip
 tiny = pytest.mark.parametrize("name", TINY)
 precise = pytest.mark.parametrize("dtype", ("float64", "complex128"))
 
@@ -190,6 +179,52 @@ def test_values_without_gradients(subject: Subject, case: Case, dtype: str) -> N
     with torch.inference_mode():
         y = subject.call(case)(*outside)
     subject.verify_host("y of outer tensors", subject.owner.to_numpy(y), value, limit)
+
+
+@some
+def test_parameters(subject: Subject, case: Case, dtype: str) -> None:
+    """Weights are read when called, however they were changed since the last call."""
+    subject.require(case, dtype)
+    known = expectation(case.name, dtype)
+    x, *weights = subject.arrays(known.inputs)
+    dy = subject.array(known.inputs.dy)
+
+    def by_a_step(parameter: Any, weight: torch.Tensor) -> None:
+        with torch.no_grad():
+            parameter.add_(weight)
+
+    def unnoticed(parameter: Any, weight: torch.Tensor) -> None:
+        parameter.data.add_(weight)  # the version that PyTorch counts stays
+
+    for change in (by_a_step, unnoticed):
+        parameters = [torch.nn.Parameter(torch.zeros_like(each)) for each in weights]
+        subject.call(case)(x, *parameters).backward(dy)
+        for parameter, weight in zip(parameters, weights, strict=True):
+            change(parameter, weight)
+        given = x.clone().requires_grad_()
+        y = subject.call(case)(given, *parameters)
+        (dx,) = torch.autograd.grad(y, given, dy)
+        for name, got in (("forward", y.detach()), ("input_grad", dx)):
+            value, limit = getattr(known.values, name), getattr(known.limits, name)
+            subject.verify(f"{name}, changed {change.__name__}", got, x, value, limit)
+
+
+@some
+def test_other_defaults(subject: Subject, case: Case, dtype: str) -> None:
+    """Arrays say in what type and where it is computed, not PyTorch's defaults."""
+    subject.require(case, dtype)
+    known = expectation(case.name, dtype)
+    arrays, dy = subject.arrays(known.inputs), subject.array(known.inputs.dy)
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            found = subject.owner.vjp(subject.call(case), arrays, dy)
+    finally:
+        torch.set_default_dtype(usual)
+    for name, got in zip(MAPS, (found[0], *found[1]), strict=False):
+        value, limit = getattr(known.values, name), getattr(known.limits, name)
+        subject.verify(name, got, arrays[0], value, limit)
 
 
 @some

@@ -12,10 +12,11 @@ import torch
 from lcmulti.conformance.cases import Case
 from lcmulti.conformance.certify.expectation import expectation, expectation_of, without_bias
 from lcmulti.conformance.certify.frameworks.check_torch import leaves, some
+from lcmulti.conformance.certify.geometries import TRANSFORMED
 from lcmulti.conformance.certify.subject import AUTO, CORE_DTYPE, Subject
 from lcmulti.functional import local_conv
 
-traced = pytest.mark.geometries(("2d-mixed", "2d-stride_is_kernel", "2d-convolution_plain"))
+traced = pytest.mark.geometries(TRANSFORMED)
 
 
 def require_transforms(subject: Subject, case: Case, dtype: str = CORE_DTYPE) -> None:
@@ -42,12 +43,19 @@ def test_vmap(subject: Subject, case: Case, dtype: str) -> None:
         for name, part in zip(("forward", "input_grad", "kernel_grad"), got, strict=True):
             value, limit = (getattr(each, name) for each in known[place][1::2])
             subject.verify_host(f"{name} of {place}", subject.owner.to_numpy(part), value, limit)
-    first = known[0]
-    shared = torch.func.vmap(subject.call(case), (0, None))(x, kernel[0])
-    value, limit = first.values.forward, first.limits.forward
-    subject.verify_host("y of one kernel", subject.owner.to_numpy(shared[0]), value, limit)
-    shared = torch.func.vmap(subject.call(case), (None, 0))(x[0], kernel)
-    subject.verify_host("y of one x", subject.owner.to_numpy(shared[0]), value, limit)
+    one = known[0].inputs
+    for what, axes, pair, inputs in (
+        ("x", (0, None), (x, kernel[0]), [one._replace(x=each.inputs.x) for each in known]),
+        ("kernel", (None, 0), (x[0], kernel),
+            [one._replace(kernel=each.inputs.kernel) for each in known]),
+        ("x along its last axis", (-1, None), (x.movedim(0, -1), kernel[0]),
+            [one._replace(x=each.inputs.x) for each in known]),
+    ):  # fmt: skip
+        ys = torch.func.vmap(subject.call(case), axes)(*pair)
+        for y, given in zip(ys, inputs, strict=True):
+            expected = expectation_of(case, dtype, given)
+            value, limit = expected.values.forward, expected.limits.forward
+            subject.verify_host(f"mapped over {what}", subject.owner.to_numpy(y), value, limit)
 
 
 @traced
