@@ -9,7 +9,7 @@ from lcmulti.arguments import choice, integer_tuple, per_axis
 from lcmulti.errors import ArgumentError, ShapeError
 from lcmulti.spec import DATA_FORMATS, LocalConvSpec, channels_and_size
 
-__all__ = ["output_padding_of", "transposed_spec"]
+__all__ = ["bias_shape_of", "output_padding_of", "transposed_spec"]
 
 
 def transposed_spec(
@@ -115,3 +115,10 @@ def output_padding_of(spec: LocalConvSpec) -> tuple[int, ...]:
             spec.padded_size, spec.kernel_size, spec.dilation, spec.strides, strict=True
         )
     )
+
+
+def bias_shape_of(spec: LocalConvSpec) -> tuple[int, ...]:
+    """Shape of a bias of that operation, with 1 along the axes its kernel is shared along."""
+    shared = spec.shared_axes
+    size = (1 if axis in shared else n for axis, n in enumerate(spec.input_size))
+    return (*size, spec.in_channels)

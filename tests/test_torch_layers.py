@@ -365,6 +365,12 @@ def test_wrong_input_says_how_to_rebuild(kind):
         layer(torch.randn(3, 7))
 
 
+def test_wrong_input_says_so_in_compiled_code_too():
+    model = nn.Sequential(LAYERS["plain"](), LAYERS["plain"]())
+    with pytest.raises(ShapeError, match="in_channels=4"):
+        torch.compile(model, backend="eager")(torch.randn(2, 3, 7, 6))
+
+
 @pytest.mark.parametrize(
     ("changes", "argument"),
     [

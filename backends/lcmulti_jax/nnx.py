@@ -11,7 +11,7 @@ import lcmulti
 from lcmulti import shapes
 from lcmulti.arguments import integer
 from lcmulti.spec import LocalConvSpec
-from lcmulti.transposed import output_padding_of
+from lcmulti.transposed import bias_shape_of, output_padding_of
 from lcmulti_jax import layers
 from lcmulti_jax.nnx_base import (
     NONE,
@@ -218,7 +218,7 @@ class LocallyConnectedTranspose(Layer):
                 output_padding = tuple(
                     max(s - shapes.window_extent(k, d), 0) for k, d, s in windows
                 )
-            self.spec = spec = lcmulti.transposed_spec(
+            self.spec = lcmulti.transposed_spec(
                 (*size, integer("in_features", in_features, 1)),
                 integer("out_features", out_features, 1),
                 kernel,
@@ -231,8 +231,7 @@ class LocallyConnectedTranspose(Layer):
                 shared_axes=shared_axes,
             )
         self._keep(dtype, param_dtype, precision, rank, implementation)
-        shared = (1 if axis in spec.shared_axes else n for axis, n in enumerate(spec.input_size))
-        bias_shape = (*shared, out_features) if use_bias else None
+        bias_shape = bias_shape_of(self.spec) if use_bias else None
         self._make_parameters(
             bias_shape, kernel_init, bias_init, rngs, kernel_metadata, bias_metadata
         )

@@ -12,6 +12,7 @@ from lcmulti.arguments import per_axis
 from lcmulti.errors import ArgumentError
 from lcmulti.shapes import window_extent
 from lcmulti.spec import LocalConvSpec
+from lcmulti.transposed import bias_shape_of
 from lcmulti_keras.base import LocallyConnectedBase
 
 __all__ = [
@@ -134,9 +135,7 @@ class LocallyConnectedTranspose(LocallyConnectedBase):
         return pairs, tuple(max(-n, 0) for n in cut)
 
     def _bias_shape(self) -> tuple[int, ...]:
-        shared = self.spec.shared_axes
-        size = (1 if axis in shared else n for axis, n in enumerate(self.spec.input_size))
-        return (*size, self.filters)
+        return bias_shape_of(self.spec)
 
     def call(self, inputs: Any) -> Any:
         """``(N, *input_size, channels)`` to ``(N, *output_size, filters)``, or channels first."""

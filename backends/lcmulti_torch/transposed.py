@@ -10,7 +10,7 @@ from torch import nn
 import lcmulti
 from lcmulti.arguments import choice, integer, per_axis
 from lcmulti.spec import DATA_FORMATS
-from lcmulti.transposed import output_padding_of
+from lcmulti.transposed import bias_shape_of, output_padding_of
 from lcmulti_torch.base import LocallyConnectedNd, optional_rank, sample_shape
 
 __all__ = [
@@ -104,9 +104,7 @@ class _LocallyConnectedTranspose(LocallyConnectedNd):
         self._make_parameters(bias, device, dtype)
 
     def _bias_shape(self) -> tuple[int, ...]:
-        shared = self.spec.shared_axes
-        size = (1 if axis in shared else n for axis, n in enumerate(self.output_size))
-        return (*size, self.out_channels)
+        return bias_shape_of(self.spec)
 
     def _run(self, x: torch.Tensor) -> torch.Tensor:
         return lcmulti.local_conv_transpose(
