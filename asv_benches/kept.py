@@ -1,6 +1,6 @@
 """Results kept beside the benchmarks that measured them: ``results/NAME.json``, with the machine.
 
-What docs/performance.md says is computed from these files.
+python asv_benches/kept.py          # prints the tables of docs/performance.md
 """
 
 from __future__ import annotations
@@ -8,14 +8,11 @@ from __future__ import annotations
 import json
 import platform
 from importlib import metadata
+from math import exp, log
 from pathlib import Path
 from typing import Any
 
-from lcmulti_native.library import library
-
-from lcmulti.bench.machine import cores, processor
-
-__all__ = ["keep"]
+__all__ = ["keep", "tables"]
 
 FOLDER = Path(__file__).parent / "results"
 DISTRIBUTIONS = ("lcmulti", "lcmulti-native", "numpy", "torch", "jax", "tensorflow", "tf_keras")
@@ -30,6 +27,10 @@ def _version(distribution: str) -> str | None:
 
 def keep(name: str, rows: dict[str, Any]) -> None:
     """Add rows to those of *name*, or put them in their place; another machine's are dropped."""
+    from lcmulti_native.library import library
+
+    from lcmulti.bench.machine import cores, processor
+
     machine = {
         "processor": processor(),
         "cores": cores(),
@@ -44,3 +45,71 @@ def keep(name: str, rows: dict[str, Any]) -> None:
     FOLDER.mkdir(exist_ok=True)
     text = json.dumps({"machine": machine, "rows": before | rows}, indent=1)
     path.write_text(text + "\n", encoding="utf-8")
+
+
+def _rows(name: str) -> dict[str, Any]:
+    path = FOLDER / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else {}
+
+
+def _mean(values: list[float]) -> float:
+    return exp(sum(map(log, values)) / len(values))
+
+
+def _roofline() -> list[str]:
+    half = _rows("roofline_bfloat16")
+    lines = [
+        "| workload | bound by | forward | x roofline | forward + backward | x roofline | fresh "
+        "| bfloat16 is faster by |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    maps = "forward", "input_grad", "kernel_grad"
+    over: list[tuple[float, float]] = []
+    for name, row in _rows("roofline_float32").items():
+        both = sum(row[each] for each in maps)
+        faster = f"{both / sum(half[name][each] for each in maps):.2f}" if name in half else ""
+        if both > 1e-3:
+            over.append((row["forward x"], row["both x"]))
+        lines.append(
+            f"| {name} | {row['bound']} | {row['forward'] * 1e3:.2f} | {row['forward x']:.2f} "
+            f"| {both * 1e3:.2f} | {row['both x']:.2f} | {row['fresh'] * 1e3:.2f} | {faster} |"
+        )
+    for what, each in zip(("Forward", "Forward + backward"), zip(*over, strict=True), strict=True):
+        lines += ["", f"{what}: geometric mean {_mean([*each]):.2f}, highest {max(each):.2f}."]
+    return lines
+
+
+def _peers() -> list[str]:
+    lines = ["| workload | PyTorch | JAX | TensorFlow |", "|---|---|---|---|"]
+    found = {name: _rows(f"against_{name}") for name in ("torch", "jax", "tensorflow")}
+    for workload in dict.fromkeys(each for rows in found.values() for each in rows):
+        cells = []
+        for rows in found.values():
+            row = rows.get(workload, {})
+            best = row.get("best peer x")
+            cells.append("" if best is None else f"{best:.1f} ({row['x roofline']:.1f})")
+        lines.append(f"| {workload} | {' | '.join(cells)} |")
+    each = [
+        [row["best peer x"] for row in rows.values() if row["best peer x"] is not None]
+        for rows in found.values()
+    ]
+    means = " | ".join(f"{_mean(ratios):.1f}" if ratios else "" for ratios in each)
+    return [*lines, f"| geometric mean | {means} |"]
+
+
+def _overhead() -> list[str]:
+    lines = ["| | called | door | `local_conv` | its own `x + x` |", "|---|---|---|---|---|"]
+    for name, row in _rows("overhead").items():
+        times = " | ".join(f"{row[each]:.1f}" for each in ("door us", "local_conv us", "x + x us"))
+        lines.append(f"| {name} | {row['how']} | {times} |")
+    return lines
+
+
+def tables() -> dict[str, list[str]]:
+    """Lines of markdown, by what they are about."""
+    return {"roofline": _roofline(), "peers": _peers(), "overhead": _overhead()}
+
+
+if __name__ == "__main__":
+    for lines in tables().values():
+        print("\n".join(lines), end="\n\n")

@@ -1,13 +1,14 @@
 """Time the native kernels beside what this machine could do at best, in one run.
 
-    python asv_benches/roofline.py [WORKLOAD ...] [--dtype float32] [--threads 2] [--keep]
+    python asv_benches/roofline.py [WORKLOAD ...] [--dtype float32] [--threads 2] [--rounds 1]
+        [--keep]
 
 The machine's streaming bandwidth and its rate of matrix products are measured before each
-workload, and the best of each counts. The roofline of a map is ``max(bytes / bandwidth,
-flops / rate)``, with each of its three arrays moved once; that of forward + backward is the sum
-over the three maps. Times are of the kernels, writing to memory that is there; ``fresh`` is
-forward + backward through NumPy with newly allocated results, which the operating system must
-clear first, in as many page faults.
+workload, and the best of each counts, as do the least times of all rounds. The roofline of a map
+is ``max(bytes / bandwidth, flops / rate)``, with each of its three arrays moved once; that of
+forward + backward is the sum over the three maps. Times are of the kernels, writing to memory that
+is there; ``fresh`` is forward + backward through NumPy with newly allocated results, which the
+operating system must clear first, in as many page faults.
 """
 
 from __future__ import annotations
@@ -49,6 +50,15 @@ class Row(NamedTuple):
     times: dict[str, float]
     fresh: float
     faults: int
+
+    def best(self, other: Row) -> Row:
+        """Of two rounds."""
+        return self._replace(
+            machine=tuple(map(max, zip(self.machine, other.machine, strict=True))),
+            times={each: min(time, other.times[each]) for each, time in self.times.items()},
+            fresh=min(self.fresh, other.fresh),
+            faults=min(self.faults, other.faults),
+        )
 
 
 def measured(workload: Workload, dtype: str, threads: int) -> Row | None:
@@ -92,20 +102,23 @@ def main() -> int:
     parser.add_argument("workload", nargs="*", help="names; all by default")
     parser.add_argument("--dtype", default="float32", choices=list(DTYPES)[:4])
     parser.add_argument("--threads", type=int, default=int(os.environ["OMP_NUM_THREADS"]))
+    parser.add_argument("--rounds", type=int, default=1, help="so often, the best counts")
     parser.add_argument("--keep", action="store_true", help="in results/")
     arguments = parser.parse_args()
     dtype, threads = arguments.dtype, arguments.threads
     if dtype == "bfloat16":
         import ml_dtypes  # noqa: F401  (gives NumPy the type)
-    rows: list[Row] = []
-    for workload in named(arguments.workload or cases()):
+    chosen = named(arguments.workload or cases())
+    best: dict[str, Row] = {}
+    for workload in chosen * arguments.rounds:
         row = measured(workload, dtype, threads)
         if row is None:
             print(f"{workload.name}: does not fit", file=sys.stderr)
             continue
-        rows.append(row)
+        best[row.name] = row.best(best.get(row.name, row))
         each = ", ".join(f"{map_} {seconds * 1e3:.2f} ms" for map_, seconds in row.times.items())
         print(f"{row.name}: {each}", file=sys.stderr)
+    rows = [*best.values()]
     speed, flops_rate = map(max, zip(*(row.machine for row in rows), strict=True))
     print(
         f"{library().lcmulti_isa().decode()}, {threads} threads, {dtype}; "
@@ -122,7 +135,8 @@ def main() -> int:
         forward, both = times["forward"], sum(times.values())
         pair = forward / at_most, both / (3 * at_most)
         found[name] = {
-            "bandwidth": speed, "rate": flops_rate, "threads": threads, "roofline": at_most,
+            "bound": "memory" if moving > multiplying else "flops", "threads": threads,
+            "bandwidth": speed, "rate": flops_rate, "roofline": at_most,
             **times, "fresh": allocating, "faults": faults, "forward x": pair[0], "both x": pair[1],
         }  # fmt: skip
         if both > OVERHEAD:

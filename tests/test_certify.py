@@ -101,9 +101,7 @@ def test_what_is_honest(saboteurs, backend, implementation):
     assert modes == (set() if backend == "tape" else {"reverse", "forward"})
 
 
-TOGETHER = (
-    "(test_gradients and (1d or 2d)) or test_many_threads or larger_arrays or numpy_out or 2d-long"
-)
+TOGETHER = "(test_gradients and 2d) or test_many_threads or larger_arrays or numpy_out or 2d-long"
 
 
 @pytest.mark.slow
@@ -117,7 +115,7 @@ def test_own_backends_together(backend):
     assert {"numpy", *INSTALLED} <= sys.modules.keys()
     result = certify(backend, arguments=["-k", f"auto and ({TOGETHER})"])
     assert not result.failures, result.failures[:3]
-    assert result.core_passed > 200
+    assert result.core_passed > 100
 
 
 def test_there_are_saboteurs_enough():

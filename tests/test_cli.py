@@ -87,6 +87,14 @@ def test_usage_errors(lcm, arguments):
     assert "usage: lcmulti" in result.err
 
 
+@pytest.mark.parametrize("argument", ["--input", "--kernel", "--strides", "--padding"])
+def test_wrong_sizes_say_how_they_are_written(lcm, argument):
+    text = "1:b" if argument == "--padding" else "3x3x"
+    result = lcm(*EXPLAIN, argument, text)
+    assert result.code == 2
+    assert f"argument {argument}: expected whole numbers, as in 63x63x16, got" in result.err
+
+
 def test_python_m():
     command = [sys.executable, "-m", "lcmulti", "--version"]
     done = subprocess.run(command, check=True, capture_output=True, text=True)

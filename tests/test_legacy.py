@@ -14,8 +14,10 @@ import lcmulti
 DATA = Path(__file__).parent / "data" / "legacy_models"
 SAMPLES = sorted(path.name for path in DATA.glob("*.[hk]*"))
 NAMES = re.findall(r"@model\ndef (\w+)", (DRIVERS / "write_legacy.py").read_text("utf-8"))
-WRITTEN = [f"{name}.{suffix}" for name in (*NAMES, "compiled", "custom_loss")
-           for suffix in ("h5", "keras")] + ["old_fashioned.h5", "old_nested.h5"]  # fmt: skip
+FOR_TWO = ("compiled_for_two", "compiled_for_all")
+WRITTEN = [f"{name}.{suffix}" for name in (*NAMES, "compiled", "custom_loss", *FOR_TWO)
+           for suffix in ("h5", "keras")]  # fmt: skip
+WRITTEN += ["old_fashioned.h5", "old_nested.h5", "by_theano.h5"]
 EPSILON = {"float16": 2e-3, "float32": 2e-6, "float64": 1e-12}
 
 pytestmark = [
@@ -87,6 +89,17 @@ def test_what_is_not_carried_over_is_said_once(suffix, written_on):
     assert found[f"shared_layers.{suffix}"]["warnings"] == []
 
 
+@pytest.mark.parametrize("backend", ["torch", "jax", "tensorflow"])
+@pytest.mark.parametrize("suffix", ["h5", "keras"])
+def test_a_compiled_model_evaluates_as_it_did(backend, suffix, written_on):
+    for name in FOR_TWO:
+        came, theirs = written_on(backend)[f"{name}.{suffix}"]["evaluated"]
+        # With a loss for one output alone, Keras 3 does not tell it once more.
+        assert set(theirs) - {"head_a_loss"} <= set(came) <= set(theirs)
+        for key, value in came.items():
+            assert value == pytest.approx(theirs[key], rel=1e-4), key
+
+
 def test_enough_samples():
     assert len(SAMPLES) == 28
 
@@ -155,6 +168,10 @@ def test_convert(converted, tmp_path):
     assert max(map(len, done.stdout.splitlines())) <= 80
     assert "keras2-2" in done.stdout
     assert sorted(each.name for each in tmp_path.iterdir()) == ["new.keras", "new.safetensors"]
+
+    done = converted(DATA / "e_nest.h5", "new.keras", "--overwrite", "--no-compare", "--json")
+    layers = {row["layer"]: row["stored as"] for row in json.loads(done.stdout)["layers"]}
+    assert layers["inner/lc"] == "keras2-1" and layers["inner"] == "", layers
 
 
 def test_convert_refuses_in_one_line(converted, tmp_path):

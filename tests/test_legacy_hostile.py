@@ -263,7 +263,7 @@ HOSTILE = {
     "2**80 bytes": (
         replaced(shape=(2**40, 2**39), dtype="f4", chunks=(1024, 1024)), "stores 0 bytes"),
     "compressed bomb": (replaced(
-        data=np.zeros((4096, 8192), "f4"), compression="gzip", chunks=True), "stores"),
+        data=np.zeros((4096, 8192), "f4"), compression="gzip", chunks=True), "compressed"),
     "wrong shape": (replaced(data=np.zeros((8, 18, 5), "f4")), "has shape"),
     "transposed kernel": (replaced(data=np.zeros((4, 18, 8), "f4")), "has shape"),
     "kernel of no known rank": (replaced(data=np.zeros((2, 2), "f4")), "shape"),

@@ -6,6 +6,7 @@ The maps themselves are certified: ``lcmulti certify numpy --implementation nati
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -157,6 +158,19 @@ def test_a_forked_child_goes_on_computing():
         os.kill(child, 9)
         os.waitpid(child, 0)
     assert done == (child, 0)
+
+
+@pytest.mark.skipif(shutil.which("cmake") is None, reason="no cmake")
+def test_without_a_compiler_the_build_says_what_to_do(tmp_path):
+    source = Path(__file__).parents[1] / "backends" / "native"
+    done = subprocess.run(
+        ["cmake", "-S", str(source), "-B", str(tmp_path)],
+        env=os.environ | {"CXX": str(tmp_path / "none")},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "No C++ compiler was found" in done.stderr
+    assert "apt install g++" in done.stderr
 
 
 # ---- NumPy ----

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -81,15 +81,24 @@ def report(loaded: Loaded) -> dict[str, Any]:
     """What was found, layer by layer."""
     layers = [
         {
-            "layer": layer.name,
+            "layer": name,
             "class": type(layer).__name__,
             "output": _shape(layer),
             "weights": layer.count_params(),
-            "stored as": loaded.stored_as.get(layer.name, ""),
+            "stored as": loaded.stored_as.get(id(layer), ""),
         }
-        for layer in loaded.model.layers
+        for name, layer in _named_layers(loaded.model)
     ]
     return {"version": loaded.version, "layers": layers, "lost": list(loaded.lost)}
+
+
+def _named_layers(model: Any, within: str = "") -> Iterator[tuple[str, Any]]:
+    """Layers in order, those of a model in a model or a wrapper after it."""
+    for layer in model.layers if isinstance(model, keras.Model) else [model.layer]:
+        name = f"{within}{layer.name}"
+        yield name, layer
+        if isinstance(layer, (keras.Model, keras.layers.TimeDistributed)):
+            yield from _named_layers(layer, f"{name}/")
 
 
 def _shape(layer: Any) -> str:
@@ -108,7 +117,9 @@ def difference(old: Path, loaded: Loaded) -> float | str:
     if find_spec("tf_keras") is None:
         return "not compared: tf_keras is not installed"
     generator = np.random.default_rng(0)
-    xs = [_random_input(tensor, generator) for tensor in loaded.model.inputs]
+    layers = (layer for _, layer in _named_layers(loaded.model))
+    indices = any(isinstance(layer, keras.layers.Embedding) for layer in layers)
+    xs = [_random_input(tensor, generator, indices) for tensor in loaded.model.inputs]
     y = loaded.model.predict(xs if len(xs) > 1 else xs[0], verbose=0)
     with tempfile.TemporaryDirectory() as folder:
         given, gave = Path(folder, "x.npz"), Path(folder, "y.npz")
@@ -131,10 +142,10 @@ def difference(old: Path, loaded: Loaded) -> float | str:
     )
 
 
-def _random_input(tensor: Any, generator: np.random.Generator) -> np.ndarray:
+def _random_input(tensor: Any, generator: np.random.Generator, indices: bool) -> np.ndarray:
     shape = tuple(BATCH if n is None and i == 0 else n or 8 for i, n in enumerate(tensor.shape))
     dtype = np.dtype(tensor.dtype)
-    if dtype.kind in "iub":  # indices, most likely: 0 and 1 exist in any table
+    if indices or dtype.kind in "iub":  # 0 and 1 exist in any table; Keras 2 took them as floats
         return generator.integers(0, 2, shape).astype(dtype)
     return generator.standard_normal(shape).astype(dtype)
 

@@ -31,8 +31,7 @@ def advice(report: Report) -> list[str]:
                 )
     if found and find_spec("lcmulti_native") is None:
         found.append(
-            "The C++ kernels for CPUs are not installed; in a checkout: "
-            "pip install ./backends/native"
+            "The C++ kernels are not installed; in a checkout: pip install ./backends/native"
         )
     return found
 

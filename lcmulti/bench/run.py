@@ -107,11 +107,12 @@ def bench(
     report = Report(None, choice("mode", mode, MODES), choice("dtype", dtype, DTYPES), chosen)
     if not 0 < limit < inf:
         raise ArgumentError("limit", "a positive number of seconds", limit)
-    working, report.absent = _backends(backends)
+    ways, others = _implementations(implementations), _peers(peers)
+    repeat = integer("repeat", repeat, 1)
+    memory = machine.available_memory() // 2 if memory is None else byte_size("memory", memory)
+    working, report.absent = _backends(backends)  # imports frameworks: after all that is checked
     run = _Run(
-        report, working, _implementations(implementations), _peers(peers), variants,
-        integer("repeat", repeat, 1), limit,
-        machine.available_memory() // 2 if memory is None else byte_size("memory", memory),
+        report, working, ways, others, variants, repeat, limit, memory,
         watch or (lambda report, text: None),
     )  # fmt: skip
     try:

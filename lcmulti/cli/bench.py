@@ -230,7 +230,7 @@ def _print(report: Report) -> None:
             console.print(troubles)
             console.print()
     for why in report.absent.values():
-        console.print(why)
+        console.print(why, soft_wrap=True)  # a command stays on one line
     for line in report.advice:
         console.print(line)
     if report.interrupted:

@@ -31,7 +31,11 @@ examples:
 
 def sizes(text: str) -> tuple[int, ...]:
     """``"63x63x16"`` as ``(63, 63, 16)``."""
-    return tuple(map(int, re.split("[x,]", text)))
+    try:
+        return tuple(map(int, re.split("[x,]", text)))
+    except ValueError:
+        expected = f"expected whole numbers, as in 63x63x16, got {text!r}"
+        raise argparse.ArgumentTypeError(expected) from None
 
 
 def sizes_or_one(text: str) -> int | tuple[int, ...]:
@@ -43,7 +47,7 @@ def sizes_or_one(text: str) -> int | tuple[int, ...]:
 def padding(text: str) -> Any:
     """A name, ``"1"``, ``"1x2"`` or ``"1:2,0:3"`` as `LocalConvSpec` takes it."""
     if ":" in text:
-        return tuple(tuple(map(int, pair.split(":"))) for pair in re.split("[x,]", text))
+        return tuple(sizes(pair.replace(":", "x")) for pair in re.split("[x,]", text))
     return sizes_or_one(text) if text[:1].isdigit() else text
 
 

@@ -21,7 +21,16 @@ import numpy as np
 
 def outputs(model, xs):
     y = model.predict(xs if len(xs) > 1 else xs[0], verbose=0)
+    assert not isinstance(y, list) or len(y) > 1  # Keras 2 had no lists of one
     return [np.asarray(each, "float64") for each in (y if isinstance(y, list) else [y])]
+
+
+def evaluated(model, arrays):
+    """What evaluating gives, and what it gave tf_keras, by name."""
+    if "evaluated" not in arrays or keras.config.backend() == "numpy":
+        return None
+    came = model.evaluate(arrays["x0"], [arrays["t0"], arrays["t1"]], verbose=0, return_dict=True)
+    return came, json.loads(str(arrays["evaluated"]))
 
 
 def difference(actual, expected):
@@ -49,6 +58,7 @@ def check(path):
         "warnings": [str(w.message) for w in caught if "not carried over" in str(w.message)],
         "optimizer": getattr(getattr(model, "optimizer", None), "name", None),
         "loss": str(getattr(model, "loss", None)),
+        "evaluated": evaluated(model, arrays),
     }
 
 

@@ -215,6 +215,41 @@ def model_in_time_distributed():
     return k.Sequential([L.TimeDistributed(inner, input_shape=(3, 5, 6, 3)), L.Dense(2)])
 
 
+@model
+def layers_as_activations():
+    return k.Sequential([
+        L.InputLayer((6, 6, 2)), L.Conv2D(2, 2, kernel_constraint=k.constraints.RadialConstraint()),
+        LC2(4, 2, activation=L.PReLU(shared_axes=[1, 2])), L.Softmax(axis=[1, 3]),
+        L.Flatten(), L.Dense(3, activation=L.PReLU()),
+    ])  # fmt: skip
+
+
+@model
+def functional_in_everything():
+    x = k.Input((5, 6, 3))
+    one = k.Model(x, L.Concatenate()([LC2(2, 3, padding="same", implementation=2)(x), x]))
+    x = k.Input((5, 6, 5))
+    two = k.Model(x, k.Sequential([L.InputLayer((5, 6, 5)), LC2(2, 2), L.Flatten()])(x))
+    x = k.Input((3, 5, 6, 3))
+    return k.Model(x, L.TimeDistributed(two)(L.TimeDistributed(one)(x)))
+
+
+@model
+def functional_ends_in_sequential():
+    x = k.Input((5, 6, 3))
+    inner = k.Model(
+        x, k.Sequential([L.InputLayer((5, 6, 3)), LC2(2, 2), L.BatchNormalization()])(x)
+    )
+    return k.Sequential([inner, L.Flatten(), L.Dense(2)])
+
+
+@model
+def stateful():
+    return k.Sequential([
+        L.InputLayer(batch_input_shape=(4, 6, 3)), LC1(3, 2), L.LSTM(2, stateful=True),
+    ])  # fmt: skip
+
+
 def randomize(made, rng):
     """Nothing at its initial value, so that a weight in another's place shows."""
     for w in made.weights:
@@ -282,6 +317,17 @@ def old_nested(folder):
         file.attrs["model_config"] = json.dumps(config).encode()
 
 
+def by_theano(folder):
+    """As Keras 2 wrote it on Theano, whose convolutions flip the window."""
+    arrays = dict(np.load(folder / "other_convolutions.npz"))
+    np.savez(folder / "by_theano.npz", **arrays)
+    (folder / "by_theano.h5").write_bytes((folder / "other_convolutions.h5").read_bytes())
+    with h5py.File(folder / "by_theano.h5", "r+") as file:
+        file["model_weights"].attrs["backend"] = b"theano"
+        kernel = file["model_weights/conv2d_transpose/conv2d_transpose/kernel:0"]
+        kernel[...] = kernel[()][::-1, ::-1]
+
+
 def weights_only(folder, rng):
     made = k.Sequential([
         LC2(4, (2, 3), (1, 2), padding="same", implementation=2, input_shape=(5, 6, 3)),
@@ -311,6 +357,27 @@ def compiled(folder, rng):
         made.compile(optimizer, loss, metrics=["accuracy"])
         made.fit(rng.standard_normal((4, 5, 2)), y, verbose=0)
         save(folder, name, made, rng)
+
+
+def compiled_for_two(folder, rng):
+    """One metric for all outputs, and a loss for some of them, as Keras 2 took them."""
+    x = k.Input((5, 2))
+    y = L.Flatten()(LC1(3, 2)(x))
+    made = k.Model(x, [L.Dense(3, name="head/a")(y), L.Dense(1, name="b")(y)])
+    for name, how in (
+        ("compiled_for_two", dict(loss={"head/a": "mse"}, metrics=["mae"])),
+        ("compiled_for_all", dict(loss=["mse", "logcosh"], loss_weights=[0.5, 2.0],
+                                  metrics=[["mse", "logcosh"], []], weighted_metrics=["mae"])),
+    ):  # fmt: skip
+        made.compile(k.mixed_precision.LossScaleOptimizer(k.optimizers.Adam()), **how)
+        targets = [rng.standard_normal((4, n)).astype("float32") for n in (3, 1)]
+        made.fit(rng.standard_normal((4, 5, 2)), targets, verbose=0)
+        save(folder, name, made, rng)
+        given = dict(np.load(folder / f"{name}.npz"))
+        came = made.evaluate(given["x0"], targets, verbose=0, return_dict=True)
+        came = {key.replace("/", "_"): value for key, value in came.items()}
+        given |= {f"t{i}": each for i, each in enumerate(targets)}
+        np.savez(folder / f"{name}.npz", **given, evaluated=json.dumps(came))
 
 
 def parity(folder):
@@ -365,8 +432,10 @@ def main():
         save(folder, name, make(), rng)
     old_fashioned(folder)
     old_nested(folder)
+    by_theano(folder)
     weights_only(folder, rng)
     compiled(folder, rng)
+    compiled_for_two(folder, rng)
     parity(folder)
 
 

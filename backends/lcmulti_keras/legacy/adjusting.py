@@ -97,6 +97,11 @@ def _attention_shapes(config: Config) -> None:
         config.pop(key, None)
 
 
+def _softmax(config: Config) -> None:
+    if isinstance(config.get("axis"), list):
+        config["axis"] = tuple(config["axis"])
+
+
 def _synchronized(config: Config) -> None:
     _batch_normalization(config)
     config["synchronized"] = True
@@ -109,6 +114,7 @@ ADJUSTED: dict[str, Callable[[Config], str | None]] = {
     "SyncBatchNormalization": _synchronized,
     "LeakyReLU": _renaming("alpha", "negative_slope"),
     "ThresholdedReLU": _renaming("theta", "threshold"),
+    "Softmax": _softmax,
     "MultiHeadAttention": _attention_shapes,
     "GRU": _gru,
     "GRUCell": _gru,

@@ -40,7 +40,7 @@ LAYERS = {
     "CenterCrop", "CategoryEncoding", "Discretization", "Dropout", "AlphaDropout",
     "GaussianDropout", "GaussianNoise", *_numbered("SpatialDropout"),
     "RandomFlip", "RandomRotation", "RandomTranslation", "RandomZoom", "RandomContrast",
-    "RandomBrightness", "RandomCrop",
+    "RandomBrightness",  # but not RandomCrop: Keras 3's crops nothing when it infers
     # attention and recurrence
     "Attention", "AdditiveAttention", "MultiHeadAttention", "RNN", "SimpleRNN", "SimpleRNNCell",
     "LSTM", "LSTMCell", "GRU", "GRUCell", "StackedRNNCells", *_numbered("ConvLSTM"),
@@ -97,6 +97,7 @@ ACTIVATIONS = {
 }  # fmt: skip
 
 SHORT_NAMES = {
+    "LossScaleOptimizerV3": "LossScaleOptimizer",
     # what Keras 2 accepted in lower case, and wrote so in its early years
     "glorot_uniform": "GlorotUniform", "glorot_normal": "GlorotNormal", "he_normal": "HeNormal",
     "he_uniform": "HeUniform", "lecun_normal": "LecunNormal", "lecun_uniform": "LecunUniform",

@@ -18,6 +18,7 @@ from lcmulti_keras.legacy import allowed, functions
 from lcmulti_keras.legacy.adjusting import ADJUSTED, droppable, parameters
 from lcmulti_keras.legacy.graph import build_graph
 from lcmulti_keras.legacy.origins import Origins
+from lcmulti_keras.legacy.stack import build_input, build_stack, short
 
 __all__ = ["Builder"]
 
@@ -38,6 +39,8 @@ class Builder:
         Of the file, for messages.
     custom_objects : dict
         The caller's own classes and functions by name; these are trusted.
+    with_values : bool
+        Whether variables are to have values.
 
     Attributes
     ----------
@@ -49,9 +52,10 @@ class Builder:
         What was not carried over.
     """
 
-    def __init__(self, path: Path, custom_objects: Config) -> None:
+    def __init__(self, path: Path, custom_objects: Config, with_values: bool) -> None:
         self.path = path
         self.custom_objects = custom_objects
+        self.with_values = with_values
         self.origins = Origins()
         self.names: dict[str, str] = {}
         self.lost: list[str] = []
@@ -67,11 +71,11 @@ class Builder:
         if name in self.custom_objects:
             made = self._custom(name, config)
         elif name == "Sequential":
-            made = self._sequential(config)
+            made = build_stack(self, config)
         elif name in allowed.MODELS:
             made = build_graph(self, config)
         elif name == "InputLayer":
-            made = self._input_layer(config)
+            made = build_input(self, config)
         else:
             made = self._plain_layer(name, config)
         self.origins.class_names[id(made)] = name
@@ -93,7 +97,7 @@ class Builder:
     def _class_and_config(self, node: Any, kind: str) -> tuple[str, Any]:
         """Check that a node names a class of a kind and no module but Keras' own."""
         if not isinstance(node, dict) or not isinstance(node.get("class_name"), str):
-            raise self.refuse(f"has {_short(node)} where one of Keras' {kind} should be")
+            raise self.refuse(f"has {short(node)} where one of Keras' {kind} should be")
         name = node["class_name"].rpartition(">")[2]
         if name in self.custom_objects:
             return name, node.get("config", {})
@@ -109,10 +113,10 @@ class Builder:
         own = module is None or (isinstance(module, str) and TRUSTED_MODULE.fullmatch(module))
         registered = node.get("registered_name")
         if not own or registered not in (None, node["class_name"]):
-            raise self.refuse(f"names {_short(registered)} of module {_short(module)}")
+            raise self.refuse(f"names {short(registered)} of module {short(module)}")
         if name not in allowed.KINDS[kind]:
             raise self.refuse(
-                f"names {_short(name)}, which is none of the {kind} that can be loaded; "
+                f"names {short(name)}, which is none of the {kind} that can be loaded; "
                 "pass your own classes as custom_objects={...}"
             )
         return name, node.get("config", {})
@@ -121,62 +125,9 @@ class Builder:
         cls = self.custom_objects[name]
         config = {k: v for k, v in config.items() if k != "batch_input_shape"}
         if "dtype" in config:
-            config["dtype"] = self._dtype(config["dtype"])
+            config["dtype"] = self.dtype(config["dtype"])
         with keras.utils.custom_object_scope(self.custom_objects):
             return cls.from_config(config)
-
-    def _sequential(self, config: Any) -> Any:
-        if isinstance(config, list):  # before Keras 2.2.3 the layers were all there was
-            config = {"layers": config}
-        nodes = config.get("layers")
-        if not isinstance(nodes, list):
-            raise self.refuse("has a Sequential without a list of layers")
-        shape = self._input_shape(nodes[0]) if nodes else None
-        within = [self.layer(node) for node in nodes]
-        first = [] if shape is None else [
-            keras.Input(batch_shape=shape, dtype=self._input_dtype(nodes[0]))
-        ]  # fmt: skip
-        stack = [e for i, e in enumerate(within)
-                 if i == 0 or not isinstance(e, keras.layers.InputLayer)]  # fmt: skip
-        model = keras.Sequential(first + stack, name=self.name(config.get("name")))
-        self.origins.children[id(model)] = within
-        if not model.built and config.get("build_input_shape"):
-            model.build(tuple(self.plain(config["build_input_shape"])))
-        return model
-
-    def _input_shape(self, node: Any) -> Any:
-        """Shape that a first layer, or the first layer within it, was given."""
-        while isinstance(node, dict) and isinstance(node.get("config"), dict):
-            if node.get("class_name") == "InputLayer" or "layers" in node["config"]:
-                return None
-            if "batch_input_shape" in node["config"]:
-                return self._batch_shape(node["config"]["batch_input_shape"])
-            node = node["config"].get("layer")
-        return None
-
-    def _input_dtype(self, node: Config) -> Any:
-        if node.get("class_name") == "Embedding":
-            return "int32"
-        dtype = node["config"].get("dtype")
-        policy = self._dtype(dtype) if dtype is not None else None
-        return keras.dtype_policies.get(policy).variable_dtype if policy else None
-
-    def _batch_shape(self, shape: Any) -> tuple[int | None, ...]:
-        shape = self.plain(shape)
-        if not isinstance(shape, list) or not all(n is None or type(n) is int for n in shape):
-            raise self.refuse(f"has an input of shape {_short(shape)}")
-        return tuple(shape)
-
-    def _input_layer(self, config: Config) -> Any:
-        if config.get("ragged"):
-            raise self.refuse("has a ragged input, which Keras 3 has no counterpart of")
-        shape = config.get("batch_input_shape", config.get("batch_shape"))
-        return keras.layers.InputLayer(
-            batch_shape=self._batch_shape(shape),
-            dtype=self._dtype(config.get("dtype") or "float32"),
-            sparse=bool(config.get("sparse")),
-            name=self.name(config.get("name")),
-        )
 
     def _plain_layer(self, name: str, config: Config) -> Any:
         config = dict(config)
@@ -193,17 +144,19 @@ class Builder:
                 arguments[key] = self._argument(key, value)
             elif not droppable(key, value):
                 raise self.refuse(
-                    f"has a {name} with {key}={_short(value)}, which Keras 3 has no counterpart of"
+                    f"has a {name} with {key}={short(value)}, which Keras 3 has no counterpart of"
                 )
         return cls(**arguments)
 
     def _argument(self, key: str, value: Any) -> Any:
         known = {
-            "name": self.name, "dtype": self._dtype, "activation": self.activation,
+            "name": self.name, "dtype": self.dtype, "activation": self.activation,
             "recurrent_activation": self.activation,
         }  # fmt: skip
         if key in known:
             return known[key](value)
+        if key == "stateful":
+            return bool(value) and self.with_values  # states are values that layers start with
         for kind in ("initializer", "regularizer", "constraint"):
             if key.endswith(f"_{kind}"):
                 if isinstance(value, dict) and value.get("class_name") == "RadialConstraint":
@@ -257,7 +210,7 @@ class Builder:
             return None
         if isinstance(value, dict) and value.get("class_name") == "function":
             if value.get("module") not in (None, "builtins", "keras.activations"):
-                raise self.refuse(f"names a function of module {_short(value.get('module'))}")
+                raise self.refuse(f"names a function of module {short(value.get('module'))}")
             value = value.get("config")
         if isinstance(value, dict):
             return self.layer(value)
@@ -270,21 +223,21 @@ class Builder:
                 return functions.KERAS2[value]
             if value in allowed.ACTIVATIONS:
                 return getattr(keras.activations, value)
-        raise self.refuse(f"names the activation {_short(value)}, which is none of Keras'")
+        raise self.refuse(f"names the activation {short(value)}, which is none of Keras'")
 
-    def _dtype(self, value: Any) -> str | None:
+    def dtype(self, value: Any) -> str | None:
         """A dtype or the name of a policy, from either's configuration."""
         if isinstance(value, dict):
             config = value.get("config")
             if value.get("class_name") not in POLICIES or not isinstance(config, dict):
-                raise self.refuse(f"has the dtype {_short(value)}")
+                raise self.refuse(f"has the dtype {short(value)}")
             value = config.get("name")
         if value in (None, "_infer"):
             return None
         known = ("float16", "bfloat16", "float32", "float64", "mixed_float16", "mixed_bfloat16")
         integers = ("bool", "uint8", "uint16", "uint32", "int8", "int16", "int32", "int64")
         if value not in known + integers:
-            raise self.refuse(f"has the dtype {_short(value)}")
+            raise self.refuse(f"has the dtype {short(value)}")
         return str(value)
 
     def name(self, value: Any) -> str | None:
@@ -292,9 +245,9 @@ class Builder:
         if value is None:
             return None
         if not isinstance(value, str) or not value.isprintable() or "\\" in value:
-            raise self.refuse(f"has a layer named {_short(value)}")
+            raise self.refuse(f"has a layer named {short(value)}")
         if any(part in ("", ".", "..") for part in value.split("/")):
-            raise self.refuse(f"has a layer named {_short(value)}, which looks like a path")
+            raise self.refuse(f"has a layer named {short(value)}, which looks like a path")
         if value not in self.names:
             new = value.replace("/", "_")
             while new in self.names.values():
@@ -306,15 +259,10 @@ class Builder:
         """A value that is data all through; wrapped tuples and shapes become lists."""
         if isinstance(value, PLAIN):
             return value
-        if isinstance(value, list):
-            return [self.plain(each) for each in value]
+        if isinstance(value, (list, tuple)):
+            return type(value)(map(self.plain, value))
         if isinstance(value, dict) and value.get("class_name") in ("__tuple__", "TensorShape"):
             return self.plain(value.get("items"))
         if isinstance(value, dict) and not value.keys() & {"class_name", "module"}:
             return {key: self.plain(each) for key, each in value.items()}
-        raise self.refuse(f"has {_short(value)} where a plain value should be")
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+        raise self.refuse(f"has {short(value)} where a plain value should be")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
+
 from lcmulti.errors import FileError
 from lcmulti_keras.legacy.allowed import OPTIMIZERS
 
@@ -16,6 +18,7 @@ SHORT = {
     "kl_divergence": "KLDivergence", "kullback_leibler_divergence": "KLDivergence",
     "logcosh": "LogCosh", "log_cosh": "LogCosh", "cosine_proximity": "CosineSimilarity",
 }  # fmt: skip
+METRICS = dict.fromkeys(("logcosh", "log_cosh", "LogCosh"), "LogCoshError")
 STRATEGIES = ("accuracy", "acc", "crossentropy", "ce")
 GONE = ("auto",)
 
@@ -31,6 +34,10 @@ def compile_as(builder: Any, model: Any, config: Config) -> list[str]:
         ``training_config`` of a ``.h5`` file, ``compile_config`` of a ``.keras`` one.
     """
     lost = []
+    outputs = getattr(model, "output_names", ())
+    # Of several outputs, Keras 2 wrote the metrics with the output's name before their own.
+    several = outputs if len(outputs) > 1 else ()
+    prefixes = [f"{old}_" for old, new in builder.names.items() if new in several]
 
     def attempt(what: str, make: Any, value: Any) -> Any:
         try:
@@ -39,12 +46,25 @@ def compile_as(builder: Any, model: Any, config: Config) -> list[str]:
             lost.append(f"its {what}")
             return None
 
+    def by_output(name: str) -> Any:
+        value = config.get(name)
+        if isinstance(value, dict) and "class_name" not in value:
+            return {builder.names.get(key, key): each for key, each in value.items()}
+        return value
+
+    def metrics_of(name: str) -> Any:
+        value = by_output(name)
+        one_list = isinstance(value, list) and not any(isinstance(each, list) for each in value)
+        if one_list and several:
+            value = [value] * len(outputs)  # as Keras 2 took it
+        return attempt(name.replace("_", " "), lambda each: _metric(builder, each, prefixes), value)
+
     optimizer = config.get("optimizer", config.get("optimizer_config"))
-    loss = attempt("custom loss", lambda each: _loss(builder, each), config.get("loss"))
-    metrics, weighted = (
-        attempt(name.replace("_", " "), lambda each: _metric(builder, each), config.get(name))
-        for name in ("metrics", "weighted_metrics")
-    )
+    loss = by_output("loss")
+    if isinstance(loss, dict) and "class_name" not in loss and outputs:
+        loss = dict.fromkeys(outputs) | loss  # Keras 3 wants a word on each
+    loss = attempt("custom loss", lambda each: _loss(builder, each), loss)
+    metrics, weighted = map(metrics_of, ("metrics", "weighted_metrics"))
     chosen = attempt("optimizer", lambda each: _optimizer(builder, each), optimizer)
     if isinstance(optimizer, dict) and (optimizer.get("config") or {}).get("decay"):
         lost.append("the optimizer's decay")
@@ -56,7 +76,7 @@ def compile_as(builder: Any, model: Any, config: Config) -> list[str]:
             loss=loss,
             metrics=metrics,
             weighted_metrics=weighted,
-            loss_weights=builder.plain(config.get("loss_weights")),
+            loss_weights=builder.plain(by_output("loss_weights")),
         )
     except (TypeError, ValueError):
         lost.append("how it was compiled")
@@ -96,13 +116,21 @@ def _loss(builder: Any, value: Any) -> Any:
     return _named(builder, value, "losses")
 
 
-def _metric(builder: Any, value: Any) -> Any:
+def _metric(builder: Any, value: Any, prefixes: list[str]) -> Any:
+    if isinstance(value, dict) and value.get("class_name") == "MeanMetricWrapper":
+        config = value.get("config") or {}
+        name = config.get("name")
+        metric = _metric(builder, config.get("fn") or name, prefixes)
+        if isinstance(metric, keras.metrics.Metric) and isinstance(name, str):
+            metric.name = name.removeprefix(next(filter(name.startswith, prefixes), ""))
+        return metric
     if isinstance(value, str) and value.lower() in STRATEGIES:
         return value
-    if isinstance(value, dict) and value.get("class_name") == "MeanMetricWrapper":
-        value = (value.get("config") or {}).get("fn") or (value.get("config") or {}).get("name")
-        return _metric(builder, value)
-    return _named(builder, value, "metrics")
+    metric = _named(builder, METRICS.get(value, value) if isinstance(value, str) else value,
+                    "metrics")  # fmt: skip
+    if isinstance(value, str) and isinstance(metric, keras.metrics.Metric):
+        metric.name = value  # the name in the history, and to a callback
+    return metric
 
 
 def _optimizer(builder: Any, value: Any) -> Any:

@@ -29,15 +29,15 @@ class Loaded:
     model : keras.Model
     version : str
         The Keras that wrote the file.
-    stored_as : dict of str to str
-        The layout each locally connected layer's kernel was stored in, by name of the layer.
+    stored_as : dict of int to str
+        The layout each locally connected layer's kernel was stored in, by ``id`` of the layer.
     lost : tuple of str
         What was not carried over.
     """
 
     model: Any
     version: str
-    stored_as: dict[str, str]
+    stored_as: dict[int, str]
     lost: tuple[str, ...]
 
 
@@ -119,7 +119,7 @@ def load(
             raise FileError(path, "was written by Keras 3; load it with keras.models.load_model")
         # First without a single value, to see that the file has all the arrays it would take.
         _without_values(path, archive, custom_objects)
-        builder, model = _built(path, archive, custom_objects)
+        builder, model = _built(path, archive, custom_objects, with_values=True)
         matches = weights.match(path, archive, model, builder.origins)
         weights.assign(matches, model)
         lost = list(builder.lost)
@@ -128,7 +128,7 @@ def load(
             lost += compile_as(builder, model, archive.compile_config)
         by_kernel = {id(each.variable): each.stored_as for each in matches}
         stored_as = {
-            layer.name: by_kernel[id(layer.kernel)] for layer in weights.local_layers(model)
+            id(layer): by_kernel[id(layer.kernel)] for layer in weights.local_layers(model)
         }
         return Loaded(model, archive.version, stored_as, tuple(lost))
 
@@ -138,7 +138,7 @@ def _without_values(path: Path, archive: Archive, custom_objects: dict[str, Any]
 
     def build_and_match() -> None:
         with keras.StatelessScope(initialize_variables=False):
-            builder, model = _built(path, archive, custom_objects)
+            builder, model = _built(path, archive, custom_objects, with_values=False)
             weights.match(path, archive, model, builder.origins)
 
     # Keras keeps a list, by thread, of variables that wait for a value, and would give it to
@@ -147,8 +147,10 @@ def _without_values(path: Path, archive: Archive, custom_objects: dict[str, Any]
         thread.submit(build_and_match).result()
 
 
-def _built(path: Path, archive: Archive, custom_objects: dict[str, Any]) -> tuple[Builder, Any]:
-    builder = Builder(path, custom_objects)
+def _built(
+    path: Path, archive: Archive, custom_objects: dict[str, Any], *, with_values: bool
+) -> tuple[Builder, Any]:
+    builder = Builder(path, custom_objects, with_values)
     node = archive.config or {}
     try:
         model = builder.layer(node)

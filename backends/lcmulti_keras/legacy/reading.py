@@ -14,12 +14,11 @@ from __future__ import annotations
 
 import io
 import itertools
-import json
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import isfinite, prod
+from math import prod
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
@@ -28,9 +27,10 @@ import h5py
 import numpy as np
 
 from lcmulti.errors import FileError, LcmultiError
+from lcmulti_keras.legacy.parsing import read_json
 from lcmulti_keras.legacy.strings import ADDRESS_SIZES, strings_claimed
 
-__all__ = ["Archive", "opened", "read_json"]
+__all__ = ["Archive", "opened"]
 
 ATTRIBUTES = (
     "model_config", "training_config", "keras_version", "layer_names", "weight_names", "backend",
@@ -38,13 +38,10 @@ ATTRIBUTES = (
 """All that are read, some with a number behind them."""
 MEBIBYTE = 2**20
 MOST_JSON = 64 * MEBIBYTE
-MOST_VALUES = 5_000_000
-"""Of a configuration, which may hold a whole table of embeddings."""
 MOST_RATIO = 100
 """Times a member of an archive may grow when it is decompressed, beyond `FREE_GROWTH` bytes."""
 FREE_GROWTH = 64 * MEBIBYTE
 MOST_OBJECTS = 1_000_000
-MOST_DEPTH = 100
 
 
 @dataclass
@@ -188,53 +185,6 @@ def _from_hdf5(path: Path, file: h5py.File, content: mmap) -> Archive:
         has_optimizer="optimizer_weights" in file or "optimizer" in file,
         flipped=_attribute(weights, "backend") in ("theano", b"theano"),
     )
-
-
-def read_json(path: Path, text: Any) -> dict[str, Any]:
-    """Parse a JSON object; refuse what would overflow, take much memory or have two meanings."""
-
-    def refused(constant: str) -> Any:
-        raise FileError(path, f"has the number {constant} in its configuration")
-
-    def finite(text: str) -> float:
-        number = float(text)
-        return number if isfinite(number) else refused(text)
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            raise FileError(path, "has a configuration with one key twice")
-        return found
-
-    try:
-        text = text.decode("utf-8") if isinstance(text, bytes) else str(text)
-        if sum(map(text.count, ",[{")) > MOST_VALUES:
-            raise FileError(path, f"has a configuration of more than {MOST_VALUES:,} values")
-        parsed = json.loads(
-            text, parse_constant=refused, parse_float=finite, object_pairs_hook=unique
-        )
-    except FileError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise FileError(path, f"has a configuration that is no JSON ({error})") from None
-    if not isinstance(parsed, dict):
-        raise FileError(path, "has a configuration that is no JSON object")
-    _check_depth(path, parsed)
-    return parsed
-
-
-def _check_depth(path: Path, parsed: Any) -> None:
-    level, depth = [parsed], 0
-    while level:
-        if depth > MOST_DEPTH:
-            raise FileError(path, f"has a configuration nested deeper than {MOST_DEPTH}")
-        level = [
-            inner
-            for each in level
-            for inner in (each.values() if isinstance(each, dict) else each)
-            if isinstance(inner, (dict, list))
-        ]
-        depth += 1
 
 
 def _check_file(path: Path, file: h5py.File, content: bytes | mmap) -> None:

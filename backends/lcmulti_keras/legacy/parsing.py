@@ -1,0 +1,63 @@
+"""Parse a stranger's JSON: one meaning, little memory, numbers that are numbers."""
+
+from __future__ import annotations
+
+import json
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from lcmulti.errors import FileError
+
+__all__ = ["read_json"]
+
+MOST_VALUES = 5_000_000
+"""Of a configuration, which may hold a whole table of embeddings."""
+MOST_DEPTH = 100
+
+
+def read_json(path: Path, text: Any) -> dict[str, Any]:
+    """Parse a JSON object; refuse what would overflow, take much memory or have two meanings."""
+
+    def refused(constant: str) -> Any:
+        raise FileError(path, f"has the number {constant} in its configuration")
+
+    def finite(text: str) -> float:
+        number = float(text)
+        return number if isfinite(number) else refused(text)
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            raise FileError(path, "has a configuration with one key twice")
+        return found
+
+    try:
+        text = text.decode("utf-8") if isinstance(text, bytes) else str(text)
+        if sum(map(text.count, ",[{")) > MOST_VALUES:
+            raise FileError(path, f"has a configuration of more than {MOST_VALUES:,} values")
+        parsed = json.loads(
+            text, parse_constant=refused, parse_float=finite, object_pairs_hook=unique
+        )
+    except FileError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise FileError(path, f"has a configuration that is no JSON ({error})") from None
+    if not isinstance(parsed, dict):
+        raise FileError(path, "has a configuration that is no JSON object")
+    _check_depth(path, parsed)
+    return parsed
+
+
+def _check_depth(path: Path, parsed: Any) -> None:
+    level, depth = [parsed], 0
+    while level:
+        if depth > MOST_DEPTH:
+            raise FileError(path, f"has a configuration nested deeper than {MOST_DEPTH}")
+        level = [
+            inner
+            for each in level
+            for inner in (each.values() if isinstance(each, dict) else each)
+            if isinstance(inner, (dict, list))
+        ]
+        depth += 1

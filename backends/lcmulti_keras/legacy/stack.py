@@ -1,0 +1,75 @@
+"""Rebuild a sequential model, and inputs, which it may hold or be told by its first layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+__all__ = ["build_input", "build_stack", "short"]
+
+Config = dict[str, Any]
+
+
+def build_stack(builder: Any, config: Any) -> Any:
+    """Build a sequential model from Keras 2's configuration of it."""
+    if isinstance(config, list):  # before Keras 2.2.3 the layers were all there was
+        config = {"layers": config}
+    nodes = config.get("layers")
+    if not isinstance(nodes, list):
+        raise builder.refuse("has a Sequential without a list of layers")
+    shape = _told_shape(builder, nodes[0]) if nodes else None
+    told = shape is not None
+    first = [keras.Input(batch_shape=shape, dtype=_told_dtype(builder, nodes[0]))] if told else []
+    layers = [builder.layer(node) for node in nodes]
+    rest = [each for each in layers[1:] if not isinstance(each, keras.layers.InputLayer)]
+    model = keras.Sequential([*first, *layers[:1], *rest], name=builder.name(config.get("name")))
+    builder.origins.children[id(model)] = layers
+    if not model.built and config.get("build_input_shape"):
+        model.build(tuple(builder.plain(config["build_input_shape"])))
+    return model
+
+
+def build_input(builder: Any, config: Config) -> Any:
+    """Build an input layer."""
+    if config.get("ragged"):
+        raise builder.refuse("has a ragged input, which Keras 3 has no counterpart of")
+    shape = config.get("batch_input_shape", config.get("batch_shape"))
+    return keras.layers.InputLayer(
+        batch_shape=_batch_shape(builder, shape),
+        dtype=builder.dtype(config.get("dtype") or "float32"),
+        sparse=bool(config.get("sparse")),
+        name=builder.name(config.get("name")),
+    )
+
+
+def short(value: Any) -> str:
+    """A value as a message shows it."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _told_shape(builder: Any, node: Any) -> Any:
+    """Shape that a first layer, or the first layer within it, was given."""
+    while isinstance(node, dict) and isinstance(node.get("config"), dict):
+        if node.get("class_name") == "InputLayer" or "layers" in node["config"]:
+            return None
+        if "batch_input_shape" in node["config"]:
+            return _batch_shape(builder, node["config"]["batch_input_shape"])
+        node = node["config"].get("layer")
+    return None
+
+
+def _told_dtype(builder: Any, node: Config) -> Any:
+    if node.get("class_name") == "Embedding":
+        return "int32"
+    dtype = node["config"].get("dtype")
+    policy = builder.dtype(dtype) if dtype is not None else None
+    return keras.dtype_policies.get(policy).variable_dtype if policy else None
+
+
+def _batch_shape(builder: Any, shape: Any) -> tuple[int | None, ...]:
+    shape = builder.plain(shape)
+    if not isinstance(shape, list) or not all(n is None or type(n) is int for n in shape):
+        raise builder.refuse(f"has an input of shape {short(shape)}")
+    return tuple(shape)
