@@ -173,6 +173,21 @@ def test_without_a_compiler_the_build_says_what_to_do(tmp_path):
     assert "apt install g++" in done.stderr
 
 
+def test_auto_takes_it_only_where_it_is_quicker():
+    def taken(backend, batch, size, filters, window, **rest):
+        spec = lcmulti.LocalConvSpec(size, filters, window, data_format="channels_last", **rest)
+        return lcmulti.explain(spec, batch=batch, backend=backend).implementation
+
+    assert taken("numpy", 64, (1, 1, 2048), 2048, 1) == "blocked"  # one matrix product
+    assert taken("numpy", 8, (1, 1, 64), 64, 1) == "native"  # a small one
+    for backend in {"torch", "jax"} & {*plugins.registry().backends}:
+        if not plugins.is_installed(plugins.registry().backends[backend]):
+            continue
+        assert taken(backend, 1, (9, 9, 64), 64, 3, groups=64) != "native"
+        assert taken(backend, 32, (9, 9, 64), 64, 3, groups=64) == "native"
+    assert taken("numpy", 1, (9, 9, 64), 64, 3, groups=64) == "native"
+
+
 # ---- NumPy ----
 
 

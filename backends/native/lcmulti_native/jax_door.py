@@ -9,7 +9,7 @@ import numpy as np
 
 from lcmulti import LocalConvSpec
 from lcmulti.backend import Problem, Resources
-from lcmulti_native.library import Native, library, packed
+from lcmulti_native.library import Native, idle_lanes, library, packed
 
 TARGET = "lcmulti_native"
 
@@ -20,10 +20,10 @@ class JaxNative(Native):
     """`lcmulti.backend.Implementation` for JAX."""
 
     def decline(self, problem: Problem) -> str | None:
-        """Serves batches of a known size."""
+        """Serves batches of a known size that fill its vectors."""
         if problem.batch is None:
             return "the batch is symbolic"
-        return super().decline(problem)
+        return idle_lanes(problem) or super().decline(problem)
 
     def run(self, map_: str, a: Any, b: Any, spec: LocalConvSpec, resources: Resources) -> Any:
         """See `lcmulti_native.library.Native.run`."""

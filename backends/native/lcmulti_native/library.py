@@ -20,8 +20,6 @@ MAX_AXES = 6
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 MAPS = {"forward": 0, "input_grad": 1, "kernel_grad": 2}
 NO_MEMORY = 3
-# Where a batch is not known when a call is planned (a symbolic one): wide enough for full vectors.
-UNKNOWN_BATCH = 64
 
 PATH = Path(__file__).with_name("lcmulti_native" + (".dll" if sys.platform == "win32" else ".so"))
 
@@ -114,13 +112,24 @@ def packed(
 
 
 @lru_cache(maxsize=4096)
-def workspace(spec: LocalConvSpec, batch: int | None, dtype: str, threads: int | None) -> int:
+def workspace(spec: LocalConvSpec, batch: int, dtype: str, threads: int | None) -> int:
     """Bytes the largest of the three maps holds; negative if it cannot serve."""
     if spec.ndim > MAX_AXES:
         return -1
-    call = geometry(spec, UNKNOWN_BATCH if batch is None else batch, dtype, threads)
+    call = geometry(spec, batch, dtype, threads)
     sizes = [library().lcmulti_workspace(ctypes.byref(call), map_) for map_ in MAPS.values()]
     return min(sizes) if min(sizes) < 0 else max(sizes)
+
+
+def idle_lanes(problem: Problem) -> str | None:
+    """Why a framework's own operations are quicker: one or two samples, a filter for each channel.
+
+    Then one or two of a vector's lanes, which are samples, are at work.
+    """
+    spec = problem.spec
+    if problem.batch in (1, 2) and 1 < spec.groups == spec.in_channels == spec.filters:
+        return "one or two samples of a depthwise operation leave its vectors idle"
+    return None
 
 
 class Native:
@@ -136,8 +145,8 @@ class Native:
 
     def workspace(self, problem: Problem) -> int:
         """See `lcmulti.backend.Implementation.workspace`."""
-        spec, batch, dtype, _, _, resources = problem
-        return workspace(spec, batch, dtype, resources.threads)
+        threads = problem.resources.threads
+        return workspace(problem.spec, problem.samples, problem.dtype, threads)
 
     def run(self, map_: str, a: Any, b: Any, spec: LocalConvSpec, resources: Resources) -> Any:
         """Compute one of `MAPS` in the framework's own way: what a door is."""

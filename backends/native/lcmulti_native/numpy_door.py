@@ -9,17 +9,26 @@ from typing import Any
 import numpy as np
 
 from lcmulti import LocalConvSpec
-from lcmulti.backend import Resources
+from lcmulti.backend import Problem, Resources
 from lcmulti_native.library import MAPS, Native, Steps, compute, geometry
 
 Array = np.ndarray[Any, Any]
 LINE = 64
 # Bytes from which the library writes results past the caches, whole lines at a time.
 STREAMED = 16 << 20
+# Flops of a single position, which is a single task here, from which a matrix product is quicker.
+ONE_PRODUCT = 5_000_000
 
 
 class NumpyNative(Native):
     """`lcmulti.backend.Implementation` for arrays of NumPy, in any memory layout."""
+
+    def decline(self, problem: Problem) -> str | None:
+        """Leaves what is one large matrix product to NumPy, which has all threads at it."""
+        spec = problem.spec
+        if prod(spec.output_size) == 1 and spec.flops(problem.samples) > ONE_PRODUCT:
+            return "one position is one matrix product"
+        return super().decline(problem)
 
     def forward(self, x: Array, kernel: Array, spec: LocalConvSpec, resources: Resources) -> Array:
         """See `lcmulti.backend.Implementation.forward`."""

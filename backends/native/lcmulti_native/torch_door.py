@@ -26,6 +26,7 @@ from lcmulti_native.library import (
     compute,
     contiguous,
     geometry,
+    idle_lanes,
     packed,
 )
 
@@ -49,7 +50,7 @@ class TorchNative(Native):
         """Under a transform, serves a compiler alone."""
         if problem.transformed and not _is_compiled():
             return "only compilers can take it as an opaque operation"
-        return super().decline(problem)
+        return idle_lanes(problem) or super().decline(problem)
 
     def run(self, map_: str, a: Any, b: Any, spec: LocalConvSpec, resources: Resources) -> Any:
         """See `lcmulti_native.library.Native.run`."""
