@@ -239,5 +239,5 @@ def _sharded(column):
         assert error is None, error
 
 
-for _column in ("GSPMD over output rows", "`shard_map`"):
+for _column in ("GSPMD over output rows", "`shard_map`", "`auto_axes` in an explicit mesh"):
     _sharded(_column)

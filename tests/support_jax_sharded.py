@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import traceback
 
@@ -10,7 +11,7 @@ import jax
 jax.config.update("jax_num_cpu_devices", 2)
 
 import jax.numpy as jnp  # noqa: E402
-from jax.sharding import AxisType, NamedSharding, PartitionSpec  # noqa: E402
+from jax.sharding import AxisType, NamedSharding, PartitionSpec, auto_axes  # noqa: E402
 from support_jax import MAKERS, close, make  # noqa: E402
 
 import lcmulti  # noqa: E402
@@ -69,10 +70,32 @@ def shard_map(subject):
         close(ours, wanted, 1e-3, 1e-2)
 
 
+def explicit(subject):
+    """Where shardings are part of types, the batch over devices and the call in `auto_axes`."""
+
+    def loss(apply, parameters, x):
+        return jnp.square(apply(parameters, x)).sum()
+
+    wanted = jax.value_and_grad(loss, 1)(subject.apply, subject.parameters, subject.x)
+    mesh, rows = jax.make_mesh((2,), ("rows",), (AxisType.Explicit,)), PartitionSpec("rows")
+    with jax.set_mesh(mesh):
+        apply = auto_axes(subject.apply, out_sharding=rows)
+        step = jax.jit(jax.value_and_grad(functools.partial(loss, apply)))
+        ours = step(subject.parameters, jax.device_put(subject.x, rows))
+    close(ours, wanted, 1e-3, 1e-2)
+
+
+COLUMNS = {
+    "GSPMD over output rows": gspmd,
+    "`shard_map`": shard_map,
+    "`auto_axes` in an explicit mesh": explicit,
+}
+
+
 def main():
     found = {}
     for row in MAKERS:
-        for column, check in {"GSPMD over output rows": gspmd, "`shard_map`": shard_map}.items():
+        for column, check in COLUMNS.items():
             try:
                 check(make(row))
                 error = None

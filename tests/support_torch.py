@@ -235,7 +235,7 @@ def channels_last(subject):
 
 class Flat(nn.Module):
     def forward(self, y):
-        return y.view(len(y), -1)
+        return y.view(y.shape[0], -1)
 
 
 @MATRIX.column("`view` of the result", slow=True)

@@ -158,6 +158,18 @@ def test_equinox_starts_as_its_convolution_at_every_position():
     assert float(layer.weight.std()) == pytest.approx(float(conv.weight.std()), rel=0.02)
 
 
+@pytest.mark.parametrize("rank", [None, 2])
+@pytest.mark.parametrize("dtype", ["bfloat16", "complex64"])
+def test_equinox_dtypes(dtype, rank):
+    layer = for_equinox.LocallyConnected2d(
+        2, 3, 3, 6, rank=rank, dtype=jnp.dtype(dtype), key=jax.random.key(0)
+    )
+    kernel = np.asarray(layer.kernel())
+    assert kernel.dtype.name == layer(jnp.ones((2, 6, 6), dtype)).dtype.name == dtype
+    if dtype == "complex64":
+        assert kernel.imag.std() == pytest.approx(kernel.real.std(), rel=0.2)
+
+
 def test_equinox_low_rank_share_and_serialise(tmp_path):
     layer = for_equinox.LocallyConnected2d(3, 4, 3, 8, rank=2, key=jax.random.key(0))
     assert layer.weight is None

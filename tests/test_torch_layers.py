@@ -272,7 +272,7 @@ WATCHED = {
 @pytest.mark.parametrize("how", WATCHED)
 @pytest.mark.parametrize("kind", SHAPES)
 def test_results_lie_in_memory_as_those_of_a_convolution(kind, how):
-    """So that ``y.view(len(y), -1)`` may follow, as people write."""
+    """So that ``y.view(y.shape[0], -1)`` may follow, as people write."""
     layer, x = SHAPES[kind](), torch.randn(2, 3, 7, 6)
     assert WATCHED[how](layer, x).is_contiguous()
 

@@ -117,7 +117,10 @@ class LocallyConnected(eqx.Module):
         keys = jax.random.split(key, 3)
 
         def draw(key: Any, shape: tuple[int, ...], limit: float = limit) -> Any:
-            return jax.random.uniform(key, shape, dtype, -limit, limit)
+            if not jnp.issubdtype(dtype, jnp.complexfloating):
+                return jax.random.uniform(key, shape, dtype, -limit, limit)
+            parts = jax.random.uniform(key, (2, *shape), jnp.finfo(dtype).dtype, -limit, limit)
+            return jax.lax.complex(*parts)
 
         shape = spec.kernel_shape
         full = self.rank is None

@@ -35,6 +35,24 @@ class FlippedBatch(Honest):
         return super().kernel_grad(x, dy, spec, resources)
 
 
+class PackedLikeTheInput(Honest):
+    """Reads a kernel in the memory order of the input."""
+
+    def forward(self, x, kernel, spec, resources):
+        if x.flags.f_contiguous and not x.flags.c_contiguous:
+            kernel = kernel.ravel("K").reshape(kernel.shape, order="F")
+        return super().forward(x, kernel, spec, resources)
+
+
+class KernelTakenForContiguous(Honest):
+    """Looks at the strides of the first array alone."""
+
+    def input_grad(self, dy, kernel, spec, resources):
+        if dy.flags.c_contiguous:
+            kernel = kernel.ravel("K").reshape(kernel.shape)
+        return super().input_grad(dy, kernel, spec, resources)
+
+
 class HalfSubnormalsFlushed(Honest):
     def forward(self, x, kernel, spec, resources):
         y = super().forward(x, kernel, spec, resources)
@@ -214,6 +232,8 @@ class Warns(Honest):
 
 flipped_rows = FlippedRows()
 flipped_batch = FlippedBatch()
+packed_like_the_input = PackedLikeTheInput()
+kernel_taken_for_contiguous = KernelTakenForContiguous()
 half_subnormals_flushed = HalfSubnormalsFlushed()
 packed_by_object = PackedByObject()
 tf32_in_long_windows = TF32Where("forward", lambda a, s: s.terms > 512)

@@ -83,6 +83,8 @@ MODULES = {
     "saboteurs_sly": {
         "flipped_rows": "test_memory_of_every_kind",
         "flipped_batch": "test_memory_of_every_kind",
+        "packed_like_the_input": "test_memory_of_every_kind",
+        "kernel_taken_for_contiguous": "test_memory_of_every_kind",
         "half_subnormals_flushed": "test_subnormal_numbers",
         "packed_by_object": "test_arrays_changed_between_calls",
         "tf32_in_long_windows": "test_error_of_many_elements",

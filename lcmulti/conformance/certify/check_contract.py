@@ -157,7 +157,7 @@ KINDS = (
 @pytest.mark.parametrize("kind", [*KINDS, "axes moved"])
 @pytest.mark.geometries(("2d-plain", "2d-stride_is_kernel", "2d-convolution_groups", "2d-mixed"))
 def test_memory_of_every_kind(subject: Subject, case: Case, dtype: str, kind: str) -> None:
-    """The same values however they lie in memory, converted or as they are."""
+    """The same values however all arrays or one of them lie in memory, converted or as they are."""
     subject.require(case, dtype)
 
     def lain(array: Array) -> Array:
@@ -170,8 +170,10 @@ def test_memory_of_every_kind(subject: Subject, case: Case, dtype: str, kind: st
     if kind == "axes moved":  # for frameworks of strided arrays a view, for others a copy
         move = subject.owner.move_axis
         there = inputs.each(lambda array: move(subject.array(np.moveaxis(array, 0, -1)), -1, 0))
-    found = results(subject, case, there)
-    verify_results(subject, found, known, there.x)
+    plain = known.inputs.each(lambda array: subject.array(np.array(array, order="C")))
+    alone = [plain._replace(**{name: getattr(there, name)}) for name in ("x", "kernel", "dy")]
+    for each in (there, *alone):
+        verify_results(subject, results(subject, case, each), known, plain.x)
     for name, array in _named(inputs).items():
         assert np.array_equal(array, before[name]), f"{name} was changed by the call"
 
