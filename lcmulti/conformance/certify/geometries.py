@@ -254,7 +254,7 @@ STATISTICS: dict[str, Case] = {
         _case(2, "long_square", _LONG | {"size": (12, 11), "kernel": (3, 3), "shared": ALL}),
         _case(3, "long", _LONG | {"size": (5, 6, 7), "kernel": (2, 3, 4)}),
         # More than a thousand products in one map, beyond which many a library is another.
-        _case(1, "long_window", _LONG | {"size": (162,), "kernel": (160,)}),
+        _case(1, "long_over_channels", _LONG | {"size": (12,), "kernel": (10,), "channels": 128}),
         _case(1, "long_over_filters", {"size": (6,), "filters": 600, "batch": 8}),
         _case(1, "long_over_batch", {"size": (4,), "batch": 1200}),
     )
