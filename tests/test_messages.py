@@ -7,7 +7,7 @@ from strangers import implementation_entry, plugin_of
 import lcmulti
 from lcmulti import dispatch, layouts, numpy_backend, settings
 from lcmulti.backend import Facts, Problem, Resources
-from lcmulti.call_spec import spec_of_call
+from lcmulti.call_spec import spec_of_call, spec_of_transposed_call
 from lcmulti.dispatch import choose, problem_of
 from lcmulti.errors import LcmultiError
 from lcmulti.numpy_backend import NumpyBlocked, NumpyOps
@@ -25,6 +25,11 @@ def of_call(x, kernel, bias=None, **more):
     return lambda: spec_of_call(x, kernel, bias, **LAST, **more)
 
 
+def of_transposed(x, kernel, groups=1):
+    geometry = {"strides": 1, "padding": "valid", "dilation": 1, "output_padding": None}
+    return lambda: spec_of_transposed_call(x, kernel, None, groups=groups, **LAST, **geometry)
+
+
 def spec(*arguments, **more):
     return lambda: LocalConvSpec(*arguments, **LAST | more)
 
@@ -34,6 +39,22 @@ def problem(*facts):
 
 
 MESSAGES = [
+    (
+        of_transposed((2, 4, 7), (4, 3, 5, 6)),
+        "kernel: expected 7 in its last axis, the channels of x, got 6 in shape (4, 3, 5, 6)",
+    ),
+    (
+        of_transposed((2, 4, 7), (3, 3, 5, 7)),
+        "kernel: expected position axes (4,) (or 1 where shared), the size of x, got (3,) in shape (3, 3, 5, 7)",
+    ),
+    (
+        of_transposed((2, 4, 7), (4, 3, 5, 7), groups=0),
+        "groups: expected a positive integer, got 0",
+    ),
+    (
+        spec((9, 8, 4), 6, (3, 2), padding=((-1, 0), (0, 0))),
+        "padding: expected an integer of at least 0, got -1",
+    ),
     (
         lambda: layouts.import_kernel(np.zeros((2, 3)), "flax", SPEC),
         "array: expected shape (7, 7, 24, 6), got shape (2, 3)",

@@ -7,8 +7,9 @@ import pytest
 
 import lcmulti
 from lcmulti import plugins, reference
+from lcmulti.call_spec import spec_of_transposed_call
 from lcmulti.conformance import bounds
-from lcmulti.errors import ArgumentError, ShapeError
+from lcmulti.errors import ArgumentError, ShapeError, TooLargeError
 from lcmulti.transposed import output_padding_of
 
 GEOMETRIES = {
@@ -165,3 +166,29 @@ def test_wrong_calls(backend, changes, error, argument, shown):
         lcmulti.local_conv_transpose(**(right | changes), backend=backend)
     assert shown in str(caught.value)
     assert caught.value.argument == argument
+
+
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_shapes_say_what_is_shared(data_format):
+    """An axis of 1 is shared, one of 2 is not, whatever was configured."""
+    x = (2, 2, 3, 7) if data_format == "channels_last" else (2, 7, 2, 3)
+    spec = spec_of_transposed_call(
+        x, (2, 1, 3, 2, 5, 7), None, groups=1, data_format=data_format,
+        strides=1, padding="valid", dilation=1, output_padding=None,
+    )  # fmt: skip
+    assert spec.shared_axes == (1,)
+    assert spec.data_format == data_format
+
+
+@pytest.mark.parametrize(
+    ("argument", "arguments"),
+    [
+        ("strides", {"strides": 2**40}),
+        ("strides", {"strides": 2**40, "dilation": 2**40}),
+        ("dilation", {"dilation": 2**40}),
+    ],
+)
+def test_what_makes_an_output_too_large_is_named(argument, arguments):
+    x, kernel = np.ones((2, 4, 7), "float32"), np.ones((4, 3, 5, 7), "float32")
+    with pytest.raises(TooLargeError, match=f"^{argument}: "):
+        lcmulti.local_conv_transpose(x, kernel, **arguments)
