@@ -94,7 +94,7 @@ PAGES = sorted(
     for path in DOCS.rglob("*.md")
     if "_build" not in path.parts and "reference" not in path.parts
 )
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+FENCE = re.compile(r"^```([^\n`]*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
 def blocks_of(page, language="python"):

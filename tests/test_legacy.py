@@ -59,7 +59,10 @@ def test_samples(backend, name, samples_on):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", WRITTEN)
-def test_written_by_tf_keras(backend, name, written_on):
+def test_written_by_tf_keras(backend, name, written_on, request):
+    if backend == "numpy" and name.startswith("softmax_over_axes"):
+        reason = "Keras' own file gives Softmax a list of axes, which its NumPy backend cannot take"
+        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
     came = written_on(backend)[name]
     assert "error" not in came, came
     kind = "float16" if name.startswith("mixed") else came["dtype"]

@@ -219,9 +219,14 @@ def model_in_time_distributed():
 def layers_as_activations():
     return k.Sequential([
         L.InputLayer((6, 6, 2)), L.Conv2D(2, 2, kernel_constraint=k.constraints.RadialConstraint()),
-        LC2(4, 2, activation=L.PReLU(shared_axes=[1, 2])), L.Softmax(axis=[1, 3]),
+        LC2(4, 2, activation=L.PReLU(shared_axes=[1, 2])),
         L.Flatten(), L.Dense(3, activation=L.PReLU()),
     ])  # fmt: skip
+
+
+@model
+def softmax_over_axes():
+    return k.Sequential([L.InputLayer((6, 6, 2)), LC2(4, 2), L.Softmax(axis=[1, 3])])
 
 
 @model
