@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 
+import needs_native  # noqa: F401
 from kept import keep
 
 import lcmulti

@@ -17,6 +17,7 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import needs_native  # noqa: F401
 import numpy as np
 from kept import keep
 

@@ -19,6 +19,7 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import needs_native  # noqa: F401
 from kept import keep
 
 from lcmulti.bench.workloads import Workload, cases, named

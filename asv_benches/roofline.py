@@ -25,6 +25,7 @@ import numpy as np
 os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
 os.environ.setdefault("OPENBLAS_NUM_THREADS", os.environ["OMP_NUM_THREADS"])
 
+import needs_native  # noqa: F401
 from kept import keep
 from lcmulti_native.library import MAPS, compute, geometry, library
 from lcmulti_native.numpy_door import empty, implementation
