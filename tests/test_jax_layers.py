@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-jax = pytest.importorskip("jax")
+pytest.importorskip("jax")
 pytest.importorskip("flax")
 eqx = pytest.importorskip("equinox")
 
+import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import lcmulti_jax.equinox as for_equinox  # noqa: E402
 from flax import nnx  # noqa: E402
+from lcmulti_jax import layers  # noqa: E402
 from lcmulti_jax.nnx import LocallyConnected, LocallyConnectedTranspose  # noqa: E402
 
 import lcmulti  # noqa: E402
@@ -60,6 +62,25 @@ def test_nnx_starts_at_the_scale_of_a_convolution():
     low = LocallyConnected(8, 32, (5, 5), (8, 8), rank=4, rngs=nnx.Rngs(0))
     ratio = float(low.full_kernel().std() / layer.kernel[...].std())
     assert ratio == pytest.approx(1, rel=0.15)
+
+
+@pytest.mark.parametrize("some", [1, 4, 9])
+def test_weights_are_the_same_however_many_are_drawn_at_once(some, monkeypatch):
+    init = nnx.initializers.lecun_normal()
+
+    def drawn():
+        def position(key, shape):
+            shapes.append(shape)
+            return init(key, shape)
+
+        return layers.at_every_position(position, jax.random.key(3), (2, 5), (3, 2))
+
+    shapes = []
+    at_once = drawn()
+    assert len(np.unique(at_once)) == 60
+    monkeypatch.setattr(layers, "DRAWN_AT_ONCE", some * 6)
+    np.testing.assert_array_equal(drawn(), at_once)
+    assert set(shapes) == {(3, 2)}
 
 
 def test_nnx_dtypes_and_train_step():

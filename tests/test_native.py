@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 import time
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ import pytest
 pytest.importorskip("lcmulti_native")
 
 from lcmulti_native import library
+from test_overhead import least_seconds_a_call
 
 import lcmulti
 from lcmulti import plugins, reference
@@ -151,7 +151,7 @@ def test_a_forked_child_goes_on_computing():
         ours = everything(door, None, spec)
         same = all((a == b).all() for a, b in zip(ours, expected, strict=True))
         os._exit(0 if same else 1)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while (done := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.monotonic() < deadline:
         time.sleep(0.01)
     if done == (0, 0):
@@ -211,15 +211,8 @@ def test_numpy_overhead():
     door = plugins.load_implementation("numpy", "native")
     x, kernel = np.ones((1, 2, 1), "float32"), np.ones((2, 1, 1, 1), "float32")
 
-    def run():
-        for _ in range(100):
-            door.forward(x, kernel, spec, RESOURCES)
-
-    times = []
-    for _ in range(51):
-        times.append(time.perf_counter())
-        run()
-    assert min(b - a for a, b in pairwise(times)) / 100 < 10e-6
+    least = least_seconds_a_call(lambda: door.forward(x, kernel, spec, RESOURCES), 10e-6)
+    assert least < 10e-6, f"{least * 1e6:.1f} microseconds"
 
 
 # ---- PyTorch ----

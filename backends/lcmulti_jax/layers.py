@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import prod
+from math import ceil, prod
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from lcmulti import shapes
 from lcmulti.arguments import is_sequence, per_axis
@@ -18,16 +19,32 @@ __all__ = [
     "at_every_position", "checked", "normalised_padding", "share", "shared_mean", "sizes",
 ]  # fmt: skip
 
+DRAWN_AT_ONCE = 2**20
+"""Elements that an initialiser is asked for at once."""
+
 
 def at_every_position(
     init: Callable[[Any, tuple[int, ...]], Any], key: Any, positions: tuple[int, ...], shape: Any
 ) -> Any:
     """Draw ``init(key, shape)`` anew at each position: ``(*positions, *shape)``.
 
-    An initialiser that saw the whole shape would count positions as fan-in.
+    An initialiser that saw the whole shape would count positions as fan-in. Some positions at a
+    time, for it holds several arrays of the size that it draws; the last few twice.
     """
-    keys = jax.random.split(key, prod(positions))
-    drawn = jax.vmap(lambda each: init(each, shape))(keys)
+    count = prod(positions)
+    keys = jax.random.split(key, count)
+    draw = jax.vmap(lambda each: init(each, shape))
+    some = max(DRAWN_AT_ONCE // max(prod(shape), 1), 1)
+    if some >= count:
+        return draw(keys).reshape(*positions, *shape)
+
+    def step(index: Any, drawn: Any) -> Any:
+        start = jnp.minimum(index * some, count - some)
+        part = draw(lax.dynamic_slice_in_dim(keys, start, some))
+        return lax.dynamic_update_slice_in_dim(drawn, part, start, 0)
+
+    drawn = jax.eval_shape(draw, keys)
+    drawn = lax.fori_loop(0, ceil(count / some), step, jnp.zeros(drawn.shape, drawn.dtype))
     return drawn.reshape(*positions, *shape)
 
 
