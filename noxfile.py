@@ -80,11 +80,18 @@ OWN = ("numpy", "torch", "jax", "tensorflow")
 BACKENDS = [nox.param(name, id=name) for name in OWN]
 
 
-# A certification compiles thousands of small functions and runs each once or twice.
-COMPILE_QUICKLY = {
-    "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
-    "--xla_cpu_parallel_codegen_split_count=1"
-}
+def compile_quickly(session: nox.Session) -> dict[str, str]:
+    """Variables for JAX: a certification compiles thousands of functions and runs each twice.
+
+    Half of them are the same program as one before, from another check: these are kept in files.
+    """
+    return {
+        "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
+        "--xla_cpu_parallel_codegen_split_count=1 --xla_cpu_use_fusion_emitters=false",
+        "JAX_COMPILATION_CACHE_DIR": str(Path(session.create_tmp(), "xla")),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
 
 
 def certify_alone(
@@ -104,7 +111,7 @@ def certify(session: nox.Session, backend: str) -> None:
 
     `nightly`, and `lcmulti certify jax` by itself, compile them as users do.
     """
-    certify_alone(session, backend, *session.posargs, env=COMPILE_QUICKLY)
+    certify_alone(session, backend, *session.posargs, env=compile_quickly(session))
 
 
 @nox.session
@@ -143,8 +150,9 @@ def mutation(session: nox.Session) -> None:
 def native(session: nox.Session) -> None:
     """Build the native kernels, certify them for each framework, and test their doors."""
     install(session, "-e", ".[test,all]", "./backends/native")
+    quickly = compile_quickly(session)
     for name in OWN:
-        session.run("lcmulti", "certify", name, "--implementation", "native", env=COMPILE_QUICKLY)
+        session.run("lcmulti", "certify", name, "--implementation", "native", env=quickly)
     session.run("pytest", "tests/test_native.py", *session.posargs)
 
 

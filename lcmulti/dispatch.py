@@ -317,11 +317,15 @@ def choose(
     for entry in wanted:
         if by_name[entry.name].reason is None:
             return entry, verdicts
+    if forced:
+        raise UnsupportedError(
+            f"implementation {name!r} of backend {backend!r} cannot serve this call "
+            f"({by_name[name].reason}); implementation='auto' takes one that can"
+        )
     reasons = "; ".join(f"{entry.name}: {by_name[entry.name].reason}" for entry in wanted)
-    alternative = ", or leave implementation='auto'" if forced else ""
     raise UnsupportedError(
         f"no implementation of backend {backend!r} can serve this call "
-        f"({reasons or 'none is registered'}){alternative}"
+        f"({reasons or 'none is registered'})"
     )
 
 

@@ -331,8 +331,8 @@ def test_refusals_to_the_letter(some):
     with pytest.raises(LcmultiError) as caught:
         choose("numpy", planned(), "doubles", settings.DEFAULTS)
     assert str(caught.value) == (
-        "no implementation of backend 'numpy' can serve this call (doubles: does not compute in "
-        "float32), or leave implementation='auto'"
+        "implementation 'doubles' of backend 'numpy' cannot serve this call (does not compute in "
+        "float32); implementation='auto' takes one that can"
     )
     with pytest.raises(LcmultiError) as caught:
         choose("numpy", planned(transformed=True), "auto", settings.DEFAULTS)

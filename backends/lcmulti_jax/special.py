@@ -25,6 +25,8 @@ class Conv:
         """Serves one shared kernel."""
         if not problem.spec.is_convolution:
             return "kernels differ between positions"
+        if prod(problem.spec.output_size) == 1:
+            return "a single position is a matrix product"
         return None
 
     def workspace(self, problem: Problem) -> int:

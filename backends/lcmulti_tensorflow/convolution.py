@@ -21,6 +21,8 @@ class Convolution:
         spec = problem.spec
         if not spec.is_convolution:
             return "the kernel is not shared by all positions"
+        if prod(spec.output_size) == 1:
+            return "a single position is a matrix product"
         if spec.ndim > 3:
             return f"TensorFlow has no {spec.ndim}D convolution"
         if spec.groups > 1:

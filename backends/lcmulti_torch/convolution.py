@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from math import prod
 from typing import Any
 
 import torch
@@ -39,6 +40,8 @@ class TorchConvolution:
         """Serves a kernel shared along all axes, in up to 3D."""
         if not problem.spec.is_convolution:
             return "the kernel is not shared along all output axes"
+        if prod(problem.spec.output_size) == 1:
+            return "a single position is a matrix product"
         if problem.spec.ndim not in _CONVOLUTIONS:
             return f"PyTorch has no convolution in {problem.spec.ndim}D"
         return None

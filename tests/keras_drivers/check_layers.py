@@ -287,7 +287,7 @@ def implementations_by_name():
             y = numpy(layer(X))
         except NotImplementedError as error:
             assert name in names, name  # forced, and this geometry is none of its
-            assert "can serve this call" in str(error), error
+            assert "cannot serve this call" in str(error), error
         else:
             np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
 
