@@ -1,7 +1,9 @@
 """Sessions that check lcmulti: ``nox -s lint``, ``nox -s torch``, ``nox`` for the usual ones."""
 
 import functools
+import re
 import shutil
+import time
 from pathlib import Path
 
 import nox
@@ -226,6 +228,23 @@ def figures(session: nox.Session) -> None:
         "lcmulti", "bench", "deepface_l6", "--mode", "training", "--no-variants",
         "--plot", "docs/figures/bench.svg",
     )  # fmt: skip
+
+
+README = Path(__file__).with_name("README.md").read_text("utf-8")
+ROW = re.compile(
+    r'^\|.*\| `"\.\[(.+?)\]"` \| `(?:KERAS_BACKEND=(\w+) )?(examples/\w+\.py)` \|$', re.M
+)
+NEWCOMERS = [nox.param(*row.groups(), id=row[1]) for row in ROW.finditer(README)]
+
+
+@nox.session(reuse_venv=False)
+@nox.parametrize(("extras", "keras", "example"), NEWCOMERS)
+def newcomer(session: nox.Session, extras: str, keras: str | None, example: str) -> None:
+    """Do what the README tells a newcomer, a framework at a time, and say how long it took."""
+    start = time.monotonic()
+    session.install("-c", "constraints.txt", f".[{extras}]")
+    session.run("python", example, env={"KERAS_BACKEND": keras})
+    session.log(f"[{extras}] and {example}: {time.monotonic() - start:.0f} s")
 
 
 @nox.session
