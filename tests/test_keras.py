@@ -115,3 +115,26 @@ def test_a_keras_backend_lcmulti_has_none_for():
     )
     done = run(code)
     assert "for which lcmulti has no backend; set KERAS_BACKEND to one of" in done.stderr
+
+
+@pytest.mark.parametrize("absent", ["tensorflow", "torch"])
+def test_a_keras_backend_that_is_not_installed(absent, tmp_path):
+    """As with Keras alone, whose own error speaks of a module nobody asked for."""
+    code = (
+        "import sys\n"
+        "class Absent:\n"
+        "    def find_spec(name, path=None, target=None):\n"
+        f"        if name == {absent!r}: raise ModuleNotFoundError(name, name=name)\n"
+        "sys.meta_path.insert(0, Absent)\n"
+        "import lcmulti_keras"
+    )
+    chosen = {} if absent == "tensorflow" else {"KERAS_BACKEND": absent}
+    done = run(code, KERAS_HOME=str(tmp_path), **chosen)
+    assert (
+        done.stderr.strip()
+        .splitlines()[-1]
+        .startswith(
+            f"lcmulti.errors.MissingBackendError: Keras is to run on {absent!r}, which is not installed"
+            f"; install it with: pip install 'lcmulti[keras,{absent}]', or set KERAS_BACKEND to one"
+        )
+    )

@@ -32,7 +32,7 @@ def choose_backend() -> None:
     MissingExtraError
         If Keras is missing or too old, with the command that installs it.
     MissingBackendError
-        If Keras runs on a backend lcmulti has none for.
+        If Keras runs on a backend lcmulti has none for, or on one that is not installed.
     """
     _require_keras()
     configured = settings.sources()["backend"]
@@ -43,7 +43,12 @@ def choose_backend() -> None:
         and not os.environ.get("KERAS_BACKEND")
     ):
         os.environ["KERAS_BACKEND"] = chosen
-    import keras
+    try:
+        import keras
+    except ModuleNotFoundError as error:
+        if error.name not in KERAS_BACKENDS:
+            raise
+        raise MissingBackendError(_not_installed(error.name)) from None
 
     running = keras.config.backend()
     if running not in plugins.registry().backends:
@@ -59,6 +64,17 @@ def choose_backend() -> None:
             "or import lcmulti_keras before keras, to have them agree",
             stacklevel=3,
         )
+
+
+def _not_installed(wanted: str) -> str:
+    """What to do where Keras' backend, by default TensorFlow, is not there."""
+    entries = plugins.registry().backends
+    there = [n for n in KERAS_BACKENDS if n in entries and plugins.is_installed(entries[n])]
+    return (
+        f"Keras is to run on {wanted!r}, which is not installed; install it with: "
+        f"pip install 'lcmulti[keras,{wanted}]', or set KERAS_BACKEND to one that is: "
+        f"{', '.join(there)}"
+    )
 
 
 def _require_keras() -> None:
