@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 
 import pytest
-from write_support_matrix import MODULES, PAGE, verdicts_on
+from write_support_matrix import IN_SHORT, MODULES, PAGE, README, in_short, verdicts_on
 
 INSTALLED = [name for name in MODULES if importlib.util.find_spec(name)]
 MATRICES = [importlib.import_module(MODULES[name]).MATRIX for name in INSTALLED]
@@ -42,3 +42,4 @@ def test_the_published_table_has_these_cells(matrix):
         for column in matrix.columns
     }
     assert verdicts_on(PAGE.read_text("utf-8"), matrix.title) == expected
+    assert in_short(matrix) in README.read_text("utf-8").split(IN_SHORT)[1].splitlines()

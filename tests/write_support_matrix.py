@@ -1,4 +1,4 @@
-"""Run every cell of the support matrix and write docs/support_matrix.md.
+"""Run every cell of the support matrix; write docs/support_matrix.md and README's short of it.
 
     python tests/write_support_matrix.py
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 import traceback
 from pathlib import Path
@@ -19,6 +20,8 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 PAGE = Path(__file__).parents[1] / "docs" / "support_matrix.md"
+README = Path(__file__).parents[1] / "README.md"
+IN_SHORT = "| | works with every layer | but for a limit of the framework |\n"
 TITLES = ("PyTorch", "JAX", "TensorFlow", "Keras 3")
 MODULES = {
     "torch": "support_torch", "jax": "support_jax", "tensorflow": "support_tensorflow",
@@ -56,6 +59,23 @@ def section(matrix, versions):
         lines.append(f"| {column} | {' | '.join(shown)} |")
     lines += ["", *(f"{n}. {note}" for n, note in enumerate(notes, 1))]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def in_short(matrix):
+    """A row of README's table: the uses that work with everything, and the others."""
+    limited = {
+        column: any(matrix.limit(row, column) for row in matrix.rows) for column in matrix.columns
+    }
+    works, rest = ([c for c, limit in limited.items() if limit == wanted] for wanted in (0, 1))
+    return f"| {matrix.title} | {'; '.join(works)} | {'; '.join(rest)} |"
+
+
+def with_rows(readme, short):
+    """README with the rows of its table replaced."""
+    head, table = readme.split(IN_SHORT)
+    for title, row in short.items():
+        table = re.sub(rf"^\| {title} \|.*$", lambda _, row=row: row, table, flags=re.MULTILINE)
+    return head + IN_SHORT + table
 
 
 def verdicts_on(page, title):
@@ -121,17 +141,19 @@ def run(matrix):
 
 def main(argv):
     """Run the frameworks named in *argv* (all by default), each writing its part of the page."""
-    written, wrong = {}, 0
+    written, short, wrong = {}, {}, 0
     for name in argv or MODULES:
         matrix = importlib.import_module(MODULES[name]).MATRIX
         failed = run(matrix)
         wrong += failed
         if not failed:
             written[matrix.title] = section(matrix, versions_of(name))
+            short[matrix.title] = in_short(matrix)
     page = PAGE.read_text("utf-8") if PAGE.exists() else ""
     before = {part.split("\n", 1)[0]: f"## {part}" for part in page.split("\n## ")[1:]}
     sections = sorted((before | written).items(), key=lambda item: TITLES.index(item[0]))
     PAGE.write_text("\n".join([HEAD, *(f"{text.rstrip()}\n" for _, text in sections)]), "utf-8")
+    README.write_text(with_rows(README.read_text("utf-8"), short), "utf-8")
     if wrong:
         print(f"{wrong} cells are not as noted; their tables were not written", file=sys.stderr)
     return 1 if wrong else 0
