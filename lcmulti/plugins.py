@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
@@ -138,11 +139,11 @@ def is_installed(entry: BackendEntry) -> bool:
 
 def framework_version(entry: BackendEntry) -> str | None:
     """Version of the distribution that provides a backend's framework, or None."""
-    for name in (entry.package, *metadata.packages_distributions().get(entry.package, ())):
-        try:
+    with suppress(metadata.PackageNotFoundError):
+        return metadata.version(entry.package)  # most have its name; to read all of them is slow
+    for name in metadata.packages_distributions().get(entry.package, ()):
+        with suppress(metadata.PackageNotFoundError):
             return metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return None
 
 

@@ -30,6 +30,15 @@ IMPLEMENTATIONS, BACKENDS = TABLE["IMPLEMENTATIONS"], TABLE["BACKENDS"]
 FRAMEWORKS, MODULES = TABLE["FRAMEWORKS"], TABLE["MODULES"]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def only_new_garbage():
+    """Each run of pytest ends in ten collections, of everything all frameworks have made."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture
 def saboteurs(monkeypatch, fresh):
     """The saboteurs' distribution as if it were installed, here and in child processes."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 from functools import partial
 
 import numpy as np
@@ -506,3 +510,14 @@ def test_shard_map_over_the_batch():
 
     gradients = jax.jit(jax.grad(step(sharded), (0, 1)))(x, kernel)
     near(gradients, jax.grad(step(naive(spec)), (0, 1))(x, kernel))
+
+
+@pytest.mark.slow
+def test_as_users_compile():
+    """All else here compiles in a hurry."""
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    chosen = "test_gradients and auto and float32 and (groups or same)"
+    command = [sys.executable, "-m", "lcmulti.conformance", "jax", "-k", chosen]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    passed, failed = re.search(r"(\d+) passed .*, (\d+) failed", done.stdout).groups()
+    assert int(passed) >= 15 and failed == "0", done.stdout[-3000:]

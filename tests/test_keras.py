@@ -22,13 +22,6 @@ pytestmark = pytest.mark.skipif(
     not importlib.util.find_spec("keras"), reason="Keras is not installed"
 )
 
-# A driver compiles thousands of small functions and runs each once or twice.
-COMPILE_QUICKLY = (
-    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
-    "--xla_cpu_parallel_codegen_split_count=1"
-)
-
-
 def needs(package):
     if not importlib.util.find_spec(package):
         pytest.skip(f"{package} is not installed")
@@ -36,9 +29,7 @@ def needs(package):
 
 def run_driver(name, backend, *arguments):
     """What a driver prints, as Python objects."""
-    environment = os.environ | {
-        "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3", "XLA_FLAGS": COMPILE_QUICKLY
-    }  # fmt: skip
+    environment = os.environ | {"KERAS_BACKEND": backend}
     command = [sys.executable, str(DRIVERS / name), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
