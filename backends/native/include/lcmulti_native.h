@@ -55,8 +55,8 @@ LCMULTI_API int64_t lcmulti_workspace(const lcmulti_geometry *geometry, int map)
 /* Threads of the pool: OMP_NUM_THREADS, or the processors this process may run on. */
 LCMULTI_API int64_t lcmulti_threads(void);
 
-/* Instruction set chosen on this processor: "avx512bf16", "avx512", "avx2", "neon" or "plain". The
- * environment variable LCMULTI_NATIVE_ISA, read once, asks for a lesser one. */
+/* Instruction set chosen on this processor: "amx", "avx512bf16", "avx512", "avx2", "neon" or "plain".
+ * The environment variable LCMULTI_NATIVE_ISA, read once, asks for a lesser one. */
 LCMULTI_API const char *lcmulti_isa(void);
 
 LCMULTI_API const char *lcmulti_status_text(int status);

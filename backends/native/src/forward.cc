@@ -1,4 +1,5 @@
 // Forward: a task owns a box of outputs.
+#include "forward_tiled.h"
 #include "maps.h"
 
 namespace lcmulti::LCMULTI_ISA {
