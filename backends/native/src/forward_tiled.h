@@ -39,20 +39,23 @@ void Call<D, A, MAP>::forward_tiled(const Box &box) {
   const Box seen = seen_by(g, box);
   const int axes = static_cast<int>(g.axes);
   const int64_t lanes = most_lanes(), sample = product(seen.n.data(), axes) * g.channels;
-  const int64_t deep = whole_tiles(g.terms, kDeep), wide = whole_tiles(g.filters), outputs = product(g.output, axes);
+  const int64_t deep = whole_tiles(g.terms, kDeep), wide = whole_tiles(g.filters);
   char *memory = scratch.take(workspace());
   uint16_t *x = part<uint16_t>(memory, lanes * sample + kCopied);
   uint16_t *windows = part<uint16_t>(memory, lanes * deep + kCopied);
   Pair *pairs = part<Pair>(memory, deep / 2 * wide);
-  A *y = part<A>(memory, lanes * wide);
+  const int64_t columns = box.n[axes - 1];
+  A *y = part<A>(memory, lanes * columns * wide);  // of a row of positions
   const std::vector<Run> window_runs = runs(seen.n);
   const Source<uint16_t> source{reinterpret_cast<const uint16_t *>(a_), g.x_step, g.input, g.channels, axes};
+  const Target<D> written = target();
   TileUnit unit;
   for (Chunk chunk{0, 0, 0}; chunk.first < g.batch; chunk.first += chunk.count) {
     chunk.count = std::min(g.batch - chunk.first, lanes);
     copy_box(source, seen, chunk, sample, x);
     int64_t paired = -1;
-    Odometer o(box.n.data(), axes);
+    Odometer outer(box.n.data(), axes - 1);
+    int64_t column = 0;
     for_positions(box, seen.n, [&](int64_t at, int64_t start) {
       if (at != paired) pair_rows(reinterpret_cast<const uint16_t *>(b_ + at), g.terms, g.filters, pairs, deep, wide);
       paired = at;
@@ -62,14 +65,15 @@ void Call<D, A, MAP>::forward_tiled(const Box &box) {
         for (const Run &run : window_runs) copy_whole_vectors(from + run.input, run.length, to + run.weights);
         std::memset(to + g.terms, 0, sizeof(uint16_t) * (deep - g.terms));
       }
-      unit.multiply(windows, 2 * deep, pairs, 4 * wide, y, 4 * wide, chunk.count, wide, kTile, deep / kDeep, false);
-      int64_t position = 0;
-      for (int a = 0; a < axes; ++a) position = position * g.output[a] + box.lo[a] + o.at[a];
-      D *to = result_ + (chunk.first * outputs + position) * g.filters;
-      for (int64_t n = 0; n < chunk.count; ++n, to += outputs * g.filters) {
-        write_row<A, kTile>(y + n * wide, g.filters, to);
+      const int64_t row = 4 * columns * wide;
+      unit.multiply(windows, 2 * deep, pairs, 4 * wide, y + column * wide, row, chunk.count, wide, kTile, deep / kDeep, false);
+      if (++column < columns) return;
+      D *to = written.row(box, outer.at) + chunk.first * g.dy_step[0];
+      for (int64_t n = 0; n < chunk.count; ++n) {
+        write_columns<A, kTile>(y + n * columns * wide, columns, wide, written, to + n * g.dy_step[0]);
       }
-      o.next();
+      outer.next();
+      column = 0;
     });
   }
 }

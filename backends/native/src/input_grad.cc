@@ -148,8 +148,8 @@ void Call<D, A, MAP>::input_grad(const Box &box) {
         }
       }
     }
-    if (few) return write_rows<A, kVL>(dx, box, g.batch, result_, g.input, g.channels, axes);
-    scatter_box<A, VL>(dx, box, chunk, result_, g.input, g.channels, axes, streamed_);
+    if (few) return write_rows<A, kVL>(dx, box, g.batch, target());
+    scatter_box<A, VL>(dx, box, chunk, target(), streamed_);
   });
 }
 

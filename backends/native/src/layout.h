@@ -57,9 +57,9 @@ void gather(const D *from, int64_t step, int64_t pitch, int64_t length, int64_t 
   }
 }
 
-// The way back, to elements that are neighbours.
+// The way back, to elements that are neighbours: from rows `row` apart.
 template <class A, int VL, class D>
-void scatter(const A *from, int lanes, int64_t length, int64_t count, D *to, int64_t step,
+void scatter(const A *from, int64_t row, int64_t length, int64_t count, D *to, int64_t step,
              bool streamed) {
   for (int64_t n = 0; n < count; n += VL) {
     const int64_t rows = count - n < VL ? count - n : VL;
@@ -70,10 +70,10 @@ void scatter(const A *from, int lanes, int64_t length, int64_t count, D *to, int
       Vector<A, VL> block[VL];
       if (columns == VL) {
 #pragma GCC unroll 16
-        for (int q = 0; q < VL; ++q) block[q] = load<A, VL>(from + (j + q) * lanes + n);
+        for (int q = 0; q < VL; ++q) block[q] = load<A, VL>(from + (j + q) * row + n);
       } else {
         for (int q = 0; q < VL; ++q) {
-          block[q] = q < columns ? load<A, VL>(from + (j + q) * lanes + n) : Vector<A, VL>{};
+          block[q] = q < columns ? load<A, VL>(from + (j + q) * row + n) : Vector<A, VL>{};
         }
       }
       transpose(block);
@@ -182,18 +182,44 @@ void copy_box(const Source<D> &source, const Box &box, const Chunk &chunk, int64
   }
 }
 
-// Writes a box to the contiguous array (batch, *size, channels).
+// What to write: an array, of which `step` says where neighbours along batch, channels and axes lie.
+template <class D>
+struct Target {
+  D *data;
+  const int64_t *step;
+  int64_t channels;
+  int axes;
+
+  bool rows_are_runs() const { return step[1] == 1 && step[1 + axes] == channels; }
+  // The first sample's part of a box's row along the last axis.
+  D *row(const Box &box, const Index &outer) const {
+    D *to = data + box.lo[axes - 1] * step[1 + axes];
+    for (int a = 0; a + 1 < axes; ++a) to += (box.lo[a] + outer[a]) * step[2 + a];
+    return to;
+  }
+};
+
 template <class A, int VL, class D>
-void scatter_box(const A *from, const Box &box, const Chunk &chunk, D *data, const int64_t *size,
-                 int64_t channels, int axes, bool streamed) {
-  const int last = axes - 1;
-  const int64_t sample = product(size, axes) * channels, run = box.n[last] * channels;
-  for (Odometer outer(box.n.data(), last); !outer.done; outer.next()) {
-    int64_t at = 0;
-    for (int a = 0; a < last; ++a) at = (at + box.lo[a] + outer.at[a]) * size[a + 1];
-    scatter<A, VL>(from, chunk.padded, run, chunk.count,
-                   data + chunk.first * sample + (at + box.lo[last]) * channels, sample, streamed);
-    from += run * chunk.padded;
+void scatter_box(const A *from, const Box &box, const Chunk &chunk, const Target<D> &target, bool streamed) {
+  const int last = target.axes - 1;
+  const int64_t sample = target.step[0], channel = target.step[1], column = target.step[2 + last];
+  const int64_t channels = target.channels, row = channels * chunk.padded, columns = box.n[last];
+  for (Odometer outer(box.n.data(), last); !outer.done; outer.next(), from += columns * row) {
+    D *to = target.row(box, outer.at) + chunk.first * sample;
+    const auto part = [&](const A *part_of, int64_t apart, int64_t length, D *at) {
+      scatter<A, VL>(part_of, apart, length, chunk.count, at, sample, streamed);
+    };
+    if (target.rows_are_runs()) {
+      part(from, chunk.padded, columns * channels, to);
+    } else if (channel == 1) {
+      for (int64_t i = 0; i < columns; ++i) part(from + i * row, chunk.padded, channels, to + i * column);
+    } else if (column == 1) {
+      for (int64_t c = 0; c < channels; ++c) part(from + c * chunk.padded, row, columns, to + c * channel);
+    } else {
+      for (int64_t i = 0; i < columns * channels; ++i) {
+        part(from + i * chunk.padded, 0, 1, to + i / channels * column + i % channels * channel);
+      }
+    }
   }
 }
 

@@ -114,7 +114,7 @@ class Call {
   int64_t tiled_bytes() const {
     const int64_t lanes = most_lanes();
     if (MAP == LCMULTI_FORWARD) {
-      return 2 * (whole_tiles(g.terms, kDeep) + 64) * (lanes + whole_tiles(g.filters)) + 4 * lanes * whole_tiles(g.filters);
+      return 2 * (whole_tiles(g.terms, kDeep) + 64) * (lanes + whole_tiles(g.filters));
     }
     const int64_t positions = product(grid_.box.data(), g.axes);
     if (MAP == LCMULTI_KERNEL_GRAD) return 4 * g.terms * g.groups * kTile * positions;
@@ -267,6 +267,12 @@ class Call {
   Source<D> inputs() const { return {a_, g.x_step, g.input, g.channels, static_cast<int>(g.axes)}; }
   Source<D> outputs(const D *dy) const { return {dy, g.dy_step, g.output, g.filters, static_cast<int>(g.axes)}; }
 
+  // What forward and the input's gradient write.
+  Target<D> target() const {
+    const bool forward = MAP == LCMULTI_FORWARD;
+    return {result_, forward ? g.dy_step : g.x_step, forward ? g.filters : g.channels, static_cast<int>(g.axes)};
+  }
+
   // Weights to fetch while those at `weights` are in use; the same again after the last.
   template <class E>
   const E *next_weights(const E *weights) const {
@@ -316,7 +322,7 @@ auto with_types(const Geometry &g, Use &&use) {
 
 template <int MAP>
 int compute(const Geometry &g, const void *a, const void *b, void *result) {
-  if (abuts(g, MAP)) return abutting(g, MAP, a, b, result) ? LCMULTI_OK : LCMULTI_NO_MEMORY;
+  if (abuts(g)) return abutting(g, MAP, a, b, result) ? LCMULTI_OK : LCMULTI_NO_MEMORY;
   return with_types(g, [&](auto d, auto wide) -> int {
     Call<decltype(d), decltype(wide), MAP> call(g);
     if (call.workspace() > kMostBytes) return LCMULTI_TOO_LARGE;
@@ -326,7 +332,7 @@ int compute(const Geometry &g, const void *a, const void *b, void *result) {
 
 template <int MAP>
 int64_t workspace_of(const Geometry &g) {
-  if (abuts(g, MAP)) return abutting_workspace(g, MAP);
+  if (abuts(g)) return abutting_workspace(g);
   return with_types(g, [&](auto d, auto wide) { return Call<decltype(d), decltype(wide), MAP>(g).workspace(); });
 }
 

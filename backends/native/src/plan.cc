@@ -142,8 +142,7 @@ Grid make_grid(const Geometry &g, int map, int64_t lanes) {
     return static_cast<double>(bytes(size)) + weights <= static_cast<double>(kChunkedBytes);
   };
   // Where neighbours along the last axis are neighbours in memory, not channels, take several.
-  const int64_t *step = map == LCMULTI_INPUT_GRAD ? g.dy_step : g.x_step;
-  if (step[1] != 1) {
+  if (g.x_step[1] != 1 || g.dy_step[1] != 1) {
     Index wide = grid.box;
     for (int64_t n = kLineElements; n > 1 && grid.box[g.last()] == 1; n /= 2) {
       wide[g.last()] = std::min(n, grid.size[g.last()]);

@@ -65,17 +65,28 @@ LCMULTI_INLINE void write_row(const A *from, int64_t length, D *to) {
   if (i < length) store_first<D, VL, A>(to + i, load_first<A, VL>(from + i, length - i), length - i);
 }
 
-// Writes a box that lies as the contiguous array (batch, *size, channels) does.
+// One row of a box along the last axis, that lies as (column, channel), `pitch` elements a column.
 template <class A, int VL, class D>
-void write_rows(const A *from, const Box &box, int64_t batch, D *data, const int64_t *size, int64_t channels,
-                int axes) {
-  const int last = axes - 1;
-  const int64_t run = box.n[last] * channels;
+void write_columns(const A *from, int64_t columns, int64_t pitch, const Target<D> &target, D *to) {
+  const int64_t channels = target.channels, channel = target.step[1], column = target.step[1 + target.axes];
+  if (target.rows_are_runs() && pitch == channels) {
+    write_row<A, VL>(from, columns * channels, to);
+  } else if (channel == 1) {
+    for (int64_t i = 0; i < columns; ++i) write_row<A, VL>(from + i * pitch, channels, to + i * column);
+  } else if (column == 1) {
+    scatter<A, VL>(from, pitch, columns, channels, to, channel, false);
+  } else {
+    for (int64_t i = 0; i < columns; ++i) scatter<A, VL>(from + i * pitch, 0, 1, channels, to + i * column, channel, false);
+  }
+}
+
+// Writes a box that lies as an array (batch, *box, channels) of its own.
+template <class A, int VL, class D>
+void write_rows(const A *from, const Box &box, int64_t batch, const Target<D> &target) {
+  const int last = target.axes - 1;
   for (int64_t n = 0; n < batch; ++n) {
-    for (Odometer outer(box.n.data(), last); !outer.done; outer.next(), from += run) {
-      int64_t at = n;
-      for (int a = 0; a < last; ++a) at = at * size[a] + box.lo[a] + outer.at[a];
-      write_row<A, VL>(from, run, data + (at * size[last] + box.lo[last]) * channels);
+    for (Odometer outer(box.n.data(), last); !outer.done; outer.next(), from += box.n[last] * target.channels) {
+      write_columns<A, VL>(from, box.n[last], target.channels, target, target.row(box, outer.at) + n * target.step[0]);
     }
   }
 }

@@ -146,6 +146,10 @@ LCMULTI_INLINE Vector<A, VL> load_first(const D *p, int64_t count) {
     return bits_of<Vector<A, VL>>(_mm512_maskz_loadu_epi32(static_cast<__mmask16>(mask), p));
   } else if constexpr (std::is_same_v<A, D> && sizeof(Vector<A, VL>) == 64 && sizeof(A) == 8) {
     return bits_of<Vector<A, VL>>(_mm512_maskz_loadu_epi64(static_cast<__mmask8>(mask), p));
+  } else if constexpr (sizeof(D) == 2 && VL == 16) {
+    const __m256i some = _mm256_maskz_loadu_epi16(static_cast<__mmask16>(mask), p);
+    if constexpr (std::is_same_v<A, D>) return bits_of<Vector<A, VL>>(some);
+    else return widen<VL>(bits_of<Vector<uint16_t, VL>>(some), D{});
   }
 #endif
   D part[VL] = {};
@@ -165,6 +169,14 @@ LCMULTI_INLINE void store_narrow(D *p, Vector<A, VL> v, bool streamed) {
 
 template <class D, int VL, class A>
 LCMULTI_INLINE void store_first(D *p, Vector<A, VL> v, int64_t count) {
+#if defined(__AVX512F__)
+  const auto mask = static_cast<__mmask16>((1u << count) - 1);
+  if constexpr (sizeof(D) == 2 && VL == 16) {
+    return _mm256_mask_storeu_epi16(p, mask, bits_of<__m256i>(narrow<VL>(v, D{})));
+  } else if constexpr (sizeof(D) == 4 && VL == 16) {
+    return _mm512_mask_storeu_epi32(p, mask, bits_of<__m512i>(v));
+  }
+#endif
   D part[VL];
   store_narrow<D, VL, A>(part, v, false);
   for (int64_t i = 0; i < count; ++i) p[i] = part[i];
