@@ -46,12 +46,13 @@ void Call<D, A, MAP>::kernel_grad(const Box &owner, int64_t piece) {
   const int64_t sums_row = by_tiles ? g.groups * pitch : g.filters;
   const int64_t each = (row_hi - row_lo) * sums_row, owners = product(owned.n.data(), axes);
   char *memory = scratch.take(workspace());
-  A *sums = kWidens ? part<A>(memory, owners * each) : nullptr;
+  const bool at_once = kWidens && sums_at_once(g, lanes);
+  A *sums = kWidens ? part<A>(memory, at_once ? each : owners * each) : nullptr;
   char *const rest = memory;
   // Of position `at` of the owner's, in order.
   const auto sums_at = [&](int64_t at, int64_t weights) -> A * {
     if constexpr (kWidens) {
-      return sums + at * each;
+      return at_once ? sums : sums + at * each;
     } else {
       return result_ + weights + row_lo * g.filters;
     }
@@ -60,6 +61,16 @@ void Call<D, A, MAP>::kernel_grad(const Box &owner, int64_t piece) {
   const auto for_owned = [&](auto &&body) {
     int64_t at = 0;
     for_positions(owned, nothing_seen, [&](int64_t weights, int64_t) { body(sums_at(at++, weights), weights); });
+  };
+  [[maybe_unused]] const auto narrow_sums = [&](const A *from, int64_t weights) {
+    D *to = result_ + weights + row_lo * g.filters;
+    if (sums_row != g.filters) {
+      for (int64_t i = 0; i < each / pitch; ++i, to += filters) write_row<A, kVL>(from + i * pitch, filters, to);
+      return;
+    }
+    int64_t k = 0;
+    for (; k + kVL <= each; k += kVL) store_narrow<D, kVL, A>(to + k, load<A, kVL>(from + k), streamed_);
+    if (k < each) store_first<D, kVL, A>(to + k, load_first<A, kVL>(from + k, each - k), each - k);
   };
   // Several contributions to one element are added to zeros.
   const bool shared_axes = g.any_shared(), shared = shared_axes || g.batch == 0;
@@ -75,8 +86,9 @@ void Call<D, A, MAP>::kernel_grad(const Box &owner, int64_t piece) {
     const Box seen = seen_by(g, box);
     const int64_t positions = product(box.n.data(), axes);
     memory = rest;
-    A *x = part<A>(memory, product(seen.n.data(), axes) * g.channels * lanes);
-    A *dy = part<A>(memory, positions * g.groups * pitch * lanes);
+    const int64_t in_one = by_tiles ? 2 : 1;  // elements, of those that are read
+    A *x = part<A>(memory, product(seen.n.data(), axes) * g.channels * lanes / in_one);
+    A *dy = part<A>(memory, positions * g.groups * pitch * lanes / in_one);
     A *turned = reinterpret_cast<A *>(memory);
     std::vector<Run> window_runs = runs(seen.n);
     clip(window_runs, row_lo, row_hi);
@@ -150,20 +162,14 @@ void Call<D, A, MAP>::kernel_grad(const Box &owner, int64_t piece) {
           to += by_tiles ? pitch : filters;
           above += few ? filters * lanes_of : pitch * samples;
         }
+        if constexpr (kWidens) {
+          if (at_once) narrow_sums(sums, weights);
+        }
       });
     });
   }
   if constexpr (kWidens) {
-    for_owned([&](const A *from, int64_t weights) {
-      D *to = result_ + weights + row_lo * g.filters;
-      if (sums_row != g.filters) {
-        for (int64_t i = 0; i < each / pitch; ++i, to += filters) write_row<A, kVL>(from + i * pitch, filters, to);
-        return;
-      }
-      int64_t k = 0;
-      for (; k + kVL <= each; k += kVL) store_narrow<D, kVL, A>(to + k, load<A, kVL>(from + k), streamed_);
-      if (k < each) store_first<D, kVL, A>(to + k, load_first<A, kVL>(from + k, each - k), each - k);
-    });
+    if (!at_once) for_owned(narrow_sums);
   }
 }
 

@@ -31,7 +31,7 @@ constexpr double kSmall = 5e5;
 template <class D, class A, int MAP>
 class Call {
  public:
-  explicit Call(const Geometry &geometry) : g(geometry), grid_(make_grid(g, MAP, most_lanes())) {}
+  explicit Call(const Geometry &geometry) : g(geometry), grid_(make_grid(g, MAP, most_lanes(), panel())) {}
 
   static constexpr int kVL = kVectorBytes / sizeof(A);
   // Fewer samples than lanes take shorter vectors, of which more fit in a cycle.
@@ -39,7 +39,7 @@ class Call {
   static constexpr bool kWidens = !std::is_same_v<D, A>;
 
   int64_t workspace() const {
-    return scratch_bytes(g, MAP, Box{{}, grid_.box}, most_lanes()) + 4096 + (tiled() ? tiled_bytes() : 0);
+    return scratch_bytes(g, MAP, Box{{}, grid_.box}, most_lanes(), panel()) + 4096 + (tiled() ? tiled_bytes() : 0);
   }
 
   bool run(const void *a, const void *b, void *result) {
@@ -110,6 +110,7 @@ class Call {
   int64_t deep_filters() const {
     return g.filters <= kDeep ? whole_tiles(g.filters, 2) : whole_tiles(g.filters, kDeep);
   }
+  int64_t panel() const { return tiled() ? sizeof(D) : sizeof(A); }
   // What it needs beyond what the others do.
   int64_t tiled_bytes() const {
     const int64_t lanes = most_lanes();
@@ -117,12 +118,14 @@ class Call {
       return 2 * (whole_tiles(g.terms, kDeep) + 64) * (lanes + whole_tiles(g.filters));
     }
     const int64_t positions = product(grid_.box.data(), g.axes);
-    if (MAP == LCMULTI_KERNEL_GRAD) return 4 * g.terms * g.groups * kTile * positions;
+    if (MAP == LCMULTI_KERNEL_GRAD) {
+      return 4 * g.terms * g.groups * kTile * (sums_at_once(g, lanes) ? 1 : positions);
+    }
     int64_t seers = 1;
     for (int a = 0; a < g.axes; ++a) {
       seers *= std::min((grid_.box[a] + g.extent[a] - 2) / g.stride[a] + 1, g.output[a]);
     }
-    return 2 * (seers * lanes * (deep_filters() - g.filters) + (g.terms + 1) * deep_filters());
+    return 2 * (seers * lanes + g.terms + 1) * deep_filters();
   }
 
   // Samples at once: enough to reuse a weight from its register, no more than the batch asks for.

@@ -99,7 +99,7 @@ Box seers_of(const Geometry &g, const Box &inputs) {
   return result;
 }
 
-int64_t scratch_bytes(const Geometry &g, int map, const Box &box, int64_t lanes) {
+int64_t scratch_bytes(const Geometry &g, int map, const Box &box, int64_t lanes, int64_t panel) {
   // In floating point, for a wide window in many dimensions is beyond any integer.
   double positions = 1, seen = 1, seers = 1;
   for (int a = 0; a < g.axes; ++a) {
@@ -111,19 +111,21 @@ int64_t scratch_bytes(const Geometry &g, int map, const Box &box, int64_t lanes)
   const double channels = static_cast<double>(g.channels), filters = static_cast<double>(g.filters);
   // Filters of a group in whole vectors.
   const double whole = static_cast<double>(g.groups * ((g.filters_per_group + 15) / 16 * 16));
-  double elements = static_cast<double>(lanes) * (map == LCMULTI_INPUT_GRAD
-                                                      ? positions * channels + seers * filters
-                                                      : seen * channels + positions * whole);
+  const double wide = static_cast<double>(g.wide), read = static_cast<double>(panel);
+  double bytes = map == LCMULTI_FORWARD      ? read * seen * channels + wide * positions * whole
+                 : map == LCMULTI_INPUT_GRAD ? wide * positions * channels + read * seers * filters
+                                             : read * (seen * channels + positions * whole);
   // Filters that are not neighbours come by way of a transposed copy.
-  if (map == LCMULTI_KERNEL_GRAD && g.dy_step[1] != 1) elements += static_cast<double>(lanes) * positions * filters;
+  if (map == LCMULTI_KERNEL_GRAD && g.dy_step[1] != 1) bytes += read * positions * filters;
+  bytes *= static_cast<double>(lanes);
   if (g.item != g.wide) {
-    const double weights = static_cast<double>(g.terms) * filters;
-    elements += map == LCMULTI_KERNEL_GRAD ? weights * positions : weights;
+    const double weights = wide * static_cast<double>(g.terms) * filters;
+    bytes += map == LCMULTI_KERNEL_GRAD && !sums_at_once(g, lanes) ? weights * positions : weights;
   }
-  return static_cast<int64_t>(std::min(elements * static_cast<double>(g.wide), 0x1p62));
+  return static_cast<int64_t>(std::min(bytes, 0x1p62));
 }
 
-Grid make_grid(const Geometry &g, int map, int64_t lanes) {
+Grid make_grid(const Geometry &g, int map, int64_t lanes, int64_t panel) {
   Grid grid{};
   grid.axes = static_cast<int>(g.axes);
   std::copy_n(map == LCMULTI_INPUT_GRAD ? g.input : g.output, grid.axes, grid.size.begin());
@@ -131,7 +133,7 @@ Grid make_grid(const Geometry &g, int map, int64_t lanes) {
   // Tasks enough to share among threads, whatever their number: blocking never depends on it.
   const int64_t all = product(grid.size.data(), grid.axes);
   const int64_t most = std::max<int64_t>(all / 16, 1);
-  const auto bytes = [&](const Index &size) { return scratch_bytes(g, map, Box{{}, size}, lanes); };
+  const auto bytes = [&](const Index &size) { return scratch_bytes(g, map, Box{{}, size}, lanes, panel); };
   const auto fits = [&](const Index &size) {
     // Of few samples' output gradients each is used once, for one window: they may go by.
     const int64_t most_bytes = map == LCMULTI_INPUT_GRAD && g.batch <= kFewSamples ? 4 * kBoxBytes : kBoxBytes;

@@ -106,6 +106,10 @@ LCMULTI_INLINE Vector<float, VL> widen(Vector<uint16_t, VL> bits, float16) {
 
 template <int VL>
 LCMULTI_INLINE Vector<uint16_t, VL> narrow(Vector<float, VL> v, bfloat16) {
+#if defined(__AVX512BF16__)
+  // As the instructions that multiply do, this takes subnormal numbers for zeros.
+  if constexpr (VL == 16) return bits_of<Vector<uint16_t, VL>>(_mm512_cvtneps_pbh(bits_of<__m512>(v)));
+#endif
   using U = Vector<uint32_t, VL>;
   const U bits = bits_of<U>(v);
   const U rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;  // to nearest, ties to even
