@@ -8,6 +8,7 @@ namespace lcmulti::LCMULTI_ISA {
 
 // Elements that are copied at once, up to so many more than are asked for.
 constexpr int64_t kCopied = 32;
+constexpr int64_t kHeldBytes = 128 << 10;
 
 LCMULTI_INLINE void copy_whole_vectors(const uint16_t *from, int64_t length, uint16_t *to) {
   for (int64_t i = 0; i < length; i += kCopied) store(to + i, load<uint16_t, kCopied>(from + i));
@@ -44,8 +45,10 @@ void Call<D, A, MAP>::forward_tiled(const Box &box) {
   uint16_t *x = part<uint16_t>(memory, lanes * sample + kCopied);
   uint16_t *windows = part<uint16_t>(memory, lanes * deep + kCopied);
   Pair *pairs = part<Pair>(memory, deep / 2 * wide);
-  const int64_t columns = box.n[axes - 1];
-  A *y = part<A>(memory, lanes * columns * wide);  // of a row of positions
+  // Sums are held for some positions of a row: what is written then is longer, or turned in whole vectors.
+  const int64_t columns = box.n[axes - 1], some = kHeldBytes / (lanes * wide * static_cast<int64_t>(sizeof(A)));
+  const int64_t held = std::min(columns, std::max(some, g.dy_step[1] == 1 ? 1 : kTile));
+  A *y = part<A>(memory, lanes * held * wide);
   const std::vector<Run> window_runs = runs(seen.n);
   const Source<uint16_t> source{reinterpret_cast<const uint16_t *>(a_), g.x_step, g.input, g.channels, axes};
   const Target<D> written = target();
@@ -65,15 +68,16 @@ void Call<D, A, MAP>::forward_tiled(const Box &box) {
         for (const Run &run : window_runs) copy_whole_vectors(from + run.input, run.length, to + run.weights);
         std::memset(to + g.terms, 0, sizeof(uint16_t) * (deep - g.terms));
       }
-      const int64_t row = 4 * columns * wide;
-      unit.multiply(windows, 2 * deep, pairs, 4 * wide, y + column * wide, row, chunk.count, wide, kTile, deep / kDeep, false);
-      if (++column < columns) return;
-      D *to = written.row(box, outer.at) + chunk.first * g.dy_step[0];
+      A *sums = y + column % held * wide;
+      unit.multiply(windows, 2 * deep, pairs, 4 * wide, sums, 4 * held * wide, chunk.count, wide, kTile, deep / kDeep,
+                    false);
+      if (++column % held != 0 && column < columns) return;
+      const int64_t count = (column - 1) % held + 1;
+      D *to = written.row(box, outer.at) + (column - count) * g.dy_step[1 + axes] + chunk.first * g.dy_step[0];
       for (int64_t n = 0; n < chunk.count; ++n) {
-        write_columns<A, kTile>(y + n * columns * wide, columns, wide, written, to + n * g.dy_step[0]);
+        write_columns<A, kTile>(y + n * held * wide, count, wide, written, to + n * g.dy_step[0]);
       }
-      outer.next();
-      column = 0;
+      if (column == columns) outer.next(), column = 0;
     });
   }
 }

@@ -49,8 +49,8 @@ const uint16_t *Call<D, A, MAP>::deep_weights(const D *stored, uint16_t *room) c
   const int64_t deep = deep_filters();
   if (deep == g.filters) return bits;
   for (int64_t k = 0; k < g.terms; ++k) {
-    std::memcpy(room + k * deep, bits + k * g.filters, sizeof(uint16_t) * g.filters);
-    std::memset(room + k * deep + g.filters, 0, sizeof(uint16_t) * (deep - g.filters));
+    copy_row(bits + k * g.filters, g.filters, room + k * deep);
+    for (int64_t f = g.filters; f < deep; ++f) room[k * deep + f] = 0;
   }
   return room;
 }

@@ -167,9 +167,9 @@ void copy_box(const Source<D> &source, const Box &box, const Chunk &chunk, int64
       std::memset(row, 0, sizeof(D) * in.lo * channels);
       if (in.lo == in.hi) {
       } else if (channel == 1 && column == channels) {
-        std::memcpy(inner, from, sizeof(D) * (end - inner));
+        copy_row(from, end - inner, inner);
       } else if (channel == 1) {
-        for (; inner < end; inner += channels, from += column) std::memcpy(inner, from, sizeof(D) * channels);
+        for (; inner < end; inner += channels, from += column) copy_row(from, channels, inner);
       } else {
         // What whole vectors leave comes first: it is written in whole vectors too, over the next column's.
         const int whole = static_cast<int>(channels / VL * VL);

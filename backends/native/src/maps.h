@@ -146,7 +146,7 @@ class Call {
   }
 
   // Where samples are summed, not lanes, as many as spare sums from being stored and fetched.
-  int limit_of_lanes() const { return MAP == LCMULTI_KERNEL_GRAD && !few_filters() ? 8 * kVL : 4 * kVL; }
+  int limit_of_lanes() const { return tiled() || (MAP == LCMULTI_KERNEL_GRAD && !few_filters()) ? 8 * kVL : 4 * kVL; }
 
   int least_lanes() const { return tiled() ? kVL : kShort; }
 

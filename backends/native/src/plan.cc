@@ -112,7 +112,9 @@ int64_t scratch_bytes(const Geometry &g, int map, const Box &box, int64_t lanes,
   // Filters of a group in whole vectors.
   const double whole = static_cast<double>(g.groups * ((g.filters_per_group + 15) / 16 * 16));
   const double wide = static_cast<double>(g.wide), read = static_cast<double>(panel);
-  double bytes = map == LCMULTI_FORWARD      ? read * seen * channels + wide * positions * whole
+  // Halves are written by rows along the last axis.
+  const double held = panel < g.wide ? static_cast<double>(box.n[g.last()]) : positions;
+  double bytes = map == LCMULTI_FORWARD      ? read * seen * channels + wide * held * whole
                  : map == LCMULTI_INPUT_GRAD ? wide * positions * channels + read * seers * filters
                                              : read * (seen * channels + positions * whole);
   // Filters that are not neighbours come by way of a transposed copy.
@@ -134,14 +136,16 @@ Grid make_grid(const Geometry &g, int map, int64_t lanes, int64_t panel) {
   const int64_t all = product(grid.size.data(), grid.axes);
   const int64_t most = std::max<int64_t>(all / 16, 1);
   const auto bytes = [&](const Index &size) { return scratch_bytes(g, map, Box{{}, size}, lanes, panel); };
+  // Who has a matrix unit for halves has larger caches.
+  const int64_t more = panel < g.wide ? 2 : 1;
   const auto fits = [&](const Index &size) {
     // Of few samples' output gradients each is used once, for one window: they may go by.
-    const int64_t most_bytes = map == LCMULTI_INPUT_GRAD && g.batch <= kFewSamples ? 4 * kBoxBytes : kBoxBytes;
+    const int64_t most_bytes = map == LCMULTI_INPUT_GRAD && g.batch <= kFewSamples ? 4 * kBoxBytes : more * kBoxBytes;
     if (bytes(size) > most_bytes) return false;
     if (g.batch <= lanes) return true;
     const double weights = static_cast<double>(g.weights * g.item) *
                            static_cast<double>(product(size.data(), grid.axes)) / static_cast<double>(all);
-    return static_cast<double>(bytes(size)) + weights <= static_cast<double>(kChunkedBytes);
+    return static_cast<double>(bytes(size)) + weights <= static_cast<double>(more * kChunkedBytes);
   };
   // Where neighbours along the last axis are neighbours in memory, not channels, take several.
   if (g.x_step[1] != 1 || g.dy_step[1] != 1) {

@@ -161,6 +161,20 @@ LCMULTI_INLINE Vector<A, VL> load_first(const D *p, int64_t count) {
   return load_wide<A, VL>(part);
 }
 
+// `length` elements of two bytes, without a call: rows of a box are short.
+template <class D>
+LCMULTI_INLINE void copy_row(const D *from, int64_t length, D *to) {
+  static_assert(sizeof(D) == 2);
+#if defined(__AVX512BW__)
+  for (; length >= 32; length -= 32, from += 32, to += 32) _mm512_storeu_si512(to, _mm512_loadu_si512(from));
+  if (length == 0) return;  // to store nothing takes a processor longer than all the rest
+  const auto mask = static_cast<__mmask32>((uint64_t{1} << length) - 1);
+  _mm512_mask_storeu_epi16(to, mask, _mm512_maskz_loadu_epi16(mask, from));
+#else
+  std::memcpy(to, from, sizeof(D) * length);
+#endif
+}
+
 template <class D, int VL, class A>
 LCMULTI_INLINE void store_narrow(D *p, Vector<A, VL> v, bool streamed) {
   const auto put = [streamed](auto *to, auto narrowed) { streamed ? stream(to, narrowed) : store(to, narrowed); };
@@ -215,6 +229,14 @@ LCMULTI_INLINE Vector<float, 8> multiply_add(Vector<float, 8> sum, Vector<Pair, 
 // Elements of two rows, side by side.
 template <int VL>
 LCMULTI_INLINE Vector<Pair, VL> pairs_of(const uint16_t *low, const uint16_t *high) {
+#if defined(__AVX512F__)
+  if constexpr (VL == 16) {  // which compilers would do in halves
+    const auto widened = [](const uint16_t *p) {
+      return bits_of<Vector<Pair, VL>>(_mm512_maskz_cvtepu16_epi32(0xffff, bits_of<__m256i>(load<uint16_t, VL>(p))));
+    };
+    return widened(low) | widened(high) << 16;
+  }
+#endif
   return __builtin_convertvector(load<uint16_t, VL>(low), Vector<Pair, VL>) |
          __builtin_convertvector(load<uint16_t, VL>(high), Vector<Pair, VL>) << 16;
 }
