@@ -48,7 +48,8 @@ void Call<D, A, MAP>::forward_tiled(const Box &box) {
   // Sums are held for some positions of a row: what is written then is longer, or turned in whole vectors.
   const int64_t columns = box.n[axes - 1], some = kHeldBytes / (lanes * wide * static_cast<int64_t>(sizeof(A)));
   const int64_t held = std::min(columns, std::max(some, g.dy_step[1] == 1 ? 1 : kTile));
-  A *y = part<A>(memory, lanes * held * wide);
+  const int64_t pitch = held * wide + kTile;  // a power of two would put all samples in one set of the cache
+  A *y = part<A>(memory, lanes * pitch);
   const std::vector<Run> window_runs = runs(seen.n);
   const Source<uint16_t> source{reinterpret_cast<const uint16_t *>(a_), g.x_step, g.input, g.channels, axes};
   const Target<D> written = target();
@@ -69,13 +70,13 @@ void Call<D, A, MAP>::forward_tiled(const Box &box) {
         std::memset(to + g.terms, 0, sizeof(uint16_t) * (deep - g.terms));
       }
       A *sums = y + column % held * wide;
-      unit.multiply(windows, 2 * deep, pairs, 4 * wide, sums, 4 * held * wide, chunk.count, wide, kTile, deep / kDeep,
+      unit.multiply(windows, 2 * deep, pairs, 4 * wide, sums, 4 * pitch, chunk.count, wide, kTile, deep / kDeep,
                     false);
       if (++column % held != 0 && column < columns) return;
       const int64_t count = (column - 1) % held + 1;
       D *to = written.row(box, outer.at) + (column - count) * g.dy_step[1 + axes] + chunk.first * g.dy_step[0];
       for (int64_t n = 0; n < chunk.count; ++n) {
-        write_columns<A, kTile>(y + n * held * wide, count, wide, written, to + n * g.dy_step[0]);
+        write_columns<A, kTile>(y + n * pitch, count, wide, written, to + n * g.dy_step[0]);
       }
       if (column == columns) outer.next(), column = 0;
     });
