@@ -169,7 +169,7 @@ def sanitize(session: nox.Session) -> None:
             "-DCMAKE_BUILD_TYPE=RelWithDebInfo", f"-DLCMULTI_SANITIZE={sanitizers}",
         )  # fmt: skip
         session.run("cmake", "--build", str(folder), "--parallel")
-        for isa in ("avx512bf16", "avx512", "avx2", "plain"):
+        for isa in ("amx", "avx512bf16", "avx512", "avx2", "plain"):
             session.run(
                 str(folder / "fuzz"), *(session.posargs or ["20"]),
                 env={"LCMULTI_NATIVE_ISA": isa}, external=True,

@@ -51,9 +51,9 @@ def close(ours, expected, tolerance=1e-4):
     assert np.abs(ours - expected).max() <= tolerance * np.abs(expected).max()
 
 
-def all_close(ours, expected):
+def all_close(ours, expected, tolerance=1e-4):
     for each, other in zip(ours, expected, strict=True):
-        close(each, other)
+        close(each, other, tolerance)
 
 
 def everything(implementation, threads=None, spec=SPEC, batch=5, dtype="float32"):
@@ -96,20 +96,22 @@ def test_results_do_not_depend_on_the_number_of_threads():
             np.testing.assert_array_equal(one, many)
 
 
-@pytest.mark.parametrize("isa", ["plain", "avx2", "neon"])
+@pytest.mark.parametrize("isa", ["plain", "avx2", "avx512", "avx512bf16", "amx", "neon"])
 def test_every_instruction_set_this_processor_has(isa):
     code = (
-        "import numpy as np\n"
+        "import ml_dtypes, numpy as np\n"
         "from test_native import *\n"
         "door = plugins.load_implementation('numpy', 'native')\n"
         "print(library.library().lcmulti_isa().decode())\n"
         "slow = plugins.load_implementation('numpy', 'reference')\n"
         "wide = lcmulti.LocalConvSpec((9, 8, 3), 16, 3, data_format='channels_last').computed()\n"
-        "for spec in (SPEC, wide):\n"
-        "    for batch in (1, 3, 5, 33):\n"
-        "        for dtype in ('float32', 'float64'):\n"
+        "odd = lcmulti.LocalConvSpec((7, 6, 5), 35, 2, data_format='channels_last').computed()\n"
+        "for spec in (SPEC, wide, odd):\n"
+        "    for batch in (1, 3, 5, 33, 140):\n"
+        "        for dtype in ('float32', 'float64', 'bfloat16'):\n"
         "            given = None, spec, batch, dtype\n"
-        "            all_close(everything(door, *given), everything(slow, *given))\n"
+        "            ours, expected = everything(door, *given), everything(slow, *given)\n"
+        "            all_close(ours, expected, 2**-8 if dtype == 'bfloat16' else 1e-4)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

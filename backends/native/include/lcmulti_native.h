@@ -37,10 +37,9 @@ typedef struct lcmulti_geometry {
   int64_t stride[LCMULTI_MAX_AXES], dilation[LCMULTI_MAX_AXES];
   int64_t pad[LCMULTI_MAX_AXES];    /* zeros before the first element */
   int64_t shared[LCMULTI_MAX_AXES]; /* 1: one kernel for all positions along this axis */
-  /* Distance in elements between neighbours of what is read beside the kernel, x and dy: along
-   * the batch, the channels (filters), then each axis. What is written, and the kernel, is
-   * contiguous: (batch, *input, channels), (batch, *output, filters) and
-   * (*output or 1, *kernel, channels / groups, filters). */
+  /* Distance in elements between neighbours of x or its gradient, and of y or its gradient: along
+   * the batch, the channels (filters), then each axis. No two elements of what is written may be one.
+   * The kernel and its gradient are contiguous: (*output or 1, *kernel, channels / groups, filters). */
   int64_t x_step[LCMULTI_MAX_AXES + 2], dy_step[LCMULTI_MAX_AXES + 2];
 } lcmulti_geometry;
 
@@ -55,8 +54,8 @@ LCMULTI_API int64_t lcmulti_workspace(const lcmulti_geometry *geometry, int map)
 /* Threads of the pool: OMP_NUM_THREADS, or the processors this process may run on. */
 LCMULTI_API int64_t lcmulti_threads(void);
 
-/* Instruction set chosen on this processor: "avx512bf16", "avx512", "avx2", "neon" or "plain". The
- * environment variable LCMULTI_NATIVE_ISA, read once, asks for a lesser one. */
+/* Instruction set chosen on this processor: "amx", "avx512bf16", "avx512", "avx2", "neon" or "plain".
+ * The environment variable LCMULTI_NATIVE_ISA, read once, asks for a lesser one. */
 LCMULTI_API const char *lcmulti_isa(void);
 
 LCMULTI_API const char *lcmulti_status_text(int status);

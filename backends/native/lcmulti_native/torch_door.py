@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from lcmulti_torch.rules import is_transformed
+from lcmulti_torch.rules import is_channels_first, is_transformed
 from torch.autograd import forward_ad
 
 from lcmulti import LocalConvSpec, plugins
@@ -70,7 +70,8 @@ def _is_compiled() -> bool:
 
 def _map(map_: str, a: Any, b: Any, spec: LocalConvSpec, resources: Resources) -> Any:
     if not (is_transformed(a) or is_transformed(b)):
-        return _run(map_, geometry, (spec, len(a), _NAMES[a.dtype], resources.threads), a, b)
+        arguments = spec, len(a), _NAMES[a.dtype], resources.threads
+        return _run(map_, geometry, arguments, a, b, laid_out=True)
     if _is_compiled():
         call = packed(map_, spec, 0, _NAMES[a.dtype], resources.threads)
         return _operations[map_](a, b, call)
@@ -79,16 +80,26 @@ def _map(map_: str, a: Any, b: Any, spec: LocalConvSpec, resources: Resources) -
     return getattr(composed, map_)(a, b, spec, resources)
 
 
-def _run(map_: str, make: Any, arguments: tuple[Any, ...], a: Any, b: Any) -> Any:
-    """Compute with the addresses of plain tensors."""
+def _run(
+    map_: str, make: Any, arguments: tuple[Any, ...], a: Any, b: Any, laid_out: bool = False
+) -> Any:
+    """Compute with the addresses of plain tensors; a result *laid_out* as *a* is, or contiguous."""
     a, a_step = _readable(a)
     if map_ == "kernel_grad":
         b, b_step = _readable(b)
         call = make(*arguments, a_step, b_step)
+        result = a.new_empty(_shape(map_, call, len(a)))
     else:
         b = b.resolve_neg().contiguous()
-        call = make(*arguments, *((None, a_step) if map_ == "input_grad" else (a_step, None)))
-    result = a.new_empty(_shape(map_, call, len(a)))
+        step = None
+        if laid_out and is_channels_first(a):
+            shape = _shape(map_, geometry(*arguments), len(a))
+            result = a.new_empty((shape[0], shape[-1], *shape[1:-1])).movedim(1, -1)
+            step = result.stride()
+            step = (step[0], step[-1], *step[1:-1])
+        call = make(*arguments, *((step, a_step) if map_ == "input_grad" else (a_step, step)))
+        if step is None:
+            result = a.new_empty(_shape(map_, call, len(a)))
     compute(call, MAPS[map_], a.data_ptr(), b.data_ptr(), result.data_ptr())
     return result
 

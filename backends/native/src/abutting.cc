@@ -19,12 +19,6 @@ struct Layout {
   Index axis;
 };
 
-Layout layout(const int64_t *size, int64_t channels, int64_t axes) {
-  Layout result{channels * product(size, axes), {}};
-  for (int64_t a = 0; a < axes; ++a) result.axis[a] = channels * product(size + a + 1, axes - a - 1);
-  return result;
-}
-
 Layout layout(const int64_t *step, int64_t axes) {
   Layout result{step[0], {}};
   std::copy_n(step + 2, axes, result.axis.begin());
@@ -36,15 +30,17 @@ Layout layout(const int64_t *step, int64_t axes) {
 struct Plan {
   Layout x, y;
   int64_t run, lanes, group;  // elements of a window, of a vector; positions of a group
+  int64_t column;             // elements of y from one position to the next: its filters, or 1 where they are apart
   int64_t positions, beyond;  // of a row, and elements of x after its last window
   int64_t groups, blocks;     // of a row
   int64_t rows, tasks;
   int outer;                  // axes that count rows
 
-  Plan(const Geometry &g, int map) {
+  explicit Plan(const Geometry &g) {
     const int last = g.last();
-    x = map == LCMULTI_INPUT_GRAD ? layout(g.input, g.channels, g.axes) : layout(g.x_step, g.axes);
-    y = map == LCMULTI_FORWARD ? layout(g.output, g.filters, g.axes) : layout(g.dy_step, g.axes);
+    x = layout(g.x_step, g.axes);
+    y = layout(g.dy_step, g.axes);
+    column = y.axis[last];
     run = g.kernel[last] * g.channels;
     lanes = kVectorBytes / g.wide;
     group = lanes / g.filters;
@@ -52,7 +48,7 @@ struct Plan {
     beyond = g.input[last] * g.channels - positions * run;
     // Rows that lie one after the other are one.
     for (outer = last; outer > 0 && beyond == 0; positions *= g.output[--outer]) {
-      if (x.axis[outer - 1] != positions * run || y.axis[outer - 1] != positions * g.filters) break;
+      if (x.axis[outer - 1] != positions * run || y.axis[outer - 1] != positions * column) break;
     }
     groups = positions / group;
     blocks = (groups + most_groups(g) - 1) / most_groups(g);
@@ -65,14 +61,14 @@ struct Plan {
   int64_t scratch(const Geometry &g) const { return (most_groups(g) + 1) * run * lanes * g.wide + 64; }
 };
 
-template <class D, class A, int RUN, int F>
+template <class D, class A, int RUN, int F, bool APART>
 class Abutting {
  public:
   static constexpr int VL = kVectorBytes / sizeof(A);
-  using G = Group<D, A, VL, RUN, F>;
+  using G = Group<D, A, VL, RUN, F, APART>;
 
   Abutting(const Geometry &geometry, int map, const void *a, const void *b, void *result)
-      : g(geometry), p(geometry, map), map_(map), a_(static_cast<const D *>(a)), b_(static_cast<const D *>(b)),
+      : g(geometry), p(geometry), map_(map), a_(static_cast<const D *>(a)), b_(static_cast<const D *>(b)),
         result_(static_cast<D *>(result)), streamed_(g.written(map) * g.item > kStreamedBytes),
         steps_(std::max<int64_t>(p.run / VL, 1)) {}
 
@@ -98,7 +94,7 @@ class Abutting {
     const int64_t lo = p.groups * number / p.blocks * p.group;
     const bool is_last = number + 1 == p.blocks;
     const int64_t count = (is_last ? p.positions : p.groups * (number + 1) / p.blocks * p.group) - lo;
-    int64_t x = lo * p.run, y = lo * F, left = row;
+    int64_t x = lo * p.run, y = lo * p.column, left = row;
     for (int a = p.outer - 1; a >= 0; --a) {
       x += left % g.output[a] * p.x.axis[a];
       y += left % g.output[a] * p.y.axis[a];
@@ -115,18 +111,19 @@ class Abutting {
     };
     if (map_ == LCMULTI_KERNEL_GRAD) return kernel_grad(a_ + x, b_ + y, result_ + w, for_groups);
     for_groups([&](int64_t position, A *to) { take_apart(b_ + w + position * p.run * F, to); });
-    const int64_t x_step = p.x.sample, y_step = p.y.sample;
+    const int64_t x_step = p.x.sample, y_step = p.y.sample, filter = g.dy_step[1];
     for_samples([&](int64_t n, auto samples, int64_t ahead) {
       constexpr int kEach = std::min<int>(samples, F);  // of outputs, for which registers suffice
       const int64_t xs = x + n * x_step, ys = y + n * y_step;
       for_groups([&](int64_t position, const A *weights) {
-        const int64_t x_at = xs + position * p.run, y_at = ys + position * F;
+        const int64_t x_at = xs + position * p.run, y_at = ys + position * p.column;
         if (map_ == LCMULTI_INPUT_GRAD) {
-          return G::template inputs<samples>(a_ + y_at, y_step, weights, steps_, result_ + x_at, x_step, streamed_);
+          return G::template inputs<samples>(a_ + y_at, y_step, filter, weights, steps_, result_ + x_at, x_step,
+                                              streamed_);
         }
         for (int i = 0; i < samples; i += kEach) {
           G::template outputs<kEach>(a_ + x_at + i * x_step, x_step, weights, steps_, result_ + y_at + i * y_step, y_step,
-                                     streamed_, ahead);
+                                     filter, streamed_, ahead);
         }
       });
     });
@@ -155,7 +152,8 @@ class Abutting {
     for_samples([&](int64_t n, auto samples, int64_t ahead) {
       for_groups([&](int64_t position, A *sums) {
         G::template weights<samples>(x + n * p.x.sample + position * p.run, p.x.sample,
-                                     dy + n * p.y.sample + position * F, p.y.sample, steps_, sums, ahead);
+                                     dy + n * p.y.sample + position * p.column, p.y.sample, g.dy_step[1], steps_, sums,
+                                     ahead);
       });
     });
     for_groups([&](int64_t position, const A *sums) { put_together(sums, to + position * p.run * F); });
@@ -180,6 +178,14 @@ class Abutting {
   }
 };
 
+template <class D, class A, int RUN, int F>
+bool with_layout(const Geometry &g, int map, const void *a, const void *b, void *result) {
+  if constexpr (F > 1) {
+    if (g.dy_step[2 + g.last()] == 1) return Abutting<D, A, RUN, F, true>(g, map, a, b, result).run();
+  }
+  return Abutting<D, A, RUN, F, false>(g, map, a, b, result).run();
+}
+
 template <class D, class A, int RUN = 1>
 bool with_shape(const Geometry &g, int map, const void *a, const void *b, void *result) {
   constexpr int VL = kVectorBytes / sizeof(A);
@@ -188,17 +194,17 @@ bool with_shape(const Geometry &g, int map, const void *a, const void *b, void *
     if (run > RUN) return with_shape<D, A, 2 * RUN>(g, map, a, b, result);
   }
   if constexpr (RUN >= 4) {
-    if (g.filters == 4) return Abutting<D, A, RUN, 4>(g, map, a, b, result).run();
+    if (g.filters == 4) return with_layout<D, A, RUN, 4>(g, map, a, b, result);
   }
   if constexpr (RUN >= 2) {
-    if (g.filters == 2) return Abutting<D, A, RUN, 2>(g, map, a, b, result).run();
+    if (g.filters == 2) return with_layout<D, A, RUN, 2>(g, map, a, b, result);
   }
-  return Abutting<D, A, RUN, 1>(g, map, a, b, result).run();
+  return with_layout<D, A, RUN, 1>(g, map, a, b, result);
 }
 
 }  // namespace
 
-bool abuts(const Geometry &g, int map) {
+bool abuts(const Geometry &g) {
   const int last = g.last();
   const int64_t lanes = kVectorBytes / g.wide, run = g.kernel[last] * g.channels;
   bool fits = g.batch > 0 && g.groups == 1 && !g.any_shared() && g.rows_are_runs();
@@ -209,15 +215,13 @@ bool abuts(const Geometry &g, int map) {
   fits &= (run % lanes == 0 || lanes % run == 0) && run * lanes * g.wide <= kBlockBytes;
   fits &= (g.filters == 1 || g.filters == 2 || g.filters == 4) && g.filters <= std::min(run, lanes);
   fits = fits && g.output[last] >= lanes / g.filters;
-  const auto lies_in_rows = [last](const int64_t *step, int64_t channels) {
-    return (step[1] == 1 || channels == 1) && step[2 + last] == channels;
-  };
-  if (map != LCMULTI_INPUT_GRAD) fits &= lies_in_rows(g.x_step, g.channels);
-  if (map != LCMULTI_FORWARD) fits &= lies_in_rows(g.dy_step, g.filters);
+  fits &= (g.x_step[1] == 1 || g.channels == 1) && g.x_step[2 + last] == g.channels;
+  // Of outputs each filter may also have rows of its own.
+  fits &= g.dy_step[2 + last] == 1 || ((g.dy_step[1] == 1 || g.filters == 1) && g.dy_step[2 + last] == g.filters);
   return fits;
 }
 
-int64_t abutting_workspace(const Geometry &g, int map) { return Plan(g, map).scratch(g); }
+int64_t abutting_workspace(const Geometry &g) { return Plan(g).scratch(g); }
 
 bool abutting(const Geometry &g, int map, const void *a, const void *b, void *result) {
   return with_types(g, [&](auto d, auto wide) {

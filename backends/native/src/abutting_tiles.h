@@ -7,10 +7,29 @@ namespace lcmulti::LCMULTI_ISA {
 
 // A window is `run` elements of x. A group is what one vector of outputs comes from: its
 // kUnits * steps vectors of x are whole windows of RUN lanes (steps is 1), or steps each a window.
-template <class D, class A, int VL, int RUN, int F>
+// Outputs lie as (position, filter), or APART as (filter, position).
+template <class D, class A, int VL, int RUN, int F, bool APART>
 struct Group {
   using V = Vector<A, VL>;
-  static constexpr int kUnits = RUN / F;
+  static constexpr int kUnits = RUN / F, kPositions = VL / F;
+
+  static constexpr int lane_of(int position, int filter) {
+    return APART ? filter * kPositions + position : position * F + filter;
+  }
+
+  // Of y or dy, whose filters are `filter` elements apart.
+  static LCMULTI_INLINE V load_outputs(const D *from, int64_t filter) {
+    if constexpr (!APART) return load_wide<A, VL>(from);
+    D each[VL];
+    for (int f = 0; f < F; ++f) std::memcpy(each + f * kPositions, from + f * filter, sizeof(D) * kPositions);
+    return load_wide<A, VL>(each);
+  }
+  static LCMULTI_INLINE void store_outputs(V v, D *to, int64_t filter, bool streamed) {
+    if constexpr (!APART) return store_narrow<D, VL, A>(to, v, streamed);
+    D each[VL];
+    store_narrow<D, VL, A>(each, v, false);
+    for (int f = 0; f < F; ++f) std::memcpy(to + f * filter, each + f * kPositions, sizeof(D) * kPositions);
+  }
 
   template <class Use, int... I>
   static LCMULTI_INLINE void each_unit(Use &&use, std::integer_sequence<int, I...>) {
@@ -21,10 +40,10 @@ struct Group {
     each_unit(use, std::make_integer_sequence<int, kUnits>{});
   }
 
-  // Sums lie as (window of a vector, unit, filter), y as (unit, window of a vector, filter).
+  // Sums lie as (window of a vector, unit, filter), positions of y as (unit, window of a vector).
   static constexpr int summed(int lane) {
-    const int windows = VL / RUN, position = lane / F;
-    return position % windows * RUN + position / windows * F + lane % F;
+    const int windows = VL / RUN, position = APART ? lane % kPositions : lane / F;
+    return position % windows * RUN + position / windows * F + (APART ? lane / kPositions : lane % F);
   }
   template <int... I>
   static LCMULTI_INLINE V in_order(V v, std::integer_sequence<int, I...>) {
@@ -33,7 +52,7 @@ struct Group {
   // Of a vector of dy what each lane of a unit's x meets.
   template <int UNIT, int FILTER, int... I>
   static LCMULTI_INLINE V spread_out(V v, std::integer_sequence<int, I...>) {
-    return __builtin_shufflevector(v, v, ((UNIT * (VL / RUN) + I / RUN) * F + FILTER)...);
+    return __builtin_shufflevector(v, v, lane_of(UNIT * (VL / RUN) + I / RUN, FILTER)...);
   }
   template <int UNIT>
   static LCMULTI_INLINE void spread_out(V v, V (&each)[F]) {
@@ -45,10 +64,10 @@ struct Group {
 
   // use(unit, what the x of a unit meets for each sample and filter)
   template <int SAMPLES, class Use>
-  static LCMULTI_INLINE void each_spread(const D *dy, int64_t dy_step, Use &&use) {
+  static LCMULTI_INLINE void each_spread(const D *dy, int64_t dy_step, int64_t filter, Use &&use) {
     V dyv[SAMPLES];
 #pragma GCC unroll 4
-    for (int n = 0; n < SAMPLES; ++n) dyv[n] = load_wide<A, VL>(dy + n * dy_step);
+    for (int n = 0; n < SAMPLES; ++n) dyv[n] = load_outputs(dy + n * dy_step, filter);
     each_unit([&](auto unit) {
       V each[SAMPLES][F];
 #pragma GCC unroll 4
@@ -59,8 +78,8 @@ struct Group {
 
   // The maps for SAMPLES samples, that a weight is fetched once for.
   template <int SAMPLES>
-  static void outputs(const D *x, int64_t x_step, const A *w, int64_t steps, D *y, int64_t y_step, bool streamed,
-                      int64_t ahead) {
+  static void outputs(const D *x, int64_t x_step, const A *w, int64_t steps, D *y, int64_t y_step,
+                      int64_t filter, bool streamed, int64_t ahead) {
     V parts[SAMPLES][kUnits];
     each_unit([&](auto unit) {
       V sums[SAMPLES][F] = {};
@@ -79,13 +98,14 @@ struct Group {
 #pragma GCC unroll 4
     for (int n = 0; n < SAMPLES; ++n) {
       const V sum = in_order(sum_each<F>(parts[n]), std::make_integer_sequence<int, VL>{});
-      store_narrow<D, VL, A>(y + n * y_step, sum, streamed);
+      store_outputs(sum, y + n * y_step, filter, streamed);
     }
   }
 
   template <int SAMPLES>
-  static void inputs(const D *dy, int64_t dy_step, const A *w, int64_t steps, D *dx, int64_t dx_step, bool streamed) {
-    each_spread<SAMPLES>(dy, dy_step, [&](auto, V (&each)[SAMPLES][F]) {
+  static void inputs(const D *dy, int64_t dy_step, int64_t filter, const A *w, int64_t steps, D *dx, int64_t dx_step,
+                     bool streamed) {
+    each_spread<SAMPLES>(dy, dy_step, filter, [&](auto, V (&each)[SAMPLES][F]) {
       for (int64_t s = 0; s < steps; ++s, dx += VL, w += F * VL) {
 #pragma GCC unroll 4
         for (int n = 0; n < SAMPLES; ++n) {
@@ -99,9 +119,9 @@ struct Group {
   }
 
   template <int SAMPLES>
-  static void weights(const D *x, int64_t x_step, const D *dy, int64_t dy_step, int64_t steps, A *dw,
-                      int64_t ahead) {
-    each_spread<SAMPLES>(dy, dy_step, [&](auto, V (&each)[SAMPLES][F]) {
+  static void weights(const D *x, int64_t x_step, const D *dy, int64_t dy_step, int64_t filter, int64_t steps,
+                      A *dw, int64_t ahead) {
+    each_spread<SAMPLES>(dy, dy_step, filter, [&](auto, V (&each)[SAMPLES][F]) {
       for (int64_t s = 0; s < steps; ++s, x += VL, dw += F * VL) {
         V sums[F];
 #pragma GCC unroll 4

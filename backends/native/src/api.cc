@@ -5,6 +5,11 @@
 
 #if defined(__linux__)
 #include <sys/mman.h>
+#if defined(LCMULTI_X86)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #endif
 
 #include "kernels.h"
@@ -14,6 +19,22 @@ namespace lcmulti {
 namespace {
 
 constexpr int64_t kLargeResult = 4 << 20;
+
+#if defined(LCMULTI_X86)
+// Whether there are matrix tiles of bfloat16 and the system lets this process use them, which it asks
+// for: their content makes a thread's state so large that not every signal stack holds it.
+bool may_use_tiles() {
+#if defined(__linux__) && defined(SYS_arch_prctl)
+  constexpr unsigned kTilesAndBfloat16 = 1u << 24 | 1u << 22;
+  constexpr long kRequest = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILE_DATA
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & kTilesAndBfloat16) != kTilesAndBfloat16) return false;
+  return syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
+#else
+  return false;
+#endif
+}
+#endif
 
 const Kernels &choose() {
   const char *wish = std::getenv("LCMULTI_NATIVE_ISA");
@@ -27,7 +48,9 @@ const Kernels &choose() {
   __builtin_cpu_init();
   const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  if (take(avx512bf16::kernels, avx512 && __builtin_cpu_supports("avx512bf16"))) return avx512bf16::kernels;
+  const bool pairs = avx512 && __builtin_cpu_supports("avx512bf16");
+  if (take(amx::kernels, true) && pairs && may_use_tiles()) return amx::kernels;
+  if (take(avx512bf16::kernels, pairs)) return avx512bf16::kernels;
   if (take(avx512::kernels, avx512)) return avx512::kernels;
   if (take(avx2::kernels, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))) return avx2::kernels;
 #elif defined(LCMULTI_NEON)

@@ -1,4 +1,5 @@
 // Forward: a task owns a box of outputs.
+#include "forward_tiled.h"
 #include "maps.h"
 
 namespace lcmulti::LCMULTI_ISA {
@@ -42,7 +43,7 @@ void Call<D, A, MAP>::forward(const Box &box) {
         out += g.filters_per_group * chunk.padded;
       }
     });
-    scatter_box<A, VL>(y, box, chunk, result_, g.output, g.filters, static_cast<int>(g.axes), streamed_);
+    scatter_box<A, VL>(y, box, chunk, target(), streamed_);
   });
 }
 
@@ -82,7 +83,7 @@ void Call<D, A, MAP>::forward_rows(const Box &box, const Box &seen, const std::v
     }
     out += g.filters;
   });
-  write_rows<A, kVL>(y, box, g.batch, result_, g.output, g.filters, static_cast<int>(g.axes));
+  write_rows<A, kVL>(y, box, g.batch, target());
 }
 
 int forward(const Geometry &g, const void *a, const void *b, void *result) {

@@ -19,25 +19,67 @@ void Call<D, A, MAP>::input_rows(const A *dy, const D *w, int64_t rows, A *dx) c
   }
 }
 
+// For the matrix unit: a box of dy, however it lies, as pairs of filters, (position, filter / 2, sample).
+template <class D, class A, int MAP>
+template <int VL>
+void Call<D, A, MAP>::turn_pairs(const Box &seers, const Chunk &chunk, Pair *to, uint16_t *turned) const {
+  const int64_t deep = deep_filters(), lanes = chunk.padded;
+  if (deep == g.filters && address(a_) % 4 == 0 && can_pair(g.filters, g.dy_step, g.axes)) {
+    return gather_pairs<VL>(a_, g.dy_step, g.output, g.filters, seers, chunk, to);
+  }
+  const Source<uint16_t> bits{reinterpret_cast<const uint16_t *>(a_), g.dy_step, g.output, g.filters,
+                              static_cast<int>(g.axes)};
+  gather_box<uint16_t, VL>(bits, seers, chunk, turned);
+  for (int64_t i = product(seers.n.data(), g.axes); i > 0; --i, turned += g.filters * lanes) {
+    for (int64_t f = 0; f < deep; f += 2, to += lanes) {
+      const uint16_t *row = turned + f * lanes;
+      for (int64_t n = 0; n < lanes; n += VL) {
+        const Vector<uint16_t, VL> none{}, low = f < g.filters ? load<uint16_t, VL>(row + n) : none,
+                                         high = f + 1 < g.filters ? load<uint16_t, VL>(row + lanes + n) : none;
+        store(to + n, __builtin_convertvector(low, Vector<Pair, VL>) | __builtin_convertvector(high, Vector<Pair, VL>) << 16);
+      }
+    }
+  }
+}
+
+// For the matrix unit: the weights of one position, with zeros after the filters that do not fill its tiles.
+template <class D, class A, int MAP>
+const uint16_t *Call<D, A, MAP>::deep_weights(const D *stored, uint16_t *room) const {
+  const auto *bits = reinterpret_cast<const uint16_t *>(stored);
+  const int64_t deep = deep_filters();
+  if (deep == g.filters) return bits;
+  for (int64_t k = 0; k < g.terms; ++k) {
+    copy_row(bits + k * g.filters, g.filters, room + k * deep);
+    for (int64_t f = g.filters; f < deep; ++f) room[k * deep + f] = 0;
+  }
+  return room;
+}
+
 template <class D, class A, int MAP>
 template <class E>
 void Call<D, A, MAP>::input_grad(const Box &box) {
   constexpr int64_t per = std::is_same_v<E, Pair> ? 2 : 1;
-  const int64_t filters = g.filters / per, of_group = g.filters_per_group / per;
+  constexpr bool kMayTile = kTiled && per == 2;
+  const bool by_tiles = kMayTile && tiled();
+  const int64_t deep = deep_filters(), filters = (by_tiles ? deep : g.filters) / per, of_group = g.filters_per_group / per;
   const Box seers = seers_of(g, box);
   const int axes = static_cast<int>(g.axes), last = g.last();
   const int64_t lanes = most_lanes(), positions = product(box.n.data(), axes);
   char *memory = scratch.take(workspace());
   A *dx = part<A>(memory, positions * g.channels * lanes);
-  A *dy = part<A>(memory, product(seers.n.data(), axes) * g.filters * lanes);
+  A *dy = part<A>(memory, product(seers.n.data(), axes) * filters * lanes);
+  uint16_t *turned = reinterpret_cast<uint16_t *>(memory);
   A *room = reinterpret_cast<A *>(memory);
   const bool whole = g.rows_are_runs(), few = few_samples();
   E *const panel = reinterpret_cast<E *>(dy);
+  TileUnit unit;
   for_chunks([&](const Chunk &chunk, auto vl, auto nv) {
     constexpr int VL = vl, NV = nv;
     using T = Tiles<E, VL, NV>;
     std::memset(dx, 0, sizeof(A) * positions * g.channels * (few ? chunk.count : chunk.padded));
-    if constexpr (per == 2) {
+    if (by_tiles) {
+      if constexpr (kMayTile) turn_pairs<VL>(seers, chunk, panel, turned);
+    } else if constexpr (per == 2) {
       gather_pairs<VL>(a_, g.dy_step, g.output, g.filters, seers, chunk, panel);
     } else if (few) {
       gather_filters<A, kVL>(outputs(a_), g.groups, seers, chunk, g.filters, dy);
@@ -61,6 +103,7 @@ void Call<D, A, MAP>::input_grad(const Box &box) {
       Odometer tap(taps.data(), axes);
       if (tap.done) continue;
       const D *stored = b_ + weights_at(position);
+      [[maybe_unused]] const uint16_t *tile_rows = by_tiles ? deep_weights(stored, turned) : nullptr;
       const E *w;
       if constexpr (per == 2) {
         w = reinterpret_cast<const E *>(stored);  // pairs of filters are neighbours already
@@ -77,6 +120,13 @@ void Call<D, A, MAP>::input_grad(const Box &box) {
           row = row * g.kernel[a] + tap_lo[a] + tap.at[a];
         }
         row *= g.channels_per_group;
+        if constexpr (kMayTile) {
+          if (by_tiles) {
+            unit.multiply(tile_rows + row * deep, 2 * deep, above, 4 * chunk.padded, dx + at * g.channels * chunk.padded,
+                          4 * chunk.padded, length, chunk.padded, std::min(deep / 2, kTile), (deep + kDeep - 1) / kDeep, true);
+            continue;
+          }
+        }
         if constexpr (per == 1) {
           if (few) {  // dx is (sample, position, channel), dy (position, sample, filter)
             for (int64_t k = 0; k < length; k += kVL) {
@@ -98,8 +148,8 @@ void Call<D, A, MAP>::input_grad(const Box &box) {
         }
       }
     }
-    if (few) return write_rows<A, kVL>(dx, box, g.batch, result_, g.input, g.channels, axes);
-    scatter_box<A, VL>(dx, box, chunk, result_, g.input, g.channels, axes, streamed_);
+    if (few) return write_rows<A, kVL>(dx, box, g.batch, target());
+    scatter_box<A, VL>(dx, box, chunk, target(), streamed_);
   });
 }
 

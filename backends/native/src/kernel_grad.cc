@@ -40,14 +40,19 @@ void Call<D, A, MAP>::kernel_grad(const Box &owner, int64_t piece) {
   for (int a = 0; a < axes; ++a) {
     if (g.shared[a]) owned.lo[a] = 0, owned.n[a] = 1;
   }
-  const int64_t each = (row_hi - row_lo) * g.filters, owners = product(owned.n.data(), axes);
+  constexpr bool kMayTile = kTiled && per == 2;
+  const bool by_tiles = kMayTile && tiled();
+  // From a row of sums to the next: tiles write whole vectors of filters.
+  const int64_t sums_row = by_tiles ? g.groups * pitch : g.filters;
+  const int64_t each = (row_hi - row_lo) * sums_row, owners = product(owned.n.data(), axes);
   char *memory = scratch.take(workspace());
-  A *sums = kWidens ? part<A>(memory, owners * each) : nullptr;
+  const bool at_once = kWidens && sums_at_once(g, lanes);
+  A *sums = kWidens ? part<A>(memory, at_once ? each : owners * each) : nullptr;
   char *const rest = memory;
   // Of position `at` of the owner's, in order.
   const auto sums_at = [&](int64_t at, int64_t weights) -> A * {
     if constexpr (kWidens) {
-      return sums + at * each;
+      return at_once ? sums : sums + at * each;
     } else {
       return result_ + weights + row_lo * g.filters;
     }
@@ -57,11 +62,22 @@ void Call<D, A, MAP>::kernel_grad(const Box &owner, int64_t piece) {
     int64_t at = 0;
     for_positions(owned, nothing_seen, [&](int64_t weights, int64_t) { body(sums_at(at++, weights), weights); });
   };
+  [[maybe_unused]] const auto narrow_sums = [&](const A *from, int64_t weights) {
+    D *to = result_ + weights + row_lo * g.filters;
+    if (sums_row != g.filters) {
+      for (int64_t i = 0; i < each / pitch; ++i, to += filters) write_row<A, kVL>(from + i * pitch, filters, to);
+      return;
+    }
+    int64_t k = 0;
+    for (; k + kVL <= each; k += kVL) store_narrow<D, kVL, A>(to + k, load<A, kVL>(from + k), streamed_);
+    if (k < each) store_first<D, kVL, A>(to + k, load_first<A, kVL>(from + k, each - k), each - k);
+  };
   // Several contributions to one element are added to zeros.
   const bool shared_axes = g.any_shared(), shared = shared_axes || g.batch == 0;
   if (shared) {
     for_owned([&](A *to, int64_t) { std::memset(to, 0, sizeof(A) * each); });
   }
+  TileUnit unit;
   for (int64_t i = 0; i < sharers_.tasks; ++i) {
     Box box = sharers_.at(i);
     for (int a = 0; a < axes; ++a) {
@@ -70,8 +86,9 @@ void Call<D, A, MAP>::kernel_grad(const Box &owner, int64_t piece) {
     const Box seen = seen_by(g, box);
     const int64_t positions = product(box.n.data(), axes);
     memory = rest;
-    A *x = part<A>(memory, product(seen.n.data(), axes) * g.channels * lanes);
-    A *dy = part<A>(memory, positions * g.groups * pitch * lanes);
+    const int64_t in_one = by_tiles ? 2 : 1;  // elements, of those that are read
+    A *x = part<A>(memory, product(seen.n.data(), axes) * g.channels * lanes / in_one);
+    A *dy = part<A>(memory, positions * g.groups * pitch * lanes / in_one);
     A *turned = reinterpret_cast<A *>(memory);
     std::vector<Run> window_runs = runs(seen.n);
     clip(window_runs, row_lo, row_hi);
@@ -82,7 +99,19 @@ void Call<D, A, MAP>::kernel_grad(const Box &owner, int64_t piece) {
         const Source<uint16_t> bits{reinterpret_cast<const uint16_t *>(a_), g.x_step, g.input, g.channels, axes};
         const Source<uint16_t> dy_bits{reinterpret_cast<const uint16_t *>(b_), g.dy_step, g.output, g.filters, axes};
         gather_box<uint16_t, VL>(bits, seen, chunk, reinterpret_cast<uint16_t *>(x));
-        gather_filter_pairs<kVL>(dy_bits, g.groups, box, chunk, pitch, reinterpret_cast<Pair *>(dy));
+        auto *const dy_pairs = reinterpret_cast<Pair *>(dy);
+        if (g.dy_step[1] == 1) {
+          gather_filter_pairs<kVL>(dy_bits, g.groups, box, chunk, by_tiles ? chunk.padded : (chunk.count + 1) / 2 * 2,
+                                   pitch, dy_pairs);
+        } else {  // by tiles
+          gather_box<uint16_t, VL>(dy_bits, box, chunk, reinterpret_cast<uint16_t *>(turned));
+          const auto *from = reinterpret_cast<const Pair *>(turned);
+          const int64_t pairs = chunk.padded / 2;
+          for (int64_t i = 0; i < positions * g.groups; ++i) {
+            gather<Pair, kVL>(from + i * filters * pairs, pairs, 1, pairs, filters, dy_pairs + i * pitch * pairs, pitch,
+                              static_cast<int>(pitch));
+          }
+        }
       } else if (few) {
         gather_box<A, VL>(inputs(), seen, chunk, x);
         gather_box<A, VL>(outputs(b_), box, chunk, dy);
@@ -102,7 +131,8 @@ void Call<D, A, MAP>::kernel_grad(const Box &owner, int64_t piece) {
       const Leave leave = shared || chunk.first > 0 ? Leave::kAdd
                           : streamed_ && !kWidens && chunk.count == g.batch ? Leave::kStream
                                                                             : Leave::kStore;
-      const int64_t lanes_of = chunk.padded / per, samples = (chunk.count + per - 1) / per;
+      const int64_t lanes_of = chunk.padded / per;
+      const int64_t samples = by_tiles ? lanes_of : (chunk.count + per - 1) / per;
       const E *above = reinterpret_cast<const E *>(dy);
       int64_t position = 0;
       for_positions(box, seen.n, [&](int64_t weights, int64_t start) {
@@ -112,7 +142,14 @@ void Call<D, A, MAP>::kernel_grad(const Box &owner, int64_t piece) {
         for (int64_t group = 0; group < g.groups; ++group) {
           for (const Run &run : window_runs) {
             const E *xs = in + run.input * lanes_of;
-            A *rows_of = to + run.weights * g.filters;
+            A *rows_of = to + run.weights * sums_row;
+            if constexpr (kMayTile) {
+              if (by_tiles) {
+                unit.multiply(xs, 4 * lanes_of, above, 4 * pitch, rows_of, 4 * sums_row, run.length, pitch,
+                              std::min(lanes_of, kTile), (lanes_of + kTile - 1) / kTile, leave == Leave::kAdd);
+                continue;
+              }
+            }
             if constexpr (per == 1) {
               if (few) {
                 sums_over_samples<VL, NV>(xs, run.length, above, rows_of, leave);
@@ -122,19 +159,17 @@ void Call<D, A, MAP>::kernel_grad(const Box &owner, int64_t piece) {
             many_filters(xs, run.length, lanes_of, samples, above, pitch, rows_of, leave);
           }
           in += g.channels_per_group * lanes_of;
-          to += filters;
+          to += by_tiles ? pitch : filters;
           above += few ? filters * lanes_of : pitch * samples;
+        }
+        if constexpr (kWidens) {
+          if (at_once) narrow_sums(sums, weights);
         }
       });
     });
   }
   if constexpr (kWidens) {
-    for_owned([&](const A *from, int64_t weights) {
-      D *to = result_ + weights + row_lo * g.filters;
-      int64_t k = 0;
-      for (; k + kVL <= each; k += kVL) store_narrow<D, kVL, A>(to + k, load<A, kVL>(from + k), streamed_);
-      if (k < each) store_first<D, kVL, A>(to + k, load_first<A, kVL>(from + k, each - k), each - k);
-    });
+    if (!at_once) for_owned(narrow_sums);
   }
 }
 

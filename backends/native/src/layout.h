@@ -2,6 +2,8 @@
 // sample), zeros where the box reaches beyond the array.
 #pragma once
 
+#include <algorithm>
+
 #include "plan.h"
 #include "shuffles.h"
 
@@ -55,9 +57,9 @@ void gather(const D *from, int64_t step, int64_t pitch, int64_t length, int64_t 
   }
 }
 
-// The way back, to elements that are neighbours.
+// The way back, to elements that are neighbours: from rows `row` apart.
 template <class A, int VL, class D>
-void scatter(const A *from, int lanes, int64_t length, int64_t count, D *to, int64_t step,
+void scatter(const A *from, int64_t row, int64_t length, int64_t count, D *to, int64_t step,
              bool streamed) {
   for (int64_t n = 0; n < count; n += VL) {
     const int64_t rows = count - n < VL ? count - n : VL;
@@ -68,10 +70,10 @@ void scatter(const A *from, int lanes, int64_t length, int64_t count, D *to, int
       Vector<A, VL> block[VL];
       if (columns == VL) {
 #pragma GCC unroll 16
-        for (int q = 0; q < VL; ++q) block[q] = load<A, VL>(from + (j + q) * lanes + n);
+        for (int q = 0; q < VL; ++q) block[q] = load<A, VL>(from + (j + q) * row + n);
       } else {
         for (int q = 0; q < VL; ++q) {
-          block[q] = q < columns ? load<A, VL>(from + (j + q) * lanes + n) : Vector<A, VL>{};
+          block[q] = q < columns ? load<A, VL>(from + (j + q) * row + n) : Vector<A, VL>{};
         }
       }
       transpose(block);
@@ -97,58 +99,127 @@ struct Source {
   int axes;
 };
 
+// Of a box's row along the last axis, at `outer` along the others, what lies within the array: from
+// column lo to hi, none if it is all beyond.
+template <class D>
+struct RowWithin {
+  const D *from;  // the first sample's column lo
+  int64_t lo, hi;
+
+  RowWithin(const Source<D> &source, const Box &box, const Index &outer) : from(source.data) {
+    const int last = source.axes - 1;
+    lo = box.lo[last] < 0 ? -box.lo[last] : 0;
+    hi = std::min(box.n[last], source.size[last] - box.lo[last]);
+    bool within = lo < hi;
+    for (int a = 0; a < last; ++a) {
+      const int64_t i = box.lo[a] + outer[a];
+      within &= i >= 0 && i < source.size[a];
+      from += i * source.step[2 + a] * within;
+    }
+    if (within) {
+      from += (box.lo[last] + lo) * source.step[2 + last];
+    } else {
+      lo = hi = 0;
+    }
+  }
+};
+
 template <class A, int VL, class D>
 void gather_box(const Source<D> &source, const Box &box, const Chunk &chunk, A *to) {
   const int last = source.axes - 1, lanes = chunk.padded;
   const int64_t row = source.channels * lanes, batch = source.step[0], channel = source.step[1];
   const int64_t column = source.step[2 + last];
-  const int64_t lo = box.lo[last] < 0 ? -box.lo[last] : 0;  // of the box's columns, those within
-  const int64_t beyond = box.lo[last] + box.n[last] - source.size[last];
-  const int64_t hi = box.n[last] - (beyond > 0 ? beyond : 0);
-  for (Odometer outer(box.n.data(), last); !outer.done; outer.next()) {
-    bool within = lo < hi;
-    const D *from = source.data + chunk.first * batch;
-    for (int a = 0; a < last; ++a) {
-      const int64_t i = box.lo[a] + outer.at[a];
-      within &= i >= 0 && i < source.size[a];
-      from += i * source.step[2 + a] * within;
-    }
-    A *end = to + box.n[last] * row;
-    if (!within) {
-      std::memset(to, 0, sizeof(A) * (end - to));
+  for (Odometer outer(box.n.data(), last); !outer.done; outer.next(), to += box.n[last] * row) {
+    const RowWithin<D> in(source, box, outer.at);
+    const int64_t length = in.hi - in.lo;
+    const D *from = in.from + chunk.first * batch;
+    A *inner = to + in.lo * row;
+    std::memset(to, 0, sizeof(A) * in.lo * row);
+    std::memset(to + in.hi * row, 0, sizeof(A) * (box.n[last] - in.hi) * row);
+    if (length == 0) continue;
+    if (channel == 1 && column == source.channels) {
+      gather<A, VL>(from, batch, 1, length * source.channels, chunk.count, inner, lanes, lanes);
+    } else if (channel == 1 && source.channels > 1) {
+      for (int64_t i = 0; i < length; ++i) {
+        gather<A, VL>(from + i * column, batch, 1, source.channels, chunk.count, inner + i * row, lanes, lanes);
+      }
     } else {
-      std::memset(to, 0, sizeof(A) * lo * row);
-      std::memset(to + hi * row, 0, sizeof(A) * (box.n[last] - hi) * row);
-      from += (box.lo[last] + lo) * column;
-      A *inner = to + lo * row;
-      if (channel == 1 && column == source.channels) {
-        gather<A, VL>(from, batch, 1, (hi - lo) * source.channels, chunk.count, inner, lanes, lanes);
-      } else if (channel == 1 && source.channels > 1) {
-        for (int64_t i = 0; i < hi - lo; ++i) {
-          gather<A, VL>(from + i * column, batch, 1, source.channels, chunk.count, inner + i * row, lanes, lanes);
-        }
-      } else {
-        for (int64_t c = 0; c < source.channels; ++c) {
-          gather<A, VL>(from + c * channel, batch, column, hi - lo, chunk.count, inner + c * lanes, row, lanes);
-        }
+      for (int64_t c = 0; c < source.channels; ++c) {
+        gather<A, VL>(from + c * channel, batch, column, length, chunk.count, inner + c * lanes, row, lanes);
       }
     }
-    to = end;
   }
 }
 
-// Writes a box to the contiguous array (batch, *size, channels).
+// A box as an array (sample, *box, channels) of its own, `sample` elements from one to the next, zeros
+// where it reaches beyond the caller's. Whole vectors are written: up to 15 elements more at the end.
+template <class D>
+void copy_box(const Source<D> &source, const Box &box, const Chunk &chunk, int64_t sample, D *to) {
+  constexpr int VL = 16;
+  const int last = source.axes - 1;
+  const int64_t channels = source.channels, channel = source.step[1], column = source.step[2 + last];
+  for (int64_t n = 0; n < chunk.count; ++n, to += sample) {
+    D *row = to;
+    for (Odometer outer(box.n.data(), last); !outer.done; outer.next(), row += box.n[last] * channels) {
+      const RowWithin<D> in(source, box, outer.at);
+      const D *from = in.from + (chunk.first + n) * source.step[0];
+      D *inner = row + in.lo * channels, *end = row + in.hi * channels;
+      std::memset(row, 0, sizeof(D) * in.lo * channels);
+      if (in.lo == in.hi) {
+      } else if (channel == 1 && column == channels) {
+        copy_row(from, end - inner, inner);
+      } else if (channel == 1) {
+        for (; inner < end; inner += channels, from += column) copy_row(from, channels, inner);
+      } else {
+        // What whole vectors leave comes first: it is written in whole vectors too, over the next column's.
+        const int whole = static_cast<int>(channels / VL * VL);
+        const int64_t length = in.hi - in.lo, rest = channels - whole;
+        if (rest > 0) gather<D, VL>(from + whole * channel, channel, column, length, rest, inner + whole, channels, VL);
+        gather<D, VL>(from, channel, column, length, whole, inner, channels, whole);
+      }
+      std::memset(end, 0, sizeof(D) * (box.n[last] - in.hi) * channels);
+    }
+  }
+}
+
+// What to write: an array, of which `step` says where neighbours along batch, channels and axes lie.
+template <class D>
+struct Target {
+  D *data;
+  const int64_t *step;
+  int64_t channels;
+  int axes;
+
+  bool rows_are_runs() const { return step[1] == 1 && step[1 + axes] == channels; }
+  // The first sample's part of a box's row along the last axis.
+  D *row(const Box &box, const Index &outer) const {
+    D *to = data + box.lo[axes - 1] * step[1 + axes];
+    for (int a = 0; a + 1 < axes; ++a) to += (box.lo[a] + outer[a]) * step[2 + a];
+    return to;
+  }
+};
+
 template <class A, int VL, class D>
-void scatter_box(const A *from, const Box &box, const Chunk &chunk, D *data, const int64_t *size,
-                 int64_t channels, int axes, bool streamed) {
-  const int last = axes - 1;
-  const int64_t sample = product(size, axes) * channels, run = box.n[last] * channels;
-  for (Odometer outer(box.n.data(), last); !outer.done; outer.next()) {
-    int64_t at = 0;
-    for (int a = 0; a < last; ++a) at = (at + box.lo[a] + outer.at[a]) * size[a + 1];
-    scatter<A, VL>(from, chunk.padded, run, chunk.count,
-                   data + chunk.first * sample + (at + box.lo[last]) * channels, sample, streamed);
-    from += run * chunk.padded;
+void scatter_box(const A *from, const Box &box, const Chunk &chunk, const Target<D> &target, bool streamed) {
+  const int last = target.axes - 1;
+  const int64_t sample = target.step[0], channel = target.step[1], column = target.step[2 + last];
+  const int64_t channels = target.channels, row = channels * chunk.padded, columns = box.n[last];
+  for (Odometer outer(box.n.data(), last); !outer.done; outer.next(), from += columns * row) {
+    D *to = target.row(box, outer.at) + chunk.first * sample;
+    const auto part = [&](const A *part_of, int64_t apart, int64_t length, D *at) {
+      scatter<A, VL>(part_of, apart, length, chunk.count, at, sample, streamed);
+    };
+    if (target.rows_are_runs()) {
+      part(from, chunk.padded, columns * channels, to);
+    } else if (channel == 1) {
+      for (int64_t i = 0; i < columns; ++i) part(from + i * row, chunk.padded, channels, to + i * column);
+    } else if (column == 1) {
+      for (int64_t c = 0; c < channels; ++c) part(from + c * chunk.padded, row, columns, to + c * channel);
+    } else {
+      for (int64_t i = 0; i < columns * channels; ++i) {
+        part(from + i * chunk.padded, 0, 1, to + i / channels * column + i % channels * channel);
+      }
+    }
   }
 }
 

@@ -17,6 +17,7 @@
 #include "pool.h"
 #include "rows.h"
 #include "scratch.h"
+#include "tile_unit.h"
 #include "tiles.h"
 
 namespace lcmulti::LCMULTI_ISA {
@@ -30,7 +31,7 @@ constexpr double kSmall = 5e5;
 template <class D, class A, int MAP>
 class Call {
  public:
-  explicit Call(const Geometry &geometry) : g(geometry), grid_(make_grid(g, MAP, most_lanes())) {}
+  explicit Call(const Geometry &geometry) : g(geometry), grid_(make_grid(g, MAP, most_lanes(), panel())) {}
 
   static constexpr int kVL = kVectorBytes / sizeof(A);
   // Fewer samples than lanes take shorter vectors, of which more fit in a cycle.
@@ -38,7 +39,7 @@ class Call {
   static constexpr bool kWidens = !std::is_same_v<D, A>;
 
   int64_t workspace() const {
-    return scratch_bytes(g, MAP, Box{{}, grid_.box}, most_lanes()) + 4096;
+    return scratch_bytes(g, MAP, Box{{}, grid_.box}, most_lanes(), panel()) + 4096 + (tiled() ? tiled_bytes() : 0);
   }
 
   bool run(const void *a, const void *b, void *result) {
@@ -56,8 +57,11 @@ class Call {
         scratch.trim();
       });
     };
+    if constexpr (kTiled && MAP == LCMULTI_FORWARD) {
+      if (tiled()) return tasks(grid_.tasks, [this](int64_t i) { forward_tiled(grid_.at(i)); });
+    }
     if constexpr (kHasPairs && std::is_same_v<D, bfloat16>) {
-      if (pairs()) return run_in<Pair>(tasks);
+      if (tiled() || pairs()) return run_in<Pair>(tasks);
     }
     return run_in<A>(tasks);
   }
@@ -95,10 +99,40 @@ class Call {
     return MAP == LCMULTI_FORWARD ? can_pair(g.channels, g.x_step, g.axes) : can_pair(g.filters, g.dy_step, g.axes);
   }
 
+  static constexpr bool kTiled = kHasTiles && std::is_same_v<D, bfloat16>;
+  // Whether the matrix unit does it: samples and filters fill a good part of its tiles.
+  bool tiled() const {
+    if (!kTiled || g.batch <= kShort || few_filters()) return false;
+    return MAP == LCMULTI_KERNEL_GRAD || (g.groups == 1 && g.terms * (g.filters + kMostTiled) < kMostWindow);
+  }
+  static constexpr int64_t kMostTiled = 128, kMostWindow = 1 << 20;
+  // Filters as the input's gradient sums over them: so many at a time.
+  int64_t deep_filters() const {
+    return g.filters <= kDeep ? whole_tiles(g.filters, 2) : whole_tiles(g.filters, kDeep);
+  }
+  int64_t panel() const { return tiled() ? sizeof(D) : sizeof(A); }
+  // What it needs beyond what the others do.
+  int64_t tiled_bytes() const {
+    const int64_t lanes = most_lanes();
+    if (MAP == LCMULTI_FORWARD) {
+      return 2 * (whole_tiles(g.terms, kDeep) + 64) * (lanes + whole_tiles(g.filters));
+    }
+    const int64_t positions = product(grid_.box.data(), g.axes);
+    if (MAP == LCMULTI_KERNEL_GRAD) {
+      return 4 * g.terms * g.groups * kTile * (sums_at_once(g, lanes) ? 1 : positions);
+    }
+    int64_t seers = 1;
+    for (int a = 0; a < g.axes; ++a) {
+      seers *= std::min((grid_.box[a] + g.extent[a] - 2) / g.stride[a] + 1, g.output[a]);
+    }
+    return 2 * (seers * lanes + g.terms + 1) * deep_filters();
+  }
+
   // Samples at once: enough to reuse a weight from its register, no more than the batch asks for.
   int most_lanes() const {
     if (MAP == LCMULTI_INPUT_GRAD && few_samples()) return static_cast<int>(std::max<int64_t>(g.batch, 1));
-    int lanes = kShort;
+    if (MAP == LCMULTI_FORWARD && tiled()) return static_cast<int>(std::min(whole_tiles(g.batch), kMostTiled));
+    int lanes = least_lanes();
     while (lanes < limit_of_lanes() && lanes < g.batch) lanes *= 2;
     return lanes;
   }
@@ -112,14 +146,16 @@ class Call {
   }
 
   // Where samples are summed, not lanes, as many as spare sums from being stored and fetched.
-  int limit_of_lanes() const { return MAP == LCMULTI_KERNEL_GRAD && !few_filters() ? 8 * kVL : 4 * kVL; }
+  int limit_of_lanes() const { return tiled() || (MAP == LCMULTI_KERNEL_GRAD && !few_filters()) ? 8 * kVL : 4 * kVL; }
+
+  int least_lanes() const { return tiled() ? kVL : kShort; }
 
   // body(chunk, vector length, vectors) for all samples.
   template <class Body>
   void for_chunks(Body &&body) const {
     for (int64_t first = 0; first < g.batch;) {
       const int64_t left = g.batch - first;
-      int lanes = kShort;
+      int lanes = least_lanes();
       while (lanes < limit_of_lanes() && lanes < left) lanes *= 2;
       // Three quarters full is worth a pass; else a smaller one, and the rest after it.
       if (lanes > kVL && left < lanes && 4 * left < 3 * lanes) lanes /= 2;
@@ -234,6 +270,12 @@ class Call {
   Source<D> inputs() const { return {a_, g.x_step, g.input, g.channels, static_cast<int>(g.axes)}; }
   Source<D> outputs(const D *dy) const { return {dy, g.dy_step, g.output, g.filters, static_cast<int>(g.axes)}; }
 
+  // What forward and the input's gradient write.
+  Target<D> target() const {
+    const bool forward = MAP == LCMULTI_FORWARD;
+    return {result_, forward ? g.dy_step : g.x_step, forward ? g.filters : g.channels, static_cast<int>(g.axes)};
+  }
+
   // Weights to fetch while those at `weights` are in use; the same again after the last.
   template <class E>
   const E *next_weights(const E *weights) const {
@@ -247,10 +289,14 @@ class Call {
 
   template <class E>
   void forward(const Box &box);
+  void forward_tiled(const Box &box);
   void forward_rows(const Box &box, const Box &seen, const std::vector<Run> &window_runs, A *x, A *y) const;
 
   template <class E>
   void input_grad(const Box &box);
+  template <int VL>
+  void turn_pairs(const Box &seers, const Chunk &chunk, Pair *to, uint16_t *turned) const;
+  const uint16_t *deep_weights(const D *stored, uint16_t *room) const;
   void input_rows(const A *dy, const D *w, int64_t rows, A *dx) const;
 
   void split_kernel();
@@ -279,7 +325,7 @@ auto with_types(const Geometry &g, Use &&use) {
 
 template <int MAP>
 int compute(const Geometry &g, const void *a, const void *b, void *result) {
-  if (abuts(g, MAP)) return abutting(g, MAP, a, b, result) ? LCMULTI_OK : LCMULTI_NO_MEMORY;
+  if (abuts(g)) return abutting(g, MAP, a, b, result) ? LCMULTI_OK : LCMULTI_NO_MEMORY;
   return with_types(g, [&](auto d, auto wide) -> int {
     Call<decltype(d), decltype(wide), MAP> call(g);
     if (call.workspace() > kMostBytes) return LCMULTI_TOO_LARGE;
@@ -289,7 +335,7 @@ int compute(const Geometry &g, const void *a, const void *b, void *result) {
 
 template <int MAP>
 int64_t workspace_of(const Geometry &g) {
-  if (abuts(g, MAP)) return abutting_workspace(g, MAP);
+  if (abuts(g)) return abutting_workspace(g);
   return with_types(g, [&](auto d, auto wide) { return Call<decltype(d), decltype(wide), MAP>(g).workspace(); });
 }
 

@@ -99,7 +99,7 @@ Box seers_of(const Geometry &g, const Box &inputs) {
   return result;
 }
 
-int64_t scratch_bytes(const Geometry &g, int map, const Box &box, int64_t lanes) {
+int64_t scratch_bytes(const Geometry &g, int map, const Box &box, int64_t lanes, int64_t panel) {
   // In floating point, for a wide window in many dimensions is beyond any integer.
   double positions = 1, seen = 1, seers = 1;
   for (int a = 0; a < g.axes; ++a) {
@@ -111,19 +111,23 @@ int64_t scratch_bytes(const Geometry &g, int map, const Box &box, int64_t lanes)
   const double channels = static_cast<double>(g.channels), filters = static_cast<double>(g.filters);
   // Filters of a group in whole vectors.
   const double whole = static_cast<double>(g.groups * ((g.filters_per_group + 15) / 16 * 16));
-  double elements = static_cast<double>(lanes) * (map == LCMULTI_INPUT_GRAD
-                                                      ? positions * channels + seers * filters
-                                                      : seen * channels + positions * whole);
+  const double wide = static_cast<double>(g.wide), read = static_cast<double>(panel);
+  // Halves are written by rows along the last axis.
+  const double held = panel < g.wide ? static_cast<double>(box.n[g.last()]) : positions;
+  double bytes = map == LCMULTI_FORWARD      ? read * seen * channels + wide * held * whole
+                 : map == LCMULTI_INPUT_GRAD ? wide * positions * channels + read * seers * filters
+                                             : read * (seen * channels + positions * whole);
   // Filters that are not neighbours come by way of a transposed copy.
-  if (map == LCMULTI_KERNEL_GRAD && g.dy_step[1] != 1) elements += static_cast<double>(lanes) * positions * filters;
+  if (map == LCMULTI_KERNEL_GRAD && g.dy_step[1] != 1) bytes += read * positions * filters;
+  bytes *= static_cast<double>(lanes);
   if (g.item != g.wide) {
-    const double weights = static_cast<double>(g.terms) * filters;
-    elements += map == LCMULTI_KERNEL_GRAD ? weights * positions : weights;
+    const double weights = wide * static_cast<double>(g.terms) * filters;
+    bytes += map == LCMULTI_KERNEL_GRAD && !sums_at_once(g, lanes) ? weights * positions : weights;
   }
-  return static_cast<int64_t>(std::min(elements * static_cast<double>(g.wide), 0x1p62));
+  return static_cast<int64_t>(std::min(bytes, 0x1p62));
 }
 
-Grid make_grid(const Geometry &g, int map, int64_t lanes) {
+Grid make_grid(const Geometry &g, int map, int64_t lanes, int64_t panel) {
   Grid grid{};
   grid.axes = static_cast<int>(g.axes);
   std::copy_n(map == LCMULTI_INPUT_GRAD ? g.input : g.output, grid.axes, grid.size.begin());
@@ -131,19 +135,20 @@ Grid make_grid(const Geometry &g, int map, int64_t lanes) {
   // Tasks enough to share among threads, whatever their number: blocking never depends on it.
   const int64_t all = product(grid.size.data(), grid.axes);
   const int64_t most = std::max<int64_t>(all / 16, 1);
-  const auto bytes = [&](const Index &size) { return scratch_bytes(g, map, Box{{}, size}, lanes); };
+  const auto bytes = [&](const Index &size) { return scratch_bytes(g, map, Box{{}, size}, lanes, panel); };
+  // Who has a matrix unit for halves has larger caches.
+  const int64_t more = panel < g.wide ? 2 : 1;
   const auto fits = [&](const Index &size) {
     // Of few samples' output gradients each is used once, for one window: they may go by.
-    const int64_t most_bytes = map == LCMULTI_INPUT_GRAD && g.batch <= kFewSamples ? 4 * kBoxBytes : kBoxBytes;
+    const int64_t most_bytes = map == LCMULTI_INPUT_GRAD && g.batch <= kFewSamples ? 4 * kBoxBytes : more * kBoxBytes;
     if (bytes(size) > most_bytes) return false;
     if (g.batch <= lanes) return true;
     const double weights = static_cast<double>(g.weights * g.item) *
                            static_cast<double>(product(size.data(), grid.axes)) / static_cast<double>(all);
-    return static_cast<double>(bytes(size)) + weights <= static_cast<double>(kChunkedBytes);
+    return static_cast<double>(bytes(size)) + weights <= static_cast<double>(more * kChunkedBytes);
   };
   // Where neighbours along the last axis are neighbours in memory, not channels, take several.
-  const int64_t *step = map == LCMULTI_INPUT_GRAD ? g.dy_step : g.x_step;
-  if (step[1] != 1) {
+  if (g.x_step[1] != 1 || g.dy_step[1] != 1) {
     Index wide = grid.box;
     for (int64_t n = kLineElements; n > 1 && grid.box[g.last()] == 1; n /= 2) {
       wide[g.last()] = std::min(n, grid.size[g.last()]);

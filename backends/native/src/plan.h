@@ -63,8 +63,8 @@ struct Grid {
   Box at(int64_t task) const;
 };
 
-// `lanes`: the most samples at once.
-Grid make_grid(const Geometry &geometry, int map, int64_t lanes);
+// `lanes`: the most samples at once; `panel`: bytes of an element of what a box reads beside weights.
+Grid make_grid(const Geometry &geometry, int map, int64_t lanes, int64_t panel);
 
 // The input a box of outputs sees; reaches into the padding.
 Box seen_by(const Geometry &geometry, const Box &outputs);
@@ -72,7 +72,11 @@ Box seen_by(const Geometry &geometry, const Box &outputs);
 Box seers_of(const Geometry &geometry, const Box &inputs);
 
 // Bytes of scratch for a box: transposed input and output, and weights widened or summed.
-int64_t scratch_bytes(const Geometry &geometry, int map, const Box &box, int64_t lanes);
+int64_t scratch_bytes(const Geometry &geometry, int map, const Box &box, int64_t lanes, int64_t panel);
+// Whether the gradient of a position's weights is summed in one go, so that the next has its room.
+inline bool sums_at_once(const Geometry &geometry, int64_t lanes) {
+  return !geometry.any_shared() && 0 < geometry.batch && geometry.batch <= lanes && 4 * geometry.batch >= 3 * lanes;
+}
 
 // Steps through all indices 0 <= i < n of `axes` axes, the last fastest.
 struct Odometer {

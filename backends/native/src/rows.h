@@ -32,10 +32,11 @@ void gather_filters(const Source<D> &source, int64_t groups, const Box &box, con
   }
 }
 
-// The same as pairs of neighbouring samples, (position, group, sample / 2, filter).
+// The same as pairs of neighbouring samples, (position, group, sample / 2, filter), zeros for samples
+// from the last to `samples`.
 template <int VL>
 void gather_filter_pairs(const Source<uint16_t> &source, int64_t groups, const Box &box, const Chunk &chunk,
-                         int64_t pitch, Pair *to) {
+                         int64_t samples, int64_t pitch, Pair *to) {
   const int64_t filters = source.channels / groups, step = source.step[1];
   for (Odometer o(box.n.data(), source.axes); !o.done; o.next()) {
     const uint16_t *from = source.data + chunk.first * source.step[0];
@@ -50,28 +51,42 @@ void gather_filter_pairs(const Source<uint16_t> &source, int64_t groups, const B
           to[f] = f >= filters ? 0 : row[f * step] | (two ? static_cast<Pair>(after[f * step]) << 16 : 0);
         }
       }
+      const int64_t beyond = (samples - chunk.count) / 2 * pitch;
+      std::memset(to, 0, sizeof(Pair) * beyond);
+      to += beyond;
     }
   }
 }
 
-// Writes a box that lies as the contiguous array (batch, *size, channels) does.
 template <class A, int VL, class D>
-void write_rows(const A *from, const Box &box, int64_t batch, D *data, const int64_t *size, int64_t channels,
-                int axes) {
-  const int last = axes - 1;
-  const int64_t run = box.n[last] * channels;
+LCMULTI_INLINE void write_row(const A *from, int64_t length, D *to) {
+  int64_t i = 0;
+  for (; i + VL <= length; i += VL) store_narrow<D, VL, A>(to + i, load<A, VL>(from + i), false);
+  if (i < length) store_first<D, VL, A>(to + i, load_first<A, VL>(from + i, length - i), length - i);
+}
+
+// One row of a box along the last axis, that lies as (column, channel), `pitch` elements a column.
+template <class A, int VL, class D>
+void write_columns(const A *from, int64_t columns, int64_t pitch, const Target<D> &target, D *to) {
+  const int64_t channels = target.channels, channel = target.step[1], column = target.step[1 + target.axes];
+  if (target.rows_are_runs() && pitch == channels) {
+    write_row<A, VL>(from, columns * channels, to);
+  } else if (channel == 1) {
+    for (int64_t i = 0; i < columns; ++i) write_row<A, VL>(from + i * pitch, channels, to + i * column);
+  } else if (column == 1) {
+    scatter<A, VL>(from, pitch, columns, channels, to, channel, false);
+  } else {
+    for (int64_t i = 0; i < columns; ++i) scatter<A, VL>(from + i * pitch, 0, 1, channels, to + i * column, channel, false);
+  }
+}
+
+// Writes a box that lies as an array (batch, *box, channels) of its own.
+template <class A, int VL, class D>
+void write_rows(const A *from, const Box &box, int64_t batch, const Target<D> &target) {
+  const int last = target.axes - 1;
   for (int64_t n = 0; n < batch; ++n) {
-    for (Odometer outer(box.n.data(), last); !outer.done; outer.next(), from += run) {
-      int64_t at = n;
-      for (int a = 0; a < last; ++a) at = at * size[a] + box.lo[a] + outer.at[a];
-      D *to = data + (at * size[last] + box.lo[last]) * channels;
-      for (int64_t i = 0; i < run; i += VL) {
-        if (run - i >= VL) {
-          store_narrow<D, VL, A>(to + i, load<A, VL>(from + i), false);
-        } else {
-          store_first<D, VL, A>(to + i, load_first<A, VL>(from + i, run - i), run - i);
-        }
-      }
+    for (Odometer outer(box.n.data(), last); !outer.done; outer.next(), from += box.n[last] * target.channels) {
+      write_columns<A, VL>(from, box.n[last], target.channels, target, target.row(box, outer.at) + n * target.step[0]);
     }
   }
 }

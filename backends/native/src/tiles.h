@@ -224,7 +224,7 @@ void input_row_tile(const A *dy, const D *w, int64_t filters, int64_t rows, A *d
   if (rows >= VL) {
     store(dx, load<A, VL>(dx) + total);
   } else {
-    for (int64_t k = 0; k < rows; ++k) dx[k] += total[k];
+    store_first<A, VL, A>(dx, load_first<A, VL>(dx, rows) + total, rows);
   }
 }
 

@@ -106,6 +106,10 @@ LCMULTI_INLINE Vector<float, VL> widen(Vector<uint16_t, VL> bits, float16) {
 
 template <int VL>
 LCMULTI_INLINE Vector<uint16_t, VL> narrow(Vector<float, VL> v, bfloat16) {
+#if defined(__AVX512BF16__)
+  // As the instructions that multiply do, this takes subnormal numbers for zeros.
+  if constexpr (VL == 16) return bits_of<Vector<uint16_t, VL>>(_mm512_cvtneps_pbh(bits_of<__m512>(v)));
+#endif
   using U = Vector<uint32_t, VL>;
   const U bits = bits_of<U>(v);
   const U rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;  // to nearest, ties to even
@@ -146,11 +150,29 @@ LCMULTI_INLINE Vector<A, VL> load_first(const D *p, int64_t count) {
     return bits_of<Vector<A, VL>>(_mm512_maskz_loadu_epi32(static_cast<__mmask16>(mask), p));
   } else if constexpr (std::is_same_v<A, D> && sizeof(Vector<A, VL>) == 64 && sizeof(A) == 8) {
     return bits_of<Vector<A, VL>>(_mm512_maskz_loadu_epi64(static_cast<__mmask8>(mask), p));
+  } else if constexpr (sizeof(D) == 2 && VL == 16) {
+    const __m256i some = _mm256_maskz_loadu_epi16(static_cast<__mmask16>(mask), p);
+    if constexpr (std::is_same_v<A, D>) return bits_of<Vector<A, VL>>(some);
+    else return widen<VL>(bits_of<Vector<uint16_t, VL>>(some), D{});
   }
 #endif
   D part[VL] = {};
   for (int64_t i = 0; i < count; ++i) part[i] = p[i];
   return load_wide<A, VL>(part);
+}
+
+// `length` elements of two bytes, without a call: rows of a box are short.
+template <class D>
+LCMULTI_INLINE void copy_row(const D *from, int64_t length, D *to) {
+  static_assert(sizeof(D) == 2);
+#if defined(__AVX512BW__)
+  for (; length >= 32; length -= 32, from += 32, to += 32) _mm512_storeu_si512(to, _mm512_loadu_si512(from));
+  if (length == 0) return;  // to store nothing takes a processor longer than all the rest
+  const auto mask = static_cast<__mmask32>((uint64_t{1} << length) - 1);
+  _mm512_mask_storeu_epi16(to, mask, _mm512_maskz_loadu_epi16(mask, from));
+#else
+  std::memcpy(to, from, sizeof(D) * length);
+#endif
 }
 
 template <class D, int VL, class A>
@@ -165,6 +187,14 @@ LCMULTI_INLINE void store_narrow(D *p, Vector<A, VL> v, bool streamed) {
 
 template <class D, int VL, class A>
 LCMULTI_INLINE void store_first(D *p, Vector<A, VL> v, int64_t count) {
+#if defined(__AVX512F__)
+  const auto mask = static_cast<__mmask16>((1u << count) - 1);
+  if constexpr (sizeof(D) == 2 && VL == 16) {
+    return _mm256_mask_storeu_epi16(p, mask, bits_of<__m256i>(narrow<VL>(v, D{})));
+  } else if constexpr (sizeof(D) == 4 && VL == 16) {
+    return _mm512_mask_storeu_epi32(p, mask, bits_of<__m512i>(v));
+  }
+#endif
   D part[VL];
   store_narrow<D, VL, A>(part, v, false);
   for (int64_t i = 0; i < count; ++i) p[i] = part[i];
@@ -199,6 +229,14 @@ LCMULTI_INLINE Vector<float, 8> multiply_add(Vector<float, 8> sum, Vector<Pair, 
 // Elements of two rows, side by side.
 template <int VL>
 LCMULTI_INLINE Vector<Pair, VL> pairs_of(const uint16_t *low, const uint16_t *high) {
+#if defined(__AVX512F__)
+  if constexpr (VL == 16) {  // which compilers would do in halves
+    const auto widened = [](const uint16_t *p) {
+      return bits_of<Vector<Pair, VL>>(_mm512_maskz_cvtepu16_epi32(0xffff, bits_of<__m256i>(load<uint16_t, VL>(p))));
+    };
+    return widened(low) | widened(high) << 16;
+  }
+#endif
   return __builtin_convertvector(load<uint16_t, VL>(low), Vector<Pair, VL>) |
          __builtin_convertvector(load<uint16_t, VL>(high), Vector<Pair, VL>) << 16;
 }
