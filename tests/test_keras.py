@@ -22,6 +22,7 @@ pytestmark = pytest.mark.skipif(
     not importlib.util.find_spec("keras"), reason="Keras is not installed"
 )
 
+
 def needs(package):
     if not importlib.util.find_spec(package):
         pytest.skip(f"{package} is not installed")

@@ -61,11 +61,11 @@ struct Plan {
   int64_t scratch(const Geometry &g) const { return (most_groups(g) + 1) * run * lanes * g.wide + 64; }
 };
 
-template <class D, class A, int RUN, int F, bool APART>
+template <class D, class A, int RUN, int F>
 class Abutting {
  public:
   static constexpr int VL = kVectorBytes / sizeof(A);
-  using G = Group<D, A, VL, RUN, F, APART>;
+  using G = Group<D, A, VL, RUN, F>;
 
   Abutting(const Geometry &geometry, int map, const void *a, const void *b, void *result)
       : g(geometry), p(geometry), map_(map), a_(static_cast<const D *>(a)), b_(static_cast<const D *>(b)),
@@ -178,14 +178,6 @@ class Abutting {
   }
 };
 
-template <class D, class A, int RUN, int F>
-bool with_layout(const Geometry &g, int map, const void *a, const void *b, void *result) {
-  if constexpr (F > 1) {
-    if (g.dy_step[2 + g.last()] == 1) return Abutting<D, A, RUN, F, true>(g, map, a, b, result).run();
-  }
-  return Abutting<D, A, RUN, F, false>(g, map, a, b, result).run();
-}
-
 template <class D, class A, int RUN = 1>
 bool with_shape(const Geometry &g, int map, const void *a, const void *b, void *result) {
   constexpr int VL = kVectorBytes / sizeof(A);
@@ -194,12 +186,12 @@ bool with_shape(const Geometry &g, int map, const void *a, const void *b, void *
     if (run > RUN) return with_shape<D, A, 2 * RUN>(g, map, a, b, result);
   }
   if constexpr (RUN >= 4) {
-    if (g.filters == 4) return with_layout<D, A, RUN, 4>(g, map, a, b, result);
+    if (g.filters == 4) return Abutting<D, A, RUN, 4>(g, map, a, b, result).run();
   }
   if constexpr (RUN >= 2) {
-    if (g.filters == 2) return with_layout<D, A, RUN, 2>(g, map, a, b, result);
+    if (g.filters == 2) return Abutting<D, A, RUN, 2>(g, map, a, b, result).run();
   }
-  return with_layout<D, A, RUN, 1>(g, map, a, b, result);
+  return Abutting<D, A, RUN, 1>(g, map, a, b, result).run();
 }
 
 }  // namespace

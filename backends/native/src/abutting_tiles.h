@@ -7,27 +7,29 @@ namespace lcmulti::LCMULTI_ISA {
 
 // A window is `run` elements of x. A group is what one vector of outputs comes from: its
 // kUnits * steps vectors of x are whole windows of RUN lanes (steps is 1), or steps each a window.
-// Outputs lie as (position, filter), or APART as (filter, position).
-template <class D, class A, int VL, int RUN, int F, bool APART>
+// Here outputs are (position, filter).
+template <class D, class A, int VL, int RUN, int F>
 struct Group {
   using V = Vector<A, VL>;
   static constexpr int kUnits = RUN / F, kPositions = VL / F;
 
-  static constexpr int lane_of(int position, int filter) {
-    return APART ? filter * kPositions + position : position * F + filter;
+  // (first, second) as (second, first), where `second` counts to N
+  template <int N, int... I>
+  static LCMULTI_INLINE V turned(V v, std::integer_sequence<int, I...>) {
+    return __builtin_shufflevector(v, v, (I % (VL / N) * N + I / (VL / N))...);
   }
 
-  // Of y or dy, whose filters are `filter` elements apart.
+  // Of y or dy, whose filters are neighbours or `filter` elements apart, positions neighbours then.
   static LCMULTI_INLINE V load_outputs(const D *from, int64_t filter) {
-    if constexpr (!APART) return load_wide<A, VL>(from);
+    if (F == 1 || filter == 1) return load_wide<A, VL>(from);
     D each[VL];
     for (int f = 0; f < F; ++f) std::memcpy(each + f * kPositions, from + f * filter, sizeof(D) * kPositions);
-    return load_wide<A, VL>(each);
+    return turned<kPositions>(load_wide<A, VL>(each), std::make_integer_sequence<int, VL>{});
   }
   static LCMULTI_INLINE void store_outputs(V v, D *to, int64_t filter, bool streamed) {
-    if constexpr (!APART) return store_narrow<D, VL, A>(to, v, streamed);
+    if (F == 1 || filter == 1) return store_narrow<D, VL, A>(to, v, streamed);
     D each[VL];
-    store_narrow<D, VL, A>(each, v, false);
+    store_narrow<D, VL, A>(each, turned<F>(v, std::make_integer_sequence<int, VL>{}), false);
     for (int f = 0; f < F; ++f) std::memcpy(to + f * filter, each + f * kPositions, sizeof(D) * kPositions);
   }
 
@@ -42,8 +44,8 @@ struct Group {
 
   // Sums lie as (window of a vector, unit, filter), positions of y as (unit, window of a vector).
   static constexpr int summed(int lane) {
-    const int windows = VL / RUN, position = APART ? lane % kPositions : lane / F;
-    return position % windows * RUN + position / windows * F + (APART ? lane / kPositions : lane % F);
+    const int windows = VL / RUN, position = lane / F;
+    return position % windows * RUN + position / windows * F + lane % F;
   }
   template <int... I>
   static LCMULTI_INLINE V in_order(V v, std::integer_sequence<int, I...>) {
@@ -52,7 +54,7 @@ struct Group {
   // Of a vector of dy what each lane of a unit's x meets.
   template <int UNIT, int FILTER, int... I>
   static LCMULTI_INLINE V spread_out(V v, std::integer_sequence<int, I...>) {
-    return __builtin_shufflevector(v, v, lane_of(UNIT * (VL / RUN) + I / RUN, FILTER)...);
+    return __builtin_shufflevector(v, v, ((UNIT * (VL / RUN) + I / RUN) * F + FILTER)...);
   }
   template <int UNIT>
   static LCMULTI_INLINE void spread_out(V v, V (&each)[F]) {
