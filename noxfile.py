@@ -1,6 +1,7 @@
 """Sessions that check lcmulti: ``nox -s lint``, ``nox -s torch``, ``nox`` for the usual ones."""
 
 import functools
+import os
 import re
 import shutil
 import time
@@ -168,7 +169,8 @@ def sanitize(session: nox.Session) -> None:
             "cmake", "-S", "backends/native", "-B", str(folder), "-DLCMULTI_FUZZ=ON",
             "-DCMAKE_BUILD_TYPE=RelWithDebInfo", f"-DLCMULTI_SANITIZE={sanitizers}",
         )  # fmt: skip
-        session.run("cmake", "--build", str(folder), "--parallel")
+        # With no number make starts all at once, which take more memory than a machine may have.
+        session.run("cmake", "--build", str(folder), "--parallel", str(os.cpu_count()))
         for isa in ("amx", "avx512bf16", "avx512", "avx2", "plain"):
             session.run(
                 str(folder / "fuzz"), *(session.posargs or ["20"]),

@@ -1,6 +1,6 @@
 """Results kept beside the benchmarks that measured them: ``results/NAME.json``, with the machine.
 
-python asv_benches/kept.py          # prints the tables of docs/performance.md
+python asv_benches/kept.py          # writes the tables of docs/performance.md, between their marks
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 __all__ = ["keep", "tables"]
 
 FOLDER = Path(__file__).parent / "results"
+PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 DISTRIBUTIONS = ("lcmulti", "lcmulti-native", "numpy", "torch", "jax", "tensorflow", "tf_keras")
 
 
@@ -111,5 +112,9 @@ def tables() -> dict[str, list[str]]:
 
 
 if __name__ == "__main__":
-    for lines in tables().values():
-        print("\n".join(lines), end="\n\n")
+    text = PAGE.read_text(encoding="utf-8")
+    for name, lines in tables().items():
+        start, end = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
+        before, rest = text.split(start)
+        text = before + start + "\n".join(lines) + end + rest.split(end)[1]
+    PAGE.write_text(text, encoding="utf-8")
