@@ -89,9 +89,8 @@ def compile_quickly(session: nox.Session) -> dict[str, str]:
     Half of them are the same program as one before, from another check: these are kept in files.
     """
     return {
-        "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
-        "--xla_cpu_parallel_codegen_split_count=1 --xla_cpu_use_fusion_emitters=false",
-        "JAX_COMPILATION_CACHE_DIR": str(Path(session.create_tmp(), "xla")),
+        "XLA_FLAGS": PYPROJECT["tool"]["xla"]["hurry"],
+        "JAX_COMPILATION_CACHE_DIR": str(Path(session.create_tmp(), "xla").resolve()),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }

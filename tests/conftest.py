@@ -1,12 +1,11 @@
 import os
+import tomllib
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Most functions are compiled once and run once. As users compile, `test_as_users_compile` does.
-os.environ.setdefault(
-    "XLA_FLAGS",
-    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
-    "--xla_cpu_parallel_codegen_split_count=1 --xla_cpu_use_fusion_emitters=false",
-)
+with (Path(__file__).parents[1] / "pyproject.toml").open("rb") as file:
+    os.environ.setdefault("XLA_FLAGS", tomllib.load(file)["tool"]["xla"]["hurry"])
 
 import importlib.util
 

@@ -12,6 +12,7 @@ import importlib
 import io
 import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -236,3 +237,11 @@ def test_a_plugin_is_as_short_as_its_page_says(page):
     told = re.search(r"(\d+) lines", (DOCS / page).read_text())
     lines = (EXAMPLE / "lcmulti_example" / PLUGIN[page]).read_text().count("\n")
     assert int(told[1]) == lines < 100
+
+
+def test_tables_of_performance_are_those_kept():
+    kept = runpy.run_path(str(ROOT / "asv_benches" / "kept.py"))
+    page = (ROOT / "docs" / "performance.md").read_text("utf-8")
+    for name, lines in kept["tables"]().items():
+        table = page.split(f"<!-- {name} -->\n")[1].split(f"\n<!-- end of {name} -->")[0]
+        assert table.splitlines() == lines

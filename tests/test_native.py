@@ -207,6 +207,18 @@ def test_numpy_reads_any_memory_layout(view):
     close(native(x, KERNEL), reference.forward(np.ascontiguousarray(x), KERNEL, SPEC))
 
 
+@pytest.mark.parametrize("filters", [2, 4])
+def test_windows_of_an_array_are_read_where_they_overlap(filters):
+    """Channels and positions are neighbours both: the same elements."""
+    line = RNG.standard_normal((3, 40)).astype("float32")
+    windows = np.lib.stride_tricks.sliding_window_view(line, filters, axis=1)
+    kernel = RNG.standard_normal((windows.shape[1], 4, 1, filters)).astype("float32")
+    call = dict(strides=4, data_format="channels_last")
+    ours = lcmulti.local_conv_transpose(windows, kernel, implementation="native", **call)
+    same = lcmulti.local_conv_transpose(windows.copy(), kernel, implementation="reference", **call)
+    close(ours, same)
+
+
 def test_numpy_overhead():
     """A warm call of almost no work, all Python included: under 10 microseconds beyond dispatch."""
     spec = lcmulti.LocalConvSpec((2, 1), 1, 1, data_format="channels_last").computed()
@@ -334,6 +346,23 @@ def test_torch_channels_first_and_negated_views(torch_arrays):
     negated = torch.complex(x, -x).conj().imag  # x again, by a bit that says so
     assert negated.is_neg()
     close(native(negated, kernel), Y)
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_torch_results_are_written_in_their_order(torch_arrays, first):
+    """By the kernels, and not copied into it after."""
+    import torch
+    from lcmulti_torch.rules import is_channels_first
+
+    door = plugins.load_implementation("torch", "native")
+    shapes = (5, *SPEC.input_shape), (5, *SPEC.output_shape)
+    x, dy = (torch.randn(shape) for shape in shapes)
+    if first:
+        x, dy = (a.movedim(-1, 1).contiguous().movedim(1, -1) for a in (x, dy))
+    kernel = torch.from_numpy(KERNEL)
+    y, dx = door.forward(x, kernel, SPEC, RESOURCES), door.input_grad(dy, kernel, SPEC, RESOURCES)
+    assert is_channels_first(y) == is_channels_first(dx) == first
+    close(y, reference.forward(x.numpy(), KERNEL, SPEC))
 
 
 def test_torch_operation_refuses_a_call_that_lies(torch_arrays):

@@ -21,7 +21,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 PAGE = Path(__file__).parents[1] / "docs" / "support_matrix.md"
 README = Path(__file__).parents[1] / "README.md"
-IN_SHORT = "| | works with every layer | but for a limit of the framework |\n"
+IN_SHORT = "| | works with all in its table | not with all, by a limit of the framework |\n"
 TITLES = ("PyTorch", "JAX", "TensorFlow", "Keras 3")
 MODULES = {
     "torch": "support_torch", "jax": "support_jax", "tensorflow": "support_tensorflow",
@@ -63,19 +63,18 @@ def section(matrix, versions):
 
 def in_short(matrix):
     """A row of README's table: the uses that work with everything, and the others."""
-    limited = {
-        column: any(matrix.limit(row, column) for row in matrix.rows) for column in matrix.columns
-    }
-    works, rest = ([c for c, limit in limited.items() if limit == wanted] for wanted in (0, 1))
+    rest = [c for c in matrix.columns if any(matrix.limit(row, c) for row in matrix.rows)]
+    works = [column for column in matrix.columns if column not in rest]
     return f"| {matrix.title} | {'; '.join(works)} | {'; '.join(rest)} |"
 
 
 def with_rows(readme, short):
     """README with the rows of its table replaced."""
-    head, table = readme.split(IN_SHORT)
+    head, rest = readme.split(IN_SHORT)
+    table, after = rest.split("\n\n", 1)
     for title, row in short.items():
         table = re.sub(rf"^\| {title} \|.*$", lambda _, row=row: row, table, flags=re.MULTILINE)
-    return head + IN_SHORT + table
+    return f"{head}{IN_SHORT}{table}\n\n{after}"
 
 
 def verdicts_on(page, title):

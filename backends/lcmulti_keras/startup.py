@@ -46,7 +46,7 @@ def choose_backend() -> None:
     try:
         import keras
     except ModuleNotFoundError as error:
-        if error.name not in KERAS_BACKENDS:
+        if error.name not in plugins.registry().backends:
             raise
         raise MissingBackendError(_not_installed(error.name)) from None
 

@@ -85,21 +85,18 @@ def _run(
 ) -> Any:
     """Compute with the addresses of plain tensors; a result *laid_out* as *a* is, or contiguous."""
     a, a_step = _readable(a)
+    shape = _shape(map_, make(*arguments), len(a))
     if map_ == "kernel_grad":
-        b, b_step = _readable(b)
-        call = make(*arguments, a_step, b_step)
-        result = a.new_empty(_shape(map_, call, len(a)))
+        b, other = _readable(b)
+        result = a.new_empty(shape)
     else:
         b = b.resolve_neg().contiguous()
-        step = None
         if laid_out and is_channels_first(a):
-            shape = _shape(map_, geometry(*arguments), len(a))
             result = a.new_empty((shape[0], shape[-1], *shape[1:-1])).movedim(1, -1)
-            step = result.stride()
-            step = (step[0], step[-1], *step[1:-1])
-        call = make(*arguments, *((step, a_step) if map_ == "input_grad" else (a_step, step)))
-        if step is None:
-            result = a.new_empty(_shape(map_, call, len(a)))
+        else:
+            result = a.new_empty(shape)
+        other = _steps(result)
+    call = make(*arguments, *((other, a_step) if map_ == "input_grad" else (a_step, other)))
     compute(call, MAPS[map_], a.data_ptr(), b.data_ptr(), result.data_ptr())
     return result
 
@@ -108,10 +105,15 @@ def _readable(tensor: Any) -> tuple[Any, Steps | None]:
     """A tensor the library can read, and its steps in elements unless it is contiguous."""
     if tensor.is_neg():
         tensor = tensor.resolve_neg()
+    return tensor, _steps(tensor)
+
+
+def _steps(tensor: Any) -> Steps | None:
+    """In elements, channels before the axes; None where it is contiguous."""
     if tensor.is_contiguous():
-        return tensor, None
+        return None
     steps = tensor.stride()
-    return tensor, (steps[0], steps[-1], *steps[1:-1])
+    return (steps[0], steps[-1], *steps[1:-1])
 
 
 def _shape(map_: str, call: Geometry, batch: Any) -> tuple[Any, ...]:
@@ -127,7 +129,7 @@ def _operation(map_: str) -> Any:
     def made_of(call: list[int]) -> Geometry:
         return Geometry.from_buffer(np.asarray(call[1:], np.int64))
 
-    def with_steps(made: Geometry, x_step: Any, dy_step: Any) -> Geometry:
+    def with_steps(made: Geometry, x_step: Any = None, dy_step: Any = None) -> Geometry:
         axes = made.axes
         whole = slice(axes + 2)
         made.x_step[whole] = x_step or contiguous(made.input[:axes], made.channels)

@@ -208,8 +208,10 @@ bool abuts(const Geometry &g) {
   fits &= (g.filters == 1 || g.filters == 2 || g.filters == 4) && g.filters <= std::min(run, lanes);
   fits = fits && g.output[last] >= lanes / g.filters;
   fits &= (g.x_step[1] == 1 || g.channels == 1) && g.x_step[2 + last] == g.channels;
-  // Of outputs each filter may also have rows of its own.
-  fits &= g.dy_step[2 + last] == 1 || ((g.dy_step[1] == 1 || g.filters == 1) && g.dy_step[2 + last] == g.filters);
+  // Of outputs each filter may also have rows of its own. (With steps of 1 for both, as of a window
+  // that slides over an array, neighbours are the same elements.)
+  const bool one = g.filters == 1, together = g.dy_step[1] == 1;
+  fits &= (one || together) ? g.dy_step[2 + last] == g.filters : g.dy_step[2 + last] == 1;
   return fits;
 }
 

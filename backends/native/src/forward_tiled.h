@@ -54,10 +54,10 @@ void Call<D, A, MAP>::forward_tiled(const Box &box) {
   const Source<uint16_t> source{reinterpret_cast<const uint16_t *>(a_), g.x_step, g.input, g.channels, axes};
   const Target<D> written = target();
   TileUnit unit;
+  int64_t paired = -1;
   for (Chunk chunk{0, 0, 0}; chunk.first < g.batch; chunk.first += chunk.count) {
     chunk.count = std::min(g.batch - chunk.first, lanes);
     copy_box(source, seen, chunk, sample, x);
-    int64_t paired = -1;
     Odometer outer(box.n.data(), axes - 1);
     int64_t column = 0;
     for_positions(box, seen.n, [&](int64_t at, int64_t start) {

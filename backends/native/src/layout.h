@@ -165,7 +165,7 @@ void copy_box(const Source<D> &source, const Box &box, const Chunk &chunk, int64
       const D *from = in.from + (chunk.first + n) * source.step[0];
       D *inner = row + in.lo * channels, *end = row + in.hi * channels;
       std::memset(row, 0, sizeof(D) * in.lo * channels);
-      if (in.lo == in.hi) {
+      if (in.lo == in.hi) {  // nothing but padding
       } else if (channel == 1 && column == channels) {
         copy_row(from, end - inner, inner);
       } else if (channel == 1) {
