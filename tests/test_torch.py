@@ -345,7 +345,7 @@ def test_only_needed_gradients_are_computed(monkeypatch):
 def test_named_implementation_that_cannot_be_transformed_raises():
     spec = spec_of("grouped")
     x, kernel, _ = tensors(spec, requires_grad=False)
-    with pytest.raises(UnsupportedError, match="'blocked' .* cannot be transformed"):
+    with pytest.raises(UnsupportedError, match="'blocked' .*cannot be transformed"):
         torch.vmap(operation(spec, "blocked"), in_dims=(0, None))(x[None], kernel)
 
 
