@@ -231,7 +231,8 @@ def test_explain_of_a_spec_is_explain_of_the_call():
     assert lcmulti.explain(spec, batch=2) == lcmulti.explain(X, KERNEL)
 
 
-def test_explain_reads_well():
+def test_explain_reads_well(install):
+    install()  # whatever other plugins there are
     spec = lcmulti.LocalConvSpec((32, 32, 3), filters=64, kernel_size=3)
     lines = str(lcmulti.explain(spec, batch=32, backend="numpy")).splitlines()
     assert lines[0] == "backend         numpy (named in the call)"
@@ -243,7 +244,8 @@ def test_explain_reads_well():
     assert lines[5] == "not reference   could serve; lower priority"
 
 
-def test_explain_computes_nothing():
+def test_explain_computes_nothing(install):
+    install()  # whatever other plugins there are
     spec = lcmulti.LocalConvSpec((100_000, 100_000, 3), filters=64, kernel_size=3)
     assert lcmulti.explain(spec, batch=32, backend="numpy").implementation == "blocked"
 
