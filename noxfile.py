@@ -232,10 +232,9 @@ def figures(session: nox.Session) -> None:
 
 
 README = Path(__file__).with_name("README.md").read_text("utf-8")
-ROW = re.compile(
-    r'^\|.*\| `"\.\[(.+?)\]"` \| `(?:KERAS_BACKEND=(\w+) )?(examples/\w+\.py)` \|$', re.M
-)
-NEWCOMERS = [nox.param(*row.groups(), id=row[1]) for row in ROW.finditer(README)]
+TABLE = README.split("| | install | train |\n|---|---|---|\n")[1].split("\n\n")[0].splitlines()
+ROW = re.compile(r'\|.*\| `"\.\[(.+?)\]"` \| `(?:KERAS_BACKEND=(\w+) )?(examples/\w+\.py)` \|')
+NEWCOMERS = [nox.param(*row.groups(), id=row[1]) for row in map(ROW.fullmatch, TABLE)]
 
 
 @nox.session(reuse_venv=False)

@@ -12,7 +12,7 @@ from math import exp, log
 from pathlib import Path
 from typing import Any
 
-__all__ = ["keep", "tables"]
+__all__ = ["keep", "with_tables"]
 
 FOLDER = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
@@ -111,10 +111,14 @@ def tables() -> dict[str, list[str]]:
     return {"roofline": _roofline(), "peers": _peers(), "overhead": _overhead()}
 
 
-if __name__ == "__main__":
-    text = PAGE.read_text(encoding="utf-8")
+def with_tables(page: str) -> str:
+    """The page with the tables between their marks replaced."""
     for name, lines in tables().items():
         start, end = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
-        before, rest = text.split(start)
-        text = before + start + "\n".join(lines) + end + rest.split(end)[1]
-    PAGE.write_text(text, encoding="utf-8")
+        before, rest = page.split(start)
+        page = before + start + "\n".join(lines) + end + rest.split(end)[1]
+    return page
+
+
+if __name__ == "__main__":
+    PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

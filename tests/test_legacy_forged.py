@@ -25,7 +25,7 @@ from test_legacy_hostile import (
     zip_members,
 )
 
-MOST_SECONDS = 5  # of the processor; on an idle core the slowest takes less than one
+MOST_SECONDS = 2
 MOST_GROWTH = 200 * 2**10  # KiB, of this process's peak memory over one file
 
 
@@ -239,7 +239,10 @@ FORGED = {
 
 @pytest.mark.parametrize("what", FORGED)
 def test_refused(what, tmp_path, monkeypatch):
-    _, seconds = refused(FORGED[what], MOST_GROWTH, tmp_path, monkeypatch)
+    for _ in range(3):  # again where other work, which only ever adds, has slowed it
+        _, seconds = refused(FORGED[what], MOST_GROWTH, tmp_path, monkeypatch)
+        if seconds < MOST_SECONDS:
+            break
     assert seconds < MOST_SECONDS
 
 

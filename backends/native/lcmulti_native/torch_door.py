@@ -71,7 +71,7 @@ def _is_compiled() -> bool:
 def _map(map_: str, a: Any, b: Any, spec: LocalConvSpec, resources: Resources) -> Any:
     if not (is_transformed(a) or is_transformed(b)):
         arguments = spec, len(a), _NAMES[a.dtype], resources.threads
-        return _run(map_, geometry, arguments, a, b, laid_out=True)
+        return _run(map_, geometry, arguments, a, b, _result(map_, a, spec))
     if _is_compiled():
         call = packed(map_, spec, 0, _NAMES[a.dtype], resources.threads)
         return _operations[map_](a, b, call)
@@ -80,22 +80,23 @@ def _map(map_: str, a: Any, b: Any, spec: LocalConvSpec, resources: Resources) -
     return getattr(composed, map_)(a, b, spec, resources)
 
 
-def _run(
-    map_: str, make: Any, arguments: tuple[Any, ...], a: Any, b: Any, laid_out: bool = False
-) -> Any:
-    """Compute with the addresses of plain tensors; a result *laid_out* as *a* is, or contiguous."""
+def _result(map_: str, a: Any, spec: LocalConvSpec) -> Any:
+    """Room for what a map makes of *a*, laid out as *a* is; weights are contiguous."""
+    if map_ == "kernel_grad":
+        return a.new_empty(spec.kernel_shape)
+    *size, channels = spec.output_shape if map_ == "forward" else spec.input_shape
+    if is_channels_first(a):
+        return a.new_empty((len(a), channels, *size)).movedim(1, -1)
+    return a.new_empty((len(a), *size, channels))
+
+
+def _run(map_: str, make: Any, arguments: tuple[Any, ...], a: Any, b: Any, result: Any) -> Any:
+    """Compute *result* with the addresses of plain tensors."""
     a, a_step = _readable(a)
-    shape = _shape(map_, make(*arguments), len(a))
     if map_ == "kernel_grad":
         b, other = _readable(b)
-        result = a.new_empty(shape)
     else:
-        b = b.resolve_neg().contiguous()
-        if laid_out and is_channels_first(a):
-            result = a.new_empty((shape[0], shape[-1], *shape[1:-1])).movedim(1, -1)
-        else:
-            result = a.new_empty(shape)
-        other = _steps(result)
+        b, other = b.resolve_neg().contiguous(), _steps(result)
     call = make(*arguments, *((other, a_step) if map_ == "input_grad" else (a_step, other)))
     compute(call, MAPS[map_], a.data_ptr(), b.data_ptr(), result.data_ptr())
     return result
@@ -129,7 +130,7 @@ def _operation(map_: str) -> Any:
     def made_of(call: list[int]) -> Geometry:
         return Geometry.from_buffer(np.asarray(call[1:], np.int64))
 
-    def with_steps(made: Geometry, x_step: Any = None, dy_step: Any = None) -> Geometry:
+    def with_steps(made: Geometry, x_step: Any, dy_step: Any) -> Geometry:
         axes = made.axes
         whole = slice(axes + 2)
         made.x_step[whole] = x_step or contiguous(made.input[:axes], made.channels)
@@ -144,7 +145,8 @@ def _operation(map_: str) -> Any:
         # The call may come from a file: it must not be believed to describe the arrays.
         if (a.shape, b.shape) != expected or not a.dtype == b.dtype == _DTYPES[made.dtype]:
             raise ValueError("lcmulti: arrays other than the operation was made for")
-        return _run(map_, with_steps, (made,), a, b)
+        result = a.new_empty(_shape(map_, made, len(a)))
+        return _run(map_, with_steps, (made,), a, b, result)
 
     operation = torch.library.custom_op(f"lcmulti_native::{map_}", run, mutates_args=())
 

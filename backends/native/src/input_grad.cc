@@ -30,13 +30,12 @@ void Call<D, A, MAP>::turn_pairs(const Box &seers, const Chunk &chunk, Pair *to,
   const Source<uint16_t> bits{reinterpret_cast<const uint16_t *>(a_), g.dy_step, g.output, g.filters,
                               static_cast<int>(g.axes)};
   gather_box<uint16_t, VL>(bits, seers, chunk, turned);
+  constexpr uint16_t none[VL] = {};
   for (int64_t i = product(seers.n.data(), g.axes); i > 0; --i, turned += g.filters * lanes) {
     for (int64_t f = 0; f < deep; f += 2, to += lanes) {
       const uint16_t *row = turned + f * lanes;
       for (int64_t n = 0; n < lanes; n += VL) {
-        const Vector<uint16_t, VL> none{}, low = f < g.filters ? load<uint16_t, VL>(row + n) : none,
-                                         high = f + 1 < g.filters ? load<uint16_t, VL>(row + lanes + n) : none;
-        store(to + n, __builtin_convertvector(low, Vector<Pair, VL>) | __builtin_convertvector(high, Vector<Pair, VL>) << 16);
+        store(to + n, pairs_of<VL>(f < g.filters ? row + n : none, f + 1 < g.filters ? row + lanes + n : none));
       }
     }
   }

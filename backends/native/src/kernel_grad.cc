@@ -107,8 +107,8 @@ void Call<D, A, MAP>::kernel_grad(const Box &owner, int64_t piece) {
           gather_box<uint16_t, VL>(dy_bits, box, chunk, reinterpret_cast<uint16_t *>(turned));
           const auto *from = reinterpret_cast<const Pair *>(turned);
           const int64_t pairs = chunk.padded / 2;
-          for (int64_t i = 0; i < positions * g.groups; ++i) {
-            gather<Pair, kVL>(from + i * filters * pairs, pairs, 1, pairs, filters, dy_pairs + i * pitch * pairs, pitch,
+          for (int64_t at = 0; at < positions * g.groups; ++at) {
+            gather<Pair, kVL>(from + at * filters * pairs, pairs, 1, pairs, filters, dy_pairs + at * pitch * pairs, pitch,
                               static_cast<int>(pitch));
           }
         }

@@ -122,9 +122,7 @@ class Call {
       return 4 * g.terms * g.groups * kTile * (sums_at_once(g, lanes) ? 1 : positions);
     }
     int64_t seers = 1;
-    for (int a = 0; a < g.axes; ++a) {
-      seers *= std::min((grid_.box[a] + g.extent[a] - 2) / g.stride[a] + 1, g.output[a]);
-    }
+    for (int a = 0; a < g.axes; ++a) seers *= most_seers(g, a, grid_.box[a]);
     return 2 * (seers * lanes + g.terms + 1) * deep_filters();
   }
 

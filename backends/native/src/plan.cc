@@ -105,8 +105,7 @@ int64_t scratch_bytes(const Geometry &g, int map, const Box &box, int64_t lanes,
   for (int a = 0; a < g.axes; ++a) {
     positions *= static_cast<double>(box.n[a]);
     seen *= static_cast<double>((box.n[a] - 1) * g.stride[a] + g.extent[a]);
-    // At most, wherever the box lies.
-    seers *= static_cast<double>(std::min((box.n[a] + g.extent[a] - 2) / g.stride[a] + 1, g.output[a]));
+    seers *= static_cast<double>(most_seers(g, a, box.n[a]));
   }
   const double channels = static_cast<double>(g.channels), filters = static_cast<double>(g.filters);
   // Filters of a group in whole vectors.

@@ -1,6 +1,7 @@
 // How one call is cut into tasks: boxes of positions whose data stay in a core's cache.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <vector>
@@ -70,6 +71,11 @@ Grid make_grid(const Geometry &geometry, int map, int64_t lanes, int64_t panel);
 Box seen_by(const Geometry &geometry, const Box &outputs);
 // The outputs that see a box of inputs; n may be 0.
 Box seers_of(const Geometry &geometry, const Box &inputs);
+
+// The most outputs along an axis that see some of `length` inputs, wherever these lie.
+inline int64_t most_seers(const Geometry &geometry, int axis, int64_t length) {
+  return std::min((length + geometry.extent[axis] - 2) / geometry.stride[axis] + 1, geometry.output[axis]);
+}
 
 // Bytes of scratch for a box: transposed input and output, and weights widened or summed.
 int64_t scratch_bytes(const Geometry &geometry, int map, const Box &box, int64_t lanes, int64_t panel);
