@@ -72,7 +72,7 @@ class TorchConvolution:
         """See `lcmulti.backend.Implementation.input_grad`."""
         if convolutions_round(dy):
             return _patches(dy, kernel).input_grad(dy, kernel, spec, resources)
-        if is_transformed(dy) or is_transformed(kernel):  # what exporters know by name
+        if is_transformed(dy, kernel):  # what exporters know by name
             return self._transposed(dy, kernel, spec)
         shape = (dy.shape[0], spec.in_channels, *spec.padded_size)
         x = torch.empty((1,), dtype=dy.dtype, device=dy.device).expand(shape)
@@ -104,7 +104,7 @@ class TorchConvolution:
 
 
 def _patches(a: Any, b: Any) -> Composed:
-    return composed if is_transformed(a) or is_transformed(b) else blocked
+    return composed if is_transformed(a, b) else blocked
 
 
 def _unpadded(dx: Any, dy: Any, spec: LocalConvSpec) -> Any:

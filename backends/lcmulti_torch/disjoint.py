@@ -44,7 +44,7 @@ class TorchDisjoint:
 
     def forward(self, x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
         """See `lcmulti.backend.Implementation.forward`."""
-        if is_transformed(x) or is_transformed(kernel):
+        if is_transformed(x, kernel):
             y = _product(_runs(x, spec).movedim(0, 1), _matrices(kernel, spec))
             return y.movedim(0, 1).reshape(-1, *spec.output_shape)
         y = x.new_zeros((x.shape[0], *spec.output_shape))
@@ -54,7 +54,7 @@ class TorchDisjoint:
 
     def input_grad(self, dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
         """See `lcmulti.backend.Implementation.input_grad`."""
-        if is_transformed(dy) or is_transformed(kernel):
+        if is_transformed(dy, kernel):
             dx = _product(_outputs(dy, spec).movedim(0, 1), _matrices(kernel, spec).mT)
             return dx.movedim(0, 1).reshape(-1, *spec.input_shape)
         dx = dy.new_zeros((dy.shape[0], *spec.input_shape))
@@ -64,7 +64,7 @@ class TorchDisjoint:
 
     def kernel_grad(self, x: Any, dy: Any, spec: LocalConvSpec, resources: Resources) -> Any:
         """See `lcmulti.backend.Implementation.kernel_grad`."""
-        if is_transformed(x) or is_transformed(dy):
+        if is_transformed(x, dy):
             runs, out = _runs(x, spec).movedim(0, 1), _outputs(dy, spec).movedim(0, 1)
             return _product(runs.mT, out).reshape(spec.kernel_shape)
         dkernel = x.new_zeros(spec.kernel_shape)

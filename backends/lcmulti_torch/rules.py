@@ -34,8 +34,11 @@ _RULES: dict[str, tuple[tuple[str, str], tuple[str, str]]] = {
 _BATCHED_GRADIENTS = torch._C._dispatch_key_parse("VmapMode")
 
 
-def is_transformed(array: Any) -> bool:
-    """Whether something other than plain eager autograd watches operations on *array*."""
+_PLAIN = {torch.Tensor, torch.nn.Parameter}
+
+
+def is_transformed(*arrays: Any) -> bool:
+    """Whether something other than plain eager autograd watches operations on *arrays*."""
     return (
         torch.compiler.is_compiling()
         or forward_ad._current_level >= 0
@@ -43,7 +46,7 @@ def is_transformed(array: Any) -> bool:
         or torch._C._dispatch_tls_is_dispatch_key_included(_BATCHED_GRADIENTS)
         or torch._C._len_torch_dispatch_stack() > 0
         or torch.jit.is_tracing()
-        or type(array) not in (torch.Tensor, torch.nn.Parameter)
+        or not _PLAIN.issuperset(map(type, arrays))
     )
 
 
@@ -53,7 +56,7 @@ def operation(implementation: Implementation, name: Map = "forward") -> Operatio
 
     def apply(x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
         refuse_rounding(x)
-        if is_transformed(x) or is_transformed(kernel):
+        if is_transformed(x, kernel):
             y = bare(x, kernel, spec, resources)
         else:
             y = _Map.apply(x, kernel, name, implementation, spec, resources)
@@ -103,7 +106,7 @@ def _derived(
 ) -> Any:
     """A map within a derivative, which may be transformed though the value was not."""
     refuse_rounding(a)
-    if not (is_transformed(a) or is_transformed(b)):
+    if not is_transformed(a, b):
         return _Map.apply(a, b, name, implementation, spec, resources)
     from lcmulti_torch.patches import composed  # which serves every geometry under any transform
 

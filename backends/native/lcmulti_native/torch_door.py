@@ -69,7 +69,7 @@ def _is_compiled() -> bool:
 
 
 def _map(map_: str, a: Any, b: Any, spec: LocalConvSpec, resources: Resources) -> Any:
-    if not (is_transformed(a) or is_transformed(b)):
+    if not is_transformed(a, b):
         arguments = spec, len(a), _NAMES[a.dtype], resources.threads
         return _run(map_, geometry, arguments, a, b, _result(map_, a, spec))
     if _is_compiled():

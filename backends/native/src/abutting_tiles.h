@@ -22,15 +22,33 @@ struct Group {
   // Of y or dy, whose filters are neighbours or `filter` elements apart, positions neighbours then.
   static LCMULTI_INLINE V load_outputs(const D *from, int64_t filter) {
     if (F == 1 || filter == 1) return load_wide<A, VL>(from);
-    D each[VL];
-    for (int f = 0; f < F; ++f) std::memcpy(each + f * kPositions, from + f * filter, sizeof(D) * kPositions);
-    return turned<kPositions>(load_wide<A, VL>(each), std::make_integer_sequence<int, VL>{});
+    return turned<kPositions>(load_rows<F>(from, filter), kLanes<V>);
   }
   static LCMULTI_INLINE void store_outputs(V v, D *to, int64_t filter, bool streamed) {
     if (F == 1 || filter == 1) return store_narrow<D, VL, A>(to, v, streamed);
-    D each[VL];
-    store_narrow<D, VL, A>(each, turned<F>(v, std::make_integer_sequence<int, VL>{}), false);
-    for (int f = 0; f < F; ++f) std::memcpy(to + f * filter, each + f * kPositions, sizeof(D) * kPositions);
+    store_rows<F>(turned<F>(v, kLanes<V>), to, filter);
+  }
+  // Some filters' rows, one after the other in a vector.
+  template <int ROWS>
+  static LCMULTI_INLINE auto load_rows(const D *from, int64_t filter) {
+    if constexpr (ROWS == 1) {
+      return load_wide<A, kPositions>(from);
+    } else {
+      constexpr int H = ROWS / 2;
+      return joined(load_rows<H>(from, filter), load_rows<H>(from + H * filter, filter),
+                    std::make_integer_sequence<int, ROWS * kPositions>{});
+    }
+  }
+  template <int ROWS>
+  static LCMULTI_INLINE void store_rows(Vector<A, ROWS * kPositions> v, D *to, int64_t filter) {
+    if constexpr (ROWS == 1) {
+      store_narrow<D, kPositions, A>(to, v, false);
+    } else {
+      constexpr int H = ROWS / 2;
+      constexpr auto half = std::make_integer_sequence<int, H * kPositions>{};
+      store_rows<H>(part_of<0>(v, half), to, filter);
+      store_rows<H>(part_of<H * kPositions>(v, half), to + H * filter, filter);
+    }
   }
 
   template <class Use, int... I>

@@ -14,9 +14,10 @@ namespace lcmulti::LCMULTI_ISA {
 constexpr int kAhead = 256;
 
 // (count samples `step` apart, length elements `pitch` apart) -> (length rows `row` apart, lanes).
+// What lies `ahead` elements on is fetched meanwhile.
 template <class A, int VL, class D>
 void gather(const D *from, int64_t step, int64_t pitch, int64_t length, int64_t count, A *to,
-            int64_t row, int lanes) {
+            int64_t row, int lanes, int64_t ahead = kAhead / sizeof(D)) {
   for (int64_t n = 0; n < lanes; n += VL) {
     const int64_t rows = count - n < VL ? count - n : VL;
     const D *base = from + n * step;
@@ -37,10 +38,11 @@ void gather(const D *from, int64_t step, int64_t pitch, int64_t length, int64_t 
 #pragma GCC unroll 16
         for (int q = 0; q < VL; ++q) {
           block[q] = load_wide<A, VL>(base + q * step + j);
-          __builtin_prefetch(base + q * step + j + kAhead / sizeof(D), 0, 3);
+          __builtin_prefetch(base + q * step + j + ahead, 0, 3);
         }
       } else {
         for (int q = 0; q < VL; ++q) {
+          __builtin_prefetch(base + q * step + j + ahead, 0, 3);
           block[q] = q < rows ? columns == VL ? load_wide<A, VL>(base + q * step + j)
                                               : load_first<A, VL>(base + q * step + j, columns)
                               : Vector<A, VL>{};
@@ -60,7 +62,7 @@ void gather(const D *from, int64_t step, int64_t pitch, int64_t length, int64_t 
 // The way back, to elements that are neighbours: from rows `row` apart.
 template <class A, int VL, class D>
 void scatter(const A *from, int64_t row, int64_t length, int64_t count, D *to, int64_t step,
-             bool streamed) {
+             bool streamed, int64_t ahead = 0) {
   for (int64_t n = 0; n < count; n += VL) {
     const int64_t rows = count - n < VL ? count - n : VL;
     D *base = to + n * step;
@@ -75,6 +77,9 @@ void scatter(const A *from, int64_t row, int64_t length, int64_t count, D *to, i
         for (int q = 0; q < VL; ++q) {
           block[q] = q < columns ? load<A, VL>(from + (j + q) * row + n) : Vector<A, VL>{};
         }
+      }
+      if (ahead) {
+        for (int q = 0; q < rows; ++q) __builtin_prefetch(base + q * step + j + ahead, 1, 3);
       }
       transpose(block);
       if (columns == VL && rows == VL) {
@@ -144,8 +149,10 @@ void gather_box(const Source<D> &source, const Box &box, const Chunk &chunk, A *
         gather<A, VL>(from + i * column, batch, 1, source.channels, chunk.count, inner + i * row, lanes, lanes);
       }
     } else {
+      // Rows that are short: those of the next channel.
+      const int64_t ahead = length * static_cast<int64_t>(sizeof(D)) < 2 * kAhead ? channel : kAhead / sizeof(D);
       for (int64_t c = 0; c < source.channels; ++c) {
-        gather<A, VL>(from + c * channel, batch, column, length, chunk.count, inner + c * lanes, row, lanes);
+        gather<A, VL>(from + c * channel, batch, column, length, chunk.count, inner + c * lanes, row, lanes, ahead);
       }
     }
   }
@@ -206,15 +213,15 @@ void scatter_box(const A *from, const Box &box, const Chunk &chunk, const Target
   const int64_t channels = target.channels, row = channels * chunk.padded, columns = box.n[last];
   for (Odometer outer(box.n.data(), last); !outer.done; outer.next(), from += columns * row) {
     D *to = target.row(box, outer.at) + chunk.first * sample;
-    const auto part = [&](const A *part_of, int64_t apart, int64_t length, D *at) {
-      scatter<A, VL>(part_of, apart, length, chunk.count, at, sample, streamed);
+    const auto part = [&](const A *part_of, int64_t apart, int64_t length, D *at, int64_t ahead = 0) {
+      scatter<A, VL>(part_of, apart, length, chunk.count, at, sample, streamed, ahead);
     };
     if (target.rows_are_runs()) {
       part(from, chunk.padded, columns * channels, to);
     } else if (channel == 1) {
       for (int64_t i = 0; i < columns; ++i) part(from + i * row, chunk.padded, channels, to + i * column);
     } else if (column == 1) {
-      for (int64_t c = 0; c < channels; ++c) part(from + c * chunk.padded, row, columns, to + c * channel);
+      for (int64_t c = 0; c < channels; ++c) part(from + c * chunk.padded, row, columns, to + c * channel, columns * static_cast<int64_t>(sizeof(D)) < 2 * kAhead ? channel : 0);
     } else {
       for (int64_t i = 0; i < columns * channels; ++i) {
         part(from + i * chunk.padded, 0, 1, to + i / channels * column + i % channels * channel);

@@ -39,7 +39,7 @@ class Call {
   static constexpr bool kWidens = !std::is_same_v<D, A>;
 
   int64_t workspace() const {
-    return scratch_bytes(g, MAP, Box{{}, grid_.box}, most_lanes(), panel()) + 4096 + (tiled() ? tiled_bytes() : 0);
+    return scratch_bytes(g, MAP, grid_.box, most_lanes(), panel()) + 4096 + (tiled() ? tiled_bytes() : 0);
   }
 
   bool run(const void *a, const void *b, void *result) {

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "pool.h"
+
 namespace lcmulti {
 namespace {
 
@@ -99,31 +101,49 @@ Box seers_of(const Geometry &g, const Box &inputs) {
   return result;
 }
 
-int64_t scratch_bytes(const Geometry &g, int map, const Box &box, int64_t lanes, int64_t panel) {
+namespace {
+
+// What a task holds: transposed data that windows share, and those that each is done with for good.
+struct Held {
+  double shared, passing, weights;
+  double all() const { return shared + passing + weights; }
+};
+
+Held held(const Geometry &g, int map, const Index &box, int64_t lanes, int64_t panel) {
   // In floating point, for a wide window in many dimensions is beyond any integer.
   double positions = 1, seen = 1, seers = 1;
   for (int a = 0; a < g.axes; ++a) {
-    positions *= static_cast<double>(box.n[a]);
-    seen *= static_cast<double>((box.n[a] - 1) * g.stride[a] + g.extent[a]);
-    seers *= static_cast<double>(most_seers(g, a, box.n[a]));
+    positions *= static_cast<double>(box[a]);
+    seen *= static_cast<double>((box[a] - 1) * g.stride[a] + g.extent[a]);
+    seers *= static_cast<double>(most_seers(g, a, box[a]));
   }
   const double channels = static_cast<double>(g.channels), filters = static_cast<double>(g.filters);
   // Filters of a group in whole vectors.
   const double whole = static_cast<double>(g.groups * ((g.filters_per_group + 15) / 16 * 16));
-  const double wide = static_cast<double>(g.wide), read = static_cast<double>(panel);
-  // Halves are written by rows along the last axis.
-  const double held = panel < g.wide ? static_cast<double>(box.n[g.last()]) : positions;
-  double bytes = map == LCMULTI_FORWARD      ? read * seen * channels + wide * held * whole
-                 : map == LCMULTI_INPUT_GRAD ? wide * positions * channels + read * seers * filters
-                                             : read * (seen * channels + positions * whole);
-  // Filters that are not neighbours come by way of a transposed copy.
-  if (map == LCMULTI_KERNEL_GRAD && g.dy_step[1] != 1) bytes += read * positions * filters;
-  bytes *= static_cast<double>(lanes);
-  if (g.item != g.wide) {
-    const double weights = wide * static_cast<double>(g.terms) * filters;
-    bytes += map == LCMULTI_KERNEL_GRAD && !sums_at_once(g, lanes) ? weights * positions : weights;
+  const double wide = static_cast<double>(g.wide), read = static_cast<double>(panel), samples = static_cast<double>(lanes);
+  Held result{};
+  if (map == LCMULTI_FORWARD) {
+    // Halves are written by rows along the last axis.
+    const double row = panel < g.wide ? static_cast<double>(box[g.last()]) : positions;
+    result = {read * seen * channels * samples, wide * row * whole * samples, 0};
+  } else if (map == LCMULTI_INPUT_GRAD) {
+    result = {wide * positions * channels * samples, read * seers * filters * samples, 0};
+  } else {
+    // Filters that are not neighbours come by way of a transposed copy.
+    const double turned = g.dy_step[1] != 1 ? filters : 0;
+    result = {read * seen * channels * samples, read * positions * (whole + turned) * samples, 0};
   }
-  return static_cast<int64_t>(std::min(bytes, 0x1p62));
+  if (g.item != g.wide) {
+    result.weights = wide * static_cast<double>(g.terms) * filters;
+    if (map == LCMULTI_KERNEL_GRAD && !sums_at_once(g, lanes)) result.weights *= positions;
+  }
+  return result;
+}
+
+}  // namespace
+
+int64_t scratch_bytes(const Geometry &g, int map, const Index &box, int64_t lanes, int64_t panel) {
+  return static_cast<int64_t>(std::min(held(g, map, box, lanes, panel).all(), 0x1p62));
 }
 
 Grid make_grid(const Geometry &g, int map, int64_t lanes, int64_t panel) {
@@ -131,27 +151,30 @@ Grid make_grid(const Geometry &g, int map, int64_t lanes, int64_t panel) {
   grid.axes = static_cast<int>(g.axes);
   std::copy_n(map == LCMULTI_INPUT_GRAD ? g.input : g.output, grid.axes, grid.size.begin());
   grid.box.fill(1);
-  // Tasks enough to share among threads, whatever their number: blocking never depends on it.
+  // Tasks enough to share among threads. Where boxes are summed up, their number must not depend on that of threads.
+  const int64_t threads = g.threads > 0 ? g.threads : pool_threads();
+  const int64_t tasks = g.any_shared() ? 16 : std::clamp<int64_t>(4 * threads, 4, 64);
   const int64_t all = product(grid.size.data(), grid.axes);
-  const int64_t most = std::max<int64_t>(all / 16, 1);
-  const auto bytes = [&](const Index &size) { return scratch_bytes(g, map, Box{{}, size}, lanes, panel); };
+  const int64_t most = std::max<int64_t>(all / tasks, 1);
+  const auto bytes = [&](const Index &size) { return held(g, map, size, lanes, panel); };
   // Who has a matrix unit for halves has larger caches.
   const int64_t more = panel < g.wide ? 2 : 1;
   const auto fits = [&](const Index &size) {
-    // Of few samples' output gradients each is used once, for one window: they may go by.
-    const int64_t most_bytes = map == LCMULTI_INPUT_GRAD && g.batch <= kFewSamples ? 4 * kBoxBytes : more * kBoxBytes;
-    if (bytes(size) > most_bytes) return false;
+    const Held each = bytes(size);
+    const double limit = static_cast<double>(more * kBoxBytes), limit_of_all = static_cast<double>(more * kPassingBytes);
+    if (each.shared + each.weights > limit || each.all() > limit_of_all) return false;
     if (g.batch <= lanes) return true;
     const double weights = static_cast<double>(g.weights * g.item) *
                            static_cast<double>(product(size.data(), grid.axes)) / static_cast<double>(all);
-    return static_cast<double>(bytes(size)) + weights <= static_cast<double>(more * kChunkedBytes);
+    return each.all() + weights <= static_cast<double>(more * kChunkedBytes);
   };
   // Where neighbours along the last axis are neighbours in memory, not channels, take several.
   if (g.x_step[1] != 1 || g.dy_step[1] != 1) {
     Index wide = grid.box;
-    for (int64_t n = kLineElements; n > 1 && grid.box[g.last()] == 1; n /= 2) {
-      wide[g.last()] = std::min(n, grid.size[g.last()]);
-      if (wide[g.last()] <= most && fits(wide)) grid.box = wide;
+    const int64_t whole = grid.size[g.last()];
+    for (int64_t n : {std::min<int64_t>(whole, 4 * kLineElements), kLineElements, kLineElements / 2, kLineElements / 4}) {
+      wide[g.last()] = std::min(n, whole);
+      if (grid.box[g.last()] == 1 && wide[g.last()] <= most && fits(wide)) grid.box = wide;
     }
   }
   // Double the axis that most lessens what is transposed per position, until the cache is full.
@@ -166,7 +189,7 @@ Grid make_grid(const Geometry &g, int map, int64_t lanes, int64_t panel) {
       wider[a] = std::min(2 * wider[a], grid.size[a]);
       const int64_t positions = product(wider.data(), grid.axes);
       if (positions > most || !fits(wider)) continue;
-      const double each = static_cast<double>(bytes(wider)) / static_cast<double>(positions);
+      const double each = bytes(wider).all() / static_cast<double>(positions);
       if (best < 0 || each < least * 0.98) best = a, least = each;
     }
     if (best < 0) break;

@@ -13,11 +13,13 @@ namespace lcmulti {
 constexpr int kAxes = LCMULTI_MAX_AXES;
 using Index = std::array<int64_t, kAxes>;
 
-// Bytes of transposed data a task works on. Half of the smallest second-level cache in use
+// Bytes of transposed data that a task comes back to. Half of the smallest second-level cache in use
 // (Zen 4 and Neoverse: 1 MiB, older Intel client cores: 512 KiB); the kernel streams through the rest.
 constexpr int64_t kBoxBytes = 384 << 10;
+// The same with what it is done with after one window, which may come from the third level.
+constexpr int64_t kPassingBytes = 4 * kBoxBytes;
 // The same with the weights of a box, where they are gone through once for each chunk of samples.
-constexpr int64_t kChunkedBytes = 704 << 10;
+constexpr int64_t kChunkedBytes = 4 << 20;
 constexpr int64_t kMostThreads = 256;
 // Samples too few to be a vector's lanes.
 constexpr int64_t kFewSamples = 4;
@@ -78,7 +80,7 @@ inline int64_t most_seers(const Geometry &geometry, int axis, int64_t length) {
 }
 
 // Bytes of scratch for a box: transposed input and output, and weights widened or summed.
-int64_t scratch_bytes(const Geometry &geometry, int map, const Box &box, int64_t lanes, int64_t panel);
+int64_t scratch_bytes(const Geometry &geometry, int map, const Index &box, int64_t lanes, int64_t panel);
 // Whether the gradient of a position's weights is summed in one go, so that the next has its room.
 inline bool sums_at_once(const Geometry &geometry, int64_t lanes) {
   return !geometry.any_shared() && 0 < geometry.batch && geometry.batch <= lanes && 4 * geometry.batch >= 3 * lanes;

@@ -141,7 +141,17 @@ LCMULTI_INLINE Vector<A, VL> load_wide(const D *p) {
   }
 }
 
-// The first `count` elements, and zeros.
+template <class V, int... I>
+LCMULTI_INLINE auto joined(V low, V high, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(low, high, I...);
+}
+template <int FIRST, class V, int... I>
+LCMULTI_INLINE auto part_of(V v, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(v, v, FIRST + I...);
+}
+
+// The first `count` elements, and zeros. By halves: a vector loaded from an array on the stack would
+// wait for each of the elements stored to it.
 template <class A, int VL, class D>
 LCMULTI_INLINE Vector<A, VL> load_first(const D *p, int64_t count) {
 #if defined(__AVX512F__)
@@ -156,9 +166,14 @@ LCMULTI_INLINE Vector<A, VL> load_first(const D *p, int64_t count) {
     else return widen<VL>(bits_of<Vector<uint16_t, VL>>(some), D{});
   }
 #endif
-  D part[VL] = {};
-  for (int64_t i = 0; i < count; ++i) part[i] = p[i];
-  return load_wide<A, VL>(part);
+  if constexpr (VL == 1) {
+    return count > 0 ? load_wide<A, 1>(p) : Vector<A, 1>{};
+  } else {
+    constexpr int H = VL / 2;
+    constexpr auto both = std::make_integer_sequence<int, VL>{};
+    if (count < H) return joined(load_first<A, H>(p, count), Vector<A, H>{}, both);
+    return joined(load_wide<A, H>(p), load_first<A, H>(p + H, count - H), both);
+  }
 }
 
 // `length` elements of two bytes, without a call: rows of a box are short.
@@ -195,9 +210,16 @@ LCMULTI_INLINE void store_first(D *p, Vector<A, VL> v, int64_t count) {
     return _mm512_mask_storeu_epi32(p, mask, bits_of<__m512i>(v));
   }
 #endif
-  D part[VL];
-  store_narrow<D, VL, A>(part, v, false);
-  for (int64_t i = 0; i < count; ++i) p[i] = part[i];
+  if constexpr (VL == 1) {
+    if (count > 0) store_narrow<D, 1, A>(p, v, false);
+  } else {
+    constexpr int H = VL / 2;
+    constexpr auto half = std::make_integer_sequence<int, H>{};
+    const Vector<A, H> low = part_of<0>(v, half);
+    if (count < H) return store_first<D, H, A>(p, low, count);
+    store_narrow<D, H, A>(p, low, false);
+    store_first<D, H, A>(p + H, part_of<H>(v, half), count - H);
+  }
 }
 
 // ---- Products ----
