@@ -144,14 +144,19 @@ def test_callers_on_many_threads_at_once():
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:os.fork:RuntimeWarning")
-def test_a_forked_child_goes_on_computing():
-    door = plugins.load_implementation("numpy", "native")
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+def test_a_forked_child_goes_on_computing(backend):
+    """PyTorch's threads are its parent's, and OpenMP does not know that they are gone."""
+    if backend == "torch":
+        pytest.importorskip("torch")
+    owner, door = plugins.load_backend(backend), plugins.load_implementation(backend, "native")
     spec = lcmulti.LocalConvSpec((40, 40, 8), 16, 3, data_format="channels_last").computed()
-    expected = everything(door, None, spec)
+    x, kernel = (RNG.random(shape) for shape in ((5, *spec.input_shape), spec.kernel_shape))
+    x, kernel = owner.from_numpy(x), owner.from_numpy(kernel)
+    expected = owner.to_numpy(door.forward(x, kernel, spec, RESOURCES))
     child = os.fork()
     if child == 0:
-        ours = everything(door, None, spec)
-        same = all((a == b).all() for a, b in zip(ours, expected, strict=True))
+        same = (owner.to_numpy(door.forward(x, kernel, spec, RESOURCES)) == expected).all()
         os._exit(0 if same else 1)
     deadline = time.monotonic() + 60
     while (done := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.monotonic() < deadline:
@@ -346,6 +351,32 @@ def test_torch_channels_first_and_negated_views(torch_arrays):
     negated = torch.complex(x, -x).conj().imag  # x again, by a bit that says so
     assert negated.is_neg()
     close(native(negated, kernel), Y)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted by Linux")
+@pytest.mark.parametrize("threads", [None, 3])
+def test_torch_lends_its_threads(threads):
+    """Where as many are asked for as it has: others would be awake beside them."""
+    code = (
+        "import sys, torch\n"
+        "from pathlib import Path\n"
+        "from test_native import *\n"
+        "torch.set_num_threads(4)\n"
+        "door = plugins.load_implementation('torch', 'native')\n"
+        "spec = lcmulti.LocalConvSpec((40, 40, 8), 16, 3, data_format='channels_last').computed()\n"
+        "x, kernel = torch.rand(5, *spec.input_shape), torch.rand(*spec.kernel_shape)\n"
+        "torch.rand(1 << 20) + 1\n"
+        "before = len(list(Path('/proc/self/task').iterdir()))\n"
+        "door.forward(x, kernel, spec, Resources(2**28, eval(sys.argv[1])))\n"
+        "print(len(list(Path('/proc/self/task').iterdir())) - before)\n"
+    )
+    pytest.importorskip("torch")
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(threads)],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert int(done.stdout) == (0 if threads is None else threads - 1)
 
 
 @pytest.mark.parametrize("first", [False, True])

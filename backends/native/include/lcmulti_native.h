@@ -48,6 +48,15 @@ typedef struct lcmulti_geometry {
 LCMULTI_API int lcmulti_compute(const lcmulti_geometry *geometry, int map, const void *a,
                                 const void *b, void *result);
 
+/* Calls work(data) once on each of so many threads, the caller's among them, and returns when all have
+ * returned: the signature of GOMP_parallel in OpenMP runtimes of GNU's interface (the last is 0). */
+typedef void (*lcmulti_parallel)(void (*work)(void *), void *data, unsigned threads, unsigned flags);
+
+/* The same on threads of the caller's: a framework's, which it keeps awake for its own next operation
+ * on the processors that the pool's would run on. Not used in a process that was forked. */
+LCMULTI_API int lcmulti_compute_on(lcmulti_parallel parallel, const lcmulti_geometry *geometry, int map,
+                                   const void *a, const void *b, void *result);
+
 /* Bytes the call holds beyond its arrays, on all its threads together; negative: a status. */
 LCMULTI_API int64_t lcmulti_workspace(const lcmulti_geometry *geometry, int map);
 

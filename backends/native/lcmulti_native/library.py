@@ -63,7 +63,7 @@ def library() -> Any:
     """
     loaded = ctypes.CDLL(str(PATH))  # calls release the GIL
     pointer, size = ctypes.c_void_p, ctypes.c_int64
-    loaded.lcmulti_compute.argtypes = (pointer, ctypes.c_int, pointer, pointer, pointer)
+    loaded.lcmulti_compute_on.argtypes = (pointer, pointer, ctypes.c_int, *[pointer] * 3)
     loaded.lcmulti_workspace.argtypes = (pointer, ctypes.c_int)
     for name in ("lcmulti_workspace", "lcmulti_threads", "lcmulti_geometry_size"):
         getattr(loaded, name).restype = size
@@ -145,8 +145,12 @@ class Native:
 
     def workspace(self, problem: Problem) -> int:
         """See `lcmulti.backend.Implementation.workspace`."""
-        threads = problem.resources.threads
+        threads = self.threads(problem.resources)
         return workspace(problem.spec, problem.samples, problem.dtype, threads)
+
+    def threads(self, resources: Resources) -> int | None:
+        """How many; None for as many as the library takes by itself."""
+        return resources.threads
 
     def run(self, map_: str, a: Any, b: Any, spec: LocalConvSpec, resources: Resources) -> Any:
         """Compute one of `MAPS` in the framework's own way: what a door is."""
@@ -165,9 +169,11 @@ class Native:
         return self.run("kernel_grad", x, dy, spec, resources)
 
 
-def compute(call: Geometry, map_: int, a: int, b: int, result: int) -> None:
-    """Run one map on three addresses."""
-    status = library().lcmulti_compute(ctypes.byref(call), map_, a, b, result)
+def compute(
+    call: Geometry, map_: int, a: int, b: int, result: int, parallel: int | None = None
+) -> None:
+    """Run one map on three addresses; *parallel* is that of an ``lcmulti_parallel``."""
+    status = library().lcmulti_compute_on(parallel, ctypes.byref(call), map_, a, b, result)
     if status == NO_MEMORY:
         raise MemoryError("lcmulti-native found no memory for its scratch space")
     if status:

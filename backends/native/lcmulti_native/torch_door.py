@@ -1,13 +1,18 @@
 """PyTorch's door: data pointers, and operations that its compiler takes as they are.
 
 In eager mode a map is called with the addresses of its tensors, and the backend closes the
-derivatives. A compiler traces with tensors that have no data: to it each map is an operation of
+derivatives. Its threads are those of PyTorch's OpenMP: they wait for its next operation in a loop, on
+the processors that others would need. A compiler traces with tensors that have no data: to it each map is an operation of
 `torch.library`, opaque, its gradients the other two. Every other transform (forward AD, ``vmap``,
 ``torch.func``, export, a dispatch mode) gets the composed implementation, which it sees through.
 """
 
 from __future__ import annotations
 
+import ctypes
+import os
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -52,6 +57,10 @@ class TorchNative(Native):
             return "only compilers can take it as an opaque operation"
         return idle_lanes(problem) or super().decline(problem)
 
+    def threads(self, resources: Resources) -> int | None:
+        """As many as PyTorch's own operations take, unless configured."""
+        return resources.threads or torch.get_num_threads()
+
     def run(self, map_: str, a: Any, b: Any, spec: LocalConvSpec, resources: Resources) -> Any:
         """See `lcmulti_native.library.Native.run`."""
         return _map(map_, a, b, spec, resources)
@@ -70,7 +79,7 @@ def _is_compiled() -> bool:
 
 def _map(map_: str, a: Any, b: Any, spec: LocalConvSpec, resources: Resources) -> Any:
     if not is_transformed(a, b):
-        arguments = spec, len(a), _NAMES[a.dtype], resources.threads
+        arguments = spec, len(a), _NAMES[a.dtype], implementation.threads(resources)
         return _run(map_, geometry, arguments, a, b, _result(map_, a, spec))
     if _is_compiled():
         call = packed(map_, spec, 0, _NAMES[a.dtype], resources.threads)
@@ -98,8 +107,21 @@ def _run(map_: str, make: Any, arguments: tuple[Any, ...], a: Any, b: Any, resul
     else:
         b, other = b.resolve_neg().contiguous(), _steps(result)
     call = make(*arguments, *((other, a_step) if map_ == "input_grad" else (a_step, other)))
-    compute(call, MAPS[map_], a.data_ptr(), b.data_ptr(), result.data_ptr())
+    lender = _openmp() if call.threads == torch.get_num_threads() else None
+    compute(call, MAPS[map_], a.data_ptr(), b.data_ptr(), result.data_ptr(), lender)
     return result
+
+
+@cache
+def _openmp() -> int | None:
+    """``GOMP_parallel`` of the OpenMP runtime that PyTorch brings and has loaded, if it is GNU's."""
+    for path in Path(torch.__file__).parent.glob("lib/libgomp*.so*"):
+        try:
+            loaded = ctypes.CDLL(str(path), os.RTLD_NOLOAD)
+        except OSError:
+            continue
+        return ctypes.cast(loaded.GOMP_parallel, ctypes.c_void_p).value
+    return None
 
 
 def _readable(tensor: Any) -> tuple[Any, Steps | None]:
@@ -140,6 +162,7 @@ def _operation(map_: str) -> Any:
     def run(a: torch.Tensor, b: torch.Tensor, call: list[int]) -> torch.Tensor:
         made = made_of(call)
         made.batch = len(a)
+        made.threads = made.threads or torch.get_num_threads()
         x, kernel, y = made.shapes()
         expected = {"forward": (x, kernel), "input_grad": (y, kernel), "kernel_grad": (x, y)}[map_]
         # The call may come from a file: it must not be believed to describe the arrays.

@@ -74,7 +74,7 @@ class Abutting {
 
   bool run() const {
     const double products = static_cast<double>(g.batch) * static_cast<double>(g.weights);
-    return parallel_for(p.tasks, products < kSmall ? 1 : g.threads, [this](int64_t i) {
+    return parallel_for(p.tasks, products < kSmall ? 1 : g.threads, g.lender, [this](int64_t i) {
       block(i);
       end_streams();
     });

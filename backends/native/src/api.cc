@@ -87,8 +87,14 @@ using namespace lcmulti;
 extern "C" {
 
 int lcmulti_compute(const lcmulti_geometry *given, int map, const void *a, const void *b, void *result) {
+  return lcmulti_compute_on(nullptr, given, map, a, b, result);
+}
+
+int lcmulti_compute_on(lcmulti_parallel parallel, const lcmulti_geometry *given, int map, const void *a, const void *b,
+                       void *result) {
   Geometry geometry{};
   if (const int status = check(*given, geometry)) return status;
+  geometry.lender = parallel;
   if (map < LCMULTI_FORWARD || map > LCMULTI_KERNEL_GRAD) return LCMULTI_INVALID;
   want_large_pages(result, geometry.written(map) * geometry.item);
   try {
@@ -104,7 +110,7 @@ int64_t lcmulti_workspace(const lcmulti_geometry *given, int map) {
   if (map < LCMULTI_FORWARD || map > LCMULTI_KERNEL_GRAD) return -LCMULTI_INVALID;
   const int64_t each = chosen().workspace(geometry, map);
   if (each > kMostBytes) return -LCMULTI_TOO_LARGE;
-  return each * (geometry.threads > 0 ? geometry.threads : pool_threads());
+  return each * geometry.threads;
 }
 
 int64_t lcmulti_threads(void) { return pool_threads(); }

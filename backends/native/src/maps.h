@@ -51,7 +51,7 @@ class Call {
                             static_cast<double>(g.filters);
     const int64_t threads = products < kSmall ? 1 : g.threads;
     const auto tasks = [&](int64_t count, auto &&task) {
-      return parallel_for(count, threads, [task](int64_t i) {
+      return parallel_for(count, threads, g.lender, [task](int64_t i) {
         task(i);
         end_streams();
         scratch.trim();

@@ -39,7 +39,7 @@ int check(const lcmulti_geometry &given, Geometry &g) {
   if (g.axes < 1 || g.axes > kAxes || g.batch < 0 || g.threads < 0) return LCMULTI_INVALID;
   if (g.channels < 1 || g.filters < 1 || g.groups < 1) return LCMULTI_INVALID;
   if (g.channels % g.groups || g.filters % g.groups) return LCMULTI_INVALID;
-  g.threads = std::min(g.threads, kMostThreads);
+  g.threads = std::min(g.threads > 0 ? g.threads : pool_threads(), kMostThreads);
   g.item = g.dtype == LCMULTI_FLOAT64 ? 8 : g.dtype == LCMULTI_FLOAT32 ? 4 : 2;
   g.wide = g.dtype == LCMULTI_FLOAT64 ? 8 : 4;
   g.channels_per_group = g.channels / g.groups;
@@ -152,8 +152,7 @@ Grid make_grid(const Geometry &g, int map, int64_t lanes, int64_t panel) {
   std::copy_n(map == LCMULTI_INPUT_GRAD ? g.input : g.output, grid.axes, grid.size.begin());
   grid.box.fill(1);
   // Tasks enough to share among threads. Where boxes are summed up, their number must not depend on that of threads.
-  const int64_t threads = g.threads > 0 ? g.threads : pool_threads();
-  const int64_t tasks = g.any_shared() ? 16 : std::clamp<int64_t>(4 * threads, 4, 64);
+  const int64_t tasks = g.any_shared() ? 16 : std::min<int64_t>(4 * g.threads, 64);
   const int64_t all = product(grid.size.data(), grid.axes);
   const int64_t most = std::max<int64_t>(all / tasks, 1);
   const auto bytes = [&](const Index &size) { return held(g, map, size, lanes, panel); };

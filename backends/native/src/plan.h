@@ -43,6 +43,7 @@ struct Geometry : lcmulti_geometry {
   Index extent;               // of a window
   Index weights_step;         // elements of the kernel from one position to the next; 0 if shared
   int64_t weights;            // elements of the whole kernel
+  lcmulti_parallel lender;    // of threads, or null for the pool's own
 
   int last() const { return static_cast<int>(axes) - 1; }
   bool any_shared() const;

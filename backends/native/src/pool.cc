@@ -34,6 +34,15 @@ struct Job {
     std::fegetenv(&environment);
   }
 
+  // On a thread that is another's and keeps its own environment.
+  void visit() {
+    std::fenv_t own;
+    std::fegetenv(&own);
+    std::fesetenv(&environment);
+    work();
+    std::fesetenv(&own);
+  }
+
   void work() {
     for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;) {
       try {
@@ -47,14 +56,18 @@ struct Job {
 
 class Pool {
  public:
-  bool run(Job &job, int64_t threads) {
+  explicit Pool(bool forked = false) : forked_(forked) {}
+
+  void run(Job &job, int64_t threads, lcmulti_parallel lender) {
     std::unique_lock<std::mutex> turn(turn_, std::try_to_lock);
-    if (!turn) {  // at work for another caller
-      job.work();
-      return !job.failed;
+    if (!turn) return job.work();  // at work for another caller
+    if (lender != nullptr && !forked_) {
+      // All of them, however many tasks: one that is not asked now would be ended, and made anew for the next.
+      return lender([](void *data) { static_cast<Job *>(data)->visit(); }, &job, static_cast<unsigned>(threads), 0);
     }
     {
       std::lock_guard<std::mutex> lock(mutex_);
+      threads = std::min(threads, job.count);
       while (workers_ < threads - 1 && start()) {
       }
       job_ = &job;
@@ -66,7 +79,6 @@ class Pool {
     std::unique_lock<std::mutex> lock(mutex_);
     job_ = nullptr;  // who has not come by now need not
     idle_.wait(lock, [&] { return busy_ == 0; });
-    return !job.failed;
   }
 
  private:
@@ -98,6 +110,7 @@ class Pool {
     }
   }
 
+  const bool forked_;  // into a process without the lender's threads, which may not know it
   std::mutex turn_, mutex_;
   std::condition_variable wake_, idle_;
   Job *job_ = nullptr;
@@ -113,7 +126,7 @@ Pool &the_pool() {
 #if !defined(_WIN32)
     // Threads do not survive a fork, and a lock may have been held: the child starts afresh and
     // leaves the parent's pool alone.
-    pthread_atfork(nullptr, nullptr, [] { pool.store(new Pool); });
+    pthread_atfork(nullptr, nullptr, [] { pool.store(new Pool(true)); });
 #endif
     pool.store(new Pool);
   });
@@ -139,14 +152,14 @@ int64_t pool_threads() {
   return count;
 }
 
-bool parallel_for(int64_t count, int64_t threads, const std::function<void(int64_t)> &task) {
+bool parallel_for(int64_t count, int64_t threads, lcmulti_parallel lender, const std::function<void(int64_t)> &task) {
   Job job(&task, count);
-  threads = std::min({threads > 0 ? threads : pool_threads(), count, kMostThreads});
-  if (threads <= 1) {
+  if (threads <= 1 || count <= 1) {
     job.work();
-    return !job.failed;
+  } else {
+    the_pool().run(job, threads, lender);
   }
-  return the_pool().run(job, threads);
+  return !job.failed;
 }
 
 }  // namespace lcmulti

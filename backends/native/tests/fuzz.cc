@@ -233,6 +233,14 @@ std::vector<bool> belonging(const int64_t *step, const int64_t *size, int64_t ax
   return result;
 }
 
+// A caller's own threads.
+void lend(void (*work)(void *), void *data, unsigned threads, unsigned) {
+  std::vector<std::thread> others;
+  for (unsigned i = 1; i < threads; ++i) others.emplace_back(work, data);
+  work(data);
+  for (auto &each : others) each.join();
+}
+
 const char *fault(const lcmulti_geometry &g, Random &random) {
   int64_t positions = 1;
   for (int64_t a = 0; a < g.axes; ++a) positions *= g.shared[a] ? 1 : g.output[a];
@@ -242,6 +250,7 @@ const char *fault(const lcmulti_geometry &g, Random &random) {
   Buffer kernel(weights, g.dtype, offset);
   Buffer dy(span(g.dy_step, g.output, g.axes, g.batch, g.filters), g.dtype, offset);
   x.fill(random), kernel.fill(random), dy.fill(random);
+  const lcmulti_parallel lender = draw(random, 0, 3) == 0 ? lend : nullptr;
   const Buffer x_before = x, kernel_before = kernel, dy_before = dy;
   for (int map = LCMULTI_FORWARD; map <= LCMULTI_KERNEL_GRAD; ++map) {
     const std::vector<bool> written =
@@ -258,7 +267,7 @@ const char *fault(const lcmulti_geometry &g, Random &random) {
     });
     void *a = map == LCMULTI_INPUT_GRAD ? dy.data() : x.data();
     void *b = map == LCMULTI_KERNEL_GRAD ? dy.data() : kernel.data();
-    if (lcmulti_compute(&g, map, a, b, result.data()) != LCMULTI_OK) return "refused";
+    if (lcmulti_compute_on(lender, &g, map, a, b, result.data()) != LCMULTI_OK) return "refused";
     if (!result.canaries_alive()) return "wrote beyond the result";
     if (!(x == x_before && kernel == kernel_before && dy == dy_before)) return "changed an input";
     // Sums are exact in float32 and float64; a half type rounds once.
