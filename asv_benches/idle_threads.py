@@ -3,8 +3,9 @@
     python asv_benches/idle_threads.py [--keep]
 
 After a parallel operation the threads of PyTorch's OpenMP wait in a loop, on the core that the
-kernels' second thread wants, unless OMP_WAIT_POLICY=passive sends them to sleep. Least times of
-many calls of one kernel, alone and each after an addition, under both policies.
+second thread of a pool of our own would want, unless OMP_WAIT_POLICY=passive sends them to sleep.
+So PyTorch's door has the kernels run on those threads. Medians of many calls of one kernel on the
+threads of either, alone and each after an addition, under both policies.
 """
 
 from __future__ import annotations
@@ -13,13 +14,12 @@ import os
 import subprocess
 import sys
 import time
+from statistics import median
 
 import needs_native  # noqa: F401
 from kept import keep
 
 import lcmulti
-from lcmulti import plugins
-from lcmulti.backend import Resources
 
 CALLS = 300
 
@@ -27,27 +27,37 @@ CALLS = 300
 def measured(policy: str) -> None:
     """Print and keep the times in this process."""
     import torch
+    from lcmulti_native.library import MAPS, compute, geometry
+    from lcmulti_native.torch_door import _openmp
 
     spec = lcmulti.LocalConvSpec((25, 25, 16), 16, 5, data_format="channels_last").computed()
-    door = plugins.load_implementation("torch", "native")
     x, kernel = torch.rand(32, *spec.input_shape), torch.rand(*spec.kernel_shape)
+    y = torch.empty(32, *spec.output_shape)
     terms = torch.rand(1 << 22)
     total = torch.empty_like(terms)
+    addresses = x.data_ptr(), kernel.data_ptr(), y.data_ptr()
+    made = geometry(spec, 32, "float32", torch.get_num_threads())
 
-    def call() -> float:
+    def call(lender: int | None) -> float:
         start = time.perf_counter()
-        door.forward(x, kernel, spec, Resources(2**28))
+        compute(made, MAPS["forward"], *addresses, lender)
         return time.perf_counter() - start
 
-    call()
-    alone = min(call() for _ in range(CALLS))
-    after = []
+    threads = {"a pool of our own": None, "PyTorch's": _openmp()}
+    times: dict[tuple[str, str], list[float]] = {}
     for _ in range(CALLS):
-        torch.add(terms, 1, out=total)
-        after.append(call())
-    if "--keep" in sys.argv:
-        keep("idle_threads", {policy: {"alone": alone, "after an addition": min(after)}})
-    print(f"alone {alone * 1e3:.2f} ms   after an addition {min(after) * 1e3:.2f} ms")
+        for whose, lender in threads.items():
+            torch.add(terms, 1, out=total)
+            times.setdefault((whose, "after an addition"), []).append(call(lender))
+            time.sleep(0.02)  # until nobody waits in a loop any more
+            times.setdefault((whose, "alone"), []).append(call(lender))
+    for whose in threads:
+        alone, after = (median(times[whose, when]) for when in ("alone", "after an addition"))
+        print(f"{whose}: alone {alone * 1e3:.2f} ms   after an addition {after * 1e3:.2f} ms")
+        if "--keep" in sys.argv:
+            keep(
+                "idle_threads", {f"{policy}, {whose}": {"alone": alone, "after an addition": after}}
+            )
 
 
 def main() -> int:
@@ -58,9 +68,10 @@ def main() -> int:
         return 0
     for policy in ("default", "passive"):
         set_ = {} if policy == "default" else {"OMP_WAIT_POLICY": policy}
-        print(f"{policy:<9}", end="", flush=True)
-        command = [sys.executable, __file__, policy, *keeping]
-        subprocess.run(command, env=os.environ | set_, check=True)
+        print(f"OMP_WAIT_POLICY {policy}", flush=True)
+        subprocess.run(
+            [sys.executable, __file__, policy, *keeping], env=os.environ | set_, check=True
+        )
     return 0
 
 

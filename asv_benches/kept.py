@@ -1,6 +1,6 @@
 """Results kept beside the benchmarks that measured them: ``results/NAME.json``, with the machine.
 
-python asv_benches/kept.py          # writes the tables of docs/performance.md, between their marks
+python asv_benches/kept.py     # writes what README and docs/performance.md have between marks
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from math import exp, log
 from pathlib import Path
 from typing import Any
 
-__all__ = ["keep", "with_tables"]
+__all__ = ["PAGES", "keep", "with_tables"]
 
 FOLDER = Path(__file__).parent / "results"
-PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
+ROOT = Path(__file__).parents[1]
+PAGES = ROOT / "docs" / "performance.md", ROOT / "README.md"
 DISTRIBUTIONS = ("lcmulti", "lcmulti-native", "numpy", "torch", "jax", "tensorflow", "tf_keras")
 
 
@@ -53,6 +54,11 @@ def _rows(name: str) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else {}
 
 
+def _machine(name: str) -> str:
+    machine = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))["machine"]
+    return f"{machine['cores']} cores of {machine['processor']} ({machine['instructions']})"
+
+
 def _mean(values: list[float]) -> float:
     return exp(sum(map(log, values)) / len(values))
 
@@ -80,9 +86,17 @@ def _roofline() -> list[str]:
     return lines
 
 
+FRAMEWORKS = {"torch": "PyTorch", "jax": "JAX", "tensorflow": "TensorFlow"}
+
+
+def _ratios(framework: str) -> list[float]:
+    rows = _rows(f"against_{framework}").values()
+    return [row["best peer x"] for row in rows if row["best peer x"] is not None]
+
+
 def _peers() -> list[str]:
-    lines = ["| workload | PyTorch | JAX | TensorFlow |", "|---|---|---|---|"]
-    found = {name: _rows(f"against_{name}") for name in ("torch", "jax", "tensorflow")}
+    lines = [f"| workload | {' | '.join(FRAMEWORKS.values())} |", "|---|---|---|---|"]
+    found = {name: _rows(f"against_{name}") for name in FRAMEWORKS}
     for workload in dict.fromkeys(each for rows in found.values() for each in rows):
         cells = []
         for rows in found.values():
@@ -90,12 +104,21 @@ def _peers() -> list[str]:
             best = row.get("best peer x")
             cells.append("" if best is None else f"{best:.1f} ({row['x roofline']:.1f})")
         lines.append(f"| {workload} | {' | '.join(cells)} |")
-    each = [
-        [row["best peer x"] for row in rows.values() if row["best peer x"] is not None]
-        for rows in found.values()
+    means = " | ".join(f"{_mean(_ratios(name)):.1f}" for name in FRAMEWORKS)
+    machines = "; ".join(f"{FRAMEWORKS[name]}: {_machine(f'against_{name}')}" for name in found)
+    return [*lines, f"| geometric mean | {means} |", "", f"Measured on: {machines}."]
+
+
+def _in_short() -> list[str]:
+    each = ", ".join(
+        f"{_mean(_ratios(name)):.1f} in {shown} ({len(_ratios(name))} layers)"
+        for name, shown in FRAMEWORKS.items()
+    )
+    return [
+        "With them, the fastest peer of each published layer takes this many times as long for",
+        "forward and backward on two cores, in the geometric mean:",
+        f"{each}.",
     ]
-    means = " | ".join(f"{_mean(ratios):.1f}" if ratios else "" for ratios in each)
-    return [*lines, f"| geometric mean | {means} |"]
 
 
 def _overhead() -> list[str]:
@@ -106,19 +129,24 @@ def _overhead() -> list[str]:
     return lines
 
 
-def tables() -> dict[str, list[str]]:
-    """Lines of markdown, by what they are about."""
-    return {"roofline": _roofline(), "peers": _peers(), "overhead": _overhead()}
+TABLES = {
+    "roofline": _roofline,
+    "peers": _peers,
+    "peers in short": _in_short,
+    "overhead": _overhead,
+}
 
 
 def with_tables(page: str) -> str:
-    """The page with the tables between their marks replaced."""
-    for name, lines in tables().items():
+    """The page with what is between marks replaced."""
+    for name, lines in TABLES.items():
         start, end = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
-        before, rest = page.split(start)
-        page = before + start + "\n".join(lines) + end + rest.split(end)[1]
+        if start in page:
+            before, rest = page.split(start)
+            page = before + start + "\n".join(lines()) + end + rest.split(end)[1]
     return page
 
 
 if __name__ == "__main__":
-    PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in PAGES:
+        page.write_text(with_tables(page.read_text(encoding="utf-8")), encoding="utf-8")

@@ -86,6 +86,21 @@ def test_a_window_beyond_the_cache_is_declined():
     assert library.workspace(spec.computed(), 64, "float32", 1) < 0
 
 
+def test_what_only_one_order_of_channels_has_room_for_is_declined():
+    """The kernel's gradient turns output gradients whose filters come first."""
+    torch = pytest.importorskip("torch")
+    door = plugins.load_implementation("torch", "native")
+    for filters in (20_000, 40_000, 80_000):
+        spec = lcmulti.LocalConvSpec((2, 1), filters, 1, data_format="channels_last").computed()
+        if library.workspace(spec, 64, "float32", None) < 0:
+            break
+        x, dy = torch.rand(64, 1, 2).movedim(1, -1), torch.rand(64, filters, 2).movedim(1, -1)
+        dw = door.kernel_grad(x, dy, spec, RESOURCES)
+        close(dw, torch.einsum("nio,nif->iof", x, dy)[:, None])
+    else:
+        pytest.fail("none was declined")
+
+
 def test_results_do_not_depend_on_the_number_of_threads():
     spec = lcmulti.LocalConvSpec((40, 40, 8), 24, 5, data_format="channels_last").computed()
     door = plugins.load_implementation("numpy", "native")

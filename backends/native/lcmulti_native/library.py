@@ -111,13 +111,28 @@ def packed(
     return [MAPS[map_], *map(int, fields)]
 
 
+def channels_first(size: Sequence[int], channels: int) -> Steps:
+    """The same of an array that lies as ``(batch, channels, *size)``."""
+    axes = tuple(prod(size[axis + 1 :]) for axis in range(len(size)))
+    return (channels * prod(size), prod(size), *axes)
+
+
 @lru_cache(maxsize=4096)
 def workspace(spec: LocalConvSpec, batch: int, dtype: str, threads: int | None) -> int:
-    """Bytes the largest of the three maps holds; negative if it cannot serve."""
+    """Bytes the largest of the three maps holds in either order; negative if it cannot serve."""
     if spec.ndim > MAX_AXES:
         return -1
-    call = geometry(spec, batch, dtype, threads)
-    sizes = [library().lcmulti_workspace(ctypes.byref(call), map_) for map_ in MAPS.values()]
+    x_first = channels_first(spec.input_size, spec.in_channels)
+    dy_first = channels_first(spec.output_size, spec.filters)
+    calls = (
+        geometry(spec, batch, dtype, threads),
+        geometry(spec, batch, dtype, threads, x_first, dy_first),
+    )
+    sizes = [
+        library().lcmulti_workspace(ctypes.byref(call), map_)
+        for call in calls
+        for map_ in MAPS.values()
+    ]
     return min(sizes) if min(sizes) < 0 else max(sizes)
 
 

@@ -1,10 +1,12 @@
 """PyTorch's door: data pointers, and operations that its compiler takes as they are.
 
 In eager mode a map is called with the addresses of its tensors, and the backend closes the
-derivatives. Its threads are those of PyTorch's OpenMP: they wait for its next operation in a loop, on
-the processors that others would need. A compiler traces with tensors that have no data: to it each map is an operation of
+derivatives. A compiler traces with tensors that have no data: to it each map is an operation of
 `torch.library`, opaque, its gradients the other two. Every other transform (forward AD, ``vmap``,
 ``torch.func``, export, a dispatch mode) gets the composed implementation, which it sees through.
+
+The threads are those of PyTorch's OpenMP. These wait for its next operation in a loop, on the
+processors that others would need.
 """
 
 from __future__ import annotations
@@ -114,7 +116,7 @@ def _run(map_: str, make: Any, arguments: tuple[Any, ...], a: Any, b: Any, resul
 
 @cache
 def _openmp() -> int | None:
-    """``GOMP_parallel`` of the OpenMP runtime that PyTorch brings and has loaded, if it is GNU's."""
+    """Find ``GOMP_parallel`` of the OpenMP runtime that PyTorch has loaded, if it is GNU's."""
     for path in Path(torch.__file__).parent.glob("lib/libgomp*.so*"):
         try:
             loaded = ctypes.CDLL(str(path), os.RTLD_NOLOAD)

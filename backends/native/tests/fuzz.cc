@@ -324,6 +324,11 @@ void hostile(uint64_t seed) {
 int main(int argc, char **argv) {
   const double seconds = argc > 1 ? std::atof(argv[1]) : 10;
   const uint64_t seed = argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 1;
+  const char *wish = std::getenv("LCMULTI_NATIVE_ISA");
+  if (wish != nullptr && std::strcmp(wish, lcmulti_isa()) != 0) {
+    std::printf("%s: not on this processor\n", wish);
+    return 0;
+  }
   hostile(seed);
   int64_t tried[4] = {};
   bool good[4] = {};
