@@ -16,7 +16,10 @@ __all__ = ["PAGES", "keep", "with_tables"]
 
 FOLDER = Path(__file__).parent / "results"
 ROOT = Path(__file__).parents[1]
-PAGES = ROOT / "docs" / "performance.md", ROOT / "README.md"
+PAGES = {
+    ROOT / "docs" / "performance.md": ("roofline", "peers", "overhead"),
+    ROOT / "README.md": ("means",),
+}
 DISTRIBUTIONS = ("lcmulti", "lcmulti-native", "numpy", "torch", "jax", "tensorflow", "tf_keras")
 
 
@@ -109,14 +112,14 @@ def _peers() -> list[str]:
     return [*lines, f"| geometric mean | {means} |", "", f"Measured on: {machines}."]
 
 
-def _in_short() -> list[str]:
+def _means() -> list[str]:
     each = ", ".join(
         f"{_mean(_ratios(name)):.1f} in {shown} ({len(_ratios(name))} layers)"
         for name, shown in FRAMEWORKS.items()
     )
     return [
-        "With them, the fastest peer of each published layer takes this many times as long for",
-        "forward and backward on two cores, in the geometric mean:",
+        "With them, the fastest peer of a published layer takes this many times as long for forward",
+        "and backward, in the geometric mean of those measured, on two cores of one of three machines:",
         f"{each}.",
     ]
 
@@ -132,21 +135,20 @@ def _overhead() -> list[str]:
 TABLES = {
     "roofline": _roofline,
     "peers": _peers,
-    "peers in short": _in_short,
+    "means": _means,
     "overhead": _overhead,
 }
 
 
-def with_tables(page: str) -> str:
-    """The page with what is between marks replaced."""
-    for name, lines in TABLES.items():
+def with_tables(page: str, names: tuple[str, ...]) -> str:
+    """The page with what is between the marks of these names replaced."""
+    for name in names:
         start, end = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
-        if start in page:
-            before, rest = page.split(start)
-            page = before + start + "\n".join(lines()) + end + rest.split(end)[1]
+        before, rest = page.split(start)
+        page = before + start + "\n".join(TABLES[name]()) + end + rest.split(end)[1]
     return page
 
 
 if __name__ == "__main__":
-    for page in PAGES:
-        page.write_text(with_tables(page.read_text(encoding="utf-8")), encoding="utf-8")
+    for path, names in PAGES.items():
+        path.write_text(with_tables(path.read_text(encoding="utf-8"), names), encoding="utf-8")

@@ -51,7 +51,7 @@ class Resources(NamedTuple):
     max_workspace : int
         Bytes that may be held beyond inputs, outputs, weights and their gradients.
     threads : int or None
-        Threads an implementation with a pool of its own may use; None leaves it to that pool.
+        Threads an implementation with a choice of its own may use; None leaves it to that choice.
     """
 
     max_workspace: int

@@ -53,7 +53,8 @@ LCMULTI_API int lcmulti_compute(const lcmulti_geometry *geometry, int map, const
 typedef void (*lcmulti_parallel)(void (*work)(void *), void *data, unsigned threads, unsigned flags);
 
 /* The same on threads of the caller's: a framework's, which it keeps awake for its own next operation
- * on the processors that the pool's would run on. Not used in a process that was forked. */
+ * on the processors that the pool's would run on. Not used in a process that was forked after the
+ * library was loaded. */
 LCMULTI_API int lcmulti_compute_on(lcmulti_parallel parallel, const lcmulti_geometry *geometry, int map,
                                    const void *a, const void *b, void *result);
 

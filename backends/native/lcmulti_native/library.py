@@ -6,6 +6,7 @@ import ctypes
 import sys
 from collections.abc import Sequence
 from functools import cache, lru_cache
+from itertools import product
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -62,15 +63,17 @@ def library() -> Any:
         If it is of another version than this module.
     """
     loaded = ctypes.CDLL(str(PATH))  # calls release the GIL
+    loaded.lcmulti_geometry_size.restype = ctypes.c_int64
+    ours = loaded.lcmulti_geometry_size() == ctypes.sizeof(Geometry)
+    if not ours or not hasattr(loaded, "lcmulti_compute_on"):
+        raise ImportError(f"{PATH} is of another version; reinstall lcmulti-native")
     pointer, size = ctypes.c_void_p, ctypes.c_int64
     loaded.lcmulti_compute_on.argtypes = (pointer, pointer, ctypes.c_int, *[pointer] * 3)
     loaded.lcmulti_workspace.argtypes = (pointer, ctypes.c_int)
-    for name in ("lcmulti_workspace", "lcmulti_threads", "lcmulti_geometry_size"):
+    for name in ("lcmulti_workspace", "lcmulti_threads"):
         getattr(loaded, name).restype = size
     for name in ("lcmulti_isa", "lcmulti_status_text"):
         getattr(loaded, name).restype = ctypes.c_char_p
-    if loaded.lcmulti_geometry_size() != ctypes.sizeof(Geometry):
-        raise ImportError(f"{PATH} is of another version; reinstall lcmulti-native")
     return loaded
 
 
@@ -78,6 +81,12 @@ def contiguous(size: Sequence[int], channels: int) -> Steps:
     """Steps of an array ``(batch, *size, channels)``: along batch, channels, each axis."""
     axes = tuple(channels * prod(size[axis + 1 :]) for axis in range(len(size)))
     return (channels * prod(size), 1, *axes)
+
+
+def channels_first(size: Sequence[int], channels: int) -> Steps:
+    """The same of an array that lies as ``(batch, channels, *size)``."""
+    axes = tuple(prod(size[axis + 1 :]) for axis in range(len(size)))
+    return (channels * prod(size), prod(size), *axes)
 
 
 @lru_cache(maxsize=4096)
@@ -111,26 +120,18 @@ def packed(
     return [MAPS[map_], *map(int, fields)]
 
 
-def channels_first(size: Sequence[int], channels: int) -> Steps:
-    """The same of an array that lies as ``(batch, channels, *size)``."""
-    axes = tuple(prod(size[axis + 1 :]) for axis in range(len(size)))
-    return (channels * prod(size), prod(size), *axes)
-
-
 @lru_cache(maxsize=4096)
 def workspace(spec: LocalConvSpec, batch: int, dtype: str, threads: int | None) -> int:
-    """Bytes the largest of the three maps holds in either order; negative if it cannot serve."""
+    """Bytes the largest of the three maps holds in any order of channels; negative if it cannot serve."""
     if spec.ndim > MAX_AXES:
         return -1
     x_first = channels_first(spec.input_size, spec.in_channels)
     dy_first = channels_first(spec.output_size, spec.filters)
-    calls = (
-        geometry(spec, batch, dtype, threads),
-        geometry(spec, batch, dtype, threads, x_first, dy_first),
-    )
     sizes = [
-        library().lcmulti_workspace(ctypes.byref(call), map_)
-        for call in calls
+        library().lcmulti_workspace(
+            ctypes.byref(geometry(spec, batch, dtype, threads, *orders)), map_
+        )
+        for orders in product((None, x_first), (None, dy_first))
         for map_ in MAPS.values()
     ]
     return min(sizes) if min(sizes) < 0 else max(sizes)

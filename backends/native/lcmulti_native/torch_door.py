@@ -5,8 +5,8 @@ derivatives. A compiler traces with tensors that have no data: to it each map is
 `torch.library`, opaque, its gradients the other two. Every other transform (forward AD, ``vmap``,
 ``torch.func``, export, a dispatch mode) gets the composed implementation, which it sees through.
 
-The threads are those of PyTorch's OpenMP. These wait for its next operation in a loop, on the
-processors that others would need.
+The threads are those of PyTorch's OpenMP where it is GNU's and as many are asked for as it has:
+they wait for its next operation in a loop, begin at once, and are in the way of others.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from lcmulti_native.library import (
     contiguous,
     geometry,
     idle_lanes,
+    library,
     packed,
 )
 
@@ -60,7 +61,10 @@ class TorchNative(Native):
         return idle_lanes(problem) or super().decline(problem)
 
     def threads(self, resources: Resources) -> int | None:
-        """As many as PyTorch's own operations take, unless configured."""
+        """As many as PyTorch's own operations take, unless configured.
+
+        A plan that is kept has counted the workspace of as many as there were then.
+        """
         return resources.threads or torch.get_num_threads()
 
     def run(self, map_: str, a: Any, b: Any, spec: LocalConvSpec, resources: Resources) -> Any:
@@ -200,5 +204,6 @@ def _operation(map_: str) -> Any:
     return operation
 
 
+library()  # now: in a child that was forked before, it would not know that PyTorch's threads are gone
 _operations = {map_: _operation(map_) for map_ in MAPS}
 implementation = TorchNative()

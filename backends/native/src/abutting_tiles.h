@@ -26,7 +26,12 @@ struct Group {
   }
   static LCMULTI_INLINE void store_outputs(V v, D *to, int64_t filter, bool streamed) {
     if (F == 1 || filter == 1) return store_narrow<D, VL, A>(to, v, streamed);
-    store_rows<F>(turned<F>(v, kLanes<V>), to, filter);
+    const V rows = turned<F>(v, kLanes<V>);
+    if constexpr (sizeof(D) == 2) {
+      store_rows<F>(narrow<VL>(rows, D{}), reinterpret_cast<uint16_t *>(to), filter);
+    } else {
+      store_rows<F>(rows, to, filter);
+    }
   }
   // Some filters' rows, one after the other in a vector.
   template <int ROWS>
@@ -39,15 +44,15 @@ struct Group {
                     std::make_integer_sequence<int, ROWS * kPositions>{});
     }
   }
-  template <int ROWS>
-  static LCMULTI_INLINE void store_rows(Vector<A, ROWS * kPositions> v, D *to, int64_t filter) {
+  template <int ROWS, class W, class E>
+  static LCMULTI_INLINE void store_rows(W rows, E *to, int64_t filter) {
     if constexpr (ROWS == 1) {
-      store_narrow<D, kPositions, A>(to, v, false);
+      store(to, rows);
     } else {
       constexpr int H = ROWS / 2;
       constexpr auto half = std::make_integer_sequence<int, H * kPositions>{};
-      store_rows<H>(part_of<0>(v, half), to, filter);
-      store_rows<H>(part_of<H * kPositions>(v, half), to + H * filter, filter);
+      store_rows<H>(part_of<0>(rows, half), to, filter);
+      store_rows<H>(part_of<H * kPositions>(rows, half), to + H * filter, filter);
     }
   }
 

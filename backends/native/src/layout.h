@@ -13,6 +13,12 @@ namespace lcmulti::LCMULTI_ISA {
 // to foresee.
 constexpr int kAhead = 256;
 
+// A row that is over before the processor foresees it: where channels come first, that of the next follows.
+template <class D>
+bool is_short(int64_t length) {
+  return length * static_cast<int64_t>(sizeof(D)) < 2 * kAhead;
+}
+
 // (count samples `step` apart, length elements `pitch` apart) -> (length rows `row` apart, lanes).
 // What lies `ahead` elements on is fetched meanwhile.
 template <class A, int VL, class D>
@@ -42,7 +48,7 @@ void gather(const D *from, int64_t step, int64_t pitch, int64_t length, int64_t 
         }
       } else {
         for (int q = 0; q < VL; ++q) {
-          __builtin_prefetch(base + q * step + j + ahead, 0, 3);
+          if (q < rows) __builtin_prefetch(base + q * step + j + ahead, 0, 3);
           block[q] = q < rows ? columns == VL ? load_wide<A, VL>(base + q * step + j)
                                               : load_first<A, VL>(base + q * step + j, columns)
                               : Vector<A, VL>{};
@@ -59,7 +65,8 @@ void gather(const D *from, int64_t step, int64_t pitch, int64_t length, int64_t 
   }
 }
 
-// The way back, to elements that are neighbours: from rows `row` apart.
+// The way back, to elements that are neighbours: from rows `row` apart. What lies `ahead` elements on, if
+// any, is fetched to be written.
 template <class A, int VL, class D>
 void scatter(const A *from, int64_t row, int64_t length, int64_t count, D *to, int64_t step,
              bool streamed, int64_t ahead = 0) {
@@ -149,9 +156,8 @@ void gather_box(const Source<D> &source, const Box &box, const Chunk &chunk, A *
         gather<A, VL>(from + i * column, batch, 1, source.channels, chunk.count, inner + i * row, lanes, lanes);
       }
     } else {
-      // Rows that are short: those of the next channel.
-      const int64_t ahead = length * static_cast<int64_t>(sizeof(D)) < 2 * kAhead ? channel : kAhead / sizeof(D);
       for (int64_t c = 0; c < source.channels; ++c) {
+        const int64_t ahead = is_short<D>(length) && c + 1 < source.channels ? channel : kAhead / sizeof(D);
         gather<A, VL>(from + c * channel, batch, column, length, chunk.count, inner + c * lanes, row, lanes, ahead);
       }
     }
@@ -213,18 +219,21 @@ void scatter_box(const A *from, const Box &box, const Chunk &chunk, const Target
   const int64_t channels = target.channels, row = channels * chunk.padded, columns = box.n[last];
   for (Odometer outer(box.n.data(), last); !outer.done; outer.next(), from += columns * row) {
     D *to = target.row(box, outer.at) + chunk.first * sample;
-    const auto part = [&](const A *part_of, int64_t apart, int64_t length, D *at, int64_t ahead = 0) {
-      scatter<A, VL>(part_of, apart, length, chunk.count, at, sample, streamed, ahead);
+    const auto put = [&](const A *rows, int64_t apart, int64_t length, D *at) {
+      scatter<A, VL>(rows, apart, length, chunk.count, at, sample, streamed);
     };
     if (target.rows_are_runs()) {
-      part(from, chunk.padded, columns * channels, to);
+      put(from, chunk.padded, columns * channels, to);
     } else if (channel == 1) {
-      for (int64_t i = 0; i < columns; ++i) part(from + i * row, chunk.padded, channels, to + i * column);
+      for (int64_t i = 0; i < columns; ++i) put(from + i * row, chunk.padded, channels, to + i * column);
     } else if (column == 1) {
-      for (int64_t c = 0; c < channels; ++c) part(from + c * chunk.padded, row, columns, to + c * channel, columns * static_cast<int64_t>(sizeof(D)) < 2 * kAhead ? channel : 0);
+      for (int64_t c = 0; c < channels; ++c) {  // which begin and end within lines: not streamed
+        const int64_t ahead = is_short<D>(columns) && c + 1 < channels ? channel : 0;
+        scatter<A, VL>(from + c * chunk.padded, row, columns, chunk.count, to + c * channel, sample, false, ahead);
+      }
     } else {
       for (int64_t i = 0; i < columns * channels; ++i) {
-        part(from + i * chunk.padded, 0, 1, to + i / channels * column + i % channels * channel);
+        put(from + i * chunk.padded, 0, 1, to + i / channels * column + i % channels * channel);
       }
     }
   }

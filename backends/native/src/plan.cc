@@ -103,10 +103,10 @@ Box seers_of(const Geometry &g, const Box &inputs) {
 
 namespace {
 
-// What a task holds: transposed data that windows share, and those that each is done with for good.
+// Bytes a task holds: what several windows share, and what each is done with for good.
 struct Held {
-  double shared, passing, weights;
-  double all() const { return shared + passing + weights; }
+  double shared, passing;
+  double all() const { return shared + passing; }
 };
 
 Held held(const Geometry &g, int map, const Index &box, int64_t lanes, int64_t panel) {
@@ -120,22 +120,27 @@ Held held(const Geometry &g, int map, const Index &box, int64_t lanes, int64_t p
   const double channels = static_cast<double>(g.channels), filters = static_cast<double>(g.filters);
   // Filters of a group in whole vectors.
   const double whole = static_cast<double>(g.groups * ((g.filters_per_group + 15) / 16 * 16));
-  const double wide = static_cast<double>(g.wide), read = static_cast<double>(panel), samples = static_cast<double>(lanes);
+  const double wide = static_cast<double>(g.wide), read = static_cast<double>(panel);
+  const double samples = static_cast<double>(lanes);
   Held result{};
   if (map == LCMULTI_FORWARD) {
     // Halves are written by rows along the last axis.
     const double row = panel < g.wide ? static_cast<double>(box[g.last()]) : positions;
-    result = {read * seen * channels * samples, wide * row * whole * samples, 0};
+    result = {read * seen * channels * samples, wide * row * whole * samples};
   } else if (map == LCMULTI_INPUT_GRAD) {
-    result = {wide * positions * channels * samples, read * seers * filters * samples, 0};
+    result = {wide * positions * channels * samples, read * seers * filters * samples};
   } else {
     // Filters that are not neighbours come by way of a transposed copy.
     const double turned = g.dy_step[1] != 1 ? filters : 0;
-    result = {read * seen * channels * samples, read * positions * (whole + turned) * samples, 0};
+    result = {read * seen * channels * samples, read * positions * (whole + turned) * samples};
   }
   if (g.item != g.wide) {
-    result.weights = wide * static_cast<double>(g.terms) * filters;
-    if (map == LCMULTI_KERNEL_GRAD && !sums_at_once(g, lanes)) result.weights *= positions;
+    const double weights = wide * static_cast<double>(g.terms) * filters;
+    if (map != LCMULTI_KERNEL_GRAD) {
+      result.passing += weights;
+    } else {
+      result.shared += sums_at_once(g, lanes) ? weights : weights * positions;
+    }
   }
   return result;
 }
@@ -151,8 +156,9 @@ Grid make_grid(const Geometry &g, int map, int64_t lanes, int64_t panel) {
   grid.axes = static_cast<int>(g.axes);
   std::copy_n(map == LCMULTI_INPUT_GRAD ? g.input : g.output, grid.axes, grid.size.begin());
   grid.box.fill(1);
-  // Tasks enough to share among threads. Where boxes are summed up, their number must not depend on that of threads.
-  const int64_t tasks = g.any_shared() ? 16 : std::min<int64_t>(4 * g.threads, 64);
+  // Tasks enough to share among threads. Where boxes are summed up, their number must not depend on it.
+  const bool summed = map == LCMULTI_KERNEL_GRAD && g.any_shared();
+  const int64_t tasks = summed ? 16 : 4 * g.threads;
   const int64_t all = product(grid.size.data(), grid.axes);
   const int64_t most = std::max<int64_t>(all / tasks, 1);
   const auto bytes = [&](const Index &size) { return held(g, map, size, lanes, panel); };
@@ -160,18 +166,18 @@ Grid make_grid(const Geometry &g, int map, int64_t lanes, int64_t panel) {
   const int64_t more = panel < g.wide ? 2 : 1;
   const auto fits = [&](const Index &size) {
     const Held each = bytes(size);
-    const double limit = static_cast<double>(more * kBoxBytes), limit_of_all = static_cast<double>(more * kPassingBytes);
-    if (each.shared + each.weights > limit || each.all() > limit_of_all) return false;
+    if (each.shared > static_cast<double>(more * kBoxBytes)) return false;
+    if (each.all() > static_cast<double>(more * kPassingBytes)) return false;
     if (g.batch <= lanes) return true;
     const double weights = static_cast<double>(g.weights * g.item) *
                            static_cast<double>(product(size.data(), grid.axes)) / static_cast<double>(all);
     return each.all() + weights <= static_cast<double>(more * kChunkedBytes);
   };
-  // Where neighbours along the last axis are neighbours in memory, not channels, take several.
+  // Where neighbours along the last axis are neighbours in memory, not channels, take many: whole rows at best.
   if (g.x_step[1] != 1 || g.dy_step[1] != 1) {
     Index wide = grid.box;
     const int64_t whole = grid.size[g.last()];
-    for (int64_t n : {std::min<int64_t>(whole, 4 * kLineElements), kLineElements, kLineElements / 2, kLineElements / 4}) {
+    for (int64_t n : {4 * kLineElements, kLineElements, kLineElements / 2, kLineElements / 4}) {
       wide[g.last()] = std::min(n, whole);
       if (grid.box[g.last()] == 1 && wide[g.last()] <= most && fits(wide)) grid.box = wide;
     }

@@ -1,4 +1,4 @@
-// How one call is cut into tasks: boxes of positions whose data stay in a core's cache.
+// How one call is cut into tasks: boxes of positions, of which what windows share stays in a core's cache.
 #pragma once
 
 #include <algorithm>
@@ -13,14 +13,14 @@ namespace lcmulti {
 constexpr int kAxes = LCMULTI_MAX_AXES;
 using Index = std::array<int64_t, kAxes>;
 
-// Bytes of transposed data that a task comes back to. Half of the smallest second-level cache in use
-// (Zen 4 and Neoverse: 1 MiB, older Intel client cores: 512 KiB); the kernel streams through the rest.
+// Bytes of transposed data that a task comes back to. Three quarters of the smallest second-level cache in
+// use (Zen 3: 512 KiB; Zen 4 and Neoverse: 1 MiB); the kernel streams through the rest.
 constexpr int64_t kBoxBytes = 384 << 10;
-// The same with what it is done with after one window, which may come from the third level.
+// Together with what it is done with after one window, which may come from the third level.
 constexpr int64_t kPassingBytes = 4 * kBoxBytes;
 // The same with the weights of a box, where they are gone through once for each chunk of samples.
 constexpr int64_t kChunkedBytes = 4 << 20;
-constexpr int64_t kMostThreads = 256;
+constexpr int64_t kMostThreads = 1024;
 // Samples too few to be a vector's lanes.
 constexpr int64_t kFewSamples = 4;
 // Of scratch that one thread may need however small the box; beyond it the call is declined.

@@ -34,7 +34,7 @@ struct Job {
     std::fegetenv(&environment);
   }
 
-  // On a thread that is another's and keeps its own environment.
+  // On a thread that keeps its own environment after.
   void visit() {
     std::fenv_t own;
     std::fegetenv(&own);
@@ -120,16 +120,17 @@ class Pool {
 
 std::atomic<Pool *> pool{nullptr};
 
-Pool &the_pool() {
-  static std::once_flag once;
-  std::call_once(once, [] {
 #if !defined(_WIN32)
-    // Threads do not survive a fork, and a lock may have been held: the child starts afresh and
-    // leaves the parent's pool alone.
-    pthread_atfork(nullptr, nullptr, [] { pool.store(new Pool(true)); });
+// Threads do not survive a fork, and a lock may have been held: the child starts afresh and leaves
+// the parent's pool alone. From when the library is loaded: lenders' threads may be older than the pool.
+[[maybe_unused]] const int at_fork = pthread_atfork(nullptr, nullptr, [] { pool.store(new Pool(true)); });
 #endif
-    pool.store(new Pool);
-  });
+
+Pool &the_pool() {
+  if (pool.load() == nullptr) {
+    Pool *none = nullptr, *const made = new Pool;
+    if (!pool.compare_exchange_strong(none, made)) delete made;
+  }
   return *pool.load();
 }
 

@@ -22,7 +22,7 @@ class Scratch {
   }
   // Gives back what only a large task needed.
   void trim() {
-    if (size_ > 8 * kBoxBytes) memory_.reset(), size_ = 0;
+    if (size_ > 4 * kPassingBytes) memory_.reset(), size_ = 0;
   }
 
  private:
