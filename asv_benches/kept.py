@@ -118,8 +118,9 @@ def _means() -> list[str]:
         for name, shown in FRAMEWORKS.items()
     )
     return [
-        "With them, the fastest peer of a published layer takes this many times as long for forward",
-        "and backward, in the geometric mean of those measured, on two cores of one of three machines:",
+        "With them, the fastest peer of a published layer takes this many times as long for",
+        "forward and backward, in the geometric mean of those measured, on two cores of one of",
+        "three machines:",
         f"{each}.",
     ]
 

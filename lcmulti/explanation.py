@@ -145,6 +145,7 @@ def explain(
             raise ArgumentTypeError("backend", "a name or None", backend)
         kinds = (type(x), type(kernel), type(bias))
         name, neutral = dispatch.backend_of(kinds, backend, settings.backend)
+        x, kernel, bias = functional.converted(name, (x, kernel, bias), dispatch.ARGUMENTS)
         plan, _ = functional.prepare(name, x, kernel, bias, arguments)
         spec, problem, arrays_decide = plan.spec, plan.problem, not neutral
     entry, verdicts = dispatch.choose(name, problem, implementation, settings)

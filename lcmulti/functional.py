@@ -9,7 +9,7 @@ import numpy as np
 
 from lcmulti import dispatch, plugins
 from lcmulti.backend import Backend, Map
-from lcmulti.dtypes import DTYPES
+from lcmulti.dtypes import DTYPES, name_of
 from lcmulti.errors import ArgumentError, ArgumentTypeError, DtypeError, described
 from lcmulti.settings import current
 
@@ -204,7 +204,7 @@ def _call(operation: str, name: str, neutral: bool) -> Callable[..., Any]:
 
     def call(*arrays_and_arguments: Any) -> Any:
         *arrays, arguments = arrays_and_arguments
-        y = run_on(name, *_converted(name, owner, arrays, names), arguments)
+        y = run_on(name, *converted(name, arrays, names), arguments)
         return owner.to_numpy(y) if neutral else y
 
     return owner.opaque(call)
@@ -213,7 +213,7 @@ def _call(operation: str, name: str, neutral: bool) -> Callable[..., Any]:
 def prepare(
     name: str, x: Any, kernel: Any, bias: Any, arguments: tuple[Any, ...], map_: Map = "forward"
 ) -> tuple[dispatch.Plan, tuple[Any, ...]]:
-    """Bring the arrays to the backend *name* and plan the call.
+    """Plan a call on arrays of the backend *name*.
 
     Returns
     -------
@@ -222,7 +222,7 @@ def prepare(
         ``x``, ``kernel`` and ``bias`` (or None) as arrays of the backend.
     """
     owner = plugins.load_backend(name)
-    arrays = owner.prepare(_converted(name, owner, (x, kernel, bias), dispatch.ARGUMENTS))
+    arrays = owner.prepare((x, kernel, bias))
     return dispatch.plan(name, _facts(owner, arrays), arguments, current(), map_), arrays
 
 
@@ -239,22 +239,23 @@ def _facts(owner: Backend, arrays: tuple[Any, ...]) -> dispatch.ArgumentFacts:
         raise error.about(argument) from None
 
 
-def _converted(
-    name: str, owner: Backend, arrays: Sequence[Any], names: tuple[str, ...]
-) -> tuple[Any, ...]:
-    """Convert NumPy's arrays, to the device of those that belong to *owner* already.
+def converted(name: str, arrays: Sequence[Any], names: tuple[str, ...]) -> tuple[Any, ...]:
+    """Convert NumPy's arrays to the backend *name*, to the device of those that are its own.
 
     Subclasses become plain arrays, for a matrix or a masked array has arithmetic of its own.
     """
+    if not any(isinstance(array, np.ndarray) for array in arrays):
+        return tuple(arrays)
+    owner = plugins.load_backend(name)
     like = next((a for a in arrays if a is not None and not isinstance(a, np.ndarray)), None)
-    converted = list(arrays)
+    result = list(arrays)
     for i, (argument, array) in enumerate(zip(names, arrays, strict=True)):
         if not isinstance(array, np.ndarray):
             continue
         if isinstance(array, np.ma.MaskedArray):
             shown = described("a masked array; call .filled(value) on it")
             raise ArgumentTypeError(argument, "an array without a mask", shown)
-        if array.dtype.name not in DTYPES:
+        if name_of(array.dtype) not in DTYPES:
             raise DtypeError(argument, f"dtype {', '.join(DTYPES)}", array.dtype.name)
         plain = np.asarray(array)
         if not plain.dtype.isnative:
@@ -264,8 +265,8 @@ def _converted(
                 plain = owner.from_numpy(plain, like)
             except ArgumentError as error:
                 raise error.about(argument) from None
-        converted[i] = plain
-    return tuple(converted)
+        result[i] = plain
+    return tuple(result)
 
 
 def run(plan: dispatch.Plan, owner: Backend, x: Any, kernel: Any, bias: Any) -> Any:

@@ -24,7 +24,7 @@ from lcmulti.backend import (
 )
 from lcmulti.blocks import Blocked
 from lcmulti.composed import workspace
-from lcmulti.dtypes import DTYPES
+from lcmulti.dtypes import DTYPES, name_of
 from lcmulti.spec import LocalConvSpec
 
 MOST_AXES = 64
@@ -40,7 +40,7 @@ class NumpyBackend:
 
     def facts(self, array: Any, batched: bool = False) -> Facts:
         """See `Backend.facts`."""
-        return Facts(array.shape, array.dtype.name, "cpu")
+        return Facts(array.shape, name_of(array.dtype), "cpu")
 
     def from_numpy(self, array: np.ndarray, like: Any = None) -> Any:
         """Return *array*."""
@@ -177,7 +177,7 @@ class NumpyBlocked(Blocked):
 
     def facts(self, array: Any) -> Facts:
         """See `Blocked.facts`."""
-        return Facts(array.shape, array.dtype.name, "cpu")
+        return Facts(array.shape, name_of(array.dtype), "cpu")
 
     def windows(self, x: Any, spec: LocalConvSpec) -> Any:
         """A view: nothing is copied until it is put in matrix order."""

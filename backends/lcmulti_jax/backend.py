@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lcmulti.backend import Facts, Implementation, ImplementationEntry, Map, Operation
-from lcmulti.dtypes import DTYPES
+from lcmulti.dtypes import DTYPES, name_of
 from lcmulti.errors import DtypeError
 from lcmulti_jax import rules
 
@@ -28,7 +28,7 @@ class JaxBackend:
     def facts(self, array: Any, batched: bool = False) -> Facts:
         """See `Backend.facts`; the device is the default one, for a tracer has none."""
         shape = tuple(n if type(n) is int else None for n in array.shape)
-        return Facts(shape, array.dtype.name, jax.default_backend())
+        return Facts(shape, name_of(array.dtype), jax.default_backend())
 
     def from_numpy(self, array: np.ndarray, like: Any = None) -> Any:
         """Convert a copy, for JAX would keep reading memory that NumPy may write to.

@@ -122,7 +122,7 @@ def packed(
 
 @lru_cache(maxsize=4096)
 def workspace(spec: LocalConvSpec, batch: int, dtype: str, threads: int | None) -> int:
-    """Bytes the largest of the three maps holds in any order of channels; negative if it cannot serve."""
+    """Bytes of the largest map in any order of channels; negative if it cannot serve."""
     if spec.ndim > MAX_AXES:
         return -1
     x_first = channels_first(spec.input_size, spec.in_channels)

@@ -204,6 +204,6 @@ def _operation(map_: str) -> Any:
     return operation
 
 
-library()  # now: in a child that was forked before, it would not know that PyTorch's threads are gone
+library()  # now: loaded in a forked child, it would not know that PyTorch's threads are gone
 _operations = {map_: _operation(map_) for map_ in MAPS}
 implementation = TorchNative()
