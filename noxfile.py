@@ -191,7 +191,9 @@ def bench(session: nox.Session) -> None:
         session.run("asv", "continuous", "--factor", "1.2", *session.posargs[1:])
         return
     head = session.run("git", "rev-parse", "HEAD", external=True, silent=True)
-    chosen = session.posargs or ["--bench", "imports|overhead", "--bench", "keras_docstring_1d"]
+    chosen = session.posargs or [
+        "--bench", "imports|overhead", "--bench", "(auto|training)', 'keras_docstring_1d",
+    ]  # fmt: skip
     session.run(
         "asv", "run", "--quick", "--python=same", "--set-commit-hash", str(head).strip(), *chosen
     )
