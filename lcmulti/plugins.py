@@ -13,7 +13,6 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
-from importlib import metadata
 from typing import Any, TypeVar
 
 import pluggy
@@ -101,6 +100,8 @@ def _checked(entries: Iterable[Any], kind: type[Entry]) -> list[Entry]:
 @cache
 def registry() -> Registry:
     """Read the entry points of group ``lcmulti``; no framework is imported."""
+    from importlib import metadata  # half of what to import lcmulti would take, and not before this
+
     found = Registry()
     for point in sorted(metadata.entry_points(group=GROUP), key=lambda point: point.name):
         distribution = point.dist
@@ -139,6 +140,8 @@ def is_installed(entry: BackendEntry) -> bool:
 
 def framework_version(entry: BackendEntry) -> str | None:
     """Version of the distribution that provides a backend's framework, or None."""
+    from importlib import metadata
+
     with suppress(metadata.PackageNotFoundError):
         return metadata.version(entry.package)  # most have its name; to read all of them is slow
     for name in metadata.packages_distributions().get(entry.package, ()):

@@ -7,6 +7,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 with (Path(__file__).parents[1] / "pyproject.toml").open("rb") as file:
     os.environ.setdefault("XLA_FLAGS", tomllib.load(file)["tool"]["xla"]["hurry"])
 
+import importlib.metadata
 import importlib.util
 
 if importlib.util.find_spec("torch"):
@@ -75,7 +76,7 @@ def install(monkeypatch, fresh):
     def installed(**named):
         points = [Point("lcmulti", numpy_plugin)]
         points += [Point(name, plugin) for name, plugin in named.items()]
-        monkeypatch.setattr(plugins.metadata, "entry_points", lambda group: points)
+        monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: points)
         return plugins.registry()
 
     return installed
