@@ -47,7 +47,14 @@ def transposed_is_that_of_keras():
             if conv.bias is not None:
                 conv.bias.assign(RNG.standard_normal(4))
             x = RNG.standard_normal((2, *size, 3)).astype("float32")
-            expected, case = numpy(conv(x)), f"{ndim}D {arguments}"
+            case = f"{ndim}D {arguments}"
+            try:
+                expected = numpy(conv(x))
+            except Exception as error:
+                # TensorFlow without oneDNN, which it leaves out where there is no AVX-512.
+                if "dilation rates larger than 1" not in str(error):
+                    raise
+                continue
             for shared in ((), tuple(range(ndim))):
                 layer = layer_class(ndim, "Transpose").from_conv(
                     conv, (*size, 3), shared_axes=shared
