@@ -20,6 +20,7 @@ import needs_native  # noqa: F401
 import numpy as np
 from kept import keep
 from lcmulti_native.library import MAPS, compute, geometry
+from lcmulti_native.numpy_door import _readable
 from roofline import MEMORY
 
 from lcmulti.bench.workloads import Workload, cases, named
@@ -35,13 +36,9 @@ def calls(workload: Workload, first: bool) -> list[Call]:
         values = np.random.default_rng(0).random((batch, *shape), dtype="float32")
         return np.moveaxis(np.moveaxis(values, -1, 1).copy(), 1, -1) if first else values
 
-    def steps(of: Any) -> tuple[int, ...]:
-        batch_step, *axes, channel = (step // of.itemsize for step in of.strides)
-        return (batch_step, channel, *axes)
-
     x, y = array(spec.input_shape), array(spec.output_shape)
     kernel = np.random.default_rng(1).random(spec.kernel_shape, dtype="float32")
-    made = geometry(spec, batch, "float32", None, steps(x), steps(y))
+    made = geometry(spec, batch, "float32", None, _readable(x)[1], _readable(y)[1])
     reads = {"forward": (x, kernel, y), "input_grad": (y, kernel, x), "kernel_grad": (x, y, kernel)}
     return [
         (made, MAPS[map_], a, b, np.empty_like(result)) for map_, (a, b, result) in reads.items()

@@ -100,7 +100,7 @@ def _checked(entries: Iterable[Any], kind: type[Entry]) -> list[Entry]:
 @cache
 def registry() -> Registry:
     """Read the entry points of group ``lcmulti``; no framework is imported."""
-    from importlib import metadata  # half of what to import lcmulti would take, and not before this
+    from importlib import metadata  # not before it is needed: it imports much
 
     found = Registry()
     for point in sorted(metadata.entry_points(group=GROUP), key=lambda point: point.name):

@@ -25,7 +25,7 @@ from test_legacy_hostile import (
     zip_members,
 )
 
-MOST_SECONDS = 4
+MOST_SECONDS = 2
 MOST_GROWTH = 200 * 2**10  # KiB, of this process's peak memory over one file
 
 

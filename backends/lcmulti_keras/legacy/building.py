@@ -80,9 +80,13 @@ class Builder:
             made = self._plain_layer(name, config)
         self.origins.class_names[id(made)] = name
         self.layers.append(made)
-        if len(self.layers) > MOST_LAYERS:
-            raise self.refuse(f"has more than {MOST_LAYERS:,} layers")
+        self.expect(0)
         return made
+
+    def expect(self, more: int) -> None:
+        """Refuse so many layers beyond those there are if there may not be as many."""
+        if len(self.layers) + more > MOST_LAYERS:
+            raise self.refuse(f"has more than {MOST_LAYERS:,} layers")
 
     def build_activations(self) -> None:
         """Give activations that are layers their weights, which Keras 3 would at the first call."""

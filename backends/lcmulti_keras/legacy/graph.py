@@ -28,6 +28,7 @@ def build_graph(builder: Any, config: Any) -> Any:
     nodes = config.get("layers") if isinstance(config, dict) else None
     if not isinstance(nodes, list) or not all(isinstance(each, dict) for each in nodes):
         raise builder.refuse("has a functional model without a list of layers")
+    builder.expect(len(nodes))
     layers: dict[str, Any] = {}
     calls: dict[str, deque[Any]] = {}
     for node in nodes:

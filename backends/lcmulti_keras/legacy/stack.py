@@ -18,6 +18,7 @@ def build_stack(builder: Any, config: Any) -> Any:
     nodes = config.get("layers")
     if not isinstance(nodes, list):
         raise builder.refuse("has a Sequential without a list of layers")
+    builder.expect(len(nodes))  # before the first is built, which takes long for thousands
     shape = _told_shape(builder, nodes[0]) if nodes else None
     told = shape is not None
     first = [keras.Input(batch_shape=shape, dtype=_told_dtype(builder, nodes[0]))] if told else []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from math import prod
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from lcmulti import LocalConvSpec
 from lcmulti.backend import Problem, Resources
+from lcmulti.dtypes import name_of
 from lcmulti_native.library import MAPS, Native, Steps, compute, geometry
 
 Array = np.ndarray[Any, Any]
@@ -34,7 +34,7 @@ class NumpyNative(Native):
         """See `lcmulti.backend.Implementation.forward`."""
         x, step = _readable(x)
         y = empty((len(x), *spec.output_size, spec.filters), x.dtype)
-        call = geometry(spec, len(x), _name(x.dtype), resources.threads, step)
+        call = geometry(spec, len(x), name_of(x.dtype), resources.threads, step)
         return _run("forward", call, x, np.ascontiguousarray(kernel), y)
 
     def input_grad(
@@ -43,14 +43,14 @@ class NumpyNative(Native):
         """See `lcmulti.backend.Implementation.input_grad`."""
         dy, step = _readable(dy)
         dx = empty((len(dy), *spec.input_size, spec.in_channels), dy.dtype)
-        call = geometry(spec, len(dy), _name(dy.dtype), resources.threads, None, step)
+        call = geometry(spec, len(dy), name_of(dy.dtype), resources.threads, None, step)
         return _run("input_grad", call, dy, np.ascontiguousarray(kernel), dx)
 
     def kernel_grad(self, x: Array, dy: Array, spec: LocalConvSpec, resources: Resources) -> Array:
         """See `lcmulti.backend.Implementation.kernel_grad`."""
         (x, x_step), (dy, dy_step) = _readable(x), _readable(dy)
         dkernel = empty(spec.kernel_shape, x.dtype)
-        call = geometry(spec, len(x), _name(x.dtype), resources.threads, x_step, dy_step)
+        call = geometry(spec, len(x), name_of(x.dtype), resources.threads, x_step, dy_step)
         return _run("kernel_grad", call, x, dy, dkernel)
 
 
@@ -74,12 +74,6 @@ def _readable(array: Array) -> tuple[Array, Steps | None]:
         return np.ascontiguousarray(array), None
     steps = tuple(stride // item for stride in strides)
     return array, (steps[0], steps[-1], *steps[1:-1])
-
-
-@cache
-def _name(dtype: np.dtype[Any]) -> str:
-    name: str = dtype.name  # which NumPy puts together anew, in longer than a small call takes
-    return name
 
 
 def _run(map_: str, call: Any, a: Array, b: Array, result: Array) -> Array:
