@@ -1,6 +1,6 @@
 """Forward + backward of lcmulti beside what people use today, in one process.
 
-    python asv_benches/against_peers.py torch|jax|tensorflow [WORKLOAD ...] [--keep]
+    python asv_benches/against_peers.py torch|jax|tensorflow [WORKLOAD ...] [--device gpu] [--keep]
 
 The peers, and how they are timed, are those of ``lcmulti bench`` (`lcmulti.bench.peers`). What
 is to be quoted is the ratio. A peer that cannot run, or not within a minute, is named.
@@ -42,6 +42,7 @@ def main() -> int:
     parser.add_argument("framework", choices=FRAMEWORKS)
     parser.add_argument("workload", nargs="*", help="names; all by default")
     parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--device", default="cpu", help="cpu or gpu; default cpu")
     parser.add_argument("--limit", type=float, default=60, help="seconds that a peer may take")
     parser.add_argument("--keep", action="store_true", help="in results/; needs lcmulti-native")
     arguments = parser.parse_args()
@@ -51,6 +52,7 @@ def main() -> int:
         report = bench(
             [workload], backends=[arguments.framework], implementations=["auto"],
             variants=False, mode="training", repeat=arguments.repeat, limit=arguments.limit,
+            device=arguments.device,
         )  # fmt: skip
         ours, *peers = report.rows
         row = f"{workload.name:<20} {ours.name:<9} "
@@ -75,7 +77,9 @@ def main() -> int:
 
             found = {"implementation": ours.name, "seconds": ours.seconds or ours.problem}
             found |= {"x roofline": over, "peers": times, "best peer x": best}
-            keep(f"against_{arguments.framework}", {workload.name: found})
+            suffix = "" if arguments.device == "cpu" else f"_{arguments.device}"
+            gpu = report.machine.processor if suffix else None
+            keep(f"against_{arguments.framework}{suffix}", {workload.name: found}, gpu)
     if ratios:
         mean = exp(sum(map(log, ratios)) / len(ratios))
         print(f"best peer: geometric mean {mean:.2f}x, lowest {min(ratios):.2f}x, of {len(ratios)}")

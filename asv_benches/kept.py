@@ -30,8 +30,11 @@ def _version(distribution: str) -> str | None:
         return None
 
 
-def keep(name: str, rows: dict[str, Any]) -> None:
-    """Add rows to those of *name*, or put them in their place; another machine's are dropped."""
+def keep(name: str, rows: dict[str, Any], gpu: str | None = None) -> None:
+    """Add rows to those of *name*, or put them in their place; another machine's are dropped.
+
+    *gpu* is the name of the one they were measured on, if it was one.
+    """
     from lcmulti_native.library import library
 
     from lcmulti.bench.machine import cores, processor
@@ -44,6 +47,8 @@ def keep(name: str, rows: dict[str, Any]) -> None:
         "python": platform.python_version(),
         "versions": {each: _version(each) for each in DISTRIBUTIONS},
     }
+    if gpu is not None:
+        machine["gpu"] = gpu
     path = FOLDER / f"{name}.json"
     found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     before = found["rows"] if found.get("machine") == machine else {}

@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, TypeVar
 
+import numpy as np
 import pluggy
 
 from lcmulti import hookspecs
 from lcmulti.backend import CONTRACT, Backend, BackendEntry, Implementation, ImplementationEntry
-from lcmulti.errors import MissingBackendError, PluginError
+from lcmulti.errors import ArgumentError, MissingBackendError, PluginError
 
-__all__ = ["GROUP", "Registry", "load_backend", "load_implementation", "registry"]
+__all__ = ["GROUP", "Registry", "load_backend", "load_implementation", "placement", "registry"]
 
 GROUP = "lcmulti"
 Entry = TypeVar("Entry", BackendEntry, ImplementationEntry)
@@ -172,6 +173,24 @@ def load_backend(name: str) -> Backend:
             f"backend {name!r} from {registry().origins[name]} could not be loaded "
             f"({type(error).__name__}: {error}); reinstall it with: {entry.install}"
         ) from error
+
+
+def placement(backend: str, device: str) -> Callable[[], AbstractContextManager[Any]]:
+    """How to make a backend place new arrays on a kind of device.
+
+    Raises
+    ------
+    ArgumentError
+        If it cannot.
+    """
+    owner = load_backend(backend)
+    came = ""
+    with suppress(Exception), owner.on(device):  # whatever a framework says of no such device
+        came = owner.facts(owner.from_numpy(np.zeros((1, 1), "float32"))).device
+    if came == device:
+        return lambda: owner.on(device)
+    known = ", ".join(owner.devices())
+    raise ArgumentError("device", f"a kind of device that {backend!r} has ({known})", device)
 
 
 @cache

@@ -16,11 +16,13 @@ from lcmulti import bench as package
 from lcmulti import plugins
 from lcmulti.bench import Interrupted, Machine, Report, Row, bench, machine, run, workload
 from lcmulti.bench.advice import advice
+from lcmulti.bench.harness import harness
 from lcmulti.bench.peers import PEERS, Peer
-from lcmulti.bench.subjects import Subject
+from lcmulti.bench.subjects import Subject, ours
 from lcmulti.bench.workloads import Arrays, cases
 from lcmulti.errors import ArgumentError, MissingBackendError
 
+MEASURE = machine.measure
 MACHINE = Machine(1e9, 1e10, 2, "a processor", "Linux", "3.11", {"numpy": "2"})
 TINY = workload(
     lcmulti.LocalConvSpec((6, 5, 2), 3, (3, 2), padding=1, data_format="channels_last"), 4
@@ -32,7 +34,7 @@ QUICK = {"backends": ["numpy"], "repeat": 3, "variants": False}
 @pytest.fixture(autouse=True)
 def quick_machine(monkeypatch):
     """Measuring takes seconds and is tested by itself."""
-    monkeypatch.setattr(machine, "measure", lambda dtype, backends: MACHINE)
+    monkeypatch.setattr(machine, "measure", lambda dtype, backends, device: MACHINE)
 
 
 @pytest.fixture
@@ -51,8 +53,6 @@ def wrong(arrays):
 
 
 def right(arrays):
-    from lcmulti.bench.subjects import ours
-
     return ours(arrays, "numpy", "auto", "channels_last")
 
 
@@ -432,7 +432,46 @@ def test_asv_finds_every_benchmark():
 
 
 def test_backends_keep_pytorch_before_tensorflow():
-    order, _ = run._backends(None)
+    order, _ = run._backends(None, "cpu")
     assert set(order) <= set(plugins.registry().backends)
     if {"torch", "tensorflow"} <= set(order):
         assert order.index("torch") < order.index("tensorflow")
+
+
+def test_a_device_that_is_missing_is_named():
+    with pytest.raises(ArgumentError, match=r"device: expected .*'numpy' has \(cpu\), got 'gpu'"):
+        bench([TINY], device="gpu", **QUICK)
+    with pytest.raises(ArgumentError, match="device: expected one of 'cpu', 'gpu', got 'tpu'"):
+        bench([TINY], device="tpu", **QUICK)
+
+
+@pytest.mark.parametrize("backend", ["torch", "jax", "tensorflow"])
+def test_on_a_gpu(backend, monkeypatch):
+    pytest.importorskip(backend)
+    try:
+        plugins.placement(backend, "gpu")
+    except ArgumentError:
+        pytest.skip("no GPU")
+    monkeypatch.setattr(machine, "measure", MEASURE)
+    report = bench([TINY], backends=[backend], device="gpu", mode="training", repeat=3)
+    assert report.device == report.machine.device == "gpu"
+    assert report.machine.name == report.machine.processor
+    assert report.machine.bandwidth > 1e10
+    ours = [row for row in report.of("own", "ours") if row.seconds]
+    assert ours
+    assert all(row.problem is None for row in ours)
+
+
+def test_steps_on_a_gpu_are_waited_for(monkeypatch):
+    torch = pytest.importorskip("torch")
+    waited = []
+    monkeypatch.setattr(plugins, "placement", lambda backend, device: lambda: torch.device("cpu"))
+    monkeypatch.setattr(torch.accelerator, "synchronize", lambda: waited.append(1))
+    for device, times in (("cpu", 0), ("gpu", 2)):
+        waited.clear()
+        step = harness("torch", device).step(
+            ours(Arrays(TINY, "float32"), "torch", "auto", "channels_last"), training=False
+        )
+        step()
+        step()
+        assert len(waited) == times

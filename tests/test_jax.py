@@ -15,6 +15,7 @@ jax = pytest.importorskip("jax")
 
 import jax.numpy as jnp  # noqa: E402
 from jax import export  # noqa: E402
+from lcmulti_jax import patches  # noqa: E402
 
 import lcmulti  # noqa: E402
 from lcmulti import dispatch, plugins, reference  # noqa: E402
@@ -137,6 +138,22 @@ def test_maps_equal_the_reference(name, implementation):
 @pytest.mark.parametrize("name", ["grouped", "shared rows", "deep padding", "3d"])
 def test_blocks_equal_the_reference(name, limit):
     check_maps(name, "blocked", Resources(limit))
+
+
+@pytest.mark.parametrize("most_terms", [1, 32])
+@pytest.mark.parametrize("name", ["grouped", "shared rows", "deep padding", "3d", "4d"])
+def test_what_a_gpu_runs_equals_the_reference(name, most_terms, monkeypatch):
+    monkeypatch.setattr("lcmulti_jax.patches.default_device", lambda: "gpu")
+    monkeypatch.setattr("lcmulti_jax.patches.MOST_TERMS", most_terms)
+    check_maps(name, "composed", RESOURCES)
+
+
+def test_the_default_device_is_that_of_the_context(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert patches.default_device() == "gpu"
+    for cpu in ("cpu", jax.devices("cpu")[0]):
+        with jax.default_device(cpu):
+            assert patches.default_device() == "cpu"
 
 
 def check_maps(name, implementation, resources):

@@ -13,6 +13,7 @@ from lcmulti_torch.precision import convolutions_round, refuse_rounding  # noqa:
 import lcmulti  # noqa: E402
 from lcmulti import dispatch, plugins, reference, settings  # noqa: E402
 from lcmulti.backend import Facts, Problem, Resources  # noqa: E402
+from lcmulti.conformance.inputs import numpy_dtype  # noqa: E402
 from lcmulti.errors import DtypeError, UnsupportedError  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -443,3 +444,10 @@ def test_where_convolutions_round_patches_serve(monkeypatch):
     monkeypatch.setattr(convolution, "_backward", None)
     for (name, arrays), right in zip(arguments.items(), expected, strict=True):
         torch.testing.assert_close(getattr(convolution.implementation, name)(*arrays, *rest), right)
+
+
+def test_arrays_are_placed_on_the_default_device():
+    with torch.device("meta"):
+        for dtype in ("float32", "bfloat16"):
+            array = np.ones(3, numpy_dtype(dtype))
+            assert plugins.load_backend("torch").from_numpy(array).device.type == "meta"

@@ -14,6 +14,7 @@ from lcmulti.backend import Facts, Implementation, ImplementationEntry, Map, Ope
 from lcmulti.dtypes import DTYPES, name_of
 from lcmulti.errors import DtypeError
 from lcmulti_jax import rules
+from lcmulti_jax.patches import default_device
 
 __all__ = ["backend"]
 
@@ -28,7 +29,7 @@ class JaxBackend:
     def facts(self, array: Any, batched: bool = False) -> Facts:
         """See `Backend.facts`; the device is the default one, for a tracer has none."""
         shape = tuple(n if type(n) is int else None for n in array.shape)
-        return Facts(shape, name_of(array.dtype), jax.default_backend())
+        return Facts(shape, name_of(array.dtype), default_device())
 
     def from_numpy(self, array: np.ndarray, like: Any = None) -> Any:
         """Convert a copy, for JAX would keep reading memory that NumPy may write to.

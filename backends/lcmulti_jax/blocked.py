@@ -15,7 +15,6 @@ from collections.abc import Callable
 from math import prod
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -25,6 +24,7 @@ from lcmulti.dtypes import DTYPES
 from lcmulti.spec import LocalConvSpec
 from lcmulti_jax.patches import (
     add_to_input,
+    default_device,
     fold,
     multiply,
     part_of_input,
@@ -147,7 +147,7 @@ class Blocked:
         if not self.bounded:
             return Grid(spec.output_size, samples)
         target = resources.max_workspace
-        if jax.default_backend() == "cpu":
+        if default_device() == "cpu":
             target = min(CACHE_TARGET, target)
         # XLA cuts the kernel by copying: a block of it weighs as much as this many more samples.
         grid = cut(spec, samples + spec.filters // spec.groups, dtype, target)

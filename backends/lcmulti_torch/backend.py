@@ -53,7 +53,7 @@ class TorchBackend:
 
     def from_numpy(self, array: np.ndarray, like: Any = None) -> Any:
         """Copy to the device of *like*, or the default device."""
-        device = None if like is None else like.device
+        device = torch.get_default_device() if like is None else like.device
         array = array.copy(order="C")  # PyTorch takes neither negative strides nor read-only
         if array.dtype.name == "bfloat16":  # no common type: the bits are carried over as int16
             return torch.from_numpy(array.view(np.int16)).to(device).view(torch.bfloat16)

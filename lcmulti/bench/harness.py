@@ -1,7 +1,7 @@
 """How each framework is run: once compiled where it compiles, and waited for.
 
 A harness turns a `Subject` into a `Step` of forward alone, or of forward and the gradients of
-``sum(y * dy)`` in input and weights, as in the middle of a network. Everything is on the CPU.
+``sum(y * dy)`` in input and weights, as in the middle of a network.
 """
 
 from __future__ import annotations
@@ -18,10 +18,22 @@ __all__ = ["Harness", "harness"]
 
 
 class Harness(ABC):
-    """Runs subjects in one framework, which share what is made of the same NumPy arrays."""
+    """Runs subjects in one framework, which share what is made of the same NumPy arrays.
 
-    def __init__(self, backend: str) -> None:
-        self.owner = plugins.load_backend(backend)
+    Parameters
+    ----------
+    backend : str
+    device : {"cpu", "gpu"}
+
+    Raises
+    ------
+    ArgumentError
+        If the backend has no such device.
+    """
+
+    def __init__(self, backend: str, device: str) -> None:
+        self.owner, self.device = plugins.load_backend(backend), device
+        self.placement = plugins.placement(backend, device)
         self._placed: dict[int, tuple[Array, Any]] = {}
 
     def arrays(self, subject: Subject) -> tuple[Any, Any, Any]:
@@ -32,13 +44,17 @@ class Harness(ABC):
         if not hasattr(array, "__array_interface__"):
             return array
         if id(array) not in self._placed:  # the array is kept, so that its id stays its own
-            with self.owner.on("cpu"):
+            with self.placement():
                 self._placed[id(array)] = array, self.owner.from_numpy(array)
         return self._placed[id(array)][1]
 
     def value(self, result: Any) -> Array:
         """The output in what a step returned."""
         return self.owner.to_numpy(result[0])
+
+    def product(self, a: Any, b: Any) -> Any:
+        """A matrix product, nothing rounded but its sums."""
+        return a @ b
 
     @abstractmethod
     def step(self, subject: Subject, training: bool) -> Step:
@@ -86,17 +102,33 @@ class Torch(Harness):
             y = subject.function(x, weights)
             return y, *torch.autograd.grad(y, (x, weights), dy)
 
-        return both if training else forward
+        chosen = both if training else forward
+        if self.device == "cpu":
+            return chosen
+
+        def run() -> Any:
+            result = chosen()
+            torch.accelerator.synchronize()
+            return result
+
+        return run
 
 
 class Jax(Harness):
     """Jitted."""
 
+    def product(self, a: Any, b: Any) -> Any:
+        """See `Harness.product`; on a GPU the default precision rounds to TF32."""
+        import jax.numpy as jnp
+
+        return jnp.matmul(a, b, precision="highest")
+
     def step(self, subject: Subject, training: bool) -> Step:
         """See `Harness.step`."""
         import jax
 
-        x, weights, dy = self.arrays(subject)
+        # Put there explicitly: what `jit` may move it takes to the default device.
+        x, weights, dy = jax.device_put(self.arrays(subject), jax.devices(self.device)[0])
 
         def forward(x: Any, weights: Any, dy: Any) -> Any:
             return (subject.function(x, weights),)
@@ -130,13 +162,16 @@ class TensorFlow(Harness):
         chosen = tf.function(both if training else forward)
 
         def run() -> Any:
-            with tf.device("/CPU:0"):
-                return chosen()
+            with self.placement():
+                result = chosen()
+            if self.device != "cpu":
+                tf.test.experimental.sync_devices()
+            return result
 
         return run
 
 
-def harness(backend: str) -> Harness:
-    """That of a backend, or for one we do not know a plain one."""
+def harness(backend: str, device: str = "cpu") -> Harness:
+    """That of a backend, or for one we do not know a plain one; errors are those of `Harness`."""
     known: dict[str, type[Harness]] = {"torch": Torch, "jax": Jax, "tensorflow": TensorFlow}
-    return known.get(backend, Eager)(backend)
+    return known.get(backend, Eager)(backend, device)

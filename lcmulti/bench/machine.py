@@ -1,4 +1,4 @@
-"""What this machine can do at best: bytes it copies and sums of products it makes, a second."""
+"""What this machine can do at best: bytes it moves and sums of products it makes, a second."""
 
 from __future__ import annotations
 
@@ -7,17 +7,21 @@ import os
 import platform
 import threading
 from collections.abc import Callable, Iterable
+from math import inf
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lcmulti import plugins
+from lcmulti.bench.harness import harness
 from lcmulti.bench.report import Machine
+from lcmulti.bench.subjects import Subject
 from lcmulti.bench.timing import least
+from lcmulti.conformance.inputs import numpy_dtype
 from lcmulti.dtypes import DTYPES
 
-__all__ = ["available_memory", "bandwidth", "cores", "measure", "processor", "rate"]
+__all__ = ["available_memory", "bandwidth", "cores", "gpu", "measure", "processor", "rate"]
 
 
 def cores() -> int:
@@ -61,19 +65,40 @@ def rate(dtype: str, backends: Iterable[str] = (), n: int = 2048) -> float:
     return 2 * n**3 / best
 
 
-def measure(dtype: str, backends: Iterable[str]) -> Machine:
+def gpu(dtype: str, backends: Iterable[str]) -> tuple[float, float, str]:
+    """Bandwidth and rate of the GPU, the best of what the backends reach on it, and its name."""
+    elements, n = 1 << 28, 4096
+    big, one = np.ones(elements, "float32"), np.ones(1, "float32")
+    square = np.ones((n, n), numpy_dtype(dtype))
+    moving, multiplying, name = inf, inf, ""
+    for backend in backends:
+        runner = harness(backend, "gpu")
+        scaled = Subject(lambda x, factor: x * factor, big, one, big)
+        moving = min(moving, least(runner.step(scaled, False)))
+        product = Subject(runner.product, square, square, square)
+        multiplying = min(multiplying, least(runner.step(product, False)))
+        name = next(each for each in runner.owner.devices() if not each.lower().startswith("cpu"))
+    return 2 * big.nbytes / moving, 2 * n**3 / multiplying, name
+
+
+def measure(dtype: str, backends: Iterable[str], device: str = "cpu") -> Machine:
     """Measure and describe this machine; a few seconds."""
     backends = list(backends)
     found = plugins.registry().backends
     versions = {name: plugins.framework_version(found[name]) or "unknown" for name in backends}
+    if device == "gpu":
+        moved, multiplied, name = gpu(dtype, backends)
+    else:
+        moved, multiplied, name = bandwidth(cores()), rate(dtype, backends), processor()
     return Machine(
-        bandwidth=bandwidth(cores()),
-        rate=rate(dtype, backends),
+        bandwidth=moved,
+        rate=multiplied,
         cores=cores(),
-        processor=processor(),
+        processor=name,
         system=f"{platform.system()} {platform.machine()}",
         python=platform.python_version(),
         versions=versions,
+        device=device,
     )
 
 

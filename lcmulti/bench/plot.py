@@ -51,7 +51,7 @@ def draw(report: Report, path: Path) -> None:
     machine = report.machine
     if machine is not None:
         versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
-        where = f"{machine.cores} cores, {machine.processor}; {versions}"
+        where = f"{machine.name}; {versions}"
         figure.suptitle(f"{report.mode}, {report.dtype}; {where}", fontsize=9)
     # Without a date and random names one report gives one file.
     metadata = {"Date": None} if path.suffix.lower() == ".svg" else None

@@ -22,9 +22,12 @@ class Machine(NamedTuple):
     rate : float
         Flops per second of a large matrix product.
     cores : int
-    processor, system, python : str
+    processor : str
+        Or the GPU, where that is what was measured.
+    system, python : str
     versions : dict
         Of the frameworks, by backend.
+    device : {"cpu", "gpu"}
     """
 
     bandwidth: float
@@ -34,6 +37,12 @@ class Machine(NamedTuple):
     system: str
     python: str
     versions: dict[str, str]
+    device: str = "cpu"
+
+    @property
+    def name(self) -> str:
+        """Where it was measured, in short."""
+        return self.processor if self.device == "gpu" else f"{self.cores} cores of {self.processor}"
 
 
 @dataclass
@@ -108,6 +117,7 @@ class Report:
     advice : list of str
         How to make the layer faster here.
     interrupted : bool
+    device : {"cpu", "gpu"}
     """
 
     machine: Machine | None
@@ -118,6 +128,7 @@ class Report:
     absent: dict[str, str] = field(default_factory=dict)
     advice: list[str] = field(default_factory=list)
     interrupted: bool = False
+    device: str = "cpu"
 
     def of(self, workload: str, *kinds: str) -> list[Row]:
         """Rows of a workload, all or those of some kinds."""
@@ -157,6 +168,7 @@ class Report:
             "machine": None if self.machine is None else self.machine._asdict(),
             "mode": self.mode,
             "dtype": self.dtype,
+            "device": self.device,
             "interrupted": self.interrupted,
             "workloads": workloads,
             "rows": rows,

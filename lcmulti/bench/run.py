@@ -23,6 +23,7 @@ from lcmulti.errors import ArgumentError, LcmultiError, MissingBackendError
 __all__ = ["DTYPES", "MODES", "Interrupted", "bench"]
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
+DEVICES = ("cpu", "gpu")
 MODES = ("forward", "training")
 ENOUGH = 20.0
 """Seconds after which a way to compute is not repeated any more."""
@@ -48,13 +49,14 @@ def bench(
     variants: bool = True,
     mode: str = "forward",
     dtype: str = "float32",
+    device: str = "cpu",
     batch: int | None = None,
     repeat: int = 5,
     limit: float = 60.0,
     memory: int | str | None = None,
     watch: Watcher | None = None,
 ) -> Report:
-    """Time locally connected layers on this machine's processors.
+    """Time locally connected layers on this machine.
 
     Memory bandwidth and the rate of matrix products are measured first. Then every way to compute
     a workload is called once, which builds and compiles, its outputs are held against the
@@ -75,6 +77,8 @@ def bench(
     mode : {"forward", "training"}
         Training is forward and the gradients in input and weights.
     dtype : {"float32", "float64", "bfloat16", "float16"}
+    device : {"cpu", "gpu"}
+        Of several GPUs the frameworks' first.
     batch : int, optional
         In place of the workloads' own.
     repeat : int, default 5
@@ -82,7 +86,7 @@ def bench(
     limit : float, default 60
         Seconds of one call after which it is not repeated, and a peer is given up.
     memory : int or str, optional
-        Bytes a workload may take; None for half of what is free.
+        Bytes a workload may take; None for half of what is free in main memory.
     watch : callable, optional
         Called with the report and what happens next, after every step.
 
@@ -93,7 +97,7 @@ def bench(
     Raises
     ------
     ArgumentError
-        For an argument that cannot be.
+        For an argument that cannot be; for ``"gpu"`` where no backend has one.
     Interrupted
         With the report, if the user interrupts.
     """
@@ -104,13 +108,15 @@ def bench(
         chosen = [each._replace(batch=batch) for each in chosen]
     if len({each.name for each in chosen}) < len(chosen):
         raise ArgumentError("workloads", "each of another name", [each.name for each in chosen])
-    report = Report(None, choice("mode", mode, MODES), choice("dtype", dtype, DTYPES), chosen)
+    mode, dtype = choice("mode", mode, MODES), choice("dtype", dtype, DTYPES)
+    report = Report(None, mode, dtype, chosen, device=choice("device", device, DEVICES))
     if not 0 < limit < inf:
         raise ArgumentError("limit", "a positive number of seconds", limit)
     ways, others = _implementations(implementations), _peers(peers)
     repeat = integer("repeat", repeat, 1)
     memory = machine.available_memory() // 2 if memory is None else byte_size("memory", memory)
-    working, report.absent = _backends(backends)  # imports frameworks: after all that is checked
+    # Imports frameworks: after all that is checked.
+    working, report.absent = _backends(backends, report.device)
     run = _Run(
         report, working, ways, others, variants, repeat, limit, memory,
         watch or (lambda report, text: None),
@@ -124,7 +130,7 @@ def bench(
     return run.report
 
 
-def _backends(names: Iterable[str] | None) -> tuple[list[str], dict[str, str]]:
+def _backends(names: Iterable[str] | None, device: str) -> tuple[list[str], dict[str, str]]:
     """Those that take part, and why others do not.
 
     PyTorch before TensorFlow: only this order of their OpenMP runtimes is safe.
@@ -137,12 +143,14 @@ def _backends(names: Iterable[str] | None) -> tuple[list[str], dict[str, str]]:
     absent: dict[str, str] = {}
     for name in sorted(set(wanted), key=lambda name: (name not in ("numpy", "torch"), name)):
         try:
-            plugins.load_backend(name)
+            plugins.placement(name, device)
             working.append(name)
-        except MissingBackendError as error:
+        except (MissingBackendError, ArgumentError) as error:
             if names is not None:
                 raise
             absent[name] = str(error)
+    if not working:
+        raise ArgumentError("device", "one that an installed backend has", device)
     return working, absent
 
 
@@ -178,7 +186,7 @@ class _Run:
     def all(self) -> None:
         """Measure the machine, then each workload."""
         self.watch(self.report, "measuring bandwidth and the rate of matrix products")
-        self.report.machine = machine.measure(self.report.dtype, self.backends)
+        self.report.machine = machine.measure(self.report.dtype, self.backends, self.report.device)
         for workload in self.report.workloads:
             self.one(workload)
         self.report.advice = advice(self.report)
@@ -190,7 +198,7 @@ class _Run:
         arrays = Arrays(workload, self.report.dtype)
         fits = 4 * arrays.nbytes <= self.memory  # arrays, a framework's copies, gradients
         for backend in self.backends:
-            runner = harness(backend)
+            runner = harness(backend, self.report.device)
             if fits:
                 for row, subject in self._ours(arrays, workload, backend):
                     self._prepare(row, subject, arrays, runner, steps)
@@ -258,7 +266,8 @@ class _Run:
                 yield row, ours(again, backend, "auto", own)
 
     def _explain(self, spec: Any, batch: int, backend: str) -> lcmulti.Explanation:
-        return lcmulti.explain(spec, batch=batch, dtype=self.report.dtype, backend=backend)
+        dtype, device = self.report.dtype, self.report.device
+        return lcmulti.explain(spec, batch=batch, dtype=dtype, backend=backend, device=device)
 
     def _peer(
         self, peer: Peer, arrays: Arrays, workload: Workload, runner: Harness,
@@ -275,7 +284,9 @@ class _Run:
             row.problem = f"not run: takes {needed / 1e9:,.1f} GB, over the memory limit"
         elif peer.is_slow(spec, batch):
             self.watch(self.report, f"{workload.name}: trying {peer.name}")
-            row.problem = trial(peer, workload, self.report.dtype, self.training, self.limit)
+            row.problem = trial(
+                peer, workload, self.report.dtype, self.report.device, self.training, self.limit
+            )
         if row.problem is None:
             try:
                 subject = peer.subject(arrays)

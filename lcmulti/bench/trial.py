@@ -33,9 +33,11 @@ def failure(said: str) -> str:
     return "failed: " + (said if len(said) <= 200 else said[:199] + "…")
 
 
-def trial(peer: Peer, workload: Workload, dtype: str, training: bool, limit: float) -> str | None:
+def trial(
+    peer: Peer, workload: Workload, dtype: str, device: str, training: bool, limit: float
+) -> str | None:
     """Why a peer cannot run a workload, found out in a process of its own, or None."""
-    request = pickle.dumps((peer.backend, peer.name, workload, dtype, training))
+    request = pickle.dumps((peer.backend, peer.name, workload, dtype, device, training))
     command = [sys.executable, "-m", "lcmulti.bench.trial"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     try:
@@ -55,9 +57,9 @@ def trial(peer: Peer, workload: Workload, dtype: str, training: bool, limit: flo
 
 def main() -> int:
     """Build the peer and compute once."""
-    backend, name, workload, dtype, training = pickle.load(sys.stdin.buffer)
+    backend, name, workload, dtype, device, training = pickle.load(sys.stdin.buffer)
     (peer,) = (each for each in PEERS if (each.backend, each.name) == (backend, name))
-    harness(backend).step(peer.subject(Arrays(workload, dtype)), training)()
+    harness(backend, device).step(peer.subject(Arrays(workload, dtype)), training)()
     return 0
 
 

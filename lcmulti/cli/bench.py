@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["add_parser", "run"]
 
 DESCRIPTION = """\
-Time locally connected layers on this machine's processors: every installed
+Time locally connected layers on this machine: every installed
 backend and implementation, and what people use instead where it is installed.
 Memory bandwidth and the rate of matrix products are measured first; all ways
 are then called once, held against the reference, and timed in turns.
@@ -57,6 +57,7 @@ def add_parser(subparsers: Any) -> None:
     add("--batch", type=int, metavar="N", help="default: a published layer's own, or 32")
     add("--mode", default="forward", help="forward or training (with both gradients)")
     add("--dtype", default="float32", help="float32, float64, bfloat16 or float16")
+    add("--device", default="cpu", help="cpu or gpu; default cpu")
     add("--backends", type=names, metavar="NAMES", help="comma-separated; default: all installed")
     add("--implementations", type=names, metavar="NAMES", help="default: auto and all that serve")
     add("--no-peers", action="store_true", help="only our own")
@@ -96,6 +97,7 @@ def run(args: argparse.Namespace) -> int:
                 variants=not args.no_variants,
                 mode=args.mode,
                 dtype=args.dtype,
+                device=args.device,
                 batch=args.batch,
                 repeat=args.repeat,
                 limit=args.limit,
@@ -212,8 +214,7 @@ def _print(report: Report) -> None:
     console, machine = output.console(), report.machine
     if machine is not None:
         console.print(
-            f"{machine.cores} cores of {machine.processor}: {machine.bandwidth / 1e9:.1f} GB/s, "
-            f"{machine.rate / 1e9:,.0f} Gflop/s"
+            f"{machine.name}: {machine.bandwidth / 1e9:.1f} GB/s, {machine.rate / 1e9:,.0f} Gflop/s"
         )
         versions = (f"{name} {version}" for name, version in machine.versions.items())
         console.print(f"{machine.system}, Python {machine.python}, {', '.join(versions)}\n")

@@ -54,6 +54,8 @@ class Suite:
         if result.implementation is not None:
             names = [result.implementation]
         self.named = [Subject(result.backend, name, result.device) for name in names]
+        if result.implementation is None:
+            self.named = [each for each in self.named if self._is_for_the_device(each)]
         self.auto = Subject(result.backend, AUTO, result.device)
         only = result.implementation is not None
         self.subjects = self.named if only else [self.auto, *self.named]
@@ -116,6 +118,11 @@ class Suite:
             values, ids = [pytest.param(*(None,) * len(names), marks=skip)], ["none"]  # type: ignore[list-item]
         self.result.skipped.update(left_out)
         metafunc.parametrize(names, values, ids=ids)
+
+    def _is_for_the_device(self, subject: Subject) -> bool:
+        reason = subject.lacks_device()
+        self.result.skipped.update([] if reason is None else [f"{subject}: {reason}"])
+        return reason is None
 
     @staticmethod
     def _left_out(subject: Subject, name: str, dtype: str) -> str | None:

@@ -100,7 +100,6 @@ def certify(
 
     from lcmulti.conformance.certify.frameworks import framework_of
     from lcmulti.conformance.certify.plugin import Suite
-    from lcmulti.conformance.certify.subject import placement
 
     registry = plugins.registry()
     backend = choice("backend", backend, registry.backends)
@@ -109,7 +108,7 @@ def certify(
         implementation = choice("implementation", implementation, names)
     if device is not None:
         device = choice("device", device, ("cpu", "gpu"))
-        placement(backend, device)
+        plugins.placement(backend, device)
     plugins.load_backend(backend)
     for name, path in (("json", json), ("junit", junit), ("certificate", certificate)):
         if path is not None and (not Path(path).parent.is_dir() or Path(path).is_dir()):

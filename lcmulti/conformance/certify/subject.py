@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
@@ -24,7 +24,7 @@ from lcmulti.conformance.calls import BackendRunner, Inputs, Results
 from lcmulti.conformance.cases import Case
 from lcmulti.conformance.certify.frameworks import as_it_runs, wide
 from lcmulti.conformance.inputs import numpy_dtype
-from lcmulti.errors import ArgumentError, LcmultiError
+from lcmulti.errors import LcmultiError
 from lcmulti.functional import local_conv
 from lcmulti.settings import current
 
@@ -82,7 +82,7 @@ class Subject:
         """Makes the context in which new arrays are on the device asked for."""
         if self.device is None:
             return nullcontext
-        return placement(self.backend, self.device)
+        return plugins.placement(self.backend, self.device)
 
     def array(self, array: np.ndarray) -> Any:
         """Convert to the backend, on the device."""
@@ -120,6 +120,13 @@ class Subject:
         device = self.device or device_of(self.backend)
         return Problem(case.spec.computed(), case.batch, dtype, device, False, self.resources())
 
+    def lacks_device(self) -> str | None:
+        """Why the implementation's record rules it out where arrays are placed."""
+        devices = self.implementation_entry.devices
+        if not devices or (device := self.device or device_of(self.backend)) in devices:
+            return None
+        return f"does not run on {device}"
+
     def refusal(self, case: Case, dtype: str, **facts: Any) -> str | None:
         """Why, by what its records declare and its implementation declines, it does not serve.
 
@@ -132,10 +139,8 @@ class Subject:
         entry, problem = self.implementation_entry, self.problem(case, dtype)._replace(**facts)
         if dtype not in entry.dtypes:
             reason = f"does not compute in {dtype}"
-        elif entry.devices and problem.device not in entry.devices:
-            reason = f"does not run on {problem.device}"
         else:
-            reason = self.maps.decline(problem)
+            reason = self.lacks_device() or self.maps.decline(problem)
         return None if reason is None else f"{self}: {reason}"
 
     def require(self, case: Case, dtype: str, **facts: Any) -> None:
@@ -223,21 +228,3 @@ def device_of(backend: str) -> str:
     """Kind of device the backend places new arrays on."""
     owner = plugins.load_backend(backend)
     return owner.facts(owner.from_numpy(np.zeros((1, 1), CORE_DTYPE))).device
-
-
-def placement(backend: str, device: str) -> Callable[[], AbstractContextManager[Any]]:
-    """How to make a backend place new arrays on a kind of device.
-
-    Raises
-    ------
-    ArgumentError
-        If it cannot.
-    """
-    owner = plugins.load_backend(backend)
-    came = ""
-    with suppress(Exception), owner.on(device):  # whatever a framework says of no such device
-        came = owner.facts(owner.from_numpy(np.zeros((1, 1), CORE_DTYPE))).device
-    if came == device:
-        return lambda: owner.on(device)
-    known = ", ".join(owner.devices())
-    raise ArgumentError("device", f"a kind of device that {backend!r} has ({known})", device)
