@@ -1,11 +1,11 @@
-"""What people use in JAX, channels last."""
+"""What people use in JAX, channels last; in full precision, which a GPU's default is not."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
+from jax import lax
 
 from lcmulti.bench.subjects import Subject
 from lcmulti.bench.workloads import Arrays
@@ -15,15 +15,16 @@ __all__ = ["conv_local", "eir_einsum", "lax_local"]
 
 
 def lax_local(arrays: Arrays) -> Subject:
-    """`jax.lax.conv_general_dilated_local`."""
+    """`lax.conv_general_dilated_local`."""
     spec = arrays.spec
     letters = "HWDABCEFG"[: spec.ndim]
     dims = (f"N{letters}C", f"{letters}IO", f"N{letters}C")
 
     def function(x: Any, weights: Any) -> Any:
-        return jax.lax.conv_general_dilated_local(
-            x, weights, spec.strides, spec.padding, spec.kernel_size, dimension_numbers=dims
-        )
+        return lax.conv_general_dilated_local(
+            x, weights, spec.strides, spec.padding, spec.kernel_size, dimension_numbers=dims,
+            precision=lax.Precision.HIGHEST,
+        )  # fmt: skip
 
     return Subject(function, arrays.x, export_kernel(arrays.kernel, "flax", spec), arrays.dy)
 
@@ -35,7 +36,7 @@ def conv_local(arrays: Arrays) -> Subject:
     spec, dtype = arrays.spec, arrays.dtype.name
     layer = linen.ConvLocal(
         spec.filters, spec.kernel_size, strides=spec.strides, padding=spec.padding,
-        use_bias=False, dtype=dtype, param_dtype=dtype,
+        use_bias=False, dtype=dtype, param_dtype=dtype, precision=lax.Precision.HIGHEST,
     )  # fmt: skip
 
     def function(x: Any, weights: Any) -> Any:
@@ -50,6 +51,6 @@ def eir_einsum(arrays: Arrays) -> Subject:
 
     def function(x: Any, weights: Any) -> Any:
         seen = x.reshape(arrays.batch, *spec.output_size, -1)
-        return jnp.einsum("nhw,ohw->nho", seen, weights)
+        return jnp.einsum("nhw,ohw->nho", seen, weights, precision=lax.Precision.HIGHEST)
 
     return Subject(function, arrays.x, export_kernel(arrays.kernel, "eir", spec), arrays.dy)
