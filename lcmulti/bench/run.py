@@ -215,6 +215,7 @@ class _Run:
                     row.times.clear()
                 if sum(row.times) < ENOUGH:
                     self.watch(self.report, f"{workload.name}: run {turn + 1} of {self.repeat}")
+                    step()  # what the one before left, in the caches and the memory, is not ours
                     row.times.append(timed(step, calls))
 
     def _row(
