@@ -57,25 +57,25 @@ def main() -> int:
         ours, *peers = report.rows
         row = f"{workload.name:<20} {ours.name:<9} "
         over = None
-        if ours.seconds is None:
-            row += str(ours.problem)
+        if ours.problem is not None:  # a first call alone has built and compiled, too
+            row += ours.problem
         else:
             over = ours.seconds / ours.roofline
             row += f"{ours.seconds * 1e3:9.2f} ms, {over:.2f} x roofline"
         times: dict[str, Any] = {}
         for peer in peers:
             ratio = report.relative(peer)
-            row += f"  {peer.name} {peer.problem if ratio is None else f'{ratio:.2f}x'}"
-            times[peer.name] = peer.problem if peer.seconds is None else peer.seconds
+            row += f"  {peer.name} {peer.problem or ('' if ratio is None else f'{ratio:.2f}x')}"
+            times[peer.name] = peer.problem or peer.seconds
         print(row, flush=True)
         measured = [seconds for seconds in times.values() if not isinstance(seconds, str)]
-        best = min(measured) / ours.seconds if measured and ours.seconds else None
+        best = min(measured) / ours.seconds if measured and over is not None else None
         if best is not None:
             ratios.append(best)
         if arguments.keep:
             from kept import keep
 
-            found = {"implementation": ours.name, "seconds": ours.seconds or ours.problem}
+            found = {"implementation": ours.name, "seconds": ours.problem or ours.seconds}
             found |= {"x roofline": over, "peers": times, "best peer x": best}
             suffix = "" if arguments.device == "cpu" else f"_{arguments.device}"
             gpu = report.machine.processor if suffix else None

@@ -9,6 +9,7 @@ called in the same way. Least of many runs of many calls.
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import time
@@ -80,8 +81,11 @@ def doors(backend: str) -> tuple[Call, Call, Call, str]:
 
 def main() -> int:
     """Print one line a framework."""
-    given = [each for each in sys.argv[1:] if each != "--keep"]
-    for backend in given or ("numpy", "torch", "jax", "tensorflow"):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("backend", nargs="*", help="names; ours by default")
+    parser.add_argument("--keep", action="store_true", help="in results/")
+    arguments = parser.parse_args()
+    for backend in arguments.backend or ("numpy", "torch", "jax", "tensorflow"):
         *calls, how = doors(backend)
         door, call, own = map(microseconds, calls)
         print(
@@ -89,7 +93,7 @@ def main() -> int:
             f"   x + x {own:6.1f} us",
             flush=True,
         )
-        if "--keep" in sys.argv:
+        if arguments.keep:
             row = {"how": how, "door us": door, "local_conv us": call, "x + x us": own}
             keep("overhead", {backend: row})
     return 0

@@ -35,7 +35,7 @@ from lcmulti.errors import (
     UnsupportedError,
     described,
 )
-from lcmulti.settings import Settings
+from lcmulti.settings import Settings, current
 from lcmulti.spec import LocalConvSpec
 from lcmulti.weights import memory_for, require_memory
 
@@ -94,17 +94,22 @@ class Plan:
 
 @lru_cache(maxsize=1024)
 def backend_of(
-    kinds: tuple[type, ...], backend: str | None, default: str, names: tuple[str, ...] = ARGUMENTS
+    kinds: tuple[type, ...],
+    backend: str | None,
+    default: str | None = None,
+    names: tuple[str, ...] = ARGUMENTS,
 ) -> tuple[str, bool]:
     """Name of the backend that computes on arrays of these types, and whether all are NumPy's.
 
-    The call's own *backend*; else the framework the arrays belong to; else *default*, the
-    configured backend. NumPy arrays are neutral, every other array stays with its framework.
+    The call's own *backend*; else the framework the arrays belong to; else *default*. NumPy arrays
+    are neutral, every other array stays with its framework.
 
     Parameters
     ----------
     kinds : tuple of type
         Types of the arrays; ``NoneType`` for no bias.
+    default : str, optional
+        None for the configured backend.
     names : tuple of str
         What the caller knows them by.
 
@@ -134,7 +139,8 @@ def backend_of(
             )
         owner = owner or (argument, framework)
     if backend is None:
-        return (owner[1], False) if owner is not None else (default, True)
+        # Settings are read for NumPy's arrays alone, for that takes as long as all the rest.
+        return (default or current().backend, True) if owner is None else (owner[1], False)
     chosen = choice("backend", backend, plugins.registry().backends)
     if owner is not None and owner[1] != chosen:
         raise MixedFrameworksError(

@@ -186,7 +186,7 @@ def call_key(operation: str, kinds: tuple[type, ...], backend: str | None) -> st
     if backend is not None and not isinstance(backend, str):
         raise ArgumentTypeError("backend", "a name or None", backend)
     names = OPERATIONS[operation].names
-    name, neutral = dispatch.backend_of(kinds, backend, current().backend, names)
+    name, neutral = dispatch.backend_of(kinds, backend, names=names)
     key = f"{operation} in {name}{' from NumPy' if neutral else ''}"
     if key not in calls:
         calls[key] = _call(operation, name, neutral)

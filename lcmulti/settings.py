@@ -61,6 +61,7 @@ class Source(NamedTuple):
 DEFAULTS = Settings()
 _NAMES = Settings._fields
 VARIABLES = tuple(f"LCMULTI_{name.upper()}" for name in _NAMES)
+_KEYS = tuple(map(os.environ.encodekey, VARIABLES))
 _overrides: ContextVar[tuple[tuple[str, Any], ...]] = ContextVar("lcmulti_overrides", default=())
 
 
@@ -203,8 +204,12 @@ def _resolve(variables: tuple[str | None, ...], overrides: tuple[tuple[str, Any]
 
 
 def _variables() -> tuple[str | None, ...]:
-    # Most are not set, and `get` finds that out by way of an exception.
-    return tuple(os.environ[name] if name in os.environ else None for name in VARIABLES)  # noqa: SIM401
+    # At every call. Most are not set, which `os.environ` finds out by way of two exceptions.
+    held = getattr(os.environ, "_data", None)
+    if held is None:
+        return tuple(map(os.environ.get, VARIABLES))
+    found = map(held.get, _KEYS)
+    return tuple(None if raw is None else os.environ.decodevalue(raw) for raw in found)
 
 
 def current() -> Settings:

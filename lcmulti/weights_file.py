@@ -29,7 +29,6 @@ from lcmulti.errors import (
     ShapeError,
     described,
 )
-from lcmulti.settings import current
 from lcmulti.spec import LocalConvSpec
 from lcmulti.weights_format import (
     FORMAT,
@@ -210,7 +209,7 @@ def load_weights(
 
 
 def _as_numpy(argument: str, array: Any) -> np.ndarray[Any, Any]:
-    name, neutral = dispatch.backend_of((type(array),), None, current().backend, (argument,))
+    name, neutral = dispatch.backend_of((type(array),), None, names=(argument,))
     result: np.ndarray[Any, Any]
     if neutral:
         result = np.asarray(array)

@@ -148,6 +148,21 @@ def test_what_a_gpu_runs_equals_the_reference(name, most_terms, monkeypatch):
     check_maps(name, "composed", RESOURCES)
 
 
+@pytest.mark.parametrize(
+    ("geometry", "reason"),
+    [
+        (dict(input_shape=(4, 3, 4, 3, 2), filters=2, kernel_size=2), "more than three axes"),
+        (dict(input_shape=(9, 2), filters=2, kernel_size=2, strides=3), "gaps between windows"),
+    ],
+)
+def test_convolutions_that_a_gpu_gets_wrong_are_declined(geometry, reason):
+    shared = tuple(range(len(geometry["input_shape"]) - 1))
+    spec = lcmulti.LocalConvSpec(**geometry, shared_axes=shared, data_format="channels_last")
+    problem = problem_of(spec)
+    assert load("conv").decline(problem) is None
+    assert reason in load("conv").decline(problem._replace(device="gpu"))
+
+
 def test_the_default_device_is_that_of_the_context(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert patches.default_device() == "gpu"

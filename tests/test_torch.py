@@ -7,7 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from lcmulti_torch import convolution  # noqa: E402
+from lcmulti_torch import blocked, convolution  # noqa: E402
 from lcmulti_torch.precision import convolutions_round, refuse_rounding  # noqa: E402
 
 import lcmulti  # noqa: E402
@@ -451,3 +451,30 @@ def test_arrays_are_placed_on_the_default_device():
         for dtype in ("float32", "bfloat16"):
             array = np.ones(3, numpy_dtype(dtype))
             assert plugins.load_backend("torch").from_numpy(array).device.type == "meta"
+
+
+@pytest.mark.parametrize("channels_first", [False, True])
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_what_a_gpu_runs_equals_the_reference(name, channels_first):
+    spec = spec_of(name).computed()
+    rng = np.random.default_rng(0)
+    shapes = (2, *spec.input_shape), spec.kernel_shape, (2, *spec.output_shape)
+    x, kernel, dy = (rng.standard_normal(shape) for shape in shapes)
+    given = [torch.from_numpy(each) for each in (x, kernel, dy)]
+    if channels_first:
+        given[::2] = (each.movedim(-1, 1).contiguous().movedim(1, -1) for each in given[::2])
+    for map_, a, b in (("forward", 0, 1), ("input_grad", 2, 1), ("kernel_grad", 0, 2)):
+        got = getattr(blocked._whole, map_)(given[a], given[b], spec, RESOURCES)
+        expected = getattr(reference, map_)((x, kernel, dy)[a], (x, kernel, dy)[b], spec)
+        np.testing.assert_allclose(got.numpy(), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("resources", [RESOURCES, TIGHT])
+def test_blocks_where_there_is_no_data(resources, monkeypatch):
+    spec, calls = spec_of("grouped").computed(), []
+    fold = blocked.fold
+    monkeypatch.setattr(blocked, "fold", lambda *given: calls.append(1) or fold(*given))
+    dy, kernel = torch.empty(2, *spec.output_shape), torch.empty(spec.kernel_shape)
+    dx = blocked.implementation.input_grad(dy.to("meta"), kernel.to("meta"), spec, resources)
+    assert dx.shape == (2, *spec.input_shape)
+    assert (len(calls) == 1) == (resources is RESOURCES)

@@ -146,7 +146,7 @@ class Blocked:
         samples = UNKNOWN_BATCH if batch is None else max(batch, 1)
         if not self.bounded:
             return Grid(spec.output_size, samples)
-        target = resources.max_workspace
+        target = resources.max_workspace // 2  # with what a step holds beside its patches
         if default_device() == "cpu":
             target = min(CACHE_TARGET, target)
         # XLA cuts the kernel by copying: a block of it weighs as much as this many more samples.

@@ -1,4 +1,8 @@
-"""The shared algorithm block by block: strided views for windows, sums in place, buffers kept."""
+"""The shared algorithm block by block: strided views for windows, sums in place, buffers kept.
+
+On a GPU the fewest operations are the fastest: what fits in one block is a view, a product and a
+fold, and nothing is kept.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ import torch
 
 from lcmulti.backend import Facts, Problem, Resources
 from lcmulti.blocks import Blocked
-from lcmulti.composed import axis_taps
+from lcmulti.composed import Composed, axis_taps
 from lcmulti.spec import LocalConvSpec
 from lcmulti_torch.patches import FEW_COLUMNS, HALF, TorchOps, for_mkl
 from lcmulti_torch.rules import is_channels_first
@@ -24,15 +28,22 @@ class TorchBlocked(Blocked):
 
     def forward(self, x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
         """See `Blocked.forward`."""
-        return _Call().forward(x, kernel, spec, resources)
+        return self._maps(x, spec, resources).forward(x, kernel, spec, resources)
 
     def input_grad(self, dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
         """See `Blocked.input_grad`."""
-        return _Call().input_grad(dy, kernel, spec, resources)
+        return self._maps(dy, spec, resources).input_grad(dy, kernel, spec, resources)
 
     def kernel_grad(self, x: Any, dy: Any, spec: LocalConvSpec, resources: Resources) -> Any:
         """See `Blocked.kernel_grad`."""
-        return _Call().kernel_grad(x, dy, spec, resources)
+        return self._maps(x, spec, resources).kernel_grad(x, dy, spec, resources)
+
+    def _maps(self, array: Any, spec: LocalConvSpec, resources: Resources) -> Composed:
+        """Those of one call."""
+        call = _Call()
+        if array.device.type == "cpu" or call.cuts(array, spec, resources):
+            return call
+        return _whole
 
 
 class _Buffers:
@@ -83,6 +94,11 @@ class _Call(Blocked):
         make = torch.zeros if zeros else torch.empty
         return make(shape, dtype=dtype, device=like.device)
 
+    def cuts(self, array: Any, spec: LocalConvSpec, resources: Resources) -> bool:
+        """Whether there is more than one block."""
+        grid = self._grid_of(array, spec, resources)
+        return grid.positions != spec.output_size or grid.samples < len(array)
+
     def facts(self, array: Any) -> Facts:
         """See `Blocked.facts`."""
         return Facts(tuple(array.shape), str(array.dtype)[6:], array.device.type)
@@ -115,12 +131,7 @@ class _Call(Blocked):
         Only an input with its channels apart (channels first) is brought together before: a
         block of it is small, and its patches show every element many times.
         """
-        x = x if x.stride(-1) == 1 else self._channels_last("input", x)
-        batch, *steps, channel = x.stride()
-        outer = (step * s for step, s in zip(steps, spec.strides, strict=True))
-        taps = (step * d for step, d in zip(steps, spec.dilation, strict=True))
-        shape = (len(x), *spec.output_size, *spec.kernel_size, x.shape[-1])
-        return x.as_strided(shape, (batch, *outer, *taps, channel))
+        return view(x if x.stride(-1) == 1 else self._channels_last("input", x), spec)
 
     def flat(self, array: Any, shape: tuple[int, ...], taps: tuple[int, ...]) -> Any:
         """See `Composed.flat`; patches are copied into a buffer."""
@@ -142,6 +153,8 @@ class _Call(Blocked):
 
     def fold(self, patches: Any, spec: LocalConvSpec) -> Any:
         """One axis at a time, in place; positions lie before samples in memory, as in patches."""
+        if patches.device.type != "cpu":
+            return fold(patches, spec)
         positions = tuple(range(spec.ndim))
         for axis in reversed(positions):
             batch, *size, channels = patches.shape
@@ -155,4 +168,44 @@ class _Call(Blocked):
         return patches
 
 
+class _Whole(Composed):
+    """All patches at once, in as few operations as there are."""
+
+    def windows(self, x: Any, spec: LocalConvSpec) -> Any:
+        """See `view`."""
+        return view(x, spec)
+
+    def fold(self, patches: Any, spec: LocalConvSpec) -> Any:
+        """See the function."""
+        return fold(patches, spec)
+
+
+def view(x: Any, spec: LocalConvSpec) -> Any:
+    """``(N, *I, C)`` as ``(N, *output_size, *kernel_size, C)``, of the same memory."""
+    batch, *steps, channel = x.stride()
+    outer = (step * s for step, s in zip(steps, spec.strides, strict=True))
+    taps = (step * d for step, d in zip(steps, spec.dilation, strict=True))
+    shape = (len(x), *spec.output_size, *spec.kernel_size, x.shape[-1])
+    return x.as_strided(shape, (batch, *outer, *taps, channel))
+
+
+def fold(patches: Any, spec: LocalConvSpec) -> Any:
+    """The adjoint of `view`: one axis at a time, last first, each in one operation if it can be."""
+    for axis in reversed(range(spec.ndim)):
+        *shape, taps, channels = patches.shape
+        shape = [*shape, channels]
+        shape[axis + 1] = spec.padded_size[axis]
+        if spec.dilation[axis] == 1:
+            patches = torch.ops.aten.unfold_backward(
+                patches.movedim(-2, -1), shape, axis + 1, taps, spec.strides[axis]
+            )
+            continue
+        total = patches.new_zeros(shape)
+        for tap, seen in enumerate(axis_taps(spec, axis)):
+            total[seen] += patches[..., tap, :]
+        patches = total
+    return patches
+
+
+_whole = _Whole(TorchOps())
 implementation = TorchBlocked(TorchOps())

@@ -40,7 +40,8 @@ class TorchDisjoint:
 
     def workspace(self, problem: Problem) -> int:
         """Factors and product of one piece."""
-        return min(2 * CACHE_TARGET, problem.resources.max_workspace)
+        most = problem.resources.max_workspace
+        return min(2 * CACHE_TARGET, most) if problem.device == "cpu" else most
 
     def forward(self, x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
         """See `lcmulti.backend.Implementation.forward`."""
@@ -108,7 +109,7 @@ def _pieces(
 ) -> Iterator[tuple[Any, Any, Any]]:
     """Views ``(p, N, run)`` of x, ``(p, run, F)`` of the kernel and ``(p, N, F)`` of y.
 
-    Together they cover the operation; ``p`` positions are as many as stay in the cache. Of an
+    Together they cover the operation; ``p`` positions are as many as stay in a CPU's cache. Of an
     input in another memory layout, such as channels first, a piece is a copy of that piece.
     """
     window, size, taps = spec.kernel_size[-1], spec.output_size, spec.kernel_size[:-1]
@@ -117,7 +118,10 @@ def _pieces(
         size, taps = (prod(size),), ()
     kernel = kernel.reshape(*size, *taps, window * spec.in_channels, spec.filters)
     sample = window * spec.in_channels * x.element_size()
-    step = max(min(CACHE_TARGET, resources.max_workspace) // (2 * max(len(x), 1) * sample), 1)
+    room = resources.max_workspace
+    if x.device.type == "cpu":
+        room = min(CACHE_TARGET, room)
+    step = max(room // (2 * max(len(x), 1) * sample), 1)
     for o, t in product(product(*map(range, size[:-1])), product(*map(range, taps))):
         row = tuple(a * k + b for a, k, b in zip(o, taps, t, strict=True))
         for first in range(0, size[-1], step):

@@ -42,6 +42,7 @@ def lcmulti_implementations() -> Iterable[ImplementationEntry]:
         summary="products of whole planes, where a window has few weights",
         priority=35,
         dtypes=("float32", "float64", "complex64", "complex128"),
+        devices=("cpu",),
     )
     yield ImplementationEntry(
         name="disjoint",

@@ -45,7 +45,7 @@ def is_transformed(*arrays: Any) -> bool:
         or torch._C._are_functorch_transforms_active()
         or torch._C._dispatch_tls_is_dispatch_key_included(_BATCHED_GRADIENTS)
         or torch._C._len_torch_dispatch_stack() > 0
-        or torch.jit.is_tracing()
+        or torch._C._is_tracing()
         or not _PLAIN.issuperset(map(type, arrays))
     )
 
@@ -59,7 +59,7 @@ def operation(implementation: Implementation, name: Map = "forward") -> Operatio
         if is_transformed(x, kernel):
             y = bare(x, kernel, spec, resources)
         else:
-            y = _Map.apply(x, kernel, name, implementation, spec, resources)
+            y = _run(name, x, kernel, implementation, spec, resources)
         return y if name == "kernel_grad" else _laid_out_as(x, y)
 
     return apply
@@ -76,6 +76,15 @@ def _laid_out_as(x: Any, y: Any) -> Any:
     if is_channels_first(x):
         return y.movedim(-1, 1).contiguous().movedim(1, -1)
     return y.contiguous()
+
+
+def _run(
+    name: str, a: Any, b: Any, implementation: Implementation, spec: Any, resources: Any
+) -> Any:
+    """A map of plain tensors, recorded where a gradient may be asked for."""
+    if torch.is_grad_enabled() and (a.requires_grad or b.requires_grad):
+        return _Map.apply(a, b, name, implementation, spec, resources)
+    return getattr(implementation, name)(a.resolve_conj(), b.resolve_conj(), spec, resources)
 
 
 class _Map(torch.autograd.Function):
@@ -107,7 +116,7 @@ def _derived(
     """A map within a derivative, which may be transformed though the value was not."""
     refuse_rounding(a)
     if not is_transformed(a, b):
-        return _Map.apply(a, b, name, implementation, spec, resources)
+        return _run(name, a, b, implementation, spec, resources)
     from lcmulti_torch.patches import composed  # which serves every geometry under any transform
 
     return getattr(composed, name)(a, b, spec, resources)

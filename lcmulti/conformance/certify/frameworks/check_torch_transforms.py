@@ -127,8 +127,9 @@ def test_autocast(subject: Subject, case: Case, dtype: str) -> None:
     known = expectation_of(case, dtype)
     rounded = known.inputs.each(lambda a: subject.owner.to_numpy(subject.array(a).bfloat16()))
     half = expectation_of(case, "bfloat16", rounded)
-    with torch.autocast("cpu", torch.bfloat16):
-        y = subject.call(case)(*subject.arrays(known.inputs))
+    arrays = subject.arrays(known.inputs)
+    with torch.autocast(arrays[0].device.type, torch.bfloat16):
+        y = subject.call(case)(*arrays)
     assert y.dtype == torch.bfloat16
     value, limit = half.values.forward, half.limits.forward
     subject.verify_host("y", subject.owner.to_numpy(y), value, limit)
