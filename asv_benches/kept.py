@@ -124,8 +124,7 @@ def _means() -> list[str]:
     )
     return [
         "With them, the fastest peer of a published layer takes this many times as long for",
-        "forward and backward, in the geometric mean of those measured, on two cores of one of",
-        "three machines:",
+        "forward and backward, in the geometric mean of those measured, on two cores of a Zen 3:",
         f"{each}.",
     ]
 
