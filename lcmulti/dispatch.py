@@ -92,7 +92,6 @@ class Plan:
         return self.spec.data_format == "channels_first"
 
 
-@lru_cache(maxsize=1024)
 def backend_of(
     kinds: tuple[type, ...],
     backend: str | None,
@@ -120,6 +119,16 @@ def backend_of(
     ArgumentTypeError
         If an argument is no array of any registered backend.
     """
+    name, neutral = _named(kinds, backend, names)
+    # Settings, which may change, are read for NumPy's arrays alone: it takes as long as the rest.
+    return name or default or current().backend, neutral
+
+
+@lru_cache(maxsize=1024)
+def _named(
+    kinds: tuple[type, ...], backend: str | None, names: tuple[str, ...]
+) -> tuple[str | None, bool]:
+    """The same, None where the types and *backend* leave it open."""
     owner: tuple[str, str] | None = None
     for argument, kind in zip(names, kinds, strict=True):
         if argument == "bias" and kind is type(None):
@@ -139,8 +148,7 @@ def backend_of(
             )
         owner = owner or (argument, framework)
     if backend is None:
-        # Settings are read for NumPy's arrays alone, for that takes as long as all the rest.
-        return (default or current().backend, True) if owner is None else (owner[1], False)
+        return (None, True) if owner is None else (owner[1], False)
     chosen = choice("backend", backend, plugins.registry().backends)
     if owner is not None and owner[1] != chosen:
         raise MixedFrameworksError(

@@ -61,7 +61,7 @@ class Source(NamedTuple):
 DEFAULTS = Settings()
 _NAMES = Settings._fields
 VARIABLES = tuple(f"LCMULTI_{name.upper()}" for name in _NAMES)
-_KEYS = tuple(map(os.environ.encodekey, VARIABLES))
+_KEYS = tuple(map(getattr(os.environ, "encodekey", str), VARIABLES))
 _overrides: ContextVar[tuple[tuple[str, Any], ...]] = ContextVar("lcmulti_overrides", default=())
 
 

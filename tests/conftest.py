@@ -33,7 +33,7 @@ CACHED = (
     plugins.registry,
     plugins.load_backend,
     plugins.load_implementation,
-    dispatch.backend_of,
+    dispatch._named,
     dispatch._plan,
     dispatch.operation,
 )

@@ -22,6 +22,7 @@ from lcmulti.cli import main
 from lcmulti.conformance import certify
 from lcmulti.conformance.certify.geometries import CONTRACT, COVERING, DERIVATIVES, GEOMETRIES
 from lcmulti.conformance.certify.random_geometries import any_call
+from lcmulti.conformance.certify.subject import Subject
 from lcmulti.errors import ArgumentError, MissingExtraError
 
 SABOTEURS = Path(__file__).parent / "saboteurs"
@@ -287,3 +288,10 @@ def test_as_a_module_and_in_nobody_elses_tests(tmp_path):
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
+
+
+def test_what_does_not_run_on_a_device_is_named():
+    pytest.importorskip("torch")
+    assert Subject("torch", "elementwise", "gpu").lacks_device() == "does not run on gpu"
+    assert Subject("torch", "elementwise", "cpu").lacks_device() is None
+    assert Subject("torch", "blocked", "gpu").lacks_device() is None

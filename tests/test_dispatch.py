@@ -317,3 +317,14 @@ def test_initial_weights():
     limit = (6 / (9 * 2 + 9 * 3)) ** 0.5
     assert 0.95 * limit < abs(kernel).max() <= limit
     assert abs(kernel.var() * 3 / limit**2 - 1) < 0.1
+
+
+def test_the_configured_backend_is_read_at_every_call():
+    pytest.importorskip("torch")
+    arrays = np.ones((2, 5, 3)), np.ones((4, 2, 3, 7))
+    took = []
+    for name in ("numpy", "torch", "numpy"):
+        with lcmulti.config(backend=name):
+            took.append(lcmulti.functional.call_key("local_conv", (np.ndarray,) * 3, None))
+            assert lcmulti.local_conv(*arrays).shape == (2, 4, 7)
+    assert took == [f"local_conv in {name} from NumPy" for name in ("numpy", "torch", "numpy")]

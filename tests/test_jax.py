@@ -148,6 +148,17 @@ def test_what_a_gpu_runs_equals_the_reference(name, most_terms, monkeypatch):
     check_maps(name, "composed", RESOURCES)
 
 
+def test_export_of_what_a_gpu_runs_with_a_symbolic_batch(monkeypatch):
+    monkeypatch.setattr("lcmulti_jax.patches.default_device", lambda: "gpu")
+    spec = spec_of("grouped").computed()
+    _, kernel, dy = arrays_of(spec, batch=3)
+    input_grad = maps("composed", spec)[1]
+    (batch,) = export.symbolic_shape("batch")
+    shape = jax.ShapeDtypeStruct((batch, *dy.shape[1:]), dy.dtype)
+    exported = export.export(input_grad)(shape, kernel)
+    near(exported.call(dy, kernel), input_grad(dy, kernel))
+
+
 @pytest.mark.parametrize(
     ("geometry", "reason"),
     [
@@ -169,6 +180,9 @@ def test_the_default_device_is_that_of_the_context(monkeypatch):
     for cpu in ("cpu", jax.devices("cpu")[0]):
         with jax.default_device(cpu):
             assert patches.default_device() == "cpu"
+    facts = plugins.load_backend("jax").facts
+    assert facts(jnp.ones(3)).device == "gpu"  # would be moved there
+    assert facts(jax.device_put(jnp.ones(3), jax.devices("cpu")[0])).device == "cpu"
 
 
 def check_maps(name, implementation, resources):

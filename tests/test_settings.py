@@ -1,6 +1,7 @@
 """Where each setting comes from: precedence, errors, files, threads."""
 
 import asyncio
+import os
 import threading
 
 import pytest
@@ -320,3 +321,8 @@ def test_repr_tells_all():
         "lcmulti.config(backend='numpy', implementation='auto', data_format='channels_last', "
         "max_workspace=268435456, threads=None)"
     )
+
+
+def test_an_environment_that_is_a_plain_dictionary(isolated, monkeypatch):
+    monkeypatch.setattr(os, "environ", {"LCMULTI_THREADS": "3"})
+    assert settings.current().threads == 3

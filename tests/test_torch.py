@@ -7,7 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from lcmulti_torch import blocked, convolution  # noqa: E402
+from lcmulti_torch import blocked, convolution, disjoint  # noqa: E402
 from lcmulti_torch.precision import convolutions_round, refuse_rounding  # noqa: E402
 
 import lcmulti  # noqa: E402
@@ -218,7 +218,7 @@ def test_compile_fullgraph(name, dynamic):
     spec = spec_of(name)
     args = tensors(spec)
     torch._dynamo.reset()
-    dispatch.backend_of.cache_clear()  # the first call of a process may be a compiled one
+    dispatch._named.cache_clear()  # the first call of a process may be a compiled one
     compiled = torch.compile(operation(spec), fullgraph=True, dynamic=dynamic, backend="aot_eager")
     y = compiled(*args)
     expected = operation(spec)(*args)
@@ -446,35 +446,85 @@ def test_where_convolutions_round_patches_serve(monkeypatch):
         torch.testing.assert_close(getattr(convolution.implementation, name)(*arrays, *rest), right)
 
 
-def test_arrays_are_placed_on_the_default_device():
-    with torch.device("meta"):
-        for dtype in ("float32", "bfloat16"):
-            array = np.ones(3, numpy_dtype(dtype))
-            assert plugins.load_backend("torch").from_numpy(array).device.type == "meta"
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_arrays_are_placed_on_the_default_device(dtype, monkeypatch):
+    asked, array = [], np.ones(3, numpy_dtype(dtype))
+    from_numpy = plugins.load_backend("torch").from_numpy
+    with torch.device("meta"):  # which would lose the values
+        assert from_numpy(array).tolist() == [1, 1, 1]
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(torch, "get_default_device", lambda: asked.append(1) or cpu)
+    from_numpy(array)
+    assert asked
 
 
+@pytest.mark.parametrize("batch", [0, 3])
+@pytest.mark.parametrize("dtype", ["float64", "complex128", "bfloat16"])
 @pytest.mark.parametrize("channels_first", [False, True])
 @pytest.mark.parametrize("name", GEOMETRIES)
-def test_what_a_gpu_runs_equals_the_reference(name, channels_first):
+def test_what_a_gpu_runs_equals_the_reference(name, channels_first, dtype, batch):
     spec = spec_of(name).computed()
     rng = np.random.default_rng(0)
-    shapes = (2, *spec.input_shape), spec.kernel_shape, (2, *spec.output_shape)
-    x, kernel, dy = (rng.standard_normal(shape) for shape in shapes)
-    given = [torch.from_numpy(each) for each in (x, kernel, dy)]
+    shapes = (batch, *spec.input_shape), spec.kernel_shape, (batch, *spec.output_shape)
+    given = [
+        torch.from_numpy(rng.standard_normal(shape)).to(getattr(torch, dtype)) for shape in shapes
+    ]
+    wide = [each.to(torch.promote_types(each.dtype, torch.float64)).numpy() for each in given]
     if channels_first:
         given[::2] = (each.movedim(-1, 1).contiguous().movedim(1, -1) for each in given[::2])
+    near = 1e-2 if dtype == "bfloat16" else 1e-12
     for map_, a, b in (("forward", 0, 1), ("input_grad", 2, 1), ("kernel_grad", 0, 2)):
         got = getattr(blocked._whole, map_)(given[a], given[b], spec, RESOURCES)
-        expected = getattr(reference, map_)((x, kernel, dy)[a], (x, kernel, dy)[b], spec)
-        np.testing.assert_allclose(got.numpy(), expected, rtol=1e-12, atol=1e-12)
+        assert got.dtype == given[a].dtype
+        expected = getattr(reference, map_)(wide[a], wide[b], spec)
+        np.testing.assert_allclose(
+            got.to(torch.promote_types(got.dtype, torch.float64)).numpy(),
+            expected,
+            rtol=near,
+            atol=5 * near,
+        )
 
 
-@pytest.mark.parametrize("resources", [RESOURCES, TIGHT])
-def test_blocks_where_there_is_no_data(resources, monkeypatch):
-    spec, calls = spec_of("grouped").computed(), []
-    fold = blocked.fold
-    monkeypatch.setattr(blocked, "fold", lambda *given: calls.append(1) or fold(*given))
+def test_what_a_gpu_runs_takes_a_broadcast_gradient():
+    spec = spec_of("3d").computed()
+    kernel = torch.rand(spec.kernel_shape, dtype=torch.float64)
+    dy = torch.ones((), dtype=torch.float64).expand(2, *spec.output_shape)
+    got = blocked._whole.input_grad(dy, kernel, spec, RESOURCES)
+    expected = reference.input_grad(dy.numpy(), kernel.numpy(), spec)
+    np.testing.assert_allclose(got.numpy(), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["grouped", "disjoint 1d", "3d"])
+def test_patches_of_a_gpu_are_taken_at_once_where_they_fit(name):
+    spec = spec_of(name).computed()
+    needed = blocked.whole_bytes(spec, 2, "float32")
+    for limit, whole in ((needed, True), (needed - 1, False)):
+        resources = Resources(limit)
+        problem = Problem(spec, 2, "float32", "gpu", False, resources)
+        used = blocked.implementation.workspace(problem)
+        assert (used == needed) == whole
+        x = torch.empty(2, *spec.input_shape, device="meta")
+        assert (blocked.implementation._maps(x, spec, resources) is blocked._whole) == whole
+        assert (
+            blocked.implementation._maps(torch.empty(2, *spec.input_shape), spec, resources)
+            is not blocked._whole
+        )
+
+
+def test_blocks_where_there_is_no_data():
+    spec = spec_of("grouped").computed()
     dy, kernel = torch.empty(2, *spec.output_shape), torch.empty(spec.kernel_shape)
-    dx = blocked.implementation.input_grad(dy.to("meta"), kernel.to("meta"), spec, resources)
+    dx = blocked.implementation.input_grad(dy.to("meta"), kernel.to("meta"), spec, TIGHT)
     assert dx.shape == (2, *spec.input_shape)
-    assert (len(calls) == 1) == (resources is RESOURCES)
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+@pytest.mark.parametrize(("run", "filters"), [(4, 64), (64, 1)])
+def test_disjoint_pieces_stay_within_their_workspace(run, filters, device):
+    spec = lcmulti.LocalConvSpec(
+        (run * 100_000, 1), filters, run, strides=run, data_format="channels_last"
+    )
+    problem = Problem(spec.computed(), 32, "float32", device, False, RESOURCES)
+    assert disjoint.implementation.workspace(problem) <= RESOURCES.max_workspace
+    small = problem._replace(spec=spec_of("disjoint 1d").computed())
+    assert disjoint.implementation.workspace(small) < 20_000

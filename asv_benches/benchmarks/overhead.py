@@ -40,7 +40,7 @@ class Dispatch:
         x, kernel = (owner.from_numpy(np.ones(s, "float32")) for s in ((1, 2, 1), (2, 1, 1, 1)))
         self.call = lambda: lcmulti.local_conv(x, kernel, data_format="channels_last")
         assert (owner.to_numpy(self.call()) == 1).all()
-        self.caches = dispatch.backend_of, dispatch._plan
+        self.caches = dispatch._named, dispatch._plan
         self.calls = functional.calls
 
     def time_warm(self, backend):

@@ -27,9 +27,11 @@ class JaxBackend:
         return arrays
 
     def facts(self, array: Any, batched: bool = False) -> Facts:
-        """See `Backend.facts`; the device is the default one, for a tracer has none."""
+        """See `Backend.facts`; what is not committed to a device is computed on the default one."""
+        committed = not isinstance(array, jax.core.Tracer) and getattr(array, "committed", False)
+        device = next(iter(array.devices())).platform if committed else default_device()
         shape = tuple(n if type(n) is int else None for n in array.shape)
-        return Facts(shape, name_of(array.dtype), default_device())
+        return Facts(shape, name_of(array.dtype), device)
 
     def from_numpy(self, array: np.ndarray, like: Any = None) -> Any:
         """Convert a copy, for JAX would keep reading memory that NumPy may write to.

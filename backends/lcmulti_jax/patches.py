@@ -41,7 +41,8 @@ def default_device() -> str:
     chosen = jax.config.jax_default_device
     if chosen is None:
         return jax.default_backend()
-    return str(getattr(chosen, "platform", chosen))
+    name = str(getattr(chosen, "platform", chosen))
+    return "gpu" if name in ("cuda", "rocm") else name
 
 
 def widen(array: Any) -> Any:
@@ -138,7 +139,7 @@ def windows(x: Any, spec: LocalConvSpec) -> Any:
 
 def fold(patches: Any, spec: LocalConvSpec) -> Any:
     """Scatter-add, the adjoint of `windows`."""
-    if default_device() != "cpu":
+    if default_device() == "gpu":
         return _fold_by_taps(patches, spec)
     x = jnp.zeros((prod(spec.input_size), *patches.shape[2:]), patches.dtype)
     return x.at[_seen(spec)].add(patches, mode="promise_in_bounds")

@@ -34,7 +34,7 @@ class Conv:
             return "kernels differ between positions"
         if prod(problem.spec.output_size) == 1:
             return "a single position is a matrix product"
-        if problem.device == "cpu":
+        if problem.device != "gpu":
             return None
         if problem.spec.ndim > 3:
             return "XLA has no convolution of more than three axes on a GPU"

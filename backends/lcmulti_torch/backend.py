@@ -52,8 +52,10 @@ class TorchBackend:
         return Facts(shape, _NAMES.get(dtype) or str(dtype), _DEVICES.get(kind, kind), transformed)
 
     def from_numpy(self, array: np.ndarray, like: Any = None) -> Any:
-        """Copy to the device of *like*, or the default device."""
+        """Copy to the device of *like*, or the default device if that has memory."""
         device = torch.get_default_device() if like is None else like.device
+        if like is None and device.type == "meta":
+            device = torch.device("cpu")
         array = array.copy(order="C")  # PyTorch takes neither negative strides nor read-only
         if array.dtype.name == "bfloat16":  # no common type: the bits are carried over as int16
             return torch.from_numpy(array.view(np.int16)).to(device).view(torch.bfloat16)

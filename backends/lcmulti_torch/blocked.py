@@ -1,7 +1,7 @@
 """The shared algorithm block by block: strided views for windows, sums in place, buffers kept.
 
-On a GPU the fewest operations are the fastest: what fits in one block is a view, a product and a
-fold, and nothing is kept.
+On a GPU the fewest operations are the fastest: where all patches fit there is a view, a product and
+a fold, and nothing is kept.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 from lcmulti.backend import Facts, Problem, Resources
 from lcmulti.blocks import Blocked
 from lcmulti.composed import Composed, axis_taps
+from lcmulti.dtypes import DTYPES
 from lcmulti.spec import LocalConvSpec
 from lcmulti_torch.patches import FEW_COLUMNS, HALF, TorchOps, for_mkl
 from lcmulti_torch.rules import is_channels_first
@@ -40,10 +41,16 @@ class TorchBlocked(Blocked):
 
     def _maps(self, array: Any, spec: LocalConvSpec, resources: Resources) -> Composed:
         """Those of one call."""
-        call = _Call()
-        if array.device.type == "cpu" or call.cuts(array, spec, resources):
-            return call
-        return _whole
+        dtype = str(array.dtype)[6:]
+        whole = fits(spec, len(array), dtype, array.device.type, resources)
+        return _whole if whole else _Call()
+
+    def workspace(self, problem: Problem) -> int:
+        """See `Blocked.workspace`; of all patches where they are taken at once."""
+        spec, samples, dtype = problem.spec, problem.samples, problem.dtype
+        if fits(spec, samples, dtype, problem.device, problem.resources):
+            return whole_bytes(spec, samples, dtype)
+        return super().workspace(problem)
 
 
 class _Buffers:
@@ -93,11 +100,6 @@ class _Call(Blocked):
         dtype = torch.float32 if wide and like.dtype in HALF else like.dtype
         make = torch.zeros if zeros else torch.empty
         return make(shape, dtype=dtype, device=like.device)
-
-    def cuts(self, array: Any, spec: LocalConvSpec, resources: Resources) -> bool:
-        """Whether there is more than one block."""
-        grid = self._grid_of(array, spec, resources)
-        return grid.positions != spec.output_size or grid.samples < len(array)
 
     def facts(self, array: Any) -> Facts:
         """See `Blocked.facts`."""
@@ -171,6 +173,10 @@ class _Call(Blocked):
 class _Whole(Composed):
     """All patches at once, in as few operations as there are."""
 
+    def input_grad(self, dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        """See `Composed.input_grad`; no part of a larger, padded array."""
+        return super().input_grad(dy, kernel, spec, resources).contiguous()
+
     def windows(self, x: Any, spec: LocalConvSpec) -> Any:
         """See `view`."""
         return view(x, spec)
@@ -178,6 +184,22 @@ class _Whole(Composed):
     def fold(self, patches: Any, spec: LocalConvSpec) -> Any:
         """See the function."""
         return fold(patches, spec)
+
+
+def fits(spec: LocalConvSpec, samples: int, dtype: str, device: str, resources: Resources) -> bool:
+    """Whether all patches are taken at once."""
+    return device != "cpu" and whole_bytes(spec, samples, dtype) <= resources.max_workspace
+
+
+def whole_bytes(spec: LocalConvSpec, samples: int, dtype: str) -> int:
+    """Patches, the same folded along the last axis, and input and output twice."""
+    outputs, taps = prod(spec.output_size), prod(spec.kernel_size)
+    patches = outputs * taps * spec.in_channels
+    folded = patches // spec.output_size[-1] // spec.kernel_size[-1] * spec.padded_size[-1]
+    around = prod(spec.padded_size) * spec.in_channels + outputs * spec.filters
+    copied = DTYPES[dtype].is_half or spec.groups > 1
+    elements = samples * (patches + folded + 2 * around) + copied * prod(spec.kernel_shape)
+    return elements * DTYPES[DTYPES[dtype].accumulator].itemsize
 
 
 def view(x: Any, spec: LocalConvSpec) -> Any:

@@ -15,6 +15,7 @@ from typing import Any
 
 from lcmulti.backend import Problem, Resources
 from lcmulti.blocks import CACHE_TARGET
+from lcmulti.dtypes import DTYPES
 from lcmulti.spec import LocalConvSpec
 from lcmulti_torch.patches import TorchOps
 from lcmulti_torch.rules import is_transformed
@@ -40,8 +41,9 @@ class TorchDisjoint:
 
     def workspace(self, problem: Problem) -> int:
         """Factors and product of one piece."""
-        most = problem.resources.max_workspace
-        return min(2 * CACHE_TARGET, most) if problem.device == "cpu" else most
+        one = _position(problem.spec, problem.samples, problem.dtype)
+        room = _room(problem.device, problem.resources)
+        return min(prod(problem.spec.output_size) * one, max(room, one))
 
     def forward(self, x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
         """See `lcmulti.backend.Implementation.forward`."""
@@ -104,6 +106,19 @@ def _outputs(y: Any, spec: LocalConvSpec) -> Any:
     return y.reshape(-1, prod(spec.output_size), spec.filters) if _is_one_view(spec) else y
 
 
+def _position(spec: LocalConvSpec, samples: int, dtype: str) -> int:
+    """Bytes that one position's factors and product take, in the accumulator dtype."""
+    run = spec.kernel_size[-1] * spec.in_channels
+    kernel = run * spec.filters if DTYPES[dtype].is_half else 0
+    wide = DTYPES[DTYPES[dtype].accumulator].itemsize
+    return (max(samples, 1) * (2 * run + spec.filters) + kernel) * wide
+
+
+def _room(device: str, resources: Resources) -> int:
+    most = resources.max_workspace
+    return min(CACHE_TARGET, most) if device == "cpu" else most
+
+
 def _pieces(
     x: Any, kernel: Any, y: Any, spec: LocalConvSpec, resources: Resources
 ) -> Iterator[tuple[Any, Any, Any]]:
@@ -117,11 +132,8 @@ def _pieces(
         x, y = x.flatten(1, spec.ndim), y.flatten(1, spec.ndim)
         size, taps = (prod(size),), ()
     kernel = kernel.reshape(*size, *taps, window * spec.in_channels, spec.filters)
-    sample = window * spec.in_channels * x.element_size()
-    room = resources.max_workspace
-    if x.device.type == "cpu":
-        room = min(CACHE_TARGET, room)
-    step = max(room // (2 * max(len(x), 1) * sample), 1)
+    one = _position(spec, len(x), str(x.dtype)[6:])
+    step = max(_room(x.device.type, resources) // one, 1)
     for o, t in product(product(*map(range, size[:-1])), product(*map(range, taps))):
         row = tuple(a * k + b for a, k, b in zip(o, taps, t, strict=True))
         for first in range(0, size[-1], step):

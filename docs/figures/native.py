@@ -65,7 +65,7 @@ def peers(axes):
     axes.invert_yaxis()
     axes.axvline(1, color="black", linewidth=1)
     ticks = (1, 2, 5, 10, 20, 50)
-    axes.set(xscale="log", xlim=(0.8, 90), xlabel="times as long: each layer's fastest peer")
+    axes.set(xscale="log", xlim=(0.8, 130), xlabel="times as long: each layer's fastest peer")
     axes.set_xticks(ticks, map(str, ticks))
     axes.minorticks_off()
     axes.set_title("whole training calls, float32", fontsize=8, loc="left")

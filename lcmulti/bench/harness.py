@@ -138,11 +138,23 @@ class Jax(Harness):
             return y, *pull(dy)
 
         chosen = jax.jit(both if training else forward)
-        return lambda: jax.block_until_ready(chosen(x, weights, dy))
+
+        def run() -> Any:
+            with self.placement():  # what is traced asks for the default device
+                return jax.block_until_ready(chosen(x, weights, dy))
+
+        return run
 
 
 class TensorFlow(Harness):
-    """In a ``tf.function``."""
+    """In a ``tf.function``; on a GPU, from then on, without TF32, which its default is."""
+
+    def __init__(self, backend: str, device: str) -> None:
+        super().__init__(backend, device)
+        if device == "gpu":
+            import tensorflow as tf
+
+            tf.config.experimental.enable_tensor_float_32_execution(False)
 
     def step(self, subject: Subject, training: bool) -> Step:
         """See `Harness.step`; on a CPU a function returns when it is done."""
