@@ -2,8 +2,9 @@
 
     python asv_benches/against_peers.py torch|jax|tensorflow [WORKLOAD ...] [--device gpu] [--keep]
 
-The peers, and how they are timed, are those of ``lcmulti bench`` (`lcmulti.bench.peers`). What
-is to be quoted is the ratio. A peer that cannot run, or not within a minute, is named.
+The peers, and how they are timed, are those of ``lcmulti bench`` (`lcmulti.bench.peers`). Channels
+are first in PyTorch and last elsewhere, for ours as for the peers. What is to be quoted is the
+ratio. A peer that cannot run, or not within a minute, is named.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from lcmulti.bench import bench
 from lcmulti.bench.timing import Step, timed
-from lcmulti.bench.workloads import cases, named
+from lcmulti.bench.workloads import cases, in_format, named
 
 FRAMEWORKS = ("torch", "jax", "tensorflow")
 
@@ -48,7 +49,10 @@ def main() -> int:
     arguments = parser.parse_args()
     ratios: list[float] = []
     print("forward + backward, float32; x: times as long as ours")
-    for workload in named(arguments.workload or cases()):
+    # Each framework's own order, in which its people's arrays are.
+    order = "channels_first" if arguments.framework == "torch" else "channels_last"
+    for each in named(arguments.workload or cases()):
+        workload = each._replace(spec=in_format(each.spec, order))
         report = bench(
             [workload], backends=[arguments.framework], implementations=["auto"],
             variants=False, mode="training", repeat=arguments.repeat, limit=arguments.limit,
