@@ -475,3 +475,12 @@ def test_steps_on_a_gpu_are_waited_for(monkeypatch):
         step()
         step()
         assert len(waited) == times
+
+
+def test_kernels_for_cpus_are_not_advised_on_a_gpu(monkeypatch):
+    monkeypatch.setattr("lcmulti.bench.advice.find_spec", lambda name: None)
+    report = made(timed("blocked", 0.0012, auto=True))
+    assert any("C++" in line for line in advice(report))
+    report.device = "gpu"
+    assert advice(report)
+    assert not any("C++" in line for line in advice(report))

@@ -29,7 +29,7 @@ def advice(report: Report) -> list[str]:
                     f"{workload.name}: {best.backend} is the fastest backend here, "
                     f"{_gain(best, worst):.1f} times as fast as {worst.backend}."
                 )
-    if found and find_spec("lcmulti_native") is None:
+    if found and report.device == "cpu" and find_spec("lcmulti_native") is None:
         found.append(
             "The C++ kernels are not installed; in a checkout: pip install ./backends/native"
         )
