@@ -120,12 +120,7 @@ void Call<D, A, MAP>::kernel_grad(const Box &owner, int64_t piece) {
         if (g.dy_step[1] == 1) {
           gather_filters<A, kVL>(outputs(b_), g.groups, box, chunk, pitch, dy);
         } else {
-          gather_box<A, VL>(outputs(b_), box, chunk, turned);
-          if (pitch != filters) std::memset(dy, 0, sizeof(A) * positions * g.groups * pitch * chunk.count);
-          for (int64_t i = 0; i < positions * g.groups; ++i) {
-            scatter<A, VL>(turned + i * filters * chunk.padded, chunk.padded, filters, chunk.count,
-                           dy + i * pitch * chunk.count, pitch, false);
-          }
+          turn_filters<A, kVL>(outputs(b_), g.groups, box, chunk, pitch, dy);
         }
       }
       const Leave leave = shared || chunk.first > 0 ? Leave::kAdd

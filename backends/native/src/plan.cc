@@ -10,6 +10,7 @@ namespace {
 
 constexpr int64_t kLineElements = 16;  // of a cache line, in float32
 constexpr int64_t kMostElements = int64_t{1} << 46;
+constexpr double kTaskProducts = 1e6;
 
 bool multiply(int64_t &total, int64_t factor) {
   return factor >= 1 && factor <= kMostElements && (total <= kMostElements / factor) &&
@@ -131,7 +132,7 @@ Held held(const Geometry &g, int map, const Index &box, int64_t lanes, int64_t p
     result = {wide * positions * channels * samples, read * seers * filters * samples};
   } else {
     // Filters that are not neighbours come by way of a transposed copy.
-    const double turned = g.dy_step[1] != 1 ? filters : 0;
+    const double turned = g.dy_step[1] != 1 && panel < g.wide ? filters : 0;
     result = {read * seen * channels * samples, read * positions * (whole + turned) * samples};
   }
   if (g.item != g.wide) {
@@ -158,8 +159,10 @@ Grid make_grid(const Geometry &g, int map, int64_t lanes, int64_t panel) {
   grid.box.fill(1);
   // Tasks enough to share among threads. Where boxes are summed up, their number must not depend on it.
   const bool summed = map == LCMULTI_KERNEL_GRAD && g.any_shared();
-  const int64_t tasks = summed ? 16 : 4 * g.threads;
   const int64_t all = product(grid.size.data(), grid.axes);
+  const double products = static_cast<double>(g.batch * g.filters * product(g.output, g.axes)) * static_cast<double>(g.terms);
+  const int64_t worth = static_cast<int64_t>(std::min(products / kTaskProducts, 1e9));
+  const int64_t tasks = summed ? 16 : std::clamp(worth, g.threads, 4 * g.threads);
   const int64_t most = std::max<int64_t>(all / tasks, 1);
   const auto bytes = [&](const Index &size) { return held(g, map, size, lanes, panel); };
   // Who has a matrix unit for halves has larger caches.
@@ -179,7 +182,7 @@ Grid make_grid(const Geometry &g, int map, int64_t lanes, int64_t panel) {
     const int64_t whole = grid.size[g.last()];
     for (int64_t n : {4 * kLineElements, kLineElements, kLineElements / 2, kLineElements / 4}) {
       wide[g.last()] = std::min(n, whole);
-      if (grid.box[g.last()] == 1 && wide[g.last()] <= most && fits(wide)) grid.box = wide;
+      if (grid.box[g.last()] == 1 && wide[g.last()] <= most && bytes(wide).all() <= static_cast<double>(more * kPassingBytes)) grid.box = wide;
     }
   }
   // Double the axis that most lessens what is transposed per position, until the cache is full.

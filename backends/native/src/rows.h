@@ -32,6 +32,23 @@ void gather_filters(const Source<D> &source, int64_t groups, const Box &box, con
   }
 }
 
+// The same of an array whose neighbours are positions.
+template <class A, int VL, class D>
+void turn_filters(const Source<D> &source, int64_t groups, const Box &box, const Chunk &chunk, int64_t pitch, A *to) {
+  const int last = source.axes - 1;
+  const int64_t filters = source.channels / groups, step = source.step[1], column = source.step[2 + last];
+  const int64_t length = box.n[last], each = chunk.count * pitch;
+  for (Odometer outer(box.n.data(), last); !outer.done; outer.next(), to += length * groups * each) {
+    const D *from = RowWithin<D>(source, box, outer.at).from + chunk.first * source.step[0];
+    for (int64_t n = 0; n < chunk.count; ++n, from += source.step[0]) {
+      for (int64_t group = 0; group < groups; ++group) {
+        gather<A, VL>(from + group * filters * step, step, column, length, filters, to + group * each + n * pitch,
+                      groups * each, static_cast<int>(pitch), VL * step);
+      }
+    }
+  }
+}
+
 // The same as pairs of neighbouring samples, (position, group, sample / 2, filter), zeros for samples
 // from the last to `samples`.
 template <int VL>
