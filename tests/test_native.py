@@ -409,6 +409,26 @@ def test_torch_lends_its_threads(threads):
     assert int(done.stdout) == (0 if threads is None else threads - 1)
 
 
+@pytest.mark.parametrize("size", [(6, 7), (5, 3), (2, 40)])
+@pytest.mark.parametrize(("channels", "filters", "groups"), [(4, 2, 1), (3, 5, 1), (6, 4, 2)])
+def test_torch_pixels_whose_channels_come_first(channels, filters, groups, size):
+    """Lanes are positions there, and what is left of a row overlaps the lanes before it."""
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    x = torch.randn(9, channels, *size, requires_grad=True)
+    kernel = torch.randn(*size, 1, 1, channels // groups, filters, requires_grad=True)
+    dy = torch.randn(9, filters, *size)
+    call = dict(groups=groups, data_format="channels_first", implementation="native")
+    y = lcmulti.local_conv(x, kernel, **call)
+    apart = x.unflatten(1, (groups, -1)).double()
+    weights = kernel[..., 0, 0, :, :].unflatten(-1, (groups, -1)).double()
+    expected = torch.einsum("ngchw,hwcgf->ngfhw", apart, weights).flatten(1, 2)
+    ours, theirs = (
+        torch.autograd.grad(result, (x, kernel), dy.to(result.dtype)) for result in (y, expected)
+    )
+    all_close([y.detach(), *ours], [expected.detach(), *theirs], 1e-6)
+
+
 @pytest.mark.parametrize("first", [False, True])
 def test_torch_results_are_written_in_their_order(torch_arrays, first):
     """By the kernels, and not copied into it after."""

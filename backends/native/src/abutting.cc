@@ -4,62 +4,22 @@
 // lie in memory, which is gone through sample by sample, and a block of weights stays in the cache.
 #include "abutting_tiles.h"
 #include "maps.h"
+#include "row_blocks.h"
 
 namespace lcmulti::LCMULTI_ISA {
 namespace {
 
-// Weights of a block: with the inputs of some samples they stay in the second-level cache.
-constexpr int64_t kBlockBytes = 64 << 10;
 // Samples at once: as many streams are fetched ahead.
 constexpr int kSamples = 4;
 
-// Distances between neighbours in an array, in elements.
-struct Layout {
-  int64_t sample;
-  Index axis;
-};
+// Elements of a window, and bytes of the weights of the windows that one vector of outputs comes from.
+int64_t run_of(const Geometry &g) { return g.kernel[g.last()] * g.channels; }
+int64_t group_bytes(const Geometry &g) { return run_of(g) * kVectorBytes; }
 
-Layout layout(const int64_t *step, int64_t axes) {
-  Layout result{step[0], {}};
-  std::copy_n(step + 2, axes, result.axis.begin());
-  return result;
+RowBlocks blocks_of(const Geometry &g) {
+  // Filters are neighbours, or have rows of their own.
+  return {g, run_of(g), g.dy_step[2 + g.last()], kVectorBytes / g.wide / g.filters, group_bytes(g)};
 }
-
-// How a call is cut up. What is written may be written twice, with the same sums: the last group of
-// a block overlaps the one before it rather than be a smaller one.
-struct Plan {
-  Layout x, y;
-  int64_t run, lanes, group;  // elements of a window, of a vector; positions of a group
-  int64_t column;             // elements of y from one position to the next: its filters, or 1 where they are apart
-  int64_t positions, beyond;  // of a row, and elements of x after its last window
-  int64_t groups, blocks;     // of a row
-  int64_t rows, tasks;
-  int outer;                  // axes that count rows
-
-  explicit Plan(const Geometry &g) {
-    const int last = g.last();
-    x = layout(g.x_step, g.axes);
-    y = layout(g.dy_step, g.axes);
-    column = y.axis[last];
-    run = g.kernel[last] * g.channels;
-    lanes = kVectorBytes / g.wide;
-    group = lanes / g.filters;
-    positions = g.output[last];
-    beyond = g.input[last] * g.channels - positions * run;
-    // Rows that lie one after the other are one.
-    for (outer = last; outer > 0 && beyond == 0; positions *= g.output[--outer]) {
-      if (x.axis[outer - 1] != positions * run || y.axis[outer - 1] != positions * column) break;
-    }
-    groups = positions / group;
-    blocks = (groups + most_groups(g) - 1) / most_groups(g);
-    rows = product(g.output, outer);
-    tasks = rows * blocks;
-  }
-
-  int64_t most_groups(const Geometry &g) const { return std::max<int64_t>(kBlockBytes / (run * lanes * g.wide), 1); }
-  // The last of a row may have a group more.
-  int64_t scratch(const Geometry &g) const { return (most_groups(g) + 1) * run * lanes * g.wide + 64; }
-};
 
 template <class D, class A, int RUN, int F>
 class Abutting {
@@ -68,7 +28,7 @@ class Abutting {
   using G = Group<D, A, VL, RUN, F>;
 
   Abutting(const Geometry &geometry, int map, const void *a, const void *b, void *result)
-      : g(geometry), p(geometry), map_(map), a_(static_cast<const D *>(a)), b_(static_cast<const D *>(b)),
+      : g(geometry), p(blocks_of(geometry)), map_(map), a_(static_cast<const D *>(a)), b_(static_cast<const D *>(b)),
         result_(static_cast<D *>(result)), streamed_(g.written(map) * g.item > kStreamedBytes),
         steps_(std::max<int64_t>(p.run / VL, 1)) {}
 
@@ -82,7 +42,7 @@ class Abutting {
 
  private:
   const Geometry &g;
-  const Plan p;
+  const RowBlocks p;
   const int map_;
   const D *a_, *b_;
   D *result_;
@@ -90,28 +50,16 @@ class Abutting {
   const int64_t steps_;
 
   void block(int64_t i) const {
-    const int64_t row = i / p.blocks, number = i % p.blocks;
-    const int64_t lo = p.groups * number / p.blocks * p.group;
-    const bool is_last = number + 1 == p.blocks;
-    const int64_t count = (is_last ? p.positions : p.groups * (number + 1) / p.blocks * p.group) - lo;
-    int64_t x = lo * p.run, y = lo * p.column, left = row;
-    for (int a = p.outer - 1; a >= 0; --a) {
-      x += left % g.output[a] * p.x.axis[a];
-      y += left % g.output[a] * p.y.axis[a];
-      left /= g.output[a];
-    }
-    const int64_t w = (row * p.positions + lo) * p.run * F;
-    A *const room = reinterpret_cast<A *>(scratch.take(static_cast<size_t>(p.scratch(g))));
+    const RowBlocks::Block block = p.at(g, i);
+    const int64_t x = block.x, y = block.y, count = block.count, w = block.position * p.run * F;
+    A *const room = reinterpret_cast<A *>(scratch.take(static_cast<size_t>(abutting_workspace(g))));
     // body(position, weights of the group in `room`)
     const auto for_groups = [&](auto &&body) {
-      A *at = room;
-      for (int64_t first = 0; first < count; first += p.group, at += p.run * VL) {
-        body(std::min(first, count - p.group), at);
-      }
+      p.for_groups(count, [&](int64_t position, int64_t group) { body(position, room + group * p.run * VL); });
     };
     if (map_ == LCMULTI_KERNEL_GRAD) return kernel_grad(a_ + x, b_ + y, result_ + w, for_groups);
     for_groups([&](int64_t position, A *to) { take_apart(b_ + w + position * p.run * F, to); });
-    const int64_t x_step = p.x.sample, y_step = p.y.sample, filter = g.dy_step[1];
+    const int64_t x_step = g.x_step[0], y_step = g.dy_step[0], filter = g.dy_step[1];
     for_samples([&](int64_t n, auto samples, int64_t ahead) {
       constexpr int kEach = std::min<int>(samples, F);  // of outputs, for which registers suffice
       const int64_t xs = x + n * x_step, ys = y + n * y_step;
@@ -127,7 +75,7 @@ class Abutting {
         }
       });
     });
-    if (!is_last || map_ == LCMULTI_FORWARD) return;
+    if (!block.last || map_ == LCMULTI_FORWARD) return;
     for (int64_t n = 0; n < g.batch; ++n) {
       std::memset(result_ + x + n * x_step + count * p.run, 0, sizeof(D) * p.beyond);
     }
@@ -139,7 +87,7 @@ class Abutting {
     int64_t n = 0;
     const auto take = [&](auto samples) {
       for (; n + samples <= g.batch; n += samples) {
-        body(n, samples, std::min<int64_t>(samples, g.batch - samples - n) * p.x.sample);
+        body(n, samples, std::min<int64_t>(samples, g.batch - samples - n) * g.x_step[0]);
       }
     };
     take(std::integral_constant<int, kSamples>{});
@@ -151,8 +99,8 @@ class Abutting {
     for_groups([&](int64_t, A *sums) { std::memset(sums, 0, sizeof(A) * p.run * VL); });
     for_samples([&](int64_t n, auto samples, int64_t ahead) {
       for_groups([&](int64_t position, A *sums) {
-        G::template weights<samples>(x + n * p.x.sample + position * p.run, p.x.sample,
-                                     dy + n * p.y.sample + position * p.column, p.y.sample, g.dy_step[1], steps_, sums,
+        G::template weights<samples>(x + n * g.x_step[0] + position * p.run, g.x_step[0],
+                                     dy + n * g.dy_step[0] + position * p.column, g.dy_step[0], g.dy_step[1], steps_, sums,
                                      ahead);
       });
     });
@@ -178,19 +126,20 @@ class Abutting {
   }
 };
 
-template <class D, class A, int RUN = 1>
+// Windows shorter than a vector are many programs, and take a compiler long: float16 and float64 do without.
+template <class D, class A>
+constexpr int kShortest = std::is_same_v<D, float> || std::is_same_v<D, bfloat16> ? 2 : kVectorBytes / sizeof(A);
+
+template <class D, class A, int RUN = kShortest<D, A>>
 bool with_shape(const Geometry &g, int map, const void *a, const void *b, void *result) {
   constexpr int VL = kVectorBytes / sizeof(A);
-  const int64_t run = g.kernel[g.last()] * g.channels;
   if constexpr (RUN < VL) {
-    if (run > RUN) return with_shape<D, A, 2 * RUN>(g, map, a, b, result);
+    if (run_of(g) > RUN) return with_shape<D, A, 2 * RUN>(g, map, a, b, result);
   }
   if constexpr (RUN >= 4) {
     if (g.filters == 4) return Abutting<D, A, RUN, 4>(g, map, a, b, result).run();
   }
-  if constexpr (RUN >= 2) {
-    if (g.filters == 2) return Abutting<D, A, RUN, 2>(g, map, a, b, result).run();
-  }
+  if (g.filters == 2) return Abutting<D, A, RUN, 2>(g, map, a, b, result).run();
   return Abutting<D, A, RUN, 1>(g, map, a, b, result).run();
 }
 
@@ -198,13 +147,14 @@ bool with_shape(const Geometry &g, int map, const void *a, const void *b, void *
 
 bool abuts(const Geometry &g) {
   const int last = g.last();
-  const int64_t lanes = kVectorBytes / g.wide, run = g.kernel[last] * g.channels;
+  const int64_t lanes = kVectorBytes / g.wide, run = run_of(g);
   bool fits = g.batch > 0 && g.groups == 1 && !g.any_shared() && g.rows_are_runs();
   fits &= g.stride[last] == g.kernel[last] && g.pad[last] == 0 && g.output[last] * g.stride[last] <= g.input[last];
   for (int a = 0; a < last; ++a) {
     fits &= g.kernel[a] == 1 && g.stride[a] == 1 && g.pad[a] == 0 && g.output[a] == g.input[a];
   }
   fits &= (run % lanes == 0 || lanes % run == 0) && run * lanes * g.wide <= kBlockBytes;
+  fits &= with_types(g, [run](auto d, auto wide) { return run >= kShortest<decltype(d), decltype(wide)>; });
   fits &= (g.filters == 1 || g.filters == 2 || g.filters == 4) && g.filters <= std::min(run, lanes);
   fits = fits && g.output[last] >= lanes / g.filters;
   fits &= (g.x_step[1] == 1 || g.channels == 1) && g.x_step[2 + last] == g.channels;
@@ -215,7 +165,7 @@ bool abuts(const Geometry &g) {
   return fits;
 }
 
-int64_t abutting_workspace(const Geometry &g) { return Plan(g).scratch(g); }
+int64_t abutting_workspace(const Geometry &g) { return (blocks_of(g).most + 1) * group_bytes(g) + 64; }
 
 bool abutting(const Geometry &g, int map, const void *a, const void *b, void *result) {
   return with_types(g, [&](auto d, auto wide) {

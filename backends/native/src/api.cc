@@ -36,7 +36,8 @@ bool may_use_tiles() {
 }
 #endif
 
-const Kernels &choose() {
+// Some instruction sets differ from one before them in bfloat16 alone.
+const Kernels &choose([[maybe_unused]] bool bfloat16) {
   const char *wish = std::getenv("LCMULTI_NATIVE_ISA");
   // The best there is, or from the one that is wished for down.
   bool allowed = wish == nullptr;
@@ -49,10 +50,11 @@ const Kernels &choose() {
   const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   const bool pairs = avx512 && __builtin_cpu_supports("avx512bf16");
-  if (take(amx::kernels, true) && pairs && may_use_tiles()) return amx::kernels;
-  if (take(avx512bf16::kernels, pairs)) return avx512bf16::kernels;
+  if (take(amx::kernels, bfloat16 && pairs) && may_use_tiles()) return amx::kernels;
+  if (take(avx512bf16::kernels, bfloat16 && pairs)) return avx512bf16::kernels;
   if (take(avx512::kernels, avx512)) return avx512::kernels;
-  if (take(avx2::kernels, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))) return avx2::kernels;
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  if (take(avx2::kernels, avx2)) return avx2::kernels;
 #elif defined(LCMULTI_NEON)
   if (take(neon::kernels, true)) return neon::kernels;
 #endif
@@ -74,9 +76,9 @@ void want_large_pages(void *data, int64_t bytes) {
 #endif
 }
 
-const Kernels &chosen() {
-  static const Kernels &kernels = choose();
-  return kernels;
+const Kernels &chosen(int64_t dtype) {
+  static const Kernels &for_bfloat16 = choose(true), &for_others = choose(false);
+  return dtype == LCMULTI_BFLOAT16 ? for_bfloat16 : for_others;
 }
 
 }  // namespace
@@ -98,7 +100,7 @@ int lcmulti_compute_on(lcmulti_parallel parallel, const lcmulti_geometry *given,
   if (map < LCMULTI_FORWARD || map > LCMULTI_KERNEL_GRAD) return LCMULTI_INVALID;
   want_large_pages(result, geometry.written(map) * geometry.item);
   try {
-    return chosen().compute[map](geometry, a, b, result);
+    return chosen(geometry.dtype).compute[map](geometry, a, b, result);
   } catch (const std::exception &) {  // a C function has none
     return LCMULTI_NO_MEMORY;
   }
@@ -108,14 +110,14 @@ int64_t lcmulti_workspace(const lcmulti_geometry *given, int map) {
   Geometry geometry{};
   if (const int status = check(*given, geometry)) return -status;
   if (map < LCMULTI_FORWARD || map > LCMULTI_KERNEL_GRAD) return -LCMULTI_INVALID;
-  const int64_t each = chosen().workspace(geometry, map);
+  const int64_t each = chosen(geometry.dtype).workspace(geometry, map);
   if (each > kMostBytes) return -LCMULTI_TOO_LARGE;
   return each * geometry.threads;
 }
 
 int64_t lcmulti_threads(void) { return pool_threads(); }
 
-const char *lcmulti_isa(void) { return chosen().name; }
+const char *lcmulti_isa(void) { return chosen(LCMULTI_BFLOAT16).name; }
 
 const char *lcmulti_status_text(int status) {
   switch (status) {

@@ -11,8 +11,8 @@
 #include <cstring>
 #include <vector>
 
-#include "abutting.h"
 #include "kernels.h"
+#include "in_place.h"
 #include "layout.h"
 #include "pool.h"
 #include "rows.h"
@@ -313,26 +313,33 @@ class Call {
 
 template <class Use>
 auto with_types(const Geometry &g, Use &&use) {
+#if !defined(LCMULTI_BFLOAT16_ALONE)
   switch (g.dtype) {
     case LCMULTI_FLOAT64: return use(double{}, double{});
-    case LCMULTI_BFLOAT16: return use(bfloat16{}, float{});
     case LCMULTI_FLOAT16: return use(float16{}, float{});
-    default: return use(float{}, float{});
+    case LCMULTI_FLOAT32: return use(float{}, float{});
   }
+#endif
+  return use(bfloat16{}, float{});
 }
 
 template <int MAP>
 int compute(const Geometry &g, const void *a, const void *b, void *result) {
-  if (abuts(g)) return abutting(g, MAP, a, b, result) ? LCMULTI_OK : LCMULTI_NO_MEMORY;
+  using namespace LCMULTI_IN_PLACE;
+  const auto status = [](bool done) { return done ? LCMULTI_OK : LCMULTI_NO_MEMORY; };
+  if (is_pointwise(g)) return status(pointwise(g, MAP, a, b, result));
+  if (abuts(g)) return status(abutting(g, MAP, a, b, result));
   return with_types(g, [&](auto d, auto wide) -> int {
     Call<decltype(d), decltype(wide), MAP> call(g);
     if (call.workspace() > kMostBytes) return LCMULTI_TOO_LARGE;
-    return call.run(a, b, result) ? LCMULTI_OK : LCMULTI_NO_MEMORY;
+    return status(call.run(a, b, result));
   });
 }
 
 template <int MAP>
 int64_t workspace_of(const Geometry &g) {
+  using namespace LCMULTI_IN_PLACE;
+  if (is_pointwise(g)) return pointwise_workspace(g);
   if (abuts(g)) return abutting_workspace(g);
   return with_types(g, [&](auto d, auto wide) { return Call<decltype(d), decltype(wide), MAP>(g).workspace(); });
 }

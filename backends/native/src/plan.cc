@@ -10,7 +10,7 @@ namespace {
 
 constexpr int64_t kLineElements = 16;  // of a cache line, in float32
 constexpr int64_t kMostElements = int64_t{1} << 46;
-constexpr double kTaskProducts = 1e6;
+constexpr double kTaskProducts = 1e6;  // of a task that is worth another thread's while
 
 bool multiply(int64_t &total, int64_t factor) {
   return factor >= 1 && factor <= kMostElements && (total <= kMostElements / factor) &&
@@ -160,7 +160,8 @@ Grid make_grid(const Geometry &g, int map, int64_t lanes, int64_t panel) {
   // Tasks enough to share among threads. Where boxes are summed up, their number must not depend on it.
   const bool summed = map == LCMULTI_KERNEL_GRAD && g.any_shared();
   const int64_t all = product(grid.size.data(), grid.axes);
-  const double products = static_cast<double>(g.batch * g.filters * product(g.output, g.axes)) * static_cast<double>(g.terms);
+  const double outputs = static_cast<double>(g.batch * g.filters * product(g.output, g.axes));
+  const double products = outputs * static_cast<double>(g.terms);
   const int64_t worth = static_cast<int64_t>(std::min(products / kTaskProducts, 1e9));
   const int64_t tasks = summed ? 16 : std::clamp(worth, g.threads, 4 * g.threads);
   const int64_t most = std::max<int64_t>(all / tasks, 1);
@@ -176,13 +177,15 @@ Grid make_grid(const Geometry &g, int map, int64_t lanes, int64_t panel) {
                            static_cast<double>(product(size.data(), grid.axes)) / static_cast<double>(all);
     return each.all() + weights <= static_cast<double>(more * kChunkedBytes);
   };
-  // Where neighbours along the last axis are neighbours in memory, not channels, take many: whole rows at best.
+  // Where neighbours along the last axis are neighbours in memory, not channels, take many: whole rows at
+  // best, even if what windows share has to come from the third level.
   if (g.x_step[1] != 1 || g.dy_step[1] != 1) {
     Index wide = grid.box;
     const int64_t whole = grid.size[g.last()];
     for (int64_t n : {4 * kLineElements, kLineElements, kLineElements / 2, kLineElements / 4}) {
       wide[g.last()] = std::min(n, whole);
-      if (grid.box[g.last()] == 1 && wide[g.last()] <= most && bytes(wide).all() <= static_cast<double>(more * kPassingBytes)) grid.box = wide;
+      const bool passes = bytes(wide).all() <= static_cast<double>(more * kPassingBytes);
+      if (grid.box[g.last()] == 1 && wide[g.last()] <= most && passes) grid.box = wide;
     }
   }
   // Double the axis that most lessens what is transposed per position, until the cache is full.

@@ -92,6 +92,12 @@ LCMULTI_INLINE Vector<float, VL> widen(Vector<uint16_t, VL> bits, bfloat16) {
 
 template <int VL>
 LCMULTI_INLINE Vector<float, VL> widen(Vector<uint16_t, VL> bits, float16) {
+#if defined(__AVX512F__)
+  if constexpr (VL == 16) return bits_of<Vector<float, VL>>(_mm512_cvtph_ps(bits_of<__m256i>(bits)));
+#endif
+#if defined(__F16C__)
+  if constexpr (VL == 8) return bits_of<Vector<float, VL>>(_mm256_cvtph_ps(bits_of<__m128i>(bits)));
+#endif
   using U = Vector<uint32_t, VL>;
   using F = Vector<float, VL>;
   const U half = __builtin_convertvector(bits, U);
@@ -119,6 +125,12 @@ LCMULTI_INLINE Vector<uint16_t, VL> narrow(Vector<float, VL> v, bfloat16) {
 
 template <int VL>
 LCMULTI_INLINE Vector<uint16_t, VL> narrow(Vector<float, VL> v, float16) {
+#if defined(__AVX512F__)
+  if constexpr (VL == 16) return bits_of<Vector<uint16_t, VL>>(_mm512_cvtps_ph(bits_of<__m512>(v), _MM_FROUND_TO_NEAREST_INT));
+#endif
+#if defined(__F16C__)
+  if constexpr (VL == 8) return bits_of<Vector<uint16_t, VL>>(_mm256_cvtps_ph(bits_of<__m256>(v), _MM_FROUND_TO_NEAREST_INT));
+#endif
   using U = Vector<uint32_t, VL>;
   using F = Vector<float, VL>;
   const U bits = bits_of<U>(v), sign = (bits >> 16) & 0x8000u, size = bits & 0x7fffffffu;

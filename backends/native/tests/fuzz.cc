@@ -128,16 +128,17 @@ void lay_out(int64_t *step, const int64_t *size, int64_t axes, int64_t channels,
 // what has kernels of its own.
 void abut(Random &random, lcmulti_geometry &g) {
   const bool nearly = draw(random, 0, 4) == 0;
-  g.groups = 1;
-  g.channels = int64_t{1} << draw(random, 0, 4);
-  g.filters = int64_t{1} << draw(random, 0, 2);
+  g.groups = draw(random, 0, 5) == 0 ? 2 : 1;
+  g.channels = g.groups << draw(random, 0, 4);
+  g.filters = g.groups * draw(random, 1, 4);
   for (int64_t a = 0; a < g.axes; ++a) {
     const bool last = a + 1 == g.axes;
-    g.kernel[a] = g.stride[a] = last ? int64_t{1} << draw(random, 0, 3) : 1;
+    g.kernel[a] = g.stride[a] = last ? int64_t{1} << std::max<int64_t>(draw(random, -2, 3), 0) : 1;
     if (last) g.output[a] = draw(random, 1, 40);
     g.dilation[a] = 1;
     g.pad[a] = g.shared[a] = nearly ? draw(random, 0, 1) : 0;
-    g.input[a] = std::max<int64_t>(g.output[a] * g.stride[a] - g.pad[a], 1) + (last ? draw(random, 0, 2) : 0);
+    g.input[a] = std::max<int64_t>(g.output[a] * g.stride[a] - g.pad[a], 1);
+    if (last && draw(random, 0, 1)) g.input[a] += draw(random, 0, 2);
   }
 }
 
@@ -164,8 +165,9 @@ lcmulti_geometry random_geometry(Random &random) {
     g.shared[a] = draw(random, 0, 4) == 0;
   }
   if (draw(random, 0, 3) == 0) abut(random, g);
-  lay_out(g.x_step, g.input, g.axes, g.channels, draw(random, 0, 2) == 0, draw(random, 0, 4) * 3 % 5);
-  lay_out(g.dy_step, g.output, g.axes, g.filters, draw(random, 0, 2) == 0, draw(random, 0, 4) * 3 % 5);
+  const bool first = draw(random, 0, 1), as_well = draw(random, 0, 3) ? first : !first;
+  lay_out(g.x_step, g.input, g.axes, g.channels, first, draw(random, 0, 4) * 3 % 5);
+  lay_out(g.dy_step, g.output, g.axes, g.filters, as_well, draw(random, 0, 4) * 3 % 5);
   return g;
 }
 

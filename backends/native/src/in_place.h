@@ -1,0 +1,23 @@
+// Calls for which nothing is turned: see abutting.cc and pointwise.cc.
+#pragma once
+
+#include "plan.h"
+
+#if defined(LCMULTI_BFLOAT16_ALONE)
+#define LCMULTI_IN_PLACE avx512  // there are no pairs to multiply in these
+#else
+#define LCMULTI_IN_PLACE LCMULTI_ISA
+#endif
+
+namespace lcmulti::LCMULTI_IN_PLACE {
+
+// Whether this is such a call. Then its maps, false if memory ran out, and bytes of scratch a thread.
+bool abuts(const Geometry &geometry);
+bool abutting(const Geometry &geometry, int map, const void *a, const void *b, void *result);
+int64_t abutting_workspace(const Geometry &geometry);
+
+bool is_pointwise(const Geometry &geometry);
+bool pointwise(const Geometry &geometry, int map, const void *a, const void *b, void *result);
+int64_t pointwise_workspace(const Geometry &geometry);
+
+}  // namespace lcmulti::LCMULTI_IN_PLACE

@@ -1,0 +1,66 @@
+// Rows of positions, cut into blocks whose weights stay in the cache while all samples pass.
+#pragma once
+
+#include "plan.h"
+
+namespace lcmulti {
+
+// Weights of a block: with the inputs of some samples they stay in the second-level cache.
+constexpr int64_t kBlockBytes = 64 << 10;
+
+// A block is some groups of positions along the last axis. What is written may be written twice, with the same
+// sums: the last group of a block overlaps the one before it rather than be a smaller one.
+struct RowBlocks {
+  int64_t run, column;     // elements of x and of y from one position to the next
+  int64_t group;           // positions of a group
+  int64_t positions;       // of a row
+  int64_t beyond;          // elements of x after a row's last window
+  int64_t most;            // groups of a block; one more in the last of a row
+  int64_t groups, blocks;  // of a row
+  int64_t tasks;
+  int outer;               // axes that count rows
+
+  // `bytes`: of the weights of a group.
+  RowBlocks(const Geometry &g, int64_t each_run, int64_t each_column, int64_t in_group, int64_t bytes)
+      : run(each_run), column(each_column), group(in_group), positions(g.output[g.last()]) {
+    const int last = g.last();
+    beyond = (g.input[last] - positions * g.stride[last]) * (run / g.stride[last]);
+    // Rows that lie one after the other are one.
+    for (outer = last; outer > 0 && beyond == 0; positions *= g.output[--outer]) {
+      if (g.x_step[1 + outer] != positions * run || g.dy_step[1 + outer] != positions * column) break;
+    }
+    const int64_t rows = product(g.output, outer);
+    groups = positions / group;
+    most = std::clamp<int64_t>(groups * rows / (4 * g.threads), 1, std::max<int64_t>(kBlockBytes / bytes, 1));
+    blocks = std::max<int64_t>((groups + most - 1) / most, 1);
+    tasks = rows * blocks;
+  }
+
+  struct Block {
+    int64_t x, y, position;  // the first of each
+    int64_t count;           // positions
+    bool last;               // of its row
+  };
+
+  Block at(const Geometry &g, int64_t task) const {
+    int64_t row = task / blocks;
+    const int64_t number = task % blocks, lo = groups * number / blocks * group;
+    const bool last = number + 1 == blocks;
+    Block result{lo * run, lo * column, row * positions + lo, 0, last};
+    result.count = (last ? positions : groups * (number + 1) / blocks * group) - lo;
+    for (int a = outer - 1; a >= 0; --a) {
+      result.x += row % g.output[a] * g.x_step[2 + a];
+      result.y += row % g.output[a] * g.dy_step[2 + a];
+      row /= g.output[a];
+    }
+    return result;
+  }
+
+  // body(first position in the block, number) for each group.
+  template <class Body>
+  void for_groups(int64_t count, Body &&body) const {
+    for (int64_t first = 0, i = 0; first < count; first += group, ++i) body(std::min(first, count - group), i);
+  }
+};
+
+}  // namespace lcmulti
