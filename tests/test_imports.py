@@ -57,6 +57,19 @@ except SystemExit as end:
     assert run(code).splitlines()[-1] == ""
 
 
+@pytest.mark.torch
+@pytest.mark.slow
+def test_calls_in_pytorch_import_no_compiler():
+    """Dynamo takes seconds to import; who compiles has imported it."""
+    code = """
+import lcmulti, sys, torch
+x, kernel = torch.ones(1, 2, 3, requires_grad=True), torch.ones(2, 2, 2, 4)
+lcmulti.local_conv(x, kernel, data_format="channels_first").sum().backward()
+print("torch._dynamo" in sys.modules)
+"""
+    assert run(code).split() == ["False"]
+
+
 def test_the_test_can_fail():
     assert run("import sys; sys.modules['torch'] = sys" + REPORT).strip() == "torch"
 

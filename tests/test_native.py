@@ -85,8 +85,8 @@ def test_a_window_beyond_the_cache_is_declined():
     assert library.workspace(spec.computed(), 64, "float32", 1) < 0
 
 
-def test_what_only_one_order_of_channels_has_room_for_is_declined():
-    """The kernel's gradient turns output gradients whose filters come first."""
+def test_filters_beyond_the_cache_are_declined():
+    """What is accepted is computed, in the order that takes more room too."""
     torch = pytest.importorskip("torch")
     door = plugins.load_implementation("torch", "native")
     for filters in (20_000, 40_000, 80_000):
@@ -101,11 +101,19 @@ def test_what_only_one_order_of_channels_has_room_for_is_declined():
 
 
 @pytest.mark.parametrize(
-    ("batch", "dtype", "shared"), [(20, "float32", ()), (3, "bfloat16", ()), (70, "float32", (0,))]
+    ("batch", "dtype", "shared", "filters", "kernel_size"),
+    [
+        (20, "float32", (), 24, 5),
+        (3, "bfloat16", (), 24, 5),
+        (70, "float32", (0,), 24, 5),
+        (20, "float32", (), 4, 1),  # windows that abut
+    ],
 )
-def test_results_do_not_depend_on_the_number_of_threads(batch, dtype, shared):
+def test_results_do_not_depend_on_the_number_of_threads(
+    batch, dtype, shared, filters, kernel_size
+):
     pytest.importorskip("ml_dtypes")
-    spec = lcmulti.LocalConvSpec((40, 40, 8), 24, 5, data_format="channels_last")
+    spec = lcmulti.LocalConvSpec((40, 40, 8), filters, kernel_size, data_format="channels_last")
     spec = spec.sharing(shared).computed()
     door = plugins.load_implementation("numpy", "native")
     alone = everything(door, 1, spec, batch, dtype)
@@ -126,7 +134,7 @@ def test_every_instruction_set_this_processor_has(isa):
         "odd = lcmulti.LocalConvSpec((7, 6, 5), 35, 2, data_format='channels_last').computed()\n"
         "for spec in (SPEC, wide, odd):\n"
         "    for batch in (1, 3, 5, 33, 140):\n"
-        "        for dtype in ('float32', 'float64', 'bfloat16'):\n"
+        "        for dtype in ('float32', 'float64', 'bfloat16', 'float16'):\n"
         "            given = None, spec, batch, dtype\n"
         "            ours, expected = everything(door, *given), everything(slow, *given)\n"
         "            all_close(ours, expected, 2**-8 if dtype == 'bfloat16' else 1e-4)\n"
@@ -409,24 +417,45 @@ def test_torch_lends_its_threads(threads):
     assert int(done.stdout) == (0 if threads is None else threads - 1)
 
 
-@pytest.mark.parametrize("size", [(6, 7), (5, 3), (2, 40)])
+@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize("size", [(6, 7), (1, 23), (3, 47)])
 @pytest.mark.parametrize(("channels", "filters", "groups"), [(4, 2, 1), (3, 5, 1), (6, 4, 2)])
-def test_torch_pixels_whose_channels_come_first(channels, filters, groups, size):
+def test_torch_pixels_whose_channels_come_first(channels, filters, groups, size, apart):
     """Lanes are positions there, and what is left of a row overlaps the lanes before it."""
     torch = pytest.importorskip("torch")
     torch.manual_seed(0)
-    x = torch.randn(9, channels, *size, requires_grad=True)
+    wider = torch.randn(9, channels, size[0], size[1] + apart)  # rows with a gap after each
+    x = wider[..., : size[1]].requires_grad_()
     kernel = torch.randn(*size, 1, 1, channels // groups, filters, requires_grad=True)
     dy = torch.randn(9, filters, *size)
     call = dict(groups=groups, data_format="channels_first", implementation="native")
     y = lcmulti.local_conv(x, kernel, **call)
-    apart = x.unflatten(1, (groups, -1)).double()
+    inputs = x.unflatten(1, (groups, -1)).double()
     weights = kernel[..., 0, 0, :, :].unflatten(-1, (groups, -1)).double()
-    expected = torch.einsum("ngchw,hwcgf->ngfhw", apart, weights).flatten(1, 2)
+    expected = torch.einsum("ngchw,hwcgf->ngfhw", inputs, weights).flatten(1, 2)
     ours, theirs = (
         torch.autograd.grad(result, (x, kernel), dy.to(result.dtype)) for result in (y, expected)
     )
     all_close([y.detach(), *ours], [expected.detach(), *theirs], 1e-6)
+    with lcmulti.config(threads=7):
+        again = lcmulti.local_conv(x, kernel, **call)
+        many = torch.autograd.grad(again, (x, kernel), dy)
+    for one, other in zip((y, *ours), (again, *many), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("batch", [1, 16])
+def test_float16_is_rounded_as_numpy_does(batch):
+    """To nearest, ties to even, whatever it is: sums of every number and another."""
+    every = np.arange(2**16, dtype="uint16")
+    pairs = np.stack([every, every * np.uint16(40503)], -1).view("float16")
+    x = pairs.reshape(batch, -1, 2)
+    spec = lcmulti.LocalConvSpec(x.shape[1:], 1, 1, data_format="channels_last").computed()
+    door = plugins.load_implementation("numpy", "native")
+    with np.errstate(all="ignore"):
+        y = door.forward(x, np.ones(spec.kernel_shape, "float16"), spec, RESOURCES)
+        expected = x.astype("float32").sum(-1, keepdims=True).astype("float16")
+    np.testing.assert_array_equal(y, expected)
 
 
 @pytest.mark.parametrize("first", [False, True])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -20,6 +21,21 @@ _NAMES = {
     for name in ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
 }
 _DEVICES = {"cuda": "gpu", "mps": "gpu", "xpu": "gpu"}
+
+
+_leaves: list[Callable[..., Any]] = []
+_allowed: set[int] = set()
+
+
+def _allow_in_graph(number: int) -> None:
+    """Make one of `_leaves` a leaf to Dynamo, once that is there: it takes seconds to import."""
+    if number not in _allowed and "torch._dynamo" in sys.modules:
+        torch.compiler.allow_in_graph(_leaves[number])
+        _allowed.add(number)
+
+
+# So that Dynamo calls it as it traces, before it comes to the leaf.
+_allow_in_graph._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 class TorchBackend:
@@ -110,7 +126,14 @@ class TorchBackend:
 
     def opaque(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """A leaf to Dynamo, which would fail on caches and settings; AOTAutograd sees inside."""
-        return torch.compiler.allow_in_graph(function)
+        number = len(_leaves)
+        _leaves.append(function)
+
+        def call(*arguments: Any) -> Any:
+            _allow_in_graph(number)
+            return function(*arguments)
+
+        return call
 
     def devices(self) -> list[str]:
         """The CPU and each accelerator by name."""

@@ -12,13 +12,12 @@ namespace {
 // Samples at once: as many streams are fetched ahead.
 constexpr int kSamples = 4;
 
-// Elements of a window, and bytes of the weights of the windows that one vector of outputs comes from.
+// Elements of a window.
 int64_t run_of(const Geometry &g) { return g.kernel[g.last()] * g.channels; }
-int64_t group_bytes(const Geometry &g) { return run_of(g) * kVectorBytes; }
 
 RowBlocks blocks_of(const Geometry &g) {
   // Filters are neighbours, or have rows of their own.
-  return {g, run_of(g), g.dy_step[2 + g.last()], kVectorBytes / g.wide / g.filters, group_bytes(g)};
+  return {g, run_of(g), g.dy_step[2 + g.last()], kVectorBytes / g.wide / g.filters, run_of(g) * kVectorBytes};
 }
 
 template <class D, class A, int RUN, int F>
@@ -33,8 +32,7 @@ class Abutting {
         steps_(std::max<int64_t>(p.run / VL, 1)) {}
 
   bool run() const {
-    const double products = static_cast<double>(g.batch) * static_cast<double>(g.weights);
-    return parallel_for(p.tasks, products < kSmall ? 1 : g.threads, g.lender, [this](int64_t i) {
+    return parallel_for(p.tasks, p.threads(g), g.lender, [this](int64_t i) {
       block(i);
       end_streams();
     });
@@ -52,7 +50,7 @@ class Abutting {
   void block(int64_t i) const {
     const RowBlocks::Block block = p.at(g, i);
     const int64_t x = block.x, y = block.y, count = block.count, w = block.position * p.run * F;
-    A *const room = reinterpret_cast<A *>(scratch.take(static_cast<size_t>(abutting_workspace(g))));
+    A *const room = reinterpret_cast<A *>(scratch.take(static_cast<size_t>(p.workspace())));
     // body(position, weights of the group in `room`)
     const auto for_groups = [&](auto &&body) {
       p.for_groups(count, [&](int64_t position, int64_t group) { body(position, room + group * p.run * VL); });
@@ -70,8 +68,8 @@ class Abutting {
                                               streamed_);
         }
         for (int i = 0; i < samples; i += kEach) {
-          G::template outputs<kEach>(a_ + x_at + i * x_step, x_step, weights, steps_, result_ + y_at + i * y_step, y_step,
-                                     filter, streamed_, ahead);
+          G::template outputs<kEach>(a_ + x_at + i * x_step, x_step, weights, steps_, result_ + y_at + i * y_step,
+                                     y_step, filter, streamed_, ahead);
         }
       });
     });
@@ -100,8 +98,8 @@ class Abutting {
     for_samples([&](int64_t n, auto samples, int64_t ahead) {
       for_groups([&](int64_t position, A *sums) {
         G::template weights<samples>(x + n * g.x_step[0] + position * p.run, g.x_step[0],
-                                     dy + n * g.dy_step[0] + position * p.column, g.dy_step[0], g.dy_step[1], steps_, sums,
-                                     ahead);
+                                     dy + n * g.dy_step[0] + position * p.column, g.dy_step[0], g.dy_step[1], steps_,
+                                     sums, ahead);
       });
     });
     for_groups([&](int64_t position, const A *sums) { put_together(sums, to + position * p.run * F); });
@@ -150,9 +148,7 @@ bool abuts(const Geometry &g) {
   const int64_t lanes = kVectorBytes / g.wide, run = run_of(g);
   bool fits = g.batch > 0 && g.groups == 1 && !g.any_shared() && g.rows_are_runs();
   fits &= g.stride[last] == g.kernel[last] && g.pad[last] == 0 && g.output[last] * g.stride[last] <= g.input[last];
-  for (int a = 0; a < last; ++a) {
-    fits &= g.kernel[a] == 1 && g.stride[a] == 1 && g.pad[a] == 0 && g.output[a] == g.input[a];
-  }
+  for (int a = 0; a < last; ++a) fits &= is_pixels(g, a);
   fits &= (run % lanes == 0 || lanes % run == 0) && run * lanes * g.wide <= kBlockBytes;
   fits &= with_types(g, [run](auto d, auto wide) { return run >= kShortest<decltype(d), decltype(wide)>; });
   fits &= (g.filters == 1 || g.filters == 2 || g.filters == 4) && g.filters <= std::min(run, lanes);
@@ -165,7 +161,7 @@ bool abuts(const Geometry &g) {
   return fits;
 }
 
-int64_t abutting_workspace(const Geometry &g) { return (blocks_of(g).most + 1) * group_bytes(g) + 64; }
+int64_t abutting_workspace(const Geometry &g) { return blocks_of(g).workspace(); }
 
 bool abutting(const Geometry &g, int map, const void *a, const void *b, void *result) {
   return with_types(g, [&](auto d, auto wide) {

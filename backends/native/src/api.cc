@@ -3,13 +3,13 @@
 #include <cstring>
 #include <exception>
 
-#if defined(__linux__)
-#include <sys/mman.h>
 #if defined(LCMULTI_X86)
 #include <cpuid.h>
+#endif
+#if defined(__linux__)
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-#endif
 #endif
 
 #include "kernels.h"
@@ -21,6 +21,13 @@ namespace {
 constexpr int64_t kLargeResult = 4 << 20;
 
 #if defined(LCMULTI_X86)
+// Whether float16 is converted; Clang's __builtin_cpu_supports knew it late.
+bool has_f16c() {
+  constexpr unsigned kF16C = 1u << 29;
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid(1, &a, &b, &c, &d) && (c & kF16C);
+}
+
 // Whether there are matrix tiles of bfloat16 and the system lets this process use them, which it asks
 // for: their content makes a thread's state so large that not every signal stack holds it.
 bool may_use_tiles() {
@@ -47,13 +54,13 @@ const Kernels &choose([[maybe_unused]] bool bfloat16) {
   };
 #if defined(LCMULTI_X86)
   __builtin_cpu_init();
-  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   const bool pairs = avx512 && __builtin_cpu_supports("avx512bf16");
   if (take(amx::kernels, bfloat16 && pairs) && may_use_tiles()) return amx::kernels;
   if (take(avx512bf16::kernels, bfloat16 && pairs)) return avx512bf16::kernels;
   if (take(avx512::kernels, avx512)) return avx512::kernels;
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
   if (take(avx2::kernels, avx2)) return avx2::kernels;
 #elif defined(LCMULTI_NEON)
   if (take(neon::kernels, true)) return neon::kernels;
@@ -77,8 +84,12 @@ void want_large_pages(void *data, int64_t bytes) {
 }
 
 const Kernels &chosen(int64_t dtype) {
-  static const Kernels &for_bfloat16 = choose(true), &for_others = choose(false);
-  return dtype == LCMULTI_BFLOAT16 ? for_bfloat16 : for_others;
+  if (dtype == LCMULTI_BFLOAT16) {
+    static const Kernels &kernels = choose(true);
+    return kernels;
+  }
+  static const Kernels &kernels = choose(false);
+  return kernels;
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// Calls for which nothing is turned: see abutting.cc and pointwise.cc.
+// Calls for which neither input nor output is turned: see abutting.cc and pointwise.cc.
 #pragma once
 
 #include "plan.h"

@@ -60,7 +60,8 @@ void Call<D, A, MAP>::input_grad(const Box &box) {
   constexpr int64_t per = std::is_same_v<E, Pair> ? 2 : 1;
   constexpr bool kMayTile = kTiled && per == 2;
   const bool by_tiles = kMayTile && tiled();
-  const int64_t deep = deep_filters(), filters = (by_tiles ? deep : g.filters) / per, of_group = g.filters_per_group / per;
+  const int64_t deep = deep_filters(), filters = (by_tiles ? deep : g.filters) / per;
+  const int64_t of_group = g.filters_per_group / per;
   const Box seers = seers_of(g, box);
   const int axes = static_cast<int>(g.axes), last = g.last();
   const int64_t lanes = most_lanes(), positions = product(box.n.data(), axes);
@@ -121,8 +122,9 @@ void Call<D, A, MAP>::input_grad(const Box &box) {
         row *= g.channels_per_group;
         if constexpr (kMayTile) {
           if (by_tiles) {
-            unit.multiply(tile_rows + row * deep, 2 * deep, above, 4 * chunk.padded, dx + at * g.channels * chunk.padded,
-                          4 * chunk.padded, length, chunk.padded, std::min(deep / 2, kTile), (deep + kDeep - 1) / kDeep, true);
+            A *const to = dx + at * g.channels * chunk.padded;
+            unit.multiply(tile_rows + row * deep, 2 * deep, above, 4 * chunk.padded, to, 4 * chunk.padded, length,
+                          chunk.padded, std::min(deep / 2, kTile), (deep + kDeep - 1) / kDeep, true);
             continue;
           }
         }

@@ -89,7 +89,6 @@ void Call<D, A, MAP>::kernel_grad(const Box &owner, int64_t piece) {
     const int64_t in_one = by_tiles ? 2 : 1;  // elements, of those that are read
     A *x = part<A>(memory, product(seen.n.data(), axes) * g.channels * lanes / in_one);
     A *dy = part<A>(memory, positions * g.groups * pitch * lanes / in_one);
-    A *turned = reinterpret_cast<A *>(memory);
     std::vector<Run> window_runs = runs(seen.n);
     clip(window_runs, row_lo, row_hi);
     for_chunks([&](const Chunk &chunk, auto vl, auto nv) {
@@ -104,12 +103,12 @@ void Call<D, A, MAP>::kernel_grad(const Box &owner, int64_t piece) {
           gather_filter_pairs<kVL>(dy_bits, g.groups, box, chunk, by_tiles ? chunk.padded : (chunk.count + 1) / 2 * 2,
                                    pitch, dy_pairs);
         } else {  // by tiles
-          gather_box<uint16_t, VL>(dy_bits, box, chunk, reinterpret_cast<uint16_t *>(turned));
-          const auto *from = reinterpret_cast<const Pair *>(turned);
+          gather_box<uint16_t, VL>(dy_bits, box, chunk, reinterpret_cast<uint16_t *>(memory));
+          const auto *from = reinterpret_cast<const Pair *>(memory);
           const int64_t pairs = chunk.padded / 2;
           for (int64_t at = 0; at < positions * g.groups; ++at) {
-            gather<Pair, kVL>(from + at * filters * pairs, pairs, 1, pairs, filters, dy_pairs + at * pitch * pairs, pitch,
-                              static_cast<int>(pitch));
+            gather<Pair, kVL>(from + at * filters * pairs, pairs, 1, pairs, filters, dy_pairs + at * pitch * pairs,
+                              pitch, static_cast<int>(pitch));
           }
         }
       } else if (few) {

@@ -11,8 +11,8 @@
 #include <cstring>
 #include <vector>
 
-#include "kernels.h"
 #include "in_place.h"
+#include "kernels.h"
 #include "layout.h"
 #include "pool.h"
 #include "rows.h"
@@ -24,8 +24,6 @@ namespace lcmulti::LCMULTI_ISA {
 
 // Results that are far larger than the caches will not be found in them.
 constexpr int64_t kStreamedBytes = 16 << 20;
-// Products that take less than it takes to wake a thread.
-constexpr double kSmall = 5e5;
 
 // One call in one data type D, summed in A.
 template <class D, class A, int MAP>
@@ -312,7 +310,7 @@ class Call {
 };
 
 template <class Use>
-auto with_types(const Geometry &g, Use &&use) {
+auto with_types([[maybe_unused]] const Geometry &g, Use &&use) {
 #if !defined(LCMULTI_BFLOAT16_ALONE)
   switch (g.dtype) {
     case LCMULTI_FLOAT64: return use(double{}, double{});

@@ -10,7 +10,6 @@ namespace {
 
 constexpr int64_t kLineElements = 16;  // of a cache line, in float32
 constexpr int64_t kMostElements = int64_t{1} << 46;
-constexpr double kTaskProducts = 1e6;  // of a task that is worth another thread's while
 
 bool multiply(int64_t &total, int64_t factor) {
   return factor >= 1 && factor <= kMostElements && (total <= kMostElements / factor) &&
@@ -131,7 +130,7 @@ Held held(const Geometry &g, int map, const Index &box, int64_t lanes, int64_t p
   } else if (map == LCMULTI_INPUT_GRAD) {
     result = {wide * positions * channels * samples, read * seers * filters * samples};
   } else {
-    // Filters that are not neighbours come by way of a transposed copy.
+    // For the matrix unit, filters that are not neighbours come by way of a transposed copy.
     const double turned = g.dy_step[1] != 1 && panel < g.wide ? filters : 0;
     result = {read * seen * channels * samples, read * positions * (whole + turned) * samples};
   }
@@ -168,24 +167,25 @@ Grid make_grid(const Geometry &g, int map, int64_t lanes, int64_t panel) {
   const auto bytes = [&](const Index &size) { return held(g, map, size, lanes, panel); };
   // Who has a matrix unit for halves has larger caches.
   const int64_t more = panel < g.wide ? 2 : 1;
+  const auto passes = [&](const Index &size) {
+    return bytes(size).all() <= static_cast<double>(more * kPassingBytes);
+  };
   const auto fits = [&](const Index &size) {
     const Held each = bytes(size);
-    if (each.shared > static_cast<double>(more * kBoxBytes)) return false;
-    if (each.all() > static_cast<double>(more * kPassingBytes)) return false;
+    if (each.shared > static_cast<double>(more * kBoxBytes) || !passes(size)) return false;
     if (g.batch <= lanes) return true;
     const double weights = static_cast<double>(g.weights * g.item) *
                            static_cast<double>(product(size.data(), grid.axes)) / static_cast<double>(all);
     return each.all() + weights <= static_cast<double>(more * kChunkedBytes);
   };
   // Where neighbours along the last axis are neighbours in memory, not channels, take many: whole rows at
-  // best, even if what windows share has to come from the third level.
+  // best, even if what windows share, or weights for each chunk, have to come from the third level.
   if (g.x_step[1] != 1 || g.dy_step[1] != 1) {
     Index wide = grid.box;
     const int64_t whole = grid.size[g.last()];
     for (int64_t n : {4 * kLineElements, kLineElements, kLineElements / 2, kLineElements / 4}) {
       wide[g.last()] = std::min(n, whole);
-      const bool passes = bytes(wide).all() <= static_cast<double>(more * kPassingBytes);
-      if (grid.box[g.last()] == 1 && wide[g.last()] <= most && passes) grid.box = wide;
+      if (grid.box[g.last()] == 1 && wide[g.last()] <= most && passes(wide)) grid.box = wide;
     }
   }
   // Double the axis that most lessens what is transposed per position, until the cache is full.

@@ -20,6 +20,8 @@ constexpr int64_t kBoxBytes = 384 << 10;
 constexpr int64_t kPassingBytes = 4 * kBoxBytes;
 // The same with the weights of a box, where they are gone through once for each chunk of samples.
 constexpr int64_t kChunkedBytes = 4 << 20;
+// Products that take less than it takes to wake a thread, and those a task should have where it may.
+constexpr double kSmall = 5e5, kTaskProducts = 1e6;
 constexpr int64_t kMostThreads = 1024;
 // Samples too few to be a vector's lanes.
 constexpr int64_t kFewSamples = 4;

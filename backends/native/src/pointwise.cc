@@ -12,8 +12,9 @@ namespace {
 constexpr int64_t kMostWeights = 32;
 constexpr int kTogether = 4;  // outputs for which a vector is fetched once
 
-int64_t group_bytes(const Geometry &g) { return g.terms * g.filters * kVectorBytes; }
-RowBlocks blocks_of(const Geometry &g) { return {g, 1, 1, kVectorBytes / g.wide, group_bytes(g)}; }
+RowBlocks blocks_of(const Geometry &g) {
+  return {g, 1, 1, kVectorBytes / g.wide, g.terms * g.filters * kVectorBytes};
+}
 
 template <class D, class A>
 class Pointwise {
@@ -26,8 +27,7 @@ class Pointwise {
         result_(static_cast<D *>(result)), each_(g.terms * g.filters) {}
 
   bool run() const {
-    const double products = static_cast<double>(g.batch) * static_cast<double>(g.weights);
-    return parallel_for(p.tasks, products < kSmall ? 1 : g.threads, g.lender, [this](int64_t i) { block(p.at(g, i)); });
+    return parallel_for(p.tasks, p.threads(g), g.lender, [this](int64_t i) { block(p.at(g, i)); });
   }
 
  private:
@@ -49,11 +49,11 @@ class Pointwise {
 
   void block(const RowBlocks::Block &block) const {
     const int64_t w = block.position * each_;
-    A *const room = reinterpret_cast<A *>(scratch.take(static_cast<size_t>(pointwise_workspace(g))));
+    A *const room = reinterpret_cast<A *>(scratch.take(static_cast<size_t>(p.workspace())));
     const auto for_groups = [&](auto &&body) {
       p.for_groups(block.count, [&](int64_t position, int64_t i) { body(position, room + i * each_ * VL); });
     };
-    if (map_ == LCMULTI_KERNEL_GRAD) return kernel_grad(block, result_ + w, room, for_groups);
+    if (map_ == LCMULTI_KERNEL_GRAD) return kernel_grad(block, result_ + w, for_groups);
     for_groups([&](int64_t position, A *to) {
       gather<A, VL>(b_ + w + position * each_, each_, 1, each_, VL, to, VL, VL);
     });
@@ -64,11 +64,11 @@ class Pointwise {
         for_groups([&](int64_t position, const A *weights) {
           const int64_t xs = x + at.channels + position, ys = y + at.filters + position;
           if (map_ == LCMULTI_FORWARD) {
-            sums({a_ + xs, g.x_step[1], g.channels_per_group, g.filters * VL},
-                 {result_ + ys, g.dy_step[1], g.filters_per_group, VL}, weights + at.weights);
+            write_sums({a_ + xs, g.x_step[1], g.channels_per_group, g.filters * VL},
+                       {result_ + ys, g.dy_step[1], g.filters_per_group, VL}, weights + at.weights);
           } else {
-            sums({a_ + ys, g.dy_step[1], g.filters_per_group, VL},
-                 {result_ + xs, g.x_step[1], g.channels_per_group, g.filters * VL}, weights + at.weights);
+            write_sums({a_ + ys, g.dy_step[1], g.filters_per_group, VL},
+                       {result_ + xs, g.x_step[1], g.channels_per_group, g.filters * VL}, weights + at.weights);
           }
         });
       }
@@ -83,7 +83,7 @@ class Pointwise {
   };
 
   // to[i] = sum over j of from[j] * weights[i, j], for one vector of positions.
-  static void sums(const Rows<const D> &from, const Rows<D> &to, const A *weights) {
+  static void write_sums(const Rows<const D> &from, const Rows<D> &to, const A *weights) {
     int64_t i = 0;
     const auto take = [&](auto together) {
       constexpr int kRows = together;
@@ -105,8 +105,8 @@ class Pointwise {
   }
 
   template <class Groups>
-  void kernel_grad(const RowBlocks::Block &block, D *to, A *room, Groups &&for_groups) const {
-    std::memset(room, 0, sizeof(A) * (block.count + p.group - 1) / p.group * each_ * VL);
+  void kernel_grad(const RowBlocks::Block &block, D *to, Groups &&for_groups) const {
+    for_groups([&](int64_t, A *sums) { std::memset(sums, 0, sizeof(A) * each_ * VL); });
     for (int64_t n = 0; n < g.batch; ++n) {
       const D *x = a_ + block.x + n * g.x_step[0], *dy = b_ + block.y + n * g.dy_step[0];
       for (int64_t i = 0; i < g.groups; ++i) {
@@ -136,16 +136,21 @@ class Pointwise {
 
 bool is_pointwise(const Geometry &g) {
   const int last = g.last();
-  bool is = g.batch > 0 && !g.any_shared() && (g.batch > kFewSamples || g.filters % (kVectorBytes / g.wide) != 0);
-  for (int a = 0; a < g.axes; ++a) is &= g.kernel[a] == 1 && g.stride[a] == 1 && g.pad[a] == 0 && g.output[a] == g.input[a];
-  is = is && g.x_step[2 + last] == 1 && g.dy_step[2 + last] == 1 && g.output[last] >= kVectorBytes / g.wide;
-  return is && g.terms * g.filters <= kMostWeights;
+  const int64_t lanes = kVectorBytes / g.wide;
+  bool is = g.batch > 0 && !g.any_shared() && g.terms * g.filters <= kMostWeights;
+  // The weights of few samples are not worth turning where filters fill a vector as they lie.
+  is &= g.batch > kFewSamples || g.filters % lanes != 0;
+  for (int a = 0; a < g.axes; ++a) is &= is_pixels(g, a);
+  is = is && g.x_step[2 + last] == 1 && g.dy_step[2 + last] == 1;
+  return is && blocks_of(g).positions >= lanes;
 }
 
-int64_t pointwise_workspace(const Geometry &g) { return (blocks_of(g).most + 1) * group_bytes(g); }
+int64_t pointwise_workspace(const Geometry &g) { return blocks_of(g).workspace(); }
 
 bool pointwise(const Geometry &g, int map, const void *a, const void *b, void *result) {
-  return with_types(g, [&](auto d, auto wide) { return Pointwise<decltype(d), decltype(wide)>(g, map, a, b, result).run(); });
+  return with_types(g, [&](auto d, auto wide) {
+    return Pointwise<decltype(d), decltype(wide)>(g, map, a, b, result).run();
+  });
 }
 
 }  // namespace lcmulti::LCMULTI_ISA

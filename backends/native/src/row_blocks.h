@@ -1,4 +1,4 @@
-// Rows of positions, cut into blocks whose weights stay in the cache while all samples pass.
+// Rows of pixels, cut into blocks whose weights stay in the cache while all samples pass.
 #pragma once
 
 #include "plan.h"
@@ -8,21 +8,21 @@ namespace lcmulti {
 // Weights of a block: with the inputs of some samples they stay in the second-level cache.
 constexpr int64_t kBlockBytes = 64 << 10;
 
-// A block is some groups of positions along the last axis. What is written may be written twice, with the same
-// sums: the last group of a block overlaps the one before it rather than be a smaller one.
+// A block is some groups of positions along the last axis. What is written may be written twice, with the
+// same sums: the last group of a block overlaps the one before it rather than be a smaller one.
 struct RowBlocks {
   int64_t run, column;     // elements of x and of y from one position to the next
   int64_t group;           // positions of a group
   int64_t positions;       // of a row
   int64_t beyond;          // elements of x after a row's last window
+  int64_t bytes;           // of the weights of a group
   int64_t most;            // groups of a block; one more in the last of a row
   int64_t groups, blocks;  // of a row
   int64_t tasks;
   int outer;               // axes that count rows
 
-  // `bytes`: of the weights of a group.
-  RowBlocks(const Geometry &g, int64_t each_run, int64_t each_column, int64_t in_group, int64_t bytes)
-      : run(each_run), column(each_column), group(in_group), positions(g.output[g.last()]) {
+  RowBlocks(const Geometry &g, int64_t each_run, int64_t each_column, int64_t in_group, int64_t group_bytes)
+      : run(each_run), column(each_column), group(in_group), positions(g.output[g.last()]), bytes(group_bytes) {
     const int last = g.last();
     beyond = (g.input[last] - positions * g.stride[last]) * (run / g.stride[last]);
     // Rows that lie one after the other are one.
@@ -32,8 +32,13 @@ struct RowBlocks {
     const int64_t rows = product(g.output, outer);
     groups = positions / group;
     most = std::clamp<int64_t>(groups * rows / (4 * g.threads), 1, std::max<int64_t>(kBlockBytes / bytes, 1));
-    blocks = std::max<int64_t>((groups + most - 1) / most, 1);
+    blocks = (groups + most - 1) / most;
     tasks = rows * blocks;
+  }
+
+  int64_t workspace() const { return (most + 1) * bytes; }
+  int64_t threads(const Geometry &g) const {
+    return static_cast<double>(g.batch) * static_cast<double>(g.weights) < kSmall ? 1 : g.threads;
   }
 
   struct Block {
@@ -62,5 +67,10 @@ struct RowBlocks {
     for (int64_t first = 0, i = 0; first < count; first += group, ++i) body(std::min(first, count - group), i);
   }
 };
+
+// Whether windows hold one position along an axis, each another.
+inline bool is_pixels(const Geometry &g, int axis) {
+  return g.kernel[axis] == 1 && g.stride[axis] == 1 && g.pad[axis] == 0 && g.output[axis] == g.input[axis];
+}
 
 }  // namespace lcmulti

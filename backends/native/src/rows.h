@@ -93,7 +93,9 @@ void write_columns(const A *from, int64_t columns, int64_t pitch, const Target<D
   } else if (column == 1) {
     scatter<A, VL>(from, pitch, columns, channels, to, channel, false);
   } else {
-    for (int64_t i = 0; i < columns; ++i) scatter<A, VL>(from + i * pitch, 0, 1, channels, to + i * column, channel, false);
+    for (int64_t i = 0; i < columns; ++i) {
+      scatter<A, VL>(from + i * pitch, 0, 1, channels, to + i * column, channel, false);
+    }
   }
 }
 

@@ -12,6 +12,9 @@ class Scratch {
  public:
   // At least `bytes`, aligned to a cache line; what it held is lost.
   char *take(size_t bytes) {
+#if defined(__SANITIZE_ADDRESS__)
+    size_ = 0;  // so that what is beyond is nobody's
+#endif
     if (bytes > size_) {
       memory_.reset();
       size_ = 0;

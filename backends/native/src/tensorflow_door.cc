@@ -147,8 +147,8 @@ void compute(Handle kernel, Handle context) {
   if (!status.ok()) return tf.TF_OpKernelContext_Failure(context, status.handle);
   if (elements == 0) return;
   call.make_contiguous();
-  const int code = lcmulti_compute(&g, static_cast<int>(call.map), tf.TF_TensorData(a.handle), tf.TF_TensorData(b.handle),
-                                   tf.TF_TensorData(result.handle));
+  const auto data = [&](const auto &tensor) { return tf.TF_TensorData(tensor.handle); };
+  const int code = lcmulti_compute(&g, static_cast<int>(call.map), data(a), data(b), data(result));
   if (code != LCMULTI_OK) {
     const std::string message = std::string("lcmulti: ") + lcmulti_status_text(code);
     tf.TF_SetStatus(status.handle, code == LCMULTI_NO_MEMORY ? kResourceExhausted : kInvalidArgument, message.c_str());

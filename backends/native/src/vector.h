@@ -65,12 +65,14 @@ template <class V, class T>
 LCMULTI_INLINE void stream(T *p, V v) {
 #if defined(__AVX512F__)
   if constexpr (sizeof(V) == 64) {
-    if (reinterpret_cast<uintptr_t>(p) % 64 == 0) return _mm512_stream_si512(reinterpret_cast<__m512i *>(p), bits_of<__m512i>(v));
+    auto *to = reinterpret_cast<__m512i *>(p);
+    if (reinterpret_cast<uintptr_t>(p) % 64 == 0) return _mm512_stream_si512(to, bits_of<__m512i>(v));
   }
 #endif
 #if defined(__AVX2__)
   if constexpr (sizeof(V) == 32) {
-    if (reinterpret_cast<uintptr_t>(p) % 32 == 0) return _mm256_stream_si256(reinterpret_cast<__m256i *>(p), bits_of<__m256i>(v));
+    auto *to = reinterpret_cast<__m256i *>(p);
+    if (reinterpret_cast<uintptr_t>(p) % 32 == 0) return _mm256_stream_si256(to, bits_of<__m256i>(v));
   }
 #endif
   store(p, v);
@@ -123,13 +125,17 @@ LCMULTI_INLINE Vector<uint16_t, VL> narrow(Vector<float, VL> v, bfloat16) {
   return __builtin_convertvector((bits & 0x7fffffffu) > 0x7f800000u ? quiet : rounded, Vector<uint16_t, VL>);
 }
 
+#if defined(__F16C__)
+constexpr int kToNearest = _MM_FROUND_TO_NEAREST_INT;
+#endif
+
 template <int VL>
 LCMULTI_INLINE Vector<uint16_t, VL> narrow(Vector<float, VL> v, float16) {
 #if defined(__AVX512F__)
-  if constexpr (VL == 16) return bits_of<Vector<uint16_t, VL>>(_mm512_cvtps_ph(bits_of<__m512>(v), _MM_FROUND_TO_NEAREST_INT));
+  if constexpr (VL == 16) return bits_of<Vector<uint16_t, VL>>(_mm512_cvtps_ph(bits_of<__m512>(v), kToNearest));
 #endif
 #if defined(__F16C__)
-  if constexpr (VL == 8) return bits_of<Vector<uint16_t, VL>>(_mm256_cvtps_ph(bits_of<__m256>(v), _MM_FROUND_TO_NEAREST_INT));
+  if constexpr (VL == 8) return bits_of<Vector<uint16_t, VL>>(_mm256_cvtps_ph(bits_of<__m256>(v), kToNearest));
 #endif
   using U = Vector<uint32_t, VL>;
   using F = Vector<float, VL>;

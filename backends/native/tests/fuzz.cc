@@ -124,8 +124,8 @@ void lay_out(int64_t *step, const int64_t *size, int64_t axes, int64_t channels,
   if (gap > 3) std::for_each(step, step + axes + 2, [](int64_t &each) { each *= 2; });  // no two are neighbours
 }
 
-// Windows beside each other along the last axis, pixels along the others, few filters: nearly always
-// what has kernels of its own.
+// Windows beside each other along the last axis, pixels along the others, few filters: mostly what has
+// kernels of its own.
 void abut(Random &random, lcmulti_geometry &g) {
   const bool nearly = draw(random, 0, 4) == 0;
   g.groups = draw(random, 0, 5) == 0 ? 2 : 1;
@@ -144,7 +144,8 @@ void abut(Random &random, lcmulti_geometry &g) {
 
 lcmulti_geometry random_geometry(Random &random) {
   lcmulti_geometry g{};
-  g.dtype = draw(random, 0, 3);
+  static const bool halves = std::strcmp(lcmulti_isa(), "amx") == 0 || std::strcmp(lcmulti_isa(), "avx512bf16") == 0;
+  g.dtype = halves ? LCMULTI_BFLOAT16 : draw(random, 0, 3);  // those are for bfloat16 alone
   g.threads = draw(random, 0, 3);
   g.axes = draw(random, 1, 4);
   constexpr int64_t batches[] = {0, 1, 2, 3, 5, 8, 9, 16, 17, 33, 64, 65, 130};
@@ -288,7 +289,9 @@ const char *fault(const lcmulti_geometry &g, Random &random) {
 
 void show(const lcmulti_geometry &g) {
   const auto *fields = reinterpret_cast<const int64_t *>(&g);
-  for (size_t i = 0; i < sizeof g / sizeof *fields; ++i) std::fprintf(stderr, "%lld ", static_cast<long long>(fields[i]));
+  for (size_t i = 0; i < sizeof g / sizeof *fields; ++i) {
+    std::fprintf(stderr, "%lld ", static_cast<long long>(fields[i]));
+  }
   std::fputs("\n", stderr);
 }
 
