@@ -109,9 +109,7 @@ def test_filters_beyond_the_cache_are_declined():
         (20, "float32", (), 4, 1),  # windows that abut
     ],
 )
-def test_results_do_not_depend_on_the_number_of_threads(
-    batch, dtype, shared, filters, kernel_size
-):
+def test_results_do_not_depend_on_the_number_of_threads(batch, dtype, shared, filters, kernel_size):
     pytest.importorskip("ml_dtypes")
     spec = lcmulti.LocalConvSpec((40, 40, 8), filters, kernel_size, data_format="channels_last")
     spec = spec.sharing(shared).computed()
