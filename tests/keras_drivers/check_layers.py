@@ -8,7 +8,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from harness import BACKEND, RNG, TRAINS, X, check, main, numpy, predict, trained
+from harness import BACKEND, QUICKLY, RNG, TRAINS, X, check, main, numpy, predict, trained
 from keras import layers
 from lcmulti_keras import LocallyConnected1D, LocallyConnected2D, LocallyConnected3D
 
@@ -84,7 +84,7 @@ def parity_with_tf_keras():
         np.testing.assert_allclose(predict(model, at("x")), at("y"), rtol=1e-5, atol=1e-5)
         if not TRAINS:
             continue
-        model.compile(keras.optimizers.SGD(0.5), "mse")
+        model.compile(keras.optimizers.SGD(0.5), "mse", **QUICKLY)
         loss = model.train_on_batch(at("x"), at("target"))
         np.testing.assert_allclose(float(np.ravel(loss)[0]), at("loss"), rtol=1e-5)
         kernel, bias = layer.get_weights()
@@ -202,7 +202,9 @@ def functional_subclassed_and_shared():
 
 @trained
 def training_eager_and_compiled():
-    for arguments in (dict(run_eagerly=True), dict(jit_compile=False), dict(jit_compile=True)):
+    for arguments in (
+        dict(run_eagerly=True), dict(jit_compile=False), dict(jit_compile=True) | QUICKLY,
+    ):  # fmt: skip
         model = small(kernel_regularizer="l2", kernel_constraint=keras.constraints.MaxNorm(
             5, axis=[2, 3, 4]), activity_regularizer="l2")  # fmt: skip
         losses = fit(model, **arguments)

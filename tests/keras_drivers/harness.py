@@ -21,6 +21,8 @@ import lcmulti
 
 warnings.filterwarnings("ignore", message="Do not pass an `input_shape`")
 TRAINS = BACKEND != "numpy"
+# Inductor takes a minute for a model; check_support.py has it compile one with all kinds of layers.
+QUICKLY = dict(jit_compile=False) if BACKEND == "torch" else {}
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((8, 6, 5, 3)).astype("float32")
 CHECKS = {}
