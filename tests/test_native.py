@@ -86,7 +86,7 @@ def test_a_window_beyond_the_cache_is_declined():
 
 
 def test_filters_beyond_the_cache_are_declined():
-    """What is accepted is computed, in the order that takes more room too."""
+    """What is accepted is computed, channels first too."""
     torch = pytest.importorskip("torch")
     door = plugins.load_implementation("torch", "native")
     for filters in (20_000, 40_000, 80_000):

@@ -65,7 +65,8 @@ LCMULTI_API int64_t lcmulti_workspace(const lcmulti_geometry *geometry, int map)
 LCMULTI_API int64_t lcmulti_threads(void);
 
 /* Instruction set chosen on this processor: "amx", "avx512bf16", "avx512", "avx2", "neon" or "plain".
- * The first two are for bfloat16 alone, the other types take "avx512" then. The environment variable LCMULTI_NATIVE_ISA, read once, asks for a lesser one. */
+ * The first two are for bfloat16 alone, the other types take "avx512" then. The environment variable
+ * LCMULTI_NATIVE_ISA, read once, asks for a lesser one. */
 LCMULTI_API const char *lcmulti_isa(void);
 
 LCMULTI_API const char *lcmulti_status_text(int status);

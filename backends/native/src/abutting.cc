@@ -21,40 +21,28 @@ RowBlocks blocks_of(const Geometry &g) {
 }
 
 template <class D, class A, int RUN, int F>
-class Abutting {
- public:
-  static constexpr int VL = kVectorBytes / sizeof(A);
+class Abutting : InBlocks<D, A> {
+  using Base = InBlocks<D, A>;
+  using Base::a_, Base::b_, Base::clear, Base::g, Base::map_, Base::p, Base::result_, Base::VL;
   using G = Group<D, A, VL, RUN, F>;
 
+ public:
+
   Abutting(const Geometry &geometry, int map, const void *a, const void *b, void *result)
-      : g(geometry), p(blocks_of(geometry)), map_(map), a_(static_cast<const D *>(a)), b_(static_cast<const D *>(b)),
-        result_(static_cast<D *>(result)), streamed_(g.written(map) * g.item > kStreamedBytes),
+      : Base(geometry, blocks_of(geometry), map, a, b, result), streamed_(g.written(map) * g.item > kStreamedBytes),
         steps_(std::max<int64_t>(p.run / VL, 1)) {}
 
   bool run() const {
-    return parallel_for(p.tasks, p.threads(g), g.lender, [this](int64_t i) {
-      block(i);
-      end_streams();
-    });
+    return Base::run_blocks([this](const RowBlocks::Block &each, auto &&for_groups) { block(each, for_groups); });
   }
 
  private:
-  const Geometry &g;
-  const RowBlocks p;
-  const int map_;
-  const D *a_, *b_;
-  D *result_;
   const bool streamed_;
   const int64_t steps_;
 
-  void block(int64_t i) const {
-    const RowBlocks::Block block = p.at(g, i);
+  template <class Groups>
+  void block(const RowBlocks::Block &block, Groups &&for_groups) const {
     const int64_t x = block.x, y = block.y, count = block.count, w = block.position * p.run * F;
-    A *const room = reinterpret_cast<A *>(scratch.take(static_cast<size_t>(p.workspace())));
-    // body(position, weights of the group in `room`)
-    const auto for_groups = [&](auto &&body) {
-      p.for_groups(count, [&](int64_t position, int64_t group) { body(position, room + group * p.run * VL); });
-    };
     if (map_ == LCMULTI_KERNEL_GRAD) return kernel_grad(a_ + x, b_ + y, result_ + w, for_groups);
     for_groups([&](int64_t position, A *to) { take_apart(b_ + w + position * p.run * F, to); });
     const int64_t x_step = g.x_step[0], y_step = g.dy_step[0], filter = g.dy_step[1];
@@ -94,7 +82,7 @@ class Abutting {
 
   template <class Groups>
   void kernel_grad(const D *x, const D *dy, D *to, Groups &&for_groups) const {
-    for_groups([&](int64_t, A *sums) { std::memset(sums, 0, sizeof(A) * p.run * VL); });
+    clear(for_groups);
     for_samples([&](int64_t n, auto samples, int64_t ahead) {
       for_groups([&](int64_t position, A *sums) {
         G::template weights<samples>(x + n * g.x_step[0] + position * p.run, g.x_step[0],

@@ -17,25 +17,20 @@ RowBlocks blocks_of(const Geometry &g) {
 }
 
 template <class D, class A>
-class Pointwise {
- public:
-  static constexpr int VL = kVectorBytes / sizeof(A);
-  using V = Vector<A, VL>;
+class Pointwise : InBlocks<D, A> {
+  using Base = InBlocks<D, A>;
+  using Base::a_, Base::b_, Base::clear, Base::g, Base::map_, Base::p, Base::result_, Base::VL;
+  using typename Base::V;
 
+ public:
   Pointwise(const Geometry &geometry, int map, const void *a, const void *b, void *result)
-      : g(geometry), p(blocks_of(geometry)), map_(map), a_(static_cast<const D *>(a)), b_(static_cast<const D *>(b)),
-        result_(static_cast<D *>(result)), each_(g.terms * g.filters) {}
+      : Base(geometry, blocks_of(geometry), map, a, b, result), each_(g.terms * g.filters) {}
 
   bool run() const {
-    return parallel_for(p.tasks, p.threads(g), g.lender, [this](int64_t i) { block(p.at(g, i)); });
+    return Base::run_blocks([this](const RowBlocks::Block &each, auto &&for_groups) { block(each, for_groups); });
   }
 
  private:
-  const Geometry &g;
-  const RowBlocks p;
-  const int map_;
-  const D *a_, *b_;
-  D *result_;
   const int64_t each_;  // weights of a position
 
   // By a position's channels, its filters, and (channel, filter) as the kernel has them.
@@ -47,12 +42,9 @@ class Pointwise {
     return {i * g.channels_per_group * g.x_step[1], filter * g.dy_step[1], filter * VL};
   }
 
-  void block(const RowBlocks::Block &block) const {
+  template <class Groups>
+  void block(const RowBlocks::Block &block, Groups &&for_groups) const {
     const int64_t w = block.position * each_;
-    A *const room = reinterpret_cast<A *>(scratch.take(static_cast<size_t>(p.workspace())));
-    const auto for_groups = [&](auto &&body) {
-      p.for_groups(block.count, [&](int64_t position, int64_t i) { body(position, room + i * each_ * VL); });
-    };
     if (map_ == LCMULTI_KERNEL_GRAD) return kernel_grad(block, result_ + w, for_groups);
     for_groups([&](int64_t position, A *to) {
       gather<A, VL>(b_ + w + position * each_, each_, 1, each_, VL, to, VL, VL);
@@ -106,7 +98,7 @@ class Pointwise {
 
   template <class Groups>
   void kernel_grad(const RowBlocks::Block &block, D *to, Groups &&for_groups) const {
-    for_groups([&](int64_t, A *sums) { std::memset(sums, 0, sizeof(A) * each_ * VL); });
+    clear(for_groups);
     for (int64_t n = 0; n < g.batch; ++n) {
       const D *x = a_ + block.x + n * g.x_step[0], *dy = b_ + block.y + n * g.dy_step[0];
       for (int64_t i = 0; i < g.groups; ++i) {

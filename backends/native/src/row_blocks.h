@@ -1,7 +1,11 @@
 // Rows of pixels, cut into blocks whose weights stay in the cache while all samples pass.
 #pragma once
 
-#include "plan.h"
+#include <cstring>
+
+#include "pool.h"
+#include "scratch.h"
+#include "vector.h"
 
 namespace lcmulti {
 
@@ -74,3 +78,46 @@ inline bool is_pixels(const Geometry &g, int axis) {
 }
 
 }  // namespace lcmulti
+
+namespace lcmulti::LCMULTI_ISA {
+
+// A call whose tasks are such blocks. Of a group, its weights or their gradients lie in scratch, a vector of
+// elements for each of one position's.
+template <class D, class A>
+class InBlocks {
+ protected:
+  static constexpr int VL = kVectorBytes / sizeof(A);
+  using V = Vector<A, VL>;
+
+  InBlocks(const Geometry &geometry, const RowBlocks &blocks, int map, const void *a, const void *b, void *result)
+      : g(geometry), p(blocks), map_(map), a_(static_cast<const D *>(a)), b_(static_cast<const D *>(b)),
+        result_(static_cast<D *>(result)) {}
+
+  // compute(block, for_groups), where for_groups(body) calls body(position, the group's scratch); false if
+  // memory ran out.
+  template <class Compute>
+  bool run_blocks(Compute &&compute) const {
+    return parallel_for(p.tasks, p.threads(g), g.lender, [&](int64_t i) {
+      const RowBlocks::Block block = p.at(g, i);
+      A *const room = reinterpret_cast<A *>(scratch.take(static_cast<size_t>(p.workspace())));
+      const int64_t each = p.bytes / static_cast<int64_t>(sizeof(A));
+      compute(block, [&](auto &&body) {
+        p.for_groups(block.count, [&](int64_t position, int64_t group) { body(position, room + group * each); });
+      });
+      end_streams();
+    });
+  }
+
+  template <class Groups>
+  void clear(Groups &&for_groups) const {
+    for_groups([&](int64_t, A *sums) { std::memset(sums, 0, static_cast<size_t>(p.bytes)); });
+  }
+
+  const Geometry &g;
+  const RowBlocks p;
+  const int map_;
+  const D *const a_, *const b_;
+  D *const result_;
+};
+
+}  // namespace lcmulti::LCMULTI_ISA
