@@ -155,7 +155,10 @@ def native(session: nox.Session) -> None:
     quickly = compile_quickly(session)
     for name in OWN:
         session.run("lcmulti", "certify", name, "--implementation", "native", env=quickly)
-    session.run("pytest", "tests/test_native.py", *session.posargs)
+    session.run(
+        "pytest", "tests/test_native.py", "tests/test_native_torch.py",
+        "tests/test_native_jax_tensorflow.py", *session.posargs,
+    )  # fmt: skip
 
 
 @nox.session

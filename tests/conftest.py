@@ -20,6 +20,9 @@ from strangers import Point
 
 from lcmulti import dispatch, functional, numpy_plugin, plugins, settings
 
+# What fails in these says why, as in a test.
+pytest.register_assert_rewrite("helpers_hostile", "helpers_native")
+
 # First uses load and plan; how long one example takes says nothing here.
 hypothesis.settings.register_profile("lcmulti", deadline=None)
 hypothesis.settings.load_profile("lcmulti")

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from test_legacy_hostile import (
+from helpers_hostile import (
     DATA,
     FLAT,
     KERNEL,
