@@ -46,7 +46,7 @@ def main() -> int:
     parser.add_argument("--device", default="cpu", help="cpu or gpu; default cpu")
     parser.add_argument("--limit", type=float, default=60, help="seconds that a peer may take")
     parser.add_argument("--keep", action="store_true", help="in results/; needs lcmulti-native")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     ratios: list[float] = []
     print("forward + backward, float32; x: times as long as ours")
     # Each framework's own order, in which its people's arrays are.

@@ -73,9 +73,21 @@ def is_channels_first(array: Any) -> bool:
 
 def _laid_out_as(x: Any, y: Any) -> Any:
     """*y* in memory as *x* is, as PyTorch's convolutions do, so that people may call ``view``."""
-    if is_channels_first(x):
-        return y.movedim(-1, 1).contiguous().movedim(1, -1)
-    return y.contiguous()
+    if not is_channels_first(x):
+        return y.contiguous()
+    if _is_contiguous(y, (0, y.ndim - 1, *range(1, y.ndim - 1))):
+        return y  # with no views, which autograd would record
+    return y.movedim(-1, 1).contiguous().movedim(1, -1)
+
+
+def _is_contiguous(array: Any, axes: tuple[int, ...]) -> bool:
+    """Whether memory holds the axes in this order without gaps; axes of length 1 may deny it."""
+    shape, steps, expected = array.shape, array.stride(), 1
+    for axis in reversed(axes):
+        if steps[axis] != expected:
+            return False
+        expected *= shape[axis]
+    return True
 
 
 def _run(
