@@ -9,7 +9,18 @@ from lcmulti import reference
 from lcmulti.backend import Resources
 from lcmulti.call_spec import spec_of_call
 
+CHILD = """\
+import os
+from pathlib import Path
+
+import lcmulti
+from helpers_native import *
+from lcmulti import plugins
+from lcmulti_native import library
+"""  # what the code of a process of its own begins with
+
 RESOURCES = Resources(2**28)
+ROUNDING = {"bfloat16": 2**-8, "float16": 2**-11}  # of the largest
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((5, 7, 8, 4)).astype("float32")
 KERNEL = RNG.standard_normal((3, 8, 3, 3, 2, 6)).astype("float32")

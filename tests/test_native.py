@@ -19,12 +19,12 @@ pytest.importorskip("lcmulti_native")
 
 from helpers_native import (
     CALL,
+    CHILD,
     KERNEL,
     RESOURCES,
     RNG,
     SPEC,
     X,
-    all_close,  # noqa: F401 - for processes that take all names of this module
     close,
     everything,
     native,
@@ -34,7 +34,7 @@ from test_overhead import least_seconds_a_call
 
 import lcmulti
 from lcmulti import plugins, reference
-from lcmulti.backend import Resources  # noqa: F401 - for the same processes
+from lcmulti.backend import Resources
 
 # ---- the library ----
 
@@ -89,20 +89,18 @@ def test_results_do_not_depend_on_the_number_of_threads(batch, dtype, shared, fi
             np.testing.assert_array_equal(one, many)
 
 
-ROUNDING = {"bfloat16": 2**-8, "float16": 2**-11}  # of the largest
-
-
 @pytest.mark.parametrize("isa", ["plain", "avx2", "avx512", "avx512bf16", "amx", "neon"])
 def test_every_instruction_set_this_processor_has(isa):
     code = (
         "import ml_dtypes, numpy as np\n"
-        "from test_native import *\n"
+        f"{CHILD}"
         "door = plugins.load_implementation('numpy', 'native')\n"
         "print(library.library().lcmulti_isa().decode())\n"
         "slow = plugins.load_implementation('numpy', 'reference')\n"
         "wide = lcmulti.LocalConvSpec((9, 8, 3), 16, 3, data_format='channels_last').computed()\n"
         "odd = lcmulti.LocalConvSpec((7, 6, 5), 35, 2, data_format='channels_last').computed()\n"
-        "for spec in (SPEC, wide, odd):\n"
+        "slid = lcmulti.LocalConvSpec((4, 37, 1), 1, 3, padding=1, data_format='channels_last')\n"
+        "for spec in (SPEC, wide, odd, slid):\n"
         "    for batch in (1, 3, 5, 33, 140):\n"
         "        for dtype in ('float32', 'float64', 'bfloat16', 'float16'):\n"
         "            given = None, spec, batch, dtype\n"
@@ -147,7 +145,7 @@ def test_a_forked_child_computes(backend, first):
     In a process of its own, for the parent may have called the kernels before, or not.
     """
     code = (
-        "from test_native import *\n"
+        f"{CHILD}"
         f"owner = plugins.load_backend({backend!r})\n"
         f"door = plugins.load_implementation({backend!r}, 'native')\n"
         "spec = lcmulti.LocalConvSpec((40, 40, 8), 16, 3, data_format='channels_last').computed()\n"
@@ -214,6 +212,41 @@ def test_numpy_reads_any_memory_layout(view):
         ),
     }[view]()
     close(native(x, KERNEL), reference.forward(np.ascontiguousarray(x), KERNEL, SPEC))
+
+
+@pytest.mark.parametrize("batch", [1, 2, 7])
+@pytest.mark.parametrize(
+    ("shape", "filters", "window", "changes"),
+    [
+        ((1, 50), 1, 3, {}),
+        ((1, 3, 33), 1, (3, 5), dict(padding="same")),
+        ((2, 9, 20), 3, (2, 1), dict(strides=(2, 1), padding=((1, 0), (0, 0)))),
+        ((2, 5, 4, 19), 2, (1, 2, 3), dict(padding="same", groups=2, dilation=(1, 2, 3))),
+        ((1, 6, 5), 1, 3, dict(padding=2)),
+        ((1, 2, 2000), 1, (2, 8), dict(dilation=(1, 100))),
+    ],
+)
+def test_small_windows_whose_lanes_are_positions(shape, filters, window, changes, batch):
+    """What is beyond a row, or not finite in it, is no other position's."""
+    spec = lcmulti.LocalConvSpec(
+        shape, filters, window, data_format="channels_first", **changes
+    ).computed()
+    x, dy = (
+        np.moveaxis(RNG.standard_normal((batch, channels, *size)).astype("float32"), 1, -1)
+        for channels, size in ((shape[0], shape[1:]), (filters, spec.output_size))
+    )
+    kernel = RNG.standard_normal(spec.kernel_shape).astype("float32")
+    # What is infinite makes NaN of the zeros of padding, as in the reference.
+    x[(0, *(n - 1 for n in shape[1:]))], dy[(-1,) * dy.ndim] = np.inf, -np.inf
+    door = plugins.load_implementation("numpy", "native")
+    for map_, arrays in (
+        ("forward", (x, kernel)), ("input_grad", (dy, kernel)), ("kernel_grad", (x, dy)),
+    ):  # fmt: skip
+        with np.errstate(invalid="ignore"):
+            expected = getattr(reference, map_)(*arrays, spec)
+        for threads in (1, 2, 5):
+            ours = getattr(door, map_)(*arrays, spec, Resources(2**28, threads))
+            np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("filters", [2, 4])

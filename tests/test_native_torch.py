@@ -13,6 +13,7 @@ pytest.importorskip("lcmulti_native")
 
 from helpers_native import (
     CALL,
+    CHILD,
     KERNEL,
     RESOURCES,
     SPEC,
@@ -151,8 +152,7 @@ def test_torch_lends_its_threads(threads):
     """Where as many are asked for as it has: others would be awake beside them."""
     code = (
         "import torch\n"
-        "from pathlib import Path\n"
-        "from test_native import *\n"
+        f"{CHILD}"
         "torch.set_num_threads(4)\n"
         "door = plugins.load_implementation('torch', 'native')\n"
         "spec = lcmulti.LocalConvSpec((40, 40, 8), 16, 3, data_format='channels_last').computed()\n"

@@ -2,6 +2,8 @@
 // the window, weights for each pixel. With few filters every input meets so few weights that to turn
 // samples into lanes would cost more than the products do. So here lanes are elements of x as they
 // lie in memory, which is gone through sample by sample, and a block of weights stays in the cache.
+#include <cstring>
+
 #include "abutting_tiles.h"
 #include "maps.h"
 #include "row_blocks.h"
@@ -14,88 +16,118 @@ constexpr int kSamples = 4;
 
 // Elements of a window.
 int64_t run_of(const Geometry &g) { return g.kernel[g.last()] * g.channels; }
-
-RowBlocks blocks_of(const Geometry &g) {
-  // Filters are neighbours, or have rows of their own.
-  return {g, run_of(g), g.dy_step[2 + g.last()], kVectorBytes / g.wide / g.filters, run_of(g) * kVectorBytes};
+// Elements of y from one position to the next: filters are neighbours, or have rows of their own.
+int64_t column_of(const Geometry &g) { return g.dy_step[2 + g.last()]; }
+// Elements of x after a row's last window.
+int64_t beyond_of(const Geometry &g) {
+  return (g.input[g.last()] - g.output[g.last()] * g.stride[g.last()]) * g.channels;
 }
 
+RowBlocks blocks_of(const Geometry &g) {
+  const int outer = beyond_of(g) ? g.last() : axes_of_rows(g, run_of(g), column_of(g));
+  const int64_t rows = product(g.output, outer);
+  return {g, g.output, outer, kVectorBytes / g.wide / g.filters, run_of(g) * kVectorBytes, rows};
+}
+
+// What is written may be written twice, with the same sums: the last group of a row overlaps the one before
+// it rather than be a smaller one.
 template <class D, class A, int RUN, int F>
-class Abutting : InBlocks<D, A> {
-  using Base = InBlocks<D, A>;
-  using Base::a_, Base::b_, Base::clear, Base::g, Base::map_, Base::p, Base::result_, Base::VL;
+class Abutting {
+  static constexpr int VL = kVectorBytes / sizeof(A);
   using G = Group<D, A, VL, RUN, F>;
 
  public:
-
   Abutting(const Geometry &geometry, int map, const void *a, const void *b, void *result)
-      : Base(geometry, blocks_of(geometry), map, a, b, result), streamed_(g.written(map) * g.item > kStreamedBytes),
-        steps_(std::max<int64_t>(p.run / VL, 1)) {}
+      : g(geometry), p(blocks_of(g)), map_(map), a_(static_cast<const D *>(a)), b_(static_cast<const D *>(b)),
+        result_(static_cast<D *>(result)), streamed_(g.written(map) * g.item > kStreamedBytes), run_(run_of(g)),
+        column_(column_of(g)), steps_(std::max<int64_t>(run_ / VL, 1)) {}
 
   bool run() const {
-    return Base::run_blocks([this](const RowBlocks::Block &each, auto &&for_groups) { block(each, for_groups); });
+    return parallel_for(p.tasks, p.threads, g.lender, [this](int64_t task) {
+      block(task, reinterpret_cast<A *>(scratch.take(static_cast<size_t>(p.most * p.bytes))));
+      end_streams();
+    });
   }
 
  private:
+  const Geometry &g;
+  const RowBlocks p;
+  const int map_;
+  const D *const a_, *const b_;
+  D *const result_;
   const bool streamed_;
-  const int64_t steps_;
+  const int64_t run_, column_, steps_;
 
-  template <class Groups>
-  void block(const RowBlocks::Block &block, Groups &&for_groups) const {
-    const int64_t x = block.x, y = block.y, count = block.count, w = block.position * p.run * F;
-    if (map_ == LCMULTI_KERNEL_GRAD) return kernel_grad(a_ + x, b_ + y, result_ + w, for_groups);
-    for_groups([&](int64_t position, A *to) { take_apart(b_ + w + position * p.run * F, to); });
+  // Elements to a group's first.
+  struct At {
+    int64_t x, y, weights;
+  };
+
+  // body(at, its weights or their gradients) for each group, of which a vector of elements holds one weight
+  // of each position.
+  template <class Body>
+  void for_groups(int64_t task, A *room, Body &&body) const {
+    const int64_t each = p.bytes / static_cast<int64_t>(sizeof(A));
+    p.for_rows(task, [&](const RowBlocks::Run &run) {
+      const Index row = p.at(run.row);
+      const int64_t x = p.offset(row, g.x_step), y = p.offset(row, g.dy_step);
+      for (int64_t i = 0; i < run.count; ++i) {
+        const int64_t position = std::min((run.first + i) * p.group, p.columns - p.group);
+        const At at{x + position * run_, y + position * column_, (run.row * p.columns + position) * run_ * F};
+        body(at, room + (run.at + i) * each);
+      }
+    });
+  }
+
+  void block(int64_t task, A *room) const {
+    if (map_ == LCMULTI_KERNEL_GRAD) return kernel_grad(task, room);
+    for_groups(task, room, [this](const At &at, A *to) { take_apart(b_ + at.weights, to); });
     const int64_t x_step = g.x_step[0], y_step = g.dy_step[0], filter = g.dy_step[1];
-    for_samples([&](int64_t n, auto samples, int64_t ahead) {
+    for_samples<kSamples>(g.batch, [&](int64_t n, auto samples) {
       constexpr int kEach = std::min<int>(samples, F);  // of outputs, for which registers suffice
-      const int64_t xs = x + n * x_step, ys = y + n * y_step;
-      for_groups([&](int64_t position, const A *weights) {
-        const int64_t x_at = xs + position * p.run, y_at = ys + position * p.column;
+      for_groups(task, room, [&](const At &at, const A *weights) {
+        const int64_t x = at.x + n * x_step, y = at.y + n * y_step;
         if (map_ == LCMULTI_INPUT_GRAD) {
-          return G::template inputs<samples>(a_ + y_at, y_step, filter, weights, steps_, result_ + x_at, x_step,
-                                              streamed_);
+          return G::template inputs<samples>(a_ + y, y_step, filter, weights, steps_, result_ + x, x_step, streamed_);
         }
         for (int i = 0; i < samples; i += kEach) {
-          G::template outputs<kEach>(a_ + x_at + i * x_step, x_step, weights, steps_, result_ + y_at + i * y_step,
-                                     y_step, filter, streamed_, ahead);
+          G::template outputs<kEach>(a_ + x + i * x_step, x_step, weights, steps_, result_ + y + i * y_step, y_step,
+                                     filter, streamed_, ahead(n, samples));
         }
       });
     });
-    if (!block.last || map_ == LCMULTI_FORWARD) return;
-    for (int64_t n = 0; n < g.batch; ++n) {
-      std::memset(result_ + x + n * x_step + count * p.run, 0, sizeof(D) * p.beyond);
-    }
+    if (map_ == LCMULTI_INPUT_GRAD) clear_beyond(task);
   }
 
-  // body(first, how many, elements of x to those after them), for all samples
-  template <class Body>
-  void for_samples(Body &&body) const {
-    int64_t n = 0;
-    const auto take = [&](auto samples) {
-      for (; n + samples <= g.batch; n += samples) {
-        body(n, samples, std::min<int64_t>(samples, g.batch - samples - n) * g.x_step[0]);
-      }
-    };
-    take(std::integral_constant<int, kSamples>{});
-    take(std::integral_constant<int, 1>{});
+  static constexpr int kSamples = 4;  // at once: as many streams are fetched ahead
+  // Elements of x from samples to those after them.
+  int64_t ahead(int64_t n, int64_t samples) const {
+    return std::min<int64_t>(samples, g.batch - samples - n) * g.x_step[0];
   }
 
-  template <class Groups>
-  void kernel_grad(const D *x, const D *dy, D *to, Groups &&for_groups) const {
-    clear(for_groups);
-    for_samples([&](int64_t n, auto samples, int64_t ahead) {
-      for_groups([&](int64_t position, A *sums) {
-        G::template weights<samples>(x + n * g.x_step[0] + position * p.run, g.x_step[0],
-                                     dy + n * g.dy_step[0] + position * p.column, g.dy_step[0], g.dy_step[1], steps_,
-                                     sums, ahead);
+  // What no window sees.
+  void clear_beyond(int64_t task) const {
+    p.for_rows(task, [this](const RowBlocks::Run &run) {
+      if (run.first + run.count < p.in_row) return;
+      D *to = result_ + p.offset(p.at(run.row), g.x_step) + p.columns * run_;
+      for (int64_t n = 0; n < g.batch; ++n) std::memset(to + n * g.x_step[0], 0, sizeof(D) * beyond_of(g));
+    });
+  }
+
+  void kernel_grad(int64_t task, A *room) const {
+    std::memset(room, 0, static_cast<size_t>(p.most * p.bytes));
+    for_samples<kSamples>(g.batch, [&](int64_t n, auto samples) {
+      for_groups(task, room, [&](const At &at, A *sums) {
+        G::template weights<samples>(a_ + at.x + n * g.x_step[0], g.x_step[0], b_ + at.y + n * g.dy_step[0],
+                                     g.dy_step[0], g.dy_step[1], steps_, sums, ahead(n, samples));
       });
     });
-    for_groups([&](int64_t position, const A *sums) { put_together(sums, to + position * p.run * F); });
+    for_groups(task, room, [this](const At &at, const A *sums) { put_together(sums, result_ + at.weights); });
   }
 
   // (x, filter) as it lies in memory <-> a vector for each filter in turn.
   void take_apart(const D *from, A *to) const {
-    for (int64_t i = 0; i < p.run * VL; i += F * VL) {
+    for (int64_t i = 0; i < run_ * VL; i += F * VL) {
       Vector<A, VL> v[F];
       for (int f = 0; f < F; ++f) v[f] = load_wide<A, VL>(from + i + f * VL);
       deal(v);
@@ -103,7 +135,7 @@ class Abutting : InBlocks<D, A> {
     }
   }
   void put_together(const A *from, D *to) const {
-    for (int64_t i = 0; i < p.run * VL; i += F * VL) {
+    for (int64_t i = 0; i < run_ * VL; i += F * VL) {
       Vector<A, VL> v[F];
       for (int f = 0; f < F; ++f) v[f] = load<A, VL>(from + i + f * VL);
       collect(v);
@@ -149,7 +181,10 @@ bool abuts(const Geometry &g) {
   return fits;
 }
 
-int64_t abutting_workspace(const Geometry &g) { return blocks_of(g).workspace(); }
+int64_t abutting_workspace(const Geometry &g) {
+  const RowBlocks blocks = blocks_of(g);
+  return blocks.most * blocks.bytes;
+}
 
 bool abutting(const Geometry &g, int map, const void *a, const void *b, void *result) {
   return with_types(g, [&](auto d, auto wide) {

@@ -15,7 +15,7 @@ void Call<D, A, MAP>::forward(const Box &box) {
   A *x = part<A>(memory, product(seen.n.data(), g.axes) * g.channels * lanes);
   A *y = part<A>(memory, positions * g.filters * lanes);
   A *room = reinterpret_cast<A *>(memory);
-  std::vector<Run> window_runs = runs(seen.n);
+  std::vector<Run> window_runs = runs(g, seen.n);
   if (few_samples()) return forward_rows(box, seen, window_runs, x, y);
   for (Run &run : window_runs) run = {run.input / per, run.weights / per, run.length / per};
   E *const panel = reinterpret_cast<E *>(x);
@@ -28,7 +28,7 @@ void Call<D, A, MAP>::forward(const Box &box) {
       gather_box<A, VL>(inputs(), seen, chunk, x);
     }
     A *out = y;
-    for_positions(box, seen.n, [&](int64_t at, int64_t start) {
+    for_positions(g, box, seen.n, [&](int64_t at, int64_t start) {
       const E *w = weights<E>(b_ + at, room);
       const E *ahead = next_weights(w);
       const E *in = panel + start / per * chunk.padded;
@@ -67,7 +67,7 @@ void Call<D, A, MAP>::forward_rows(const Box &box, const Box &seen, const std::v
   const int64_t pitch = product(box.n.data(), g.axes) * g.filters;
   gather_box<A, kShort>(inputs(), seen, chunk, x);
   A *out = y;
-  for_positions(box, seen.n, [&](int64_t at, int64_t start) {
+  for_positions(g, box, seen.n, [&](int64_t at, int64_t start) {
     const D *w = b_ + at;
     const A *in = x + start * kShort;
     for (int64_t f = 0; f < g.filters;) {

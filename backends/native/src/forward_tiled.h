@@ -50,7 +50,7 @@ void Call<D, A, MAP>::forward_tiled(const Box &box) {
   const int64_t held = std::min(columns, std::max(some, g.dy_step[1] == 1 ? 1 : kTile));
   const int64_t pitch = held * wide + kTile;  // a power of two would put all samples in one set of the cache
   A *y = part<A>(memory, lanes * pitch);
-  const std::vector<Run> window_runs = runs(seen.n);
+  const std::vector<Run> window_runs = runs(g, seen.n);
   const Source<uint16_t> source{reinterpret_cast<const uint16_t *>(a_), g.x_step, g.input, g.channels, axes};
   const Target<D> written = target();
   TileUnit unit;
@@ -60,7 +60,7 @@ void Call<D, A, MAP>::forward_tiled(const Box &box) {
     copy_box(source, seen, chunk, sample, x);
     Odometer outer(box.n.data(), axes - 1);
     int64_t column = 0;
-    for_positions(box, seen.n, [&](int64_t at, int64_t start) {
+    for_positions(g, box, seen.n, [&](int64_t at, int64_t start) {
       if (at != paired) pair_rows(reinterpret_cast<const uint16_t *>(b_ + at), g.terms, g.filters, pairs, deep, wide);
       paired = at;
       for (int64_t n = 0; n < chunk.count; ++n) {

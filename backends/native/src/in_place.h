@@ -1,4 +1,4 @@
-// Calls for which neither input nor output is turned: see abutting.cc and pointwise.cc.
+// Calls for which neither input nor output is turned: see abutting.cc and sliding.cc.
 #pragma once
 
 #include "plan.h"
@@ -16,8 +16,8 @@ bool abuts(const Geometry &geometry);
 bool abutting(const Geometry &geometry, int map, const void *a, const void *b, void *result);
 int64_t abutting_workspace(const Geometry &geometry);
 
-bool is_pointwise(const Geometry &geometry);
-bool pointwise(const Geometry &geometry, int map, const void *a, const void *b, void *result);
-int64_t pointwise_workspace(const Geometry &geometry);
+bool slides(const Geometry &geometry, int map);
+bool sliding(const Geometry &geometry, int map, const void *a, const void *b, void *result);
+int64_t sliding_workspace(const Geometry &geometry, int map);
 
 }  // namespace lcmulti::LCMULTI_IN_PLACE

@@ -102,7 +102,7 @@ void Call<D, A, MAP>::input_grad(const Box &box) {
       }
       Odometer tap(taps.data(), axes);
       if (tap.done) continue;
-      const D *stored = b_ + weights_at(position);
+      const D *stored = b_ + weights_at(g, position);
       [[maybe_unused]] const uint16_t *tile_rows = by_tiles ? deep_weights(stored, turned) : nullptr;
       const E *w;
       if constexpr (per == 2) {

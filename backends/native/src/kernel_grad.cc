@@ -60,7 +60,7 @@ void Call<D, A, MAP>::kernel_grad(const Box &owner, int64_t piece) {
   const Index nothing_seen{};
   const auto for_owned = [&](auto &&body) {
     int64_t at = 0;
-    for_positions(owned, nothing_seen, [&](int64_t weights, int64_t) { body(sums_at(at++, weights), weights); });
+    for_positions(g, owned, nothing_seen, [&](int64_t weights, int64_t) { body(sums_at(at++, weights), weights); });
   };
   [[maybe_unused]] const auto narrow_sums = [&](const A *from, int64_t weights) {
     D *to = result_ + weights + row_lo * g.filters;
@@ -89,7 +89,7 @@ void Call<D, A, MAP>::kernel_grad(const Box &owner, int64_t piece) {
     const int64_t in_one = by_tiles ? 2 : 1;  // elements, of those that are read
     A *x = part<A>(memory, product(seen.n.data(), axes) * g.channels * lanes / in_one);
     A *dy = part<A>(memory, positions * g.groups * pitch * lanes / in_one);
-    std::vector<Run> window_runs = runs(seen.n);
+    std::vector<Run> window_runs = runs(g, seen.n);
     clip(window_runs, row_lo, row_hi);
     for_chunks([&](const Chunk &chunk, auto vl, auto nv) {
       constexpr int VL = vl;
@@ -129,7 +129,7 @@ void Call<D, A, MAP>::kernel_grad(const Box &owner, int64_t piece) {
       const int64_t samples = by_tiles ? lanes_of : (chunk.count + per - 1) / per;
       const E *above = reinterpret_cast<const E *>(dy);
       int64_t position = 0;
-      for_positions(box, seen.n, [&](int64_t weights, int64_t start) {
+      for_positions(g, box, seen.n, [&](int64_t weights, int64_t start) {
         const E *in = reinterpret_cast<const E *>(x) + start * lanes_of;
         A *to = sums_at(shared_axes ? owned_index(box, owned, position) : position, weights);
         ++position;

@@ -19,6 +19,7 @@
 #include "scratch.h"
 #include "tile_unit.h"
 #include "tiles.h"
+#include "windows.h"
 
 namespace lcmulti::LCMULTI_ISA {
 
@@ -170,12 +171,6 @@ class Call {
     }
   }
 
-  int64_t weights_at(const Index &position) const {
-    int64_t at = 0;
-    for (int a = 0; a < g.axes; ++a) at += position[a] * g.weights_step[a];
-    return at;
-  }
-
   // The weights of one position as they are summed.
   const A *widened(const D *weights, A *room) const {
     if constexpr (kWidens) {
@@ -225,42 +220,6 @@ class Call {
     const Source<Pair> source{reinterpret_cast<const Pair *>(data), halved, size, channels / 2,
                               static_cast<int>(g.axes)};
     gather_box<Pair, VL>(source, box, chunk, to);
-  }
-
-  // Runs of a window in a box of inputs of `size`: input offsets in positions * channels.
-  std::vector<Run> runs(const Index &size) const {
-    std::vector<Run> result;
-    const int last = g.last();
-    for (Odometer tap(g.kernel, g.rows_are_runs() ? last : last + 1); !tap.done; tap.next()) {
-      int64_t input = 0, row = 0;
-      for (int a = 0; a <= last; ++a) {
-        input = input * size[a] + tap.at[a] * g.dilation[a];
-        row = row * g.kernel[a] + tap.at[a];
-      }
-      const int64_t length = g.channels_per_group * (g.rows_are_runs() ? g.kernel[last] : 1);
-      result.push_back({input * g.channels, row * g.channels_per_group, length});
-    }
-    return result;
-  }
-
-  // body(weights, start) for each output position of a box, in order: the offsets of its weights
-  // in the kernel, and of its window in the `seen` inputs, in positions * channels.
-  template <class Body>
-  LCMULTI_INLINE void for_positions(const Box &box, const Index &seen, Body &&body) const {
-    const int last = g.last();
-    for (Odometer outer(box.n.data(), last); !outer.done; outer.next()) {
-      int64_t weights = box.lo[last] * g.weights_step[last], start = 0;
-      for (int a = 0; a < last; ++a) {
-        weights += (box.lo[a] + outer.at[a]) * g.weights_step[a];
-        start = (start + outer.at[a] * g.stride[a]) * seen[a + 1];
-      }
-      start *= g.channels;
-      for (int64_t i = 0; i < box.n[last]; ++i) {
-        body(weights, start);
-        weights += g.weights_step[last];
-        start += g.stride[last] * g.channels;
-      }
-    }
   }
 
   Source<D> inputs() const { return {a_, g.x_step, g.input, g.channels, static_cast<int>(g.axes)}; }
@@ -325,7 +284,7 @@ template <int MAP>
 int compute(const Geometry &g, const void *a, const void *b, void *result) {
   using namespace LCMULTI_IN_PLACE;
   const auto status = [](bool done) { return done ? LCMULTI_OK : LCMULTI_NO_MEMORY; };
-  if (is_pointwise(g)) return status(pointwise(g, MAP, a, b, result));
+  if (slides(g, MAP)) return status(sliding(g, MAP, a, b, result));
   if (abuts(g)) return status(abutting(g, MAP, a, b, result));
   return with_types(g, [&](auto d, auto wide) -> int {
     Call<decltype(d), decltype(wide), MAP> call(g);
@@ -337,7 +296,7 @@ int compute(const Geometry &g, const void *a, const void *b, void *result) {
 template <int MAP>
 int64_t workspace_of(const Geometry &g) {
   using namespace LCMULTI_IN_PLACE;
-  if (is_pointwise(g)) return pointwise_workspace(g);
+  if (slides(g, MAP)) return sliding_workspace(g, MAP);
   if (abuts(g)) return abutting_workspace(g);
   return with_types(g, [&](auto d, auto wide) { return Call<decltype(d), decltype(wide), MAP>(g).workspace(); });
 }

@@ -1,123 +1,87 @@
-// Rows of pixels, cut into blocks whose weights stay in the cache while all samples pass.
+// Of calls for which neither input nor output is turned, the rows of what is written, cut into blocks whose
+// weights stay in the cache while all samples pass.
 #pragma once
 
-#include <cstring>
+#include <type_traits>
 
-#include "pool.h"
-#include "scratch.h"
-#include "vector.h"
+#include "plan.h"
 
 namespace lcmulti {
 
 // Weights of a block: with the inputs of some samples they stay in the second-level cache.
 constexpr int64_t kBlockBytes = 64 << 10;
 
-// A block is some groups of positions along the last axis. What is written may be written twice, with the
-// same sums: the last group of a block overlaps the one before it rather than be a smaller one.
-struct RowBlocks {
-  int64_t run, column;     // elements of x and of y from one position to the next
-  int64_t group;           // positions of a group
-  int64_t positions;       // of a row
-  int64_t beyond;          // elements of x after a row's last window
-  int64_t bytes;           // of the weights of a group
-  int64_t most;            // groups of a block; one more in the last of a row
-  int64_t groups, blocks;  // of a row
-  int64_t tasks;
-  int outer;               // axes that count rows
-
-  RowBlocks(const Geometry &g, int64_t each_run, int64_t each_column, int64_t in_group, int64_t group_bytes)
-      : run(each_run), column(each_column), group(in_group), positions(g.output[g.last()]), bytes(group_bytes) {
-    const int last = g.last();
-    beyond = (g.input[last] - positions * g.stride[last]) * (run / g.stride[last]);
-    // Rows that lie one after the other are one.
-    for (outer = last; outer > 0 && beyond == 0; positions *= g.output[--outer]) {
-      if (g.x_step[1 + outer] != positions * run || g.dy_step[1 + outer] != positions * column) break;
-    }
-    const int64_t rows = product(g.output, outer);
-    groups = positions / group;
-    most = std::clamp<int64_t>(groups * rows / (4 * g.threads), 1, std::max<int64_t>(kBlockBytes / bytes, 1));
-    blocks = (groups + most - 1) / most;
-    tasks = rows * blocks;
-  }
-
-  int64_t workspace() const { return (most + 1) * bytes; }
-  int64_t threads(const Geometry &g) const {
-    return static_cast<double>(g.batch) * static_cast<double>(g.weights) < kSmall ? 1 : g.threads;
-  }
-
-  struct Block {
-    int64_t x, y, position;  // the first of each
-    int64_t count;           // positions
-    bool last;               // of its row
-  };
-
-  Block at(const Geometry &g, int64_t task) const {
-    int64_t row = task / blocks;
-    const int64_t number = task % blocks, lo = groups * number / blocks * group;
-    const bool last = number + 1 == blocks;
-    Block result{lo * run, lo * column, row * positions + lo, 0, last};
-    result.count = (last ? positions : groups * (number + 1) / blocks * group) - lo;
-    for (int a = outer - 1; a >= 0; --a) {
-      result.x += row % g.output[a] * g.x_step[2 + a];
-      result.y += row % g.output[a] * g.dy_step[2 + a];
-      row /= g.output[a];
-    }
-    return result;
-  }
-
-  // body(first position in the block, number) for each group.
-  template <class Body>
-  void for_groups(int64_t count, Body &&body) const {
-    for (int64_t first = 0, i = 0; first < count; first += group, ++i) body(std::min(first, count - group), i);
-  }
-};
-
 // Whether windows hold one position along an axis, each another.
 inline bool is_pixels(const Geometry &g, int axis) {
   return g.kernel[axis] == 1 && g.stride[axis] == 1 && g.pad[axis] == 0 && g.output[axis] == g.input[axis];
 }
 
-}  // namespace lcmulti
+// Of axes before the last, which are pixels, how many count rows, if those that lie one after the other are
+// one: from one position to the next there are `run` elements of x and `column` of y.
+inline int axes_of_rows(const Geometry &g, int64_t run, int64_t column) {
+  int outer = g.last();
+  for (int64_t positions = g.output[outer]; outer > 0; positions *= g.output[--outer]) {
+    if (g.x_step[1 + outer] != positions * run || g.dy_step[1 + outer] != positions * column) break;
+  }
+  return outer;
+}
 
-namespace lcmulti::LCMULTI_ISA {
+// Rows are groups of positions, as many as a vector takes; a block is some groups in order.
+struct RowBlocks {
+  const int64_t *size;    // of the array
+  int outer;              // axes that count rows
+  int64_t rows, columns;  // columns: positions of a row
+  int64_t group, in_row;  // positions of a group, groups of a row
+  int64_t bytes;          // of the weights of a group
+  int64_t most, tasks;    // groups of a block, blocks
+  int64_t threads;
 
-// A call whose tasks are such blocks. Of a group, its weights or their gradients lie in scratch, a vector of
-// elements for each of one position's.
-template <class D, class A>
-class InBlocks {
- protected:
-  static constexpr int VL = kVectorBytes / sizeof(A);
-  using V = Vector<A, VL>;
-
-  InBlocks(const Geometry &geometry, const RowBlocks &blocks, int map, const void *a, const void *b, void *result)
-      : g(geometry), p(blocks), map_(map), a_(static_cast<const D *>(a)), b_(static_cast<const D *>(b)),
-        result_(static_cast<D *>(result)) {}
-
-  // compute(block, for_groups), where for_groups(body) calls body(position, the group's scratch); false if
-  // memory ran out.
-  template <class Compute>
-  bool run_blocks(Compute &&compute) const {
-    return parallel_for(p.tasks, p.threads(g), g.lender, [&](int64_t i) {
-      const RowBlocks::Block block = p.at(g, i);
-      A *const room = reinterpret_cast<A *>(scratch.take(static_cast<size_t>(p.workspace())));
-      const int64_t each = p.bytes / static_cast<int64_t>(sizeof(A));
-      compute(block, [&](auto &&body) {
-        p.for_groups(block.count, [&](int64_t position, int64_t group) { body(position, room + group * each); });
-      });
-      end_streams();
-    });
+  RowBlocks(const Geometry &g, const int64_t *array, int rows_axes, int64_t positions, int64_t group_bytes,
+            int64_t most_rows)
+      : size(array), outer(rows_axes), rows(product(size, outer)), columns(product(size + outer, g.axes - outer)),
+        group(positions), in_row((columns + group - 1) / group), bytes(group_bytes) {
+    const int64_t fit = std::min(std::max<int64_t>(kBlockBytes / bytes, 1), most_rows * in_row);
+    most = std::clamp<int64_t>(in_row * rows / (4 * g.threads), 1, fit);
+    tasks = (in_row * rows + most - 1) / most;
+    const double products = static_cast<double>(g.batch) * static_cast<double>(g.weights);
+    threads = products < kSmall ? 1 : g.threads;
   }
 
-  template <class Groups>
-  void clear(Groups &&for_groups) const {
-    for_groups([&](int64_t, A *sums) { std::memset(sums, 0, static_cast<size_t>(p.bytes)); });
+  // Groups of a block that are of one row.
+  struct Run {
+    int64_t row, first, count;  // `first` of the row's
+    int64_t at;                 // the same of the block's
+  };
+
+  template <class Body>
+  void for_rows(int64_t task, Body &&body) const {
+    const int64_t start = task * most, end = std::min(start + most, in_row * rows);
+    for (int64_t i = start, count; i < end; i += count) {
+      const int64_t first = i % in_row;
+      count = std::min(in_row - first, end - i);
+      body(Run{i / in_row, first, count, i - start});
+    }
   }
 
-  const Geometry &g;
-  const RowBlocks p;
-  const int map_;
-  const D *const a_, *const b_;
-  D *const result_;
+  // Where a row is along the axes that count them, and elements to it.
+  Index at(int64_t row) const {
+    Index result{};
+    for (int a = outer - 1; a >= 0; row /= size[a--]) result[a] = row % size[a];
+    return result;
+  }
+  int64_t offset(const Index &row, const int64_t *step) const {
+    int64_t elements = 0;
+    for (int a = 0; a < outer; ++a) elements += row[a] * step[2 + a];
+    return elements;
+  }
 };
 
-}  // namespace lcmulti::LCMULTI_ISA
+// body(first, how many) for `count` samples, of which a weight is fetched for several at once.
+template <int TOGETHER, class Body>
+void for_samples(int64_t count, Body &&body) {
+  int64_t n = 0;
+  for (; n + TOGETHER <= count; n += TOGETHER) body(n, std::integral_constant<int, TOGETHER>{});
+  for (; n < count; ++n) body(n, std::integral_constant<int, 1>{});
+}
+
+}  // namespace lcmulti

@@ -2,6 +2,7 @@
 // AVX2, NEON or plain code by the flags it is compiled with.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
@@ -168,20 +169,35 @@ LCMULTI_INLINE auto part_of(V v, std::integer_sequence<int, I...>) {
   return __builtin_shufflevector(v, v, FIRST + I...);
 }
 
+#if defined(__AVX512F__)
+// Whether `load_masked` has it.
+template <class A, int VL, class D>
+constexpr bool kMasked = VL * sizeof(A) == 64 && (std::is_same_v<A, D> ? sizeof(A) != 2 : sizeof(D) == 2);
+
+// The elements whose bit is set, and zeros.
+template <class A, int VL, class D>
+LCMULTI_INLINE Vector<A, VL> load_masked(const D *p, uint64_t mask) {
+  if constexpr (sizeof(D) == 8) {
+    return bits_of<Vector<A, VL>>(_mm512_maskz_loadu_epi64(static_cast<__mmask8>(mask), p));
+  } else if constexpr (sizeof(D) == 4) {
+    return bits_of<Vector<A, VL>>(_mm512_maskz_loadu_epi32(static_cast<__mmask16>(mask), p));
+  } else {
+    const __m256i some = _mm256_maskz_loadu_epi16(static_cast<__mmask16>(mask), p);
+    return widen<VL>(bits_of<Vector<uint16_t, VL>>(some), D{});
+  }
+}
+#endif
+
 // The first `count` elements, and zeros. By halves: a vector loaded from an array on the stack would
 // wait for each of the elements stored to it.
 template <class A, int VL, class D>
 LCMULTI_INLINE Vector<A, VL> load_first(const D *p, int64_t count) {
 #if defined(__AVX512F__)
   const uint64_t mask = (uint64_t{1} << count) - 1;
-  if constexpr (std::is_same_v<A, D> && sizeof(Vector<A, VL>) == 64 && sizeof(A) == 4) {
-    return bits_of<Vector<A, VL>>(_mm512_maskz_loadu_epi32(static_cast<__mmask16>(mask), p));
-  } else if constexpr (std::is_same_v<A, D> && sizeof(Vector<A, VL>) == 64 && sizeof(A) == 8) {
-    return bits_of<Vector<A, VL>>(_mm512_maskz_loadu_epi64(static_cast<__mmask8>(mask), p));
-  } else if constexpr (sizeof(D) == 2 && VL == 16) {
-    const __m256i some = _mm256_maskz_loadu_epi16(static_cast<__mmask16>(mask), p);
-    if constexpr (std::is_same_v<A, D>) return bits_of<Vector<A, VL>>(some);
-    else return widen<VL>(bits_of<Vector<uint16_t, VL>>(some), D{});
+  if constexpr (kMasked<A, VL, D>) {
+    return load_masked<A, VL>(p, mask);
+  } else if constexpr (sizeof(D) == 2 && std::is_same_v<A, D> && VL == 16) {
+    return bits_of<Vector<A, VL>>(_mm256_maskz_loadu_epi16(static_cast<__mmask16>(mask), p));
   }
 #endif
   if constexpr (VL == 1) {
@@ -193,6 +209,59 @@ LCMULTI_INLINE Vector<A, VL> load_first(const D *p, int64_t count) {
     return joined(load_wide<A, H>(p), load_first<A, H>(p + H, count - H), both);
   }
 }
+
+template <class V, int... I>
+constexpr V counting(std::integer_sequence<int, I...>) {
+  return V{I...};
+}
+
+// Of the elements at, at + 1, ... of a row those within its `length`; zeros in the other lanes.
+template <class A, int VL, class D>
+class Within {
+ public:
+  LCMULTI_INLINE Within(int64_t at, int64_t length)
+      : lo_(clipped(-at)), hi_(clipped(length - at)) {
+#if defined(__AVX512F__)
+    mask_ = (uint64_t{1} << hi_) - (uint64_t{1} << std::min(lo_, hi_));
+#elif defined(__AVX2__)
+    const I lane = counting<I>(std::make_integer_sequence<int, VL>{});
+    mask_ = (lane >= static_cast<T>(lo_)) & (lane < static_cast<T>(hi_));
+#endif
+  }
+  LCMULTI_INLINE Vector<A, VL> load(const D *p) const {
+#if defined(__AVX512F__)
+    if constexpr (kMasked<A, VL, D>) return load_masked<A, VL>(p, mask_);
+#elif defined(__AVX2__)
+    if constexpr (std::is_same_v<A, D> && VL * sizeof(A) == 32) {
+      if constexpr (sizeof(A) == 4) return bits_of<Vector<A, VL>>(_mm256_maskload_ps(p, bits_of<__m256i>(mask_)));
+      else return bits_of<Vector<A, VL>>(_mm256_maskload_pd(p, bits_of<__m256i>(mask_)));
+    }
+#endif
+    if (lo_ == 0 && hi_ == VL) return load_wide<A, VL>(p);
+    D some[VL] = {};
+    for (int64_t i = lo_; i < hi_; ++i) some[i] = p[i];
+    return load_wide<A, VL>(some);
+  }
+
+ private:
+  static int64_t clipped(int64_t lane) { return lane < 0 ? 0 : lane > VL ? VL : lane; }
+
+  int64_t lo_, hi_;
+#if defined(__AVX512F__)
+  uint64_t mask_;
+#elif defined(__AVX2__)
+  using T = std::conditional_t<sizeof(A) == 4, int32_t, int64_t>;
+  using I = Vector<T, VL>;
+  I mask_;
+#endif
+};
+
+// The same where all are.
+template <class A, int VL, class D>
+struct Inside {
+  LCMULTI_INLINE Inside(int64_t, int64_t) {}
+  LCMULTI_INLINE Vector<A, VL> load(const D *p) const { return load_wide<A, VL>(p); }
+};
 
 // `length` elements of two bytes, without a call: rows of a box are short.
 template <class D>

@@ -142,6 +142,22 @@ void abut(Random &random, lcmulti_geometry &g) {
   }
 }
 
+// Small windows that slide by one along the last axis, few channels and filters: mostly the same.
+void slide(Random &random, lcmulti_geometry &g) {
+  g.groups = draw(random, 1, 2);
+  g.channels = g.groups * draw(random, 1, 2);
+  g.filters = g.groups * draw(random, 1, 3);
+  for (int64_t a = 0; a < g.axes; ++a) {
+    const bool last = a + 1 == g.axes;
+    g.kernel[a] = draw(random, 1, 3);
+    g.stride[a] = last ? 1 : draw(random, 1, 2);
+    if (last) g.output[a] = draw(random, 1, 70);
+    g.shared[a] = 0;
+    const int64_t span = (g.output[a] - 1) * g.stride[a] + (g.kernel[a] - 1) * g.dilation[a] + 1;
+    g.input[a] = std::max<int64_t>(span - g.pad[a] - draw(random, -2, 3), 1);
+  }
+}
+
 lcmulti_geometry random_geometry(Random &random) {
   lcmulti_geometry g{};
   static const bool halves = std::strcmp(lcmulti_isa(), "amx") == 0 || std::strcmp(lcmulti_isa(), "avx512bf16") == 0;
@@ -165,7 +181,9 @@ lcmulti_geometry random_geometry(Random &random) {
     g.input[a] = std::max<int64_t>(span - g.pad[a] - draw(random, -2, 3), 1);
     g.shared[a] = draw(random, 0, 4) == 0;
   }
-  if (draw(random, 0, 3) == 0) abut(random, g);
+  const int64_t kind = draw(random, 0, 5);
+  if (kind == 0) abut(random, g);
+  if (kind == 1) slide(random, g);
   const bool first = draw(random, 0, 1), as_well = draw(random, 0, 3) ? first : !first;
   lay_out(g.x_step, g.input, g.axes, g.channels, first, draw(random, 0, 4) * 3 % 5);
   lay_out(g.dy_step, g.output, g.axes, g.filters, as_well, draw(random, 0, 4) * 3 % 5);

@@ -1,0 +1,338 @@
+// Windows of few weights that slide by one position along rows whose neighbours in memory are positions:
+// channels come first, or there is one. Lanes are positions: neither input nor output is turned, only the
+// weights, and these stay in the cache while all samples pass.
+#include <array>
+#include <cstring>
+
+#include "maps.h"
+#include "row_blocks.h"
+
+namespace lcmulti::LCMULTI_ISA {
+namespace {
+
+// Weights of a position by map: with more of them, to turn input and output costs less than to fetch each
+// weight for every few samples. Of few samples, which leave lanes idle where they are these, always the most.
+constexpr int64_t kMostWeights[] = {18, 32, 64}, kMostTerms = 64;
+constexpr int64_t kMostOfPixels = 32;
+constexpr int64_t kMostRows = 16;  // of a block, at least some of which share what they read
+
+int64_t weights_of(const Geometry &g) { return g.terms * g.filters; }
+bool all_pixels(const Geometry &g) {
+  bool all = true;
+  for (int a = 0; a < g.axes; ++a) all &= is_pixels(g, a);
+  return all;
+}
+
+RowBlocks blocks_of(const Geometry &g, int map) {
+  const int outer = all_pixels(g) ? axes_of_rows(g, 1, 1) : g.last();
+  const int64_t *size = map == LCMULTI_INPUT_GRAD ? g.input : g.output;
+  return {g, size, outer, kVectorBytes / g.wide, weights_of(g) * kVectorBytes, kMostRows};
+}
+
+// A channel of a tap, of what is read for each vector that is written.
+struct Term {
+  int64_t row;      // elements to its row
+  int64_t shift;    // columns to where it begins
+  int64_t weights;  // elements to the first weights it meets
+};
+
+// What is the same for all vectors of a row.
+struct Terms {
+  std::array<Term, kMostTerms> each;
+  int64_t count = 0, least = 0, most = 0;  // shifts
+
+  const Term *begin() const { return each.data(); }
+  const Term *end() const { return each.data() + count; }
+};
+
+template <class D, class A>
+class Sliding {
+  static constexpr int VL = kVectorBytes / sizeof(A);
+  using V = Vector<A, VL>;
+
+ public:
+  Sliding(const Geometry &geometry, int map, const void *a, const void *b, void *result)
+      : g(geometry), p(blocks_of(g, map)), map_(map), each_(weights_of(g)), pixels_(all_pixels(g)),
+        a_(static_cast<const D *>(a)), b_(static_cast<const D *>(b)), result_(static_cast<D *>(result)) {
+    const Side x{g.x_step, g.input, product(g.input + p.outer, g.axes - p.outer), g.channels_per_group, g.filters * VL};
+    const Side y{g.dy_step, g.output, product(g.output + p.outer, g.axes - p.outer), g.filters_per_group, VL};
+    from_ = map == LCMULTI_INPUT_GRAD ? y : x;
+    to_ = map == LCMULTI_INPUT_GRAD ? x : y;
+  }
+
+  bool run() const {
+    return parallel_for(p.tasks, p.threads, g.lender, [this](int64_t task) { block(task); });
+  }
+
+ private:
+  // Of the arrays beside the kernel's: what is read for each term, and what is written or, for the kernel's
+  // gradient, multiplied with it.
+  struct Side {
+    const int64_t *step, *size;
+    int64_t columns;   // of a row
+    int64_t channels;  // of a group
+    int64_t apart;     // elements from one channel's weights to the next's
+  };
+  // Vectors of a block that are of one row.
+  struct Row {
+    int64_t number, offset;  // elements to it in a sample
+    int64_t column, count;   // of the first, and how many
+    A *weights;              // of the first, a vector of elements for each of a position's
+    Terms terms;
+  };
+  // A vector: elements to it and its column in the row, its weights, how many of its lanes are the row's.
+  struct At {
+    int64_t offset, column;
+    A *weights;
+    int64_t count;
+  };
+
+  const Geometry &g;
+  const RowBlocks p;
+  const int map_;
+  const int64_t each_;  // weights of a position
+  const bool pixels_;
+  const D *const a_, *const b_;
+  D *const result_;
+  Side from_, to_;
+
+  At vector(const Row &row, int64_t i) const {
+    const int64_t column = row.column + i * VL;
+    return {row.offset + column, column, row.weights + i * each_ * VL, std::min<int64_t>(p.columns - column, VL)};
+  }
+
+  void block(int64_t task) const {
+    A *const room = reinterpret_cast<A *>(scratch.take(static_cast<size_t>(p.most * p.bytes)));
+    std::array<Row, kMostRows + 1> rows;
+    int count = 0;
+    p.for_rows(task, [&](const RowBlocks::Run &run) {
+      Row &row = rows[count++];
+      const Index at = p.at(run.row);
+      row.number = run.row, row.offset = p.offset(at, to_.step), row.column = run.first * VL, row.count = run.count;
+      row.weights = room + run.at * each_ * VL;
+      find_terms(at, row);
+    });
+    const auto each_vector = [&](auto &&body) {
+      for (const Row *row = rows.data(); row != rows.data() + count; ++row) {
+        for (int64_t i = 0; i < row->count; ++i) {
+          const At at = vector(*row, i);
+          body(at, (row->number * p.columns + at.column) * each_);
+        }
+      }
+    };
+    if (map_ == LCMULTI_KERNEL_GRAD) {
+      std::memset(room, 0, static_cast<size_t>(p.most * p.bytes));
+    } else if (map_ == LCMULTI_FORWARD) {
+      each_vector([this](const At &at, int64_t weights) { turn(b_ + weights, each_, 0, at.count, at.weights); });
+    }
+    const auto with_samples = [&](auto together) {
+      for_samples<together>(g.batch, [&](int64_t n, auto samples) {
+        for (int i = 0; i < count; ++i) one_row<samples>(rows[i], n);
+      });
+    };
+    // A pixel reads each row once: the fewer at a time, the better memory follows.
+    pixels_ ? with_samples(std::integral_constant<int, 1>{}) : with_samples(std::integral_constant<int, 4>{});
+    if (map_ != LCMULTI_KERNEL_GRAD) return;
+    each_vector([this](const At &at, int64_t weights) {
+      scatter<A, VL>(at.weights, VL, each_, at.count, result_ + weights, each_, false);
+    });
+  }
+
+  // What a tap sees along an axis from `at`; negative if nothing.
+  int64_t seen(int a, int64_t at, int64_t tap) const {
+    const int64_t moved = tap * g.dilation[a] - g.pad[a];
+    int64_t i = at * g.stride[a] + moved;
+    if (map_ == LCMULTI_INPUT_GRAD) {
+      i = at - moved;
+      if (i % g.stride[a]) return -1;
+      i /= g.stride[a];
+    }
+    return i < from_.size[a] ? i : -1;
+  }
+
+  // The terms of a row; for the input's gradient also turns the weights they meet.
+  void find_terms(const Index &at, Row &row) const {
+    const int last = g.last();
+    const int64_t taps = g.kernel[last], weights = g.channels_per_group * g.filters;
+    Terms &terms = row.terms;
+    int64_t number = 0;
+    for (Odometer o(g.kernel, last); !o.done; o.next(), number += taps) {
+      int64_t elements = 0, position = 0;
+      bool within = true;
+      for (int a = 0; a < last; ++a) {
+        const int64_t i = seen(a, at[a], o.at[a]);
+        within &= i >= 0;
+        elements += i * from_.step[2 + a];
+        position = position * from_.size[a] + i;
+      }
+      const bool backward = map_ == LCMULTI_INPUT_GRAD;
+      if (backward && !within) continue;
+      for (int64_t t = 0; t < taps; ++t) {
+        const int64_t moved = t * g.dilation[last] - g.pad[last], first = (number + t) * weights;
+        // Of a row of padding all columns are beyond the last: zeros, that make infinite weights NaN.
+        const int64_t shift = !within ? from_.columns : backward ? -moved : moved;
+        if (!within) elements = 0;
+        for (int64_t j = 0; j < from_.channels; ++j) {
+          terms.each[terms.count++] = {elements + j * from_.step[1], shift, first * VL + j * from_.apart};
+        }
+        terms.least = std::min(terms.least, shift), terms.most = std::max(terms.most, shift);
+        if (!backward) continue;
+        for (int64_t i = 0; i < row.count; ++i) {
+          const At to = vector(row, i);
+          const int64_t column = to.column + shift, lo = std::clamp<int64_t>(-column, 0, VL);
+          const int64_t hi = std::clamp<int64_t>(from_.columns - column, 0, VL);
+          turn(b_ + (position * from_.size[last] + column) * each_ + first, weights, lo, hi, to.weights + first * VL);
+        }
+      }
+    }
+  }
+
+  // `length` weights of each of some positions, lo to hi - 1 of a vector's: in the other lanes are zeros.
+  void turn(const D *from, int64_t length, int64_t lo, int64_t hi, A *to) const {
+    if (lo == 0 && 2 * length >= VL) return gather<A, VL>(from, each_, 1, length, hi, to, VL, VL);
+    for (int64_t k = 0; k < length; ++k) {
+      D some[VL] = {};
+      for (int64_t i = lo; i < hi; ++i) some[i] = from[i * each_ + k];
+      store(to + k * VL, load_wide<A, VL>(some));
+    }
+  }
+
+  // All vectors of a row, of some samples.
+  template <int SAMPLES>
+  void one_row(const Row &row, int64_t n) const {
+    // Those of which no term reaches beyond a row, nor the vector itself, which may still be one of its last.
+    const int64_t lo = std::clamp<int64_t>((-row.terms.least - row.column + VL - 1) / VL, 0, row.count);
+    const int64_t room = std::min(from_.columns - row.terms.most, p.columns) - row.column;
+    const int64_t hi = std::clamp<int64_t>(room / VL, lo, row.count);
+    vectors<SAMPLES, true>(row, 0, lo, n);
+    vectors<SAMPLES, false>(row, lo, hi, n);
+    vectors<SAMPLES, true>(row, hi, row.count, n);
+  }
+
+  template <int SAMPLES, bool CLIPPED>
+  __attribute__((noinline)) void vectors(const Row &row, int64_t first, int64_t last, int64_t n) const {
+    const int64_t channel = to_.step[1], from_sample = from_.step[0], to_sample = to_.step[0];
+    const bool summed = map_ != LCMULTI_KERNEL_GRAD;
+    for (int64_t vector = first; vector < last; ++vector) {
+      const At at = this->vector(row, vector);
+      const Rows rows{from_sample, from_.columns, to_sample, to_.columns, channel, to_.apart, at.column, at.count};
+      const D *from = a_ + n * from_sample + at.column;
+      int64_t to = n * to_sample + at.offset;
+      A *weights = at.weights;
+      for (int64_t group = 0; group < g.groups; ++group) {
+        int64_t i = 0;
+        const auto take = [&](auto together) {
+          for (; i + together <= to_.channels; i += together) {
+            D *first = result_ + to + i * channel;
+            sums<SAMPLES, together, CLIPPED>(rows, row.terms, from, weights + i * to_.apart, first);
+          }
+        };
+        if (summed) {
+          if constexpr (SAMPLES == 1) take(std::integral_constant<int, 4>{});
+          take(std::integral_constant<int, 2>{});
+          take(std::integral_constant<int, 1>{});
+        }
+        for (; i < to_.channels; ++i) {
+          products<SAMPLES, CLIPPED>(rows, row.terms, from, b_ + to + i * channel, weights + i * to_.apart);
+        }
+        from += from_.channels * from_.step[1], to += to_.channels * channel, weights += g.filters_per_group * VL;
+      }
+    }
+  }
+
+  template <bool CLIPPED>
+  using Lanes = std::conditional_t<CLIPPED, Within<A, VL, D>, Inside<A, VL, D>>;
+
+  struct Rows {
+    int64_t sample, columns;        // of what is read
+    int64_t to_sample, to_columns;  // of what each term is for
+    int64_t to_channel, apart;      // from one of these to the next, and of their weights
+    int64_t column, count;
+  };
+
+  // One vector of some samples and channels.
+  template <int SAMPLES, int CHANNELS, bool CLIPPED>
+  static LCMULTI_INLINE void sums(const Rows &rows, const Terms &terms, const D *from, const A *weights,
+                                             D *to) {
+    V sum[SAMPLES][CHANNELS] = {};
+    const int64_t columns = rows.columns, column = rows.column, apart = rows.apart;
+    const D *row[SAMPLES];
+#pragma GCC unroll 4
+    for (int n = 0; n < SAMPLES; ++n) row[n] = from + n * rows.sample;
+    for (const Term &each : terms) {
+      const int64_t at = each.row + each.shift;
+      const Lanes<CLIPPED> lanes(column + each.shift, columns);
+      V weight[CHANNELS];
+#pragma GCC unroll 4
+      for (int i = 0; i < CHANNELS; ++i) weight[i] = load<A, VL>(weights + each.weights + i * apart);
+#pragma GCC unroll 4
+      for (int n = 0; n < SAMPLES; ++n) {
+        const V value = lanes.load(row[n] + at);
+#pragma GCC unroll 4
+        for (int i = 0; i < CHANNELS; ++i) sum[n][i] = multiply_add(sum[n][i], value, weight[i]);
+      }
+    }
+#pragma GCC unroll 4
+    for (int n = 0; n < SAMPLES; ++n) {
+#pragma GCC unroll 4
+      for (int i = 0; i < CHANNELS; ++i) {
+        D *at = to + n * rows.to_sample + i * rows.to_channel;
+        if (!CLIPPED || rows.count == VL) {
+          store_narrow<D, VL, A>(at, sum[n][i], false);
+        } else {
+          store_first<D, VL, A>(at, sum[n][i], rows.count);
+        }
+      }
+    }
+  }
+
+  // Adds the products of some samples and one filter to the sums of each weight.
+  template <int SAMPLES, bool CLIPPED>
+  static LCMULTI_INLINE void products(const Rows &rows, const Terms &terms, const D *x, const D *dy,
+                                                 A *sums) {
+    const int64_t columns = rows.columns, column = rows.column;
+    const Lanes<CLIPPED> own(column, rows.to_columns);
+    V grad[SAMPLES];
+    const D *row[SAMPLES];
+#pragma GCC unroll 4
+    for (int n = 0; n < SAMPLES; ++n) {
+      grad[n] = own.load(dy + n * rows.to_sample);
+      row[n] = x + n * rows.sample;
+    }
+    for (const Term &each : terms) {
+      const int64_t at = each.row + each.shift;
+      const Lanes<CLIPPED> lanes(column + each.shift, columns);
+      V sum = load<A, VL>(sums + each.weights);
+#pragma GCC unroll 4
+      for (int n = 0; n < SAMPLES; ++n) sum = multiply_add(sum, lanes.load(row[n] + at), grad[n]);
+      store(sums + each.weights, sum);
+    }
+  }
+};
+
+}  // namespace
+
+bool slides(const Geometry &g, int map) {
+  const int last = g.last();
+  const int64_t lanes = kVectorBytes / g.wide;
+  const bool few = g.batch <= kFewSamples;
+  bool does = g.batch > 0 && !g.any_shared() && g.stride[last] == 1;
+  does &= weights_of(g) <= (all_pixels(g) ? kMostOfPixels : few ? kMostTerms : kMostWeights[map]);
+  // The weights of few samples are not worth turning where filters fill a vector as they lie.
+  does &= !few || g.filters % lanes != 0;
+  does = does && g.x_step[2 + last] == 1 && g.dy_step[2 + last] == 1;
+  return does && 2 * blocks_of(g, map).columns >= lanes;
+}
+
+int64_t sliding_workspace(const Geometry &g, int map) {
+  const RowBlocks blocks = blocks_of(g, map);
+  return blocks.most * blocks.bytes;
+}
+
+bool sliding(const Geometry &g, int map, const void *a, const void *b, void *result) {
+  return with_types(g, [&](auto d, auto wide) {
+    return Sliding<decltype(d), decltype(wide)>(g, map, a, b, result).run();
+  });
+}
+
+}  // namespace lcmulti::LCMULTI_ISA
