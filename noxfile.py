@@ -161,23 +161,35 @@ def native(session: nox.Session) -> None:
     )  # fmt: skip
 
 
+def fuzz_native(session: nox.Session, sanitizers: str, *options: str) -> None:
+    """Build the native kernels' fuzzer and run it with every instruction set there is."""
+    folder = Path(session.create_tmp(), sanitizers.replace(",", "-"), *options)
+    session.run(
+        "cmake", "-S", "backends/native", "-B", str(folder), "-DLCMULTI_FUZZ=ON",
+        "-DCMAKE_BUILD_TYPE=RelWithDebInfo", f"-DLCMULTI_SANITIZE={sanitizers}", *options,
+    )  # fmt: skip
+    # With no number make starts all at once, which take more memory than a machine may have.
+    session.run("cmake", "--build", str(folder), "--parallel", str(os.cpu_count()))
+    for isa in ("amx", "avx512bf16", "avx512", "avx2", "plain"):
+        session.run(
+            str(folder / "fuzz"), *(session.posargs or ["20"]),
+            env={"LCMULTI_NATIVE_ISA": isa}, external=True,
+        )  # fmt: skip
+
+
 @nox.session
 def sanitize(session: nox.Session) -> None:
     """Fuzz the native kernels' geometry under the address, undefined and thread sanitizers."""
     install(session, "cmake")
     for sanitizers in ("address,undefined", "thread"):
-        folder = Path(session.create_tmp(), sanitizers.replace(",", "-"))
-        session.run(
-            "cmake", "-S", "backends/native", "-B", str(folder), "-DLCMULTI_FUZZ=ON",
-            "-DCMAKE_BUILD_TYPE=RelWithDebInfo", f"-DLCMULTI_SANITIZE={sanitizers}",
-        )  # fmt: skip
-        # With no number make starts all at once, which take more memory than a machine may have.
-        session.run("cmake", "--build", str(folder), "--parallel", str(os.cpu_count()))
-        for isa in ("amx", "avx512bf16", "avx512", "avx2", "plain"):
-            session.run(
-                str(folder / "fuzz"), *(session.posargs or ["20"]),
-                env={"LCMULTI_NATIVE_ISA": isa}, external=True,
-            )  # fmt: skip
+        fuzz_native(session, sanitizers)
+
+
+@nox.session
+def emulate(session: nox.Session) -> None:
+    """The same of what is written for AVX-512 and AMX, on a processor with AVX2."""
+    install(session, "cmake")
+    fuzz_native(session, "address,undefined", "-DLCMULTI_EMULATE=ON")
 
 
 @nox.session

@@ -22,7 +22,7 @@ constexpr int64_t kLargeResult = 4 << 20;
 
 #if defined(LCMULTI_X86)
 // Whether float16 is converted; Clang's __builtin_cpu_supports knew it late.
-bool has_f16c() {
+[[maybe_unused]] bool has_f16c() {
   constexpr unsigned kF16C = 1u << 29;
   unsigned a = 0, b = 0, c = 0, d = 0;
   return __get_cpuid(1, &a, &b, &c, &d) && (c & kF16C);
@@ -31,7 +31,9 @@ bool has_f16c() {
 // Whether there are matrix tiles of bfloat16 and the system lets this process use them, which it asks
 // for: their content makes a thread's state so large that not every signal stack holds it.
 bool may_use_tiles() {
-#if defined(__linux__) && defined(SYS_arch_prctl)
+#if defined(LCMULTI_EMULATE)
+  return true;
+#elif defined(__linux__) && defined(SYS_arch_prctl)
   constexpr unsigned kTilesAndBfloat16 = 1u << 24 | 1u << 22;
   constexpr long kRequest = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILE_DATA
   unsigned a = 0, b = 0, c = 0, d = 0;
@@ -53,11 +55,15 @@ const Kernels &choose([[maybe_unused]] bool bfloat16) {
     return allowed && supported;
   };
 #if defined(LCMULTI_X86)
+#if defined(LCMULTI_EMULATE)
+  const bool avx2 = true, avx512 = true, pairs = true;
+#else
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   const bool pairs = avx512 && __builtin_cpu_supports("avx512bf16");
+#endif
   if (take(amx::kernels, bfloat16 && pairs) && may_use_tiles()) return amx::kernels;
   if (take(avx512bf16::kernels, bfloat16 && pairs)) return avx512bf16::kernels;
   if (take(avx512::kernels, avx512)) return avx512::kernels;

@@ -58,9 +58,7 @@ template <class D, class A, int MAP>
 template <class E>
 void Call<D, A, MAP>::input_grad(const Box &box) {
   constexpr int64_t per = std::is_same_v<E, Pair> ? 2 : 1;
-  constexpr bool kMayTile = kTiled && per == 2;
-  const bool by_tiles = kMayTile && tiled();
-  const int64_t deep = deep_filters(), filters = (by_tiles ? deep : g.filters) / per;
+  const int64_t deep = deep_filters(), filters = (kTiled ? deep : g.filters) / per;
   const int64_t of_group = g.filters_per_group / per;
   const Box seers = seers_of(g, box);
   const int axes = static_cast<int>(g.axes), last = g.last();
@@ -74,11 +72,11 @@ void Call<D, A, MAP>::input_grad(const Box &box) {
   E *const panel = reinterpret_cast<E *>(dy);
   TileUnit unit;
   for_chunks([&](const Chunk &chunk, auto vl, auto nv) {
-    constexpr int VL = vl, NV = nv;
+    [[maybe_unused]] constexpr int VL = vl, NV = nv;
     using T = Tiles<E, VL, NV>;
     std::memset(dx, 0, sizeof(A) * positions * g.channels * (few ? chunk.count : chunk.padded));
-    if (by_tiles) {
-      if constexpr (kMayTile) turn_pairs<VL>(seers, chunk, panel, turned);
+    if constexpr (kTiled) {
+      turn_pairs<VL>(seers, chunk, panel, turned);
     } else if constexpr (per == 2) {
       gather_pairs<VL>(a_, g.dy_step, g.output, g.filters, seers, chunk, panel);
     } else if (few) {
@@ -103,7 +101,7 @@ void Call<D, A, MAP>::input_grad(const Box &box) {
       Odometer tap(taps.data(), axes);
       if (tap.done) continue;
       const D *stored = b_ + weights_at(g, position);
-      [[maybe_unused]] const uint16_t *tile_rows = by_tiles ? deep_weights(stored, turned) : nullptr;
+      [[maybe_unused]] const uint16_t *tile_rows = kTiled ? deep_weights(stored, turned) : nullptr;
       const E *w;
       if constexpr (per == 2) {
         w = reinterpret_cast<const E *>(stored);  // pairs of filters are neighbours already
@@ -120,32 +118,30 @@ void Call<D, A, MAP>::input_grad(const Box &box) {
           row = row * g.kernel[a] + tap_lo[a] + tap.at[a];
         }
         row *= g.channels_per_group;
-        if constexpr (kMayTile) {
-          if (by_tiles) {
-            A *const to = dx + at * g.channels * chunk.padded;
-            unit.multiply(tile_rows + row * deep, 2 * deep, above, 4 * chunk.padded, to, 4 * chunk.padded, length,
-                          chunk.padded, std::min(deep / 2, kTile), (deep + kDeep - 1) / kDeep, true);
-            continue;
-          }
-        }
-        if constexpr (per == 1) {
-          if (few) {  // dx is (sample, position, channel), dy (position, sample, filter)
-            for (int64_t k = 0; k < length; k += kVL) {
-              for (int64_t n = 0; n < chunk.count; ++n) {
-                A *to = dx + (n * positions + at) * g.channels + k;
-                input_rows(above + n * filters, stored + (row + k) * filters, length - k, to);
+        if constexpr (kTiled) {
+          A *const to = dx + at * g.channels * chunk.padded;
+          unit.multiply(tile_rows + row * deep, 2 * deep, above, 4 * chunk.padded, to, 4 * chunk.padded, length,
+                        chunk.padded, std::min(deep / 2, kTile), (deep + kDeep - 1) / kDeep, true);
+        } else {
+          if constexpr (per == 1) {
+            if (few) {  // dx is (sample, position, channel), dy (position, sample, filter)
+              for (int64_t k = 0; k < length; k += kVL) {
+                for (int64_t n = 0; n < chunk.count; ++n) {
+                  A *to = dx + (n * positions + at) * g.channels + k;
+                  input_rows(above + n * filters, stored + (row + k) * filters, length - k, to);
+                }
               }
+              continue;
             }
-            continue;
           }
-        }
-        for (int64_t group = 0; group < g.groups; ++group) {
-          A *to = dx + (at * g.channels + group * g.channels_per_group) * chunk.padded;
-          const E *from = w + row * filters + group * of_group;
-          in_tiles(length, T::kMost, [&](int64_t k, int64_t rows) {
-            T::kInput[rows - 1](above + group * of_group * chunk.padded, from + k * filters, filters, of_group,
-                                to + k * chunk.padded, ahead + (row + k) * filters);
-          });
+          for (int64_t group = 0; group < g.groups; ++group) {
+            A *to = dx + (at * g.channels + group * g.channels_per_group) * chunk.padded;
+            const E *from = w + row * filters + group * of_group;
+            in_tiles(length, T::kMost, [&](int64_t k, int64_t rows) {
+              T::kInput[rows - 1](above + group * of_group * chunk.padded, from + k * filters, filters, of_group,
+                                  to + k * chunk.padded, ahead + (row + k) * filters);
+            });
+          }
         }
       }
     }

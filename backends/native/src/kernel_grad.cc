@@ -40,10 +40,8 @@ void Call<D, A, MAP>::kernel_grad(const Box &owner, int64_t piece) {
   for (int a = 0; a < axes; ++a) {
     if (g.shared[a]) owned.lo[a] = 0, owned.n[a] = 1;
   }
-  constexpr bool kMayTile = kTiled && per == 2;
-  const bool by_tiles = kMayTile && tiled();
   // From a row of sums to the next: tiles write whole vectors of filters.
-  const int64_t sums_row = by_tiles ? g.groups * pitch : g.filters;
+  const int64_t sums_row = kTiled ? g.groups * pitch : g.filters;
   const int64_t each = (row_hi - row_lo) * sums_row, owners = product(owned.n.data(), axes);
   char *memory = scratch.take(workspace());
   const bool at_once = kWidens && sums_at_once(g, lanes);
@@ -86,7 +84,7 @@ void Call<D, A, MAP>::kernel_grad(const Box &owner, int64_t piece) {
     const Box seen = seen_by(g, box);
     const int64_t positions = product(box.n.data(), axes);
     memory = rest;
-    const int64_t in_one = by_tiles ? 2 : 1;  // elements, of those that are read
+    const int64_t in_one = kTiled ? 2 : 1;  // elements, of those that are read
     A *x = part<A>(memory, product(seen.n.data(), axes) * g.channels * lanes / in_one);
     A *dy = part<A>(memory, positions * g.groups * pitch * lanes / in_one);
     std::vector<Run> window_runs = runs(g, seen.n);
@@ -100,7 +98,7 @@ void Call<D, A, MAP>::kernel_grad(const Box &owner, int64_t piece) {
         gather_box<uint16_t, VL>(bits, seen, chunk, reinterpret_cast<uint16_t *>(x));
         auto *const dy_pairs = reinterpret_cast<Pair *>(dy);
         if (g.dy_step[1] == 1) {
-          gather_filter_pairs<kVL>(dy_bits, g.groups, box, chunk, by_tiles ? chunk.padded : (chunk.count + 1) / 2 * 2,
+          gather_filter_pairs<kVL>(dy_bits, g.groups, box, chunk, kTiled ? chunk.padded : (chunk.count + 1) / 2 * 2,
                                    pitch, dy_pairs);
         } else {  // by tiles
           gather_box<uint16_t, VL>(dy_bits, box, chunk, reinterpret_cast<uint16_t *>(memory));
@@ -126,7 +124,7 @@ void Call<D, A, MAP>::kernel_grad(const Box &owner, int64_t piece) {
                           : streamed_ && !kWidens && chunk.count == g.batch ? Leave::kStream
                                                                             : Leave::kStore;
       const int64_t lanes_of = chunk.padded / per;
-      const int64_t samples = by_tiles ? lanes_of : (chunk.count + per - 1) / per;
+      const int64_t samples = kTiled ? lanes_of : (chunk.count + per - 1) / per;
       const E *above = reinterpret_cast<const E *>(dy);
       int64_t position = 0;
       for_positions(g, box, seen.n, [&](int64_t weights, int64_t start) {
@@ -137,23 +135,21 @@ void Call<D, A, MAP>::kernel_grad(const Box &owner, int64_t piece) {
           for (const Run &run : window_runs) {
             const E *xs = in + run.input * lanes_of;
             A *rows_of = to + run.weights * sums_row;
-            if constexpr (kMayTile) {
-              if (by_tiles) {
-                unit.multiply(xs, 4 * lanes_of, above, 4 * pitch, rows_of, 4 * sums_row, run.length, pitch,
-                              std::min(lanes_of, kTile), (lanes_of + kTile - 1) / kTile, leave == Leave::kAdd);
-                continue;
+            if constexpr (kTiled) {
+              unit.multiply(xs, 4 * lanes_of, above, 4 * pitch, rows_of, 4 * sums_row, run.length, pitch,
+                            std::min(lanes_of, kTile), (lanes_of + kTile - 1) / kTile, leave == Leave::kAdd);
+            } else {
+              if constexpr (per == 1) {
+                if (few) {
+                  sums_over_samples<VL, NV>(xs, run.length, above, rows_of, leave);
+                  continue;
+                }
               }
+              many_filters(xs, run.length, lanes_of, samples, above, pitch, rows_of, leave);
             }
-            if constexpr (per == 1) {
-              if (few) {
-                sums_over_samples<VL, NV>(xs, run.length, above, rows_of, leave);
-                continue;
-              }
-            }
-            many_filters(xs, run.length, lanes_of, samples, above, pitch, rows_of, leave);
           }
           in += g.channels_per_group * lanes_of;
-          to += by_tiles ? pitch : filters;
+          to += kTiled ? pitch : filters;
           above += few ? filters * lanes_of : pitch * samples;
         }
         if constexpr (kWidens) {

@@ -57,12 +57,21 @@ class Call {
       });
     };
     if constexpr (kTiled && MAP == LCMULTI_FORWARD) {
-      if (tiled()) return tasks(grid_.tasks, [this](int64_t i) { forward_tiled(grid_.at(i)); });
+      return tasks(grid_.tasks, [this](int64_t i) { forward_tiled(grid_.at(i)); });
+    } else if constexpr (kTiled) {
+      return run_in<Pair>(tasks);
+    } else {
+      if constexpr (kHasPairs && std::is_same_v<D, bfloat16>) {
+        if (pairs()) return run_in<Pair>(tasks);
+      }
+      return run_in<A>(tasks);
     }
-    if constexpr (kHasPairs && std::is_same_v<D, bfloat16>) {
-      if (tiled() || pairs()) return run_in<Pair>(tasks);
-    }
-    return run_in<A>(tasks);
+  }
+
+  // Whether the matrix unit serves: samples and filters fill a good part of its tiles.
+  bool tiled() const {
+    if (!kTiled || g.batch <= kShort || few_filters()) return false;
+    return MAP == LCMULTI_KERNEL_GRAD || (g.groups == 1 && g.terms * (g.filters + kMostTiled) < kMostWindow);
   }
 
  private:
@@ -98,12 +107,8 @@ class Call {
     return MAP == LCMULTI_FORWARD ? can_pair(g.channels, g.x_step, g.axes) : can_pair(g.filters, g.dy_step, g.axes);
   }
 
+  // Where there is a matrix unit, these are the calls that it serves.
   static constexpr bool kTiled = kHasTiles && std::is_same_v<D, bfloat16>;
-  // Whether the matrix unit does it: samples and filters fill a good part of its tiles.
-  bool tiled() const {
-    if (!kTiled || g.batch <= kShort || few_filters()) return false;
-    return MAP == LCMULTI_KERNEL_GRAD || (g.groups == 1 && g.terms * (g.filters + kMostTiled) < kMostWindow);
-  }
   static constexpr int64_t kMostTiled = 128, kMostWindow = 1 << 20;
   // Filters as the input's gradient sums over them: so many at a time.
   int64_t deep_filters() const {
@@ -164,7 +169,7 @@ class Call {
         body(chunk, integral_constant<int, kVL>{}, integral_constant<int, 2>{});
       } else if (lanes == kVL) {
         body(chunk, integral_constant<int, kVL>{}, integral_constant<int, 1>{});
-      } else {
+      } else if constexpr (!kTiled) {
         body(chunk, integral_constant<int, kShort>{}, integral_constant<int, 1>{});
       }
       first += chunk.count;
@@ -288,6 +293,9 @@ int compute(const Geometry &g, const void *a, const void *b, void *result) {
   if (abuts(g)) return status(abutting(g, MAP, a, b, result));
   return with_types(g, [&](auto d, auto wide) -> int {
     Call<decltype(d), decltype(wide), MAP> call(g);
+    if constexpr (kHasTiles) {
+      if (!call.tiled()) return avx512bf16::kernels.compute[MAP](g, a, b, result);
+    }
     if (call.workspace() > kMostBytes) return LCMULTI_TOO_LARGE;
     return status(call.run(a, b, result));
   });
@@ -298,7 +306,13 @@ int64_t workspace_of(const Geometry &g) {
   using namespace LCMULTI_IN_PLACE;
   if (slides(g, MAP)) return sliding_workspace(g, MAP);
   if (abuts(g)) return abutting_workspace(g);
-  return with_types(g, [&](auto d, auto wide) { return Call<decltype(d), decltype(wide), MAP>(g).workspace(); });
+  return with_types(g, [&](auto d, auto wide) {
+    const Call<decltype(d), decltype(wide), MAP> call(g);
+    if constexpr (kHasTiles) {
+      if (!call.tiled()) return avx512bf16::kernels.workspace(g, MAP);
+    }
+    return call.workspace();
+  });
 }
 
 }  // namespace lcmulti::LCMULTI_ISA

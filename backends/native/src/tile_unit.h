@@ -97,6 +97,25 @@ class TileUnit {
   LCMULTI_BLOCK(rest_block, 5, 6, 7)
 #undef LCMULTI_BLOCK
 };
+#elif LCMULTI_EMULATED >= 3
+constexpr bool kHasTiles = true;
+struct TileUnit {
+  void multiply(const void *a, int64_t a_step, const void *b, int64_t b_step, float *c, int64_t c_step, int64_t rows,
+                int64_t columns, int64_t pairs, int64_t deep, bool add) {
+    for (int64_t i = 0; i < rows; ++i, c += c_step / 4) {
+      for (int64_t j = 0; j < columns; j += kTile) {
+        Vector<float, kTile> sum = {};
+        if (add) sum = load<float, kTile>(c + j);
+        for (int64_t k = 0; k < deep * pairs; ++k) {
+          const auto *left = reinterpret_cast<const Pair *>(static_cast<const char *>(a) + i * a_step) + k;
+          const auto *right = reinterpret_cast<const Pair *>(static_cast<const char *>(b) + k * b_step) + j;
+          sum = multiply_add(sum, spread<Vector<Pair, kTile>>(load<Pair, 1>(left)[0]), load<Pair, kTile>(right));
+        }
+        store(c + j, sum);
+      }
+    }
+  }
+};
 #else
 constexpr bool kHasTiles = false;
 struct TileUnit {

@@ -20,7 +20,7 @@ struct Run {
 namespace LCMULTI_ISA {
 
 // Accumulators that leave registers enough for the factors, of 32 or of 16.
-#if defined(__AVX512F__) || defined(__aarch64__)
+#if defined(__AVX512F__) || LCMULTI_EMULATED || defined(__aarch64__)
 constexpr int kAccumulators = 24;
 #else
 constexpr int kAccumulators = 12;

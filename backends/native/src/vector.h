@@ -26,7 +26,13 @@ struct float16 {
 
 namespace LCMULTI_ISA {
 
-#if defined(__AVX512F__)
+// LCMULTI_EMULATED stands for what a processor lacks, so that what is written for it may be tested: 1 for
+// vectors of 64 bytes, 2 for products of pairs too, 3 for a matrix unit too.
+#if !defined(LCMULTI_EMULATED)
+#define LCMULTI_EMULATED 0
+#endif
+
+#if defined(__AVX512F__) || LCMULTI_EMULATED >= 1
 constexpr int kVectorBytes = 64;
 #elif defined(__AVX2__)
 constexpr int kVectorBytes = 32;
@@ -315,7 +321,7 @@ LCMULTI_INLINE void store_first(D *p, Vector<A, VL> v, int64_t count) {
 using Pair = uint32_t;
 template <class E>
 using SumOf = std::conditional_t<std::is_same_v<E, Pair>, float, E>;
-#if defined(__AVX512BF16__)
+#if defined(__AVX512BF16__) || LCMULTI_EMULATED >= 2
 constexpr bool kHasPairs = true;
 #else
 constexpr bool kHasPairs = false;
@@ -332,6 +338,19 @@ LCMULTI_INLINE Vector<float, 16> multiply_add(Vector<float, 16> sum, Vector<Pair
 }
 LCMULTI_INLINE Vector<float, 8> multiply_add(Vector<float, 8> sum, Vector<Pair, 8> a, Vector<Pair, 8> b) {
   return bits_of<Vector<float, 8>>(_mm256_dpbf16_ps(bits_of<__m256>(sum), bits_of<__m256bh>(a), bits_of<__m256bh>(b)));
+}
+#elif LCMULTI_EMULATED >= 2
+template <int VL>
+LCMULTI_INLINE Vector<float, VL> multiply_pairs(Vector<float, VL> sum, Vector<Pair, VL> a, Vector<Pair, VL> b) {
+  const auto low = [](Vector<Pair, VL> v) { return bits_of<Vector<float, VL>>(v << 16); };
+  const auto high = [](Vector<Pair, VL> v) { return bits_of<Vector<float, VL>>(v >> 16 << 16); };
+  return sum + low(a) * low(b) + high(a) * high(b);
+}
+LCMULTI_INLINE Vector<float, 16> multiply_add(Vector<float, 16> sum, Vector<Pair, 16> a, Vector<Pair, 16> b) {
+  return multiply_pairs<16>(sum, a, b);
+}
+LCMULTI_INLINE Vector<float, 8> multiply_add(Vector<float, 8> sum, Vector<Pair, 8> a, Vector<Pair, 8> b) {
+  return multiply_pairs<8>(sum, a, b);
 }
 #endif
 

@@ -161,7 +161,7 @@ void slide(Random &random, lcmulti_geometry &g) {
 lcmulti_geometry random_geometry(Random &random) {
   lcmulti_geometry g{};
   static const bool halves = std::strcmp(lcmulti_isa(), "amx") == 0 || std::strcmp(lcmulti_isa(), "avx512bf16") == 0;
-  g.dtype = halves ? LCMULTI_BFLOAT16 : draw(random, 0, 3);  // those are for bfloat16 alone
+  g.dtype = halves ? int64_t{LCMULTI_BFLOAT16} : draw(random, 0, 3);  // those are for bfloat16 alone
   g.threads = draw(random, 0, 3);
   g.axes = draw(random, 1, 4);
   constexpr int64_t batches[] = {0, 1, 2, 3, 5, 8, 9, 16, 17, 33, 64, 65, 130};
