@@ -34,7 +34,6 @@ from test_overhead import least_seconds_a_call
 
 import lcmulti
 from lcmulti import plugins, reference
-from lcmulti.backend import Resources
 
 # ---- the library ----
 
@@ -212,41 +211,6 @@ def test_numpy_reads_any_memory_layout(view):
         ),
     }[view]()
     close(native(x, KERNEL), reference.forward(np.ascontiguousarray(x), KERNEL, SPEC))
-
-
-@pytest.mark.parametrize("batch", [1, 2, 7])
-@pytest.mark.parametrize(
-    ("shape", "filters", "window", "changes"),
-    [
-        ((1, 50), 1, 3, {}),
-        ((1, 3, 33), 1, (3, 5), dict(padding="same")),
-        ((2, 9, 20), 3, (2, 1), dict(strides=(2, 1), padding=((1, 0), (0, 0)))),
-        ((2, 5, 4, 19), 2, (1, 2, 3), dict(padding="same", groups=2, dilation=(1, 2, 3))),
-        ((1, 6, 5), 1, 3, dict(padding=2)),
-        ((1, 2, 2000), 1, (2, 8), dict(dilation=(1, 100))),
-    ],
-)
-def test_small_windows_whose_lanes_are_positions(shape, filters, window, changes, batch):
-    """What is beyond a row, or not finite in it, is no other position's."""
-    spec = lcmulti.LocalConvSpec(
-        shape, filters, window, data_format="channels_first", **changes
-    ).computed()
-    x, dy = (
-        np.moveaxis(RNG.standard_normal((batch, channels, *size)).astype("float32"), 1, -1)
-        for channels, size in ((shape[0], shape[1:]), (filters, spec.output_size))
-    )
-    kernel = RNG.standard_normal(spec.kernel_shape).astype("float32")
-    # What is infinite makes NaN of the zeros of padding, as in the reference.
-    x[(0, *(n - 1 for n in shape[1:]))], dy[(-1,) * dy.ndim] = np.inf, -np.inf
-    door = plugins.load_implementation("numpy", "native")
-    for map_, arrays in (
-        ("forward", (x, kernel)), ("input_grad", (dy, kernel)), ("kernel_grad", (x, dy)),
-    ):  # fmt: skip
-        with np.errstate(invalid="ignore"):
-            expected = getattr(reference, map_)(*arrays, spec)
-        for threads in (1, 2, 5):
-            ours = getattr(door, map_)(*arrays, spec, Resources(2**28, threads))
-            np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("filters", [2, 4])

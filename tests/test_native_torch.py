@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("lcmulti_native")
@@ -16,6 +17,7 @@ from helpers_native import (
     CHILD,
     KERNEL,
     RESOURCES,
+    RNG,
     SPEC,
     X,
     Y,
@@ -28,6 +30,7 @@ from lcmulti_native import library
 
 import lcmulti
 from lcmulti import plugins, reference
+from lcmulti.backend import Resources
 
 
 @pytest.fixture
@@ -200,6 +203,44 @@ def test_torch_pixels_whose_channels_come_first(channels, filters, groups, size,
         many = torch.autograd.grad(again, (x, kernel), dy)
     for one, other in zip((y, *ours), (again, *many), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 7])
+@pytest.mark.parametrize(
+    ("shape", "filters", "window", "changes"),
+    [
+        ((1, 50), 1, 3, {}),
+        ((1, 3, 33), 1, (3, 5), dict(padding="same")),
+        ((2, 9, 20), 3, (2, 1), dict(strides=(2, 1), padding=((1, 0), (0, 0)))),
+        ((2, 5, 4, 19), 2, (1, 2, 3), dict(padding="same", groups=2, dilation=(1, 2, 3))),
+        ((1, 6, 5), 1, 3, dict(padding=2)),
+        ((1, 2, 2000), 1, (2, 8), dict(dilation=(1, 100))),
+        ((1, 150, 161), 1, 3, {}),  # large enough for threads
+    ],
+)
+def test_torch_small_windows_whose_lanes_are_positions(shape, filters, window, changes, batch):
+    """What is beyond a row, or not finite in it, is no other position's."""
+    torch = pytest.importorskip("torch")
+    spec = lcmulti.LocalConvSpec(
+        shape, filters, window, data_format="channels_first", **changes
+    ).computed()
+    x, dy = (
+        torch.tensor(RNG.standard_normal((batch, channels, *size)), dtype=torch.float32)
+        for channels, size in ((shape[0], shape[1:]), (filters, spec.output_size))
+    )
+    kernel = torch.tensor(RNG.standard_normal(spec.kernel_shape), dtype=torch.float32)
+    # What is infinite makes NaN of the zeros of padding, as in the reference.
+    x.view(-1)[-1], dy.view(-1)[0] = torch.inf, -torch.inf
+    x, dy = x.movedim(1, -1), dy.movedim(1, -1)
+    door = plugins.load_implementation("torch", "native")
+    for map_, arrays in (
+        ("forward", (x, kernel)), ("input_grad", (dy, kernel)), ("kernel_grad", (x, dy)),
+    ):  # fmt: skip
+        with np.errstate(invalid="ignore"):
+            expected = getattr(reference, map_)(*(each.numpy() for each in arrays), spec)
+        for threads in (1, 2, 5):
+            ours = getattr(door, map_)(*arrays, spec, Resources(2**28, threads))
+            np.testing.assert_allclose(ours.numpy(), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("first", [False, True])

@@ -44,7 +44,7 @@ class Abutting {
 
   bool run() const {
     return parallel_for(p.tasks, p.threads, g.lender, [this](int64_t task) {
-      block(task, reinterpret_cast<A *>(scratch.take(static_cast<size_t>(p.most * p.bytes))));
+      block(task, reinterpret_cast<A *>(scratch.take(static_cast<size_t>(p.scratch_bytes()))));
       end_streams();
     });
   }
@@ -96,10 +96,9 @@ class Abutting {
         }
       });
     });
-    if (map_ == LCMULTI_INPUT_GRAD) clear_beyond(task);
+    if (map_ == LCMULTI_INPUT_GRAD && beyond_of(g) > 0) clear_beyond(task);
   }
 
-  static constexpr int kSamples = 4;  // at once: as many streams are fetched ahead
   // Elements of x from samples to those after them.
   int64_t ahead(int64_t n, int64_t samples) const {
     return std::min<int64_t>(samples, g.batch - samples - n) * g.x_step[0];
@@ -115,7 +114,7 @@ class Abutting {
   }
 
   void kernel_grad(int64_t task, A *room) const {
-    std::memset(room, 0, static_cast<size_t>(p.most * p.bytes));
+    std::memset(room, 0, static_cast<size_t>(p.scratch_bytes()));
     for_samples<kSamples>(g.batch, [&](int64_t n, auto samples) {
       for_groups(task, room, [&](const At &at, A *sums) {
         G::template weights<samples>(a_ + at.x + n * g.x_step[0], g.x_step[0], b_ + at.y + n * g.dy_step[0],
@@ -181,10 +180,7 @@ bool abuts(const Geometry &g) {
   return fits;
 }
 
-int64_t abutting_workspace(const Geometry &g) {
-  const RowBlocks blocks = blocks_of(g);
-  return blocks.most * blocks.bytes;
-}
+int64_t abutting_workspace(const Geometry &g) { return blocks_of(g).scratch_bytes(); }
 
 bool abutting(const Geometry &g, int map, const void *a, const void *b, void *result) {
   return with_types(g, [&](auto d, auto wide) {

@@ -101,7 +101,8 @@ void Call<D, A, MAP>::input_grad(const Box &box) {
       Odometer tap(taps.data(), axes);
       if (tap.done) continue;
       const D *stored = b_ + weights_at(g, position);
-      [[maybe_unused]] const uint16_t *tile_rows = kTiled ? deep_weights(stored, turned) : nullptr;
+      [[maybe_unused]] const uint16_t *tile_rows = nullptr;
+      if constexpr (kTiled) tile_rows = deep_weights(stored, turned);
       const E *w;
       if constexpr (per == 2) {
         w = reinterpret_cast<const E *>(stored);  // pairs of filters are neighbours already

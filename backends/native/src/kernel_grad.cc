@@ -100,7 +100,7 @@ void Call<D, A, MAP>::kernel_grad(const Box &owner, int64_t piece) {
         if (g.dy_step[1] == 1) {
           gather_filter_pairs<kVL>(dy_bits, g.groups, box, chunk, kTiled ? chunk.padded : (chunk.count + 1) / 2 * 2,
                                    pitch, dy_pairs);
-        } else {  // by tiles
+        } else if constexpr (kTiled) {  // of others filters are neighbours
           gather_box<uint16_t, VL>(dy_bits, box, chunk, reinterpret_cast<uint16_t *>(memory));
           const auto *from = reinterpret_cast<const Pair *>(memory);
           const int64_t pairs = chunk.padded / 2;

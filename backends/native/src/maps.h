@@ -38,7 +38,7 @@ class Call {
   static constexpr bool kWidens = !std::is_same_v<D, A>;
 
   int64_t workspace() const {
-    return scratch_bytes(g, MAP, grid_.box, most_lanes(), panel()) + 4096 + (tiled() ? tiled_bytes() : 0);
+    return scratch_bytes(g, MAP, grid_.box, most_lanes(), panel()) + 4096 + (kTiled ? tiled_bytes() : 0);
   }
 
   bool run(const void *a, const void *b, void *result) {
@@ -69,8 +69,8 @@ class Call {
   }
 
   // Whether the matrix unit serves: samples and filters fill a good part of its tiles.
-  bool tiled() const {
-    if (!kTiled || g.batch <= kShort || few_filters()) return false;
+  static bool fills_tiles(const Geometry &g) {
+    if (g.batch <= kShort || g.filters_per_group < kFewFilters) return false;
     return MAP == LCMULTI_KERNEL_GRAD || (g.groups == 1 && g.terms * (g.filters + kMostTiled) < kMostWindow);
   }
 
@@ -107,14 +107,14 @@ class Call {
     return MAP == LCMULTI_FORWARD ? can_pair(g.channels, g.x_step, g.axes) : can_pair(g.filters, g.dy_step, g.axes);
   }
 
-  // Where there is a matrix unit, these are the calls that it serves.
+  // With a matrix unit a Call is one that it serves; `compute` hands on the rest.
   static constexpr bool kTiled = kHasTiles && std::is_same_v<D, bfloat16>;
   static constexpr int64_t kMostTiled = 128, kMostWindow = 1 << 20;
   // Filters as the input's gradient sums over them: so many at a time.
   int64_t deep_filters() const {
     return g.filters <= kDeep ? whole_tiles(g.filters, 2) : whole_tiles(g.filters, kDeep);
   }
-  int64_t panel() const { return tiled() ? sizeof(D) : sizeof(A); }
+  int64_t panel() const { return kTiled ? sizeof(D) : sizeof(A); }
   // What it needs beyond what the others do.
   int64_t tiled_bytes() const {
     const int64_t lanes = most_lanes();
@@ -133,7 +133,7 @@ class Call {
   // Samples at once: enough to reuse a weight from its register, no more than the batch asks for.
   int most_lanes() const {
     if (MAP == LCMULTI_INPUT_GRAD && few_samples()) return static_cast<int>(std::max<int64_t>(g.batch, 1));
-    if (MAP == LCMULTI_FORWARD && tiled()) return static_cast<int>(std::min(whole_tiles(g.batch), kMostTiled));
+    if (MAP == LCMULTI_FORWARD && kTiled) return static_cast<int>(std::min(whole_tiles(g.batch), kMostTiled));
     int lanes = least_lanes();
     while (lanes < limit_of_lanes() && lanes < g.batch) lanes *= 2;
     return lanes;
@@ -148,9 +148,9 @@ class Call {
   }
 
   // Where samples are summed, not lanes, as many as spare sums from being stored and fetched.
-  int limit_of_lanes() const { return tiled() || (MAP == LCMULTI_KERNEL_GRAD && !few_filters()) ? 8 * kVL : 4 * kVL; }
+  int limit_of_lanes() const { return kTiled || (MAP == LCMULTI_KERNEL_GRAD && !few_filters()) ? 8 * kVL : 4 * kVL; }
 
-  int least_lanes() const { return tiled() ? kVL : kShort; }
+  int least_lanes() const { return kTiled ? kVL : kShort; }
 
   // body(chunk, vector length, vectors) for all samples.
   template <class Body>
@@ -292,10 +292,11 @@ int compute(const Geometry &g, const void *a, const void *b, void *result) {
   if (slides(g, MAP)) return status(sliding(g, MAP, a, b, result));
   if (abuts(g)) return status(abutting(g, MAP, a, b, result));
   return with_types(g, [&](auto d, auto wide) -> int {
-    Call<decltype(d), decltype(wide), MAP> call(g);
+    using Each = Call<decltype(d), decltype(wide), MAP>;
     if constexpr (kHasTiles) {
-      if (!call.tiled()) return avx512bf16::kernels.compute[MAP](g, a, b, result);
+      if (!Each::fills_tiles(g)) return avx512bf16::kernels.compute[MAP](g, a, b, result);
     }
+    Each call(g);
     if (call.workspace() > kMostBytes) return LCMULTI_TOO_LARGE;
     return status(call.run(a, b, result));
   });
@@ -307,11 +308,11 @@ int64_t workspace_of(const Geometry &g) {
   if (slides(g, MAP)) return sliding_workspace(g, MAP);
   if (abuts(g)) return abutting_workspace(g);
   return with_types(g, [&](auto d, auto wide) {
-    const Call<decltype(d), decltype(wide), MAP> call(g);
+    using Each = Call<decltype(d), decltype(wide), MAP>;
     if constexpr (kHasTiles) {
-      if (!call.tiled()) return avx512bf16::kernels.workspace(g, MAP);
+      if (!Each::fills_tiles(g)) return avx512bf16::kernels.workspace(g, MAP);
     }
-    return call.workspace();
+    return Each(g).workspace();
   });
 }
 

@@ -33,7 +33,7 @@ struct RowBlocks {
   int64_t rows, columns;  // columns: positions of a row
   int64_t group, in_row;  // positions of a group, groups of a row
   int64_t bytes;          // of the weights of a group
-  int64_t most, tasks;    // groups of a block, blocks
+  int64_t most, tasks;    // groups of a block, or one more; blocks
   int64_t threads;
 
   RowBlocks(const Geometry &g, const int64_t *array, int rows_axes, int64_t positions, int64_t group_bytes,
@@ -47,6 +47,9 @@ struct RowBlocks {
     threads = products < kSmall ? 1 : g.threads;
   }
 
+  // Of the weights of a block.
+  int64_t scratch_bytes() const { return (most + 1) * bytes; }
+
   // Groups of a block that are of one row.
   struct Run {
     int64_t row, first, count;  // `first` of the row's
@@ -55,12 +58,18 @@ struct RowBlocks {
 
   template <class Body>
   void for_rows(int64_t task, Body &&body) const {
-    const int64_t start = task * most, end = std::min(start + most, in_row * rows);
+    const int64_t start = first_of(task), end = first_of(task + 1);
     for (int64_t i = start, count; i < end; i += count) {
       const int64_t first = i % in_row;
       count = std::min(in_row - first, end - i);
       body(Run{i / in_row, first, count, i - start});
     }
+  }
+
+  // The first group of a block. The last of a row may overlap the one before it, so these are one task's.
+  int64_t first_of(int64_t task) const {
+    const int64_t i = std::min(task * most, in_row * rows);
+    return i + (columns % group != 0 && in_row > 1 && i % in_row == in_row - 1);
   }
 
   // Where a row is along the axes that count them, and elements to it.

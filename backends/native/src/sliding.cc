@@ -13,6 +13,7 @@ namespace {
 // Weights of a position by map: with more of them, to turn input and output costs less than to fetch each
 // weight for every few samples. Of few samples, which leave lanes idle where they are these, always the most.
 constexpr int64_t kMostWeights[] = {18, 32, 64}, kMostTerms = 64;
+// Of pixels, which read each row once, whatever the map and the batch.
 constexpr int64_t kMostOfPixels = 32;
 constexpr int64_t kMostRows = 16;  // of a block, at least some of which share what they read
 
@@ -102,7 +103,7 @@ class Sliding {
   }
 
   void block(int64_t task) const {
-    A *const room = reinterpret_cast<A *>(scratch.take(static_cast<size_t>(p.most * p.bytes)));
+    A *const room = reinterpret_cast<A *>(scratch.take(static_cast<size_t>(p.scratch_bytes())));
     std::array<Row, kMostRows + 1> rows;
     int count = 0;
     p.for_rows(task, [&](const RowBlocks::Run &run) {
@@ -121,7 +122,7 @@ class Sliding {
       }
     };
     if (map_ == LCMULTI_KERNEL_GRAD) {
-      std::memset(room, 0, static_cast<size_t>(p.most * p.bytes));
+      std::memset(room, 0, static_cast<size_t>(p.scratch_bytes()));
     } else if (map_ == LCMULTI_FORWARD) {
       each_vector([this](const At &at, int64_t weights) { turn(b_ + weights, each_, 0, at.count, at.weights); });
     }
@@ -131,14 +132,18 @@ class Sliding {
       });
     };
     // A pixel reads each row once: the fewer at a time, the better memory follows.
-    pixels_ ? with_samples(std::integral_constant<int, 1>{}) : with_samples(std::integral_constant<int, 4>{});
+    if (pixels_) {
+      with_samples(std::integral_constant<int, 1>{});
+    } else {
+      with_samples(std::integral_constant<int, 4>{});
+    }
     if (map_ != LCMULTI_KERNEL_GRAD) return;
     each_vector([this](const At &at, int64_t weights) {
       scatter<A, VL>(at.weights, VL, each_, at.count, result_ + weights, each_, false);
     });
   }
 
-  // What a tap sees along an axis from `at`; negative if nothing.
+  // What a tap sees along an axis from `at`; -1 if nothing.
   int64_t seen(int a, int64_t at, int64_t tap) const {
     const int64_t moved = tap * g.dilation[a] - g.pad[a];
     int64_t i = at * g.stride[a] + moved;
@@ -147,7 +152,7 @@ class Sliding {
       if (i % g.stride[a]) return -1;
       i /= g.stride[a];
     }
-    return i < from_.size[a] ? i : -1;
+    return i >= 0 && i < from_.size[a] ? i : -1;
   }
 
   // The terms of a row; for the input's gradient also turns the weights they meet.
@@ -187,7 +192,8 @@ class Sliding {
     }
   }
 
-  // `length` weights of each of some positions, lo to hi - 1 of a vector's: in the other lanes are zeros.
+  // `length` weights of each of some positions, lo to hi - 1 of a vector's: in the other lanes are zeros. From
+  // half a vector of weights on a transpose is worth it.
   void turn(const D *from, int64_t length, int64_t lo, int64_t hi, A *to) const {
     if (lo == 0 && 2 * length >= VL) return gather<A, VL>(from, each_, 1, length, hi, to, VL, VL);
     for (int64_t k = 0; k < length; ++k) {
@@ -213,9 +219,9 @@ class Sliding {
   __attribute__((noinline)) void vectors(const Row &row, int64_t first, int64_t last, int64_t n) const {
     const int64_t channel = to_.step[1], from_sample = from_.step[0], to_sample = to_.step[0];
     const bool summed = map_ != LCMULTI_KERNEL_GRAD;
-    for (int64_t vector = first; vector < last; ++vector) {
-      const At at = this->vector(row, vector);
-      const Rows rows{from_sample, from_.columns, to_sample, to_.columns, channel, to_.apart, at.column, at.count};
+    for (int64_t number = first; number < last; ++number) {
+      const At at = vector(row, number);
+      const Steps steps{from_sample, from_.columns, to_sample, to_.columns, channel, to_.apart, at.column, at.count};
       const D *from = a_ + n * from_sample + at.column;
       int64_t to = n * to_sample + at.offset;
       A *weights = at.weights;
@@ -223,17 +229,18 @@ class Sliding {
         int64_t i = 0;
         const auto take = [&](auto together) {
           for (; i + together <= to_.channels; i += together) {
-            D *first = result_ + to + i * channel;
-            sums<SAMPLES, together, CLIPPED>(rows, row.terms, from, weights + i * to_.apart, first);
+            D *to_first = result_ + to + i * channel;
+            sums<SAMPLES, together, CLIPPED>(steps, row.terms, from, weights + i * to_.apart, to_first);
           }
         };
         if (summed) {
           if constexpr (SAMPLES == 1) take(std::integral_constant<int, 4>{});
           take(std::integral_constant<int, 2>{});
           take(std::integral_constant<int, 1>{});
-        }
-        for (; i < to_.channels; ++i) {
-          products<SAMPLES, CLIPPED>(rows, row.terms, from, b_ + to + i * channel, weights + i * to_.apart);
+        } else {
+          for (; i < to_.channels; ++i) {
+            products<SAMPLES, CLIPPED>(steps, row.terms, from, b_ + to + i * channel, weights + i * to_.apart);
+          }
         }
         from += from_.channels * from_.step[1], to += to_.channels * channel, weights += g.filters_per_group * VL;
       }
@@ -243,7 +250,7 @@ class Sliding {
   template <bool CLIPPED>
   using Lanes = std::conditional_t<CLIPPED, Within<A, VL, D>, Inside<A, VL, D>>;
 
-  struct Rows {
+  struct Steps {
     int64_t sample, columns;        // of what is read
     int64_t to_sample, to_columns;  // of what each term is for
     int64_t to_channel, apart;      // from one of these to the next, and of their weights
@@ -252,13 +259,12 @@ class Sliding {
 
   // One vector of some samples and channels.
   template <int SAMPLES, int CHANNELS, bool CLIPPED>
-  static LCMULTI_INLINE void sums(const Rows &rows, const Terms &terms, const D *from, const A *weights,
-                                             D *to) {
+  static LCMULTI_INLINE void sums(const Steps &steps, const Terms &terms, const D *from, const A *weights, D *to) {
     V sum[SAMPLES][CHANNELS] = {};
-    const int64_t columns = rows.columns, column = rows.column, apart = rows.apart;
+    const int64_t columns = steps.columns, column = steps.column, apart = steps.apart;
     const D *row[SAMPLES];
 #pragma GCC unroll 4
-    for (int n = 0; n < SAMPLES; ++n) row[n] = from + n * rows.sample;
+    for (int n = 0; n < SAMPLES; ++n) row[n] = from + n * steps.sample;
     for (const Term &each : terms) {
       const int64_t at = each.row + each.shift;
       const Lanes<CLIPPED> lanes(column + each.shift, columns);
@@ -276,11 +282,11 @@ class Sliding {
     for (int n = 0; n < SAMPLES; ++n) {
 #pragma GCC unroll 4
       for (int i = 0; i < CHANNELS; ++i) {
-        D *at = to + n * rows.to_sample + i * rows.to_channel;
-        if (!CLIPPED || rows.count == VL) {
+        D *at = to + n * steps.to_sample + i * steps.to_channel;
+        if (!CLIPPED || steps.count == VL) {
           store_narrow<D, VL, A>(at, sum[n][i], false);
         } else {
-          store_first<D, VL, A>(at, sum[n][i], rows.count);
+          store_first<D, VL, A>(at, sum[n][i], steps.count);
         }
       }
     }
@@ -288,24 +294,23 @@ class Sliding {
 
   // Adds the products of some samples and one filter to the sums of each weight.
   template <int SAMPLES, bool CLIPPED>
-  static LCMULTI_INLINE void products(const Rows &rows, const Terms &terms, const D *x, const D *dy,
-                                                 A *sums) {
-    const int64_t columns = rows.columns, column = rows.column;
-    const Lanes<CLIPPED> own(column, rows.to_columns);
+  static LCMULTI_INLINE void products(const Steps &steps, const Terms &terms, const D *x, const D *dy, A *totals) {
+    const int64_t columns = steps.columns, column = steps.column;
+    const Lanes<CLIPPED> own(column, steps.to_columns);
     V grad[SAMPLES];
     const D *row[SAMPLES];
 #pragma GCC unroll 4
     for (int n = 0; n < SAMPLES; ++n) {
-      grad[n] = own.load(dy + n * rows.to_sample);
-      row[n] = x + n * rows.sample;
+      grad[n] = own.load(dy + n * steps.to_sample);
+      row[n] = x + n * steps.sample;
     }
     for (const Term &each : terms) {
       const int64_t at = each.row + each.shift;
       const Lanes<CLIPPED> lanes(column + each.shift, columns);
-      V sum = load<A, VL>(sums + each.weights);
+      V sum = load<A, VL>(totals + each.weights);
 #pragma GCC unroll 4
       for (int n = 0; n < SAMPLES; ++n) sum = multiply_add(sum, lanes.load(row[n] + at), grad[n]);
-      store(sums + each.weights, sum);
+      store(totals + each.weights, sum);
     }
   }
 };
@@ -324,10 +329,7 @@ bool slides(const Geometry &g, int map) {
   return does && 2 * blocks_of(g, map).columns >= lanes;
 }
 
-int64_t sliding_workspace(const Geometry &g, int map) {
-  const RowBlocks blocks = blocks_of(g, map);
-  return blocks.most * blocks.bytes;
-}
+int64_t sliding_workspace(const Geometry &g, int map) { return blocks_of(g, map).scratch_bytes(); }
 
 bool sliding(const Geometry &g, int map, const void *a, const void *b, void *result) {
   return with_types(g, [&](auto d, auto wide) {

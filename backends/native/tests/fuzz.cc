@@ -149,7 +149,7 @@ void slide(Random &random, lcmulti_geometry &g) {
   g.filters = g.groups * draw(random, 1, 3);
   for (int64_t a = 0; a < g.axes; ++a) {
     const bool last = a + 1 == g.axes;
-    g.kernel[a] = draw(random, 1, 3);
+    g.kernel[a] = draw(random, 1, draw(random, 0, 3) == 0 ? 8 : 3);
     g.stride[a] = last ? 1 : draw(random, 1, 2);
     if (last) g.output[a] = draw(random, 1, 70);
     g.shared[a] = 0;
