@@ -8,25 +8,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers_geometries import COMMON, keywords
 
 import lcmulti
 from lcmulti import plugins
 from lcmulti.backend import Problem, Resources
 
 RESOURCES = Resources(2**28)
-GEOMETRIES = {
-    "grouped": dict(input_shape=(9, 8, 4), filters=6, kernel_size=(3, 2), groups=2,
-                    padding=((1, 2), (0, 3)), strides=(2, 3), dilation=(2, 1)),
-    "shared rows": dict(input_shape=(9, 8, 4), filters=3, kernel_size=(3, 2), padding=2,
-                        dilation=(2, 3), strides=(3, 2), shared_axes=(0,)),
-    "convolution": dict(input_shape=(9, 8, 4), filters=6, kernel_size=(3, 2), groups=2,
-                        padding=((1, 2), (0, 3)), strides=2, shared_axes=(0, 1)),
-    "disjoint 1d": dict(input_shape=(12, 3), filters=4, kernel_size=2, strides=2),
+GEOMETRIES = COMMON | {
     "disjoint rest": dict(input_shape=(13, 7, 4), filters=4, kernel_size=(2, 3), strides=(2, 3),
                           groups=2, shared_axes=(1,)),
     "deep padding": dict(input_shape=(5, 3), filters=4, kernel_size=2, padding=5),
-    "3d": dict(input_shape=(5, 4, 6, 2), filters=3, kernel_size=(2, 3, 2), padding="same"),
-    "4d": dict(input_shape=(4, 3, 4, 3, 2), filters=2, kernel_size=(2, 1, 3, 2)),
 }  # fmt: skip
 IMPLEMENTATIONS = ("conv", "disjoint", "blocked", "composed")
 TRANSFORMED = ("grouped", "convolution", "disjoint rest")  # each with its own implementation
@@ -74,15 +66,7 @@ def cases(names=tuple(GEOMETRIES), implementations=IMPLEMENTATIONS):
 
 
 def operation(spec, implementation="auto"):
-    return partial(
-        lcmulti.local_conv,
-        strides=spec.strides,
-        padding=spec.padding,
-        dilation=spec.dilation,
-        groups=spec.groups,
-        data_format=spec.data_format,
-        implementation=implementation,
-    )
+    return partial(lcmulti.local_conv, implementation=implementation, **keywords(spec))
 
 
 def naive(spec):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import tensorflow as tf
+from helpers_geometries import keywords
 
 import lcmulti
 from lcmulti import LocalConvSpec, reference
@@ -63,14 +64,7 @@ def arrays(spec, batch=3, dtype="float64", seed=0):
 
 def call(spec, implementation="blocked"):
     return lambda x, kernel: lcmulti.local_conv(
-        x,
-        kernel,
-        strides=spec.strides,
-        padding=spec.padding,
-        dilation=spec.dilation,
-        groups=spec.groups,
-        data_format="channels_last",
-        implementation=implementation,
+        x, kernel, implementation=implementation, **keywords(spec)
     )
 
 

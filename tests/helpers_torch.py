@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from helpers_geometries import COMMON, keywords
 
 import lcmulti
 from lcmulti import plugins
@@ -11,19 +12,10 @@ from lcmulti.backend import Problem, Resources
 
 RESOURCES = Resources(2**28)
 TIGHT = Resources(2000)
-GEOMETRIES = {
-    "grouped": dict(input_shape=(9, 8, 4), filters=6, kernel_size=(3, 2), groups=2,
-                    padding=((1, 2), (0, 3)), strides=(2, 3), dilation=(2, 1)),
-    "shared rows": dict(input_shape=(9, 8, 4), filters=3, kernel_size=(3, 2), padding=2,
-                        dilation=(2, 3), strides=(3, 2), shared_axes=(0,)),
-    "convolution": dict(input_shape=(9, 8, 4), filters=6, kernel_size=(3, 2), groups=2,
-                        padding=((1, 2), (0, 3)), strides=2, shared_axes=(0, 1)),
-    "disjoint 1d": dict(input_shape=(12, 3), filters=4, kernel_size=2, strides=2),
+GEOMETRIES = COMMON | {
     "disjoint rest": dict(input_shape=(13, 7, 3), filters=4, kernel_size=(2, 3), strides=(2, 3)),
     "few weights": dict(input_shape=(7, 9, 2), filters=2, kernel_size=(2, 3), groups=2,
                         strides=(1, 2), padding=1, dilation=(2, 1), shared_axes=(1,)),
-    "3d": dict(input_shape=(5, 4, 6, 2), filters=3, kernel_size=(2, 3, 2), padding="same"),
-    "4d": dict(input_shape=(4, 3, 4, 3, 2), filters=2, kernel_size=(2, 1, 3, 2)),
 }  # fmt: skip
 IMPLEMENTATIONS = ("conv", "elementwise", "disjoint", "blocked", "composed")
 TRANSFORMABLE = ("conv", "disjoint", "composed")
@@ -31,16 +23,6 @@ TRANSFORMABLE = ("conv", "disjoint", "composed")
 
 def spec_of(name):
     return lcmulti.LocalConvSpec(**GEOMETRIES[name], data_format="channels_last")
-
-
-def keywords(spec):
-    return dict(
-        strides=spec.strides,
-        padding=spec.padding,
-        dilation=spec.dilation,
-        groups=spec.groups,
-        data_format=spec.data_format,
-    )
 
 
 def tensors(spec, batch=2, dtype=torch.float64, requires_grad=True):

@@ -75,19 +75,9 @@ def _laid_out_as(x: Any, y: Any) -> Any:
     """*y* in memory as *x* is, as PyTorch's convolutions do, so that people may call ``view``."""
     if not is_channels_first(x):
         return y.contiguous()
-    if _is_contiguous(y, (0, y.ndim - 1, *range(1, y.ndim - 1))):
-        return y  # with no views, which autograd would record
-    return y.movedim(-1, 1).contiguous().movedim(1, -1)
-
-
-def _is_contiguous(array: Any, axes: tuple[int, ...]) -> bool:
-    """Whether memory holds the axes in this order without gaps; axes of length 1 may deny it."""
-    shape, steps, expected = array.shape, array.stride(), 1
-    for axis in reversed(axes):
-        if steps[axis] != expected:
-            return False
-        expected *= shape[axis]
-    return True
+    first = y.movedim(-1, 1)
+    # As it is where it can be: views of it would be undone in every backward pass.
+    return y if first.is_contiguous() else first.contiguous().movedim(1, -1)
 
 
 def _run(
