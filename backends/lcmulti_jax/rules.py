@@ -13,12 +13,13 @@ Requirements this module is written to:
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax import lax
+from jax.experimental import jet
 from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
+from jax.interpreters import ad, batching, mlir, xla
 
 from lcmulti.backend import Implementation, Map, Operation, Resources
 from lcmulti.spec import LocalConvSpec
@@ -127,18 +128,27 @@ def _batch(
     return lax.map(lambda pair: _bind(primitive, *pair, **params), (a, b)), 0
 
 
-def _eagerly(primitive: Primitive) -> Any:
-    """Outside of any transform, compiled as one and once for each geometry."""
-    names = ("implementation", "portable", "spec", "resources")
-    return jax.jit(primitive.bind, static_argnames=names)
+class _Bound(NamedTuple):
+    """A map as JAX's rules call a primitive."""
 
+    primitive: Primitive
+
+    def bind(self, a: Any, b: Any, **params: Any) -> Any:
+        return _bind(self.primitive, a, b, **params)
+
+
+# Taylor mode: the rule JAX has for each of its own bilinear primitives.
+_of_any_product = jet.jet_rules[lax.dot_general_p].func
 
 for _name, _primitive in PRIMITIVES.items():
     _map = partial(_compute, _name)
-    _primitive.def_impl(_eagerly(_primitive))
+    # As JAX evaluates its own: compiled as one and once for each geometry, also where
+    # `jax.disable_jit` or `jax.debug_nans` evaluate what is compiled operation by operation.
+    _primitive.def_impl(partial(xla.apply_primitive, _primitive))
     _primitive.def_abstract_eval(partial(_abstract, _primitive))
     mlir.register_lowering(_primitive, partial(_lower, _map))
     batching.primitive_batchers[_primitive] = partial(_batch, _primitive)
+    jet.jet_rules[_primitive] = partial(_of_any_product, _Bound(_primitive))
 
 # ``ct`` is the cotangent of the output; the operand that is being solved for is not there.
 ad.defbilinear(
