@@ -1,13 +1,13 @@
-"""Inputs that neighbours hold: what each device needs of one spread axis, and how it comes.
+"""Inputs that other devices hold: what each needs along one split axis, and how it comes.
 
-Output positions are spread in runs of ``ceil(outputs / parts)``, so that the last devices may have
-fewer, or none. Inputs are spread likewise, by their own number. A device needs the inputs that its
-windows see. Most of them it holds; the rest travels from the devices that do, each element
-once. Where its windows begin differs between devices, so positions come from tables by rank.
+`lcmulti.geometry.sharding` tells which rows those are. All devices run one program, so what
+differs between them comes from tables by rank, and messages that travel equally far are equally
+long.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import jax
@@ -15,174 +15,180 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from lcmulti.geometry.sharding import AxisPart, axis_parts
 from lcmulti.shapes import window_extent
 from lcmulti.spec import LocalConvSpec
 
-__all__ = ["Names", "Run", "Spread", "seen"]
+__all__ = ["Cut", "Names", "seen"]
 
 Names = tuple[str, ...]
-"""Axes of a mesh that one axis of an array is spread over."""
+"""Axes of a mesh that one axis of an array is split over."""
 
 
-class Run(NamedTuple):
-    """``start <= index < stop``."""
+class Cut(NamedTuple):
+    """One spatial axis of an operation, in as many parts as there are devices along *names*.
 
-    start: int
-    stop: int
-
-    def __and__(self, other: Run) -> Run:  # type: ignore[override]
-        return Run(max(self.start, other.start), min(self.stop, other.stop))
-
-    def __len__(self) -> int:
-        return max(self.stop - self.start, 0)
-
-
-class Spread(NamedTuple):
-    """One spatial axis of an operation, spread over *parts* devices.
-
-    Parameters
-    ----------
-    inputs, outputs : int
-        Length of the axis.
-    stride, extent, low : int
-        Step between windows, inputs from a window's first to its last, and zeros before the input.
-    parts : int
+    Every device has as many rows as the first; the last ones' may reach beyond the axis.
     """
 
-    inputs: int
-    outputs: int
-    stride: int
-    extent: int
-    low: int
-    parts: int
-
-    @classmethod
-    def of(cls, spec: LocalConvSpec, axis: int, parts: int) -> Spread:
-        """The spread of one spatial axis of *spec*."""
-        return cls(
-            spec.input_size[axis],
-            spec.output_size[axis],
-            spec.strides[axis],
-            window_extent(spec.kernel_size[axis], spec.dilation[axis]),
-            spec.padding[axis][0],
-            parts,
-        )
+    spec: LocalConvSpec
+    axis: int
+    names: Names
+    count: int
 
     @property
-    def block(self) -> int:
-        """Outputs of a device, the last ones' perhaps beyond the axis."""
-        return -(-self.outputs // self.parts)
+    def parts(self) -> tuple[AxisPart, ...]:
+        """What each device owns, needs and sends."""
+        return axis_parts(self.spec, self.axis, self.count)
 
     @property
-    def held(self) -> int:
-        """Inputs of a device, the last ones' perhaps beyond the axis."""
-        return -(-self.inputs // self.parts)
+    def outputs(self) -> int:
+        """Output positions of a device."""
+        return -(-self.spec.output_size[self.axis] // self.count)
 
     @property
-    def length(self) -> int:
-        """Inputs, padding among them, that the windows of one device see."""
-        return (self.block - 1) * self.stride + self.extent
+    def inputs(self) -> int:
+        """Input rows of a device."""
+        return -(-self.spec.input_size[self.axis] // self.count)
 
-    def owned(self, rank: int) -> Run:
-        """Inputs that a device holds."""
-        return Run(*(min(r * self.held, self.inputs) for r in (rank, rank + 1)))
+    @property
+    def extent(self) -> int:
+        """Rows from a window's first to its last."""
+        spec = self.spec
+        return window_extent(spec.kernel_size[self.axis], spec.dilation[self.axis])
 
-    def computed(self, rank: int) -> Run:
-        """Outputs that a device computes."""
-        return Run(*(min(r * self.block, self.outputs) for r in (rank, rank + 1)))
-
-    def first(self, rank: int) -> int:
-        """The input at which the windows of a device begin, negative within the padding."""
-        return rank * self.block * self.stride - self.low
-
-    def needed(self, rank: int) -> Run:
-        """Inputs that the windows of a device see."""
-        outputs = self.computed(rank)
-        if not len(outputs):
-            return Run(0, 0)
-        last = (outputs.stop - 1) * self.stride + self.extent - self.low
-        return Run(self.first(rank), last) & Run(0, self.inputs)
-
-    def travels(self) -> dict[int, list[Run]]:
-        """How far inputs come from, and for each device the ones that come from there."""
-        found: dict[int, list[Run]] = {}
-        for rank in range(self.parts):
-            needed = self.needed(rank)
-            if not len(needed):
-                continue
-            for owner in range(needed.start // self.held, (needed.stop - 1) // self.held + 1):
-                runs = found.setdefault(owner - rank, [Run(0, 0)] * self.parts)
-                runs[rank] = needed & self.owned(owner)
-        return found
+    @property
+    def window(self) -> int:
+        """Rows, padding among them, that the windows of one device see."""
+        return (self.outputs - 1) * self.spec.strides[self.axis] + self.extent
 
 
-def seen(x: jax.Array, axis: int, spread: Spread, names: Names, spread_already: bool) -> jax.Array:
-    """The inputs that a device's windows see, zeros where they see padding.
+class _Run(NamedTuple):
+    """Rows that lie one after the other at their owner, and where the first of them goes."""
+
+    rows: range
+    place: int
+
+
+_NOTHING = _Run(range(0), 0)
+
+
+def seen(x: jax.Array, cut: Cut, whole: bool) -> jax.Array:
+    """The input that a device's windows see, with its padding.
 
     Parameters
     ----------
     x : array
-        A device's part: `Spread.held` long along *axis*, or all of it if it is not
-        *spread_already*, and then nothing travels.
-    names : tuple of str
-        Mesh axes it is spread over.
+        ``(N, *input_size, channels)``, along the axis that is cut `Cut.inputs` long, or as long as
+        the axis if it is there *whole*. Then nothing travels.
 
     Returns
     -------
     array
-        `Spread.length` long along *axis*.
+        Along that axis `Cut.window` long.
     """
-    ranks = range(spread.parts)
-    rank = lax.axis_index(names)
+    device = _Device(cut)
+    zeros = cut.spec.padding_mode == "zeros"
+    length = cut.window if zeros else max(part.needed for part in cut.parts)
+    needed = device.empty(x, length)
+    for distance, runs in _travels(cut.parts, whole, zeros):
+        if whole:
+            needed = device.put(x, [0] * cut.count, runs, needed)
+        elif not distance:
+            needed = device.put(x, device.starts, runs, needed)
+        else:
+            needed = device.put(*device.fetch(x, distance, runs), runs, needed)
+    return needed if zeros else device.surrounded(needed)
 
-    def here(table: list[int]) -> jax.Array:
-        return jnp.asarray(np.array(table, np.int32))[rank]
 
-    def placed(part: jax.Array, starts: list[int], runs: list[Run], under: jax.Array) -> jax.Array:
-        """*under* with the run of *part*, which begins at input ``starts[rank]``."""
-        zero, length = jnp.zeros((), x.dtype), part.shape[axis]
-        around = [(0, 0, 0)] * x.ndim
-        around[axis] = (spread.length, spread.length, 0)
-        offset = here([
-            min(max(spread.first(r) - starts[r], -spread.length), length) + spread.length
-            for r in ranks
-        ])  # fmt: skip
-        moved = lax.dynamic_slice_in_dim(lax.pad(part, zero, around), offset, spread.length, axis)
-        places = lax.broadcasted_iota(np.int32, moved.shape, axis)
-        low, high = (
-            here(
-                [min(max(getattr(runs[r], end) - spread.first(r), 0), spread.length) for r in ranks]
-            )
-            for end in ("start", "stop")
+def _travels(
+    parts: Iterable[AxisPart], whole: bool, zeros: bool
+) -> Iterable[tuple[int, list[_Run]]]:
+    """How far rows come from, nearest first, and for each device those that come from there."""
+    found: dict[tuple[int, int], list[_Run]] = {}
+    parts = tuple(parts)
+    for part in parts:
+        place = part.padding[0] if zeros else 0
+        pieces = [(rows, None) for rows in part.needs] if whole else [*part.pieces]
+        met: list[int] = []
+        for rows, owner in pieces:
+            distance = 0 if owner is None else owner - part.part
+            runs = found.setdefault((distance, met.count(distance)), [_NOTHING] * len(parts))
+            runs[part.part] = _Run(rows, place)
+            met.append(distance)
+            place += len(rows)
+    return [(key[0], found[key]) for key in sorted(found, key=lambda key: (abs(key[0]), key))]
+
+
+class _Device:
+    """Array operations on one device's part, along the axis that is cut."""
+
+    def __init__(self, cut: Cut) -> None:
+        self.cut = cut
+        self.axis = cut.axis + 1
+        self.rank = lax.axis_index(cut.names)
+        self.starts = [rank * cut.inputs for rank in range(cut.count)]
+
+    def here(self, table: Iterable[int | list[int]]) -> jax.Array:
+        """This device's entry of a table by rank."""
+        return jnp.asarray(np.array([*table], np.int32))[self.rank]
+
+    def empty(self, x: jax.Array, length: int) -> jax.Array:
+        """Zeros."""
+        return jnp.zeros((*x.shape[: self.axis], length, *x.shape[self.axis + 1 :]), x.dtype)
+
+    def put(
+        self, array: jax.Array, starts: list[int], runs: list[_Run], under: jax.Array
+    ) -> jax.Array:
+        """*under* with the rows of a run, of an *array* that begins at row ``starts[rank]``."""
+        length = under.shape[self.axis]
+        around = [(0, 0, 0)] * array.ndim
+        around[self.axis] = (length, length, 0)
+        padded = lax.pad(array, jnp.zeros((), array.dtype), around)
+        offsets = (
+            run.rows.start - start - run.place + length if run.rows else 0
+            for run, start in zip(runs, starts, strict=True)
         )
+        moved = lax.dynamic_slice_in_dim(padded, self.here(offsets), length, self.axis)
+        places = lax.broadcasted_iota(np.int32, moved.shape, self.axis)
+        low = self.here(run.place for run in runs)
+        high = self.here(run.place + len(run.rows) for run in runs)
         return jnp.where((low <= places) & (places < high), moved, under)
 
-    shape = (*x.shape[:axis], spread.length, *x.shape[axis + 1 :])
-    result = jnp.zeros(shape, x.dtype)
-    if not spread_already:
-        return placed(x, [0] * spread.parts, [spread.needed(r) for r in ranks], result)
-    for distance, runs in sorted(spread.travels().items(), key=lambda each: abs(each[0])):
-        if not distance:
-            result = placed(x, [spread.owned(r).start for r in ranks], runs, result)
-            continue
-        # All messages of one distance are as long as the longest: one that starts too late to be
-        # so long starts earlier.
-        longest = max(map(len, runs))
-        starts = [0] * spread.parts
-        for r in ranks:
-            if len(runs[r]):
-                held = (r + distance) * spread.held
-                starts[r] = min(runs[r].start, held + spread.held - longest)
-        cut = here([
-            starts[r - distance] - r * spread.held
-            if r - distance in ranks and len(runs[r - distance])
-            else 0
-            for r in ranks
-        ])  # fmt: skip
-        message = lax.dynamic_slice_in_dim(x, cut, longest, axis)
-        pairs = [(r + distance, r) for r in ranks if len(runs[r])]
-        result = placed(_sent(message, names, pairs), starts, runs, result)
-    return result
+    def fetch(self, x: jax.Array, distance: int, runs: list[_Run]) -> tuple[jax.Array, list[int]]:
+        """Rows of the device *distance* further on, and which is the first.
+
+        Messages are as long as the longest: what starts too late for that is sent from earlier on.
+        """
+        held, longest = self.cut.inputs, max(len(run.rows) for run in runs)
+        starts, cuts = [0] * len(runs), [0] * len(runs)
+        pairs = []
+        for rank, run in enumerate(runs):
+            if run.rows:
+                owner = rank + distance
+                starts[rank] = min(run.rows.start, (owner + 1) * held - longest)
+                cuts[owner] = starts[rank] - owner * held
+                pairs.append((owner, rank))
+        message = lax.dynamic_slice_in_dim(x, self.here(cuts), longest, self.axis)
+        return _sent(message, self.cut.names, pairs), starts
+
+    def surrounded(self, needed: jax.Array) -> jax.Array:
+        """The rows a device needs, with copies of some of them for padding."""
+        parts, window = self.cut.parts, self.empty(needed, self.cut.window)
+        nothing = [0] * len(parts)
+        inner = [_Run(part.inner, len(part.before)) for part in parts]
+        window = self.put(needed, nothing, inner, window)
+        for copies, places in (
+            ([part.before for part in parts], nothing),
+            ([part.after for part in parts], [len(p.before) + len(p.inner) for p in parts]),
+        ):
+            most = max(map(len, copies))
+            if most:
+                table = self.here([*each, *[0] * (most - len(each))] for each in copies)
+                runs = [_Run(range(len(c)), p) for c, p in zip(copies, places, strict=True)]
+                copied = jnp.take(needed, table, self.axis, mode="clip")
+                window = self.put(copied, nothing, runs, window)
+        return window
 
 
 def _sent(message: jax.Array, names: Names, pairs: list[tuple[int, int]]) -> jax.Array:

@@ -27,7 +27,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lcmulti.backend import Implementation, Map, Resources
 from lcmulti.spec import LocalConvSpec
-from lcmulti_jax.halos import Names, Spread
+from lcmulti_jax.halos import Cut, Names
 from lcmulti_jax.parts import Axes, Part, Split, size
 
 __all__ = ["Placed", "partitioned", "placed"]
@@ -46,16 +46,15 @@ class Placed(NamedTuple):
     mesh: Mesh
     split: Split
 
-    def spread(self, spec: LocalConvSpec, axis: int) -> Spread:
-        """How one spatial axis is spread."""
-        return Spread.of(spec, axis, size(self.split.positions[axis], self.mesh))
-
     def shape(self, role: str, spec: LocalConvSpec, batch: int) -> tuple[int, ...]:
         """Shape of ``x``, ``kernel`` or ``y`` with its padding."""
-        spreads = [self.spread(spec, axis) for axis in range(spec.ndim)]
+        cuts = [
+            Cut(spec, axis, names, size(names, self.mesh))
+            for axis, names in enumerate(self.split.positions)
+        ]
         if role == "x":
-            return (batch, *(each.held * each.parts for each in spreads), spec.in_channels)
-        outputs = tuple(each.block * each.parts for each in spreads)
+            return (batch, *(cut.inputs * cut.count for cut in cuts), spec.in_channels)
+        outputs = tuple(cut.outputs * cut.count for cut in cuts)
         if role == "y":
             return (batch, *outputs, spec.filters)
         own = (1 if axis in spec.shared_axes else n for axis, n in enumerate(outputs))
@@ -125,9 +124,15 @@ def _rule(name: Map, spec: LocalConvSpec) -> SdyShardingRule:
     inputs: Any = "channels"
     outputs: Any = "filters"
     if spec.groups > 1:
-        sizes = {"groups": spec.groups, "own_filters": spec.filters // spec.groups}
-        inputs = CompoundFactor("groups", "channels")
-        outputs = CompoundFactor("groups", "own_filters")
+        sizes["groups"] = spec.groups
+        inputs = outputs = "groups"
+        if spec.in_channels > spec.groups:
+            inputs = CompoundFactor("groups", "channels")
+        if spec.filters > spec.groups:
+            outputs = CompoundFactor("groups", "filters")
+            sizes["filters"] = spec.filters // spec.groups
+        if "groups" in (inputs, outputs):  # then its size is plain
+            del sizes["groups"]
     positions = [f"position{axis}" for axis in range(spec.ndim)]
     own = [f"all{a}" if a in spec.shared_axes else each for a, each in enumerate(positions)]
     taps = [f"tap{axis}" for axis in range(spec.ndim)]

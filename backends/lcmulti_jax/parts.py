@@ -26,7 +26,7 @@ from lcmulti.dtypes import DTYPES
 from lcmulti.spec import LocalConvSpec, replace_fields
 from lcmulti_jax import halos
 from lcmulti_jax.blocked import blocked
-from lcmulti_jax.halos import Names, Spread
+from lcmulti_jax.halos import Cut, Names
 from lcmulti_jax.patches import default_device, widen
 
 __all__ = ["Axes", "Part", "Split", "size"]
@@ -95,10 +95,10 @@ class Part(NamedTuple):
         if any(self.split.positions) and not summed:
             dx = self._with_wide_borders(dx, dy, kernel)
         held = list(dx.shape)
-        for axis, spread, _ in self._spread():
-            held[axis] = spread.held
+        for cut in self._cuts():
+            held[cut.axis + 1] = cut.inputs
         like = jax.ShapeDtypeStruct(tuple(held), dx.dtype)
-        (dx,) = jax.linear_transpose(lambda x: self._seen(x, True), like)(dx)
+        (dx,) = jax.linear_transpose(lambda x: self._seen(x, held=True), like)(dx)
         return self._sum(dx, summed, dy)
 
     def kernel_grad(self, x: Any, dy: Any) -> Any:
@@ -112,16 +112,15 @@ class Part(NamedTuple):
     def _summed_channels(self) -> Names:
         return self.split.channels if self.spec.groups == 1 else ()
 
-    def _spread(self) -> Iterable[tuple[int, Spread, Names]]:
-        """Axis of ``x``, spread and mesh axes of each spatial axis that is split."""
+    def _cuts(self) -> Iterable[Cut]:
+        """The spatial axes that are split."""
         for axis, names in enumerate(self.split.positions):
             if names:
-                yield axis + 1, Spread.of(self.spec, axis, size(names, self.mesh)), names
+                yield Cut(self.spec, axis, names, size(names, self.mesh))
 
-    def _seen(self, x: Any, spread_already: bool = False) -> Any:
-        for axis, spread, names in self._spread():
-            held = spread_already or bool(self.x[axis])
-            x = halos.seen(x, axis, spread, names, held)
+    def _seen(self, x: Any, held: bool = False) -> Any:
+        for cut in self._cuts():
+            x = halos.seen(x, cut, whole=not (held or self.x[cut.axis + 1]))
         return x
 
     def _real(self, array: Any, role: str) -> Any:
@@ -141,7 +140,7 @@ class Part(NamedTuple):
                 array = jnp.where(places < left, array, jnp.zeros((), array.dtype))
         return array
 
-    def _local(self) -> LocalConvSpec:
+    def local(self) -> LocalConvSpec:
         """The operation on a device's part, for an input with its padding along split axes."""
         spec = self.spec
         filters = size(self.split.filters, self.mesh)
@@ -152,15 +151,15 @@ class Part(NamedTuple):
             in_channels=spec.in_channels // channels,
             groups=spec.groups // filters if spec.groups > 1 else 1,
         )
-        for axis, spread, _ in self._spread():
-            spec = _with_size(spec, axis - 1, spread.length, spread.block)
-        return spec
+        for cut in self._cuts():
+            spec = _with_size(spec, cut.axis, cut.window, cut.outputs)
+        return replace_fields(spec, padding_mode="zeros")
 
     def _run(self, name: str, a: Any, b: Any, wide: bool, spec: LocalConvSpec | None = None) -> Any:
         """A map on a device's part; *wide* sums of half types are left in float32."""
         if wide:
             a, b = widen(a), widen(b)
-        spec = spec or self._local()
+        spec = spec or self.local()
         return getattr(self._serving(spec, a), name)(a, b, spec, self.resources)
 
     def _serving(self, spec: LocalConvSpec, array: Any) -> Implementation:
@@ -179,24 +178,28 @@ class Part(NamedTuple):
         """
         if not DTYPES[dx.dtype.name].is_half:
             return dx
-        spec, dx = self._local(), widen(dx)
-        for axis, spread, _ in self._spread():
-            overlap = spread.extent - spread.stride
-            if overlap <= 0:
+        spec, dx = self.local(), widen(dx)
+        for cut in self._cuts():
+            axis, step = cut.axis + 1, cut.spec.strides[cut.axis]
+            shared = cut.extent - step
+            if cut.spec.padding_mode != "zeros":  # rows are seen a second time, as padding
+                shared = max(shared, 2 * max(cut.spec.padding[cut.axis]))
+            if shared <= 0:
                 continue
-            few = min(-(-overlap // spread.stride), spread.block)
-            length = (few - 1) * spread.stride + spread.extent
-            border = _with_size(spec, axis - 1, length, few)
-            for first, at, cut in (
+            few = min(-(-shared // step), cut.outputs)
+            length = (few - 1) * step + cut.extent
+            shared = min(shared, length)
+            border = _with_size(spec, cut.axis, length, few)
+            for first, at, skipped in (
                 (0, 0, 0),
-                (spread.block - few, spread.length - overlap, length - overlap),
+                (cut.outputs - few, cut.window - shared, length - shared),
             ):
                 outputs = lax.slice_in_dim(dy, first, first + few, axis=axis)
                 kernels = kernel
-                if axis - 1 not in spec.shared_axes:
-                    kernels = lax.slice_in_dim(kernel, first, first + few, axis=axis - 1)
+                if cut.axis not in cut.spec.shared_axes:
+                    kernels = lax.slice_in_dim(kernel, first, first + few, axis=cut.axis)
                 part = self._run("input_grad", outputs, kernels, wide=True, spec=border)
-                part = lax.slice_in_dim(part, cut, cut + overlap, axis=axis)
+                part = lax.slice_in_dim(part, skipped, skipped + shared, axis=axis)
                 dx = lax.dynamic_update_slice_in_dim(dx, part, at, axis)
         return dx
 
