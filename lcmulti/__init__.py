@@ -10,6 +10,7 @@ from lcmulti.errors import LcmultiError
 from lcmulti.explanation import Explanation, explain
 from lcmulti.functional import local_conv, local_conv_transpose
 from lcmulti.low_rank import local_conv_low_rank, low_rank_kernel
+from lcmulti.operations.sheet import sheet_smoothness
 from lcmulti.settings import config
 from lcmulti.smooth import smoothness
 from lcmulti.spec import LocalConvSpec
@@ -35,6 +36,7 @@ __all__ = [
     "local_conv_transpose",
     "low_rank_kernel",
     "save_weights",
+    "sheet_smoothness",
     "smoothness",
     "transposed_spec",
 ]

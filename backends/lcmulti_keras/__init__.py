@@ -14,7 +14,7 @@ from lcmulti_keras.layers import (  # noqa: E402 - Keras reads its backend as it
     LocallyConnected3D,
 )
 from lcmulti_keras.legacy import load_legacy_model, load_legacy_weights  # noqa: E402
-from lcmulti_keras.smoothness import Smoothness  # noqa: E402
+from lcmulti_keras.smoothness import SheetSmoothness, Smoothness  # noqa: E402
 from lcmulti_keras.transposed import (  # noqa: E402
     LocallyConnected1DTranspose,
     LocallyConnected2DTranspose,
@@ -28,6 +28,7 @@ __all__ = [
     "LocallyConnected1DTranspose",
     "LocallyConnected2DTranspose",
     "LocallyConnected3DTranspose",
+    "SheetSmoothness",
     "Smoothness",
     "load_legacy_model",
     "load_legacy_weights",
