@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from lcmulti.dtypes import DTYPES
 from lcmulti.errors import ArgumentError, described
-from lcmulti.spec import LocalConvSpec
+from lcmulti.geometry.spec import LocalConvSpec
 
 __all__ = ["Case", "Documented", "all_cases", "select"]
 

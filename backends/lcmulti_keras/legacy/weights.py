@@ -18,9 +18,9 @@ import h5py
 import keras
 import numpy as np
 
-from lcmulti import layouts
 from lcmulti.errors import FileError, UnsupportedError
-from lcmulti.weights import require_memory
+from lcmulti.memory import require_memory
+from lcmulti.weights import layouts
 from lcmulti_keras.layers import LocallyConnected
 from lcmulti_keras.legacy.origins import Origins
 from lcmulti_keras.legacy.reading import Archive

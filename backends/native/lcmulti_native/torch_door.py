@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from lcmulti_torch.rules import is_channels_first, is_transformed
+from lcmulti_torch.derivatives import is_channels_first, is_transformed
 from torch.autograd import forward_ad
 
 from lcmulti import LocalConvSpec, plugins
-from lcmulti.backend import Problem, Resources
+from lcmulti.plugins.contract import Problem, Resources
 from lcmulti_native.library import (
     DTYPES,
     MAPS,
