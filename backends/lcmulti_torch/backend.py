@@ -13,8 +13,10 @@ import torch
 from lcmulti.choosing.framework import ARGUMENTS
 from lcmulti.errors import ArgumentTypeError, described
 from lcmulti.plugins.contract import Facts, Implementation, ImplementationEntry, Map, Operation
-from lcmulti_torch.derivatives import is_channels_first, is_transformed, operation
+from lcmulti_torch.derivatives import operation
+from lcmulti_torch.memory import is_channels_first
 from lcmulti_torch.precision import refuse_rounding
+from lcmulti_torch.watched import is_transformed
 
 _NAMES = {
     getattr(torch, name): name

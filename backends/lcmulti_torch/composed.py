@@ -8,7 +8,7 @@ import torch
 
 from lcmulti.algorithms.composed import Composed
 from lcmulti.plugins.contract import Problem
-from lcmulti_torch.derivatives import is_transformed
+from lcmulti_torch.watched import is_transformed
 
 HALF = (torch.float16, torch.bfloat16)
 FEW_COLUMNS = 12

@@ -14,8 +14,8 @@ from lcmulti.geometry.transposed import output_padding_of
 from lcmulti.plugins.contract import Problem, Resources
 from lcmulti_torch.blocked import blocked
 from lcmulti_torch.composed import TorchOps, composed
-from lcmulti_torch.derivatives import is_transformed
 from lcmulti_torch.precision import convolutions_round
+from lcmulti_torch.watched import is_transformed
 
 _ops = TorchOps()
 _CONVOLUTIONS = {

@@ -18,7 +18,7 @@ from lcmulti.dtypes import DTYPES
 from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.plugins.contract import Problem, Resources
 from lcmulti_torch.composed import TorchOps
-from lcmulti_torch.derivatives import is_transformed
+from lcmulti_torch.watched import is_transformed
 
 _ops = TorchOps()
 

@@ -43,7 +43,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lcmulti.conformance.calls import Inputs, ReferenceRunner, Results
-from lcmulti.conformance.cases import Case
+from lcmulti.conformance.case import Case
 from lcmulti.dtypes import DTYPES
 from lcmulti.geometry.spec import LocalConvSpec
 

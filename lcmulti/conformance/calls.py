@@ -17,7 +17,7 @@ from lcmulti.algorithms import reference
 from lcmulti.choosing import framework
 from lcmulti.choosing.explain import explain
 from lcmulti.choosing.settings import current
-from lcmulti.conformance.cases import Case
+from lcmulti.conformance.case import Case
 from lcmulti.errors import DtypeError
 from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.operations.local_conv import local_conv
