@@ -14,7 +14,6 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-import h5py
 import keras
 import numpy as np
 
@@ -23,7 +22,7 @@ from lcmulti.errors import FileError, UnsupportedError
 from lcmulti.weights import require_memory
 from lcmulti_keras.layers import LocallyConnected
 from lcmulti_keras.legacy.origins import Origins
-from lcmulti_keras.legacy.reading import Archive
+from lcmulti_keras.legacy.stored import Archive, Folder, Stored
 
 __all__ = ["Match", "assign", "local_layers", "match", "walk"]
 
@@ -42,7 +41,7 @@ class Match:
     Parameters
     ----------
     variable : keras.Variable
-    dataset : h5py.Dataset
+    dataset : Stored
     convert : callable
         From what is stored to what the variable holds.
     stored_as : str
@@ -50,7 +49,7 @@ class Match:
     """
 
     variable: Any
-    dataset: h5py.Dataset
+    dataset: Stored
     convert: Callable[[np.ndarray], np.ndarray]
     stored_as: str
 
@@ -107,7 +106,7 @@ def _flipped(kernel: np.ndarray) -> np.ndarray:
 def assign(matches: Iterable[Match], model: Any) -> None:
     """Read the arrays and give each variable its value."""
     for each in matches:
-        each.variable.assign(each.convert(np.asarray(each.dataset[()])))
+        each.variable.assign(each.convert(each.dataset.read()))
     for layer, _ in walk(model, Origins()):
         if hasattr(layer, "finalize_state"):  # Normalization works with what it derives
             layer.finalize_state()
@@ -119,7 +118,7 @@ def local_layers(model: Any) -> list[Any]:
 
 
 def _checked(path: Path, variable: Any, dataset: Any, layer: Any) -> Match:
-    if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind not in "fiub":
+    if not isinstance(dataset, Stored) or dataset.dtype.kind not in "fiub":
         raise FileError(path, f"has no array of numbers for {variable.path}")
     shape = tuple(dataset.shape)
     if layer is None:
@@ -166,7 +165,7 @@ def _by_name(
     groups = []
     for name in archive.strings(archive.weights, "layer_names"):
         group = archive.weights.get(name)
-        if not isinstance(group, h5py.Group):
+        if not isinstance(group, Folder):
             raise FileError(path, f"lists a layer {name!r:.80} and does not have it")
         weights = [
             each
@@ -220,22 +219,17 @@ def _aligned(variables: list[Any], names: list[str]) -> list[str]:
 def _by_path(
     path: Path, archive: Archive, model: Any, origins: Origins
 ) -> Iterator[tuple[Any, Any]]:
-    left: set[str] = set()
-
-    def note(name: str, each: Any) -> None:
-        if isinstance(each, h5py.Dataset) and "random_generator" not in name:
-            left.add(f"layers/{name}")
-
-    if isinstance(archive.weights.get("layers"), h5py.Group):
-        archive.weights["layers"].visititems(note)
+    layers = archive.weights.get("layers")
+    names = (name for name, _ in layers.arrays("layers/")) if isinstance(layers, Folder) else ()
+    left = {name for name in names if "random_generator" not in name}
     for layer, place in walk(model, origins):
         own = _own_weights(layer)
         if not own:
             continue
         path_of = "/".join((*place, "vars"))
         group = archive.weights.get(path_of)
-        if not isinstance(group, h5py.Group) or len(group) != len(own):
-            count = len(group) if isinstance(group, h5py.Group) else 0
+        if not isinstance(group, Folder) or len(group) != len(own):
+            count = len(group) if isinstance(group, Folder) else 0
             raise FileError(path, f"has {count} weights for {layer.name}, not {len(own)}")
         for i, variable in enumerate(own):
             left.discard(f"{path_of}/{i}")
