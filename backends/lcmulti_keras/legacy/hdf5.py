@@ -11,7 +11,7 @@ import numpy as np
 
 from lcmulti.errors import FileError
 from lcmulti_keras.legacy.apart import MEBIBYTE, run_apart
-from lcmulti_keras.legacy.stored import Folder, Stored
+from lcmulti_keras.legacy.stored import FileArray, Folder
 
 __all__ = ["read_hdf5"]
 
@@ -58,16 +58,16 @@ def read_hdf5(path: Path, stream: BinaryIO, start: int, size: int) -> Folder:
 
 def _stored(
     path: Path, stream: BinaryIO, start: int, size: int, about: dict[str, Any] | None
-) -> Stored:
+) -> FileArray:
     """An array by what the table says of it, which is believed no more than the file is."""
     if about is None:
-        return Stored(np.dtype(object), ())
+        return FileArray(np.dtype(object), ())
     dtype, shape = np.dtype(about["dtype"]), tuple(map(int, about["shape"]))
-    whole = Stored(dtype, shape)
+    whole = FileArray(dtype, shape)
     if dtype.kind not in "fiub" or min(shape, default=0) < 0:
         raise FileError(path, f"has an array of dtype {dtype} and shape {shape}")
     if "content" in about or not whole.nbytes:
-        return Stored(dtype, shape, content=bytes.fromhex(about.get("content", "")))
+        return FileArray(dtype, shape, content=bytes.fromhex(about.get("content", "")))
     piece = tuple(map(int, about.get("chunk", shape)))
     listed = about.get("chunks", [[[0] * len(shape), about.get("at", -1)]])
     pieces = tuple((tuple(map(int, where)), start + int(at)) for where, at in listed)
@@ -79,4 +79,4 @@ def _stored(
         raise FileError(path, "lacks a part of an array")
     if any(not start <= at <= start + size - length for _, at in pieces):
         raise FileError(path, "has an array that reaches beyond its end")
-    return Stored(dtype, shape, stream, pieces, piece)
+    return FileArray(dtype, shape, stream, pieces, piece)

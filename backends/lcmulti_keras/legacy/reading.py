@@ -83,7 +83,7 @@ def _from_zip(path: Path, archive: Zipped, weights: Folder) -> Archive:
         printable(metadata.get("keras_version", "unknown"), MOST_VERSION),
         weights,
         by_path=True,
-        has_optimizer="optimizer" in weights,
+        has_optimizer="optimizer" in weights.members,
     )
 
 
@@ -98,7 +98,8 @@ def _from_hdf5(path: Path, file: Folder) -> Archive:
         None if training is None else read_json(path, training),
         printable(version, MOST_VERSION),
         weights,
-        by_path=not any(n.startswith("layer_names") for n in weights.attrs) and "layers" in file,
-        has_optimizer="optimizer_weights" in file or "optimizer" in file,
+        by_path=not any(n.startswith("layer_names") for n in weights.attrs)
+        and "layers" in file.members,
+        has_optimizer=bool({"optimizer_weights", "optimizer"} & set(file)),
         flipped=weights.attrs.get("backend") == "theano",
     )

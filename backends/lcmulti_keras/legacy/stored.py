@@ -12,14 +12,14 @@ import numpy as np
 
 from lcmulti.errors import FileError
 
-__all__ = ["Archive", "Folder", "Stored"]
+__all__ = ["Archive", "FileArray", "Folder"]
 
 Piece = tuple[tuple[int, ...], int]
 """Where a part of an array begins in the array, and at which byte of the file."""
 
 
 @dataclass(frozen=True)
-class Stored:
+class FileArray:
     """An array in a file.
 
     Parameters
@@ -49,8 +49,8 @@ class Stored:
         """Bytes of the array as it says it is."""
         return prod(self.shape) * self.dtype.itemsize
 
-    def read(self) -> np.ndarray[Any, Any]:
-        """The array, in the processor's byte order.
+    def __getitem__(self, key: tuple[()]) -> np.ndarray[Any, Any]:
+        """The array, read whole, in the processor's byte order.
 
         Raises
         ------
@@ -67,7 +67,7 @@ class Stored:
                 inside = tuple(slice(a, a + n) for a, n in zip(start, self.piece, strict=True))
                 target = array[inside]
                 target[...] = self._read(at)[tuple(map(slice, target.shape))]
-        return array.astype(array.dtype.newbyteorder("="), copy=False)
+        return array.astype(array.dtype.newbyteorder("="), copy=False)[key]
 
     def _read(self, at: int) -> np.ndarray[Any, Any]:
         assert self.stream is not None
@@ -92,18 +92,18 @@ class Folder:
     """
 
     attrs: dict[str, Any] = field(default_factory=dict)
-    members: dict[str, Folder | Stored] = field(default_factory=dict)
+    members: dict[str, Folder | FileArray] = field(default_factory=dict)
 
-    def get(self, path: str) -> Folder | Stored | None:
+    def get(self, path: str) -> Folder | FileArray | None:
         """What is at a path, or None."""
-        found: Folder | Stored | None = self
+        found: Folder | FileArray | None = self
         for name in path.split("/"):
             if not isinstance(found, Folder):
                 return None
             found = found.members.get(name) if name else found
         return found
 
-    def add(self, path: str, member: Folder | Stored) -> None:
+    def add(self, path: str, member: Folder | FileArray) -> None:
         """Put a member at a path, with the folders on the way."""
         *way, name = path.split("/")
         folder = self
@@ -113,16 +113,16 @@ class Folder:
             folder = inner
         folder.members[name] = member
 
-    def arrays(self, within: str = "") -> Iterator[tuple[str, Stored]]:
+    def arrays(self, within: str = "") -> Iterator[tuple[str, FileArray]]:
         """All arrays at any depth, by path."""
         for name, member in self.members.items():
-            if isinstance(member, Stored):
+            if isinstance(member, FileArray):
                 yield f"{within}{name}", member
             else:
                 yield from member.arrays(f"{within}{name}/")
 
-    def __contains__(self, name: str) -> bool:
-        return name in self.members
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.members)
 
     def __len__(self) -> int:
         return len(self.members)
