@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from lcmulti.backend import Backend
+from lcmulti.plugins.contract import Backend
 
 __all__ = ["Pair", "Range", "products", "taken"]
 

@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lcmulti import functional, plugins
-from lcmulti.arguments import choice, integer_tuple
-from lcmulti.backend import Backend
+from lcmulti import plugins
 from lcmulti.errors import ArgumentError, ArgumentTypeError, DtypeError, ShapeError, described
+from lcmulti.geometry.arguments import choice, integer_tuple
+from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.operations import calling
 from lcmulti.operations.pairs import Pair, Range, products, taken
-from lcmulti.spec import LocalConvSpec
+from lcmulti.plugins.contract import Backend
 
 __all__ = ["sheet_smoothness"]
 
@@ -108,8 +109,8 @@ def sheet_smoothness(
         raise ArgumentTypeError("circular", "True or False", circular)
     choice("distance", distance, DISTANCES)
     plan = _Plan(spec, (sides[0], sides[1]), int(neighbours), bool(circular))
-    key = functional.call_key("sheet_smoothness", (type(kernel), type(bias)), backend)
-    return functional.calls[key](kernel, bias, (plan,))
+    key = calling.call_key("sheet_smoothness", (type(kernel), type(bias)), backend)
+    return calling.calls[key](kernel, bias, (plan,))
 
 
 def divisors(number: int) -> list[int]:
@@ -280,4 +281,4 @@ def _check(owner: Backend, kernel: Any, bias: Any, spec: LocalConvSpec) -> None:
         raise DtypeError("bias", f"{dtypes[0]}, as the kernel", dtypes[1])
 
 
-functional.OPERATIONS["sheet_smoothness"] = functional.Composite(("kernel", "bias"), _run)
+calling.OPERATIONS["sheet_smoothness"] = calling.Composite(("kernel", "bias"), _run)
