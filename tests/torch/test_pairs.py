@@ -52,6 +52,7 @@ def test_any_memory_order(order):
         torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.slow
 def test_derivatives_and_transforms():
     spec = lcmulti.LocalConvSpec((2, 3, 1), 4, (1, 2), data_format="channels_last")
     kernel = torch.randn(spec.kernel_shape, dtype=torch.float64, requires_grad=True)
