@@ -201,9 +201,13 @@ call_key._dynamo_marked_constant = True  # type: ignore[attr-defined]
 def _call(operation: str, name: str, neutral: bool) -> Callable[..., Any]:
     owner = plugins.load_backend(name)
     names, run_on = OPERATIONS[operation]
+    spread: Callable[..., Any] | None = getattr(owner, "spread", None)
 
     def call(*arrays_and_arguments: Any) -> Any:
         *arrays, arguments = arrays_and_arguments
+        run_spread = None if spread is None else spread(operation, arrays)
+        if run_spread is not None:
+            return run_spread(*arrays, arguments)
         y = run_on(name, *converted(name, arrays, names), arguments)
         return owner.to_numpy(y) if neutral else y
 
