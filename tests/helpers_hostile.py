@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import resource
 import shutil
 import time
@@ -188,8 +189,9 @@ def refused(case, most_growth, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(os, "system", None)
     peak, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
-    with pytest.raises(FileError, match=message) as caught:
+    with pytest.raises(FileError) as caught:
         lcmulti_keras.load_legacy_model(path)
+    assert re.search(message, caught.value.reason), caught.value
     seconds = time.process_time() - start
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < most_growth
     assert str(caught.value).startswith(str(path))

@@ -106,7 +106,7 @@ def one_text_many_times():
 
 
 def narrow_addresses():
-    """What `strings` cannot read."""
+    """Half as wide as Keras writes them."""
 
     def make(path):
         creation = h5py.h5p.create(h5py.h5p.FILE_CREATE)
@@ -157,7 +157,7 @@ def text(before, after):
 
 
 def values(each, suffix):
-    return with_config(lambda _: f'{{"a": [{",".join([each] * 6_000_000)}]}}', suffix=suffix)
+    return with_config(lambda _: f'{{"a": [{",".join([each] * 3_000_000)}]}}', suffix=suffix)
 
 
 def layers(count):
@@ -188,16 +188,16 @@ FORGED = {
     "chunk larger than the array": (with_file(chunk_larger_than_the_array), "compressed"),
     "another compression": (replaced(data=np.zeros(8), compression="lzf"), "h5repack"),
     "little of much": (with_file(little_of_much), "stores"),
-    "one array many times": (with_file(one_array_many_times), "claims arrays of"),
-    "text of 4 GB": (text_of_4_gb(), "claims strings of"),
-    "one text many times": (one_text_many_times(), "claims strings of"),
-    "narrow addresses": (narrow_addresses(), "addresses"),
+    "one array many times": (with_file(one_array_many_times), "one object under two names"),
+    "text of 4 GB": (text_of_4_gb(), "damaged .*memory"),
+    "one text many times": (one_text_many_times(), "damaged .*memory"),
+    "narrow addresses": (narrow_addresses(), "weights only"),
     "references for a kernel": (replaced(shape=(8,), dtype=h5py.ref_dtype), "no array"),
     "regions for a kernel": (replaced(shape=(8,), dtype=h5py.regionref_dtype), "no array"),
     "records for a kernel": (replaced(data=np.zeros(8, [("a", "f4"), ("b", "f4")])), "no array"),
     "a kernel of no shape": (replaced(data=h5py.Empty("f4")), "claims shape None"),
     "names that are no text": (with_file(lambda file: file["model_weights"].attrs.__setitem__(
-        "layer_names", [b"\xff\xfe", b"lc"])), "damaged"),
+        "layer_names", [b"\xff\xfe", b"lc"])), "lists a layer"),
     "bzip2": (packed(zipfile.ZIP_BZIP2, 5000), "compressed in an unknown way"),
     "LZMA": (packed(zipfile.ZIP_LZMA, 5000), "compressed in an unknown way"),
     "more than it says": (packed(zipfile.ZIP_DEFLATED, 5000), "damaged"),
@@ -208,8 +208,8 @@ FORGED = {
     "one key twice": (text('"name": "lc"', '"name": "lc", "name": "lc"'), "one key twice"),
     "1e400": (text('"filters": 4', '"filters": 1e400'), "the number 1e400"),
     "10,000 digits": (text('"filters": 4', f'"filters": {"9" * 10_000}'), "JSON"),
-    "millions of lists": (values("[]", "keras"), "more than 5,000,000 values"),
-    "millions of texts": (values('"a"', "h5"), "more than 5,000,000 values"),
+    "millions of lists": (values("[]", "keras"), "more than 2,000,000 values"),
+    "millions of texts": (values('"a"', "h5"), "more than 2,000,000 values"),
     "thousands of layers": (layers(4001), "more than 4,000 layers"),
     "a long chain backwards": (backwards(1500), "output 7 of 'in'"),
     "filters that are true": (local(filters=True), "filters: expected a positive integer"),
@@ -244,24 +244,6 @@ def test_refused(what, tmp_path, monkeypatch):
         if seconds < MOST_SECONDS:
             break
     assert seconds < MOST_SECONDS
-
-
-@pytest.mark.parametrize("libver", ["earliest", "latest"])
-def test_strings_are_counted_as_they_are(libver, tmp_path):
-    """In compact and in dense storage, and one text as often as it is there."""
-    from lcmulti_keras.legacy.strings import strings_claimed
-
-    with h5py.File(tmp_path / "file.h5", "w", libver=libver) as file:
-        file.attrs["model_config"] = "x" * 1000
-        for i in range(30):
-            file.attrs[f"other_{i}"] = "not counted"
-        for i in range(3):
-            names = np.array(["a", "bb", ""] * 50, object)
-            file.create_group(f"{i}").attrs[f"weight_names{i}"] = names
-            file[f"{i}"].attrs["layer_names"] = np.array([b"of one", b"length"])
-    content = (tmp_path / "file.h5").read_bytes()
-    names = ("model_config", "weight_names", "layer_names")
-    assert strings_claimed(content, names) == 1000 + 3 * 150
 
 
 def test_a_class_of_your_own_is_found_by_its_name_alone(tmp_path):
