@@ -1,9 +1,10 @@
 """Runs checks on several processes at once and prints ``{check: error or None}`` as JSON.
 
-``python ranks.py RANKS CHECKS...``. One process imports PyTorch and forks the ranks, for imports
-take longer than all checks. A check is a function ``(rank) -> None`` of the modules named; the
-ranks run the same ones in the same order. After the first that fails no other is run: ranks may
-be out of step then.
+``python ranks.py RANKS:MODULE...``, and on its input a JSON list of the checks that are wanted;
+nothing stands for all. One process imports PyTorch and forks the ranks, for imports take longer
+than most checks. ``MODULE.checks(RANKS)`` gives functions ``(rank) -> None`` by name, which all
+ranks run in one order. After one that fails the rest of a module is not run: ranks may be out of
+step then.
 """
 
 from __future__ import annotations
@@ -52,10 +53,7 @@ def work(rank, ranks, folder, checks):
     os._exit(0)  # without a farewell, for which ranks would have to be in step
 
 
-def main(ranks, modules):
-    checks = {}
-    for module in modules:
-        checks |= importlib.import_module(module).checks(ranks)
+def run(ranks, checks):
     with tempfile.TemporaryDirectory() as folder:
         children = []
         for rank in range(ranks):
@@ -70,9 +68,20 @@ def main(ranks, modules):
             children.append(child)
         codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
         if any(codes):
-            sys.exit(f"ranks ended with {codes}")
-        print((Path(folder) / "0.json").read_text())
+            return dict.fromkeys(checks, f"ranks ended with {codes}")
+        return json.loads((Path(folder) / "0.json").read_text())
+
+
+def main(groups):
+    wanted, found = json.loads(sys.stdin.read() or "null"), {}
+    for group in groups:
+        ranks, module = group.split(":")
+        checks = importlib.import_module(module).checks(int(ranks))
+        checks = {n: check for n, check in checks.items() if wanted is None or n in wanted}
+        if checks:
+            found |= run(int(ranks), checks)
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2:])
+    main(sys.argv[1:])

@@ -21,7 +21,7 @@ from lcmulti.errors import ArgumentTypeError, described
 
 __all__ = ["place_of", "seed_of", "uniform_"]
 
-PIECE = 2**20
+PIECE = 2**16
 """Elements drawn at a time."""
 
 WORDS = 4

@@ -118,9 +118,19 @@ def _start(
     flat = torch.cat([each.reshape(-1) for _, each in pieces]) if pieces else like.new_empty(0)
     sizes, sources = _by_rank([(to, each.numel()) for to, each in pieces]), _by_rank(expected)
     arguments = (flat, [*sizes], [*sizes.values()], [*sources], [*sources.values()], group)
-    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
+    if _is_traced():
         return Travel(_travel(*arguments))
     return _sent(*arguments)
+
+
+def _is_traced() -> bool:
+    return torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
+
+
+def _linked(x: torch.Tensor, cut: Cut, received: torch.Tensor) -> torch.Tensor:
+    """*x*, to a compiler of what was received though that is nothing, so that it keeps the call."""
+    nothing = cut.travels and not received.numel() and _is_traced()
+    return x + received.sum() if nothing else x
 
 
 def _rank(item: tuple[int, Any]) -> int:
@@ -169,6 +179,7 @@ def window(x: torch.Tensor, cut: Cut, received: torch.Tensor, seen: Seen) -> tor
                 halo = halos[owner, here]
                 pieces.append(halo.narrow(dim, common.start - here.start, len(common)))
     needed = pieces[0] if len(pieces) == 1 else torch.cat(pieces or [x.narrow(dim, 0, 0)], dim)
+    needed = _linked(needed, cut, received)
     if not seen.before and not seen.after:
         return needed
     copied = [
@@ -233,7 +244,7 @@ def add(x: torch.Tensor, cut: Cut, received: torch.Tensor) -> torch.Tensor:
         place = _rows(x, cut, rows)
         place.add_(received[at : at + place.numel()].view(place.shape))
         at += place.numel()
-    return x
+    return _linked(x, cut, received)
 
 
 def _halos(x: Any, cut: Cut, received: torch.Tensor) -> dict[tuple[int, range], torch.Tensor]:
