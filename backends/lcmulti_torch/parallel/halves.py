@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import torch
 
+from lcmulti.geometry.shapes import window_extent
 from lcmulti.geometry.sharding import seen
-from lcmulti.shapes import window_extent
 from lcmulti_torch.parallel.exchange import Cut
 from lcmulti_torch.parallel.part import HALF, Part, raw
 

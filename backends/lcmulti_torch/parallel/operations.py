@@ -14,12 +14,16 @@ import torch
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
 
 import lcmulti
-from lcmulti import dispatch, functional, low_rank
-from lcmulti.backend import Map
+from lcmulti import plugins
+from lcmulti.choosing import dispatch
+from lcmulti.choosing.settings import Settings, current
 from lcmulti.errors import ArgumentError
+from lcmulti.geometry.arguments import choice
 from lcmulti.geometry.sharding import axis_parts
-from lcmulti.settings import Settings, current
-from lcmulti.spec import LocalConvSpec
+from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.operations import calling
+from lcmulti.operations.low_rank import axes_and_rank
+from lcmulti.plugins.contract import Map
 from lcmulti_torch.backend import backend
 from lcmulti_torch.parallel.exchange import Cut, gather
 from lcmulti_torch.parallel.layout import Layout, Placements, layout_of, require_one_mesh
@@ -55,7 +59,7 @@ def _bilinear(
     x, kernel, bias = _prepared(name, (x, kernel, bias))
     call = _laid_out(map_, x, kernel, tuple(kernel.shape), bias, arguments)
     if call is None:
-        return functional.OPERATIONS[name].run("torch", x, kernel, bias, arguments)
+        return calling.OPERATIONS[name].run("torch", x, kernel, bias, arguments)
     run = local_conv if map_ == "forward" else local_conv_transpose
     y = run(call.x, call.weights, call.part, is_transformed(call.x, call.weights))
     return _result(call, y, x, map_)
@@ -66,11 +70,11 @@ def _local_conv_low_rank(
 ) -> Any:
     name = "local_conv_low_rank"
     x, basis, coefficients, bias = _prepared(name, (x, basis, coefficients, bias))
-    axes, _ = low_rank._checked(tuple(basis.shape), tuple(coefficients.shape))
+    axes, _ = axes_and_rank(tuple(basis.shape), tuple(coefficients.shape))
     shape = (*coefficients.shape[:-1], *basis.shape[axes + 1 :])
     call = _laid_out("forward", x, coefficients, shape, bias, arguments)
     if call is None:
-        return functional.OPERATIONS[name].run("torch", x, basis, coefficients, bias, arguments)
+        return calling.OPERATIONS[name].run("torch", x, basis, coefficients, bias, arguments)
     part, spec = call.part, call.part.spec
     replicated = [Replicate()] * x.device_mesh.ndim
     summed = tuple(
@@ -92,7 +96,7 @@ def _local_conv_low_rank(
 
 def _low_rank_kernel(basis: Any, coefficients: Any, arguments: tuple[Any, ...]) -> Any:
     basis, coefficients = _prepared("low_rank_kernel", (basis, coefficients))
-    axes, _ = low_rank._checked(tuple(basis.shape), tuple(coefficients.shape))
+    axes, _ = axes_and_rank(tuple(basis.shape), tuple(coefficients.shape))
     mesh = coefficients.device_mesh
     kept = tuple(
         each if type(each) is Shard and each.dim < axes else Replicate()
@@ -112,11 +116,11 @@ OPERATIONS: Mapping[str, Callable[..., Any]] = {
     "local_conv_low_rank": _local_conv_low_rank,
     "low_rank_kernel": _low_rank_kernel,
 }
-"""What runs in place of `lcmulti.functional.OPERATIONS` where an argument is a DTensor."""
+"""What runs in place of `lcmulti.operations.calling.OPERATIONS` where an argument is a DTensor."""
 
 
 def _prepared(name: str, arrays: tuple[Any, ...]) -> tuple[Any, ...]:
-    names = functional.OPERATIONS[name].names
+    names = calling.OPERATIONS[name].names
     require_one_mesh(names, arrays)
     # Three at a time: what a backend prepares is an input and weights.
     head = backend.prepare((*arrays, None, None)[:3])
@@ -167,15 +171,15 @@ def _laid_out(
 
 def _name(implementation: Any) -> str:
     """For `dispatch.choose` to judge where something computes, and here where nothing does."""
-    entries = dispatch.plugins.registry().implementations_of("torch")
+    entries = plugins.registry().implementations_of("torch")
     known = ("auto", *(entry.name for entry in entries))
-    return dispatch.choice("implementation", implementation, known)
+    return choice("implementation", implementation, known)
 
 
 def _spec(facts: Any, geometry: Any, settings: Settings, map_: Map) -> LocalConvSpec:
     try:
         return _cached_spec(facts, dispatch.frozen(geometry), settings, map_)
-    except (dispatch._UnhashableError, ArgumentError, RecursionError):
+    except (dispatch.UnhashableError, ArgumentError, RecursionError):
         pass  # to be said of the arguments as they came
     return _cached_spec.__wrapped__(facts, geometry, settings, map_)
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
+from lcmulti.geometry.shapes import window_extent
 from lcmulti.geometry.sharding import Seen, seen
-from lcmulti.shapes import window_extent
 from lcmulti_torch.memory import laid_out_as
 from lcmulti_torch.parallel.exchange import Cut, add, ask, gather, send_home, window
 from lcmulti_torch.parallel.halves import input_grad

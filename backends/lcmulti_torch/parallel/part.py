@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 
 import torch
 
-from lcmulti import dispatch, plugins
-from lcmulti.backend import Map, Problem, Resources
+from lcmulti import plugins
+from lcmulti.choosing import dispatch
+from lcmulti.choosing.settings import Settings
 from lcmulti.geometry.sharding import Seen, local_spec
-from lcmulti.settings import Settings
-from lcmulti.spec import LocalConvSpec
+from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.plugins.contract import Map, Problem, Resources
 from lcmulti_torch.parallel.exchange import Cut, gather, scatter
 
 __all__ = [

@@ -19,8 +19,8 @@ from torch.distributed.tensor import (
 )
 from torch.distributed.tensor.parallel import ParallelStyle
 
-from lcmulti.arguments import integer, is_sequence
 from lcmulti.errors import ArgumentError, ArgumentTypeError, ShapeError, described
+from lcmulti.geometry.arguments import integer, is_sequence
 from lcmulti.geometry.sharding import owned
 from lcmulti_torch.base import LocallyConnectedNd
 
