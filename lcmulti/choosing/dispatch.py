@@ -87,7 +87,7 @@ class Plan:
         return self.spec.data_format == "channels_first"
 
 
-class _UnhashableError(Exception):
+class UnhashableError(Exception):
     """An argument is nothing a cache may be keyed by; it is wrong, and validation will say so."""
 
 
@@ -98,7 +98,7 @@ def frozen(value: Any) -> Any:
         return value
     if kind is tuple or kind is list:
         return tuple(map(frozen, value))
-    raise _UnhashableError
+    raise UnhashableError
 
 
 def plan(
@@ -122,7 +122,7 @@ def plan(
     """
     try:
         return _plan(backend, facts, frozen(arguments), settings, name)
-    except (_UnhashableError, ArgumentError, RecursionError):
+    except (UnhashableError, ArgumentError, RecursionError):
         pass  # to be said of the arguments as they came
     return _plan.__wrapped__(backend, facts, arguments, settings, name)
 
