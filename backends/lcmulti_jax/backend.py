@@ -87,7 +87,7 @@ class JaxBackend:
         self, implementation: Implementation, entry: ImplementationEntry, name: Map = "forward"
     ) -> Operation:
         """See `lcmulti_jax.derivatives`."""
-        return derivatives.operation(implementation, entry.transformable, name)
+        return derivatives.operation(implementation, entry.portable, name)
 
     def opaque(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Nothing traces Python code here."""
