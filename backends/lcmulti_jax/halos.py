@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from lcmulti.geometry.shapes import window_extent
 from lcmulti.geometry.sharding import AxisPart, axis_parts
-from lcmulti.shapes import window_extent
-from lcmulti.spec import LocalConvSpec
+from lcmulti.geometry.spec import LocalConvSpec
 
 __all__ = ["Cut", "Names", "seen"]
 
@@ -130,7 +130,7 @@ class _Device:
         self.starts = [rank * cut.inputs for rank in range(cut.count)]
 
     def here(self, table: Iterable[int | list[int]]) -> jax.Array:
-        """This device's entry of a table by rank."""
+        """The entry that is this device's, of a table by rank."""
         return jnp.asarray(np.array([*table], np.int32))[self.rank]
 
     def empty(self, x: jax.Array, length: int) -> jax.Array:

@@ -11,16 +11,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 
-from lcmulti import dispatch, plugins, shapes
-from lcmulti.arguments import is_sequence
-from lcmulti.backend import Map, Problem, Resources
+from lcmulti import plugins
+from lcmulti.choosing import dispatch
+from lcmulti.choosing.settings import current
 from lcmulti.errors import ArgumentError, ArgumentTypeError, DtypeError, ShapeError, described
-from lcmulti.settings import current
-from lcmulti.spec import LocalConvSpec, replace_fields
-from lcmulti_jax import layers, rules
+from lcmulti.geometry.arguments import is_sequence
+from lcmulti.geometry.padding import padding_indices
+from lcmulti.geometry.spec import LocalConvSpec, replace_fields
+from lcmulti.plugins.contract import Map, Problem, Resources
+from lcmulti_jax import base, derivatives
 from lcmulti_jax.halos import Names
-from lcmulti_jax.parts import Part, Split, size
 from lcmulti_jax.partitioning import Placed
+from lcmulti_jax.parts import Part, Split, size
 
 __all__ = ["Sharded", "sharded"]
 
@@ -82,15 +84,18 @@ def sharded(
     given = positions if is_sequence(positions) else (positions,)
     given = (*given, *(None,) * (spec.ndim - len(given)))
     if len(given) != spec.ndim:
-        raise ArgumentError("positions", f"at most {spec.ndim} entries, one a spatial axis", positions)
+        expected = f"at most {spec.ndim} entries, one for each spatial axis"
+        raise ArgumentError("positions", expected, positions)
     names = tuple(_names("positions", each, mesh) for each in given)
     samples = _names("batch", batch, mesh)
     flat = [name for each in (*names, samples) for name in each]
     if len(set(flat)) != len(flat):
         raise ArgumentError("batch" if samples else "positions", "each axis of the mesh once", flat)
     # Whatever the types of its axes are for others, shardings here are no part of types.
-    automatic = Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * mesh.devices.ndim)
-    return Sharded(spec, Placed(automatic, Split(samples, names, (), ())), transposed, implementation)
+    types = (AxisType.Auto,) * mesh.devices.ndim
+    automatic = Mesh(mesh.devices, mesh.axis_names, axis_types=types)
+    where = Placed(automatic, Split(samples, names, (), ()))
+    return Sharded(spec, where, transposed, implementation)
 
 
 class Sharded:
@@ -188,16 +193,14 @@ class Sharded:
             return jax.random.uniform(key, shape, dtype, -limit, limit)
 
         draw = uniform if init is None else init
-        kernel = layers.at_every_position(
+        kernel = base.at_every_position(
             lambda key, shape: draw(key, shape, dtype),
             key,
             self.spec.positions_shape,
             self.spec.kernel_shape[self.spec.ndim :],
             self.kernel_sharding,
         )
-        zeros = jax.jit(
-            lambda: jnp.zeros(self.bias_shape, dtype), out_shardings=self.bias_sharding
-        )
+        zeros = jax.jit(lambda: jnp.zeros(self.bias_shape, dtype), out_shardings=self.bias_sharding)
         return kernel, zeros()
 
     def put(self, array: Any) -> jax.Array:
@@ -216,9 +219,12 @@ class Sharded:
         ):
             if shape == wanted:
                 return jax.make_array_from_callback(
-                    padded, sharding, lambda index: _rows(array, index, padded)  # noqa: B023
+                    padded,
+                    sharding,
+                    lambda index: _rows(array, index, padded),  # noqa: B023
                 )
-        expected = f"shape {self.spec.kernel_shape} of a kernel or {self._whole_bias_shape()} of a bias"
+        kernel, bias = self.spec.kernel_shape, self._whole_bias_shape()
+        expected = f"shape {kernel} of a kernel or {bias} of a bias"
         raise ShapeError("array", expected, described(str(shape)))
 
     def whole(self, array: jax.Array) -> jax.Array:
@@ -267,7 +273,7 @@ class Sharded:
             x = jnp.moveaxis(x, 1, -1)
         if not self.transposed:
             x = self._padded_on_whole_axes(x)
-        source, result = self._roles
+        source = self._roles[0]
         batch = x.shape[0]
         x = _grown(x, where.shape(source, self._inner, batch))
         x = jax.lax.with_sharding_constraint(x, where.sharding(source, self._inner))
@@ -283,7 +289,8 @@ class Sharded:
         spec = self.spec
         sample = spec.output_shape if self.transposed else spec.input_shape
         if tuple(x.shape[1:]) != sample or x.ndim != spec.ndim + 2:
-            raise ShapeError("x", f"shape (N, {', '.join(map(str, sample))})", described(str(x.shape)))
+            expected = f"shape (N, {', '.join(map(str, sample))})"
+            raise ShapeError("x", expected, described(str(x.shape)))
         samples = size(self._where.split.samples, self.mesh)
         if x.shape[0] % samples:
             raise ShapeError("x", f"a multiple of {samples} samples", described(str(x.shape)))
@@ -304,7 +311,8 @@ class Sharded:
         for axis, names in enumerate(self._where.split.positions):
             low, high = spec.padding[axis]
             if spec.padding_mode != "zeros" and not names and (low or high):
-                indices = shapes.padding_indices(spec.input_size[axis], low, high, spec.padding_mode)
+                length = spec.input_size[axis]
+                indices = padding_indices(length, low, high, spec.padding_mode)
                 x = jnp.take(x, indices, axis + 1)
         return x
 
@@ -319,7 +327,7 @@ class Sharded:
         entry, _ = dispatch.choose("jax", problem, self.implementation, settings)
         found = plugins.load_implementation("jax", entry.name)
         name: Map = "input_grad" if self.transposed else "forward"
-        return rules.operation(found, entry.transformable, name, where), resources
+        return derivatives.operation(found, entry.portable, name, where), resources
 
 
 def _names(argument: str, given: Any, mesh: Mesh) -> Names:

@@ -25,8 +25,8 @@ from jax.experimental.custom_partitioning import (
 )
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from lcmulti.backend import Implementation, Map, Resources
-from lcmulti.spec import LocalConvSpec
+from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.plugins.contract import Implementation, Map, Resources
 from lcmulti_jax.halos import Cut, Names
 from lcmulti_jax.parts import Axes, Part, Split, size
 

@@ -7,7 +7,7 @@ counts may be split over axes of a mesh:
   neighbours (`lcmulti_jax.halos`), and gives them back their part of the gradient.
 * **Samples**: kernel gradients are summed over devices.
 * **Filters and channels**: outputs are summed over devices where channels are split, input
-  gradients where filters are; where there are groups, groups of both are split and nothing is summed.
+  gradients where filters are. Where there are groups, these are split, and nothing is summed.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import Mesh
 
-from lcmulti.backend import Implementation, Problem, Resources
 from lcmulti.dtypes import DTYPES
-from lcmulti.spec import LocalConvSpec, replace_fields
+from lcmulti.geometry.spec import LocalConvSpec, replace_fields
+from lcmulti.plugins.contract import Implementation, Problem, Resources
 from lcmulti_jax import halos
+from lcmulti_jax.array_operations import default_device, widen
 from lcmulti_jax.blocked import blocked
 from lcmulti_jax.halos import Cut, Names
-from lcmulti_jax.patches import default_device, widen
 
 __all__ = ["Axes", "Part", "Split", "size"]
 
