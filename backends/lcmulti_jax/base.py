@@ -145,6 +145,15 @@ def checked(shape: tuple[int, ...], wanted: tuple[int, ...], advice: str) -> Non
         )
 
 
+def checked_sample(shape: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+    """The same for a layer that takes one sample, channels first."""
+    advice = "it takes one sample, and jax.vmap(layer) a batch"
+    if len(shape) == len(wanted):
+        rebuild = f"in_channels={shape[0]}, input_size={shape[1:]}"
+        advice = f"for these build a layer with {rebuild}"
+    checked(shape, wanted, advice)
+
+
 def shared_mean(weights: Any, axes: tuple[int, ...]) -> Any:
     """The mean over position *axes*, at every position again."""
     return jnp.broadcast_to(weights.mean(axes, keepdims=True), weights.shape)
