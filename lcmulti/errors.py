@@ -15,6 +15,7 @@ __all__ = [
     "ConfigError",
     "DtypeError",
     "FileError",
+    "Interrupted",
     "LcmultiError",
     "MissingBackendError",
     "MissingExtraError",
@@ -154,3 +155,18 @@ class PluginError(LcmultiError):
 
 class TooLargeError(ArgumentError, MemoryError):
     """An array would not fit in memory; raised before anything is allocated."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """The user's interrupt, with what was done until then.
+
+    Parameters
+    ----------
+    report : object
+        Of `lcmulti.conformance.parity`, `lcmulti.conformance.certify` or `lcmulti.bench.bench`,
+        as far as it got.
+    """
+
+    def __init__(self, report: Any) -> None:
+        super().__init__("interrupted")
+        self.report = report

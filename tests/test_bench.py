@@ -9,9 +9,9 @@ from helpers_bench import QUICK, TINY, quick_machine  # noqa: F401 - the last is
 import lcmulti
 from lcmulti import plugins
 from lcmulti.bench import Interrupted, bench, machine, run, workload
+from lcmulti.bench.contenders import Contender, ours
 from lcmulti.bench.harness import harness
 from lcmulti.bench.peers import PEERS, Peer
-from lcmulti.bench.subjects import Subject, ours
 from lcmulti.bench.workloads import Arrays
 from lcmulti.errors import ArgumentError
 
@@ -31,7 +31,7 @@ def peers(monkeypatch):
 
 def wrong(arrays):
     """A peer that forgets the weights."""
-    return Subject(lambda x, w: 0 * arrays.dy + x.sum(), arrays.x, arrays.kernel, arrays.dy)
+    return Contender(lambda x, w: 0 * arrays.dy + x.sum(), arrays.x, arrays.kernel, arrays.dy)
 
 
 def right(arrays):

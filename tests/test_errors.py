@@ -78,7 +78,9 @@ def test_errors_are_the_built_ins_a_caller_expects():
         "TooLargeError": MemoryError,
         "UnsupportedError": NotImplementedError,
     }
-    assert set(errors.__all__) == expected.keys() | {"LcmultiError"}
+    assert set(errors.__all__) == expected.keys() | {"LcmultiError", "Interrupted"}
+    assert issubclass(errors.Interrupted, KeyboardInterrupt)  # no error: the user's wish
+    assert not issubclass(errors.Interrupted, Exception)
     for name, base in expected.items():
         assert issubclass(getattr(errors, name), (base, errors.LcmultiError))
         assert issubclass(getattr(errors, name), base)

@@ -247,7 +247,7 @@ def test_torch_small_windows_whose_lanes_are_positions(shape, filters, window, c
 def test_torch_results_are_written_in_their_order(torch_arrays, first):
     """By the kernels, and not copied into it after."""
     import torch
-    from lcmulti_torch.rules import is_channels_first
+    from lcmulti_torch.memory import is_channels_first
 
     door = plugins.load_implementation("torch", "native")
     shapes = (5, *SPEC.input_shape), (5, *SPEC.output_shape)

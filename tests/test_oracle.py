@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from lcmulti.conformance import oracle
 from lcmulti.conformance.bounds import bounds, compare, expect
 from lcmulti.conformance.calls import MAPS
-from lcmulti.conformance.cases import Case, select
+from lcmulti.conformance.case import Case
+from lcmulti.conformance.cases import select
 from lcmulti.conformance.inputs import draw
 from lcmulti.spec import LocalConvSpec
 

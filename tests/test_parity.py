@@ -9,6 +9,7 @@ from strangers import backend_entry, implementation_entry, plugin_of
 
 from lcmulti import errors
 from lcmulti.conformance import cases, digits, inputs, parity
+from lcmulti.conformance.case import Case, Documented
 from lcmulti.conformance.report import Curve
 from lcmulti.conformance.training import Run, Yardstick, judged
 
@@ -65,8 +66,8 @@ def test_keras_documentation_comes_out_as_documented():
 
 
 def test_another_shape_than_documented_is_a_miss(monkeypatch):
-    wrong = cases.Documented((None, 8, 63), 1)
-    case = cases.Case("doc", "docs", (10, 2), 64, 3, documented=wrong)
+    wrong = Documented((None, 8, 63), 1)
+    case = Case("doc", "docs", (10, 2), 64, 3, documented=wrong)
     monkeypatch.setattr(cases, "all_cases", lambda: (case,))
     report = parity(backends=["numpy"], training=False)
     assert not report.ok

@@ -12,8 +12,8 @@ from strangers import backend_entry, implementation_entry, plugin_of
 from lcmulti import cli, errors
 from lcmulti.conformance import cases, html, inputs, parity
 from lcmulti.conformance.calls import BackendRunner
-from lcmulti.conformance.parity import Interrupted
 from lcmulti.conformance.report import Curve, Record, Report
+from lcmulti.errors import Interrupted
 
 # Backends.
 

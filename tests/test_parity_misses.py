@@ -12,6 +12,7 @@ import lcmulti
 from lcmulti import cli, numpy_backend
 from lcmulti.conformance import bounds, cases, inputs, parity
 from lcmulti.conformance.calls import Results
+from lcmulti.conformance.case import Case
 from lcmulti.conformance.report import Curve
 
 # Saboteurs: backends that are wrong in one way each.
@@ -149,11 +150,11 @@ def test_the_float32_bound_is_the_documented_one():
 
 
 def test_terms_count_what_is_summed():
-    case = cases.Case(
+    case = Case(
         "t", "test", (7, 4), 6, 3, 5, options={"groups": 2, "strides": 2}, bias_shared_axes=(0,)
     )
     assert bounds.terms(case.spec, 5, case.bias_shape) == Results(3 * 2, 2 * 3, 5, 5 * 3)
-    repeated = cases.Case(
+    repeated = Case(
         "t", "test", (4, 1), 1, 3, options={"padding": ((3, 1),), "padding_mode": "replicate"}
     )
     assert bounds.repeats(repeated.spec) == 4

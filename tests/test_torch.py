@@ -148,7 +148,7 @@ def test_tf32_is_asked_in_backward_and_einsum_too(monkeypatch):
     def refuse(array):
         raise UnsupportedError("rounds")
 
-    monkeypatch.setattr("lcmulti_torch.rules.refuse_rounding", refuse)
+    monkeypatch.setattr("lcmulti_torch.derivatives.refuse_rounding", refuse)
     monkeypatch.setattr("lcmulti_torch.backend.refuse_rounding", refuse)
     for call in (
         lambda: lcmulti.local_conv(x, kernel),

@@ -31,11 +31,11 @@ def need(backend):
         raise NotImplementedError(f"{backend} is not installed")
 
 
-def subject_of(way, workload):
+def contender_of(way, workload):
     """The arrays of a workload, what runs them and what is run; skip what cannot serve."""
     import lcmulti
+    from lcmulti.bench.contenders import ours
     from lcmulti.bench.harness import harness
-    from lcmulti.bench.subjects import ours
     from lcmulti.bench.workloads import Arrays, named
 
     backend, implementation = way.split()
@@ -51,17 +51,17 @@ def subject_of(way, workload):
     if 4 * arrays.nbytes > MEMORY:
         raise NotImplementedError("too large for a routine run")
     runner = harness(backend)
-    subject = ours(arrays, backend, implementation, "channels_last")
-    runner.arrays(subject)  # drawn and given to the framework by now
-    return arrays, runner, subject
+    contender = ours(arrays, backend, implementation, "channels_last")
+    runner.arrays(contender)  # drawn and given to the framework by now
+    return arrays, runner, contender
 
 
 def step_of(way, workload, training, check=True):
     """A step that was called once and gave what the reference gives; skip what cannot serve."""
-    from lcmulti.bench.subjects import disagreement
+    from lcmulti.bench.contenders import disagreement
 
-    arrays, runner, subject = subject_of(way, workload)
-    step = runner.step(subject, training)
+    arrays, runner, contender = contender_of(way, workload)
+    step = runner.step(contender, training)
     result = step()
     if check:
         wrong = disagreement(runner.value(result), arrays, "channels_last")

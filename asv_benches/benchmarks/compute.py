@@ -1,6 +1,6 @@
 """Forward, and forward with both gradients, for each backend, implementation and workload."""
 
-from .common import WAYS, WORKLOADS, step_of, subject_of
+from .common import WAYS, WORKLOADS, contender_of, step_of
 
 
 class Forward:
@@ -47,11 +47,11 @@ class Build:
 
     def setup(self, way, workload):
         step_of(way, "keras_docstring_1d", True)  # what a process does once is no part of it
-        _, self.runner, self.subject = subject_of(way, workload)
+        _, self.runner, self.contender = contender_of(way, workload)
 
     def track_first_call(self, way, workload):
         import time
 
         start = time.perf_counter()
-        self.runner.step(self.subject, True)()
+        self.runner.step(self.contender, True)()
         return time.perf_counter() - start

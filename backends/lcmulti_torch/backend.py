@@ -13,8 +13,10 @@ import torch
 from lcmulti.backend import Facts, Implementation, ImplementationEntry, Map, Operation
 from lcmulti.dispatch import ARGUMENTS
 from lcmulti.errors import ArgumentTypeError, described
+from lcmulti_torch.derivatives import operation
+from lcmulti_torch.memory import is_channels_first
 from lcmulti_torch.precision import refuse_rounding
-from lcmulti_torch.rules import is_channels_first, is_transformed, operation
+from lcmulti_torch.watched import is_transformed
 
 _NAMES = {
     getattr(torch, name): name
@@ -121,7 +123,7 @@ class TorchBackend:
     def close(
         self, implementation: Implementation, entry: ImplementationEntry, name: Map = "forward"
     ) -> Operation:
-        """See `lcmulti_torch.rules`."""
+        """See `lcmulti_torch.derivatives`."""
         return operation(implementation, name)
 
     def opaque(self, function: Callable[..., Any]) -> Callable[..., Any]:

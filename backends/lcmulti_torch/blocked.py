@@ -16,8 +16,8 @@ from lcmulti.blocks import Blocked
 from lcmulti.composed import Composed, axis_taps
 from lcmulti.dtypes import DTYPES
 from lcmulti.spec import LocalConvSpec
+from lcmulti_torch.memory import is_channels_first
 from lcmulti_torch.patches import FEW_COLUMNS, HALF, TorchOps, for_mkl
-from lcmulti_torch.rules import is_channels_first
 
 
 class TorchBlocked(Blocked):
@@ -106,7 +106,7 @@ class _Call(Blocked):
         return Facts(tuple(array.shape), str(array.dtype)[6:], array.device.type)
 
     def output(self, x: Any, spec: LocalConvSpec, resources: Resources) -> Any:
-        """See `Blocked.output`; laid out as `rules` would, which then copies nothing."""
+        """See `Blocked.output`; laid out as `memory` would, which then copies nothing."""
         if not is_channels_first(x):
             return super().output(x, spec, resources)
         shape = (len(x), spec.filters, *spec.output_size)

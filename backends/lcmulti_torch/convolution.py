@@ -15,7 +15,7 @@ from lcmulti.transposed import output_padding_of
 from lcmulti_torch.blocked import implementation as blocked
 from lcmulti_torch.patches import TorchOps, composed
 from lcmulti_torch.precision import convolutions_round
-from lcmulti_torch.rules import is_transformed
+from lcmulti_torch.watched import is_transformed
 
 _ops = TorchOps()
 _CONVOLUTIONS = {

@@ -18,7 +18,7 @@ from lcmulti.blocks import CACHE_TARGET
 from lcmulti.dtypes import DTYPES
 from lcmulti.spec import LocalConvSpec
 from lcmulti_torch.patches import TorchOps
-from lcmulti_torch.rules import is_transformed
+from lcmulti_torch.watched import is_transformed
 
 _ops = TorchOps()
 

@@ -8,7 +8,7 @@ import torch
 
 from lcmulti.backend import Problem
 from lcmulti.composed import Composed
-from lcmulti_torch.rules import is_transformed
+from lcmulti_torch.watched import is_transformed
 
 HALF = (torch.float16, torch.bfloat16)
 FEW_COLUMNS = 12

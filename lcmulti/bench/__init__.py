@@ -4,7 +4,8 @@
 """
 
 from lcmulti.bench.report import Machine, Report, Row
-from lcmulti.bench.run import Interrupted, bench
+from lcmulti.bench.run import bench
 from lcmulti.bench.workloads import Workload, workload
+from lcmulti.errors import Interrupted
 
 __all__ = ["Interrupted", "Machine", "Report", "Row", "Workload", "bench", "workload"]

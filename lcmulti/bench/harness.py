@@ -1,6 +1,6 @@
 """How each framework is run: once compiled where it compiles, and waited for.
 
-A harness turns a `Subject` into a `Step` of forward alone, or of forward and the gradients of
+A harness turns a `Contender` into a `Step` of forward alone, or of forward and the gradients of
 ``sum(y * dy)`` in input and weights, as in the middle of a network.
 """
 
@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 from lcmulti import plugins
-from lcmulti.bench.subjects import Subject
+from lcmulti.bench.contenders import Contender
 from lcmulti.bench.timing import Step
 from lcmulti.bench.workloads import Array
 
@@ -18,7 +18,7 @@ __all__ = ["Harness", "harness"]
 
 
 class Harness(ABC):
-    """Runs subjects in one framework, which share what is made of the same NumPy arrays.
+    """Runs contenders in one framework, which share what is made of the same NumPy arrays.
 
     Parameters
     ----------
@@ -36,9 +36,9 @@ class Harness(ABC):
         self.placement = plugins.placement(backend, device)
         self._placed: dict[int, tuple[Array, Any]] = {}
 
-    def arrays(self, subject: Subject) -> tuple[Any, Any, Any]:
+    def arrays(self, contender: Contender) -> tuple[Any, Any, Any]:
         """``x``, ``weights`` and ``dy``."""
-        return self._place(subject.x), self._place(subject.weights), self._place(subject.dy)
+        return self._place(contender.x), self._place(contender.weights), self._place(contender.dy)
 
     def _place(self, array: Any) -> Any:
         if not hasattr(array, "__array_interface__"):
@@ -57,24 +57,24 @@ class Harness(ABC):
         return a @ b
 
     @abstractmethod
-    def step(self, subject: Subject, training: bool) -> Step:
+    def step(self, contender: Contender, training: bool) -> Step:
         """What is timed; its first call builds and compiles."""
 
 
 class Eager(Harness):
     """NumPy, and the backends of strangers: called as they are."""
 
-    def step(self, subject: Subject, training: bool) -> Step:
+    def step(self, contender: Contender, training: bool) -> Step:
         """See `Harness.step`; reading a result is how a stranger's is waited for."""
-        x, weights, dy = self.arrays(subject)
+        x, weights, dy = self.arrays(contender)
 
         def run() -> Any:
             if not training:
-                result = (subject.function(x, weights),)
-            elif subject.maps is not None:
-                result = subject.maps(x, weights, dy)
+                result = (contender.function(x, weights),)
+            elif contender.maps is not None:
+                result = contender.maps(x, weights, dy)
             else:
-                y, gradients = self.owner.vjp(subject.function, (x, weights), dy)
+                y, gradients = self.owner.vjp(contender.function, (x, weights), dy)
                 result = (y, *gradients)
             self.owner.to_numpy(result[-1])
             return result
@@ -85,21 +85,21 @@ class Eager(Harness):
 class Torch(Harness):
     """Eager, as most people run it."""
 
-    def step(self, subject: Subject, training: bool) -> Step:
+    def step(self, contender: Contender, training: bool) -> Step:
         """See `Harness.step`."""
         import torch
 
-        x, weights, dy = (each.detach() for each in self.arrays(subject))
+        x, weights, dy = (each.detach() for each in self.arrays(contender))
         if training:
             x.requires_grad_()
             weights.requires_grad_()
 
         def forward() -> Any:
             with torch.no_grad():
-                return (subject.function(x, weights),)
+                return (contender.function(x, weights),)
 
         def both() -> Any:
-            y = subject.function(x, weights)
+            y = contender.function(x, weights)
             return y, *torch.autograd.grad(y, (x, weights), dy)
 
         chosen = both if training else forward
@@ -123,18 +123,18 @@ class Jax(Harness):
 
         return jnp.matmul(a, b, precision="highest")
 
-    def step(self, subject: Subject, training: bool) -> Step:
+    def step(self, contender: Contender, training: bool) -> Step:
         """See `Harness.step`."""
         import jax
 
         # Put there explicitly: what `jit` may move it takes to the default device.
-        x, weights, dy = jax.device_put(self.arrays(subject), jax.devices(self.device)[0])
+        x, weights, dy = jax.device_put(self.arrays(contender), jax.devices(self.device)[0])
 
         def forward(x: Any, weights: Any, dy: Any) -> Any:
-            return (subject.function(x, weights),)
+            return (contender.function(x, weights),)
 
         def both(x: Any, weights: Any, dy: Any) -> Any:
-            y, pull = jax.vjp(subject.function, x, weights)
+            y, pull = jax.vjp(contender.function, x, weights)
             return y, *pull(dy)
 
         chosen = jax.jit(both if training else forward)
@@ -156,19 +156,19 @@ class TensorFlow(Harness):
 
             tf.config.experimental.enable_tensor_float_32_execution(False)
 
-    def step(self, subject: Subject, training: bool) -> Step:
+    def step(self, contender: Contender, training: bool) -> Step:
         """See `Harness.step`; on a CPU a function returns when it is done."""
         import tensorflow as tf
 
-        x, weights, dy = self.arrays(subject)
+        x, weights, dy = self.arrays(contender)
 
         def forward() -> Any:
-            return (subject.function(x, weights),)
+            return (contender.function(x, weights),)
 
         def both() -> Any:
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch([x, weights])
-                y = subject.function(x, weights)
+                y = contender.function(x, weights)
             return y, *tape.gradient(y, [x, weights], dy)
 
         chosen = tf.function(both if training else forward)

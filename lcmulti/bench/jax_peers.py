@@ -7,14 +7,14 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
-from lcmulti.bench.subjects import Subject
+from lcmulti.bench.contenders import Contender
 from lcmulti.bench.workloads import Arrays
 from lcmulti.layouts import export_kernel
 
 __all__ = ["conv_local", "eir_einsum", "lax_local"]
 
 
-def lax_local(arrays: Arrays) -> Subject:
+def lax_local(arrays: Arrays) -> Contender:
     """`lax.conv_general_dilated_local`."""
     spec = arrays.spec
     letters = "HWDABCEFG"[: spec.ndim]
@@ -26,10 +26,10 @@ def lax_local(arrays: Arrays) -> Subject:
             precision=lax.Precision.HIGHEST,
         )  # fmt: skip
 
-    return Subject(function, arrays.x, export_kernel(arrays.kernel, "flax", spec), arrays.dy)
+    return Contender(function, arrays.x, export_kernel(arrays.kernel, "flax", spec), arrays.dy)
 
 
-def conv_local(arrays: Arrays) -> Subject:
+def conv_local(arrays: Arrays) -> Contender:
     """Flax linen's ``ConvLocal``."""
     from flax import linen
 
@@ -42,10 +42,10 @@ def conv_local(arrays: Arrays) -> Subject:
     def function(x: Any, weights: Any) -> Any:
         return layer.apply({"params": {"kernel": weights}}, x)
 
-    return Subject(function, arrays.x, export_kernel(arrays.kernel, "flax", spec), arrays.dy)
+    return Contender(function, arrays.x, export_kernel(arrays.kernel, "flax", spec), arrays.dy)
 
 
-def eir_einsum(arrays: Arrays) -> Subject:
+def eir_einsum(arrays: Arrays) -> Contender:
     """EIR's LCL, where windows tile one channel."""
     spec = arrays.spec
 
@@ -53,4 +53,4 @@ def eir_einsum(arrays: Arrays) -> Subject:
         seen = x.reshape(arrays.batch, *spec.output_size, -1)
         return jnp.einsum("nhw,ohw->nho", seen, weights, precision=lax.Precision.HIGHEST)
 
-    return Subject(function, arrays.x, export_kernel(arrays.kernel, "eir", spec), arrays.dy)
+    return Contender(function, arrays.x, export_kernel(arrays.kernel, "eir", spec), arrays.dy)

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from lcmulti import plugins
+from lcmulti.bench.contenders import Contender
 from lcmulti.bench.harness import harness
 from lcmulti.bench.report import Machine
-from lcmulti.bench.subjects import Subject
 from lcmulti.bench.timing import least
 from lcmulti.conformance.inputs import numpy_dtype
 from lcmulti.dtypes import DTYPES
@@ -73,9 +73,9 @@ def gpu(dtype: str, backends: Iterable[str]) -> tuple[float, float, str]:
     moving, multiplying, names = inf, inf, []
     for backend in backends:
         runner = harness(backend, "gpu")
-        scaled = Subject(lambda x, factor: x * factor, big, one, big)
+        scaled = Contender(lambda x, factor: x * factor, big, one, big)
         moving = min(moving, least(runner.step(scaled, False)))
-        product = Subject(runner.product, square, square, square)
+        product = Contender(runner.product, square, square, square)
         multiplying = min(multiplying, least(runner.step(product, False)))
         names += [each for each in runner.owner.devices() if not each.lower().startswith("cpu")]
     return 2 * big.nbytes / moving, 2 * n**3 / multiplying, next(iter(names), "a GPU")

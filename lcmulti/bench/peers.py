@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from lcmulti.bench.subjects import Subject
+from lcmulti.bench.contenders import Contender
 from lcmulti.bench.workloads import Arrays
 from lcmulti.spec import LocalConvSpec
 
@@ -32,7 +32,7 @@ class Peer:
     name, backend : str
         *backend* is the framework whose arrays it computes on.
     load : str
-        ``"module:function"`` of ``(arrays) -> Subject``.
+        ``"module:function"`` of ``(arrays) -> Contender``.
     data_format : str
         Of its input and output.
     needs : str
@@ -92,10 +92,10 @@ class Peer:
             held = 2 * held + self.gradient_holds(spec, batch)
         return held * itemsize
 
-    def subject(self, arrays: Arrays) -> Subject:
+    def contender(self, arrays: Arrays) -> Contender:
         """Import its framework and make it."""
         module, _, function = self.load.partition(":")
-        made: Subject = getattr(importlib.import_module(module), function)(arrays)
+        made: Contender = getattr(importlib.import_module(module), function)(arrays)
         return made
 
 

@@ -12,16 +12,16 @@ from lcmulti import plugins
 from lcmulti.arguments import byte_size, choice, integer
 from lcmulti.bench import machine
 from lcmulti.bench.advice import advice
+from lcmulti.bench.contenders import Contender, disagreement, ours
 from lcmulti.bench.harness import Harness, harness
 from lcmulti.bench.peers import PEERS, Peer
 from lcmulti.bench.report import Report, Row
-from lcmulti.bench.subjects import Subject, disagreement, ours
 from lcmulti.bench.timing import Step, calls_for, timed
 from lcmulti.bench.trial import failure, trial
 from lcmulti.bench.workloads import DEFAULT, Arrays, Workload, in_format, named
-from lcmulti.errors import ArgumentError, LcmultiError, MissingBackendError
+from lcmulti.errors import ArgumentError, Interrupted, LcmultiError, MissingBackendError
 
-__all__ = ["DTYPES", "MODES", "Interrupted", "bench"]
+__all__ = ["DTYPES", "MODES", "bench"]
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 DEVICES = ("cpu", "gpu")
@@ -31,14 +31,6 @@ ENOUGH = 20.0
 
 OTHER = {"channels_last": "channels_first", "channels_first": "channels_last"}
 Watcher = Callable[[Report, str], None]
-
-
-class Interrupted(KeyboardInterrupt):
-    """The user's interrupt, with the `Report` of what was measured until then."""
-
-    def __init__(self, report: Report) -> None:
-        super().__init__("interrupted")
-        self.report = report
 
 
 def bench(
@@ -204,8 +196,8 @@ class _Run:
         for backend in self.backends:
             runner = harness(backend, self.report.device)
             if fits:
-                for row, subject in self._ours(arrays, workload, backend):
-                    self._prepare(row, subject, arrays, runner, steps)
+                for row, contender in self._ours(arrays, workload, backend):
+                    self._prepare(row, contender, arrays, runner, steps)
             else:
                 row = self._row(workload, backend, "auto", "ours", auto=True)
                 row.problem = f"arrays of {arrays.nbytes:,} bytes are over the memory limit"
@@ -238,7 +230,7 @@ class _Run:
 
     def _ours(
         self, arrays: Arrays, workload: Workload, backend: str
-    ) -> Iterable[tuple[Row, Subject]]:
+    ) -> Iterable[tuple[Row, Contender]]:
         """What ``auto`` takes, the other implementations, and ``auto`` in other circumstances."""
         own = workload.spec.data_format
         try:
@@ -294,21 +286,21 @@ class _Run:
             )
         if row.problem is None:
             try:
-                subject = peer.subject(arrays)
+                contender = peer.contender(arrays)
             except Exception as error:  # a stranger's code: the others go on
                 row.problem = failure(f"{type(error).__name__}: {error}")
             else:
-                self._prepare(row, subject, arrays, runner, steps)
+                self._prepare(row, contender, arrays, runner, steps)
 
     def _prepare(
-        self, row: Row, subject: Subject, arrays: Arrays, runner: Harness,
+        self, row: Row, contender: Contender, arrays: Arrays, runner: Harness,
         steps: list[tuple[Row, Step, int]],
     ) -> None:  # fmt: skip
         """Call it once, and hold its outputs against the reference."""
         self.watch(self.report, f"{row.workload}: {row.backend} {row.name}")
         result: list[Any] = []
         try:
-            step = runner.step(subject, self.training)
+            step = runner.step(contender, self.training)
             first = row.first = timed(lambda: result.append(step()))
             if first > self.limit:
                 row.times, row.problem = [first], f"over {self.limit:.0f} s, timed once"

@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from lcmulti.bench.subjects import Subject
+from lcmulti.bench.contenders import Contender
 from lcmulti.bench.workloads import Arrays
 from lcmulti.layouts import export_kernel
 from lcmulti.spec import LocalConvSpec
@@ -15,7 +15,7 @@ from lcmulti.spec import LocalConvSpec
 __all__ = ["eir_einsum", "keras_1", "keras_2", "keras_3"]
 
 
-def _keras(implementation: int, arrays: Arrays) -> Subject:
+def _keras(implementation: int, arrays: Arrays) -> Contender:
     """tf_keras' ``LocallyConnected1D`` and ``2D``, in one of their implementations.
 
     Padding is applied before the layer: implementation 1 has none, the others a rule of their own.
@@ -40,13 +40,13 @@ def _keras(implementation: int, arrays: Arrays) -> Subject:
     def function(x: Any, weights: Any) -> Any:
         return layer(tf.pad(x, pairs) if any(map(any, pairs)) else x)
 
-    return Subject(function, arrays.x, layer.trainable_weights[0], arrays.dy)
+    return Contender(function, arrays.x, layer.trainable_weights[0], arrays.dy)
 
 
 keras_1, keras_2, keras_3 = (partial(_keras, n) for n in (1, 2, 3))
 
 
-def eir_einsum(arrays: Arrays) -> Subject:
+def eir_einsum(arrays: Arrays) -> Contender:
     """EIR's LCL, where windows tile one channel."""
     spec = arrays.spec
 
@@ -54,4 +54,4 @@ def eir_einsum(arrays: Arrays) -> Subject:
         seen = tf.reshape(x, (arrays.batch, *spec.output_size, -1))
         return tf.einsum("nhw,ohw->nho", seen, weights)
 
-    return Subject(function, arrays.x, export_kernel(arrays.kernel, "eir", spec), arrays.dy)
+    return Contender(function, arrays.x, export_kernel(arrays.kernel, "eir", spec), arrays.dy)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.nn.functional import pad, unfold
 
-from lcmulti.bench.subjects import Subject
+from lcmulti.bench.contenders import Contender
 from lcmulti.bench.workloads import Arrays
 from lcmulti.layouts import export_kernel
 
@@ -17,8 +17,8 @@ __all__ = ["eir_einsum", "forum_recipe", "unfold_einsum", "views_einsum"]
 FIRST = "channels_first"
 
 
-def _subject(function: Any, arrays: Arrays, weights: Any) -> Subject:
-    return Subject(function, arrays.oriented("x", FIRST), weights, arrays.oriented("dy", FIRST))
+def _contender(function: Any, arrays: Arrays, weights: Any) -> Contender:
+    return Contender(function, arrays.oriented("x", FIRST), weights, arrays.oriented("dy", FIRST))
 
 
 def _pads(arrays: Arrays) -> list[int]:
@@ -26,7 +26,7 @@ def _pads(arrays: Arrays) -> list[int]:
     return [n for pair in reversed(arrays.spec.padding) for n in pair]
 
 
-def unfold_einsum(arrays: Arrays) -> Subject:
+def unfold_einsum(arrays: Arrays) -> Contender:
     """`torch.nn.functional.unfold` and one ``einsum``."""
     spec, pads = arrays.spec, _pads(arrays)
     flat = spec.ndim == 1  # unfold is 2D
@@ -41,10 +41,10 @@ def unfold_einsum(arrays: Arrays) -> Subject:
 
     # Flax orders a window as unfold does, channels first.
     weights = export_kernel(arrays.kernel, "flax", spec)
-    return _subject(function, arrays, weights.reshape(-1, spec.terms, spec.filters))
+    return _contender(function, arrays, weights.reshape(-1, spec.terms, spec.filters))
 
 
-def views_einsum(arrays: Arrays) -> Subject:
+def views_einsum(arrays: Arrays) -> Contender:
     """Strided views of `torch.Tensor.unfold`, and one ``einsum`` that copies them."""
     spec, pads = arrays.spec, _pads(arrays)
     o, k = "opqrs"[: spec.ndim], "ijkab"[: spec.ndim]
@@ -55,10 +55,10 @@ def views_einsum(arrays: Arrays) -> Subject:
             patches = patches.unfold(axis + 2, size, step)
         return torch.einsum(f"nc{o}{k},{o}{k}cf->nf{o}", patches, weights)
 
-    return _subject(function, arrays, arrays.kernel)
+    return _contender(function, arrays, arrays.kernel)
 
 
-def forum_recipe(arrays: Arrays) -> Subject:
+def forum_recipe(arrays: Arrays) -> Contender:
     """``LocallyConnected2d`` of discuss.pytorch.org 26979: all products, then their sum."""
     (kh, kw), (sh, sw), pads = arrays.spec.kernel_size, arrays.spec.strides, _pads(arrays)
 
@@ -67,10 +67,10 @@ def forum_recipe(arrays: Arrays) -> Subject:
         x = x.contiguous().view(*x.size()[:-2], -1)
         return (x.unsqueeze(1) * weights).sum([2, -1])
 
-    return _subject(function, arrays, export_kernel(arrays.kernel, "pytorch-recipe", arrays.spec))
+    return _contender(function, arrays, export_kernel(arrays.kernel, "pytorch-recipe", arrays.spec))
 
 
-def eir_einsum(arrays: Arrays) -> Subject:
+def eir_einsum(arrays: Arrays) -> Contender:
     """EIR's LCL, where windows tile one channel."""
     spec, batch, positions = arrays.spec, arrays.batch, prod(arrays.spec.output_size)
 
@@ -78,4 +78,4 @@ def eir_einsum(arrays: Arrays) -> Subject:
         seen = x.reshape(batch, positions, -1)
         return torch.einsum("nhw,ohw->noh", seen, weights)
 
-    return _subject(function, arrays, export_kernel(arrays.kernel, "eir", spec))
+    return _contender(function, arrays, export_kernel(arrays.kernel, "eir", spec))

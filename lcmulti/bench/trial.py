@@ -59,7 +59,7 @@ def main() -> int:
     """Build the peer and compute once."""
     backend, name, workload, dtype, device, training = pickle.load(sys.stdin.buffer)
     (peer,) = (each for each in PEERS if (each.backend, each.name) == (backend, name))
-    harness(backend, device).step(peer.subject(Arrays(workload, dtype)), training)()
+    harness(backend, device).step(peer.contender(Arrays(workload, dtype)), training)()
     return 0
 
 

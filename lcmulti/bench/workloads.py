@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lcmulti.arguments import integer
-from lcmulti.conformance.cases import Case, all_cases
+from lcmulti.conformance.case import Case
+from lcmulti.conformance.cases import all_cases
 from lcmulti.conformance.inputs import numpy_dtype
 from lcmulti.errors import ArgumentError
 from lcmulti.spec import LocalConvSpec, replace_fields

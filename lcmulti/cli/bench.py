@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lcmulti.cli.arguments import check_files, names
 from lcmulti.cli.explain import add_geometry, spec_from
-from lcmulti.errors import ArgumentError
+from lcmulti.errors import ArgumentError, Interrupted
 
 if TYPE_CHECKING:
     from lcmulti.bench import Report, Row
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the subcommand."""
     import logging
 
-    from lcmulti.bench import Interrupted, bench
+    from lcmulti.bench import bench
 
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of many functions
     if args.list:

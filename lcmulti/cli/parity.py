@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lcmulti.cli.arguments import check_files, names
 from lcmulti.dtypes import DTYPES
+from lcmulti.errors import Interrupted
 
 if TYPE_CHECKING:
     from lcmulti.conformance.report import Report
@@ -80,7 +81,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the subcommand."""
-    from lcmulti.conformance.parity import Interrupted, parity
+    from lcmulti.conformance.parity import parity
 
     if args.list_cases:
         return _list_cases(args.cases)

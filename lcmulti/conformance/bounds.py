@@ -44,7 +44,7 @@ import numpy as np
 
 from lcmulti import dispatch
 from lcmulti.conformance.calls import Inputs, ReferenceRunner, Results
-from lcmulti.conformance.cases import Case
+from lcmulti.conformance.case import Case
 from lcmulti.dtypes import DTYPES
 from lcmulti.spec import LocalConvSpec
 

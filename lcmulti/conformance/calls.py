@@ -14,7 +14,7 @@ import numpy as np
 
 from lcmulti import dispatch, plugins, reference
 from lcmulti.backend import Backend, Implementation, Resources
-from lcmulti.conformance.cases import Case
+from lcmulti.conformance.case import Case
 from lcmulti.errors import DtypeError
 from lcmulti.explanation import explain
 from lcmulti.functional import local_conv

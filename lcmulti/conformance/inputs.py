@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lcmulti.conformance.calls import Inputs
-from lcmulti.conformance.cases import Case
+from lcmulti.conformance.case import Case
 from lcmulti.errors import ArgumentError, DtypeError, LcmultiError, ShapeError, described
 
 __all__ = ["draw", "from_file", "numpy_dtype"]

@@ -16,14 +16,15 @@ from lcmulti.arguments import byte_size, choice
 from lcmulti.conformance import oracle
 from lcmulti.conformance.bounds import Expected, bounds, compare, dot_bound, expect, terms
 from lcmulti.conformance.calls import MAPS, BackendRunner, Inputs, Results
-from lcmulti.conformance.cases import Case, select
+from lcmulti.conformance.case import Case
+from lcmulti.conformance.cases import select
 from lcmulti.conformance.inputs import draw, from_file, numpy_dtype
 from lcmulti.conformance.report import REFERENCE, Absent, Curve, Record, Report, Skip
 from lcmulti.conformance.training import TWINS, Exact, Single, Twin, Yardstick, judged, train
 from lcmulti.dtypes import DTYPES
-from lcmulti.errors import ArgumentError, MissingBackendError, described
+from lcmulti.errors import ArgumentError, Interrupted, MissingBackendError, described
 
-__all__ = ["MEMORY", "Interrupted", "Progress", "parity"]
+__all__ = ["MEMORY", "Progress", "parity"]
 
 MEMORY = "2GiB"
 ORACLE_PRODUCTS = 10_000
@@ -36,14 +37,6 @@ class Progress(NamedTuple):
     done: int
     total: int
     text: str
-
-
-class Interrupted(KeyboardInterrupt):
-    """The user's interrupt, with the `Report` of what was done until then."""
-
-    def __init__(self, report: Report) -> None:
-        super().__init__("interrupted")
-        self.report = report
 
 
 def parity(

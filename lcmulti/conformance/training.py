@@ -28,7 +28,7 @@ import numpy as np
 from lcmulti.conformance import digits
 from lcmulti.conformance.bounds import bounds, expect
 from lcmulti.conformance.calls import Inputs, ReferenceRunner, Results, Runner
-from lcmulti.conformance.cases import Case
+from lcmulti.conformance.case import Case
 from lcmulti.conformance.report import Curve
 from lcmulti.dtypes import DTYPES
 from lcmulti.weights import initial_weights

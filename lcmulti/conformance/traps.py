@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from lcmulti.conformance.cases import Case
+from lcmulti.conformance.case import Case
 
 __all__ = ["traps"]
 

@@ -79,6 +79,8 @@ class Builder:
         else:
             made = self._plain_layer(name, config)
         self.origins.class_names[id(made)] = name
+        if isinstance(config, dict) and isinstance(config.get("name"), str):
+            self.origins.names[id(made)] = config["name"]
         self.layers.append(made)
         self.expect(0)
         return made

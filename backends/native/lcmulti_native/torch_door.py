@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from lcmulti_torch.rules import is_channels_first, is_transformed
+from lcmulti_torch.memory import is_channels_first
+from lcmulti_torch.watched import BATCHED_GRADIENTS, is_transformed
 from torch.autograd import forward_ad
 
 from lcmulti import LocalConvSpec, plugins
@@ -40,7 +41,6 @@ from lcmulti_native.library import (
 
 _DTYPES = [getattr(torch, name) for name in DTYPES]
 _NAMES = dict(zip(_DTYPES, DTYPES, strict=True))
-_BATCHED_GRADIENTS = torch._C._dispatch_key_parse("VmapMode")
 
 # For each map of (a, b), which map of which arguments gives the gradient in a and in b when g is
 # the gradient of the result.
@@ -78,7 +78,7 @@ def _is_compiled() -> bool:
         torch.compiler.is_compiling()
         and not torch.compiler.is_exporting()
         and not torch._C._are_functorch_transforms_active()
-        and not torch._C._dispatch_tls_is_dispatch_key_included(_BATCHED_GRADIENTS)
+        and not torch._C._dispatch_tls_is_dispatch_key_included(BATCHED_GRADIENTS)
         and forward_ad._current_level < 0
     )
 

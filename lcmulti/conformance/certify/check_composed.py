@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lcmulti.conformance.bounds import ETA, dot_bound
-from lcmulti.conformance.cases import Case
+from lcmulti.conformance.case import Case
 from lcmulti.conformance.certify.check_derivatives import forward_mode
 from lcmulti.conformance.certify.check_entry import PLAIN
 from lcmulti.conformance.certify.expectation import (

@@ -17,7 +17,7 @@ import pytest
 
 import lcmulti
 from lcmulti.conformance.calls import Inputs
-from lcmulti.conformance.cases import Case
+from lcmulti.conformance.case import Case
 from lcmulti.conformance.certify.expectation import (
     Expectation,
     Term,

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from lcmulti.conformance.calls import Inputs
-from lcmulti.conformance.cases import Case
+from lcmulti.conformance.case import Case
 from lcmulti.conformance.certify.expectation import Term, combined, without_bias
 from lcmulti.conformance.certify.geometries import DERIVATIVES
 from lcmulti.conformance.certify.subject import Subject

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lcmulti import dispatch
-from lcmulti.conformance.cases import Case
+from lcmulti.conformance.case import Case
 from lcmulti.conformance.certify.geometries import GEOMETRIES
 from lcmulti.conformance.certify.subject import CORE_DTYPE, Subject, lacks
 from lcmulti.conformance.inputs import draw

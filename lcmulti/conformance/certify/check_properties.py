@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from lcmulti.conformance import oracle
 from lcmulti.conformance.bounds import bounds, expect
-from lcmulti.conformance.cases import Case
+from lcmulti.conformance.case import Case
 from lcmulti.conformance.certify.expectation import Term, combined, expectation_of
 from lcmulti.conformance.certify.frameworks import COMPILING, framework_of, wide
 from lcmulti.conformance.certify.random_geometries import CI, KINDS, Examples, any_call, geometry

@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 
 from lcmulti.backend import Resources
-from lcmulti.conformance.cases import Case
+from lcmulti.conformance.case import Case
 from lcmulti.conformance.certify import probe
 from lcmulti.conformance.certify.check_entry import PLAIN
 from lcmulti.conformance.certify.expectation import expectation_of, without_bias

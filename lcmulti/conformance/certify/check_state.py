@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from lcmulti.backend import Implementation, Resources
-from lcmulti.conformance.cases import Case
+from lcmulti.conformance.case import Case
 from lcmulti.conformance.certify import probe
 from lcmulti.conformance.certify.check_contract import results, verify_results
 from lcmulti.conformance.certify.expectation import expectation_of, without_bias

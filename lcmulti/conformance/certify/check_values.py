@@ -9,7 +9,7 @@ import pytest
 
 from lcmulti.conformance.bounds import Expected, bounds, expect
 from lcmulti.conformance.calls import MAPS, Inputs
-from lcmulti.conformance.cases import Case
+from lcmulti.conformance.case import Case
 from lcmulti.conformance.certify.expectation import expectation, expectation_of, without_bias
 from lcmulti.conformance.certify.geometries import COVERING, GEOMETRIES
 from lcmulti.conformance.certify.subject import AUTO, CORE_DTYPE, Subject

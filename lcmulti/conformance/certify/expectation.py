@@ -15,7 +15,7 @@ import numpy as np
 from lcmulti.conformance import oracle
 from lcmulti.conformance.bounds import bounds, dot_bound, expect, terms
 from lcmulti.conformance.calls import Inputs, ReferenceRunner, Results
-from lcmulti.conformance.cases import Case
+from lcmulti.conformance.case import Case
 from lcmulti.conformance.certify.geometries import GEOMETRIES, STATISTICS
 from lcmulti.conformance.inputs import draw
 from lcmulti.dtypes import DTYPES

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from itertools import combinations
 from typing import Any
 
-from lcmulti.conformance.cases import Case
+from lcmulti.conformance.case import Case
 
 __all__ = [
     "CONTRACT",

@@ -24,7 +24,7 @@ from lcmulti import reference
 from lcmulti.backend import Resources
 from lcmulti.conformance.bounds import compare, dot_bound, terms
 from lcmulti.conformance.calls import Inputs
-from lcmulti.conformance.cases import Case
+from lcmulti.conformance.case import Case
 from lcmulti.conformance.certify.geometries import STATISTICS
 from lcmulti.conformance.inputs import draw
 from lcmulti.dtypes import DTYPES

@@ -21,7 +21,7 @@ from lcmulti.backend import (
 )
 from lcmulti.conformance.bounds import compare
 from lcmulti.conformance.calls import BackendRunner, Inputs, Results
-from lcmulti.conformance.cases import Case
+from lcmulti.conformance.case import Case
 from lcmulti.conformance.certify.frameworks import as_it_runs, wide
 from lcmulti.conformance.inputs import numpy_dtype
 from lcmulti.errors import LcmultiError

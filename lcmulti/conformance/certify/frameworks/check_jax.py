@@ -13,7 +13,7 @@ from jax import lax
 from jax.test_util import check_grads
 
 from lcmulti.conformance.calls import MAPS
-from lcmulti.conformance.cases import Case
+from lcmulti.conformance.case import Case
 from lcmulti.conformance.certify.check_properties import Draw, holds
 from lcmulti.conformance.certify.expectation import (
     Term,

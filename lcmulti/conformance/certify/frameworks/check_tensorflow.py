@@ -10,7 +10,7 @@ import tensorflow as tf
 
 import lcmulti
 from lcmulti.conformance.calls import MAPS
-from lcmulti.conformance.cases import Case
+from lcmulti.conformance.case import Case
 from lcmulti.conformance.certify.check_properties import Draw, holds
 from lcmulti.conformance.certify.expectation import Term, combined, expectation, without_bias
 from lcmulti.conformance.certify.geometries import TINY, TRANSFORMED

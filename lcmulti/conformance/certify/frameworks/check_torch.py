@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from lcmulti.conformance.calls import MAPS, Inputs
-from lcmulti.conformance.cases import Case
+from lcmulti.conformance.case import Case
 from lcmulti.conformance.certify.check_properties import Draw, holds
 from lcmulti.conformance.certify.expectation import (
     Term,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from lcmulti.conformance.cases import Case
+from lcmulti.conformance.case import Case
 from lcmulti.conformance.certify.expectation import expectation, expectation_of, without_bias
 from lcmulti.conformance.certify.frameworks.check_torch import leaves, some
 from lcmulti.conformance.certify.geometries import TRANSFORMED

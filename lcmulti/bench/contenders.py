@@ -1,4 +1,4 @@
-"""Our own ways to compute a workload, as `Subject`: what is timed, whoever wrote it."""
+"""Our own ways to compute a workload, as `Contender`: what is timed, whoever wrote it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from lcmulti.bench.workloads import Array, Arrays, in_format
 from lcmulti.conformance.bounds import compare, dot_bound
 from lcmulti.dtypes import DTYPES
 
-__all__ = ["Subject", "disagreement", "ours"]
+__all__ = ["Contender", "disagreement", "ours"]
 
 CHECKED = 2
 """Samples whose outputs are held against the reference."""
 
 
-class Subject(NamedTuple):
+class Contender(NamedTuple):
     """A function of input and weights, with the arrays it is called on.
 
     Parameters
@@ -41,7 +41,7 @@ class Subject(NamedTuple):
     maps: Callable[[Any, Any, Any], Any] | None = None
 
 
-def ours(arrays: Arrays, backend: str, implementation: str, data_format: str) -> Subject:
+def ours(arrays: Arrays, backend: str, implementation: str, data_format: str) -> Contender:
     """`lcmulti.local_conv`."""
     arguments = _arguments(arrays, data_format, backend, implementation)
 
@@ -52,7 +52,7 @@ def ours(arrays: Arrays, backend: str, implementation: str, data_format: str) ->
     if "reverse" not in lcmulti.plugins.registry().backends[backend].capabilities:
         maps = _three_maps(arrays, backend, implementation, data_format)
     x, dy = (arrays.oriented(name, data_format) for name in ("x", "dy"))
-    return Subject(function, x, arrays.kernel, dy, maps)
+    return Contender(function, x, arrays.kernel, dy, maps)
 
 
 def _arguments(

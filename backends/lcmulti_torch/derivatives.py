@@ -14,11 +14,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.autograd import forward_ad
 
 from lcmulti.backend import Implementation, Map, Operation, Resources
 from lcmulti.spec import LocalConvSpec
+from lcmulti_torch.memory import laid_out_as
 from lcmulti_torch.precision import refuse_rounding
+from lcmulti_torch.watched import is_transformed
 
 # For each map of (a, b), which map of which arguments gives the gradient in a and in b when g
 # is the gradient of the result. Gradients are conjugated, as PyTorch defines them.
@@ -27,27 +28,6 @@ _RULES: dict[str, tuple[tuple[str, str], tuple[str, str]]] = {
     "input_grad": (("forward", "gb"), ("kernel_grad", "ga")),
     "kernel_grad": (("input_grad", "bg"), ("forward", "ag")),
 }
-
-
-# Set while autograd computes batched gradients (``is_grads_batched``), with an older vmap than
-# ``torch.func``'s.
-_BATCHED_GRADIENTS = torch._C._dispatch_key_parse("VmapMode")
-
-
-_PLAIN = {torch.Tensor, torch.nn.Parameter}
-
-
-def is_transformed(*arrays: Any) -> bool:
-    """Whether something other than plain eager autograd watches operations on *arrays*."""
-    return (
-        torch.compiler.is_compiling()
-        or forward_ad._current_level >= 0
-        or torch._C._are_functorch_transforms_active()
-        or torch._C._dispatch_tls_is_dispatch_key_included(_BATCHED_GRADIENTS)
-        or torch._C._len_torch_dispatch_stack() > 0
-        or torch._C._is_tracing()
-        or not _PLAIN.issuperset(map(type, arrays))
-    )
 
 
 def operation(implementation: Implementation, name: Map = "forward") -> Operation:
@@ -60,24 +40,9 @@ def operation(implementation: Implementation, name: Map = "forward") -> Operatio
             y = bare(x, kernel, spec, resources)
         else:
             y = _run(name, x, kernel, implementation, spec, resources)
-        return y if name == "kernel_grad" else _laid_out_as(x, y)
+        return y if name == "kernel_grad" else laid_out_as(x, y)
 
     return apply
-
-
-def is_channels_first(array: Any) -> bool:
-    """Whether ``(N, *size, channels)`` lies in memory with its channels apart."""
-    apart = array.stride(1) == 1 and array.shape[-1] > 1  # with one position channels adjoin
-    return apart or array.stride(-1) != 1
-
-
-def _laid_out_as(x: Any, y: Any) -> Any:
-    """*y* in memory as *x* is, as PyTorch's convolutions do, so that people may call ``view``."""
-    if not is_channels_first(x):
-        return y.contiguous()
-    first = y.movedim(-1, 1)
-    # As it is where it can be: views of it would be undone in every backward pass.
-    return y if first.is_contiguous() else first.contiguous().movedim(1, -1)
 
 
 def _run(

@@ -1,0 +1,30 @@
+"""Whether something other than plain eager autograd watches operations on tensors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.autograd import forward_ad
+
+# Set while autograd computes batched gradients (``is_grads_batched``), with an older vmap than
+# ``torch.func``'s.
+BATCHED_GRADIENTS = torch._C._dispatch_key_parse("VmapMode")
+
+_PLAIN = {torch.Tensor, torch.nn.Parameter}
+
+
+def is_transformed(*arrays: Any) -> bool:
+    """Whether a compiler, a transform, a dispatch mode or a tensor subclass sees what is done.
+
+    *arrays* are those that are operated on.
+    """
+    return (
+        torch.compiler.is_compiling()
+        or forward_ad._current_level >= 0
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._dispatch_tls_is_dispatch_key_included(BATCHED_GRADIENTS)
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._is_tracing()
+        or not _PLAIN.issuperset(map(type, arrays))
+    )

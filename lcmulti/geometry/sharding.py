@@ -1,0 +1,300 @@
+"""A layer cut by output positions over ranks: who owns what, and which input rows travel.
+
+Each axis is cut on its own, by the rule of `torch.chunk`, DTensor and GSPMD: every part has
+``ceil(size / parts)`` rows, the last ones fewer or none. A part owns a range of output positions,
+with their weights, and a range of input rows. Its windows see rows that others own: the *halo*.
+
+Along several axes the exchange goes axis by axis, each with what the ones before have brought, so
+that corners need no messages of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from itertools import product
+from math import prod
+from typing import NamedTuple
+
+from lcmulti.arguments import integer
+from lcmulti.errors import ArgumentError
+from lcmulti.shapes import window_extent
+from lcmulti.spec import LocalConvSpec, replace_fields
+
+__all__ = ["AxisPart", "Piece", "Sharding", "axis_parts", "owned"]
+
+
+class Piece(NamedTuple):
+    """Input rows that travel between this part and another.
+
+    Parameters
+    ----------
+    part : int
+        The other part.
+    rows : range
+        Of the whole input.
+    """
+
+    part: int
+    rows: range
+
+
+@dataclass(frozen=True, slots=True)
+class AxisPart:
+    """One part of one axis.
+
+    Its *window* is the input that all its output positions see: the rows of `needs` one after
+    the other, of which `inner` lies in the middle; around it go `padding` rows of zeros, or with
+    another padding mode copies of the rows at the places `before` and `after` of `needs`.
+
+    Parameters
+    ----------
+    part : int
+    outputs, inputs : range
+        Output positions and input rows that the part owns.
+    needs : tuple of range
+        Input rows its windows see, each once, in order.
+    receives : tuple of Piece
+        Which of them others own, in the order of `needs`. All of it is the halo.
+    sends : tuple of Piece
+        Rows it owns that others need.
+    padding : tuple of (int, int)
+        Zeros around the window.
+    inner : range
+        Places in `needs`.
+    before, after : tuple of int
+        Places in `needs`.
+    """
+
+    part: int
+    outputs: range
+    inputs: range
+    needs: tuple[range, ...]
+    receives: tuple[Piece, ...]
+    sends: tuple[Piece, ...]
+    padding: tuple[int, int]
+    inner: range
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+
+    @property
+    def needed(self) -> int:
+        """Number of input rows in `needs`."""
+        return sum(map(len, self.needs))
+
+    @property
+    def halo(self) -> int:
+        """Number of input rows that come from others."""
+        return sum(len(piece.rows) for piece in self.receives)
+
+    @property
+    def window(self) -> int:
+        """Rows of the window, without `padding`."""
+        return len(self.before) + len(self.inner) + len(self.after)
+
+    @property
+    def pieces(self) -> Iterator[tuple[range, int | None]]:
+        """The rows of `needs` by owner: stretches ``(rows, part)``, None for its own."""
+        for rows in self.needs:
+            at = rows.start
+            for piece in self.receives:
+                if piece.rows.start not in rows:
+                    continue
+                if piece.rows.start > at:
+                    yield range(at, piece.rows.start), None
+                yield piece.rows, piece.part
+                at = piece.rows.stop
+            if at < rows.stop:
+                yield range(at, rows.stop), None
+
+
+def owned(size: int, parts: int, part: int) -> range:
+    """The rows of an axis of *size* that one of *parts* owns."""
+    each = -(-size // parts)
+    return range(min(part * each, size), min((part + 1) * each, size))
+
+
+# Cached: planning a call asks for the same parts at each one.
+@lru_cache(maxsize=256)
+def axis_parts(spec: LocalConvSpec, axis: int, parts: int) -> tuple[AxisPart, ...]:
+    """Cut one axis of *spec* into *parts*.
+
+    Parameters
+    ----------
+    spec : LocalConvSpec
+    axis : int
+        A spatial axis, of the output as of the input.
+    parts : int
+
+    Returns
+    -------
+    tuple of AxisPart
+        In order.
+    """
+    size, count = spec.input_size[axis], spec.output_size[axis]
+    each = -(-size // parts)
+    wanted = [_seen(spec, axis, owned(count, parts, part)) for part in range(parts)]
+    received = [tuple(_from_others(seen.needs, each, part)) for part, seen in enumerate(wanted)]
+    sent: list[list[Piece]] = [[] for _ in range(parts)]
+    for part, pieces in enumerate(received):
+        for piece in pieces:
+            sent[piece.part].append(Piece(part, piece.rows))
+    return tuple(
+        AxisPart(
+            part, owned(count, parts, part), owned(size, parts, part), seen.needs, received[part],
+            tuple(sent[part]), seen.padding, seen.inner, seen.before, seen.after,
+        )
+        for part, seen in enumerate(wanted)
+    )  # fmt: skip
+
+
+class _Seen(NamedTuple):
+    needs: tuple[range, ...]
+    padding: tuple[int, int]
+    inner: range
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+
+
+def _seen(spec: LocalConvSpec, axis: int, outputs: range) -> _Seen:
+    """What the windows of *outputs* see."""
+    if not outputs:
+        return _Seen((), (0, 0), range(0), (), ())
+    size, low = spec.input_size[axis], spec.padding[axis][0]
+    start = outputs.start * spec.strides[axis] - low
+    extent = window_extent(spec.kernel_size[axis], spec.dilation[axis])
+    stop = (outputs.stop - 1) * spec.strides[axis] + extent - low
+    inside = range(min(max(start, 0), size), max(min(stop, size), 0))
+    if not inside:  # in the padding altogether
+        inside = range(0)
+    ahead = range(start, min(stop, 0))
+    behind = range(max(start, size), stop)
+    if spec.padding_mode == "zeros":
+        seen = (inside,) if inside else ()
+        return _Seen(seen, (len(ahead), len(behind)), range(len(inside)), (), ())
+    before, after = (_copied(spec.padding_mode, size, rows) for rows in (ahead, behind))
+    needs = _merged(
+        [inside, *(range(min(rows), max(rows) + 1) for rows in (before, after) if rows)]
+    )
+    places = [tuple(_place(needs, row) for row in rows) for rows in (before, after)]
+    first = _place(needs, inside.start) if inside else 0
+    return _Seen(needs, (0, 0), range(first, first + len(inside)), *places)
+
+
+def _copied(mode: str, size: int, rows: range) -> list[int]:
+    """The input rows that padding *rows* copies; at most one turn, as the spec has checked."""
+    if mode == "circular":
+        return [row % size for row in rows]
+    if mode == "replicate":
+        return [min(max(row, 0), size - 1) for row in rows]
+    return [-row if row < 0 else 2 * (size - 1) - row for row in rows]
+
+
+def _merged(ranges: list[range]) -> tuple[range, ...]:
+    """The same rows as ranges in order that do not meet."""
+    found: list[range] = []
+    for rows in sorted(filter(None, ranges), key=lambda each: each.start):
+        if found and rows.start <= found[-1].stop:
+            found[-1] = range(found[-1].start, max(found[-1].stop, rows.stop))
+        else:
+            found.append(rows)
+    return tuple(found)
+
+
+def _place(ranges: tuple[range, ...], row: int) -> int:
+    """Where *row* is when *ranges* follow each other."""
+    passed = 0
+    for rows in ranges:
+        if row in rows:
+            return passed + row - rows.start
+        passed += len(rows)
+    raise AssertionError(f"row {row} is in none of {ranges}")
+
+
+def _from_others(needs: tuple[range, ...], each: int, part: int) -> Iterator[Piece]:
+    """Split *needs* by owner, who has *each* rows, and leave out *part* itself."""
+    for rows in needs:
+        for owner in range(rows.start // each, (rows.stop - 1) // each + 1):
+            if owner != part:
+                yield Piece(
+                    owner, range(max(rows.start, owner * each), min(rows.stop, (owner + 1) * each))
+                )
+
+
+@dataclass(frozen=True)
+class Sharding:
+    """A layer over ranks: its axes, each cut into so many parts.
+
+    Parameters
+    ----------
+    spec : LocalConvSpec
+    parts : tuple of int
+        One entry per spatial axis. Ranks count through them as an array does, the last fastest.
+
+    Examples
+    --------
+    >>> spec = LocalConvSpec((10, 8, 3), filters=4, kernel_size=3, data_format="channels_last")
+    >>> sharding = Sharding(spec, (4, 1))
+    >>> [part.outputs for part in sharding.axes[0]]
+    [range(0, 2), range(2, 4), range(4, 6), range(6, 8)]
+    >>> sharding.axes[0][2].receives
+    (Piece(part=1, rows=range(4, 6)),)
+    """
+
+    spec: LocalConvSpec
+    parts: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.parts) != self.spec.ndim:
+            expected = f"{self.spec.ndim} numbers of parts, one per spatial axis"
+            raise ArgumentError("parts", expected, self.parts)
+        object.__setattr__(self, "parts", tuple(integer("parts", n, 1) for n in self.parts))
+
+    @property
+    def ranks(self) -> int:
+        """Number of ranks."""
+        return prod(self.parts)
+
+    @cached_property
+    def axes(self) -> tuple[tuple[AxisPart, ...], ...]:
+        """The parts of each axis."""
+        return tuple(axis_parts(self.spec, axis, n) for axis, n in enumerate(self.parts))
+
+    def __iter__(self) -> Iterator[tuple[AxisPart, ...]]:
+        """For each rank, its part of each axis."""
+        return product(*self.axes)
+
+    def __getitem__(self, rank: int) -> tuple[AxisPart, ...]:
+        place = []
+        for parts in reversed(self.parts):
+            rank, at = divmod(rank, parts)
+            place.append(at)
+        if rank:
+            raise IndexError(f"there are {self.ranks} ranks")
+        return tuple(parts[at] for parts, at in zip(self.axes, reversed(place), strict=True))
+
+
+def local_spec(spec: LocalConvSpec, parts: tuple[AxisPart, ...]) -> LocalConvSpec | None:
+    """What one rank computes, on the window of its `AxisPart` along each axis.
+
+    Returns
+    -------
+    LocalConvSpec or None
+        In the data format of *spec*, with the zeros that remain to be padded. None for a rank
+        that has no positions. Along an axis where all windows lie in the padding, its input is
+        those zeros.
+    """
+    outputs = tuple(len(part.outputs) for part in parts)
+    if 0 in outputs:
+        return None
+    window = tuple(part.window or sum(part.padding) for part in parts)
+    padding = tuple(part.padding if part.window else (0, 0) for part in parts)
+    return replace_fields(
+        spec,
+        input_size=window,
+        output_size=outputs,
+        padding=padding,
+        padding_mode="zeros",
+        shared_axes=tuple(axis for axis in spec.shared_axes if outputs[axis] > 1),
+    )
