@@ -25,8 +25,6 @@ MODULAR = tuple(f"{name}{axis}" for name in ("gcd", "inverse") for axis in range
 
 def constants(layer: Layer, tile: Tile, precision: str = "ieee") -> dict[str, Any]:
     """What a kernel is compiled for, by parameter: nothing of it depends on sizes or the batch."""
-    import triton.language as tl
-
     known = {
         "ND": len(layer.axes),
         "C": layer.channels,
@@ -36,8 +34,8 @@ def constants(layer: Layer, tile: Tile, precision: str = "ieee") -> dict[str, An
         "XU": layer.x_unit,
         "YU": layer.y_unit,
         "APART": layer.apart,
-        "INDEX": tl.int64 if layer.wide else tl.int32,
-        "SUM": tl.float64 if layer.dtype == "float64" else tl.float32,
+        "WIDE": layer.wide,
+        "DOUBLE": layer.dtype == "float64",
         "FAMILY": tile.family,
         "PRECISION": precision,
         "BN": tile.samples,

@@ -152,11 +152,13 @@ def kernel_grad(
     x0, x1, x2, x3, y0, y1, y2, y3, w0, w1, w2, w3, xn, xc, yn, yf,
     ND: tl.constexpr, C: tl.constexpr, F: tl.constexpr, G: tl.constexpr, TAPS: tl.constexpr,
     XU: tl.constexpr, YU: tl.constexpr, APART: tl.constexpr, SHARED: tl.constexpr,
-    INDEX: tl.constexpr, SUM: tl.constexpr,
+    WIDE: tl.constexpr, DOUBLE: tl.constexpr,
     FAMILY: tl.constexpr, PRECISION: tl.constexpr,
     BN: tl.constexpr, BT: tl.constexpr, BF: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """One program of *FAMILY*; *positions* are those that have weights of their own."""
+    INDEX: tl.constexpr = tl.int64 if WIDE else tl.int32
+    SUM: tl.constexpr = tl.float64 if DOUBLE else tl.float32
     O, I, K, S = (o0, o1, o2, o3), (i0, i1, i2, i3), (k0, k1, k2, k3), (s0, s1, s2, s3)
     D, L = (d0, d1, d2, d3), (l0, l1, l2, l3)
     xn, xc, XS = lie(xn, xc, x0, x1, x2, x3, XU, INDEX)
