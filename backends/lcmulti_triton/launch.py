@@ -86,18 +86,23 @@ def prepared(
     x, y = {"forward": (a, strides), "input_grad": (strides, a), "kernel_grad": (a, b)}[map_]
     layer = layer_of(map_, spec, NAMES[dtype], batch, x, y)
     tile, precision = choice.chosen(layer, device, settings)
-    count = programs(layer, tile)
-    passed = arguments(layer, tile)
-    known = constants(layer, tile, precision)
     clear = tile.family.endswith("windows") and not layer.covers
-    if count == 0:
-        start = _nothing
-    elif device is None:
-        start = _interpreted(map_, count, passed, known)
-    else:
-        kernel = compiled(layer, tile, precision, is_aligned, device)
-        start = _started(kernel, device, count, (*passed, *known.values()))
+    start = start_of(layer, tile, precision, device, is_aligned)
     return Ready(shape, strides, clear, start, layer, tile)
+
+
+def start_of(
+    layer: Layer, tile: Tile, precision: str, device: int | None, is_aligned: bool
+) -> Launch:
+    """What starts a map of a layer, cut in this way, on a device or in the interpreter."""
+    count = programs(layer, tile)
+    passed, known = arguments(layer, tile), constants(layer, tile, precision)
+    if count == 0:
+        return _nothing
+    if device is None:
+        return _interpreted(layer.map, count, passed, known)
+    kernel = compiled(layer, tile, precision, is_aligned, device)
+    return _started(kernel, device, count, (*passed, *known.values()))
 
 
 def result_of(

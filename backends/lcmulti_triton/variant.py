@@ -54,11 +54,12 @@ def arguments(layer: Layer, tile: Tile) -> tuple[int, ...]:
     """What is passed after the arrays, in the order of `names`."""
     axes = [*layer.axes]
     x, y = max(layer.x_unit, 1), max(layer.y_unit, 1)
+    w = layer.terms * layer.filters * layer.groups
     columns = [
         [getattr(axis, name) // unit for axis in axes] + [fill] * (4 - len(axes))
         for name, unit, fill in (
             ("out", 1, 1), ("size", 1, 1), ("kernel", 1, 1), ("stride", 1, 1), ("dilation", 1, 1),
-            ("low", 1, 0), ("x", x, 0), ("y", y, 0), ("w", 1, 0),
+            ("low", 1, 0), ("x", x, 0), ("y", y, 0), ("w", w, 0),
         )
     ]  # fmt: skip
     steps = (layer.x_sample // x, layer.x_channel, layer.y_sample // y, layer.y_filter)

@@ -227,7 +227,7 @@ def input_grad(
     D, L = (d0, d1, d2, d3), (l0, l1, l2, l3)
     xn, xc, XS = lie(xn, xc, x0, x1, x2, x3, XU, INDEX)
     yn, yf, YS = lie(yn, yf, y0, y1, y2, y3, YU, INDEX)
-    WS = (w0, w1, w2, w3)
+    _, _, WS = lie(batch, batch, w0, w1, w2, w3, TAPS * C * F * G, INDEX)
     if FAMILY == "lanes":
         lanes(
             y, w, x, batch, positions, O, I, K, S, D, L, XS, YS, WS, xn, xc, yn, yf,
