@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import h5py
-
 from lcmulti.errors import FileError
 from lcmulti_keras.legacy.matches import Stored
 from lcmulti_keras.legacy.names import parted
-from lcmulti_keras.legacy.reading import Archive
+from lcmulti_keras.legacy.stored import Archive, FileArray, Folder
 
 __all__ = ["Array", "Group", "groups", "paths"]
 
@@ -68,7 +66,7 @@ def groups(archive: Archive) -> list[Group]:
     names = archive.strings(archive.weights, "layer_names")
     for name in (*names, *({OF_MODEL} & set(archive.weights))):
         group = archive.weights.get(name)
-        if not isinstance(group, h5py.Group):
+        if not isinstance(group, Folder):
             raise FileError("", f"lists a layer {name!r:.80} and does not have it")
         listed = [
             Array(each, group.get(each))
@@ -76,7 +74,7 @@ def groups(archive: Archive) -> list[Group]:
             if not parted(each)[1].startswith(RANDOM_STATE)
         ]
         for each in listed:
-            if not isinstance(each.stored, h5py.Dataset):
+            if not isinstance(each.stored, FileArray):
                 raise FileError("", f"has no array {each.name!r:.80}, which it lists")
         if listed:
             found.append(Group("" if name == OF_MODEL else name, tuple(listed)))
@@ -85,14 +83,11 @@ def groups(archive: Archive) -> list[Group]:
 
 def paths(archive: Archive) -> dict[str, Stored]:
     """Arrays by path, but for those of optimizers, metrics and random states."""
-    found: dict[str, Stored] = {}
-
-    def note(path: str, each: Stored) -> None:
-        if isinstance(each, h5py.Dataset) and not set(path.split("/")).intersection(NO_WEIGHTS):
-            found[path] = each
-
-    archive.weights.visititems(note)
-    return found
+    return {
+        path: each
+        for path, each in archive.weights.arrays()
+        if not set(path.split("/")).intersection(NO_WEIGHTS)
+    }
 
 
 def below(arrays: dict[str, Stored], folder: str) -> dict[str, Stored]:

@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from lcmulti import layouts
 from lcmulti.errors import FileError, LcmultiError, UnsupportedError
-from lcmulti.weights import require_memory
+from lcmulti.weights import layouts, require_memory
 from lcmulti_keras.layers import LocallyConnected
 from lcmulti_keras.legacy import recurrent
 from lcmulti_keras.legacy.matches import Match, Stored

@@ -16,7 +16,7 @@ Convert = Callable[[np.ndarray], np.ndarray]
 
 
 class Stored(Protocol):
-    """An array that is read when it is asked for: an ``h5py.Dataset``, or an ``ndarray``."""
+    """An array that is read when it is asked for: a `FileArray`, or an ``ndarray``."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...  # noqa: D102

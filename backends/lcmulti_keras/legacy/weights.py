@@ -21,7 +21,7 @@ from lcmulti_keras.legacy.by_path import at_paths, of_metrics
 from lcmulti_keras.legacy.fitting import Fitting
 from lcmulti_keras.legacy.matches import Match, Stored
 from lcmulti_keras.legacy.origins import Origins
-from lcmulti_keras.legacy.reading import Archive
+from lcmulti_keras.legacy.stored import Archive
 from lcmulti_keras.legacy.structure import Slot, everything
 
 __all__ = ["assign", "local_layers", "match"]
