@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import gcd, prod
 from typing import NamedTuple
 
-from lcmulti.spec import LocalConvSpec
+from lcmulti.geometry.spec import LocalConvSpec
 
 __all__ = ["MOST_AXES", "Axis", "axes_of", "folded"]
 

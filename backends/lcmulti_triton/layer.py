@@ -5,9 +5,9 @@ from __future__ import annotations
 from math import gcd, prod
 from typing import NamedTuple
 
-from lcmulti.backend import Map
+from lcmulti.plugins.contract import Map
 from lcmulti.dtypes import DTYPES
-from lcmulti.spec import LocalConvSpec
+from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti_triton.axes import MOST_AXES, Axis, axes_of
 
 __all__ = ["Layer", "Tile", "layer_of"]

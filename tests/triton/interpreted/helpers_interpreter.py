@@ -8,7 +8,7 @@ from lcmulti_triton.choice import chosen
 from lcmulti_triton.launch import result_of, start_of
 from lcmulti_triton.layer import Tile, layer_of
 
-from lcmulti import reference
+from lcmulti.algorithms import reference
 from lcmulti.conformance.bounds import ETA, covering_windows, dot_bound
 from lcmulti.dtypes import DTYPES
 
