@@ -112,7 +112,7 @@ def _joined(a: Axis, b: Axis) -> Axis | None:
     if _is_single(a):
         return b
     if _is_single(b):
-        return a._replace(w=a.w if a.w == 0 else a.w)
+        return a
     adjoin = a.x == b.x * b.size
     if a.is_whole and b.is_whole and adjoin:
         size = a.size * b.size

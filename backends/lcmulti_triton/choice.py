@@ -7,7 +7,7 @@ from lcmulti_triton.layer import Layer, Tile
 __all__ = ["candidates", "few_weights", "first_choice"]
 
 FEW = 8
-"""Channels times filters up to which positions are the lanes: less than a 32-byte sector of float32."""
+"""Channels times filters up to which positions are the lanes: a sector of float32."""
 
 THIN = 8
 """Samples up to which filters are the lanes and nothing is a dot, which pads samples to 16."""

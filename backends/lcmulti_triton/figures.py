@@ -21,7 +21,9 @@ MULTIPLY = (
     "HGMMA", "UTCHMMA", "UTCOMMA", "HMMA", "DMMA", "FFMA2", "FFMA", "DFMA",
     "v_mfma", "v_dot2", "v_pk_fma", "v_fma", "v_fmac", "v_pk_mul",
 )  # fmt: skip
-WIDE = re.compile(r"LDG\.E(\.\w+)*\.128|LDGSTS\.E(\.\w+)*\.128|global_load_dwordx4|buffer_load_dwordx4")
+WIDE = re.compile(
+    r"LDG\.E(\.\w+)*\.128|LDGSTS\.E(\.\w+)*\.128|global_load_dwordx4|buffer_load_dwordx4"
+)
 LOAD = re.compile(r"\bLDG\.|\bLDGSTS\.|global_load|buffer_load")
 
 
@@ -101,7 +103,9 @@ def _amd(kernel: Any) -> Figures:
         elif instruction := re.match(r"\t([a-z]\w+.*)", line):
             lines.append(instruction[1])
     spills = of("vgpr_spill_count") + of("sgpr_spill_count")
-    return _figures(lines, labels, r"s_c?branch\w*\s+(\.LBB\d+_\d+)", of("vgpr_count"), spills, kernel)
+    return _figures(
+        lines, labels, r"s_c?branch\w*\s+(\.LBB\d+_\d+)", of("vgpr_count"), spills, kernel
+    )
 
 
 def _figures(

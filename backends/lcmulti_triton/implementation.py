@@ -9,8 +9,8 @@ import torch
 from lcmulti_torch.watched import is_transformed
 
 from lcmulti import plugins
-from lcmulti.plugins.contract import Implementation, Map, Problem, Resources
 from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.plugins.contract import Implementation, Map, Problem, Resources
 from lcmulti_triton import state
 from lcmulti_triton.layer import LARGEST, is_served
 from lcmulti_triton.tracing import is_compiled

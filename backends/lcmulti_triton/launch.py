@@ -16,9 +16,9 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from lcmulti.plugins.contract import Map
 from lcmulti.dtypes import DTYPES
 from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.plugins.contract import Map
 from lcmulti_triton import choice
 from lcmulti_triton.kernels.forward import forward
 from lcmulti_triton.kernels.input_grad import input_grad

@@ -5,9 +5,9 @@ from __future__ import annotations
 from math import gcd, prod
 from typing import NamedTuple
 
-from lcmulti.plugins.contract import Map
 from lcmulti.dtypes import DTYPES
 from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.plugins.contract import Map
 from lcmulti_triton.axes import MOST_AXES, Axis, axes_of
 
 __all__ = ["Layer", "Tile", "layer_of"]
@@ -142,7 +142,7 @@ class Layer(NamedTuple):
 
     @property
     def x_unit(self) -> int:
-        """A power of two that divides every step in x but that along channels, which is 1; else 0."""
+        """A power of two that divides all steps but that along channels, which is 1; else 0."""
         if self.x_channel != 1:
             return 0
         return _unit(self.channels * self.groups, (self.x_sample, *(a.x for a in self.axes)))

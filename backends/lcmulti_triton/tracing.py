@@ -8,8 +8,8 @@ import torch
 from lcmulti_torch.watched import BATCHED_GRADIENTS
 from torch.autograd import forward_ad
 
-from lcmulti.plugins.contract import Map, Resources
 from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.plugins.contract import Map, Resources
 
 __all__ = ["is_compiled", "traced"]
 

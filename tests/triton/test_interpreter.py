@@ -36,10 +36,10 @@ def run(*arguments):
 
 
 def test_quick_ones():
-    assert run("-m", "not slow") >= 10
+    assert run() >= 10
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("file", sorted(path.name for path in FOLDER.glob("test_*.py")))
 def test_all(file):
-    assert run(file, "-o", "addopts=-q --strict-markers") >= 1
+    assert run(file, "--full") >= 1

@@ -10,6 +10,6 @@ What all of them are written to:
 Names: ``x (N, *I, C)``, ``w (*O, *K, C, F)``, ``y (N, *O, F)`` with ``C`` and ``F`` those of one
 group, ``T = prod(K) * C`` terms of one output. ``S`` strides, ``D`` dilation, ``L`` low padding.
 ``XS``, ``YS`` and ``WS`` are steps in memory, in elements, along each axis of ``x``, ``y`` and
-the positions of ``w`` (0 where the kernel is shared); ``xn``, ``xc``, ``yn``, ``yf`` those along samples and
-channels. Tuples have one entry for each of up to four axes; ``ND`` says how many count.
+the positions of ``w`` (0 where the kernel is shared); ``xn``, ``xc``, ``yn``, ``yf`` those along
+samples and channels. Tuples have one entry for each of up to four axes; ``ND`` says how many count.
 """

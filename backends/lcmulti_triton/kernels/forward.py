@@ -19,8 +19,7 @@ def product(a, b, total, DOT: tl.constexpr, PRECISION: tl.constexpr):
     """
     if DOT:
         return tl.dot(a, b, total, input_precision=PRECISION, out_dtype=total.dtype)
-    else:
-        return total + a.to(total.dtype)[:, :, None] * b.to(total.dtype)[None, :, :]
+    return total + a.to(total.dtype)[:, :, None] * b.to(total.dtype)[None, :, :]
 
 
 @triton.jit

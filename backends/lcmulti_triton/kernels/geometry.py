@@ -26,16 +26,15 @@ def offset(at, steps, ND: tl.constexpr, INDEX: tl.constexpr):
 
 @triton.jit
 def lie(sample, channel, a, b, c, d, UNIT: tl.constexpr, INDEX: tl.constexpr):
-    """Steps in memory, which come as multiples of *UNIT*, so that the compiler knows what divides them.
+    """Steps in memory: multiples of *UNIT*, so that the compiler knows what divides them.
 
     A unit of 0 says that channels lie apart; else the step along them is 1.
     """
     if UNIT > 0:
         a, b, c, d = a.to(INDEX) * UNIT, b.to(INDEX) * UNIT, c.to(INDEX) * UNIT, d.to(INDEX) * UNIT
         return sample.to(tl.int64) * UNIT, 1, (a, b, c, d)
-    else:
-        a, b, c, d = a.to(INDEX), b.to(INDEX), c.to(INDEX), d.to(INDEX)
-        return sample.to(tl.int64), channel.to(INDEX), (a, b, c, d)
+    a, b, c, d = a.to(INDEX), b.to(INDEX), c.to(INDEX), d.to(INDEX)
+    return sample.to(tl.int64), channel.to(INDEX), (a, b, c, d)
 
 
 @triton.jit

@@ -39,7 +39,7 @@ def reached(at, O, K, S, D, L, GCD, INVERSE, ND: tl.constexpr):
 
 @triton.jit
 def through(number, at, firsts, counts, apart, K, S, D, L, ND: tl.constexpr):
-    """Of the taps that see *at*, number *number*: its row-major index, and whose window it is of."""
+    """Of the taps that see *at*, number *number*: its row-major index, and its window's."""
     which = coordinates(number, counts, ND)
     tap = 0
     window = ()

@@ -40,10 +40,8 @@ def mended(monkeypatch):
 
     monkeypatch.setattr(BUILDER, "cast_impl", cast_impl)
     for name in ("create_fp_ext", "create_fp_trunc"):
-        monkeypatch.setattr(BUILDER, name, lambda self, source, target: cast_impl(self, source, target))
-    monkeypatch.setattr(
-        BUILDER, "create_fp_to_fp", lambda self, source, target, rounding: cast_impl(self, source, target)
-    )
+        monkeypatch.setattr(BUILDER, name, cast_impl)
+    monkeypatch.setattr(BUILDER, "create_fp_to_fp", lambda self, *cast: cast_impl(self, *cast[:2]))
     monkeypatch.setattr(BUILDER, "create_dot", create_dot)
 
 

@@ -1,7 +1,7 @@
 """Every geometry, map and family between poisoned margins, held to the forward error bound."""
 
 import pytest
-from helpers_interpreter import MAPS, TILES, check, operands
+from helpers_triton import MAPS, TILES, check, operands
 from lcmulti_triton.axes import axes_of
 from lcmulti_triton.layer import layer_of
 
@@ -9,11 +9,9 @@ from lcmulti.conformance.certify.geometries import GEOMETRIES
 
 DTYPES = ("float64", "float32", "float16", "bfloat16")
 ONE = [name for name in GEOMETRIES if name.startswith("1d-")]
-TWO = [
-    name
-    for name in GEOMETRIES
-    if name.startswith("2d-") and GEOMETRIES[name].products < 2500
-][::2]
+TWO = [name for name in GEOMETRIES if name.startswith("2d-") and GEOMETRIES[name].products < 2500][
+    ::2
+]
 MORE = ["3d-mixed", "3d-shared_0", "3d-padding_asymmetric_first", "4d-plain", "4d-mixed"]
 EVERY = [*ONE, *TWO, *(name for name in MORE if name in GEOMETRIES)]
 FORCED = [name for number, name in enumerate([*ONE, *TWO]) if number % 6 == 0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 import torch
 from lcmulti_triton.choice import chosen
@@ -83,13 +85,13 @@ def limits(map_, spec, a, b, dtype):
     wide = [each.double().numpy() for each in (a, b)]
     expected = REFERENCE[map_](*wide, spec)
     magnitude = REFERENCE[map_](*map(np.abs, wide), spec)
-    windows = np.prod(
-        [covering_windows(*each) for each in zip(spec.kernel_size, spec.strides, spec.dilation, strict=True)]
-    )
+    axes = zip(spec.kernel_size, spec.strides, spec.dilation, strict=True)
+    windows = prod(covering_windows(*axis) for axis in axes)
+    sharing = prod(spec.output_size) // prod(spec.positions_shape)
     count = {
         "forward": spec.terms,
-        "input_grad": int(windows) * (spec.filters // spec.groups),
-        "kernel_grad": len(a) * int(np.prod(spec.output_size)) // int(np.prod(spec.positions_shape)),
+        "input_grad": windows * (spec.filters // spec.groups),
+        "kernel_grad": len(a) * sharing,
     }[map_]
     limit = dot_bound(count, magnitude, DTYPES[DTYPES[dtype].accumulator].roundoff, False)
     if DTYPES[dtype].is_half:
