@@ -6,6 +6,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
+from lcmulti_torch.precision import refuse_rounding
 from lcmulti_torch.watched import is_transformed
 
 from lcmulti import plugins
@@ -43,6 +44,12 @@ class Triton:
             return "the weights of one position need offsets of more than 32 bits"
         return next(iter(state.failures.values()), None)
 
+    def unavailable(self) -> str | None:
+        """Why neither a GPU nor an interpreter serves here, in a sentence."""
+        failed = next(iter(state.failures.values()), None)
+        missing = state.without_triton() or (None if state.is_interpreted() else state.on_gpu())
+        return missing or failed
+
     def workspace(self, problem: Problem) -> int:
         """Nothing beside inputs and outputs."""
         return 0
@@ -67,6 +74,7 @@ def _run(map_: Map, a: Any, b: Any, spec: LocalConvSpec, resources: Resources) -
     b = b.resolve_neg() if map_ == "kernel_grad" else b.resolve_neg().contiguous()
     ready = _ready(map_, a, b, spec, resources)
     if ready is None:
+        refuse_rounding(a)
         return getattr(_next(), map_)(a, b, spec, resources)
     result = torch.empty_strided(ready.shape, ready.strides, dtype=a.dtype, device=a.device)
     if ready.clear:
@@ -105,6 +113,7 @@ def _transformed(map_: Map, a: Any, b: Any, spec: LocalConvSpec, resources: Reso
 
         return tracing.traced(map_, a, b, spec, resources)
     # Planned for a compiler, and called within another transform of the same shapes.
+    refuse_rounding(a)
     composed = plugins.load_implementation("torch", "composed")
     return getattr(composed, map_)(a, b, spec, resources)
 

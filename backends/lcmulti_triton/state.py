@@ -24,7 +24,7 @@ failures: dict[str, str] = {}
 
 def unavailable(device: str) -> str | None:
     """Why no kernel runs on this kind of device, in a sentence, or None if they do."""
-    return without_triton() or (_on_cpu() if device == "cpu" else _on_gpu())
+    return without_triton() or (_on_cpu() if device == "cpu" else on_gpu())
 
 
 @cache
@@ -60,7 +60,8 @@ def _on_cpu() -> str | None:
 
 
 @cache
-def _on_gpu() -> str | None:
+def on_gpu() -> str | None:
+    """Why no GPU here is served."""
     if not torch.cuda.is_available():
         return "PyTorch sees no GPU of NVIDIA's or AMD's"
     reasons = [is_old(index) for index in range(torch.cuda.device_count())]

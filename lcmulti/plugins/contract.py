@@ -118,7 +118,8 @@ class Implementation(Protocol):
 
     Two methods are for people to read and may be left out: ``details(problem)``, lines for
     `lcmulti.explain` about a call that is served, and ``unavailable()``, in a sentence why none is
-    served on this machine, or None.
+    served on this machine, or None. In PyTorch an attribute ``never_rounds = True`` says that
+    float32 is multiplied in float32 whatever PyTorch is allowed to do.
     """
 
     def decline(self, problem: Problem) -> str | None:

@@ -133,7 +133,9 @@ def test_a_compiler_that_fails_at_run_time(monkeypatch):
     x, w = (each.detach() for each in inputs)
     with pytest.warns(UserWarning, match="'blocked' serves"):
         y = lcmulti.local_conv(x, w, **keywords(spec))
-    torch.testing.assert_close(y, lcmulti.local_conv(x, w, implementation="composed", **keywords(spec)))
+    torch.testing.assert_close(
+        y, lcmulti.local_conv(x, w, implementation="composed", **keywords(spec))
+    )
     found = {each.name: each.reason for each in explain(x, w, **keywords(spec)).verdicts}
     assert found["triton"] == (
         "Triton failed to compile forward here (RuntimeError: ptxas fatal: no such option)"
