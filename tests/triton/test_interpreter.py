@@ -23,7 +23,7 @@ FOLDER = Path(__file__).with_name("interpreted")
 def run(*arguments):
     """What pytest says of that folder; every test has passed, and there are some."""
     environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "-v", "-x", "-p", "no:cacheprovider"]
     done = subprocess.run(
         [*command, "-p", "no:randomly", *arguments],
         cwd=FOLDER, env=environment, capture_output=True, text=True, check=False,

@@ -11,6 +11,7 @@ import lcmulti
 from lcmulti import LocalConvSpec, explain
 
 NAMES = [*COMMON]
+COMMON = COMMON | {"small": dict(input_shape=(4, 2), filters=3, kernel_size=2)}
 
 
 def arrays(name, dtype=torch.float64, batch=2):
@@ -33,7 +34,7 @@ def derivatives(call, inputs, order):
 
 @pytest.mark.parametrize(
     ("name", "order"),
-    [("disjoint 1d", 2), *(pytest.param(n, 1, marks=pytest.mark.slow) for n in NAMES),
+    [("small", 2), *(pytest.param(n, 1, marks=pytest.mark.slow) for n in NAMES),
      pytest.param("grouped", 2, marks=pytest.mark.slow)],
 )  # fmt: skip
 def test_derivatives(name, order):
@@ -77,6 +78,7 @@ def test_results_lie_as_their_input():
     assert y.is_contiguous()
 
 
+@pytest.mark.slow
 def test_transforms_are_handed_over():
     spec, inputs = arrays("disjoint 1d")
     x, w = (each.detach() for each in inputs)
@@ -108,6 +110,7 @@ def test_what_it_cannot_do_it_declines():
     assert found.implementation == "blocked"
 
 
+@pytest.mark.slow
 def test_more_axes_that_can_be_folded():
     spec = LocalConvSpec((2, 1, 2, 2, 3, 2), 2, (1, 1, 1, 1, 2), data_format="channels_last")
     x = torch.randn(2, *spec.input_shape)
