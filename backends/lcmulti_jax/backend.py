@@ -77,6 +77,12 @@ class JaxBackend:
         )
         return product.astype(arrays[0].dtype)
 
+    def pair_products(self, kernel: Any, pairs: Any) -> list[Any]:
+        """See `lcmulti_jax.pairs`."""
+        from lcmulti_jax.pairs import pair_products
+
+        return list(pair_products(kernel, pairs))
+
     def close(
         self, implementation: Implementation, entry: ImplementationEntry, name: Map = "forward"
     ) -> Operation:

@@ -130,6 +130,12 @@ class TorchBackend:
         with torch.autocast(kind, enabled=False):
             return torch.einsum(subscripts, *arrays).to(dtype)
 
+    def pair_products(self, kernel: Any, pairs: Any) -> list[Any]:
+        """See `lcmulti_torch.pairs`."""
+        from lcmulti_torch.pairs import pair_products
+
+        return pair_products(kernel, pairs)
+
     def close(
         self, implementation: Implementation, entry: ImplementationEntry, name: Map = "forward"
     ) -> Operation:
