@@ -33,9 +33,11 @@ _RULES: dict[str, tuple[tuple[str, str], tuple[str, str]]] = {
 def operation(implementation: Implementation, name: Map = "forward") -> Operation:
     """Make one map of an implementation differentiable."""
     bare = getattr(implementation, name)
+    rounds = not getattr(implementation, "never_rounds", False)
 
     def apply(x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
-        refuse_rounding(x)
+        if rounds:
+            refuse_rounding(x)
         if is_transformed(x, kernel):
             y = bare(x, kernel, spec, resources)
         else:
@@ -81,8 +83,10 @@ def _derived(
     name: str, a: Any, b: Any, implementation: Implementation, spec: Any, resources: Any
 ) -> Any:
     """A map within a derivative, which may be transformed though the value was not."""
-    refuse_rounding(a)
-    if not is_transformed(a, b):
+    transformed = is_transformed(a, b)
+    if transformed or not getattr(implementation, "never_rounds", False):
+        refuse_rounding(a)
+    if not transformed:
         return _run(name, a, b, implementation, spec, resources)
     from lcmulti_torch.composed import composed  # which serves every geometry under any transform
 
