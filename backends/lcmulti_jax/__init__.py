@@ -16,8 +16,12 @@ __all__ = ["sharded"]
 def __getattr__(name: str) -> Any:
     if name != "sharded":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from lcmulti_jax.parallel import sharded
+    from lcmulti_jax.missing import missing
 
+    try:
+        from lcmulti_jax.parallel import sharded
+    except ModuleNotFoundError as error:
+        raise missing("lcmulti_jax.sharded", "jax", error) from error
     return sharded
 
 

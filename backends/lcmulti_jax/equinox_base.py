@@ -8,22 +8,16 @@ from dataclasses import field
 from math import sqrt
 from typing import Any, ClassVar, Self
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 
 import lcmulti
-from lcmulti.errors import ArgumentError, ArgumentTypeError, MissingExtraError, described
+from lcmulti.errors import ArgumentError, ArgumentTypeError, described
 from lcmulti.geometry.arguments import integer
 from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti_jax import base
 from lcmulti_jax.conversion import same_everywhere, scaled, shifted
-
-try:
-    import equinox as eqx
-except ImportError as error:
-    raise MissingExtraError(
-        "lcmulti_jax.equinox needs Equinox; install it with: pip install 'lcmulti[equinox]'"
-    ) from error
 
 __all__ = [
     "Ints",
@@ -146,6 +140,10 @@ class Layer(eqx.Module):
             return self.weight
         kernel: jax.Array = lcmulti.low_rank_kernel(self.basis, self.coefficients)
         return kernel
+
+    def kernel(self) -> jax.Array:
+        """The same as `full_kernel`."""
+        return self.full_kernel()
 
     def share(self, axes: Ints | None = None) -> Self:
         """A layer whose weights (with a rank, coefficients) are the mean over positions.

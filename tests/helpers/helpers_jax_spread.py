@@ -111,5 +111,5 @@ _add("reflect", (9, 5, 3), (5, 3), padding=((2, 1), (1, 0)), padding_mode="refle
 _add("replicate", (10, 5, 3), 3, padding=((3, 3), (1, 1)), padding_mode="replicate", strides=2)
 _add("replicate, one dimension", (13, 3), 3, padding=1, padding_mode="replicate")
 
-FEW = ("same", "batch too", "valid", "uneven bfloat16", "circular, uneven")
+FEW = ("batch too", "uneven bfloat16", "circular, uneven")
 """Of the fast lane: every way to spread, and a half type."""
