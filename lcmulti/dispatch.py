@@ -18,12 +18,14 @@ from lcmulti import plugins, shapes
 from lcmulti.arguments import choice
 from lcmulti.backend import (
     BackendEntry,
+    Call,
     Facts,
     ImplementationEntry,
     Map,
     Operation,
     Problem,
     Resources,
+    Steps,
 )
 from lcmulti.call_spec import spec_of_call, spec_of_transposed_call
 from lcmulti.errors import (
@@ -37,6 +39,7 @@ from lcmulti.errors import (
 )
 from lcmulti.settings import Settings, current
 from lcmulti.spec import LocalConvSpec
+from lcmulti.steps import with_steps
 from lcmulti.weights import memory_for, require_memory
 
 __all__ = ["Plan", "Verdict", "backend_of", "choose", "plan"]
@@ -74,17 +77,14 @@ class Plan:
         The geometry as the caller wrote it.
     problem : Problem
         The call as the implementation sees it.
-    operation : Operation
-        What computes it.
-    padding_indices : tuple of (int, ndarray)
-        ``(axis, indices)`` that pad the channels-last input in a non-zero mode.
+    call : Call
+        What computes it: ``(x, kernel, bias) -> y`` on arrays of the backend.
     """
 
     backend: str
     spec: LocalConvSpec
     problem: Problem
-    operation: Operation
-    padding_indices: tuple[tuple[int, np.ndarray], ...]
+    call: Call
 
     @property
     def channels_first(self) -> bool:
@@ -223,7 +223,9 @@ def _plan(
     spec, problem = problem_of(backend, facts, arguments[:-1], settings, name)
     entry, _ = choose(backend, problem, arguments[-1], settings)
     closed = operation(backend, entry.name, name)
-    return Plan(backend, spec, problem, closed, padding_indices(spec))
+    steps = Steps(spec.data_format == "channels_first", padding_indices(spec))
+    call = with_steps(plugins.load_backend(backend), closed, problem, steps)
+    return Plan(backend, spec, problem, call)
 
 
 def padding_indices(spec: LocalConvSpec) -> tuple[tuple[int, np.ndarray], ...]:

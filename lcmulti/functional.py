@@ -269,18 +269,6 @@ def converted(name: str, arrays: Sequence[Any], names: tuple[str, ...]) -> tuple
     return tuple(result)
 
 
-def run(plan: dispatch.Plan, owner: Backend, x: Any, kernel: Any, bias: Any) -> Any:
-    """Run a planned call on arrays of its backend."""
-    if plan.channels_first:
-        x = owner.move_axis(x, 1, -1)
-    for axis, indices in plan.padding_indices:
-        x = owner.take(x, indices, axis)
-    y = plan.operation(x, kernel, plan.problem.spec, plan.problem.resources)
-    if bias is not None:
-        y = owner.add(y, bias)
-    return owner.move_axis(y, -1, 1) if plan.channels_first else y
-
-
 def add_bias(plan: dispatch.Plan, owner: Backend, y: Any, bias: Any) -> Any:
     """Add a bias ``(*output_size, filters)`` to a result in the caller's data format."""
     return owner.add(y, owner.move_axis(bias, -1, 0) if plan.channels_first else bias)
@@ -289,7 +277,7 @@ def add_bias(plan: dispatch.Plan, owner: Backend, y: Any, bias: Any) -> Any:
 def _bilinear(map_: Map) -> Callable[..., Any]:
     def run_map(name: str, x: Any, kernel: Any, bias: Any, arguments: tuple[Any, ...]) -> Any:
         plan, arrays = prepare(name, x, kernel, bias, arguments, map_)
-        return run(plan, plugins.load_backend(name), *arrays)
+        return plan.call(*arrays)
 
     return run_map
 
