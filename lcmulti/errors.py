@@ -27,6 +27,21 @@ __all__ = [
     "UnsupportedError",
 ]
 
+MOST_SHOWN = 500
+"""Characters of a name or a reason that a message shows."""
+MOST_RECEIVED = 1000
+
+
+def printable(text: Any, most: int = MOST_SHOWN) -> str:
+    """*text* as a message shows it: on one line, cut, and nothing in it that drives a terminal."""
+    cut = str(text)
+    cut = cut if len(cut) <= most else f"{cut[: most - 3]}..."
+    cut = " ".join(cut.split()) if {"\n", "\t", "\r"} & set(cut) else cut
+    if cut.isprintable():
+        return cut
+    escaped = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
+    return "".join(escaped)
+
 
 class LcmultiError(Exception):
     """Base of all errors raised by lcmulti."""
@@ -55,7 +70,9 @@ class ArgumentError(LcmultiError, ValueError):
         self.expected = expected
         self.received = received
         shown = received if isinstance(received, _Description) else _shown(received)
-        super().__init__(f"{argument}: expected {expected}, got {shown}")
+        super().__init__(
+            f"{printable(argument)}: expected {expected}, got {printable(shown, MOST_RECEIVED)}"
+        )
 
     def about(self, argument: str) -> ArgumentError:
         """The same error about an argument that the caller knows by another name."""
@@ -136,7 +153,7 @@ class FileError(LcmultiError, ValueError):
     def __init__(self, path: Any, reason: str) -> None:
         self.path = path
         self.reason = reason
-        super().__init__(f"{path} {reason}")
+        super().__init__(f"{printable(path)} {printable(reason)}")
 
     def __reduce__(self) -> tuple[type[FileError], tuple[Any, ...]]:
         return type(self), (self.path, self.reason)

@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lcmulti.backend import Facts, Implementation, ImplementationEntry, Map, Operation
 from lcmulti.dtypes import DTYPES, name_of
 from lcmulti.errors import DtypeError
-from lcmulti_jax import rules
-from lcmulti_jax.patches import default_device
+from lcmulti.plugins.contract import Facts, Implementation, ImplementationEntry, Map, Operation
+from lcmulti_jax import derivatives
+from lcmulti_jax.array_operations import default_device
 
 __all__ = ["backend"]
 
@@ -80,8 +80,8 @@ class JaxBackend:
     def close(
         self, implementation: Implementation, entry: ImplementationEntry, name: Map = "forward"
     ) -> Operation:
-        """See `lcmulti_jax.rules`."""
-        return rules.operation(implementation, entry.transformable, name)
+        """See `lcmulti_jax.derivatives`."""
+        return derivatives.operation(implementation, entry.transformable, name)
 
     def opaque(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Nothing traces Python code here."""

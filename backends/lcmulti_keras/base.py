@@ -11,10 +11,11 @@ from keras import activations, constraints, initializers, ops, regularizers
 
 import lcmulti
 from lcmulti import plugins
-from lcmulti.arguments import choice, integer, is_sequence, per_axis
 from lcmulti.errors import ArgumentError, ArgumentTypeError, ShapeError, described
-from lcmulti.spec import DATA_FORMATS, LocalConvSpec
-from lcmulti.weights import geometry_told
+from lcmulti.geometry.arguments import choice, integer, is_sequence, per_axis
+from lcmulti.geometry.formats import DATA_FORMATS
+from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.weights.initial import geometry_told
 from lcmulti_keras.arguments import implementation_of, padding_of, shared_axes_of
 from lcmulti_keras.axes import moved_axes, warn_of_other_axes
 from lcmulti_keras.initializers import kernel_initializer as adapted

@@ -8,10 +8,10 @@ from typing import Any
 import keras
 
 import lcmulti
-from lcmulti.arguments import choice
 from lcmulti.errors import ArgumentError, ShapeError, described
-from lcmulti.smooth import DISTANCES
-from lcmulti.spec import LocalConvSpec
+from lcmulti.geometry.arguments import choice
+from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.operations.smoothness import DISTANCES
 from lcmulti_keras.variables import tensor_of
 
 __all__ = ["Smoothness"]

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from lcmulti.backend import Facts, Implementation, ImplementationEntry, Map, Operation
-from lcmulti.dispatch import ARGUMENTS
+from lcmulti.choosing.framework import ARGUMENTS
 from lcmulti.errors import ArgumentTypeError, described
+from lcmulti.plugins.contract import Facts, Implementation, ImplementationEntry, Map, Operation
 from lcmulti_torch.derivatives import ClosedMap
 from lcmulti_torch.padding import take
 from lcmulti_torch.precision import refuse_rounding

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 import lcmulti
-from lcmulti.arguments import integer
 from lcmulti.errors import ArgumentError, ArgumentTypeError, ShapeError, described
-from lcmulti.spec import LocalConvSpec
-from lcmulti.weights import geometry_told
+from lcmulti.geometry.arguments import integer
+from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.weights.initial import geometry_told
 from lcmulti_torch.functional import with_batch
 
 __all__ = ["LocallyConnectedNd"]

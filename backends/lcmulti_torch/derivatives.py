@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lcmulti.backend import Call, Implementation, Map, Problem, Resources, Steps
-from lcmulti.spec import LocalConvSpec
+from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.plugins.contract import Call, Implementation, Map, Problem, Resources, Steps
 from lcmulti_torch.memory import (
     is_channels_first,
     laid_out,
@@ -41,7 +41,7 @@ _RULES: dict[str, tuple[tuple[Map, str], tuple[Map, str]]] = {
 
 
 class ClosedMap:
-    """One map of an implementation, differentiable: a `lcmulti.backend.WholeOperation`."""
+    """One map of an implementation, differentiable: a `lcmulti.plugins.contract.WholeOperation`."""
 
     def __init__(self, implementation: Implementation, name: Map = "forward") -> None:
         self.implementation, self.name = implementation, name
@@ -49,12 +49,12 @@ class ClosedMap:
     def __call__(
         self, x: Tensor, kernel: Tensor, spec: LocalConvSpec, resources: Resources
     ) -> Tensor:
-        """See `lcmulti.backend.Operation`."""
+        """See `lcmulti.plugins.contract.Operation`."""
         maps = _CallersMaps(self.implementation, spec, resources, Steps())
         return _call(self.name, x, kernel, None, maps, is_transformed(x, kernel))
 
     def whole(self, problem: Problem, steps: Steps) -> Call:
-        """See `lcmulti.backend.WholeOperation`."""
+        """See `lcmulti.plugins.contract.WholeOperation`."""
         name, transformed = self.name, problem.transformed
         maps = _CallersMaps(self.implementation, problem.spec, problem.resources, steps)
 
@@ -191,7 +191,7 @@ def _derived(name: Map, a: Tensor, b: Tensor, maps: _CallersMaps, like: Tensor) 
         for each in (a, b):
             require_memory("a tensor of the backward pass", each)
         return _run(name, a, b, None, maps, name != "kernel_grad" and maps.lies_apart(like))
-    from lcmulti_torch.patches import composed  # which serves every geometry under any transform
+    from lcmulti_torch.composed import composed  # which serves every geometry under any transform
 
     result = maps.through(composed).bare(name, a, b)
     return to_first(result) if maps.channels_first and name != "kernel_grad" else result

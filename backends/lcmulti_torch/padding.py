@@ -9,7 +9,7 @@ from torch import Tensor
 from lcmulti_torch.memory import is_channels_first, to_first, to_last
 
 Taken = tuple[tuple[int, np.ndarray], ...]
-"""`lcmulti.backend.Steps.padding_indices`."""
+"""`lcmulti.plugins.contract.Steps.padding_indices`."""
 
 
 def take(array: Tensor, indices: np.ndarray, axis: int) -> Tensor:

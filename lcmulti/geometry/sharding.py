@@ -17,10 +17,10 @@ from itertools import product
 from math import prod
 from typing import NamedTuple
 
-from lcmulti.arguments import integer
 from lcmulti.errors import ArgumentError
-from lcmulti.shapes import window_extent
-from lcmulti.spec import LocalConvSpec, replace_fields
+from lcmulti.geometry.arguments import integer
+from lcmulti.geometry.shapes import window_extent
+from lcmulti.geometry.spec import LocalConvSpec, replace_fields
 
 __all__ = ["AxisPart", "Piece", "Sharding", "axis_parts", "owned"]
 

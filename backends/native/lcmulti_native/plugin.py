@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pluggy
 
-from lcmulti.backend import ImplementationEntry
+from lcmulti.plugins.contract import ImplementationEntry
 
 hookimpl = pluggy.HookimplMarker("lcmulti")
 

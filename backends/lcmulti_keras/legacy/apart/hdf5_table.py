@@ -1,0 +1,188 @@
+"""Say what an HDF5 file holds: names, shapes, and at which byte each array begins.
+
+Run by `run_apart`, with the file as standard input. Reads no array, so that what HDF5 makes of
+the file decides nothing but where the bytes are that are read as numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+told = json.loads(sys.argv[1])
+sys.path[:] = [*told["path"], str(Path(__file__).parent)]
+
+import h5py  # noqa: E402
+import numpy as np  # noqa: E402
+from limits import set_limits  # noqa: E402
+
+MOST_OBJECTS = 50_000
+MOST_NAME = 1_000
+MOST_ATTRIBUTES = 200
+MOST_DEPTH = 100
+MOST_CHUNKS = 10_000
+ATTRIBUTES = re.compile(
+    r"(model_config|training_config|keras_version|backend|(layer_names|weight_names)\d*)", re.ASCII
+)
+"""All that are read."""
+
+
+class RefusedError(Exception):
+    """Why a file is not read, as the rest of a sentence that begins with it."""
+
+
+class Part:
+    """A part of standard input as a file of its own."""
+
+    def __init__(self, start, size):
+        self.stream, self.start, self.size, self.at = sys.stdin.buffer, start, size, 0
+
+    def seek(self, at, whence=0):
+        """Go to a byte, counted as by other files."""
+        self.at = max(0, at + (0, self.at, self.size)[whence])
+        return self.at
+
+    def tell(self):
+        """The byte that would be read next."""
+        return self.at
+
+    def readinto(self, target):
+        """Fill *target* as far as the file goes."""
+        self.stream.seek(self.start + self.at)
+        n = max(0, min(len(target), self.size - self.at))
+        n = self.stream.readinto(memoryview(target)[:n])
+        self.at += n
+        return n
+
+    def read(self, n=-1):
+        """The next bytes, or all the rest."""
+        left = max(0, self.size - self.at)
+        content = bytearray(left if n < 0 else min(n, left))
+        return bytes(content[: self.readinto(content)])
+
+
+def table(file):
+    """All groups with the attributes that are read, and all arrays with their places."""
+    seen, groups, arrays = {h5py.h5o.get_info(file.id).addr}, {}, {}
+    pending = [(file.id, "", 0)]
+    while pending:
+        group, path, depth = pending.pop()
+        if depth > MOST_DEPTH:
+            raise RefusedError(f"has groups nested deeper than {MOST_DEPTH}")
+        groups[path] = attributes(group, path)
+        for name in names(group, path, MOST_OBJECTS - len(seen)):
+            inner = f"{path}/{name.decode()}" if path else name.decode()
+            if group.links.get_info(name).type != h5py.h5l.TYPE_HARD:
+                raise RefusedError(f"has a soft or external link, {inner!r:.80}")
+            low = h5py.h5o.open(group, name)
+            address = h5py.h5o.get_info(low).addr
+            if address in seen:
+                raise RefusedError(f"has one object under two names, {inner!r:.80}")
+            seen.add(address)
+            if isinstance(low, h5py.h5g.GroupID):
+                pending.append((low, inner, depth + 1))
+            elif isinstance(low, h5py.h5d.DatasetID):
+                arrays[inner] = array(h5py.Dataset(low), inner)
+            else:
+                raise RefusedError(f"has {inner!r:.80}, which is neither a group nor a dataset")
+    return {"groups": groups, "arrays": arrays}
+
+
+def names(group, path, most):
+    """Names in a group; they are counted while HDF5 lists them."""
+    found = []
+
+    def note(name):  # HDF5 calls this, and any value but None stops it
+        found.append(name)
+        return name if len(found) > most or len(name) > MOST_NAME else None
+
+    group.links.iterate(note)
+    if len(found) > most:
+        raise RefusedError(f"has more than {MOST_OBJECTS:,} objects")
+    if found and len(found[-1]) > MOST_NAME:
+        raise RefusedError(f"has a name of {len(found[-1]):,} bytes in {path!r:.80}")
+    return found
+
+
+def attributes(group, path):
+    """What is read of a group beside its members."""
+    count = h5py.h5a.get_num_attrs(group)
+    if count > MOST_ATTRIBUTES:
+        raise RefusedError(f"has {count:,} attributes at {path!r:.80}")
+    found = []
+    h5py.h5a.iterate(group, lambda name, *_: found.append(name.decode("utf-8", "replace")))
+    values = h5py.Group(group).attrs
+    return {name: texts(values[name], name) for name in found if ATTRIBUTES.fullmatch(name)}
+
+
+def texts(value, name):
+    """A text, or a list of texts."""
+    if isinstance(value, (str, bytes)):
+        return value.decode() if isinstance(value, bytes) else value
+    if not isinstance(value, np.ndarray) or (value.size and value.dtype.kind not in "OS"):
+        raise RefusedError(f"has {name!r} that are no names")
+    return [texts(each, name) for each in value.ravel().tolist()]
+
+
+def array(dataset, name):
+    """Type and shape of an array and where its bytes are; of what is no array of numbers, None."""
+    creation = dataset.id.get_create_plist()
+    if creation.get_external_count() or creation.get_layout() == h5py.h5d.VIRTUAL:
+        raise RefusedError(f"has {name!r:.80} stored outside the file")
+    dtype, shape = dataset.dtype, dataset.shape
+    if dtype.kind not in "fiub" or dtype.hasobject:
+        return None  # a table of strings: never read
+    if creation.get_nfilters():
+        undo = "Keras does not; undo it with: h5repack -f NONE OLD NEW"
+        raise RefusedError(f"has {name!r:.80} compressed, which {undo}")
+    if shape is None:
+        raise RefusedError(f"claims shape None for {name!r:.80}")
+    # HDF5 converts numbers that NumPy has no type for, and bytes would not be what they seem.
+    if not h5py.h5t.py_create(dtype, logical=True).equal(dataset.id.get_type()):
+        raise RefusedError(f"has numbers of an unusual form in {name!r:.80}")
+    stored = dataset.id.get_storage_size()
+    needed = int(np.prod([int(n) for n in shape], dtype=object)) * dtype.itemsize
+    if needed > stored:
+        raise RefusedError(f"claims shape {shape} for {name!r:.80} but stores {stored:,} bytes")
+    found = {"dtype": dtype.str, "shape": shape}
+    if not needed:
+        return found
+    if creation.get_layout() == h5py.h5d.CONTIGUOUS:
+        return found | {"at": dataset.id.get_offset()}
+    if creation.get_layout() == h5py.h5d.COMPACT:
+        return found | {"content": dataset[()].tobytes().hex()}
+    return found | {"chunk": dataset.chunks, "chunks": chunks(dataset, name)}
+
+
+def chunks(dataset, name):
+    """Where each chunk begins: in the array, and in the file."""
+    found = []
+
+    def note(chunk):
+        found.append([list(map(int, chunk.chunk_offset)), chunk.byte_offset])
+        return True if len(found) > MOST_CHUNKS else None
+
+    dataset.id.chunk_iter(note)
+    if len(found) > MOST_CHUNKS:
+        raise RefusedError(f"has {name!r:.80} in more than {MOST_CHUNKS:,} pieces")
+    return found
+
+
+def main():
+    """Answer on standard output, or end with an error that says nothing."""
+    set_limits(told["memory"], told["seconds"])
+    try:
+        with h5py.File(Part(told["start"], told["size"]), "r") as file:
+            if file.userblock_size:
+                raise RefusedError("has other content before what HDF5 reads")
+            answer = table(file)
+    except RefusedError as error:
+        answer = {"refused": str(error)}
+    except Exception as error:
+        answer = {"refused": f"is damaged ({type(error).__name__}: {error!s:.300})"}
+    sys.stdout.write(json.dumps(answer))
+
+
+main()
