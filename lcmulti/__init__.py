@@ -13,6 +13,7 @@ from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.geometry.transposed import transposed_spec
 from lcmulti.operations.local_conv import local_conv, local_conv_transpose
 from lcmulti.operations.low_rank import local_conv_low_rank, low_rank_kernel
+from lcmulti.operations.sheet import sheet_smoothness
 from lcmulti.operations.smoothness import smoothness
 from lcmulti.weights.file import Weights, load_weights, save_weights
 from lcmulti.weights.initial import initial_weights
@@ -35,6 +36,7 @@ __all__ = [
     "local_conv_transpose",
     "low_rank_kernel",
     "save_weights",
+    "sheet_smoothness",
     "smoothness",
     "transposed_spec",
 ]

@@ -77,11 +77,17 @@ class JaxBackend:
         )
         return product.astype(arrays[0].dtype)
 
+    def pair_products(self, kernel: Any, pairs: Any) -> list[Any]:
+        """See `lcmulti_jax.pairs`."""
+        from lcmulti_jax.pairs import pair_products
+
+        return list(pair_products(kernel, pairs))
+
     def close(
         self, implementation: Implementation, entry: ImplementationEntry, name: Map = "forward"
     ) -> Operation:
         """See `lcmulti_jax.derivatives`."""
-        return derivatives.operation(implementation, entry.transformable, name)
+        return derivatives.operation(implementation, entry.portable, name)
 
     def opaque(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Nothing traces Python code here."""

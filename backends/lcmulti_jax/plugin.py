@@ -41,4 +41,5 @@ def lcmulti_implementations() -> Iterable[ImplementationEntry]:
             priority=priority,
             # The derivative rules of `lcmulti_jax.derivatives` serve every transform.
             transformable=True,
+            portable=True,
         )

@@ -69,6 +69,12 @@ class TensorFlowBackend:
         product = tf.einsum(subscripts, *(tf.cast(each, wide) for each in arrays))
         return tf.cast(product, arrays[0].dtype)
 
+    def pair_products(self, kernel: Any, pairs: Any) -> list[Any]:
+        """See `lcmulti_tensorflow.pairs`."""
+        from lcmulti_tensorflow.pairs import pair_products
+
+        return pair_products(kernel, pairs)
+
     def close(
         self, implementation: Implementation, entry: ImplementationEntry, name: Map = "forward"
     ) -> Operation:

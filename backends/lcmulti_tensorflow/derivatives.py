@@ -19,25 +19,17 @@ from tensorflow.python.eager import forwardprop_util  # nothing public says who 
 from tensorflow.python.pywrap_tfe import TFE_Py_TapeSetPossibleGradientTypes as watchers
 
 from lcmulti.geometry.spec import LocalConvSpec
-from lcmulti.plugins.contract import Implementation, Operation, Resources
+from lcmulti.plugins.contract import DERIVATIVES, Implementation, Map, Operation, Resources
 from lcmulti_tensorflow.composed import composed, refuse_rounding
 
-Map = Callable[[Any, Any], Any]
-
-GRADIENTS = {
-    "forward": (("input_grad", True), ("kernel_grad", False)),
-    "input_grad": (("forward", True), ("kernel_grad", True)),
-    "kernel_grad": (("input_grad", False), ("forward", False)),
-}
-"""For each argument of a map, the map of the other argument and what comes from above that is
-its gradient, and whether what comes from above goes first."""
+Pair = Callable[[Any, Any], Any]
 
 
-def close(implementation: Implementation, name: str = "forward") -> Operation:
+def close(implementation: Implementation, name: Map = "forward") -> Operation:
     """Return one map, ``(x, kernel, spec, resources) -> y``, differentiable to any order."""
 
     @lru_cache(maxsize=1024)
-    def closed(spec: LocalConvSpec, resources: Resources) -> Map:
+    def closed(spec: LocalConvSpec, resources: Resources) -> Pair:
         return _maps(implementation, spec, resources)[name]
 
     def operation(x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
@@ -48,8 +40,8 @@ def close(implementation: Implementation, name: str = "forward") -> Operation:
 
 def _maps(
     implementation: Implementation, spec: LocalConvSpec, resources: Resources
-) -> dict[str, Map]:
-    def ruled(name: str) -> Map:
+) -> dict[Map, Pair]:
+    def ruled(name: Map) -> Pair:
         compute, native = getattr(implementation, name), getattr(composed, name)
 
         @tf.custom_gradient
@@ -59,13 +51,13 @@ def _maps(
             wanted = [graph or watchers([each]) for each in (a, b)]
 
             def gradient(above: Any) -> list[Any]:
-                parts = []
-                for other, (rule, above_first), asked in zip(
-                    (b, a), GRADIENTS[name], wanted, strict=True
-                ):
-                    pair = (above, _conj(other)) if above_first else (_conj(other), above)
-                    parts.append(maps[rule](*pair) if asked else None)
-                return parts
+                def operand(letter: str) -> Any:
+                    return above if letter == "g" else _conj(a if letter == "a" else b)
+
+                return [
+                    maps[rule](*map(operand, letters)) if asked else None
+                    for (rule, letters), asked in zip(DERIVATIVES[name], wanted, strict=True)
+                ]
 
             # A tape that saw what happens inside would keep the patches, for nothing.
             return compute(tf.stop_gradient(a), tf.stop_gradient(b), spec, resources), gradient
@@ -79,7 +71,7 @@ def _maps(
 
         return map_
 
-    maps = {name: ruled(name) for name in GRADIENTS}
+    maps = {name: ruled(name) for name in DERIVATIVES}
     return maps
 
 

@@ -55,4 +55,5 @@ def lcmulti_implementations() -> Iterable[ImplementationEntry]:
         summary="slices, stacks and one batched product, differentiable as they stand",
         priority=10,
         transformable=True,
+        portable=True,
     )

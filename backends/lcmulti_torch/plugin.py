@@ -34,6 +34,7 @@ def lcmulti_implementations() -> Iterable[ImplementationEntry]:
         priority=40,
         dtypes=("float16", "bfloat16", "float32", "float64"),
         transformable=True,
+        portable=True,
     )
     yield ImplementationEntry(
         name="elementwise",
@@ -51,6 +52,7 @@ def lcmulti_implementations() -> Iterable[ImplementationEntry]:
         summary="windows that tile the input are viewed in place, no patch is copied",
         priority=30,
         transformable=True,
+        portable=True,
     )
     yield ImplementationEntry(
         name="blocked",
@@ -66,4 +68,5 @@ def lcmulti_implementations() -> Iterable[ImplementationEntry]:
         summary="slices, stack and matrix products that every transform can see through",
         priority=10,
         transformable=True,
+        portable=True,
     )

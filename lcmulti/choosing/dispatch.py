@@ -85,7 +85,7 @@ class Plan:
         return self.spec.data_format == "channels_first"
 
 
-class _UnhashableError(Exception):
+class UnhashableError(Exception):
     """An argument is nothing a cache may be keyed by; it is wrong, and validation will say so."""
 
 
@@ -96,7 +96,7 @@ def frozen(value: Any) -> Any:
         return value
     if kind is tuple or kind is list:
         return tuple(map(frozen, value))
-    raise _UnhashableError
+    raise UnhashableError
 
 
 def plan(
@@ -120,7 +120,7 @@ def plan(
     """
     try:
         return _plan(backend, facts, frozen(arguments), settings, name)
-    except (_UnhashableError, ArgumentError, RecursionError):
+    except (UnhashableError, ArgumentError, RecursionError):
         pass  # to be said of the arguments as they came
     return _plan.__wrapped__(backend, facts, arguments, settings, name)
 
@@ -134,7 +134,8 @@ def _plan(
     name: Map,
 ) -> Plan:
     spec, problem = problem_of(backend, facts, arguments[:-1], settings, name)
-    entry, _ = choose(backend, problem, arguments[-1], settings)
+    exported = any(each is not None and each.exported for each in facts)
+    entry, _ = choose(backend, problem, arguments[-1], settings, exported)
     closed = operation(backend, entry.name, name)
     steps = Steps(spec.data_format == "channels_first", spec.padding_indices())
     call = with_steps(plugins.load_backend(backend), closed, problem, steps)
@@ -211,9 +212,16 @@ def _check_memory(spec: LocalConvSpec, x: Facts, name: Map) -> None:
 
 
 def choose(
-    backend: str, problem: Problem, implementation: Any, settings: Settings
+    backend: str,
+    problem: Problem,
+    implementation: Any,
+    settings: Settings,
+    exported: bool = False,
 ) -> tuple[ImplementationEntry, list[Verdict]]:
     """Pick an implementation and give the verdict on each.
+
+    Where the call is *exported*, only what is portable serves, and a name is a wish: a model is
+    written down with the implementation it was made with, which the reader may not have.
 
     Raises
     ------
@@ -225,11 +233,14 @@ def choose(
     entries = plugins.registry().implementations_of(backend)
     known = ("auto", *(entry.name for entry in entries))
     name = choice("implementation", implementation, known)
-    forced = name != "auto"
+    portable = {entry.name for entry in entries if entry.portable}
+    forced = name != "auto" and (not exported or name in portable)
     if not forced and settings.implementation in known:
         # A configured name is a wish: other backends, which lack that name, still work.
         name = settings.implementation
-    verdicts = [_verdict(entry, problem, forced and entry.name == name) for entry in entries]
+    verdicts = [
+        _verdict(entry, problem, forced and entry.name == name, exported) for entry in entries
+    ]
     by_name = {verdict.name: verdict for verdict in verdicts}
     wanted = [e for e in entries if name in ("auto", e.name)]
     if not forced:
@@ -249,7 +260,7 @@ def choose(
     )
 
 
-def _verdict(entry: ImplementationEntry, problem: Problem, forced: bool) -> Verdict:
+def _verdict(entry: ImplementationEntry, problem: Problem, forced: bool, exported: bool) -> Verdict:
     reason, workspace = None, None
     if problem.dtype not in entry.dtypes:
         reason = f"does not compute in {problem.dtype}"
@@ -257,6 +268,8 @@ def _verdict(entry: ImplementationEntry, problem: Problem, forced: bool) -> Verd
         reason = f"does not run on {problem.device}"
     elif problem.transformed and not entry.transformable:
         reason = "cannot be transformed or traced by the framework"
+    elif exported and not entry.portable:
+        reason = "cannot be exported: what it computes with stays in this process"
     else:
         try:
             implementation = plugins.load_implementation(entry.backend, entry.name)
@@ -268,8 +281,8 @@ def _verdict(entry: ImplementationEntry, problem: Problem, forced: bool) -> Verd
             why = f"could not tell whether it serves ({type(error).__name__}: {error})"
             return Verdict(entry.name, why, None)
         limit = problem.resources.max_workspace
-        # A transform that only this one can serve outranks the wish for little memory.
-        unbounded = forced or problem.transformed
+        # Where a transform or an export leaves no choice, the wish for little memory is outranked.
+        unbounded = forced or problem.transformed or exported
         if workspace is not None and workspace > limit and not unbounded:
             reason = f"needs {workspace:,} bytes of workspace, over max_workspace={limit:,}"
     return Verdict(entry.name, reason, workspace)

@@ -79,7 +79,9 @@ class NumpyBackend:
     def einsum(self, subscripts: str, *arrays: Any) -> Any:
         """See `Backend.einsum`."""
         wide = DTYPES[arrays[0].dtype.name].accumulator
-        product = np.einsum(subscripts, *(each.astype(wide) for each in arrays), optimize=True)
+        product = np.einsum(
+            subscripts, *(each.astype(wide, copy=False) for each in arrays), optimize=True
+        )
         return np.asarray(product, arrays[0].dtype)  # of a total NumPy makes a scalar
 
     def close(

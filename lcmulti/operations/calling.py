@@ -57,9 +57,13 @@ call_key._dynamo_marked_constant = True  # type: ignore[attr-defined]
 def _call(operation: str, name: str, neutral: bool) -> Callable[..., Any]:
     owner = plugins.load_backend(name)
     names, run_on = OPERATIONS[operation]
+    spread: Callable[..., Any] | None = getattr(owner, "spread", None)
 
     def call(*arrays_and_arguments: Any) -> Any:
         *arrays, arguments = arrays_and_arguments
+        over_processes = None if spread is None else spread(operation, arrays)
+        if over_processes is not None:
+            return over_processes(*arrays, arguments)
         y = run_on(name, *converted(name, arrays, names), arguments)
         return owner.to_numpy(y) if neutral else y
 

@@ -110,7 +110,7 @@ def _run(
     owner = plugins.load_backend(name)
     x, basis, coefficients = owner.prepare((x, basis, coefficients))
     mixed_shape = owner.facts(coefficients).shape
-    axes, rank = _checked(owner.facts(basis).shape, mixed_shape)
+    axes, rank = axes_and_rank(owner.facts(basis).shape, mixed_shape)
     each = [basis[r] for r in range(rank)]
     plan, arrays = prepare(name, x, each[0], bias, arguments)
     spec = plan.spec
@@ -145,14 +145,14 @@ def _is_cheaper_formed(problem: Problem, rank: int) -> bool:
 def _form(name: str, basis: Any, coefficients: Any, arguments: tuple[Any, ...]) -> Any:
     owner = plugins.load_backend(name)
     basis, coefficients, _ = owner.prepare((basis, coefficients, None))
-    axes, _ = _checked(owner.facts(basis).shape, owner.facts(coefficients).shape)
+    axes, _ = axes_and_rank(owner.facts(basis).shape, owner.facts(coefficients).shape)
     positions, taps = LETTERS[:axes], "ijklmnop"[:axes]
     basis = basis[(slice(None), *(0,) * axes)]  # a product of matrices, also to LiteRT
     return owner.einsum(f"{positions}r,r{taps}xy->{positions}{taps}xy", coefficients, basis)
 
 
-def _checked(basis: tuple[Any, ...], coefficients: tuple[Any, ...]) -> tuple[int, int]:
-    """Spatial axes and rank."""
+def axes_and_rank(basis: tuple[Any, ...], coefficients: tuple[Any, ...]) -> tuple[int, int]:
+    """Spatial axes and rank that the shapes of a basis and its coefficients speak of."""
     axes = len(coefficients) - 1
     if axes < 1 or len(basis) != 2 * axes + 3 or any(n != 1 for n in basis[1 : axes + 1]):
         layout = "(rank, 1.., *kernel_size, in_channels // groups, filters)"

@@ -24,9 +24,10 @@ def smoothness(
 ) -> Any:
     """Mean distance between the kernels of neighbouring output positions, to be minimised.
 
-    Added to a loss with a factor, it makes maps smooth as in All-TNN (Lu, Doerig, Bosch, Krahmer,
-    Kaiser, Cichy and Kietzmann, "End-to-end topographic networks as models of cortical map
-    formation and human visual behaviour", arXiv 2308.09431).
+    Each filter is compared with the same filter at the next position, as if each filter had a map
+    of its own: neighbours help one another where data are few, and minimised to 0 it makes the
+    layer a convolution. It is not the penalty of All-TNN, which lays the filters of a position
+    side by side on one sheet: that is `sheet_smoothness`.
 
     Parameters
     ----------

@@ -22,6 +22,7 @@ from lcmulti.geometry.spec import LocalConvSpec
 __all__ = [
     "ALL_DTYPES",
     "CONTRACT",
+    "DERIVATIVES",
     "UNKNOWN_BATCH",
     "Backend",
     "BackendEntry",
@@ -77,12 +78,16 @@ class Facts(NamedTuple):
     transformed : bool
         Whether the framework is transforming or tracing the call in a way that only
         implementations declared `ImplementationEntry.transformable` can serve.
+    exported : bool
+        Whether the framework records the call for another process, where only what is declared
+        `ImplementationEntry.portable` can be loaded.
     """
 
     shape: tuple[int | None, ...]
     dtype: str
     device: str
     transformed: bool = False
+    exported: bool = False
 
 
 class Problem(NamedTuple):
@@ -143,6 +148,18 @@ class Implementation(Protocol):
 
 Map = Literal["forward", "input_grad", "kernel_grad"]
 """Name of one of the three maps."""
+
+DERIVATIVES: dict[Map, tuple[tuple[Map, str], tuple[Map, str]]] = {
+    "forward": (("input_grad", "gb"), ("kernel_grad", "ag")),
+    "input_grad": (("forward", "gb"), ("kernel_grad", "ga")),
+    "kernel_grad": (("input_grad", "bg"), ("forward", "ag")),
+}
+"""What the gradients of each map are: the map is bilinear, so they are maps again.
+
+Of ``map(a, b)`` with the gradient ``g`` of its result, the first entry gives the gradient in ``a``
+and the second the one in ``b``: a map, and its two arguments in order. ``("input_grad", "gb")`` is
+``input_grad(g, b)``. Backends close the derivatives of all implementations with this table.
+"""
 
 Operation = Callable[[Any, Any, LocalConvSpec, Resources], Any]
 """One of the maps, ``(x, kernel, spec, resources) -> y``, differentiable to any order."""
@@ -322,8 +339,10 @@ class ImplementationEntry:
     devices : tuple of str
         Device kinds it runs on; empty for any.
     transformable : bool
-        Whether its maps are built from the framework's own differentiable operations alone,
-        so that any of the framework's transforms may be applied to them.
+        Whether the framework may trace its maps and apply its transforms to them.
+    portable : bool
+        Whether its maps are made of the framework's own operations alone, so that what is traced
+        of them runs in a process without this distribution.
     contract : int
         The `CONTRACT` it was written for.
     """
@@ -336,4 +355,5 @@ class ImplementationEntry:
     dtypes: tuple[str, ...] = ALL_DTYPES
     devices: tuple[str, ...] = ()
     transformable: bool = False
+    portable: bool = False
     contract: int = CONTRACT

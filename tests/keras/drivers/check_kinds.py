@@ -10,7 +10,12 @@ import lcmulti_keras
 import numpy as np
 from harness import BACKEND, QUICKLY, RNG, X, check, main, numpy, predict, raises, trained
 from keras import layers
-from lcmulti_keras import LocallyConnected2D, LocallyConnected2DTranspose, Smoothness
+from lcmulti_keras import (
+    LocallyConnected2D,
+    LocallyConnected2DTranspose,
+    SheetSmoothness,
+    Smoothness,
+)
 
 import lcmulti
 
@@ -230,6 +235,51 @@ def smoothness_is_the_loss_of_the_layer():
     raises(lambda: Smoothness()(np.ones((3, 3, 4))), "a kernel of shape")
     raises(lambda: Smoothness(-1), "factor")
     raises(lambda: Smoothness(distance="chess"), "distance")
+
+
+@check
+def sheet_smoothness_sees_the_bias():
+    options = dict(sheet=(2, 2), neighbours=8, circular=True)
+    for arguments in (dict(), dict(rank=2), dict(shared_axes=(1,)), dict(use_bias=False)):
+        layer = LocallyConnected2D(
+            4, 3, kernel_regularizer=SheetSmoothness(3.0, **options),
+            bias_initializer="random_normal", **arguments,
+        )  # fmt: skip
+        layer.build((None, 6, 5, 3))
+        (loss,) = layer.losses
+        bias = None if layer.bias is None else numpy(layer.bias)
+        with lcmulti.config(backend="numpy"):
+            kernel = numpy(layer.full_kernel())
+            expected = 3 * lcmulti.sheet_smoothness(kernel, bias, layer.spec, **options)
+            without = 3 * lcmulti.sheet_smoothness(kernel, None, layer.spec, **options)
+        np.testing.assert_allclose(numpy(loss), expected, rtol=1e-5)
+        assert bias is None or abs(float(expected - without)) > 1e-6
+        again = LocallyConnected2D.from_config(layer.get_config())
+        assert again.kernel_regularizer.get_config() == layer.kernel_regularizer.get_config()
+    turned = LocallyConnected2DTranspose(3, 2, kernel_regularizer=SheetSmoothness(1.0, (2, 2)))
+    turned.build((None, 5, 4, 4))
+    assert 0 < float(numpy(turned.losses[0])) < 1
+    half = LocallyConnected2D(
+        4, 3, kernel_regularizer=SheetSmoothness(1.0, (2, 2)), dtype="bfloat16"
+    )
+    half.build((None, 6, 5, 3))
+    assert 0 < float(numpy(half.losses[0])) < 1
+    wrong = LocallyConnected2D(4, 3, kernel_regularizer=SheetSmoothness(1.0, (3, 2)))
+    wrong.build((None, 6, 5, 3))
+    raises(lambda: wrong.losses, "sheet: expected (a, b) with a * b = 4")
+
+
+@trained
+def sheet_smoothness_makes_a_sheet():
+    model = keras.Sequential([
+        keras.Input((6, 5, 3)),
+        LocallyConnected2D(4, 2, kernel_regularizer=SheetSmoothness(1.0, (2, 2))),
+        layers.GlobalAveragePooling2D(),
+    ])  # fmt: skip
+    before = float(numpy(model.losses[0]))
+    model.compile(keras.optimizers.Adam(0.05), "mse", **QUICKLY)
+    model.fit(X, np.zeros((8, 4)), epochs=30, verbose=0)
+    assert float(numpy(model.losses[0])) < 0.3 * before
 
 
 @trained
