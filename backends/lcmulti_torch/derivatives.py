@@ -72,6 +72,7 @@ class _CallersMaps:
     ) -> None:
         self.within, self.spec, self.resources, self.steps = within, spec, resources, steps
         self.channels_first, self.taken = steps
+        self.rounds = not getattr(within, "never_rounds", False)
 
     def bare(self, name: Map, a: Tensor, b: Tensor) -> Tensor:
         """A map by name, its result channels last."""
@@ -129,7 +130,8 @@ def _call(
     name: Map, x: Tensor, kernel: Tensor, bias: Tensor | None, maps: _CallersMaps, transformed: bool
 ) -> Tensor:
     """Run what a user asked for; its result lies in memory as *x* does."""
-    refuse_rounding(x)
+    if maps.rounds:
+        refuse_rounding(x)
     channels_apart = maps.lies_apart(x)
     if transformed:
         return maps.watched(name, x, kernel, bias, channels_apart)
@@ -186,8 +188,10 @@ def _derived(name: Map, a: Tensor, b: Tensor, maps: _CallersMaps, like: Tensor) 
 
     A gradient lies in memory as *like*, which it is the gradient of.
     """
-    refuse_rounding(a)
-    if not is_transformed(a, b):
+    transformed = is_transformed(a, b)
+    if transformed or maps.rounds:
+        refuse_rounding(a)
+    if not transformed:
         for each in (a, b):
             require_memory("a tensor of the backward pass", each)
         return _run(name, a, b, None, maps, name != "kernel_grad" and maps.lies_apart(like))

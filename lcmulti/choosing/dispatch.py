@@ -33,7 +33,6 @@ from lcmulti.plugins.contract import (
     Map,
     Operation,
     Problem,
-    Resources,
     Steps,
 )
 
@@ -167,7 +166,7 @@ def problem_of(
     _check_dtypes(plugins.registry().backends[backend], facts)
     _check_memory(spec, x, name)
     transformed = any(each is not None and each.transformed for each in facts)
-    resources = Resources(settings.max_workspace, settings.threads)
+    resources = settings.resources
     return spec, Problem(spec.computed(), x.shape[0], x.dtype, x.device, transformed, resources)
 
 

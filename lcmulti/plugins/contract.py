@@ -58,10 +58,14 @@ class Resources(NamedTuple):
         Bytes that may be held beyond inputs, outputs, weights and their gradients.
     threads : int or None
         Threads an implementation with a choice of its own may use; None leaves it to that choice.
+    precision, tiles : str
+        See `lcmulti.choosing.settings.Settings`; for implementations that have such a choice.
     """
 
     max_workspace: int
     threads: int | None = None
+    precision: str = "ieee"
+    tiles: str = "tuned"
 
 
 class Facts(NamedTuple):
@@ -119,6 +123,11 @@ class Implementation(Protocol):
 
     The maps return new arrays of the dtype they were given, sum half types in float32, leave
     their inputs alone and keep no state, for they are called from many threads at once.
+
+    Two methods are for people to read and may be left out: ``details(problem)``, lines for
+    `lcmulti.explain` about a call that is served, and ``unavailable()``, in a sentence why none is
+    served on this machine, or None. In PyTorch an attribute ``never_rounds = True`` says that
+    float32 is multiplied in float32 whatever PyTorch is allowed to do.
     """
 
     def decline(self, problem: Problem) -> str | None:
