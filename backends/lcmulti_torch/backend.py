@@ -13,8 +13,8 @@ import torch
 from lcmulti.choosing.framework import ARGUMENTS
 from lcmulti.errors import ArgumentTypeError, described
 from lcmulti.plugins.contract import Facts, Implementation, ImplementationEntry, Map, Operation
-from lcmulti_torch.derivatives import operation
-from lcmulti_torch.memory import is_channels_first
+from lcmulti_torch.derivatives import ClosedMap
+from lcmulti_torch.padding import take
 from lcmulti_torch.precision import refuse_rounding
 from lcmulti_torch.watched import is_transformed
 
@@ -127,10 +127,7 @@ class TorchBackend:
 
     def take(self, array: Any, indices: np.ndarray, axis: int) -> Any:
         """See `Backend.take`; channels that lie apart stay so."""
-        chosen = torch.tensor(indices.tolist(), device=array.device)
-        if axis and is_channels_first(array):
-            return array.movedim(-1, 1).index_select(axis + 1, chosen).movedim(1, -1)
-        return array.index_select(axis, chosen)
+        return take(array, indices, axis)
 
     def add(self, y: Any, bias: Any) -> Any:
         """See `Backend.add`; PyTorch's own sums of half types are held in float32."""
@@ -157,7 +154,7 @@ class TorchBackend:
         self, implementation: Implementation, entry: ImplementationEntry, name: Map = "forward"
     ) -> Operation:
         """See `lcmulti_torch.derivatives`."""
-        return operation(implementation, name)
+        return ClosedMap(implementation, name)
 
     def opaque(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """A leaf to Dynamo, which would fail on caches and settings; AOTAutograd sees inside."""
