@@ -35,6 +35,11 @@ def laid_out(y: Tensor, channels_apart: bool, channels_first: bool) -> Tensor:
     return y if channels_first else to_last(y)
 
 
+def laid_out_as(x: Tensor, y: Tensor) -> Tensor:
+    """*y* in the order of memory of *x*, both channels last."""
+    return laid_out(y, is_channels_first(x), False)
+
+
 def owned(array: Tensor) -> Tensor:
     """*array*, new and dense, as the one owner of its memory.
 
