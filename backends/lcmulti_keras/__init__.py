@@ -13,8 +13,12 @@ from lcmulti_keras.layers import (  # noqa: E402 - Keras reads its backend as it
     LocallyConnected2D,
     LocallyConnected3D,
 )
-from lcmulti_keras.legacy import load_legacy_model, load_legacy_weights  # noqa: E402
-from lcmulti_keras.smoothness import Smoothness  # noqa: E402
+from lcmulti_keras.legacy import (  # noqa: E402
+    LoadedWeights,
+    load_legacy_model,
+    load_legacy_weights,
+)
+from lcmulti_keras.smoothness import SheetSmoothness, Smoothness  # noqa: E402
 from lcmulti_keras.transposed import (  # noqa: E402
     LocallyConnected1DTranspose,
     LocallyConnected2DTranspose,
@@ -28,6 +32,8 @@ __all__ = [
     "LocallyConnected1DTranspose",
     "LocallyConnected2DTranspose",
     "LocallyConnected3DTranspose",
+    "LoadedWeights",
+    "SheetSmoothness",
     "Smoothness",
     "load_legacy_model",
     "load_legacy_weights",

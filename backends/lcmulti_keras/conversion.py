@@ -16,7 +16,7 @@ import keras
 import numpy as np
 
 from lcmulti.errors import FileError, MissingExtraError
-from lcmulti.weights_file import Weights, save_layers
+from lcmulti.weights.file import Weights, save_layers
 from lcmulti_keras.legacy.loading import Loaded, load
 from lcmulti_keras.legacy.weights import local_layers
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from lcmulti.backend import Facts, Implementation, ImplementationEntry, Map, Operation
-from lcmulti.dispatch import ARGUMENTS
+from lcmulti.choosing.framework import ARGUMENTS
 from lcmulti.errors import ArgumentTypeError, described
+from lcmulti.plugins.contract import Facts, Implementation, ImplementationEntry, Map, Operation
 from lcmulti_torch.derivatives import operation
 from lcmulti_torch.memory import is_channels_first
 from lcmulti_torch.precision import refuse_rounding
@@ -58,6 +58,16 @@ class TorchBackend:
             else each
             for each in arrays
         )
+
+    def spread(self, operation: str, arrays: Any) -> Callable[..., Any] | None:
+        """What runs an operation on DTensors, or None on tensors of this process alone."""
+        module = sys.modules.get("torch.distributed.tensor")
+        dtensor = getattr(module, "DTensor", None)  # None while it is being imported
+        if dtensor is None or dtensor not in map(type, arrays):
+            return None
+        from lcmulti_torch.parallel.operations import OPERATIONS
+
+        return OPERATIONS.get(operation)
 
     def facts(self, array: Any, batched: bool = False) -> Facts:
         """See `Backend.facts`; a symbolic size other than the batch becomes a constant."""
@@ -119,6 +129,12 @@ class TorchBackend:
             return torch.einsum(subscripts, *arrays).to(dtype)
         with torch.autocast(kind, enabled=False):
             return torch.einsum(subscripts, *arrays).to(dtype)
+
+    def pair_products(self, kernel: Any, pairs: Any) -> list[Any]:
+        """See `lcmulti_torch.pairs`."""
+        from lcmulti_torch.pairs import pair_products
+
+        return pair_products(kernel, pairs)
 
     def close(
         self, implementation: Implementation, entry: ImplementationEntry, name: Map = "forward"

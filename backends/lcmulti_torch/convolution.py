@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from lcmulti.backend import Problem, Resources
-from lcmulti.composed import Composed, workspace
-from lcmulti.spec import LocalConvSpec
-from lcmulti.transposed import output_padding_of
-from lcmulti_torch.blocked import implementation as blocked
-from lcmulti_torch.patches import TorchOps, composed
+from lcmulti.algorithms.composed import Composed, workspace
+from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.geometry.transposed import output_padding_of
+from lcmulti.plugins.contract import Problem, Resources
+from lcmulti_torch.blocked import blocked
+from lcmulti_torch.composed import TorchOps, composed
 from lcmulti_torch.precision import convolutions_round
 from lcmulti_torch.watched import is_transformed
 
@@ -132,4 +132,4 @@ def _backward(dy: Any, x: Any, weight: Any, spec: LocalConvSpec, wanted: int) ->
         )[wanted]  # fmt: skip
 
 
-implementation = TorchConvolution()
+conv = TorchConvolution()

@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from lcmulti.backend import Implementation, Map, Operation, Resources
-from lcmulti.spec import LocalConvSpec
+from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.plugins.contract import Implementation, Map, Operation, Resources
 from lcmulti_torch.memory import laid_out_as
 from lcmulti_torch.precision import refuse_rounding
 from lcmulti_torch.watched import is_transformed
@@ -84,6 +84,6 @@ def _derived(
     refuse_rounding(a)
     if not is_transformed(a, b):
         return _run(name, a, b, implementation, spec, resources)
-    from lcmulti_torch.patches import composed  # which serves every geometry under any transform
+    from lcmulti_torch.composed import composed  # which serves every geometry under any transform
 
     return getattr(composed, name)(a, b, spec, resources)

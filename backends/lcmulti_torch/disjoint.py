@@ -13,11 +13,11 @@ from itertools import product
 from math import prod
 from typing import Any
 
-from lcmulti.backend import Problem, Resources
-from lcmulti.blocks import CACHE_TARGET
+from lcmulti.algorithms.blocked import CACHE_TARGET
 from lcmulti.dtypes import DTYPES
-from lcmulti.spec import LocalConvSpec
-from lcmulti_torch.patches import TorchOps
+from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.plugins.contract import Problem, Resources
+from lcmulti_torch.composed import TorchOps
 from lcmulti_torch.watched import is_transformed
 
 _ops = TorchOps()
@@ -146,4 +146,4 @@ def _pieces(
             )
 
 
-implementation = TorchDisjoint()
+disjoint = TorchDisjoint()

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from math import prod
 from typing import Any
 
-from lcmulti.backend import Problem, Resources
 from lcmulti.dtypes import DTYPES
-from lcmulti.spec import LocalConvSpec
-from lcmulti_torch.patches import TorchOps
+from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.plugins.contract import Problem, Resources
+from lcmulti_torch.composed import TorchOps
 
 MOST_WEIGHTS = 16
 """Weights a position up to which this is the fastest (asv_benches/against_peers.py)."""
@@ -89,4 +89,4 @@ def _positions_last(kernel: Any, spec: LocalConvSpec) -> Any:
     return kernel.movedim(axes, tuple(axis - spec.ndim for axis in axes)).contiguous()
 
 
-implementation = TorchElementwise()
+elementwise = TorchElementwise()

@@ -9,7 +9,7 @@ from lcmulti import plugins
 from lcmulti.errors import MissingBackendError
 
 if TYPE_CHECKING:
-    from lcmulti.backend import BackendEntry
+    from lcmulti.plugins.contract import BackendEntry
 
 __all__ = ["add_parser", "run"]
 

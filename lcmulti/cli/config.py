@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from lcmulti import settings
+from lcmulti.choosing import settings
 
 __all__ = ["add_parser", "run"]
 

@@ -7,8 +7,8 @@ import re
 from typing import Any
 
 from lcmulti.dtypes import DTYPES
-from lcmulti.shapes import PADDING_MODES, PADDINGS
-from lcmulti.spec import DATA_FORMATS
+from lcmulti.geometry.formats import DATA_FORMATS
+from lcmulti.geometry.padding import PADDING_MODES, PADDINGS
 
 __all__ = ["add_geometry", "add_parser", "run", "spec_from"]
 

@@ -12,7 +12,6 @@ import numpy as np
 
 import lcmulti
 from lcmulti import plugins
-from lcmulti.arguments import byte_size, choice
 from lcmulti.conformance import oracle
 from lcmulti.conformance.bounds import Expected, bounds, compare, dot_bound, expect, terms
 from lcmulti.conformance.calls import MAPS, BackendRunner, Inputs, Results
@@ -23,6 +22,7 @@ from lcmulti.conformance.report import REFERENCE, Absent, Curve, Record, Report,
 from lcmulti.conformance.training import TWINS, Exact, Single, Twin, Yardstick, judged, train
 from lcmulti.dtypes import DTYPES
 from lcmulti.errors import ArgumentError, Interrupted, MissingBackendError, described
+from lcmulti.geometry.arguments import byte_size, choice
 
 __all__ = ["MEMORY", "Progress", "parity"]
 

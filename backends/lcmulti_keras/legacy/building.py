@@ -13,16 +13,16 @@ from typing import Any
 import keras
 
 from lcmulti.errors import FileError
-from lcmulti_keras.layers import LocallyConnected1D, LocallyConnected2D
 from lcmulti_keras.legacy import allowed, functions
-from lcmulti_keras.legacy.adjusting import ADJUSTED, droppable, parameters
+from lcmulti_keras.legacy.adjusting import adjust, class_of, droppable, parameters
+from lcmulti_keras.legacy.contract import Config
+from lcmulti_keras.legacy.custom import custom_layer
 from lcmulti_keras.legacy.graph import build_graph
 from lcmulti_keras.legacy.origins import Origins
 from lcmulti_keras.legacy.stack import build_input, build_stack, short
 
 __all__ = ["Builder"]
 
-Config = dict[str, Any]
 TRUSTED_MODULE = re.compile(r"(tf_|tensorflow\.(python\.)?)?keras(\.\w+)*")
 PLAIN = (str, int, float, bool, type(None))
 MOST_LAYERS = 4_000
@@ -69,7 +69,7 @@ class Builder:
         """The layer or model of ``{"class_name": ..., "config": ...}``."""
         name, config = self._class_and_config(node, "layers")
         if name in self.custom_objects:
-            made = self._custom(name, config)
+            made = custom_layer(self, name, config)
         elif name == "Sequential":
             made = build_stack(self, config)
         elif name in allowed.MODELS:
@@ -78,7 +78,7 @@ class Builder:
             made = build_input(self, config)
         else:
             made = self._plain_layer(name, config)
-        self.origins.class_names[id(made)] = name
+        self.origins.class_names[id(made)] = name.rpartition(">")[2]
         if isinstance(config, dict) and isinstance(config.get("name"), str):
             self.origins.names[id(made)] = config["name"]
         self.layers.append(made)
@@ -104,9 +104,11 @@ class Builder:
         """Check that a node names a class of a kind and no module but Keras' own."""
         if not isinstance(node, dict) or not isinstance(node.get("class_name"), str):
             raise self.refuse(f"has {short(node)} where one of Keras' {kind} should be")
-        name = node["class_name"].rpartition(">")[2]
-        if name in self.custom_objects:
-            return name, node.get("config", {})
+        bare = node["class_name"].rpartition(">")[2]
+        for own in (bare, node["class_name"], node.get("registered_name")):
+            if isinstance(own, str) and own in self.custom_objects:
+                return own, node.get("config", {})
+        name = bare
         if kind != "optimizers" or not node["class_name"].startswith("Custom>"):
             name = node["class_name"]  # tf_keras registers its optimizers, and nothing else
         if name in ("Lambda", "TFOpLambda", "SlicingOpLambda"):
@@ -138,23 +140,21 @@ class Builder:
     def _plain_layer(self, name: str, config: Config) -> Any:
         config = dict(config)
         config.pop("batch_input_shape", None)
-        if name in allowed.LOCAL:
-            cls: Any = {"LocallyConnected1D": LocallyConnected1D}.get(name, LocallyConnected2D)
-        else:
-            cls = getattr(keras.layers, allowed.RENAMED.get(name, name))
-        lost = ADJUSTED[name](config) if name in ADJUSTED else None
+        cls = class_of(name)
+        lost = adjust(name, cls, config)
         self.lost += [lost] if lost else []
         arguments = {}
         for key, value in config.items():
             if key in parameters(cls):
-                arguments[key] = self._argument(key, value)
+                arguments[key] = self.argument(key, value)
             elif not droppable(key, value):
                 raise self.refuse(
                     f"has a {name} with {key}={short(value)}, which Keras 3 has no counterpart of"
                 )
         return cls(**arguments)
 
-    def _argument(self, key: str, value: Any) -> Any:
+    def argument(self, key: str, value: Any) -> Any:
+        """An argument of a layer as Keras 3 takes it."""
         known = {
             "name": self.name, "dtype": self.dtype, "activation": self.activation,
             "recurrent_activation": self.activation,

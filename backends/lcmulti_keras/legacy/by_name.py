@@ -62,15 +62,24 @@ class ByName:
             If there is no way to, or more than one.
         """
         entries = self.entries
-        found = self._layers(groups, entries)
+        found = self.layers(groups, entries)
         return [
             pair for i, j in sorted(found.items()) for pair in self.inside(groups[i], entries[j])
         ]
 
     # The layers of the model --------------------------------------------------------------
 
-    def _layers(self, groups: Sequence[Group], entries: Sequence[Entry]) -> Pairs:
-        named = by_key([_flat(g.name) for g in groups], [_flat(e.name) for e in entries])
+    def layers(
+        self, groups: Sequence[Group], entries: Sequence[Entry], *, must_fit: bool = False
+    ) -> Pairs:
+        """Pair the layers of the file with those of the model, all of both.
+
+        Parameters
+        ----------
+        must_fit : bool
+            Whether what does not fit is to be refused here, rather than where it is taken.
+        """
+        named = by_key([names.flat(g.name) for g in groups], [names.flat(e.name) for e in entries])
         if self.origins.known and len(named) == len(groups) == len(entries):
             return named
         certain = {i: j for i, j in named.items() if not self._is_automatic(entries[j])}
@@ -81,10 +90,10 @@ class ByName:
                 f"has {len(groups)} layers with weights, the model has {len(entries)}; "
                 "by_name=True takes those whose names are the same"
             )
-        rest = self._rest([groups[i] for i in theirs], [entries[j] for j in ours])
+        rest = self._rest([groups[i] for i in theirs], [entries[j] for j in ours], must_fit)
         return certain | {theirs[i]: ours[j] for i, j in rest.items()}
 
-    def _rest(self, groups: Sequence[Group], entries: Sequence[Entry]) -> Pairs:
+    def _rest(self, groups: Sequence[Group], entries: Sequence[Entry], must_fit: bool) -> Pairs:
         """Pair layers that nobody named, or named otherwise, all of both."""
         in_order = {i: i for i in range(len(groups))}
         if self.origins.known or structure.is_chain(self.model):
@@ -100,7 +109,7 @@ class ByName:
             return in_order
         edges = candidates(groups, entries, self._fits)
         only = only_pairing(edges, len(entries))
-        if only is None and not all(edges):
+        if only is None and not all(edges) and not must_fit:
             return in_order  # it cannot be right, and an error will say which does not fit
         if only is None:
             raise ambiguous(self.refuse, [g.name for g in groups], [e.name for e in entries], edges)
@@ -229,11 +238,6 @@ def _entries(model: keras.Model, origins: Origins) -> list[Entry]:
 
 def _models(slots: Sequence[Slot]) -> set[Layer]:
     return {each for s in slots for each in s.chain[:-1] if isinstance(each, keras.Model)}
-
-
-def _flat(name: str) -> str:
-    """A name as Keras 3 allows it."""
-    return name.replace("/", "_")
 
 
 def _aligned(arrays: Sequence[Array], slots: Sequence[Slot]) -> list[Slot]:

@@ -6,19 +6,20 @@ seen from its rank, which no two share.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from math import prod
 from typing import Any
 
 import numpy as np
 
-from lcmulti import layouts
 from lcmulti.errors import FileError, LcmultiError, UnsupportedError
-from lcmulti.weights import require_memory
+from lcmulti.memory import require_memory
+from lcmulti.weights import layouts
 from lcmulti_keras.layers import LocallyConnected
 from lcmulti_keras.legacy import recurrent
 from lcmulti_keras.legacy.matches import Match, Stored
+from lcmulti_keras.legacy.origins import Layer
 from lcmulti_keras.legacy.structure import Slot
 
 __all__ = ["Fitting"]
@@ -71,9 +72,15 @@ class Fitting:
             convert = _flip if self.flipped and _is_flipped(slot) else _same
         return Match(variable, stored, convert, "as it is")
 
-    def whole(self, matches: list[Match], owner: Any) -> list[Match]:
-        """All arrays of one layer, which may say of one another how they are stored."""
-        return recurrent.together(matches, owner)
+    def all_of(self, pairs: Iterable[tuple[Stored, Slot]]) -> list[Match]:
+        """Check pairs, and convert those of one layer as they say of one another."""
+        found: dict[int, tuple[Layer, list[Match]]] = {}
+        for stored, slot in pairs:
+            _, matches = found.setdefault(id(slot.owner), (slot.owner, []))
+            matches.append(self.match(stored, slot))
+        return [
+            each for owner, matches in found.values() for each in recurrent.together(matches, owner)
+        ]
 
     def _local(self, stored: Stored, variable: Any, layer: Any, check_rule: bool) -> Match:
         shape, spec = tuple(stored.shape), layer.spec

@@ -15,9 +15,10 @@ from lcmulti_keras.legacy import weights
 from lcmulti_keras.legacy.building import Builder
 from lcmulti_keras.legacy.compiling import compile_as
 from lcmulti_keras.legacy.origins import Origins
+from lcmulti_keras.legacy.partial import LoadedWeights
 from lcmulti_keras.legacy.reading import Archive, opened
 
-__all__ = ["Loaded", "load", "load_legacy_model", "load_legacy_weights"]
+__all__ = ["Loaded", "LoadedWeights", "load", "load_legacy_model", "load_legacy_weights"]
 
 
 @dataclass(frozen=True)
@@ -80,11 +81,15 @@ def load_legacy_model(
     return loaded.model
 
 
-def load_legacy_weights(model: Any, path: Any) -> None:
+def load_legacy_weights(
+    model: Any, path: Any, *, by_name: bool = False, skip_mismatch: bool = False
+) -> LoadedWeights:
     """Load weights that Keras 2 or tf_keras wrote into a model of the same architecture.
 
     Locally connected layers must be those of lcmulti_keras, with ``padding="keras_same"`` where
     the old one had ``"same"``; which implementation stored the kernel is seen from its shape.
+    Where names, structure and shapes leave more than one way to pair weights with layers, the
+    file is refused.
 
     Parameters
     ----------
@@ -92,18 +97,37 @@ def load_legacy_weights(model: Any, path: Any) -> None:
         Built.
     path : path-like
         A weights file, ``.h5`` or ``.weights.h5``, or a whole model's.
+    by_name : bool, default False
+        Take only layers whose name the model has too, of a ``.h5`` file: for a model without
+        its head, or with another. Layers within a model are found by the names you gave them.
+    skip_mismatch : bool, default False
+        Leave layers that do not fit, rather than refuse the file.
+
+    Returns
+    -------
+    LoadedWeights
+        Which layers were taken, which were left in the file and why, and which layers of the
+        model are as they were. ``print`` it.
 
     Raises
     ------
     FileError
-        As in `load_legacy_model`; also if a weight is missing or of another shape. The model
-        is then as it was.
+        As in `load_legacy_model`; also if a weight is missing or of another shape, or if
+        nothing is taken. The model is then as it was.
     """
     if not isinstance(model, keras.Model) or not model.built:
         raise ArgumentTypeError("model", "a keras.Model that is built", model)
     path = Path(path)
     with opened(path) as archive:
-        weights.assign(weights.match(path, archive, model, Origins()), model)
+        if by_name or skip_mismatch:
+            matches, loaded = weights.take(
+                path, archive, model, by_name=by_name, skip_mismatch=skip_mismatch
+            )
+        else:
+            matches = weights.match(path, archive, model, Origins())
+            loaded = LoadedWeights(tuple(layer.name for layer in model.layers if layer.weights))
+        weights.assign(matches, model)
+    return loaded
 
 
 def load(
@@ -128,7 +152,9 @@ def load(
             lost += compile_as(builder, model, archive.compile_config)
         by_kernel = {id(each.variable): each.stored_as for each in matches}
         stored_as = {
-            id(layer): by_kernel[id(layer.kernel)] for layer in weights.local_layers(model)
+            id(layer): by_kernel[id(layer.kernel)]
+            for layer in weights.local_layers(model)
+            if layer.kernel is not None
         }
         return Loaded(model, archive.version, stored_as, tuple(lost))
 

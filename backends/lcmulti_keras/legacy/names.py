@@ -16,7 +16,16 @@ import keras
 
 from lcmulti_keras.legacy.origins import Layer, Origins
 
-__all__ = ["is_automatic", "parted", "renumbered", "snake_case", "tokens_of", "within"]
+__all__ = [
+    "flat",
+    "is_automatic",
+    "parted",
+    "renumbered",
+    "snake_case",
+    "split_number",
+    "tokens_of",
+    "within",
+]
 
 NUMBERED = re.compile(r"(.+?)(?:_(\d+))?")
 STEMS = {
@@ -62,6 +71,11 @@ def within(scope: str, tokens: tuple[str, ...]) -> bool:
         return True  # a name that held slashes, which Keras 3 does not allow
     rest = iter(tokens)
     return all(part in rest for part in scope.split("/")) if scope else True
+
+
+def flat(name: str) -> str:
+    """A name as Keras 3 allows it."""
+    return name.replace("/", "_")
 
 
 def split_number(name: str) -> tuple[str, int]:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import keras
+from keras.layers import Layer
 
 __all__ = ["Layer", "Origins"]
-
-Layer = keras.layers.Layer
 
 
 @dataclass
@@ -40,4 +38,4 @@ class Origins:
 
     def name(self, layer: Layer) -> str:
         """The name Keras 2 knew a layer by."""
-        return self.names.get(id(layer), layer.name)
+        return self.names.get(id(layer)) or str(layer.name)

@@ -21,10 +21,11 @@ from lcmulti_keras.legacy.by_path import at_paths, of_metrics
 from lcmulti_keras.legacy.fitting import Fitting
 from lcmulti_keras.legacy.matches import Match, Stored
 from lcmulti_keras.legacy.origins import Origins
+from lcmulti_keras.legacy.partial import LoadedWeights, Taking
 from lcmulti_keras.legacy.stored import Archive
 from lcmulti_keras.legacy.structure import Slot, everything
 
-__all__ = ["assign", "local_layers", "match"]
+__all__ = ["assign", "local_layers", "match", "take"]
 
 
 def match(path: Path, archive: Archive, model: keras.Model, origins: Origins) -> list[Match]:
@@ -47,12 +48,49 @@ def match(path: Path, archive: Archive, model: keras.Model, origins: Origins) ->
     """
     fitting = Fitting(partial(FileError, path), flipped=archive.flipped)
     pairs = _by_path if archive.by_path else _by_name
-    found = fitted(pairs(archive, model, origins, fitting), fitting)
+    found = fitting.all_of(pairs(archive, model, origins, fitting))
     missing = {id(v) for v in model.weights} - {id(each.variable) for each in found}
     if missing:
         names = ", ".join(v.path for v in model.weights if id(v) in missing)
         raise fitting.refuse(f"lacks the weights {names:.200}")
     return found
+
+
+def take(
+    path: Path, archive: Archive, model: keras.Model, *, by_name: bool, skip_mismatch: bool
+) -> tuple[list[Match], LoadedWeights]:
+    """Pair what the file and the model have in common.
+
+    Parameters
+    ----------
+    path : Path
+        For messages.
+    archive : Archive
+    model : keras.Model
+    by_name : bool
+        Take layers of one name, rather than all layers.
+    skip_mismatch : bool
+        Leave layers that do not fit, rather than refuse the file.
+
+    Raises
+    ------
+    FileError
+        If nothing is to be taken, or nothing decides what is.
+    """
+    fitting = Fitting(partial(FileError, path), flipped=archive.flipped)
+    taking = Taking(model, Origins(), fitting, skip_mismatch=skip_mismatch)
+    if archive.by_path and by_name:
+        raise fitting.refuse("has no names of layers; leave by_name out")
+    if archive.by_path:
+        taking.at_paths(contents.paths(archive))
+    elif by_name:
+        taking.named(contents.groups(archive))
+    else:
+        taking.in_place(contents.groups(archive))
+    if not taking.matches:
+        why = "; ".join(f"{name}: {reason}" for name, reason in taking.left.items())
+        raise fitting.refuse(f"has no weights that this model takes ({why:.200})")
+    return taking.matches, taking.said()
 
 
 def _by_name(
@@ -80,18 +118,6 @@ def _by_path(
     if left:
         raise fitting.refuse(f"has weights the model does not: {', '.join(sorted(left)):.200}")
     return found
-
-
-def fitted(pairs: Iterable[tuple[Stored, Slot]], fitting: Fitting) -> list[Match]:
-    """Check all pairs and say how each array is brought to what its variable holds."""
-    by_owner: dict[int, list[Match]] = {}
-    owners: dict[int, keras.layers.Layer] = {}
-    for stored, slot in pairs:
-        owners[id(slot.owner)] = slot.owner
-        by_owner.setdefault(id(slot.owner), []).append(fitting.match(stored, slot))
-    return [
-        each for owner, found in by_owner.items() for each in fitting.whole(found, owners[owner])
-    ]
 
 
 def assign(matches: Iterable[Match], model: keras.Model) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from lcmulti import LocalConvSpec
-from lcmulti.backend import Problem, Resources
+from lcmulti.plugins.contract import Problem, Resources
 
 __version__ = "0.1.0"
 MAX_AXES = 6

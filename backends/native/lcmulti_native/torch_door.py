@@ -24,7 +24,7 @@ from lcmulti_torch.watched import BATCHED_GRADIENTS, is_transformed
 from torch.autograd import forward_ad
 
 from lcmulti import LocalConvSpec, plugins
-from lcmulti.backend import Problem, Resources
+from lcmulti.plugins.contract import Problem, Resources
 from lcmulti_native.library import (
     DTYPES,
     MAPS,

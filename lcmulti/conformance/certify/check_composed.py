@@ -22,8 +22,8 @@ from lcmulti.conformance.certify.expectation import (
 from lcmulti.conformance.certify.subject import Subject
 from lcmulti.conformance.inputs import draw, numpy_dtype
 from lcmulti.dtypes import DTYPES
-from lcmulti.functional import local_conv_transpose
-from lcmulti.transposed import output_padding_of
+from lcmulti.geometry.transposed import output_padding_of
+from lcmulti.operations.local_conv import local_conv_transpose
 
 Array = np.ndarray[Any, Any]
 

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import lcmulti
-from lcmulti import reference
-from lcmulti.backend import Resources
+from lcmulti.algorithms import reference
+from lcmulti.choosing.settings import DEFAULTS
 from lcmulti.conformance.bounds import compare, dot_bound, terms
 from lcmulti.conformance.calls import Inputs
 from lcmulti.conformance.case import Case
@@ -29,8 +29,8 @@ from lcmulti.conformance.certify.geometries import STATISTICS
 from lcmulti.conformance.inputs import draw
 from lcmulti.dtypes import DTYPES
 from lcmulti.errors import UnsupportedError
-from lcmulti.settings import DEFAULTS
-from lcmulti.spec import LocalConvSpec, replace_fields
+from lcmulti.geometry.spec import LocalConvSpec, replace_fields
+from lcmulti.plugins.contract import Resources
 
 if TYPE_CHECKING:
     from lcmulti.conformance.certify.subject import Subject

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lcmulti.conformance.case import Case
-from lcmulti.shapes import window_extent
+from lcmulti.geometry.shapes import window_extent
 
 __all__ = ["CI", "KINDS", "NIGHTLY", "Examples", "any_call", "geometry"]
 

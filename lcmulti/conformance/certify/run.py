@@ -18,11 +18,11 @@ import numpy as np
 
 import lcmulti
 from lcmulti import plugins
-from lcmulti.arguments import choice, integer
+from lcmulti.choosing.settings import DEFAULTS, VARIABLES
 from lcmulti.conformance.certify.random_geometries import CI, NIGHTLY, Examples
 from lcmulti.conformance.certify.result import Failure, Result
 from lcmulti.errors import ArgumentError, LcmultiError, MissingExtraError, described
-from lcmulti.settings import DEFAULTS, VARIABLES
+from lcmulti.geometry.arguments import choice, integer
 
 __all__ = ["certify"]
 

@@ -26,7 +26,7 @@ from lcmulti.conformance.certify.geometries import TINY, TRANSFORMED
 from lcmulti.conformance.certify.random_geometries import Examples
 from lcmulti.conformance.certify.subject import CORE_DTYPE, Subject
 from lcmulti.conformance.inputs import draw
-from lcmulti.functional import local_conv
+from lcmulti.operations.local_conv import local_conv
 
 some = pytest.mark.geometries(TRANSFORMED)
 

@@ -1,0 +1,10 @@
+"""Locally connected layers over several processes, divided by output positions.
+
+`shard` divides one layer, `PositionwiseParallel` is the same for `parallelize_module`. The
+operation itself takes DTensors: `lcmulti.local_conv` on a kernel divided along its positions
+computes each rank's positions there.
+"""
+
+from lcmulti_torch.parallel.style import PositionwiseParallel, shard
+
+__all__ = ["PositionwiseParallel", "shard"]

@@ -1,0 +1,46 @@
+"""The fast lane and the full one, and where their time went.
+
+`pytest` runs the fast lane: every topic is touched. `pytest --full` runs what is marked ``slow`` as
+well. A test that is named by its node, ``FILE::TEST``, runs in either.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import PurePath
+
+MOST_SHOWN = 12
+
+
+def pytest_addoption(parser):
+    parser.addoption("--full", action="store_true", help="run the slow tests as well")
+
+
+def pytest_collection_modifyitems(config, items):
+    named = any("::" in argument for argument in config.args)
+    if named or config.getoption("--full") or "slow" in config.getoption("-m"):
+        return
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    if slow:
+        items[:] = [item for item in items if not item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=slow)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Seconds by file, of one worker each: what a run of two or more shares among them."""
+    seconds: Counter[str] = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if hasattr(report, "duration") and hasattr(report, "nodeid"):
+                seconds[report.nodeid.partition("::")[0]] += report.duration
+    total = sum(seconds.values())
+    if total < 10:
+        return
+    terminalreporter.section("where the time went")
+    folders: Counter[str] = Counter()
+    for file, each in seconds.items():
+        folders[PurePath(file).parent.name] += each
+    shown = "  ".join(f"{name} {each:.0f}" for name, each in folders.most_common())
+    terminalreporter.write_line(f"{total:.0f} s of tests: {shown}")
+    for file, each in seconds.most_common(MOST_SHOWN):
+        terminalreporter.write_line(f"{each:7.1f} s  {file}")
