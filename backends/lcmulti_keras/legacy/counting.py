@@ -7,13 +7,16 @@ here is linear in the text, and what passes is built in the time of a sound mode
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from math import prod
 from pathlib import Path
 from typing import Any
 
+import keras
+
 from lcmulti.errors import FileError
 
-__all__ = ["count_compiling", "count_layers"]
+__all__ = ["count_compiling", "count_layers", "count_states"]
 
 Config = dict[str, Any]
 
@@ -24,6 +27,8 @@ MOST_INPUTS = 256
 """Of one call, of one model, and outputs of one."""
 MOST_NAME = 255
 MOST_METRICS = 50
+MOST_STATES = 16_000_000
+"""Numbers in the states that layers keep from batch to batch, which no file has."""
 MOST_CLASSES = 1_000
 """Of a metric, which may keep a table of that many rows and columns."""
 
@@ -75,7 +80,25 @@ def count_compiling(config: Any) -> bool:
         pending += [each for each in inner if isinstance(each, (dict, list, str))]
         if any(type(each) in (int, float) and each > MOST_CLASSES for each in inner):
             return False
-    return metrics <= 4 * MOST_METRICS
+    return metrics <= MOST_METRICS
+
+
+def count_states(path: Path, layers: Iterable[Any]) -> None:
+    """Refuse layers that would keep a state of more numbers than is sensible."""
+    sizes: list[int] = []
+
+    def note(shape: tuple[int | None, ...]) -> None:
+        sizes.append(prod(n or 1 for n in (shape[:1] + shape[2:] if sequence else shape)))
+
+    for each in layers:
+        sequence = getattr(each, "return_sequences", False)
+        config = each.get_build_config() or {}
+        shapes = config.get("shapes_dict") or {"": config.get("input_shape")}
+        if shape := next(iter(shapes.values())):
+            keras.tree.map_shape_structure(note, each.compute_output_shape(shape))
+    count = sum(sizes)
+    if count > MOST_STATES:
+        raise FileError(path, f"would keep {count:,} numbers from one batch to the next")
 
 
 def _dict(value: Any) -> Config:
