@@ -57,7 +57,7 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def torch(session: nox.Session) -> None:
     """Run the tests with PyTorch alone."""
-    run_tests(session, "test,torch,onnx")
+    run_tests(session, "test,torch,triton,onnx")
 
 
 @nox.session

@@ -14,7 +14,6 @@ from lcmulti.choosing import framework
 from lcmulti.choosing.settings import current
 from lcmulti.conformance.bounds import compare, dot_bound
 from lcmulti.dtypes import DTYPES
-from lcmulti.plugins.contract import Resources
 
 __all__ = ["Contender", "disagreement", "ours"]
 
@@ -89,7 +88,7 @@ def _three_maps(
     owner = plugins.load_backend(backend)
     chosen = plugins.load_implementation(backend, found.implementation)
     settings = current()
-    resources = Resources(settings.max_workspace, settings.threads)
+    resources = settings.resources
     spec, first = arrays.spec.computed(), data_format == "channels_first"
     sources = arrays.spec.padding_indices()
 

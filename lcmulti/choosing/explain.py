@@ -13,7 +13,7 @@ from lcmulti.choosing.settings import Settings, current, sources
 from lcmulti.errors import ArgumentError, ArgumentTypeError
 from lcmulti.geometry.arguments import choice, integer
 from lcmulti.geometry.spec import LocalConvSpec
-from lcmulti.plugins.contract import Problem, Resources
+from lcmulti.plugins.contract import Problem
 
 __all__ = ["Explanation", "explain"]
 
@@ -35,6 +35,8 @@ class Explanation:
     verdicts : tuple of Verdict
         On every implementation of the backend: ``name``, ``reason`` it cannot serve or None,
         ``workspace``.
+    details : tuple of str
+        What the implementation says of how it would compute, line by line.
     """
 
     backend: str
@@ -44,11 +46,13 @@ class Explanation:
     workspace: int
     spec: LocalConvSpec
     verdicts: tuple[dispatch.Verdict, ...]
+    details: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = [
             f"backend         {self.backend} ({self.backend_reason})",
             f"implementation  {self.implementation} ({self.implementation_reason})",
+            *(f"                {line}" for line in self.details),
             f"workspace       {self.workspace:,} bytes",
             f"output          {self.spec.output_shape}",
             f"kernel          {self.spec.kernel_shape}",
@@ -132,7 +136,7 @@ def explain(
         )
         device = choice("device", "cpu" if device is None else device, ("cpu", "gpu"))
         plugins.load_backend(name)
-        resources = Resources(settings.max_workspace, settings.threads)
+        resources = settings.resources
         spec, problem = x, Problem(x.computed(), batch, dtype, device, False, resources)
         arrays_decide = False
     else:
@@ -161,7 +165,14 @@ def explain(
         verdict.workspace or 0,
         spec,
         tuple(verdicts),
+        _details(name, entry.name, problem),
     )
+
+
+def _details(backend: str, implementation: str, problem: Problem) -> tuple[str, ...]:
+    """What an implementation that has something to say of a call says."""
+    told = getattr(plugins.load_implementation(backend, implementation), "details", None)
+    return () if told is None else tuple(told(problem))
 
 
 def _refuse(expected: str, default: Any, **given: Any) -> None:

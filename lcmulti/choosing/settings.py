@@ -13,19 +13,23 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lcmulti.errors import ArgumentError, ConfigError, described
+from lcmulti.errors import ArgumentError, ConfigError, FileError, described
 from lcmulti.geometry.arguments import byte_size, choice, integer
 from lcmulti.geometry.formats import DATA_FORMATS, read_default_from
+from lcmulti.plugins.contract import Resources
+from lcmulti.replacing import replaced
 
 __all__ = ["DEFAULTS", "Settings", "Source", "config", "sources", "user_file", "write_user_setting"]
 
 MEBIBYTE = 2**20
+PRECISIONS = ("ieee", "tf32x3")
+TILES = ("tuned", "pinned", "measured")
 
 
 class Settings(NamedTuple):
@@ -42,6 +46,12 @@ class Settings(NamedTuple):
         Bytes an implementation may hold beyond inputs, outputs, weights and gradients.
     threads : int or None
         Threads of implementations with a pool of their own; None for as many as the process has.
+    precision : {"ieee", "tf32x3"}
+        How kernels for GPUs multiply float32: in float32, or in three products of TensorFloat-32
+        wherever that keeps the error bound.
+    tiles : {"tuned", "pinned", "measured"}
+        Where kernels for GPUs have their tiles from: what `lcmulti tune` kept, and for the rest
+        estimates; estimates alone, so that sums keep one order; or measured at the first call.
     """
 
     backend: str = "numpy"
@@ -49,6 +59,13 @@ class Settings(NamedTuple):
     data_format: str = "channels_last"
     max_workspace: int = 256 * MEBIBYTE
     threads: int | None = None
+    precision: str = "ieee"
+    tiles: str = "tuned"
+
+    @property
+    def resources(self) -> Resources:
+        """What of it a computation is told."""
+        return Resources(self.max_workspace, self.threads, self.precision, self.tiles)
 
 
 class Source(NamedTuple):
@@ -100,6 +117,8 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "data_format": lambda value: choice("value", value, DATA_FORMATS),
     "max_workspace": lambda value: byte_size("value", value),
     "threads": _threads,
+    "precision": lambda value: choice("value", value, PRECISIONS),
+    "tiles": lambda value: choice("value", value, TILES),
 }
 
 
@@ -245,15 +264,13 @@ def write_user_setting(name: str, value: str) -> Path:
         parse(key, entry, str(path))
     # Every setting is a string or an integer, and JSON spells both as TOML does.
     text = "".join(f"{key} = {json.dumps(entry)}\n" for key, entry in table.items())
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)  # readers see the old file or the new one, never half of it
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        raise ConfigError(str(path), "a writable file", described(str(error))) from error
+        with replaced(path) as stream:  # readers see the old file or the new one, never half of it
+            stream.write(text.encode("utf-8"))
+    except (OSError, FileError) as error:
+        shown = described(str(error.__cause__ or error))
+        raise ConfigError(str(path), "a writable file", shown) from error
     reload()
     return path
 

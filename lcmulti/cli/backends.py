@@ -9,7 +9,7 @@ from lcmulti import plugins
 from lcmulti.errors import MissingBackendError
 
 if TYPE_CHECKING:
-    from lcmulti.plugins.contract import BackendEntry
+    from lcmulti.plugins.contract import BackendEntry, ImplementationEntry
 
 __all__ = ["add_parser", "run"]
 
@@ -77,13 +77,28 @@ def describe(entry: BackendEntry) -> dict[str, Any]:
         "devices": devices,
         "dtypes": entry.dtypes,
         "implementations": [
-            {"name": each.name, "summary": each.summary, "plugin": _origin(entry.name, each.name)}
+            {
+                "name": each.name,
+                "summary": each.summary,
+                "plugin": _origin(entry.name, each.name),
+                "unavailable": _unavailable(each) if installed and not error else None,
+            }
             for each in plugins.registry().implementations_of(entry.name)
         ],
         "plugin": _origin(entry.name),
         "error": error,
         "install": entry.install,
     }
+
+
+def _unavailable(entry: ImplementationEntry) -> str | None:
+    """Why an implementation serves nothing on this machine, if it says so or cannot be loaded."""
+    try:
+        implementation = plugins.load_implementation(entry.backend, entry.name)
+        told = getattr(implementation, "unavailable", None)
+        return None if told is None else told()
+    except Exception as error:  # a stranger's code; the rest is to be listed all the same
+        return str(error)
 
 
 def _origin(*key: str) -> str:
@@ -111,6 +126,8 @@ def _print(backends: list[dict[str, Any]], broken: list[dict[str, str]]) -> None
         for way in each["implementations"]:
             elsewhere = f" [{way['plugin']}]" if way["plugin"] != each["plugin"] else ""
             ways.add_row(way["name"], way["summary"] + elsewhere)
+            if way["unavailable"]:
+                ways.add_row("", f"not here: {way['unavailable']}")
         facts.add_row("implementations", ways if each["implementations"] else "-")
         console.print(Padding(facts, (0, 0, 1, 2), expand=False))
     for each in broken:

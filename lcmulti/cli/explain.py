@@ -162,6 +162,7 @@ def _print_json(found: Any, weights: int, samples: int) -> None:
             "implementation": found.implementation,
             "implementation_reason": found.implementation_reason,
             "workspace": found.workspace,
+            "details": found.details,
             "verdicts": [verdict._asdict() for verdict in found.verdicts],
             "output_shape": spec.output_shape,
             "kernel_shape": spec.kernel_shape,

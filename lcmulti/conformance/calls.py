@@ -184,7 +184,7 @@ class _OnNumpy:
 def _gradients(maps: Any, spec: LocalConvSpec, inputs: Inputs) -> tuple[Array, Array, Any]:
     """Gradients of the whole call from the maps of its computed spec."""
     settings, computed = current(), spec.computed()
-    resources = Resources(settings.max_workspace, settings.threads)
+    resources = settings.resources
     x, dy = inputs.x, inputs.dy
     if spec.data_format == "channels_first":
         x, dy = np.moveaxis(x, 1, -1), np.moveaxis(dy, 1, -1)

@@ -213,6 +213,17 @@ class LocalConvSpec:
             and not any(map(any, self.padding))
         )
 
+    def arguments(self) -> dict[str, Any]:
+        """What `lcmulti.local_conv` is told of this geometry beside the arrays, by keyword."""
+        return {
+            "strides": self.strides,
+            "padding": self.padding,
+            "padding_mode": self.padding_mode,
+            "dilation": self.dilation,
+            "groups": self.groups,
+            "data_format": self.data_format,
+        }
+
     def flops(self, batch: int) -> int:
         """Multiplications and additions of one forward pass, a multiply-add counted as 2."""
         batch = integer("batch", batch, 0)

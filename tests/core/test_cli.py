@@ -134,6 +134,8 @@ def test_config_prints_each_setting_and_its_place(lcm, isolated, monkeypatch):
         "data_format": {"value": "channels_first", "place": str(isolated / "lcmulti.toml")},
         "max_workspace": {"value": 64 * 2**20, "place": "LCMULTI_MAX_WORKSPACE"},
         "threads": {"value": None, "place": "default"},
+        "precision": {"value": "ieee", "place": "default"},
+        "tiles": {"value": "tuned", "place": "default"},
     }
     text = lcm("config").out
     assert max(map(len, text.splitlines())) <= 80

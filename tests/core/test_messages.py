@@ -236,7 +236,7 @@ MESSAGES = [
     ),
     (
         lambda: parse("nothing", 1, "here"),
-        "nothing: expected one of the settings 'backend', 'implementation', 'data_format', 'max_workspace', 'threads', got 'nothing' (here)",
+        "nothing: expected one of the settings 'backend', 'implementation', 'data_format', 'max_workspace', 'threads', 'precision', 'tiles', got 'nothing' (here)",
     ),
     (lambda: parse("backend", " ", "here"), "backend: expected a name, got ' ' (here)"),
     (lambda: parse("backend", 3, "here"), "backend: expected a name, got 3 (here)"),

@@ -20,7 +20,11 @@ def write(path, text):
 
 
 def test_defaults(isolated):
-    assert current() == DEFAULTS == ("numpy", "auto", "channels_last", 256 * 2**20, None)
+    assert (
+        current()
+        == DEFAULTS
+        == ("numpy", "auto", "channels_last", 256 * 2**20, None, "ieee", "tuned")
+    )
     assert {source.place for source in sources().values()} == {"default"}
 
 
@@ -187,10 +191,10 @@ def test_a_tool_table_that_is_no_table(isolated):
 def test_nested_and_none():
     with config(threads=2, max_workspace="1KiB"):
         with config(threads=3):
-            assert current()[3:] == (1024, 3)
+            assert current()[3:5] == (1024, 3)
             with config(threads=None, max_workspace=None):
                 assert current() == DEFAULTS
-        assert current()[3:] == (1024, 2)
+        assert current()[3:5] == (1024, 2)
     assert current() == DEFAULTS
 
 
@@ -255,7 +259,7 @@ def test_write_keeps_the_others_and_takes_effect():
     assert current().threads == 3
     assert current().max_workspace == 64 * 2**20
     write_user_setting("threads", "auto")
-    assert current()[3:] == (64 * 2**20, None)
+    assert current()[3:5] == (64 * 2**20, None)
 
 
 def test_write_mends_a_wrong_value_of_the_same_setting():
@@ -319,7 +323,7 @@ def test_write_to_a_place_that_is_no_folder(isolated):
 def test_repr_tells_all():
     assert repr(config) == (
         "lcmulti.config(backend='numpy', implementation='auto', data_format='channels_last', "
-        "max_workspace=268435456, threads=None)"
+        "max_workspace=268435456, threads=None, precision='ieee', tiles='tuned')"
     )
 
 

@@ -50,8 +50,7 @@ def test_the_ranks_compute_the_whole(sharding):
     x = rng.standard_normal((2, *spec.input_shape))
     kernel = rng.standard_normal(spec.kernel_shape)
     wanted = lcmulti.local_conv(
-        x, kernel, strides=spec.strides, padding=spec.padding, padding_mode=spec.padding_mode,
-        dilation=spec.dilation, data_format="channels_last", backend="numpy",
+        x, kernel, **spec.arguments(), backend="numpy",
     )  # fmt: skip
     found = np.full_like(wanted, np.nan)
     for parts in sharding:

@@ -113,7 +113,7 @@ class Subject:
     @staticmethod
     def resources() -> Resources:
         """What the settings in force allow."""
-        return Resources(current().max_workspace, current().threads)
+        return current().resources
 
     def problem(self, case: Case, dtype: str) -> Problem:
         """What an implementation is asked to serve."""
