@@ -107,8 +107,7 @@ def text(args: argparse.Namespace, sharding: Sharding, dtype: str, samples: int)
         f" GB/s of memory, {speeds.network / 1e9:g} between ranks)",
     ]
     lines += [
-        f"or {_split(each):<13}{own.positions:,} positions, {own.weights:,} bytes of weights, "
-        f"halo {own.halo:,} in {own.messages:,}"
+        f"or {_split(each):<13}weights {own.weights:,} bytes, halo {own.halo:,} in {own.messages:,}"
         for each, own in others
     ]
     return "\n".join(lines)

@@ -307,7 +307,7 @@ class LocalConvSpec:
         from lcmulti.geometry.sharding import Sharding
         from lcmulti.geometry.sharding_costs import best_parts
 
-        if isinstance(ranks, Sequence):
+        if isinstance(ranks, Sequence) and not isinstance(ranks, str):
             return Sharding(self, tuple(ranks))
         return Sharding(self, best_parts(self, ranks))
 
