@@ -97,14 +97,14 @@ def text(args: argparse.Namespace, sharding: Sharding, dtype: str, samples: int)
         f"positions       {found.positions:,} on the largest rank, and there at most:",
         f"weights         {found.weights:,} bytes",
         f"training        {found.gradients:,} bytes of gradients, "
-        f"{found.optimizer:,} of an optimiser like Adam",
+        f"{found.optimizer:,} of Adam's state",
         f"activations     {found.inputs:,} bytes in, {found.outputs:,} out, "
         f"for {samples:,} sample(s)",
         f"halo            {found.halo:,} bytes in {found.messages:,} message(s) sent forward, "
         "as much backward",
         f"time            about {_time(halos)} for halos, {hidden} {_time(compute)} to compute",
-        f"                (estimates, with {speeds.flops / 1e12:g} Tflop/s, {speeds.memory / 1e9:g}"
-        f" GB/s of memory, {speeds.network / 1e9:g} between ranks)",
+        f"estimated with  {speeds.flops / 1e12:g} Tflop/s, {speeds.memory / 1e9:g} GB/s of memory, "
+        f"{speeds.network / 1e9:g} GB/s between ranks",
     ]
     lines += [
         f"or {_split(each):<13}weights {own.weights:,} bytes, halo {own.halo:,} in {own.messages:,}"
