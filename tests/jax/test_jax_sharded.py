@@ -1,4 +1,4 @@
-"""Layers over several devices: placement, bytes and values, on four CPU devices or two processes."""
+"""Layers over several devices: placement, bytes and values, in one process and in two."""
 
 from __future__ import annotations
 
