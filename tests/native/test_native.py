@@ -36,6 +36,8 @@ import lcmulti
 from lcmulti import plugins
 from lcmulti.algorithms import reference
 
+pytestmark = pytest.mark.sampled
+
 HELPERS = str(Path(__file__).parents[1] / "helpers")
 
 # ---- the library ----

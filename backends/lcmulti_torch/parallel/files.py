@@ -11,9 +11,9 @@ from torch import nn
 from torch.distributed.tensor import DTensor, Replicate
 
 import lcmulti
+from lcmulti import plugins
 from lcmulti.errors import ArgumentTypeError, ShapeError, described
 from lcmulti.weights.spread import Held
-from lcmulti_torch.backend import backend
 from lcmulti_torch.base import LocallyConnectedNd
 from lcmulti_torch.parallel.drawing import place_of
 
@@ -50,7 +50,8 @@ def held(array: Any) -> Held:
         for along, each in enumerate(array.placements)
         if isinstance(each, Replicate)
     )
-    pieces = [(box, backend.to_numpy(local))] if not any(copies) and local.numel() else []
+    owner = plugins.load_backend("torch")
+    pieces = [(box, owner.to_numpy(local))] if not any(copies) and local.numel() else []
     dtype = str(array.dtype).removeprefix("torch.")
     return Held(dtype, tuple(array.shape), pieces, _Ranks(mesh))
 
@@ -102,10 +103,11 @@ def load_weights(
     found = lcmulti.load_weights(path, layer.spec, layer=name, part=part)
     if found.bias is None and layer.bias is not None:
         raise ShapeError("bias", f"shape {tuple(layer.bias.shape)}", described(f"none in {path}"))
+    owner: Any = plugins.load_backend("torch")
     with torch.no_grad():
         for of, values in (("kernel", found.kernel), ("bias", found.bias)):
             if values is not None:
                 array = own[of]
                 local = array.to_local() if isinstance(array, DTensor) else array
-                local.copy_(backend.adopt(values))
+                local.copy_(owner.adopt(values))
     return layer
