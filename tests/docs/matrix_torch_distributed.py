@@ -1,4 +1,4 @@
-"""DDP, FSDP1, FSDP2 and DTensor on two processes; prints ``{row: {column: error or None}}`` as JSON."""
+"""DDP, FSDP and DTensor on two processes; prints ``{row: {column: error or None}}`` as JSON."""
 
 from __future__ import annotations
 
