@@ -11,6 +11,8 @@ from lcmulti.errors import ArgumentError, DtypeError, ShapeError
 from lcmulti.operations import low_rank
 from lcmulti.plugins.contract import Problem, Resources
 
+pytestmark = pytest.mark.sampled
+
 SPEC = lcmulti.LocalConvSpec((7, 6, 4), 6, (3, 2), groups=2, padding=1, data_format="channels_last")
 
 

@@ -13,6 +13,8 @@ from lcmulti.errors import ArgumentError, ShapeError, TooLargeError
 from lcmulti.geometry.of_call import spec_of_transposed_call
 from lcmulti.geometry.transposed import transposed_arguments
 
+pytestmark = pytest.mark.sampled
+
 GEOMETRIES = {
     "1d": dict(input_shape=(6, 5), filters=3, kernel_size=4),
     "strides and output padding": dict(input_shape=(4, 5, 3), filters=2, kernel_size=(3, 2),

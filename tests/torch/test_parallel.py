@@ -25,6 +25,7 @@ import parallel_memory  # noqa: E402
 pytestmark = pytest.mark.torch
 HERE, RANKS = Path(__file__).parent, 4
 GROUPS = [(RANKS, parallel_cases), (RANKS, parallel_layers), (RANKS, parallel_memory)]
+GROUPS += [(2, parallel_cases)]
 GROUPS += [(ranks, parallel_files) for ranks in (RANKS, 3, 2, 1)]
 FAST = {
     "geometry: uneven", "geometry: uneven first", "geometry: most ranks empty",
@@ -35,6 +36,7 @@ FAST = {
     "geometry: both circular", "geometry: batch and rows", "geometry: shared columns, a row each",
     "geometry: large first", "geometry: columns", "layer: 2d", "layer: transposed 2d, empty",
     "rows in: transposed 2d", "rows in: low rank", "twice: 2d", "drawn alike", "stacked layers",
+    "on paper, 4 ranks", "on paper, 2 ranks",
     "mixed tensors", "wrong arguments", "unbatched and wrong input", "other placements", "autocast",
 }  # fmt: skip
 CHECKS = [name for ranks, module in GROUPS for name in module.checks(ranks)]
