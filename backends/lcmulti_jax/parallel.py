@@ -158,6 +158,19 @@ class Sharded:
         own = (() if a in self.spec.shared_axes else names for a, names in enumerate(spec))
         return self._sharding(*own, ())
 
+    def input_shape(self, batch: int) -> tuple[int, ...]:
+        """Shape of an input that devices divide; what lies beyond the layer's is never read."""
+        shape = self._where.shape(self._roles[0], self._inner_of_input(), batch)
+        last = self.spec.data_format == "channels_last"
+        return shape if last else (shape[0], shape[-1], *shape[1:-1])
+
+    def _inner_of_input(self) -> LocalConvSpec:
+        """The geometry before whole axes are padded with copies."""
+        if self.transposed:
+            return self._inner
+        return replace_fields(self._inner, input_size=self.spec.input_size)
+
+    @property
     def input_sharding(self) -> NamedSharding:
         """Where the layer wants its input; what lies elsewhere is moved there."""
         axes = (self._where.split.samples, *self._where.split.positions)
@@ -251,7 +264,8 @@ class Sharded:
         Parameters
         ----------
         x : array
-            ``(N, *input_size, in_channels)`` or channels first, as `spec` says, wherever it lies.
+            ``(N, *input_size, in_channels)`` or channels first, as `spec` says, wherever it lies;
+            or of `input_shape`, which devices divide.
         kernel, bias : array
             Of `kernel_shape` and `bias_shape`, as `init` and `put` make them.
 
@@ -288,7 +302,8 @@ class Sharded:
     def _check(self, x: Any, kernel: Any, bias: Any) -> None:
         spec = self.spec
         sample = spec.output_shape if self.transposed else spec.input_shape
-        if tuple(x.shape[1:]) != sample or x.ndim != spec.ndim + 2:
+        given = tuple(x.shape[1:])
+        if given not in (sample, self.input_shape(1)[1:]):
             expected = f"shape (N, {', '.join(map(str, sample))})"
             raise ShapeError("x", expected, described(str(x.shape)))
         samples = size(self._where.split.samples, self.mesh)

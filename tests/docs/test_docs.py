@@ -44,6 +44,7 @@ NEEDS = {
     "keras.md": ("keras", "h5py"),
     "measuring.md": (),
     "pytorch.md": ("torch", "safetensors"),
+    "sharding.md": ("jax",),
     "tensorflow.md": ("tensorflow",),
     "writing_a_backend.md": ("array_api_strict",),
     "writing_an_implementation.md": (),
@@ -61,6 +62,7 @@ BEFORE = {
 PLUGIN = {"writing_a_backend.md": "backend.py", "writing_an_implementation.md": "einsum.py"}
 EXAMPLES = {
     "digits_torch.py": ("torch",),
+    "sharded_jax.py --positions 20001 --steps 2": ("jax",),
     "digits_nnx.py": ("jax", "flax", "optax"),
     "digits_equinox.py": ("jax", "equinox"),
     "digits_tensorflow.py": ("tensorflow",),
@@ -85,6 +87,7 @@ PUBLIC = {
     "lcmulti.layouts": (),
     "lcmulti_torch": (),
     "lcmulti_torch.functional": ("torch",),
+    "lcmulti_jax": ("jax",),
     "lcmulti_jax.nnx": ("flax",),
     "lcmulti_jax.equinox": ("equinox",),
     "lcmulti_keras": ("keras",),
