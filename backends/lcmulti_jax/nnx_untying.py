@@ -294,6 +294,10 @@ def _shapes(layer: Any) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def _with_rngs(make: Any) -> Any:
+    return make(rngs=nnx.Rngs(0))
+
+
 def _convolution(layer: Any, weights: dict[str, Any]) -> Any:
     spec, transposed = layer.spec, isinstance(layer, LocallyConnectedTranspose)
     names = ("SAME", "VALID") if transposed else (spec.padding,)
@@ -306,14 +310,15 @@ def _convolution(layer: Any, weights: dict[str, Any]) -> Any:
         given = {
             "strides": spec.strides, "padding": padding, "kernel_dilation": spec.dilation,
             "use_bias": layer.bias is not None, "dtype": layer.dtype,
-            "param_dtype": layer.param_dtype, "precision": layer.precision, "rngs": nnx.Rngs(0),
+            "param_dtype": layer.param_dtype, "precision": layer.precision,
         }  # fmt: skip
         if transposed:
             given["transpose_kernel"] = True
         else:
             given["feature_group_count"] = spec.groups
         kind = nnx.ConvTranspose if transposed else nnx.Conv
-        conv = nnx.eval_shape(partial(kind, *features, spec.kernel_size, **given))
+        make = partial(kind, *features, spec.kernel_size, **given)
+        conv = nnx.eval_shape(partial(_with_rngs, make))
         size = spec.output_size if transposed else spec.input_size
         if _empty(conv, size, {"shared_axes": spec.shared_axes}).spec != spec:
             continue

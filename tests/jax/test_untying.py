@@ -90,12 +90,13 @@ def test_nnx_tells_chooses_and_refuses(net, capsys):
 
     plan = untie(net, X, dry_run=True)
     names = ["a", "layers.0", "layers.1", "up", "wide", "last.layers.0"]
-    assert [row.name for row in plan.rows] == names
+    assert sorted(row.name for row in plan.rows) == sorted(names)
     assert capsys.readouterr().out == ""
     chosen = untie(net, X, where="layers.*")
     assert capsys.readouterr().out.startswith("layer ")
     assert type(chosen.a) is nnx.Conv and isinstance(chosen.layers[0], LocallyConnected)
-    assert plan.rows[1].after == chosen.layers[0].kernel.size + chosen.layers[0].bias.size
+    row = next(row for row in plan.rows if row.name == "layers.0")
+    assert row.after == chosen.layers[0].kernel.size + chosen.layers[0].bias.size
     with pytest.raises(TooLargeError, match="10 B, the limit"):
         untie(net, X, memory=10)
     with pytest.raises(ArgumentError, match="where: "):
