@@ -18,12 +18,12 @@ import tempfile
 
 import torch
 import torch.distributed as dist
+from lcmulti_torch import LocallyConnected1d
+from lcmulti_torch.parallel import shard
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard
 
 import lcmulti
-from lcmulti_torch import LocallyConnected1d
-from lcmulti_torch.parallel import shard
 
 POSITIONS, TAPS = 20_000_000, 3
 
