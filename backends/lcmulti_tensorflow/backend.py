@@ -21,9 +21,10 @@ class TensorFlowBackend:
     """`lcmulti.backend.Backend` for TensorFlow."""
 
     def prepare(self, arrays: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Read variables, so that a tape records the reading."""
+        """Read variables, whole or in parts, so that a tape records the reading."""
         return tuple(
-            tf.convert_to_tensor(each) if isinstance(each, tf.Variable) else each for each in arrays
+            each if each is None or isinstance(each, tf.Tensor) else tf.convert_to_tensor(each)
+            for each in arrays
         )
 
     def facts(self, array: Any, batched: bool = False) -> Facts:

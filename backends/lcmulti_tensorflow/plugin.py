@@ -18,7 +18,11 @@ def lcmulti_backends() -> Iterable[BackendEntry]:
         name="tensorflow",
         load="lcmulti_tensorflow.backend:backend",
         package="tensorflow",
-        array_types=("tensorflow:Tensor", "tensorflow:Variable"),
+        array_types=(
+            "tensorflow:Tensor",
+            "tensorflow:Variable",
+            "tensorflow.python.distribute.sharded_variable:ShardedVariable",  # no public name
+        ),
         install="pip install 'lcmulti[tensorflow]'",
     )
 
