@@ -16,6 +16,7 @@ try:
         LocallyConnectedTranspose2d,
         LocallyConnectedTranspose3d,
     )
+    from lcmulti_jax.equinox_untying import retie, untie
 except ModuleNotFoundError as error:
     raise missing("lcmulti_jax.equinox", "equinox", error) from error
 
@@ -29,4 +30,6 @@ __all__ = [
     "LocallyConnectedTranspose2d",
     "LocallyConnectedTranspose3d",
     "fuse_bn",
+    "retie",
+    "untie",
 ]

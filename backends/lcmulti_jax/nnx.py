@@ -6,7 +6,8 @@ try:
     from lcmulti_jax.nnx_fused import fuse_bn
     from lcmulti_jax.nnx_layers import LocallyConnected
     from lcmulti_jax.nnx_transposed import LocallyConnectedTranspose
+    from lcmulti_jax.nnx_untying import retie, untie
 except ModuleNotFoundError as error:
     raise missing("lcmulti_jax.nnx", "flax", error) from error
 
-__all__ = ["LocallyConnected", "LocallyConnectedTranspose", "fuse_bn"]
+__all__ = ["LocallyConnected", "LocallyConnectedTranspose", "fuse_bn", "retie", "untie"]
