@@ -132,14 +132,13 @@ def _call(
     """Run what a user asked for; its result lies in memory as *x* does."""
     if maps.rounds:
         refuse_rounding(x)
-    channels_apart = maps.lies_apart(x)
     if transformed:
-        return maps.watched(name, x, kernel, bias, channels_apart)
+        return maps.watched(name, x, kernel, bias, maps.lies_apart(x))
     require_memory("x", x)
     require_memory("kernel", kernel)
     if bias is not None:
         require_memory("bias", bias)
-    return _run(name, x, kernel, bias, maps, channels_apart)
+    return _run(name, x, kernel, bias, maps, maps.lies_apart(x))
 
 
 def _run(

@@ -17,6 +17,7 @@ from lcmulti.choosing.steps import with_steps
 from lcmulti.errors import (
     ArgumentError,
     ArgumentTypeError,
+    ConfigError,
     DtypeError,
     PluginError,
     UnsupportedError,
@@ -274,6 +275,8 @@ def _verdict(entry: ImplementationEntry, problem: Problem, forced: bool, exporte
             implementation = plugins.load_implementation(entry.backend, entry.name)
             reason = implementation.decline(problem)
             workspace = None if reason is not None else implementation.workspace(problem)
+        except ConfigError:
+            raise
         except PluginError as error:
             return Verdict(entry.name, str(error), None)
         except Exception as error:  # a stranger's code: the others go on serving

@@ -124,10 +124,11 @@ class Implementation(Protocol):
     The maps return new arrays of the dtype they were given, sum half types in float32, leave
     their inputs alone and keep no state, for they are called from many threads at once.
 
-    Two methods are for people to read and may be left out: ``details(problem)``, lines for
-    `lcmulti.explain` about a call that is served, and ``unavailable()``, in a sentence why none is
-    served on this machine, or None. In PyTorch an attribute ``never_rounds = True`` says that
-    float32 is multiplied in float32 whatever PyTorch is allowed to do.
+    Three methods are for people to read and may be left out: ``details(problem)``, lines for
+    `lcmulti.explain` about a call that is served; ``unavailable()``, in a sentence why none is
+    served on this machine, or None; ``hardware()``, in a word what of this machine it uses. In
+    PyTorch an attribute ``never_rounds = True`` says that float32 is multiplied in float32
+    whatever PyTorch is allowed to do.
     """
 
     def decline(self, problem: Problem) -> str | None:

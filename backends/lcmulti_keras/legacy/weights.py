@@ -16,7 +16,8 @@ import keras
 from lcmulti.errors import FileError
 from lcmulti_keras.layers import LocallyConnected
 from lcmulti_keras.legacy import contents
-from lcmulti_keras.legacy.ambiguity import ambiguous
+from lcmulti_keras.legacy.ambiguity import ORDER, ambiguous
+from lcmulti_keras.legacy.by_graph import in_checkpoint
 from lcmulti_keras.legacy.by_name import ByName
 from lcmulti_keras.legacy.by_path import at_paths, of_metrics, unsure
 from lcmulti_keras.legacy.fitting import Fitting
@@ -49,6 +50,8 @@ def match(path: Path, archive: Archive, model: keras.Model, origins: Origins) ->
     """
     fitting = Fitting(partial(FileError, path), flipped=archive.flipped)
     pairs = _by_path if archive.by_path else _by_name
+    if archive.graph is not None:
+        pairs = _by_graph
     found = fitting.all_of(pairs(archive, model, origins, fitting))
     missing = {id(v) for v in model.weights} - {id(each.variable) for each in found}
     if missing:
@@ -101,6 +104,14 @@ def _by_name(
     return [(array.stored, slot) for array, slot in pairs]
 
 
+def _by_graph(
+    archive: Archive, model: keras.Model, origins: Origins, fitting: Fitting
+) -> list[tuple[Stored, Slot]]:
+    assert archive.graph is not None
+    assert archive.weights is not None
+    return list(in_checkpoint(archive.graph, archive.weights, model, origins, fitting))
+
+
 def _by_path(
     archive: Archive, model: keras.Model, origins: Origins, fitting: Fitting
 ) -> list[tuple[Stored, Slot]]:
@@ -109,9 +120,8 @@ def _by_path(
         edges = [{i for i, each in enumerate(shapes) if each == shape} for shape in shapes]
         if max(map(len, edges)) > 1:
             names = [layer.name for layer in layers]
-            raise ambiguous(
-                fitting.refuse, [f"number {i}" for i in range(len(names))], names, edges
-            )
+            numbers = [f"number {i}" for i in range(len(names))]
+            raise ambiguous(fitting.refuse, numbers, names, edges, ORDER)
     left = contents.paths(archive)
     found: list[tuple[Stored, Slot]] = []
     for path, slots in at_paths(model, origins):
