@@ -345,7 +345,7 @@ def shared_between_models(t):
 @model
 def two_dimensional(t):
     return stack(
-        t, t.LC2(3, (2, 3), (1, 2), padding=t.same, implementation=2, activation="hard_sigmoid"),
+        t, t.LC2(3, (2, 3), (1, 2), padding=t.same, implementation=2, activation="tanh"),
         t.LC2(3, 2, padding=t.same, implementation=3), t.LC2(2, 2, implementation=1),
         t.L.Flatten(), t.L.Dense(2), shape=(5, 6, 3),
     )  # fmt: skip
@@ -432,10 +432,23 @@ def freeze(made, pattern):
         layer.trainable = not frozen
 
 
-PATTERNS = {"none": "", "first": "1", "third": "001", "mixed": "0110", "all": "11111111"}
-FREEZABLE = [name for name in MODELS if name.startswith("nested") or name == "own_layer_within"
-             or name == "in_time_distributed" or name == "stacks_in_a_class"]  # fmt: skip
+PATTERNS = {"none": "", "first": "1", "mixed": "0110"}
+OTHERS = ("own_layer_within", "in_time_distributed", "stacks_in_a_class")
+FREEZABLE = [name for name in MODELS if name.startswith("nested") or name in OTHERS]
+SHAPES = {
+    "two_dimensional": [(5, 6, 3)],
+    "channels_first": [(3, 4, 5)],
+    "in_time_distributed": [(3, *SHAPE)],
+    "several_outputs": [SHAPE, SHAPE],
+}
 
 
-def inputs(made, generator, shapes):
-    return [generator.standard_normal((3, *shape)).astype("float32") for shape in shapes]
+def patterns(name):
+    """What to freeze of a model, by name."""
+    return PATTERNS if name in FREEZABLE else {"none": ""}
+
+
+def outputs(made, xs):
+    """What a model gives, as a list."""
+    ys = made(xs if len(xs) > 1 else xs[0])
+    return list(ys) if isinstance(ys, (list, tuple)) else [ys]
