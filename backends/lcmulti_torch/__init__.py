@@ -16,6 +16,7 @@ __all__ = [
     "LocallyConnectedTranspose1d",
     "LocallyConnectedTranspose2d",
     "LocallyConnectedTranspose3d",
+    "ShareEvery",
     "functional",
     "fuse_bn",
     "retie",
@@ -31,6 +32,7 @@ if TYPE_CHECKING:  # what a type checker and an editor see
         LazyLocallyConnected2d,
         LazyLocallyConnected3d,
     )
+    from lcmulti_torch.sharing import ShareEvery
     from lcmulti_torch.transposed import (
         LocallyConnectedTranspose1d,
         LocallyConnectedTranspose2d,
@@ -40,7 +42,7 @@ if TYPE_CHECKING:  # what a type checker and an editor see
 else:
     from importlib import import_module
 
-    _HOMES = {"fuse_bn": "fusing", "retie": "untying", "untie": "untying"}
+    _HOMES = {"ShareEvery": "sharing", "fuse_bn": "fusing", "retie": "untying", "untie": "untying"}
 
     def __getattr__(name):
         if name not in __all__:

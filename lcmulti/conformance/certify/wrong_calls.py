@@ -124,7 +124,7 @@ WRONG: list[WrongCall] = [WrongCall(*row) for row in (
     ({"groups": 2.0}, ArgumentTypeError, "groups", "2.0"),
     ({"data_format": "NHWC"}, ArgumentError, "data_format", "'NHWC'"),
     ({"data_format": 1}, ArgumentTypeError, "data_format", "1"),
-    ({"data_format": "channels_first"}, ShapeError, "kernel", "(7, 7)"),
+    ({"data_format": "channels_first"}, ShapeError, "x", "data_format='channels_last'"),
     ({"backend": "theano"}, ArgumentError, "backend", "'theano'"),
     ({"backend": np}, ArgumentTypeError, "backend", "module"),
     ({"implementation": "fastest"}, ArgumentError, "implementation", "'fastest'"),
