@@ -14,6 +14,7 @@ from lcmulti.errors import ShapeError
 from lcmulti.plugins.contract import Facts, Implementation, ImplementationEntry, Map, Operation
 from lcmulti_tensorflow import derivatives
 from lcmulti_tensorflow.composed import device_of, refuse_rounding
+from lcmulti_tensorflow.exporting import is_exporting
 
 
 class TensorFlowBackend:
@@ -32,7 +33,7 @@ class TensorFlowBackend:
             shape = tuple(array.shape)
         except ValueError:
             raise ShapeError("x", "a tensor of known rank", array) from None
-        return Facts(shape, array.dtype.name, device_of(array))
+        return Facts(shape, array.dtype.name, device_of(array), exported=is_exporting())
 
     def from_numpy(self, array: np.ndarray, like: Any = None) -> Any:
         """See `Backend.from_numpy`."""

@@ -37,6 +37,7 @@ def lcmulti_implementations() -> Iterable[ImplementationEntry]:
         summary="one kernel shared by all positions: TensorFlow's own convolution",
         priority=40,
         dtypes=("float16", "bfloat16", "float32", "float64"),
+        portable=True,
     )
     yield ImplementationEntry(
         name="disjoint",
