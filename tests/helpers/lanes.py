@@ -1,6 +1,7 @@
 """The fast lane and the full one, and where their time went.
 
-`pytest` runs the fast lane: every topic is touched. `pytest --full` runs everything.
+`pytest` runs the fast lane: every topic is touched. `pytest --full` runs everything, and
+`pytest --rest` what the fast lane leaves.
 
 * ``slow``: a test that takes more than a second or two. It runs with --full alone.
 * ``sampled``: of a test's parameters the fast lane takes the first, for each backend in turn.
@@ -18,11 +19,12 @@ MOST_SHOWN = 12
 
 def pytest_addoption(parser):
     parser.addoption("--full", action="store_true", help="run the slow tests as well")
+    parser.addoption("--rest", action="store_true", help="run what is not in the fast lane alone")
 
 
 def pytest_collection_modifyitems(config, items):
     named = any("::" in argument for argument in config.args)
-    if named or config.getoption("--full") or "slow" in config.getoption("-m"):
+    if named or config.getoption("--full"):
         return
     kept, left, seen = [], [], set()
     for item in items:
@@ -32,6 +34,8 @@ def pytest_collection_modifyitems(config, items):
             fast = test not in seen
             seen.add(test)
         (kept if fast else left).append(item)
+    if config.getoption("--rest"):
+        kept, left = left, kept
     if left:
         items[:] = kept
         config.hook.pytest_deselected(items=left)
