@@ -7,12 +7,17 @@
 * ``sampled``: of a test's parameters the fast lane takes the first, for each backend in turn.
 
 A test that is named by its node, ``FILE::TEST``, runs in either.
+
+On several workers (``--dist loadgroup``) the tests of a file stay on one, which makes its fixtures
+once. Those marked ``spread`` need none and are dealt one by one.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from pathlib import PurePath
+
+import pytest
 
 MOST_SHOWN = 12
 
@@ -22,7 +27,11 @@ def pytest_addoption(parser):
     parser.addoption("--rest", action="store_true", help="run what is not in the fast lane alone")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config, items):
+    for item in items:
+        if not (item.get_closest_marker("spread") or item.get_closest_marker("xdist_group")):
+            item.add_marker(pytest.mark.xdist_group(item.location[0]))
     named = any("::" in argument for argument in config.args)
     if named or config.getoption("--full"):
         return
