@@ -60,7 +60,9 @@ def read_toml(path: Path, word: str = "") -> dict[str, Any]:
             raise ValueError("a key has twenty parts or more")
         return tomllib.loads(text)
     except FileError as error:
-        raise ConfigError(str(path), "a readable TOML file", described(error.reason)) from error
+        raise ConfigError(
+            str(path), "a readable TOML file", described(f"one that {error.reason}")
+        ) from error
     except (ValueError, RecursionError) as error:
         raise ConfigError(str(path), "a readable TOML file", described(str(error))) from error
 
@@ -114,7 +116,7 @@ def keras_json(closed: ClosedPlaces) -> tuple[Path, Any] | None:
         if isinstance(error.__cause__, UnicodeDecodeError):
             return None
         raise ConfigError(
-            str(path), "a file that Keras can read", described(error.reason)
+            str(path), "a file that Keras can read", described(f"one that {error.reason}")
         ) from None
     except (ValueError, RecursionError):
         return None

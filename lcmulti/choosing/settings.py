@@ -138,6 +138,8 @@ def parse(name: str, value: Any, place: str) -> Any:
     """Return the checked value of a setting; an error names the setting and its *place*."""
     require_known(name, place)
     try:
+        if isinstance(value, int) and value.bit_length() > 63:
+            raise ArgumentError("value", "a number below 2**63", value)
         return _PARSERS[name](value)
     except ArgumentError as error:
         raise ConfigError(name, error.expected, described(f"{shown(value)} ({place})")) from None
