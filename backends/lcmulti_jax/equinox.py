@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import field
+from importlib import import_module
 from math import sqrt
 from typing import Any
 
@@ -211,3 +212,9 @@ class LocallyConnected3d(LocallyConnected):  # noqa: D101 - its base's
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(3, *args, **kwargs)
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("retie", "untie"):  # which import this module
+        return getattr(import_module("lcmulti_jax.equinox_untying"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
 import jax.numpy as jnp
@@ -266,3 +267,9 @@ class LocallyConnectedTranspose(Layer):
             data_format="channels_last",
             implementation=self.implementation,
         )
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("retie", "untie"):  # which import this module
+        return getattr(import_module("lcmulti_jax.nnx_untying"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

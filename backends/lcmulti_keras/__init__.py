@@ -18,6 +18,7 @@ from lcmulti_keras.legacy import (  # noqa: E402
     load_legacy_model,
     load_legacy_weights,
 )
+from lcmulti_keras.sharing import ShareEvery  # noqa: E402
 from lcmulti_keras.smoothness import SheetSmoothness, Smoothness  # noqa: E402
 from lcmulti_keras.transposed import (  # noqa: E402
     LocallyConnected1DTranspose,
@@ -34,6 +35,7 @@ __all__ = [
     "LocallyConnected2DTranspose",
     "LocallyConnected3DTranspose",
     "LoadedWeights",
+    "ShareEvery",
     "SheetSmoothness",
     "Smoothness",
     "load_legacy_model",

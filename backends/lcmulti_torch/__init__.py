@@ -14,6 +14,7 @@ _MODULES = {
         "LocallyConnectedTranspose2d",
         "LocallyConnectedTranspose3d",
     ),
+    "sharing": ("ShareEvery",),
     "untying": ("retie", "untie"),
     "lazy": ("LazyLocallyConnected1d", "LazyLocallyConnected2d", "LazyLocallyConnected3d"),
 }
