@@ -319,9 +319,9 @@ def test_darknet_computes_so(size, stride, pad, rng):
     columns = np.zeros((channels * size**2, out**2))
     for row, (c, i, j) in enumerate(np.ndindex(channels, size, size)):
         for at, (y, x) in enumerate(np.ndindex(out, out)):
-            y, x = i + y * stride - pad, j + x * stride - pad
-            if 0 <= y < height and 0 <= x < height:
-                columns[row, at] = image[c, y, x]
+            down, right = i + y * stride - pad, j + x * stride - pad
+            if 0 <= down < height and 0 <= right < height:
+                columns[row, at] = image[c, down, right]
     expected = biases.reshape(filters, out**2).astype("float64")
     for at in range(out**2):
         one = weights[at * filters * len(columns) :][: filters * len(columns)]
@@ -337,6 +337,6 @@ def test_darknet_computes_so(size, stride, pad, rng):
         weights.reshape(layouts.kernel_shape("darknet", spec)), "darknet", spec
     )
     bias = layouts.import_bias(biases.reshape(layouts.bias_shape("darknet", spec)), "darknet", spec)
-    came = lcmulti.local_conv(image, kernel, bias, strides=spec.strides, padding=spec.padding,
+    came = lcmulti.local_conv(image[None], kernel, bias, strides=spec.strides, padding=spec.padding,
                               data_format="channels_first")  # fmt: skip
     np.testing.assert_allclose(came.reshape(filters, -1), expected, rtol=1e-4, atol=1e-4)
