@@ -44,7 +44,7 @@ NEEDS = {
     "keras.md": ("keras", "h5py"),
     "measuring.md": (),
     "pytorch.md": ("torch", "safetensors"),
-    "sharding.md": ("torch",),
+    "sharding.md": ("torch", "jax"),
     "tensorflow.md": ("tensorflow",),
     "writing_a_backend.md": ("array_api_strict",),
     "writing_an_implementation.md": (),
@@ -67,6 +67,7 @@ AFTER = {"sharding.md": "dist.destroy_process_group()"}
 PLUGIN = {"writing_a_backend.md": "backend.py", "writing_an_implementation.md": "einsum.py"}
 EXAMPLES = {
     "digits_torch.py": ("torch",),
+    "sharded_jax.py --positions 20001 --steps 2": ("jax",),
     "digits_nnx.py": ("jax", "flax", "optax"),
     "digits_equinox.py": ("jax", "equinox"),
     "digits_tensorflow.py": ("tensorflow",),
@@ -93,6 +94,7 @@ PUBLIC = {
     "lcmulti_torch": (),
     "lcmulti_torch.functional": ("torch",),
     "lcmulti_torch.parallel": ("torch",),
+    "lcmulti_jax": ("jax",),
     "lcmulti_jax.nnx": ("flax",),
     "lcmulti_jax.equinox": ("equinox",),
     "lcmulti_keras": ("keras",),
