@@ -15,8 +15,8 @@ import lcmulti
 from lcmulti.conformance import bounds, calls
 from lcmulti.conformance.calls import Inputs
 from lcmulti.conformance.case import Case
-from lcmulti.geometry.sharding import Sharding, owned
-from lcmulti.geometry.sharding_costs import sent
+from lcmulti.geometry.sharding import owned
+from lcmulti.geometry.sharding_costs import Sharding, sent
 
 LAST, FIRST = {"data_format": "channels_last"}, {"data_format": "channels_first"}
 REFLECT, REPLICATE, CIRCULAR = (
