@@ -8,6 +8,8 @@ from lcmulti_keras.startup import choose_backend
 
 choose_backend()
 
+from lcmulti_keras.advising import advise  # noqa: E402
+from lcmulti_keras.base import LocallyConnectedBase  # noqa: E402
 from lcmulti_keras.layers import (  # noqa: E402 - Keras reads its backend as it is imported
     LocallyConnected1D,
     LocallyConnected2D,
@@ -26,6 +28,8 @@ from lcmulti_keras.transposed import (  # noqa: E402
     LocallyConnected3DTranspose,
 )
 from lcmulti_keras.untying import retie, untie  # noqa: E402
+
+advise(lambda layer: isinstance(layer, LocallyConnectedBase))
 
 __all__ = [
     "LocallyConnected1D",
