@@ -17,7 +17,7 @@ from torch import nn
 
 from lcmulti.conformance.digits import load
 
-EPOCHS, SIDE, SHIFTS = 12, 12, (0, 1, 2)
+EPOCHS, SIDE, SHIFTS = 6, 12, (0, 1, 2)
 
 
 def tensors(digits):
@@ -30,8 +30,8 @@ def network(shared):
     """Two layers, the largest answer of each filter wherever it is, and a head."""
     axes = (0, 1) if shared else ()
     return nn.Sequential(
-        LocallyConnected2d(1, 16, 3, input_size=SIDE, shared_axes=axes), nn.ReLU(),
-        LocallyConnected2d(16, 32, 3, input_size=10, shared_axes=axes), nn.ReLU(),
+        LocallyConnected2d(1, 8, 3, input_size=SIDE, shared_axes=axes), nn.ReLU(),
+        LocallyConnected2d(8, 32, 3, input_size=10, shared_axes=axes), nn.ReLU(),
         nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(32, 10),
     )  # fmt: skip
 
@@ -41,7 +41,7 @@ def train(model, training, sharing):
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)
     images, labels = training
     for _ in range(EPOCHS):
-        for some in torch.randperm(len(labels)).split(32):
+        for some in torch.randperm(len(labels)).split(64):
             optimizer.zero_grad()
             nn.functional.cross_entropy(model(images[some]), labels[some]).backward()
             optimizer.step()
