@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from lcmulti.errors import ArgumentError, ArgumentTypeError
 from lcmulti.untying import chosen
-from lcmulti_jax import equinox as layers
+from lcmulti_jax import equinox_layers as layers
 from lcmulti_jax.untying import called, means, planned, row, started
 
 __all__ = ["retie", "untie"]

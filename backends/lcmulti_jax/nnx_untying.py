@@ -14,8 +14,9 @@ from jax import lax
 from lcmulti.errors import ArgumentError, ArgumentTypeError, described
 from lcmulti.geometry.transposed import bias_shape_of
 from lcmulti.untying import chosen
-from lcmulti_jax.nnx import LocallyConnected, LocallyConnectedTranspose
 from lcmulti_jax.nnx_base import Layer
+from lcmulti_jax.nnx_layers import LocallyConnected
+from lcmulti_jax.nnx_transposed import LocallyConnectedTranspose
 from lcmulti_jax.untying import called, means, planned, row, started
 
 __all__ = ["retie", "untie"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -86,58 +84,20 @@ def _safetensors(path: Path) -> list[Found]:
 
 
 def _keras(path: Path) -> list[Found]:
-    try:
-        import keras  # type: ignore[import-untyped]
-        import lcmulti_keras
-        from lcmulti_keras.base import LocallyConnectedBase
-    except ImportError as error:
-        raise MissingExtraError(
-            f"{path} needs Keras; install it with: pip install 'lcmulti[keras]'"
-        ) from error
-    if path.suffix.lower() == ".keras" and _written_by_keras3(path):
-        model = keras.saving.load_model(path, compile=False, safe_mode=True)
-    else:
-        model = lcmulti_keras.load_legacy_model(path)
-    return [
-        Found(
-            each.name, keras.ops.convert_to_numpy(each.full_kernel()), each.spec,
-            "Transpose" in type(each).__name__,
-        )
-        for each in model._flatten_layers()
-        if isinstance(each, LocallyConnectedBase)
-    ]  # fmt: skip
+    from lcmulti_keras.reading import layers_of  # whose own errors say what to install
 
-
-def _written_by_keras3(path: Path) -> bool:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            version = json.loads(archive.read("metadata.json"))["keras_version"]
-    except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
-        raise FileError(path, f"is no .keras file ({error})") from error
-    return str(version).startswith("3")
+    return [Found(*each) for each in layers_of(path)]
 
 
 def _torch(path: Path) -> dict[str, Any]:
     try:
-        import torch
+        from lcmulti_torch.reading import state_of
     except ImportError as error:
         raise MissingExtraError(
             f"{path} needs PyTorch; install it with: pip install 'lcmulti[torch]'"
         ) from error
-    try:  # nothing of the file is executed
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise FileError(path, f"is no state dict that loads with weights_only ({error})") from error
-    while isinstance(state, dict):
-        inner = next(
-            (state[k] for k in ("state_dict", "model") if isinstance(state.get(k), dict)), None
-        )
-        if inner is None:
-            break
-        state = inner
-    if not isinstance(state, dict):
-        raise FileError(path, "is no state dict")
-    return {n: v.float().numpy() for n, v in state.items() if isinstance(v, torch.Tensor)}
+    state: dict[str, Any] = state_of(path)
+    return state
 
 
 def _state(state: dict[str, Any]) -> list[Found]:

@@ -165,3 +165,34 @@ def test_a_thousand_positions_are_a_small_page_soon(tmp_path, rng):
     assert "thinned" not in text
     assert "thinned: one of 2" in page(kernel, spec, most=10**6)
     assert "http" not in text.replace("http://www.w3.org", "")
+
+
+@pytest.mark.slow
+def test_view_reads_old_and_new_models_of_keras(tmp_path):
+    import os
+    import subprocess
+    import sys
+    from pathlib import Path
+
+    pytest.importorskip("keras")
+    old = Path(__file__).parents[1] / "data" / "legacy_models" / "lc2_cl_i1_valid.h5"
+    code = f"""
+import keras, lcmulti_keras
+from pathlib import Path
+from lcmulti.cli import main
+from lcmulti.plot.reading import layers_in
+model = keras.Sequential([keras.Input((6, 5, 2)),
+    lcmulti_keras.LocallyConnected2D(4, 3, name="a"),
+    lcmulti_keras.LocallyConnected2DTranspose(2, 2)])
+model.save({str(tmp_path / "new.keras")!r})
+(a, b) = layers_in(Path({str(tmp_path / "new.keras")!r}))
+assert (a.kernel == keras.ops.convert_to_numpy(model.layers[0].kernel)).all()
+assert b.transposed and a.name == "a" and a.spec.output_size == (4, 3)
+assert main(["view", {str(old)!r}, "--html", "-o", {str(tmp_path / "old.html")!r}]) == 0
+"""
+    environment = os.environ | {"KERAS_BACKEND": "numpy"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "Position" in (tmp_path / "old.html").read_text()

