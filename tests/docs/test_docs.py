@@ -78,7 +78,6 @@ EXAMPLES = {
     "deepface.py tensorflow": ("tensorflow",),
     "digits_compare.py": ("torch",),
     "untie.py": ("torch",),
-    "sharing.py": ("torch",),
     "topography.py": ("torch", "matplotlib"),
     "faces.py": ("torch",),
     "sharded_torch.py": ("torch",),
