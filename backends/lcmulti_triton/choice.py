@@ -12,19 +12,35 @@ FEW = 8
 THIN = 8
 """Samples up to which filters are the lanes and nothing is a dot, which pads samples to 16."""
 
-# (samples, terms or channels, filters, warps, stages)
-DOTS = {
+# (samples, terms or channels, filters, warps, stages). Sums of half types are held in float32, so
+# that a tile of them is as large in registers; they come from memory twice as wide, and a step
+# of theirs is a matrix instruction for which shorter tiles would be mostly waiting.
+WIDE = {
     "forward": (
-        (32, 16, 16, 1, 3), (16, 16, 16, 1, 3), (32, 16, 32, 1, 3), (64, 16, 32, 2, 3),
-        (64, 16, 64, 4, 3), (64, 32, 64, 4, 3), (128, 32, 128, 8, 3),
+        (32, 16, 16, 1, 3), (16, 16, 16, 1, 3), (32, 16, 32, 1, 3), (64, 16, 64, 4, 3),
+        (128, 16, 128, 8, 3),
     ),
     "input_grad": (
-        (32, 16, 16, 1, 3), (16, 16, 16, 1, 3), (32, 32, 16, 1, 3), (64, 32, 16, 2, 3),
-        (64, 64, 16, 4, 3), (64, 64, 32, 4, 3), (128, 128, 32, 8, 3),
+        (32, 16, 16, 1, 3), (16, 16, 16, 1, 3), (32, 32, 16, 1, 3), (64, 64, 16, 4, 3),
+        (128, 128, 16, 8, 3),
     ),
     "kernel_grad": (
-        (16, 32, 16, 1, 3), (16, 16, 16, 1, 3), (16, 32, 32, 1, 3), (16, 64, 32, 2, 3),
-        (16, 64, 64, 4, 3), (32, 64, 64, 4, 3), (32, 128, 128, 8, 3),
+        (16, 64, 16, 2, 3), (16, 16, 16, 1, 3), (16, 128, 16, 4, 3), (16, 32, 16, 1, 3), (16, 64, 32, 2, 3),
+        (16, 64, 64, 4, 3), (16, 128, 128, 8, 3),
+    ),
+}  # fmt: skip
+HALF = {
+    "forward": (
+        (32, 32, 16, 1, 3), (16, 32, 16, 1, 3), (32, 32, 32, 1, 3), (64, 32, 64, 4, 3),
+        (128, 64, 256, 8, 3),
+    ),
+    "input_grad": (
+        (32, 16, 32, 1, 3), (16, 16, 16, 1, 3), (32, 32, 32, 1, 3), (64, 64, 32, 4, 3),
+        (128, 256, 64, 8, 3),
+    ),
+    "kernel_grad": (
+        (32, 64, 16, 2, 3), (16, 16, 16, 1, 3), (32, 32, 32, 1, 3), (32, 64, 64, 4, 3),
+        (64, 128, 256, 8, 3),
     ),
 }  # fmt: skip
 
@@ -58,11 +74,11 @@ def power(least: int, n: int, most: int) -> int:
 
 
 def _lanes(layer: Layer) -> list[Tile]:
-    samples, filters = power(1, layer.batch, 4), power(1, layer.filters, FEW)
+    samples = power(1, layer.batch, 8)
     if layer.map == "kernel_grad":
-        return [Tile("lanes", 64, power(1, layer.terms, 16), filters, 4, 2)]
-    columns = filters if layer.map == "forward" else power(1, layer.channels, FEW)
-    return [Tile("lanes", samples, 64, columns, 2, 1)]
+        return [Tile("lanes", samples, 64, power(1, layer.filters, FEW), 2, 1)]
+    columns = power(1, layer.filters if layer.map == "forward" else layer.channels, FEW)
+    return [Tile("lanes", samples, 64, columns, 2, 2)]
 
 
 def _thin(layer: Layer) -> list[Tile]:
@@ -78,22 +94,15 @@ def _thin(layer: Layer) -> list[Tile]:
 
 
 def _dots(layer: Layer) -> list[Tile]:
-    """Tiles no larger than what they cut, but for one: a dot takes at least 16 along each side."""
-    columns = {
-        "forward": layer.filters,
-        "input_grad": layer.terms if layer.never_meets else layer.channels,
-        "kernel_grad": layer.filters,
-    }[layer.map]
-    name = "windows" if layer.map == "input_grad" and layer.never_meets else "tiles"
-    found = []
-    for samples, terms, filters, warps, stages in DOTS[layer.map]:
-        wide = filters if layer.map == "forward" else terms
-        across = filters if layer.map == "kernel_grad" else columns
-        long = samples if layer.map != "kernel_grad" else 16
-        if (
-            max(wide, 16) <= power(16, columns if layer.map != "kernel_grad" else layer.terms, 128)
-            and filters <= power(16, across if layer.map != "input_grad" else layer.filters, 128)
-            and long <= power(16, layer.batch, 128)
-        ):
-            found.append(Tile(name, samples, terms, filters, warps, stages))
-    return found
+    """Tiles no larger than what they cut but where a dot, at least 16 along each side, is."""
+    windows = layer.map == "input_grad" and layer.never_meets
+    terms = layer.channels if layer.map == "input_grad" and not windows else layer.terms
+    sides = [power(16, n, 256) for n in (layer.batch, terms, layer.filters)]
+    shapes = (HALF if layer.itemsize == 2 else WIDE)[layer.map]
+    summed = {"forward": 1, "input_grad": 2, "kernel_grad": 0}[layer.map]  # may be cut short
+    found = [
+        Tile("windows" if windows else "tiles", *shape)
+        for shape in shapes
+        if all(a <= b for i, (a, b) in enumerate(zip(shape, sides)) if i != summed)  # noqa: B905
+    ]
+    return found or [Tile("windows" if windows else "tiles", *shapes[1])]
