@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import NamedTuple
+
+from lcmulti_triton.axes import Axis
 from lcmulti_triton.layer import Layer, Tile
 
-__all__ = ["candidates", "few_weights", "first_choice"]
+__all__ = ["Choice", "admits_tf32x3", "candidates", "chosen", "estimated"]
 
 FEW = 8
 """Channels times filters up to which positions are the lanes: a sector of float32."""
@@ -25,22 +29,22 @@ WIDE = {
         (128, 128, 16, 8, 3),
     ),
     "kernel_grad": (
-        (16, 64, 16, 2, 3), (16, 16, 16, 1, 3), (16, 128, 16, 4, 3), (16, 32, 16, 1, 3), (16, 64, 32, 2, 3),
-        (16, 64, 64, 4, 3), (16, 128, 128, 8, 3),
+        (16, 64, 16, 2, 3), (16, 16, 16, 1, 3), (16, 128, 16, 4, 3), (16, 32, 16, 1, 3),
+        (16, 64, 32, 2, 3), (16, 64, 64, 4, 3), (16, 128, 128, 8, 3),
     ),
 }  # fmt: skip
 HALF = {
     "forward": (
         (32, 32, 16, 1, 3), (16, 32, 16, 1, 3), (32, 32, 32, 1, 3), (64, 32, 64, 4, 3),
-        (128, 64, 256, 8, 3),
+        (128, 64, 256, 8, 2),
     ),
     "input_grad": (
         (32, 16, 32, 1, 3), (16, 16, 16, 1, 3), (32, 32, 32, 1, 3), (64, 64, 32, 4, 3),
-        (128, 256, 64, 8, 3),
+        (128, 256, 64, 8, 2),
     ),
     "kernel_grad": (
         (32, 64, 16, 2, 3), (16, 16, 16, 1, 3), (32, 32, 32, 1, 3), (32, 64, 64, 4, 3),
-        (64, 128, 256, 8, 3),
+        (64, 128, 256, 8, 2),
     ),
 }  # fmt: skip
 
@@ -50,22 +54,133 @@ def few_weights(layer: Layer) -> bool:
     return layer.channels * layer.filters <= FEW
 
 
-def chosen(layer: Layer, device: int | None, settings: tuple[str, str]) -> tuple[Tile, str]:
-    """The tile, and the precision of float32 products."""
-    return first_choice(layer), "ieee"
+class Choice(NamedTuple):
+    """How a map is computed.
+
+    Parameters
+    ----------
+    tile : Tile
+    precision : {"ieee", "tf32x3"}
+        Of float32 products.
+    source : str
+        Where the tile came from, for people to read.
+    """
+
+    tile: Tile
+    precision: str
+    source: str
+
+
+def chosen(layer: Layer, device: int | None, settings: tuple[str, str]) -> Choice:
+    """What a call takes.
+
+    Parameters
+    ----------
+    device : int or None
+        Number of the GPU; None for the interpreter.
+    settings : tuple of str
+        ``precision`` and ``tiles`` of `lcmulti.choosing.settings.Settings`.
+    """
+    precision, tiles = settings
+    tile, source = None, ""
+    if tiles != "pinned" and device is not None:
+        from lcmulti_triton import tuned
+
+        tile, source = tuned.look_up(layer, device, tiles == "measured")
+    if tile is None:
+        tile, source = estimated(nominal(layer)), "estimated for an H200"
+    if precision == "tf32x3" and not admits_tf32x3(layer, tile):
+        precision = "ieee"
+    return Choice(tile, precision, source)
+
+
+TF32X3_FROM = 64
+"""Terms from which three TensorFloat-32 products keep the forward error bound.
+
+A float32 is the sum of two TensorFloat-32 numbers within ``2^-22`` of it (11 significand bits each,
+rounded to nearest), and of the four products that of the two small ones is left out. So a product
+is off by at most ``2^-22 + 2^-22 + 2^-22 = 12 u`` of its size, with ``u = 2^-24``, before it is
+added. Sums run over three lists of products, of which two are ``2^-11`` as large as the first and
+count for little. NVIDIA's matrix units add four or more products at a time, aligned to the largest
+and cut to no fewer than two bits beyond float32 (Fasi, Higham, Mikaitis, Pranesh, "Numerical
+behavior of NVIDIA tensor cores", PeerJ Computer Science 7:e330, 2021), and cut once more as the
+sum is written back: ``5 * 2^-2 u + 2 u`` for four products, under ``0.82 u`` a product. So for n
+products the error is at most ``(0.82 n + 12.1) u`` times the sum of their sizes, and the bound
+``(n + 2) u`` admits that from ``n = 57``. The next power of two leaves room for what differs
+between chips.
+"""
+
+
+def admits_tf32x3(layer: Layer, tile: Tile) -> bool:
+    """Whether three products of TensorFloat-32 keep the error bound; never in sums over a batch."""
+    if layer.dtype != "float32" or layer.map == "kernel_grad":
+        return False
+    return tile.family in ("tiles", "windows") and summed(layer) >= TF32X3_FROM
+
+
+def summed(layer: Layer) -> int:
+    """Products in one element of what a map makes, where most are."""
+    if layer.map == "forward":
+        return layer.terms
+    windows = 1
+    for axis in layer.axes:
+        windows *= -(-axis.kernel // (axis.stride // axis.gcd))
+    return windows * layer.filters
+
+
+@lru_cache(maxsize=4096)
+def estimated(layer: Layer) -> Tile:
+    """The tile with the shortest estimate, of those whose figures are kept."""
+    from lcmulti_triton.estimate import estimate
+    from lcmulti_triton.kept import figures_of
+
+    options = candidates(layer)
+    if options[0].family not in ("tiles", "windows"):
+        return options[0]
+    best, least = options[0], float("inf")
+    for tile in options:
+        found = figures_of(layer.map, layer.dtype, tile)
+        seconds = estimate(layer, tile, found).seconds if found else float("inf")
+        if seconds < least:
+            best, least = tile, seconds
+    return best
+
+
+def nominal(layer: Layer) -> Layer:
+    """A layer with the same weights a position, of a usual size, and a usual batch of its class.
+
+    So that what is chosen, and compiled, depends on neither.
+    """
+    most = {1: 784, 2: 28, 3: 12, 4: 6}[len(layer.axes)]
+    axes = tuple(
+        axis
+        if axis.out == 1
+        else axis._replace(out=most, low=0, size=(most - 1) * axis.stride + _extent(axis))
+        for axis in layer.axes
+    )
+    batch = next((size for size in BATCHES if layer.batch <= size), 2 * BATCHES[-1])
+    return layer._replace(axes=axes, batch=32 if batch == BATCHES[-1] else batch)
+
+
+def _extent(axis: Axis) -> int:
+    return (axis.kernel - 1) * axis.dilation + 1
+
+
+BATCHES = (1, THIN, 64)
+"""Largest batch of each class; a layer is compiled once for each class it is called with."""
 
 
 def candidates(layer: Layer) -> list[Tile]:
     """Every tile that serves a map of a layer; how large its sides are in it decides nothing."""
     families = _lanes(layer) if few_weights(layer) else []
-    if layer.batch <= THIN or (layer.map == "kernel_grad" and layer.batch <= 16):
+    if layer.batch <= THIN:
         families += _thin(layer)
     return families + _dots(layer)
 
 
-def first_choice(layer: Layer) -> Tile:
-    """A tile that serves, before any is measured."""
-    return candidates(layer)[0]
+def smallest(layer: Layer) -> Tile:
+    """The tile that takes the least registers and shared memory."""
+    return min(candidates(layer), key=lambda tile: tile.samples * tile.terms * tile.filters)
 
 
 def power(least: int, n: int, most: int) -> int:

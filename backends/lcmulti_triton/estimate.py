@@ -119,7 +119,10 @@ def _resident(tile: Tile, found: Figures, machine: Machine) -> int:
     registers = -(-found.registers // 8) * 8 * 32 * tile.warps
     by_shared = machine.shared // (found.shared + 1024)
     return max(
-        1, min(machine.programs, machine.warps // tile.warps, machine.registers // registers, by_shared)
+        1,
+        min(
+            machine.programs, machine.warps // tile.warps, machine.registers // registers, by_shared
+        ),
     )
 
 
@@ -169,7 +172,7 @@ def _pairs(layer: Layer) -> int:
         seen = 0
         for tap in range(axis.kernel):
             at = tap * axis.dilation - axis.low
-            first = max(0, -(-(-at) // axis.stride)) if at < 0 else 0
+            first = ceil(-at / axis.stride) if at < 0 else 0
             last = min(axis.out - 1, (axis.size - 1 - at) // axis.stride)
             seen += max(0, last - first + 1)
         total *= seen

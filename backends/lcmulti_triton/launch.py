@@ -85,9 +85,13 @@ def prepared(
     shape, strides = result_of(map_, spec, batch, a)
     x, y = {"forward": (a, strides), "input_grad": (strides, a), "kernel_grad": (a, b)}[map_]
     layer = layer_of(map_, spec, NAMES[dtype], batch, x, y)
-    tile, precision = choice.chosen(layer, device, settings)
+    tile, precision, _ = choice.chosen(layer, device, settings)
+    try:
+        start = start_of(layer, tile, precision, device, is_aligned)
+    except triton.runtime.errors.OutOfResources:  # a GPU with less than any that was thought of
+        tile = choice.smallest(layer)
+        start = start_of(layer, tile, precision, device, is_aligned)
     clear = tile.family.endswith("windows") and not layer.covers
-    start = start_of(layer, tile, precision, device, is_aligned)
     return Ready(shape, strides, clear, start, layer, tile)
 
 

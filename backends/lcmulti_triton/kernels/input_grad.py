@@ -195,9 +195,7 @@ def lanes(
         from_y = offset(window, YS, ND, INDEX) + (group * F) * yf
         from_w = offset(window, WS, ND, INDEX) + number * (C * F * G)
         for f in tl.static_range(F):
-            a = tl.load(
-                y + (from_y + f * yf)[None, :], mask=is_n[:, None] & is_y[None, :], other=0
-            )
+            a = tl.load(y + (from_y + f * yf)[None, :], mask=is_n[:, None] & is_y[None, :], other=0)
             b = tl.load(
                 w + (from_w + f)[:, None] + c[None, :] * (F * G),
                 mask=is_y[:, None] & is_c[None, :], other=0,
