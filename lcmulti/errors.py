@@ -15,6 +15,7 @@ __all__ = [
     "ConfigError",
     "DtypeError",
     "FileError",
+    "FreedMemoryError",
     "Interrupted",
     "LcmultiError",
     "MissingBackendError",
@@ -125,6 +126,10 @@ class ShapeError(ArgumentError):
 
 class DtypeError(ArgumentTypeError):
     """The dtype of an array cannot be."""
+
+
+class FreedMemoryError(ArgumentError, RuntimeError):
+    """The memory of an array was freed, or cut short, while the array is still in use."""
 
 
 class MixedFrameworksError(ArgumentTypeError):

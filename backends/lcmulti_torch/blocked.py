@@ -17,7 +17,7 @@ from lcmulti.dtypes import DTYPES
 from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.plugins.contract import Facts, Problem, Resources
 from lcmulti_torch.composed import FEW_COLUMNS, HALF, TorchOps, for_mkl
-from lcmulti_torch.memory import is_channels_first
+from lcmulti_torch.memory import is_channels_first, to_last
 
 
 class TorchBlocked(Blocked):
@@ -110,7 +110,7 @@ class _Call(Blocked):
         if not is_channels_first(x):
             return super().output(x, spec, resources)
         shape = (len(x), spec.filters, *spec.output_size)
-        return self.new(shape, x, wide=False, zeros=False).movedim(1, -1)
+        return to_last(self.new(shape, x, wide=False, zeros=False))
 
     def put(self, y: Any, part: Any) -> None:
         """Bring each sample's channels together before they are taken apart, channels first.

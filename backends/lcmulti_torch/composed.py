@@ -37,8 +37,8 @@ class TorchOps:
 
     def matmul(self, a: Any, b: Any, transpose_a: bool = False, transpose_b: bool = False) -> Any:
         """See `ArrayOps`; never autocast, for the accumulator dtype is chosen already."""
-        a = a.mT if transpose_a else a
-        b = b.mT if transpose_b else b
+        a = a.transpose(1, 2) if transpose_a else a  # exporters do not know `mT`
+        b = b.transpose(1, 2) if transpose_b else b
         kind = a.device.type
         if kind != "meta" and torch.is_autocast_enabled(kind):
             with torch.autocast(kind, enabled=False):

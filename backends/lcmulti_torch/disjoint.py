@@ -58,7 +58,7 @@ class TorchDisjoint:
     def input_grad(self, dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
         """See `lcmulti.backend.Implementation.input_grad`."""
         if is_transformed(dy, kernel):
-            dx = _product(_outputs(dy, spec).movedim(0, 1), _matrices(kernel, spec).mT)
+            dx = _product(_outputs(dy, spec).movedim(0, 1), _matrices(kernel, spec).transpose(1, 2))
             return dx.movedim(0, 1).reshape(-1, *spec.input_shape)
         dx = dy.new_zeros((dy.shape[0], *spec.input_shape))
         for runs, matrices, out in _pieces(dx, kernel, dy, spec, resources):
@@ -69,7 +69,7 @@ class TorchDisjoint:
         """See `lcmulti.backend.Implementation.kernel_grad`."""
         if is_transformed(x, dy):
             runs, out = _runs(x, spec).movedim(0, 1), _outputs(dy, spec).movedim(0, 1)
-            return _product(runs.mT, out).reshape(spec.kernel_shape)
+            return _product(runs.transpose(1, 2), out).reshape(spec.kernel_shape)
         dkernel = x.new_zeros(spec.kernel_shape)
         for runs, matrices, out in _pieces(x, dkernel, dy, spec, resources):
             matrices.copy_(_product(runs.mT, out))

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from lcmulti import plugins
 from lcmulti.choosing.framework import ARGUMENTS
 from lcmulti.choosing.settings import Settings
+from lcmulti.choosing.steps import with_steps
 from lcmulti.errors import (
     ArgumentError,
     ArgumentTypeError,
+    ConfigError,
     DtypeError,
     PluginError,
     UnsupportedError,
@@ -28,11 +28,13 @@ from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.memory import memory_for, require_memory
 from lcmulti.plugins.contract import (
     BackendEntry,
+    Call,
     Facts,
     ImplementationEntry,
     Map,
     Operation,
     Problem,
+    Steps,
 )
 
 __all__ = ["Plan", "Verdict", "choose", "plan"]
@@ -68,17 +70,14 @@ class Plan:
         The geometry as the caller wrote it.
     problem : Problem
         The call as the implementation sees it.
-    operation : Operation
-        What computes it.
-    padding_indices : tuple of (int, ndarray)
-        ``(axis, indices)`` that pad the channels-last input in a non-zero mode.
+    call : Call
+        What computes it: ``(x, kernel, bias) -> y`` on arrays of the backend.
     """
 
     backend: str
     spec: LocalConvSpec
     problem: Problem
-    operation: Operation
-    padding_indices: tuple[tuple[int, np.ndarray], ...]
+    call: Call
 
     @property
     def channels_first(self) -> bool:
@@ -138,7 +137,9 @@ def _plan(
     exported = any(each is not None and each.exported for each in facts)
     entry, _ = choose(backend, problem, arguments[-1], settings, exported)
     closed = operation(backend, entry.name, name)
-    return Plan(backend, spec, problem, closed, spec.padding_indices())
+    steps = Steps(spec.data_format == "channels_first", spec.padding_indices())
+    call = with_steps(plugins.load_backend(backend), closed, problem, steps)
+    return Plan(backend, spec, problem, call)
 
 
 def problem_of(
@@ -274,6 +275,8 @@ def _verdict(entry: ImplementationEntry, problem: Problem, forced: bool, exporte
             implementation = plugins.load_implementation(entry.backend, entry.name)
             reason = implementation.decline(problem)
             workspace = None if reason is not None else implementation.workspace(problem)
+        except ConfigError:
+            raise
         except PluginError as error:
             return Verdict(entry.name, str(error), None)
         except Exception as error:  # a stranger's code: the others go on serving

@@ -13,16 +13,17 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lcmulti.errors import ArgumentError, ConfigError, described
+from lcmulti.errors import ArgumentError, ConfigError, FileError, described
 from lcmulti.geometry.arguments import byte_size, choice, integer
 from lcmulti.geometry.formats import DATA_FORMATS, read_default_from
 from lcmulti.plugins.contract import Resources
+from lcmulti.replacing import replaced
 
 __all__ = ["DEFAULTS", "Settings", "Source", "config", "sources", "user_file", "write_user_setting"]
 
@@ -263,15 +264,13 @@ def write_user_setting(name: str, value: str) -> Path:
         parse(key, entry, str(path))
     # Every setting is a string or an integer, and JSON spells both as TOML does.
     text = "".join(f"{key} = {json.dumps(entry)}\n" for key, entry in table.items())
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)  # readers see the old file or the new one, never half of it
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        raise ConfigError(str(path), "a writable file", described(str(error))) from error
+        with replaced(path) as stream:  # readers see the old file or the new one, never half of it
+            stream.write(text.encode("utf-8"))
+    except (OSError, FileError) as error:
+        shown = described(str(error.__cause__ or error))
+        raise ConfigError(str(path), "a writable file", shown) from error
     reload()
     return path
 

@@ -81,8 +81,10 @@ def describe(entry: BackendEntry) -> dict[str, Any]:
                 "name": each.name,
                 "summary": each.summary,
                 "plugin": _origin(entry.name, each.name),
-                "unavailable": _unavailable(each) if installed and not error else None,
+                "unavailable": None,
+                "hardware": None,
             }
+            | (_machine(each) if installed and not error else {})
             for each in plugins.registry().implementations_of(entry.name)
         ],
         "plugin": _origin(entry.name),
@@ -91,14 +93,15 @@ def describe(entry: BackendEntry) -> dict[str, Any]:
     }
 
 
-def _unavailable(entry: ImplementationEntry) -> str | None:
-    """Why an implementation serves nothing on this machine, if it says so or cannot be loaded."""
+def _machine(entry: ImplementationEntry) -> dict[str, str | None]:
+    """Why an implementation serves nothing on this machine, or what of it it uses, if it says."""
     try:
         implementation = plugins.load_implementation(entry.backend, entry.name)
-        told = getattr(implementation, "unavailable", None)
-        return None if told is None else told()
+        names = ("unavailable", "hardware")
+        asked = {name: getattr(implementation, name, None) for name in names}
+        return {name: None if each is None else each() for name, each in asked.items()}
     except Exception as error:  # a stranger's code; the rest is to be listed all the same
-        return str(error)
+        return {"unavailable": str(error)}
 
 
 def _origin(*key: str) -> str:
@@ -128,6 +131,8 @@ def _print(backends: list[dict[str, Any]], broken: list[dict[str, str]]) -> None
             ways.add_row(way["name"], way["summary"] + elsewhere)
             if way["unavailable"]:
                 ways.add_row("", f"not here: {way['unavailable']}")
+            elif way["hardware"]:
+                ways.add_row("", f"here with {way['hardware']}")
         facts.add_row("implementations", ways if each["implementations"] else "-")
         console.print(Padding(facts, (0, 0, 1, 2), expand=False))
     for each in broken:

@@ -15,12 +15,15 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import product
 from math import prod
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from lcmulti.errors import ArgumentError
 from lcmulti.geometry.arguments import integer
 from lcmulti.geometry.shapes import window_extent
 from lcmulti.geometry.spec import LocalConvSpec, replace_fields
+
+if TYPE_CHECKING:
+    from lcmulti.geometry.sharding_costs import RankCosts
 
 __all__ = ["AxisPart", "Piece", "Seen", "Sharding", "axis_parts", "local_spec", "owned", "seen"]
 
@@ -262,6 +265,12 @@ class Sharding:
     def axes(self) -> tuple[tuple[AxisPart, ...], ...]:
         """The parts of each axis."""
         return tuple(axis_parts(self.spec, axis, n) for axis, n in enumerate(self.parts))
+
+    def costs(self, batch: int = 1, dtype: str = "float32") -> RankCosts:
+        """What the largest rank takes; see `lcmulti.geometry.sharding_costs.costs`."""
+        from lcmulti.geometry.sharding_costs import costs
+
+        return costs(self, batch, dtype)
 
     def __iter__(self) -> Iterator[tuple[AxisPart, ...]]:
         """For each rank, its part of each axis."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import InitVar, dataclass, field, fields
 from functools import cached_property, lru_cache
 from itertools import product
@@ -18,6 +18,9 @@ from lcmulti.geometry.formats import DATA_FORMATS
 from lcmulti.geometry.normalising import normalised, normalised_shared_axes
 from lcmulti.geometry.padding import padding_indices
 from lcmulti.geometry.shapes import window_extent
+
+if TYPE_CHECKING:
+    from lcmulti.geometry.sharding import Sharding
 
 __all__ = ["DATA_FORMATS", "LocalConvSpec"]
 
@@ -213,6 +216,17 @@ class LocalConvSpec:
             and not any(map(any, self.padding))
         )
 
+    def arguments(self) -> dict[str, Any]:
+        """What `lcmulti.local_conv` is told of this geometry beside the arrays, by keyword."""
+        return {
+            "strides": self.strides,
+            "padding": self.padding,
+            "padding_mode": self.padding_mode,
+            "dilation": self.dilation,
+            "groups": self.groups,
+            "data_format": self.data_format,
+        }
+
     def flops(self, batch: int) -> int:
         """Multiplications and additions of one forward pass, a multiply-add counted as 2."""
         batch = integer("batch", batch, 0)
@@ -262,6 +276,40 @@ class LocalConvSpec:
             for axis, (size, pair) in enumerate(zip(self.input_size, self.padding, strict=True), 1)
             if any(pair)
         )
+
+    def shard(self, ranks: int | Sequence[int]) -> Sharding:
+        """The layer over ranks, each with a part of the output positions.
+
+        Parameters
+        ----------
+        ranks : int or sequence of int
+            Parts of each spatial axis; or their product, which is then divided among the axes by
+            `lcmulti.geometry.sharding_costs.best_parts`.
+
+        Returns
+        -------
+        Sharding
+            What each rank owns, sees, sends and receives; `Sharding.costs` tells what it takes.
+
+        Raises
+        ------
+        ArgumentError
+            For a number of ranks that cannot be.
+
+        Examples
+        --------
+        >>> spec = LocalConvSpec((64, 64, 8), 16, 5, padding="same", data_format="channels_last")
+        >>> spec.shard(8).parts
+        (4, 2)
+        >>> spec.shard((8, 1)).costs(batch=32).halo
+        262144
+        """
+        from lcmulti.geometry.sharding import Sharding
+        from lcmulti.geometry.sharding_costs import best_parts
+
+        if isinstance(ranks, Sequence) and not isinstance(ranks, str):
+            return Sharding(self, tuple(ranks))
+        return Sharding(self, best_parts(self, ranks))
 
     def taps(self) -> Iterator[tuple[tuple[int, ...], tuple[slice, ...]]]:
         """Each tap's index in the window, and the padded input it shows to all outputs."""

@@ -11,7 +11,7 @@ from lcmulti.geometry.padding import SIZE_KEEPING, explicit_padding
 from lcmulti.geometry.shapes import window_extent
 from lcmulti.geometry.spec import LocalConvSpec
 
-__all__ = ["bias_shape_of", "output_padding_of", "transposed_spec"]
+__all__ = ["bias_shape_of", "output_padding_of", "transposed_spec", "transposed_arguments"]
 
 
 def transposed_spec(
@@ -120,3 +120,10 @@ def bias_shape_of(spec: LocalConvSpec) -> tuple[int, ...]:
     shared = spec.shared_axes
     size = (1 if axis in shared else n for axis, n in enumerate(spec.input_size))
     return (*size, spec.in_channels)
+
+
+def transposed_arguments(spec: LocalConvSpec) -> dict[str, Any]:
+    """What `lcmulti.local_conv_transpose` is told of the adjoint of *spec*, by keyword."""
+    arguments = spec.arguments() | {"output_padding": output_padding_of(spec)}
+    del arguments["padding_mode"]  # the adjoint takes padding away
+    return arguments

@@ -1,4 +1,4 @@
-"""How every operation is called: the backend is found, arrays are converted, the plan is run."""
+"""How every operation is called: the backend is found, arrays are converted, a plan is made."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lcmulti.choosing.preparing import converted
 from lcmulti.errors import ArgumentTypeError
 from lcmulti.plugins.contract import Backend
 
-__all__ = ["OPERATIONS", "Composite", "add_bias", "call_key", "calls", "run"]
+__all__ = ["OPERATIONS", "Composite", "add_bias", "call_key", "calls"]
 
 
 class Composite(NamedTuple):
@@ -68,18 +68,6 @@ def _call(operation: str, name: str, neutral: bool) -> Callable[..., Any]:
         return owner.to_numpy(y) if neutral else y
 
     return owner.opaque(call)
-
-
-def run(plan: Plan, owner: Backend, x: Any, kernel: Any, bias: Any) -> Any:
-    """Run a planned call on arrays of its backend."""
-    if plan.channels_first:
-        x = owner.move_axis(x, 1, -1)
-    for axis, indices in plan.padding_indices:
-        x = owner.take(x, indices, axis)
-    y = plan.operation(x, kernel, plan.problem.spec, plan.problem.resources)
-    if bias is not None:
-        y = owner.add(y, bias)
-    return owner.move_axis(y, -1, 1) if plan.channels_first else y
 
 
 def add_bias(plan: Plan, owner: Backend, y: Any, bias: Any) -> Any:

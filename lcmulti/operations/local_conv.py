@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from lcmulti import plugins
 from lcmulti.choosing.framework import ARGUMENTS
 from lcmulti.choosing.preparing import prepare
-from lcmulti.operations.calling import OPERATIONS, Composite, call_key, calls, run
+from lcmulti.operations.calling import OPERATIONS, Composite, call_key, calls
 from lcmulti.plugins.contract import Map
 
 __all__ = ["local_conv", "local_conv_transpose"]
@@ -164,7 +163,7 @@ def local_conv_transpose(
 def _bilinear(map_: Map) -> Callable[..., Any]:
     def run_map(name: str, x: Any, kernel: Any, bias: Any, arguments: tuple[Any, ...]) -> Any:
         plan, arrays = prepare(name, x, kernel, bias, arguments, map_)
-        return run(plan, plugins.load_backend(name), *arrays)
+        return plan.call(*arrays)
 
     return run_map
 

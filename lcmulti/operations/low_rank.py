@@ -118,12 +118,12 @@ def _run(
     if _is_cheaper_formed(plan.problem, rank):
         kernel = _form(name, basis, coefficients, ())
         plan, arrays = prepare(name, x, kernel, bias, arguments)
-        return calling.run(plan, owner, *arrays)
+        return plan.call(*arrays)
     x, _, bias = arrays
     total: Any = None
     for r in range(rank):
         _, arrays = prepare(name, x, each[r], None, arguments)
-        y = calling.run(plan, owner, *arrays)
+        y = plan.call(*arrays)
         mixed = coefficients[(*(slice(None),) * axes, r)]  # (*output_size,)
         if not plan.channels_first:
             mixed = mixed[..., None]

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pluggy
 
-from lcmulti.errors import ArgumentError, MissingBackendError, PluginError
+from lcmulti.errors import ArgumentError, ConfigError, MissingBackendError, PluginError
 from lcmulti.plugins import hookspecs
 from lcmulti.plugins.contract import (
     CONTRACT,
@@ -207,11 +207,15 @@ def load_implementation(backend: str, name: str) -> Implementation:
     ------
     PluginError
         If it cannot be imported, or lacks one of the methods of `Implementation`.
+    ConfigError
+        If it reads a setting that cannot be.
     """
     entry = registry().implementations[backend, name]
     origin = registry().origins[backend, name]
     try:
         loaded = _load(entry.load)
+    except ConfigError:  # the user's to mend, not to be passed over
+        raise
     except Exception as error:
         raise PluginError(
             f"implementation {name!r} of {backend!r} from {origin} could not be loaded "

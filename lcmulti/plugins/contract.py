@@ -26,6 +26,7 @@ __all__ = [
     "UNKNOWN_BATCH",
     "Backend",
     "BackendEntry",
+    "Call",
     "Facts",
     "Implementation",
     "ImplementationEntry",
@@ -33,6 +34,8 @@ __all__ = [
     "Operation",
     "Problem",
     "Resources",
+    "Steps",
+    "WholeOperation",
 ]
 
 CONTRACT = 1
@@ -121,10 +124,11 @@ class Implementation(Protocol):
     The maps return new arrays of the dtype they were given, sum half types in float32, leave
     their inputs alone and keep no state, for they are called from many threads at once.
 
-    Two methods are for people to read and may be left out: ``details(problem)``, lines for
-    `lcmulti.explain` about a call that is served, and ``unavailable()``, in a sentence why none is
-    served on this machine, or None. In PyTorch an attribute ``never_rounds = True`` says that
-    float32 is multiplied in float32 whatever PyTorch is allowed to do.
+    Three methods are for people to read and may be left out: ``details(problem)``, lines for
+    `lcmulti.explain` about a call that is served; ``unavailable()``, in a sentence why none is
+    served on this machine, or None; ``hardware()``, in a word what of this machine it uses. In
+    PyTorch an attribute ``never_rounds = True`` says that float32 is multiplied in float32
+    whatever PyTorch is allowed to do.
     """
 
     def decline(self, problem: Problem) -> str | None:
@@ -169,6 +173,40 @@ and the second the one in ``b``: a map, and its two arguments in order. ``("inpu
 
 Operation = Callable[[Any, Any, LocalConvSpec, Resources], Any]
 """One of the maps, ``(x, kernel, spec, resources) -> y``, differentiable to any order."""
+
+Call = Callable[[Any, Any, Any], Any]
+"""A planned call, ``(x, kernel, bias) -> y``, on arrays as the caller has them; *bias* or None."""
+
+
+class Steps(NamedTuple):
+    """What stands between a caller's arrays and a map.
+
+    Parameters
+    ----------
+    channels_first : bool
+        Whether arrays come and go with their channels after the batch.
+    padding_indices : tuple of (int, ndarray)
+        ``(axis, indices)`` that pad the channels-last input in a mode other than zeros.
+    """
+
+    channels_first: bool = False
+    padding_indices: tuple[tuple[int, np.ndarray], ...] = ()
+
+
+@runtime_checkable
+class WholeOperation(Protocol):
+    """An operation that takes the steps around its map itself.
+
+    For a framework whose users would see them: in PyTorch the last step is a view of a result.
+    """
+
+    def __call__(self, x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        """See `Operation`."""
+        ...
+
+    def whole(self, problem: Problem, steps: Steps) -> Call:
+        """The call, with *steps* around the map and the bias added; asked for once a plan."""
+        ...
 
 
 class Backend(Protocol):
@@ -219,7 +257,11 @@ class Backend(Protocol):
     def close(
         self, implementation: Implementation, entry: ImplementationEntry, name: Map = "forward"
     ) -> Operation:
-        """Make one map of an implementation differentiable; called once for each."""
+        """Make one map of an implementation differentiable; called once for each.
+
+        Unless the operation is a `WholeOperation`, `move_axis`, `take` and `add` are called around
+        it.
+        """
         ...
 
     def opaque(self, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -6,14 +6,14 @@ Requirements this module is written to:
   file is allocated, and whatever is wrong is one `FileError` that names the path.
 * Who opens the file with safetensors alone finds the tensors ``kernel`` and ``bias``, or of each
   of several layers ``NAME.kernel`` and ``NAME.bias``, and can read the metadata, which is JSON.
-* Saving replaces the file whole or not at all.
+* Saving replaces the file whole or not at all, also where several processes write it.
+* Little more memory is taken than the weights are large.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,9 +43,10 @@ from lcmulti.weights.format import (
     layers_of,
     metadata_of,
     prefix_of,
-    read,
-    safetensors_of_numpy,
 )
+from lcmulti.weights.spread import Alone, Held, save_each, save_together
+from lcmulti.weights.stored import opened_weights
+from lcmulti.weights.tensors import Box, header_for
 
 __all__ = ["VERSION", "Weights", "load_weights", "save_layers", "save_weights"]
 
@@ -78,6 +79,7 @@ def save_weights(
     *,
     spec: LocalConvSpec,
     transposed: bool = False,
+    per_process: bool = False,
 ) -> None:
     """Write a kernel and a bias of any framework, with their geometry, to a safetensors file.
 
@@ -92,6 +94,10 @@ def save_weights(
     spec : LocalConvSpec
     transposed : bool, default False
         Whether the weights are those of `local_conv_transpose`.
+    per_process : bool, default False
+        Of arrays that several processes hold, each of which calls this: whether each writes a
+        file of its own beside *path*, which is then an index in JSON. Else all write one file, on
+        a file system that they share. `load_weights` reads either, on any number of processes.
 
     Raises
     ------
@@ -100,14 +106,15 @@ def save_weights(
     DtypeError
         For complex128, which safetensors does not have.
     FileError
-        If the file cannot be written.
-    MissingExtraError
-        If safetensors is not installed.
+        If the file cannot be written; on every process, if one of them cannot.
     """
-    save_layers(path, {"": Weights(kernel, bias, spec, transposed)})
+    layer = Weights(kernel, bias, spec, transposed)
+    save_layers(path, {"": layer}, per_process=per_process)
 
 
-def save_layers(path: str | os.PathLike[str], layers: Mapping[str, Weights]) -> None:
+def save_layers(
+    path: str | os.PathLike[str], layers: Mapping[str, Weights], *, per_process: bool = False
+) -> None:
     """Write the weights of several layers to one file, as `save_weights` does those of one.
 
     Parameters
@@ -115,39 +122,29 @@ def save_layers(path: str | os.PathLike[str], layers: Mapping[str, Weights]) -> 
     path : path-like
     layers : mapping of str to Weights
         By the names `load_weights` is to find them under.
+    per_process : bool, default False
 
     Raises
     ------
-    ShapeError, DtypeError, FileError, MissingExtraError
+    ShapeError, DtypeError, FileError
         As `save_weights`.
     """
-    numpy = safetensors_of_numpy().numpy
-    tensors, metadata = {}, {"format": FORMAT, "version": str(VERSION)}
+    arrays: dict[str, Held] = {}
+    metadata = {"format": FORMAT, "version": str(VERSION)}
     for layer, weights in layers.items():
         prefix, spec = prefix_of(layer), weights.spec
         if not isinstance(spec, LocalConvSpec):
             raise ArgumentTypeError("spec", "a LocalConvSpec", spec)
-        arrays = {"kernel": _as_numpy("kernel", weights.kernel)}
+        held = {"kernel": _held("kernel", weights.kernel)}
         if weights.bias is not None:
-            arrays["bias"] = _as_numpy("bias", weights.bias)
-        for name, array in arrays.items():
-            if array.dtype.name not in STORED.values():
-                raise DtypeError(name, f"dtype {', '.join(STORED.values())}", array.dtype.name)
-            tensors[f"{prefix}{name}"] = np.ascontiguousarray(array)
-        _check_shapes({n: a.shape for n, a in arrays.items()}, spec, weights.transposed)
+            held["bias"] = _held("bias", weights.bias)
+        _check_shapes({name: each.shape for name, each in held.items()}, spec, weights.transposed)
+        arrays |= {f"{prefix}{name}": each for name, each in held.items()}
         metadata |= metadata_of(layer, spec, weights.transposed)
-    _replace(Path(path), numpy.save(tensors, metadata))
-
-
-def _replace(target: Path, content: bytes) -> None:
-    temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(target)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        raise FileError(target, f"cannot be written ({error.strerror or error})") from error
+    header = header_for({name: (each.dtype, each.shape) for name, each in arrays.items()}, metadata)
+    spread = (each.processes for each in arrays.values() if not isinstance(each.processes, Alone))
+    save = save_each if per_process else save_together
+    save(path, header, arrays, next(spread, Alone()))
 
 
 def load_weights(
@@ -156,6 +153,7 @@ def load_weights(
     *,
     layer: str | None = None,
     backend: str | None = None,
+    part: Callable[[str, tuple[int, ...]], tuple[slice, ...]] | None = None,
 ) -> Weights:
     """Read what `save_weights` or ``lcmulti convert --safetensors`` wrote.
 
@@ -169,6 +167,9 @@ def load_weights(
         Whose weights, of a file that holds several layers'.
     backend : str, optional
         Whose arrays to return; None returns NumPy's.
+    part : callable, optional
+        ``(name, shape) -> slices``: what of the tensor ``"kernel"`` or ``"bias"`` to read, along
+        its first axes. Nothing else is read. None reads all.
 
     Returns
     -------
@@ -183,41 +184,66 @@ def load_weights(
     ArgumentError
         If the file has no such *layer*, or several and none is named.
     """
-    path = Path(path)
+    path, owner = Path(path), None
+    if backend is not None:
+        owner = plugins.load_backend(choice("backend", backend, plugins.registry().backends))
     try:
-        tensors, metadata = read(path)
-        check_names(tensors, metadata)
-        prefix = prefix_of(_chosen(path, metadata, layer))
-        found, transposed = described_by(metadata, prefix)
-        if spec is not None:
-            check_geometry(found, spec)
-        arrays = {n: tensors[f"{prefix}{n}"] for n in TENSORS if f"{prefix}{n}" in tensors}
-        try:
-            _check_shapes({n: a.shape for n, a in arrays.items()}, found, transposed)
-        except ShapeError as error:
-            raise FormatError(f"a {error.argument} of {error.expected}", error.received) from None
+        with opened_weights(path) as stored:
+            check_names(stored.tensors, stored.metadata)
+            prefix = prefix_of(_chosen(path, stored.metadata, layer))
+            found, transposed = described_by(stored.metadata, prefix)
+            if spec is not None:
+                check_geometry(found, spec)
+            names = [name for name in TENSORS if f"{prefix}{name}" in stored.tensors]
+            shapes = {name: stored.tensors[f"{prefix}{name}"].shape for name in names}
+            try:
+                _check_shapes(shapes, found, transposed)
+            except ShapeError as error:
+                told = f"a {error.argument} of {error.expected}"
+                raise FormatError(told, error.received) from None
+            arrays = {}
+            for name, shape in shapes.items():
+                box = _box(() if part is None else part(name, shape), shape)
+                array = stored.read(f"{prefix}{name}", box)
+                arrays[name] = array if owner is None else _adopted(owner, array)
     except FormatError as error:
         expected, received = error.args
         raise FileError(
             path, f"is refused: expected {expected}, got {received}"
         ) from error.__cause__
     kernel, bias = arrays["kernel"], arrays.get("bias")
-    if backend is not None:
-        owner = plugins.load_backend(choice("backend", backend, plugins.registry().backends))
-        kernel = owner.from_numpy(kernel)
-        bias = None if bias is None else owner.from_numpy(bias)
     return Weights(kernel, bias, found if spec is None else spec, transposed)
 
 
-def _as_numpy(argument: str, array: Any) -> np.ndarray[Any, Any]:
+def _box(slices: tuple[slice, ...], shape: tuple[int, ...]) -> Box:
+    """Slices along the first axes as a box of all."""
+    if len(slices) > len(shape) or any(each.step not in (None, 1) for each in slices):
+        raise ArgumentError("part", f"at most {len(shape)} slices without steps", slices)
+    whole = (*slices, *(slice(None) for _ in shape[len(slices) :]))
+    limits = (each.indices(n)[:2] for each, n in zip(whole, shape, strict=True))
+    return tuple(slice(start, max(start, stop)) for start, stop in limits)
+
+
+def _adopted(owner: Any, array: np.ndarray[Any, Any]) -> Any:
+    """An array of the backend that may keep the memory of *array*, which no one else has."""
+    return getattr(owner, "adopt", owner.from_numpy)(array)
+
+
+def _held(argument: str, array: Any) -> Held:
+    """What this process has of an array of any framework."""
     name, neutral = framework.backend_of((type(array),), None, names=(argument,))
-    result: np.ndarray[Any, Any]
-    if neutral:
-        result = np.asarray(array)
-        return result.astype(result.dtype.newbyteorder("="), copy=False)
-    owner = plugins.load_backend(name)
-    result = owner.to_numpy(owner.prepare((array, None, None))[0])
-    return result
+    owner = None if neutral else plugins.load_backend(name)
+    held: Held | None = getattr(owner, "held", lambda array: None)(array)
+    if held is None:
+        if owner is None:
+            local = np.asarray(array)
+        else:
+            local = owner.to_numpy(owner.prepare((array, None, None))[0])
+        whole = tuple(slice(0, n) for n in local.shape)
+        held = Held(local.dtype.name, local.shape, [(whole, local)], Alone())
+    if held.dtype not in STORED.values():
+        raise DtypeError(argument, f"dtype {', '.join(STORED.values())}", held.dtype)
+    return held
 
 
 def _bias_shape(spec: LocalConvSpec, transposed: bool) -> tuple[int, ...]:

@@ -9,17 +9,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from lcmulti.errors import ArgumentTypeError, MissingExtraError
+from lcmulti.errors import ArgumentTypeError
 from lcmulti.geometry.spec import LocalConvSpec
 
 __all__ = [
     "FORMAT", "STORED", "TENSORS", "VERSION", "FormatError", "check_geometry", "check_names",
-    "described_by", "layers_of", "metadata_of", "prefix_of", "read", "safetensors_of_numpy",
+    "described_by", "layers_of", "metadata_of", "prefix_of",
 ]  # fmt: skip
 
 FORMAT = "lcmulti.weights.initial"
@@ -41,17 +38,6 @@ class FormatError(Exception):
     """What a file was expected to hold, and what it holds."""
 
 
-def safetensors_of_numpy() -> Any:
-    """The package, with its functions for NumPy, or the error that says how to install it."""
-    try:
-        import safetensors.numpy
-    except ImportError as error:
-        raise MissingExtraError(
-            "files of weights need 'safetensors'; install it with: pip install 'lcmulti[weights]'"
-        ) from error
-    return safetensors
-
-
 def prefix_of(layer: str) -> str:
     """What the names of a layer's tensors and metadata begin with."""
     return f"{layer}." if layer else ""
@@ -68,33 +54,6 @@ def metadata_of(layer: str, spec: LocalConvSpec, transposed: bool) -> dict[str, 
     geometry = {name: getattr(spec, name) for name in GEOMETRY}
     prefix = prefix_of(layer)
     return {f"{prefix}operation": OPERATIONS[transposed], f"{prefix}spec": json.dumps(geometry)}
-
-
-def read(path: Path) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str, str]]:
-    """All tensors and metadata of a file, with no more asked of them than their dtypes."""
-    safetensors = safetensors_of_numpy()
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-        content = safetensors.deserialize(path.read_bytes())
-    except (OSError, safetensors.SafetensorError) as error:
-        raise FormatError("a readable safetensors file", str(error)) from error
-    tensors = {}
-    for name, tensor in content:
-        if tensor["dtype"] not in STORED:
-            raise FormatError(f"dtypes {', '.join(STORED)}", f"{tensor['dtype']} in {name!r}")
-        array = np.frombuffer(tensor["data"], _numpy_dtype(STORED[tensor["dtype"]]))
-        tensors[name] = array.reshape(tensor["shape"])
-    return tensors, metadata
-
-
-def _numpy_dtype(name: str) -> np.dtype[Any]:
-    if name == "bfloat16":
-        import ml_dtypes
-
-        half: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
-        return half
-    return np.dtype(name).newbyteorder("<")
 
 
 def check_names(tensors: Mapping[str, Any], metadata: Mapping[str, str]) -> None:

@@ -204,6 +204,24 @@ def test_an_interrupt_keeps_what_was_done(monkeypatch, capsys, tmp_path):
     assert json.loads(path.read_text())["interrupted"] is True
 
 
+def test_memory_that_runs_out_is_one_sentence(monkeypatch, capsys):
+    def full(*_):
+        raise MemoryError("Unable to allocate 9 GiB")
+
+    module = sys.modules["lcmulti.conformance.parity"]
+    monkeypatch.setattr(module, "draw", full)
+    assert cli.main(["parity", "--backends", "numpy", "--cases", "batch_0"]) == 2
+    told = capsys.readouterr().err
+    assert told == (
+        "lcmulti: memory: expected a limit that skips what does not fit here, as --memory 256MiB "
+        "does, got 2,147,483,648 bytes, and none left for case 'batch_0' (Unable to allocate "
+        "9 GiB)\n"
+    )
+    monkeypatch.setattr(module, "select", full)
+    assert cli.main(["parity", "--backends", "numpy"]) == 2
+    assert capsys.readouterr().err == "lcmulti: out of memory (Unable to allocate 9 GiB)\n"
+
+
 def test_progress_counts_to_the_end():
     seen = []
     parity(

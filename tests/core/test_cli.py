@@ -209,6 +209,50 @@ def test_explain_json(lcm):
     assert [each["name"] for each in found["verdicts"]] == ["blocked", "reference"]
 
 
+LARGE = [
+    "explain", "--input", "4096x4096x8", "--kernel", "5", "--filters", "8", "--padding", "same",
+    "--data-format", "channels_last", "--backend", "numpy", "--batch", "4",
+]  # fmt: skip
+
+
+def test_explain_over_ranks(lcm):
+    result = lcm(*LARGE, "--ranks", "1024", "--bandwidth", "25", "--memory-bandwidth", "400")
+    assert result.code == 0
+    told = result.out[result.out.index("\nranks") + 1 :].splitlines()
+    assert max(map(len, told)) <= 80
+    lines = dict(line.split(maxsplit=1) for line in told if not line.startswith("or "))
+    assert lines["ranks"] == "1,024 as 32x32, of which 0 empty"
+    spec = lcmulti.LocalConvSpec((4096, 4096, 8), 8, 5, padding="same", data_format="channels_last")
+    costs = spec.shard((32, 32)).costs(4)
+    assert lines["weights"] == f"{costs.weights:,} bytes" == "105,381,888 bytes"
+    assert lines["halo"].startswith(f"{costs.halo:,} bytes in 4 message(s)")
+    assert "about 45.3 us for halos, less than 274 us to compute" in lines["time"]
+    assert told[-1].startswith("or 8x128")
+
+
+def test_explain_over_ranks_as_json(lcm):
+    found = json.loads(lcm(*LARGE, "--ranks", "1x16", "--dtype", "bfloat16", "--json").out)
+    over = found["over_ranks"]
+    assert (over["ranks"], over["parts"], over["others"]) == (16, [1, 16], [])
+    assert over["weights"] * 16 == found["weight_bytes"]
+    assert over["speeds"]["network"] == 12.5e9
+    assert "over_ranks" not in json.loads(lcm(*LARGE, "--json").out)
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--ranks", "0"], "ranks: expected a positive integer, got 0"),
+        (["--ranks", "2x2x2"], "parts: expected 2 numbers of parts"),
+        (["--ranks", "2", "--bandwidth", "-1"], "expected a number above zero, got '-1'"),
+    ],
+)
+def test_wrong_ranks(lcm, arguments, words):
+    result = lcm(*LARGE, *arguments)
+    assert result.code == 2
+    assert words in result.err
+
+
 def test_explain_takes_every_argument(lcm):
     call = """explain --input 4,9,8 --kernel 3x2 --filters 6 --batch 0 --strides 2x1
         --padding 1:2,0:3 --padding-mode replicate --dilation 1x2 --groups 2 --shared-axes 1

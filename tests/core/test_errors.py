@@ -70,6 +70,7 @@ def test_errors_are_the_built_ins_a_caller_expects():
         "ConfigError": ValueError,
         "DtypeError": TypeError,
         "FileError": ValueError,
+        "FreedMemoryError": RuntimeError,
         "MissingBackendError": ImportError,
         "MissingExtraError": ImportError,
         "MixedFrameworksError": TypeError,

@@ -11,13 +11,9 @@ from lcmulti.errors import ArgumentError, DtypeError, ShapeError
 from lcmulti.operations import low_rank
 from lcmulti.plugins.contract import Problem, Resources
 
+pytestmark = pytest.mark.sampled
+
 SPEC = lcmulti.LocalConvSpec((7, 6, 4), 6, (3, 2), groups=2, padding=1, data_format="channels_last")
-
-
-def keywords(spec):
-    return dict(
-        strides=spec.strides, padding=spec.padding, groups=spec.groups, data_format=spec.data_format
-    )
 
 
 def arrays(rng, spec=SPEC, rank=2, batch=3, dtype="float32"):
@@ -44,8 +40,8 @@ def formed(basis, coefficients):
 def test_both_ways_are_exact_on_integers(backend, form, data_format, rng, monkeypatch):
     monkeypatch.setattr(low_rank, "_is_cheaper_formed", lambda problem, rank: form)
     x, basis, coefficients, bias = arrays(rng)
-    expected = lcmulti.local_conv(x, formed(basis, coefficients), bias, **keywords(SPEC))
-    arguments = keywords(SPEC) | {"data_format": data_format}
+    expected = lcmulti.local_conv(x, formed(basis, coefficients), bias, **SPEC.arguments())
+    arguments = SPEC.arguments() | {"data_format": data_format}
     if data_format == "channels_first":
         x, expected = np.moveaxis(x, -1, 1), np.moveaxis(expected, -1, 1)
     y = lcmulti.local_conv_low_rank(x, basis, coefficients, bias, backend=backend, **arguments)
@@ -62,11 +58,11 @@ def test_gradients_are_exact_on_integers(backend, form, rng, monkeypatch):
     dy = rng.integers(-3, 4, (3, *SPEC.output_shape)).astype("float32")
 
     def run(*args):
-        return lcmulti.local_conv_low_rank(*args, **keywords(SPEC))
+        return lcmulti.local_conv_low_rank(*args, **SPEC.arguments())
 
     def full(x, basis, coefficients, bias):
         kernel = lcmulti.low_rank_kernel(basis, coefficients)
-        return lcmulti.local_conv(x, kernel, bias, **keywords(SPEC))
+        return lcmulti.local_conv(x, kernel, bias, **SPEC.arguments())
 
     tensors = tuple(map(owner.from_numpy, given))
     _, ours = owner.vjp(run, tensors, owner.from_numpy(dy))

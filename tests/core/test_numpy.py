@@ -199,6 +199,7 @@ MEMORY = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("dtype", ["float32", "float16", "complex128"])
 @pytest.mark.parametrize("limit", [2**28, 2**18], ids=["cache", "256KiB"])
 @pytest.mark.parametrize("case", MEMORY)

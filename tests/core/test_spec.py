@@ -219,3 +219,11 @@ def test_wrong_arguments(changes, error, words):
 def test_wrong_dtype_of_bytes():
     with pytest.raises(ArgumentError, match="dtype: expected one of 'float16'.*got 'float31'"):
         LocalConvSpec(**GOOD).bytes(1, "float31")
+
+
+def test_arguments_say_the_geometry_again():
+    spec = LocalConvSpec(
+        (2, 9, 8), 4, (3, 2), strides=(2, 1), padding=((1, 0), (0, 2)), padding_mode="reflect",
+        dilation=2, groups=2, data_format="channels_first",
+    )  # fmt: skip
+    assert LocalConvSpec(spec.input_shape, 4, (3, 2), **spec.arguments()) == spec

@@ -11,7 +11,9 @@ from lcmulti.algorithms import reference
 from lcmulti.conformance import bounds
 from lcmulti.errors import ArgumentError, ShapeError, TooLargeError
 from lcmulti.geometry.of_call import spec_of_transposed_call
-from lcmulti.geometry.transposed import output_padding_of
+from lcmulti.geometry.transposed import transposed_arguments
+
+pytestmark = pytest.mark.sampled
 
 GEOMETRIES = {
     "1d": dict(input_shape=(6, 5), filters=3, kernel_size=4),
@@ -39,24 +41,13 @@ def spec_of(name, data_format="channels_last"):
     return lcmulti.transposed_spec(**given, data_format=data_format)
 
 
-def keywords(spec):
-    return dict(
-        strides=spec.strides,
-        padding=spec.padding,
-        output_padding=output_padding_of(spec),
-        dilation=spec.dilation,
-        groups=spec.groups,
-        data_format=spec.data_format,
-    )
-
-
 def arrays(spec, rng, dtype="float64", batch=2):
     shapes = ((batch, *spec.output_shape), spec.kernel_shape, (*spec.input_size, spec.in_channels))
     return tuple(rng.integers(-4, 5, shape).astype(dtype) for shape in shapes)
 
 
 def operation(spec):
-    return lambda *args: lcmulti.local_conv_transpose(*args, **keywords(spec))
+    return lambda *args: lcmulti.local_conv_transpose(*args, **transposed_arguments(spec))
 
 
 def moved(array, spec):
@@ -69,7 +60,7 @@ def moved(array, spec):
 def test_value_is_within_the_bound_of_the_reference(backend, name, data_format, rng):
     spec = spec_of(name, data_format)
     x, kernel, bias = (rng.standard_normal(a.shape).astype("float32") for a in arrays(spec, rng))
-    y = lcmulti.local_conv_transpose(x, kernel, bias, backend=backend, **keywords(spec))
+    y = lcmulti.local_conv_transpose(x, kernel, bias, backend=backend, **transposed_arguments(spec))
     assert y.shape == (2, *spec.input_shape)
     x, y, computed = moved(x, spec), moved(y, spec), spec.computed()
     exact = [each.astype("float64") for each in (x, kernel, bias)]
@@ -86,7 +77,7 @@ def test_it_is_the_adjoint_to_the_last_bit(backend, name, data_format, rng):
     spec = spec_of(name, data_format)
     x, kernel, _ = arrays(spec, rng, "float32")
     seen = rng.integers(-4, 5, (2, *spec.input_shape)).astype("float32")
-    arguments = keywords(spec)
+    arguments = transposed_arguments(spec)
     transposed = lcmulti.local_conv_transpose(x, kernel, backend=backend, **arguments)
     del arguments["output_padding"]
     direct = lcmulti.local_conv(seen, kernel, backend=backend, **arguments)

@@ -123,6 +123,21 @@ def onnx(subject):
         close(torch.from_numpy(y), subject.module(each).detach(), rtol=1e-4, atol=1e-5)
 
 
+@MATRIX.column("ONNX with dynamo=False, run in onnxruntime", slow=True, needs="onnxruntime")
+def onnx_without_dynamo(subject):
+    import onnxruntime
+
+    buffer = io.BytesIO()
+    torch.onnx.export(
+        subject.module, (subject.x,), buffer, dynamo=False, input_names=["x"],
+        output_names=["y"], dynamic_axes={"x": {0: "n"}, "y": {0: "n"}},
+    )  # fmt: skip
+    session = onnxruntime.InferenceSession(buffer.getvalue())
+    for each in (subject.x, torch.randn(2, 3, 7, 6)):
+        (y,) = session.run(None, {"x": each.numpy()})
+        close(torch.from_numpy(y), subject.module(each).detach(), rtol=1e-4, atol=1e-5)
+
+
 @MATRIX.column("jit.trace")
 def traced(subject):
     function = torch.jit.trace(subject.module, subject.x)
@@ -251,6 +266,43 @@ def view(subject):
     close(torch.export.export(module, (x,), dynamic_shapes=shapes).module()(x), y)
 
 
+@MATRIX.column("operations in place")
+def in_place(subject):
+    """On the result itself, with the gradients that a copy of it gives."""
+    changes = (
+        nn.ReLU(inplace=True), lambda y: y.add_(1), lambda y: y.mul_(0.5), nn.SiLU(inplace=True),
+        lambda y: y.__setitem__((slice(None), 0), 0) or y,
+        lambda y: nn.functional.dropout(y, inplace=True),
+    )  # fmt: skip
+    for change in changes:
+        found = []
+        for own in (True, False):
+            torch.manual_seed(1)
+            y = subject.module(subject.x)
+            assert not y._is_view()
+            loss = change(y if own else y.clone()).square().sum()
+            found.append((loss, *torch.autograd.grad(loss, list(subject.module.parameters()))))
+        close(*found)
+
+
+@MATRIX.column("hooks")
+def hooks(subject):
+    """On the result, its node and the module: each is called once, with the right gradient."""
+    seen, of_node, of_module = [], [], []
+    module = copy.deepcopy(subject.module)
+    module.register_full_backward_hook(lambda _, dx, dy: of_module.append(dx[0]))
+    x = subject.x.clone().requires_grad_()
+    y = subject.module(x)
+    positive = (y.detach() > 0).float()
+    y.register_hook(seen.append)
+    y.grad_fn.register_hook(lambda _, dy: of_node.append(dy[0]))
+    nn.functional.relu_(y).sum().backward()
+    close((seen, of_node), ([positive], [positive]))
+    again = subject.x.clone().requires_grad_()
+    (module(again) * positive).sum().backward()
+    close(of_module, [x.grad])
+
+
 @MATRIX.column("safetensors, pickle, deepcopy", needs="safetensors")
 def files(subject):
     import pickle
@@ -285,5 +337,5 @@ def _distributed(column):
         assert error is None, error
 
 
-for _column in ("DDP", "FSDP2", "DTensor"):
+for _column in ("DDP", "FSDP1", "FSDP2", "DTensor"):
     _distributed(_column)

@@ -1,4 +1,4 @@
-"""DDP, FSDP2 and DTensor on two processes; prints ``{row: {column: error or None}}`` as JSON."""
+"""DDP, FSDP and DTensor on two processes; prints ``{row: {column: error or None}}`` as JSON."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import json
 import sys
 import tempfile
 import traceback
+import warnings
 
 import torch
 import torch.distributed as dist
 from matrix_torch import MODULES, gradients, make
+from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -35,14 +37,58 @@ def ddp(subject, rank, mesh):
     )
 
 
+def network(subject):
+    """The subject as people train it, its result changed in place."""
+    y = subject.module(subject.x)
+    return nn.Sequential(
+        copy.deepcopy(subject.module), nn.ReLU(inplace=True), nn.Flatten(),
+        nn.Linear(y[0].numel(), 3), nn.ReLU(inplace=True),
+    )  # fmt: skip
+
+
+def steps(model, x):
+    """Three of training."""
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    for _ in range(3):
+        optimizer.zero_grad()
+        (model(x).square().sum() / len(x)).backward()
+        optimizer.step()
+    return model
+
+
+def trained(subject):
+    """A network, and its state after training on the whole batch in one process."""
+    torch.manual_seed(0)
+    model = network(subject)
+    plain = steps(copy.deepcopy(model), subject.x[:4])
+    return model, {name: each.detach() for name, each in plain.named_parameters()}
+
+
+def fsdp1(subject, rank, mesh):
+    """Each layer sharded, and what is left."""
+    model, wanted = trained(subject)
+    cpu = torch.device("cpu")
+    for i in (0, 3):
+        model[i] = FullyShardedDataParallel(model[i], device_id=cpu, use_orig_params=True)
+    model = FullyShardedDataParallel(model, device_id=cpu, use_orig_params=True)
+    steps(model, subject.x[:4].chunk(WORLD)[rank])
+    with FullyShardedDataParallel.summon_full_params(model):
+        found = {
+            name.replace("_fsdp_wrapped_module.", ""): each.detach().clone()
+            for name, each in model.named_parameters()
+        }
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
 def fsdp2(subject, rank, mesh):
-    wanted = expected(subject)
-    module = copy.deepcopy(subject.module)
-    fully_shard(module, mesh=mesh)
-    assert all(isinstance(p, DTensor) for p in module.parameters())
-    module(subject.x[:4].chunk(WORLD)[rank]).square().sum().backward()
-    found = [p.grad.full_tensor() for p in module.parameters()]
-    torch.testing.assert_close(found, list(wanted), rtol=1e-4, atol=1e-4)
+    """Weights are freed after the forward pass and gathered again for the backward pass."""
+    model, wanted = trained(subject)
+    for each in (model[0], model[3], model):
+        fully_shard(each, mesh=mesh, reshard_after_forward=True)
+    assert all(isinstance(p, DTensor) for p in model.parameters())
+    steps(model, subject.x[:4].chunk(WORLD)[rank])
+    found = {name: each.full_tensor() for name, each in model.named_parameters()}
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
 
 def dtensor(subject, rank, mesh):
@@ -63,13 +109,14 @@ def dtensor(subject, rank, mesh):
         torch.testing.assert_close(full, list(wanted), rtol=1e-4, atol=1e-4)
 
 
-COLUMNS = {"DDP": ddp, "FSDP2": fsdp2, "DTensor": dtensor}
+COLUMNS = {"DDP": ddp, "FSDP1": fsdp1, "FSDP2": fsdp2, "DTensor": dtensor}
 
 
 def work(rank, folder):
     dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=WORLD)
     torch.set_num_threads(1)
     mesh = init_device_mesh("cpu", (WORLD,))
+    warnings.filterwarnings("error", ".*view")  # of a result that is one
     found = {}
     for row in MODULES:
         for column, check in COLUMNS.items():

@@ -20,7 +20,7 @@ def cells():
                 for package in matrix.packages(row, column):
                     missing = importlib.util.find_spec(package) is None
                     marks.append(pytest.mark.skipif(missing, reason=f"needs {package}"))
-                if column in matrix.slow:
+                if column in matrix.slow or row != next(iter(matrix.rows)):  # one of each is fast
                     marks.append(pytest.mark.slow)
                 limit = matrix.limit(row, column)
                 if limit:
@@ -29,7 +29,7 @@ def cells():
                 yield pytest.param(matrix, row, column, id=name, marks=marks)
 
 
-@pytest.mark.parametrize(("matrix", "row", "column"), cells())
+@pytest.mark.parametrize(("matrix", "row", "column"), list(cells()))
 def test_cell(matrix, row, column):
     matrix.run(row, column)
 

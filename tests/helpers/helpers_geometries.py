@@ -11,14 +11,3 @@ COMMON = {
     "3d": dict(input_shape=(5, 4, 6, 2), filters=3, kernel_size=(2, 3, 2), padding="same"),
     "4d": dict(input_shape=(4, 3, 4, 3, 2), filters=2, kernel_size=(2, 1, 3, 2)),
 }  # fmt: skip
-
-
-def keywords(spec):
-    """What `lcmulti.local_conv` is told beside the arrays."""
-    return dict(
-        strides=spec.strides,
-        padding=spec.padding,
-        dilation=spec.dilation,
-        groups=spec.groups,
-        data_format=spec.data_format,
-    )

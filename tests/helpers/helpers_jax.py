@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers_geometries import COMMON, keywords
+from helpers_geometries import COMMON
 
 import lcmulti
 from lcmulti import plugins
@@ -66,7 +66,7 @@ def cases(names=tuple(GEOMETRIES), implementations=IMPLEMENTATIONS):
 
 
 def operation(spec, implementation="auto"):
-    return partial(lcmulti.local_conv, implementation=implementation, **keywords(spec))
+    return partial(lcmulti.local_conv, implementation=implementation, **spec.arguments())
 
 
 def naive(spec):

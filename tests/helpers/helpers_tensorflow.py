@@ -2,7 +2,6 @@
 
 import numpy as np
 import tensorflow as tf
-from helpers_geometries import keywords
 
 import lcmulti
 from lcmulti import LocalConvSpec
@@ -65,7 +64,7 @@ def arrays(spec, batch=3, dtype="float64", seed=0):
 
 def call(spec, implementation="blocked"):
     return lambda x, kernel: lcmulti.local_conv(
-        x, kernel, implementation=implementation, **keywords(spec)
+        x, kernel, implementation=implementation, **spec.arguments()
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers_geometries import COMMON, keywords
+from helpers_geometries import COMMON
 
 import lcmulti
 from lcmulti import plugins
@@ -53,7 +53,9 @@ def cases(names=tuple(GEOMETRIES), implementations=IMPLEMENTATIONS, transformed=
 
 def operation(spec, implementation="auto"):
     def run(x, kernel, bias=None):
-        return lcmulti.local_conv(x, kernel, bias, implementation=implementation, **keywords(spec))
+        return lcmulti.local_conv(
+            x, kernel, bias, implementation=implementation, **spec.arguments()
+        )
 
     return run
 

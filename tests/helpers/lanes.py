@@ -1,7 +1,11 @@
 """The fast lane and the full one, and where their time went.
 
-`pytest` runs the fast lane: every topic is touched. `pytest --full` runs what is marked ``slow`` as
-well. A test that is named by its node, ``FILE::TEST``, runs in either.
+`pytest` runs the fast lane: every topic is touched. `pytest --full` runs everything.
+
+* ``slow``: a test that takes more than a second or two. It runs with --full alone.
+* ``sampled``: of a test's parameters the fast lane takes the first, for each backend in turn.
+
+A test that is named by its node, ``FILE::TEST``, runs in either.
 """
 
 from __future__ import annotations
@@ -20,10 +24,17 @@ def pytest_collection_modifyitems(config, items):
     named = any("::" in argument for argument in config.args)
     if named or config.getoption("--full") or "slow" in config.getoption("-m"):
         return
-    slow = [item for item in items if item.get_closest_marker("slow")]
-    if slow:
-        items[:] = [item for item in items if not item.get_closest_marker("slow")]
-        config.hook.pytest_deselected(items=slow)
+    kept, left, seen = [], [], set()
+    for item in items:
+        fast = not item.get_closest_marker("slow")
+        if fast and item.get_closest_marker("sampled") and hasattr(item, "callspec"):
+            test = (item.location[0], item.function, item.callspec.params.get("backend"))
+            fast = test not in seen
+            seen.add(test)
+        (kept if fast else left).append(item)
+    if left:
+        items[:] = kept
+        config.hook.pytest_deselected(items=left)
 
 
 def pytest_terminal_summary(terminalreporter):

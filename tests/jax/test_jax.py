@@ -34,7 +34,7 @@ from lcmulti.algorithms import reference  # noqa: E402
 from lcmulti.errors import DtypeError, UnsupportedError  # noqa: E402
 from lcmulti.plugins.contract import Resources  # noqa: E402
 
-pytestmark = pytest.mark.jax
+pytestmark = [pytest.mark.jax, pytest.mark.sampled]
 
 
 def maps(implementation, spec, resources=RESOURCES):

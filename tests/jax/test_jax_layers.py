@@ -19,7 +19,7 @@ from lcmulti_jax.nnx import LocallyConnected, LocallyConnectedTranspose  # noqa:
 import lcmulti  # noqa: E402
 from lcmulti.errors import ArgumentError, ShapeError  # noqa: E402
 
-pytestmark = pytest.mark.jax
+pytestmark = [pytest.mark.jax, pytest.mark.sampled]
 
 SIZES = {1: (9,), 2: (8, 7), 3: (5, 4, 6)}
 CONVOLUTIONS = [

@@ -31,7 +31,7 @@ import lcmulti  # noqa: E402
 from lcmulti import plugins  # noqa: E402
 from lcmulti.choosing import framework  # noqa: E402
 
-pytestmark = pytest.mark.jax
+pytestmark = [pytest.mark.jax, pytest.mark.sampled]
 
 
 @pytest.mark.parametrize("dtype", ["float64", "complex128"])

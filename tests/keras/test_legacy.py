@@ -144,8 +144,7 @@ def test_convert(converted, tmp_path):
         )
         assert not transposed
     y = lcmulti.local_conv(
-        sample["x"], kernel, bias, strides=spec.strides, padding=spec.padding,
-        data_format=spec.data_format,
+        sample["x"], kernel, bias, **spec.arguments(),
     )  # fmt: skip
     np.testing.assert_allclose(y, sample["z"], rtol=1e-5, atol=1e-5)
     if importlib.util.find_spec("torch"):

@@ -157,7 +157,7 @@ def text(before, after):
 
 
 def values(each, suffix):
-    return with_config(lambda _: f'{{"a": [{",".join([each] * 3_000_000)}]}}', suffix=suffix)
+    return with_config(lambda _: f'{{"a": [{",".join([each] * 2_050_000)}]}}', suffix=suffix)
 
 
 def layers(count):

@@ -36,6 +36,8 @@ import lcmulti
 from lcmulti import plugins
 from lcmulti.algorithms import reference
 
+pytestmark = pytest.mark.sampled
+
 HELPERS = str(Path(__file__).parents[1] / "helpers")
 
 # ---- the library ----
@@ -117,6 +119,40 @@ def test_every_instruction_set_this_processor_has(isa):
     assert done.returncode == 0, done.stderr
     if done.stdout.strip() != isa:
         pytest.skip(f"chose {done.stdout.strip()}")
+
+
+@pytest.mark.parametrize("wish", ["", "AVX2", "avx-2"])
+def test_an_instruction_set_that_is_none_is_an_error(wish):
+    """Not the plain code, in silence and at half the speed."""
+    call = (
+        "import numpy as np, lcmulti; lcmulti.local_conv(np.ones((2, 5, 3)), np.ones((4, 2, 3, 7)))"
+    )
+    env = os.environ | {"LCMULTI_NATIVE_ISA": wish}
+    done = subprocess.run(
+        [sys.executable, "-c", call], env=env, capture_output=True, text=True, check=False
+    )
+    message = (
+        "LCMULTI_NATIVE_ISA: expected one of 'amx', 'avx512bf16', 'avx512', 'avx2', 'neon', "
+        f"'plain', or not set at all, got {wish!r}"
+    )
+    assert message in done.stderr
+    command = [sys.executable, "-m", "lcmulti"]
+    explain = [*command, "explain", "--input", "5x3", "--kernel", "2", "--filters", "7"]
+    done = subprocess.run(explain, env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, f"lcmulti: {message}\n")
+
+
+def test_which_instruction_set_runs_is_told():
+    env = os.environ | {"LCMULTI_NATIVE_ISA": "plain"}
+    command = [sys.executable, "-m", "lcmulti", "explain", "--input", "5x3", "--kernel", "2"]
+    done = subprocess.run(
+        [*command, "--filters", "7"], env=env, capture_output=True, text=True, check=True
+    )
+    assert "instruction set plain" in done.stdout
+    door = plugins.load_implementation("numpy", "native")
+    chosen = library.library().lcmulti_isa().decode()
+    assert library.isa("bfloat16") == chosen
+    assert door.hardware().startswith(library.isa("float32"))
 
 
 def test_callers_on_many_threads_at_once():

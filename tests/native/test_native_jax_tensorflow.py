@@ -26,6 +26,8 @@ from lcmulti_native import library
 import lcmulti
 from lcmulti import plugins
 
+pytestmark = pytest.mark.sampled
+
 # ---- JAX ----
 
 

@@ -33,6 +33,8 @@ from lcmulti import plugins
 from lcmulti.algorithms import reference
 from lcmulti.plugins.contract import Resources
 
+pytestmark = pytest.mark.sampled
+
 
 @pytest.fixture
 def torch_arrays():

@@ -25,7 +25,7 @@ from helpers_tensorflow import (  # noqa: E402
     value_and_gradients,
 )
 
-pytestmark = pytest.mark.tensorflow
+pytestmark = [pytest.mark.tensorflow, pytest.mark.sampled]
 
 
 @pytest.mark.parametrize("batch", [3, 0])

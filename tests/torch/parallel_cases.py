@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from math import prod
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from lcmulti.conformance import bounds, calls
 from lcmulti.conformance.calls import Inputs
 from lcmulti.conformance.case import Case
 from lcmulti.geometry.sharding import Sharding, owned
+from lcmulti.geometry.sharding_costs import sent
 
 LAST, FIRST = {"data_format": "channels_last"}, {"data_format": "channels_first"}
 REFLECT, REPLICATE, CIRCULAR = (
@@ -166,20 +166,15 @@ def placed(array, mesh, axes, offset):
 
 
 def halo_bytes(spec, axes, sizes, rank, batch, itemsize):
-    """What the rank has to send along the first axis and then along the others, in bytes."""
+    """What the rank has to send, as it is told on paper: bytes and messages."""
     at = np.unravel_index(rank, sizes)
     places = zip(axes, sizes, at, strict=True)
     parts = {axis: (n, place) for axis, n, place in places if axis is not None}
     sharding = Sharding(spec, tuple(parts.get(axis, (1, 0))[0] for axis in range(spec.ndim)))
     mine = [sharding.axes[axis][parts.get(axis, (1, 0))[1]] for axis in range(spec.ndim)]
     batch = len(owned(batch, sizes[0], at[0])) if None in axes else batch
-    total, size = 0, [len(part.inputs) for part in mine]
-    for axis in sorted(parts):
-        part = mine[axis]
-        rows = sum(len(piece.rows) for piece in part.sends)
-        total += rows * prod(size[:axis] + size[axis + 1 :])
-        size[axis] = part.window
-    return total * batch * spec.in_channels * itemsize
+    rows, messages = sent(sharding, tuple(mine))
+    return rows * batch * spec.in_channels * itemsize, messages
 
 
 def check_geometry(name, rank):
@@ -203,9 +198,11 @@ def check_geometry(name, rank):
         torch.testing.assert_close(value, wanted)
     else:
         assert torch.equal(value, wanted), f"differs by {(value - wanted).abs().max()}"
-    halo = halo_bytes(spec, axes, tuple(mesh.shape), rank, case.batch, inputs.x.element_size())
+    halo, messages = halo_bytes(
+        spec, axes, tuple(mesh.shape), rank, case.batch, inputs.x.element_size()
+    )
     assert forward.calls <= {"send"}, forward.calls
-    assert forward.bytes == halo, (forward.bytes, halo)
+    assert (forward.bytes, forward.messages) == (halo, messages)
     with Traffic() as backward:
         grads = torch.autograd.grad(y, divided, placed(inputs.dy, mesh, axes, at))
     assert backward.calls <= {"send"}, backward.calls
@@ -255,5 +252,33 @@ def numpy_of(tensor):
     return tensor.numpy()
 
 
+def check_on_paper(rank):
+    """What `spec.shard(...).costs` tells of the largest rank, and what ranks hold and send."""
+    ranks = dist.get_world_size()
+    for name in ("uneven", "circular", "large strides", "1D causal", "both axes", "spanning"):
+        case = case_of(name)
+        axes, spec = AXES.get(name, (0,)), case.spec
+        mesh, inputs = mesh_of(axes, ranks), inputs_of(case, "float32")
+        at = 2 if spec.data_format == "channels_first" else 1
+        x, kernel = placed(inputs.x, mesh, axes, at), placed(inputs.kernel, mesh, axes, 0)
+        bias = placed(inputs.bias, mesh, axes, 0)
+        with Traffic() as traffic:
+            y = lcmulti.local_conv(x, kernel, bias, **case.options)
+        parts = tuple(mesh.size(axes.index(a)) if a in axes else 1 for a in range(spec.ndim))
+        told = spec.shard(parts).costs(case.batch)
+        local = [each.to_local() for each in (x, kernel, bias, y)]
+        found = torch.tensor([
+            traffic.bytes, traffic.messages, local[0].nbytes,
+            local[1].nbytes + local[2].nbytes, local[3].nbytes,
+        ])  # fmt: skip
+        dist.all_reduce(found, dist.ReduceOp.MAX)
+        on_paper = [told.halo, told.messages, told.inputs, told.weights, told.outputs]
+        assert found.tolist() == on_paper, (name, found.tolist(), on_paper)
+
+
 def checks(ranks):
-    return {f"geometry: {name}": partial(check_geometry, name) for name in GEOMETRIES}
+    if ranks != 4:
+        return {f"on paper, {ranks} ranks": check_on_paper}
+    return {f"on paper, {ranks} ranks": check_on_paper} | {
+        f"geometry: {name}": partial(check_geometry, name) for name in GEOMETRIES
+    }

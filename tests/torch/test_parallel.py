@@ -18,12 +18,15 @@ if not torch.distributed.is_available() or not hasattr(os, "fork"):
 
 sys.path.insert(0, str(Path(__file__).parent))
 import parallel_cases  # noqa: E402
+import parallel_files  # noqa: E402
 import parallel_layers  # noqa: E402
 import parallel_memory  # noqa: E402
 
 pytestmark = pytest.mark.torch
 HERE, RANKS = Path(__file__).parent, 4
-MODULES = (parallel_cases, parallel_layers, parallel_memory)
+GROUPS = [(RANKS, parallel_cases), (RANKS, parallel_layers), (RANKS, parallel_memory)]
+GROUPS += [(2, parallel_cases)]
+GROUPS += [(ranks, parallel_files) for ranks in (RANKS, 3, 2, 1)]
 FAST = {
     "geometry: uneven", "geometry: uneven first", "geometry: most ranks empty",
     "geometry: spanning",
@@ -33,9 +36,10 @@ FAST = {
     "geometry: both circular", "geometry: batch and rows", "geometry: shared columns, a row each",
     "geometry: large first", "geometry: columns", "layer: 2d", "layer: transposed 2d, empty",
     "rows in: transposed 2d", "rows in: low rank", "twice: 2d", "drawn alike", "stacked layers",
+    "on paper, 4 ranks", "on paper, 2 ranks",
     "mixed tensors", "wrong arguments", "unbatched and wrong input", "other placements", "autocast",
 }  # fmt: skip
-CHECKS = [name for module in MODULES for name in module.checks(RANKS)]
+CHECKS = [name for ranks, module in GROUPS for name in module.checks(ranks)]
 
 
 def environment():
@@ -43,16 +47,19 @@ def environment():
 
 
 @pytest.fixture(scope="session")
-def outcomes(request):
+def outcomes(request, tmp_path_factory):
     """What came of every check that is selected."""
     wanted = [
         item.callspec.params["check"]
         for item in request.session.items
         if getattr(item, "originalname", "") == "test_over_ranks"
     ]
-    groups = [f"{RANKS}:{module.__name__}" for module in MODULES]
+    groups = [f"{ranks}:{module.__name__}" for ranks, module in GROUPS]
+    if any(name.startswith("files: read") for name in wanted):
+        wanted += [name for name in CHECKS if name.startswith("files: saved")]
+    folder = {"LCMULTI_TEST_FOLDER": str(tmp_path_factory.mktemp("files"))}
     run = subprocess.run(
-        [sys.executable, "ranks.py", *groups], cwd=HERE, env=environment(), check=False,
+        [sys.executable, "ranks.py", *groups], cwd=HERE, env=environment() | folder, check=False,
         input=json.dumps(wanted), capture_output=True, text=True, timeout=900,
     )  # fmt: skip
     assert not run.returncode, run.stderr[-3000:]

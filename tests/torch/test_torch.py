@@ -19,7 +19,7 @@ from lcmulti.conformance.inputs import numpy_dtype  # noqa: E402
 from lcmulti.errors import DtypeError, UnsupportedError  # noqa: E402
 from lcmulti.plugins.contract import Facts, Problem, Resources  # noqa: E402
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.sampled]
 
 
 @pytest.mark.parametrize("resources", [RESOURCES, TIGHT], ids=["roomy", "tight"])

@@ -15,7 +15,7 @@ from torch.nn.utils import prune  # noqa: E402
 import lcmulti  # noqa: E402
 from lcmulti.errors import ArgumentError, ArgumentTypeError  # noqa: E402
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.sampled]
 
 SIZES = {1: (9,), 2: (7, 6), 3: (5, 4, 6)}
 GEOMETRIES = [

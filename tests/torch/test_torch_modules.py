@@ -19,7 +19,7 @@ from torch import nn  # noqa: E402
 
 from lcmulti.errors import ArgumentError, ArgumentTypeError, ShapeError  # noqa: E402
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.sampled]
 
 
 LAYERS = {

@@ -23,7 +23,7 @@ from lcmulti.algorithms import reference  # noqa: E402
 from lcmulti.choosing import dispatch  # noqa: E402
 from lcmulti.errors import UnsupportedError  # noqa: E402
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.sampled]
 
 
 @pytest.mark.parametrize(("name", "implementation"), cases())

@@ -6,4 +6,4 @@ import os
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 MISSING = [name for name in ("torch", "triton") if importlib.util.find_spec(name) is None]
 
-collect_ignore_glob = [] if INTERPRETED and not MISSING else ["interpreted/*"]
+collect_ignore = [] if INTERPRETED and not MISSING else ["interpreted"]

@@ -50,6 +50,8 @@ class Builder:
         Keras 3's name of each layer by its old one, which may have held slashes.
     lost : list of str
         What was not carried over.
+    stateful : list of Layer
+        Those that are to keep a state of the size of a batch.
     """
 
     def __init__(self, path: Path, custom_objects: Config, with_values: bool) -> None:
@@ -59,6 +61,7 @@ class Builder:
         self.origins = Origins()
         self.names: dict[str, str] = {}
         self.lost: list[str] = []
+        self.stateful: list[Any] = []
         self.layers: list[Any] = []  # keeps them alive, so that an id is one layer's
 
     def refuse(self, reason: str) -> FileError:
@@ -151,7 +154,9 @@ class Builder:
                 raise self.refuse(
                     f"has a {name} with {key}={short(value)}, which Keras 3 has no counterpart of"
                 )
-        return cls(**arguments)
+        made = cls(**arguments)
+        self.stateful += [made] if config.get("stateful") else []
+        return made
 
     def argument(self, key: str, value: Any) -> Any:
         """An argument of a layer as Keras 3 takes it."""
@@ -161,8 +166,10 @@ class Builder:
         }  # fmt: skip
         if key in known:
             return known[key](value)
-        if key == "stateful":
-            return bool(value) and self.with_values  # states are values that layers start with
+        if key in ("stateful", "unroll"):
+            # States are values that layers start with. Without unrolling, the values are the
+            # same, and the graph is not as long as the sequence.
+            return bool(value) and key == "stateful" and self.with_values
         for kind in ("initializer", "regularizer", "constraint"):
             if key.endswith(f"_{kind}"):
                 if isinstance(value, dict) and value.get("class_name") == "RadialConstraint":

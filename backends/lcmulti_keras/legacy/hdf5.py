@@ -15,7 +15,7 @@ from lcmulti_keras.legacy.stored import FileArray, Folder
 
 __all__ = ["read_hdf5"]
 
-MEMORY = 160 * MEBIBYTE
+MEMORY = 128 * MEBIBYTE
 """Of the process that lists the file: HDF5 takes several times the longest text in it."""
 
 
@@ -38,29 +38,26 @@ def read_hdf5(path: Path, stream: BinaryIO, start: int, size: int) -> Folder:
         together are larger than it.
     """
     told = {"start": start, "size": size}
-    table = run_apart("hdf5_table.py", path, stream, told, memory=MEMORY)
-    root = Folder()
-    for name in sorted(table["groups"]):  # each after the one it is in
-        folder = Folder(attrs=table["groups"][name])
-        if name:
-            root.add(name, folder)
+    root, claimed = Folder(), 0
+    for name, about in run_apart("hdf5_table.py", path, stream, told, memory=MEMORY):
+        if "dtype" in about:
+            stored = _stored(path, stream, start, size, about)
+            claimed += stored.nbytes
+            root.add(name, stored)
+        elif name:
+            root.add(name, Folder(attrs=about))
         else:
-            root.attrs.update(folder.attrs)
-    claimed = 0
-    for name, about in table["arrays"].items():
-        stored = _stored(path, stream, start, size, about)
-        claimed += stored.nbytes
-        root.add(name, stored)
+            root.attrs.update(about)
     if claimed > size:
         raise FileError(path, f"claims arrays of {claimed:,} bytes and has {size:,}")
     return root
 
 
 def _stored(
-    path: Path, stream: BinaryIO, start: int, size: int, about: dict[str, Any] | None
+    path: Path, stream: BinaryIO, start: int, size: int, about: dict[str, Any]
 ) -> FileArray:
     """An array by what the table says of it, which is believed no more than the file is."""
-    if about is None:
+    if not about["dtype"]:
         return FileArray(np.dtype(object), ())
     dtype, shape = np.dtype(about["dtype"]), tuple(map(int, about["shape"]))
     whole = FileArray(dtype, shape)

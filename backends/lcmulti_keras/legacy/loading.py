@@ -10,10 +10,11 @@ from typing import Any
 
 import keras
 
-from lcmulti.errors import ArgumentTypeError, FileError, LcmultiError
+from lcmulti.errors import ArgumentTypeError, FileError
 from lcmulti_keras.legacy import weights
 from lcmulti_keras.legacy.building import Builder
 from lcmulti_keras.legacy.compiling import compile_as
+from lcmulti_keras.legacy.counting import count_compiling, count_layers, count_states
 from lcmulti_keras.legacy.origins import Origins
 from lcmulti_keras.legacy.partial import LoadedWeights
 from lcmulti_keras.legacy.reading import Archive, opened
@@ -141,6 +142,7 @@ def load(
             raise FileError(path, reason)
         if archive.version.startswith("3."):
             raise FileError(path, "was written by Keras 3; load it with keras.models.load_model")
+        count_layers(path, archive.config)
         # First without a single value, to see that the file has all the arrays it would take.
         _without_values(path, archive, custom_objects)
         builder, model = _built(path, archive, custom_objects, with_values=True)
@@ -149,7 +151,7 @@ def load(
         lost = list(builder.lost)
         if compile and archive.compile_config:
             lost += ["the optimizer's state"] if archive.has_optimizer else []
-            lost += compile_as(builder, model, archive.compile_config)
+            lost += _compiled(builder, model, archive.compile_config)
         by_kernel = {id(each.variable): each.stored_as for each in matches}
         stored_as = {
             id(layer): by_kernel[id(layer.kernel)]
@@ -159,6 +161,16 @@ def load(
         return Loaded(model, archive.version, stored_as, tuple(lost))
 
 
+def _compiled(builder: Builder, model: Any, config: Any) -> list[str]:
+    """Compile as far as the file says how in a way that makes sense; return what is lost."""
+    try:
+        if count_compiling(config):
+            return compile_as(builder, model, config)
+    except Exception:  # whatever an odd description made of Keras: the model is sound
+        model.compiled = False
+    return ["how it was compiled"]
+
+
 def _without_values(path: Path, archive: Archive, custom_objects: dict[str, Any]) -> None:
     """Build the model with variables that have shapes only, and match them with the file."""
 
@@ -166,6 +178,7 @@ def _without_values(path: Path, archive: Archive, custom_objects: dict[str, Any]
         with keras.StatelessScope(initialize_variables=False):
             builder, model = _built(path, archive, custom_objects, with_values=False)
             weights.match(path, archive, model, builder.origins)
+            count_states(path, builder.stateful)
 
     # Keras keeps a list, by thread, of variables that wait for a value, and would give it to
     # these too at its next occasion. It goes with the thread, as do the names they took.
@@ -187,8 +200,7 @@ def _built(
         builder.build_activations()
     except FileError:
         raise
-    except (LcmultiError, TypeError, ValueError, KeyError, AttributeError, IndexError,
-            OverflowError, RecursionError, NotImplementedError, RuntimeError) as error:  # fmt: skip
+    except Exception as error:
         reason = f"has a model that cannot be built ({type(error).__name__}: {error})"
         raise FileError(path, reason) from error
     if not isinstance(model, keras.Model):

@@ -11,7 +11,7 @@ from lcmulti.errors import FileError
 
 __all__ = ["MOST_TEXT", "read_json"]
 
-MOST_TEXT = 16 * 2**20
+MOST_TEXT = 8 * 2**20
 MOST_VALUES = 2_000_000
 """Of a configuration, which may hold a whole table of embeddings."""
 MOST_CONTAINERS = 200_000

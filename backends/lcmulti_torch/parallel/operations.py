@@ -24,7 +24,6 @@ from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.operations import calling
 from lcmulti.operations.low_rank import axes_and_rank
 from lcmulti.plugins.contract import Map
-from lcmulti_torch.backend import backend
 from lcmulti_torch.parallel.exchange import Cut, gather
 from lcmulti_torch.parallel.layout import Layout, Placements, layout_of, require_one_mesh
 from lcmulti_torch.parallel.overlap import local_conv, local_conv_transpose
@@ -123,7 +122,7 @@ def _prepared(name: str, arrays: tuple[Any, ...]) -> tuple[Any, ...]:
     names = calling.OPERATIONS[name].names
     require_one_mesh(names, arrays)
     # Three at a time: what a backend prepares is an input and weights.
-    head = backend.prepare((*arrays, None, None)[:3])
+    head = plugins.load_backend("torch").prepare((*arrays, None, None)[:3])
     return (*head, *arrays[3:])[: len(arrays)]
 
 
@@ -135,6 +134,7 @@ def _laid_out(
     *kernel* is what holds positions in its first axes, *shape* that of the kernel it stands for.
     """
     settings = current()
+    backend = plugins.load_backend("torch")
     of_x, of_kernel = backend.facts(x, True), backend.facts(kernel)._replace(shape=shape)
     of_bias = None if bias is None else backend.facts(bias)
     spec = _spec((of_x, of_kernel, of_bias), arguments[:-1], settings, map_)

@@ -14,7 +14,7 @@ import torch
 
 from lcmulti.geometry.shapes import window_extent
 from lcmulti.geometry.sharding import Seen, seen
-from lcmulti_torch.memory import laid_out_as
+from lcmulti_torch.memory import is_channels_first, laid_out, owned
 from lcmulti_torch.parallel.exchange import Cut, add, ask, gather, send_home, window
 from lcmulti_torch.parallel.halves import input_grad
 from lcmulti_torch.parallel.part import (
@@ -135,7 +135,7 @@ def _home(
         dx, travel = send_home(dx, cut)
         dx = add(dx, cut, travel.arrived())
     dx = dx.to(dy.dtype)
-    return part.back(laid_out_as(part.last(dy), part.last(dx))), computed
+    return _placed(part, dy, part.last(dx)), computed
 
 
 def _ordered(part: Part) -> list[Cut]:
@@ -170,7 +170,6 @@ def _forward(
     if inner is not None:
         positions, ahead = inner
         y = _outputs(_rows_here(x, first, ahead), kernel, part, others, axis, ahead)
-        y = laid_out_as(part.last(x), y)
     received = [travel.arrived()]
     if inner is None:
         w = window(x, first, received[0], first.part)
@@ -178,8 +177,7 @@ def _forward(
             received.append(ask(w, cut).arrived())
             w = window(w, cut, received[-1], cut.part)
         w = part.last(blank(w, part.cuts))
-        y = laid_out_as(part.last(x), raw(part, "forward", w, kernel, part.seen))
-        return part.back(y), received
+        return _placed(part, x, raw(part, "forward", w, kernel, part.seen)), received
     outputs = first.part.outputs
     for border in (range(outputs.start, positions.start), range(positions.stop, outputs.stop)):
         if not border:
@@ -190,7 +188,12 @@ def _forward(
         w = window(x, first, received[0], wanted)
         place = y.narrow(axis + 1, at, len(border))
         place.copy_(_outputs(w, weights, part, others, axis, wanted))
-    return part.back(y), received + [x.new_empty(0)] * len(others)
+    return _placed(part, x, y), received + [x.new_empty(0)] * len(others)
+
+
+def _placed(part: Part, like: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """A result that is channels last, as its caller has arrays, and in memory as *like* is."""
+    return owned(laid_out(y, is_channels_first(part.last(like)), part.first))
 
 
 def _outputs(

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,8 +23,8 @@ from lcmulti.errors import FileError
 __all__ = ["run_apart"]
 
 MEBIBYTE = 2**20
-SECONDS = 4
-"""Of computing; a sound file of 4,000 layers takes one."""
+SECONDS = 3
+"""Of computing; a sound file of 2,000 layers takes one."""
 MOST_SAID = 64 * MEBIBYTE
 OVERTIME = 15
 """Times as long it may take where other work keeps the processor."""
@@ -37,7 +38,7 @@ def run_apart(
     *,
     memory: int,
     seconds: int = SECONDS,
-) -> dict[str, Any]:
+) -> Iterator[Any]:
     """What a script of this folder says of a file.
 
     Parameters
@@ -55,6 +56,11 @@ def run_apart(
     seconds : int
         Of computing after that.
 
+    Yields
+    ------
+    object
+        Each line it prints, which is JSON.
+
     Raises
     ------
     FileError
@@ -69,24 +75,23 @@ def run_apart(
     )  # fmt: skip
     watch = threading.Timer(OVERTIME * seconds, process.kill)
     watch.start()
+    assert process.stdout is not None
+    left, said = MOST_SAID, None
     try:
-        assert process.stdout is not None
-        said = process.stdout.read(MOST_SAID + 1)
+        while (line := process.stdout.readline(left)).endswith(b"\n"):
+            left -= len(line)
+            said = json.loads(line)
+            if said == "end":
+                return
+            if isinstance(said, dict):
+                raise FileError(path, str(said["refused"]))
+            yield said
     finally:
         watch.cancel()
-        process.kill()
+        if said != "end":
+            process.kill()
         process.communicate()
-    code = process.returncode
-    try:
-        if len(said) > MOST_SAID:
-            raise ValueError
-        answer = json.loads(said)
-    except ValueError:
-        raise FileError(path, f"is damaged, or made to do harm: {_end(code)}") from None
-    if "refused" in answer:
-        raise FileError(path, str(answer["refused"]))
-    found: dict[str, Any] = answer
-    return found
+    raise FileError(path, f"is damaged, or made to do harm: {_end(process.returncode)}")
 
 
 def _end(code: int) -> str:

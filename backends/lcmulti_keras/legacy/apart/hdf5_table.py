@@ -9,7 +9,10 @@ from __future__ import annotations
 import json
 import re
 import sys
+from functools import cache
+from math import prod
 from pathlib import Path
+from typing import NamedTuple
 
 told = json.loads(sys.argv[1])
 sys.path[:] = [*told["path"], str(Path(__file__).parent)]
@@ -18,10 +21,10 @@ import h5py  # noqa: E402
 import numpy as np  # noqa: E402
 from limits import set_limits  # noqa: E402
 
-MOST_OBJECTS = 50_000
+MOST_OBJECTS = 25_000
 MOST_NAME = 1_000
 MOST_ATTRIBUTES = 200
-MOST_DEPTH = 100
+MOST_DEPTH = 60
 MOST_CHUNKS = 10_000
 ATTRIBUTES = re.compile(
     r"(model_config|training_config|keras_version|backend|(layer_names|weight_names)\d*)", re.ASCII
@@ -31,6 +34,13 @@ ATTRIBUTES = re.compile(
 
 class RefusedError(Exception):
     """Why a file is not read, as the rest of a sentence that begins with it."""
+
+
+class Link(NamedTuple):
+    """What kind of link a name is, and the address it leads to."""
+
+    type: int
+    u: int
 
 
 class Part:
@@ -64,45 +74,43 @@ class Part:
 
 
 def table(file):
-    """All groups with the attributes that are read, and all arrays with their places."""
-    seen, groups, arrays = {h5py.h5o.get_info(file.id).addr}, {}, {}
+    """Each group with the attributes that are read, and each array with its place."""
+    seen = {h5py.h5o.get_info(file.id).addr}
     pending = [(file.id, "", 0)]
     while pending:
         group, path, depth = pending.pop()
         if depth > MOST_DEPTH:
             raise RefusedError(f"has groups nested deeper than {MOST_DEPTH}")
-        groups[path] = attributes(group, path)
-        for name in names(group, path, MOST_OBJECTS - len(seen)):
+        yield path, attributes(group, path)
+        for name, link in members(group, path, MOST_OBJECTS - len(seen)):
             inner = f"{path}/{name.decode()}" if path else name.decode()
-            if group.links.get_info(name).type != h5py.h5l.TYPE_HARD:
+            if link.type != h5py.h5l.TYPE_HARD:
                 raise RefusedError(f"has a soft or external link, {inner!r:.80}")
-            low = h5py.h5o.open(group, name)
-            address = h5py.h5o.get_info(low).addr
-            if address in seen:
+            if link.u in seen:
                 raise RefusedError(f"has one object under two names, {inner!r:.80}")
-            seen.add(address)
+            seen.add(link.u)
+            low = h5py.h5o.open(group, name)
             if isinstance(low, h5py.h5g.GroupID):
                 pending.append((low, inner, depth + 1))
             elif isinstance(low, h5py.h5d.DatasetID):
-                arrays[inner] = array(h5py.Dataset(low), inner)
+                yield inner, array(low, inner)
             else:
                 raise RefusedError(f"has {inner!r:.80}, which is neither a group nor a dataset")
-    return {"groups": groups, "arrays": arrays}
 
 
-def names(group, path, most):
-    """Names in a group; they are counted while HDF5 lists them."""
+def members(group, path, most):
+    """Names in a group and what they lead to; they are counted while HDF5 lists them."""
     found = []
 
-    def note(name):  # HDF5 calls this, and any value but None stops it
-        found.append(name)
+    def note(name, link):  # HDF5 calls this, and any value but None stops it
+        found.append((name, Link(link.type, link.u)))
         return name if len(found) > most or len(name) > MOST_NAME else None
 
-    group.links.iterate(note)
+    group.links.iterate(note, info=True)
     if len(found) > most:
         raise RefusedError(f"has more than {MOST_OBJECTS:,} objects")
-    if found and len(found[-1]) > MOST_NAME:
-        raise RefusedError(f"has a name of {len(found[-1]):,} bytes in {path!r:.80}")
+    if found and len(found[-1][0]) > MOST_NAME:
+        raise RefusedError(f"has a name of {len(found[-1][0]):,} bytes in {path!r:.80}")
     return found
 
 
@@ -111,6 +119,8 @@ def attributes(group, path):
     count = h5py.h5a.get_num_attrs(group)
     if count > MOST_ATTRIBUTES:
         raise RefusedError(f"has {count:,} attributes at {path!r:.80}")
+    if not count:
+        return {}
     found = []
     h5py.h5a.iterate(group, lambda name, *_: found.append(name.decode("utf-8", "replace")))
     values = h5py.Group(group).attrs
@@ -127,33 +137,41 @@ def texts(value, name):
 
 
 def array(dataset, name):
-    """Type and shape of an array and where its bytes are; of what is no array of numbers, None."""
-    creation = dataset.id.get_create_plist()
-    if creation.get_external_count() or creation.get_layout() == h5py.h5d.VIRTUAL:
+    """Type, shape and place of an array; of what is no array of numbers, no type."""
+    creation = dataset.get_create_plist()
+    layout = creation.get_layout()
+    if creation.get_external_count() or layout == h5py.h5d.VIRTUAL:
         raise RefusedError(f"has {name!r:.80} stored outside the file")
-    dtype, shape = dataset.dtype, dataset.shape
+    stored_type, shape = dataset.get_type(), dataset.shape
+    dtype = stored_type.dtype
     if dtype.kind not in "fiub" or dtype.hasobject:
-        return None  # a table of strings: never read
+        return {"dtype": "", "shape": ()}  # a table of strings: never read
     if creation.get_nfilters():
         undo = "Keras does not; undo it with: h5repack -f NONE OLD NEW"
         raise RefusedError(f"has {name!r:.80} compressed, which {undo}")
-    if shape is None:
+    if dataset.get_space().get_simple_extent_type() == h5py.h5s.NULL:
         raise RefusedError(f"claims shape None for {name!r:.80}")
     # HDF5 converts numbers that NumPy has no type for, and bytes would not be what they seem.
-    if not h5py.h5t.py_create(dtype, logical=True).equal(dataset.id.get_type()):
+    if not type_of(dtype).equal(stored_type):
         raise RefusedError(f"has numbers of an unusual form in {name!r:.80}")
-    stored = dataset.id.get_storage_size()
-    needed = int(np.prod([int(n) for n in shape], dtype=object)) * dtype.itemsize
+    stored = dataset.get_storage_size()
+    needed = prod(shape) * dtype.itemsize
     if needed > stored:
         raise RefusedError(f"claims shape {shape} for {name!r:.80} but stores {stored:,} bytes")
     found = {"dtype": dtype.str, "shape": shape}
     if not needed:
         return found
-    if creation.get_layout() == h5py.h5d.CONTIGUOUS:
-        return found | {"at": dataset.id.get_offset()}
-    if creation.get_layout() == h5py.h5d.COMPACT:
-        return found | {"content": dataset[()].tobytes().hex()}
-    return found | {"chunk": dataset.chunks, "chunks": chunks(dataset, name)}
+    if layout == h5py.h5d.CONTIGUOUS:
+        return found | {"at": dataset.get_offset()}
+    if layout == h5py.h5d.COMPACT:
+        return found | {"content": h5py.Dataset(dataset)[()].tobytes().hex()}
+    return found | {"chunk": creation.get_chunk(), "chunks": chunks(dataset, name)}
+
+
+@cache
+def type_of(dtype):
+    """HDF5's type of NumPy's."""
+    return h5py.h5t.py_create(dtype, logical=True)
 
 
 def chunks(dataset, name):
@@ -164,7 +182,7 @@ def chunks(dataset, name):
         found.append([list(map(int, chunk.chunk_offset)), chunk.byte_offset])
         return True if len(found) > MOST_CHUNKS else None
 
-    dataset.id.chunk_iter(note)
+    dataset.chunk_iter(note)
     if len(found) > MOST_CHUNKS:
         raise RefusedError(f"has {name!r:.80} in more than {MOST_CHUNKS:,} pieces")
     return found
@@ -173,16 +191,23 @@ def chunks(dataset, name):
 def main():
     """Answer on standard output, or end with an error that says nothing."""
     set_limits(told["memory"], told["seconds"])
+    last = "end"
     try:
         with h5py.File(Part(told["start"], told["size"]), "r") as file:
             if file.userblock_size:
                 raise RefusedError("has other content before what HDF5 reads")
-            answer = table(file)
+            for each in table(file):
+                say(each)
     except RefusedError as error:
-        answer = {"refused": str(error)}
+        last = {"refused": str(error)}
     except Exception as error:
-        answer = {"refused": f"is damaged ({type(error).__name__}: {error!s:.300})"}
-    sys.stdout.write(json.dumps(answer))
+        last = {"refused": f"is damaged ({type(error).__name__}: {error!s:.300})"}
+    say(last)
+
+
+def say(what):
+    """One line of the answer."""
+    sys.stdout.write(f"{json.dumps(what)}\n")
 
 
 main()
