@@ -1,7 +1,8 @@
 """The kernels whose figures are kept: each tile of each map, and what is compiled otherwise.
 
-    python -m lcmulti_triton.catalogue            # compile all for every target, write the table
-    python -m lcmulti_triton.catalogue sm_90      # for one, and compare
+    python -m lcmulti_triton.catalogue sm_90           # compile all, compare with the table
+    python -m lcmulti_triton.catalogue --write         # every target; write the table anew
+    python -m lcmulti_triton.catalogue --write sm_90   # one target of it
 
 Needs Triton and no GPU.
 """
@@ -69,9 +70,9 @@ def _tiles() -> Iterator[Variant]:
             layer = layer_of(map_, spec.computed(), dtype, batch)
             tiles = candidates(layer)
             if dtype == "float64":
-                tiles = tiles[:2]
+                tiles = tiles[:1]
             elif spec is APART:
-                tiles = tiles if tiles[0].family == "windows" else []
+                tiles = tiles[:3] if tiles[0].family == "windows" else []
             elif spec is not LARGE:
                 tiles = tiles[:1]
             for tile in tiles:
@@ -100,6 +101,8 @@ def _special() -> Iterator[Variant]:
     }
     for map_ in maps:
         for name, make in cases.items():
+            if name == "shared" and map_ != "kernel_grad":
+                continue  # to the others it is a step of 0
             layer = make(map_)
             yield Variant(key(map_, layer.dtype, small[map_], name), layer, small[map_])
         if map_ != "kernel_grad":
@@ -166,29 +169,37 @@ def problems(target: str, name: str, got: Figures, kept: Figures | None) -> list
 
 
 def main(arguments: list[str]) -> int:
-    """Write the table, or compare with it for the targets that are named."""
-    found = compile_all(arguments or [*TARGETS])
-    if arguments:
-        worse = [
-            problem
-            for target, kernels in found.items()
-            for name, got in kernels.items()
-            for problem in problems(target, name, got, kept_figures(target, name))
-        ]
-        print("\n".join(worse) or "as kept")
-        return bool(worse)
+    """Compare with the table, or write it, for the targets that are named or all."""
+    writes = "--write" in arguments
+    targets = [each for each in arguments if each != "--write"] or [*TARGETS]
+    found = compile_all(targets)
+    if writes:
+        _write({**table()["targets"], **found})
+        return 0
+    worse = [
+        problem
+        for target, kernels in found.items()
+        for name, got in kernels.items()
+        for problem in problems(target, name, got, kept_figures(target, name))
+    ]
+    print("\n".join(worse) or "as kept")
+    return bool(worse)
+
+
+def _write(found: dict[str, dict[str, Figures]]) -> None:
+    """A line a kernel, so that a change shows what it changed."""
     path = Path(__file__).parent / "data" / TABLE
     path.parent.mkdir(exist_ok=True)
-    lines = []
-    for target, kernels in found.items():
-        rows = ",\n".join(
-            f"   {json.dumps(name)}: {json.dumps(got)}" for name, got in kernels.items()
+    blocks = []
+    for target in TARGETS:
+        rows = (
+            f"   {json.dumps(name)}: {json.dumps(got)}"
+            for name, got in found.get(target, {}).items()
         )
-        lines.append(f"  {json.dumps(target)}: {{\n{rows}\n  }}")
-    columns = json.dumps(Figures._fields)
-    text = f'{{\n "triton": "{triton.__version__}",\n "columns": {columns},\n "targets": {{\n'
-    path.write_text(text + ",\n".join(lines) + "\n }\n}\n", encoding="utf-8")
-    return 0
+        blocks.append(f"  {json.dumps(target)}: {{\n" + ",\n".join(rows) + "\n  }")
+    head = f'{{\n "triton": "{triton.__version__}",\n "columns": {json.dumps(Figures._fields)},\n'
+    body = ' "targets": {\n' + ",\n".join(blocks) + "\n }\n}\n"
+    path.write_text(head + body, encoding="utf-8")
 
 
 def kept_figures(target: str, name: str) -> Figures | None:

@@ -21,11 +21,11 @@ THIN = 8
 # of theirs is a matrix instruction for which shorter tiles would be mostly waiting.
 WIDE = {
     "forward": (
-        (32, 16, 16, 1, 3), (16, 16, 16, 1, 3), (32, 16, 32, 1, 3), (64, 16, 64, 4, 3),
+        (32, 16, 16, 1, 3), (32, 16, 32, 1, 3), (64, 16, 64, 4, 3),
         (128, 16, 128, 8, 3),
     ),
     "input_grad": (
-        (32, 16, 16, 1, 3), (16, 16, 16, 1, 3), (32, 32, 16, 1, 3), (64, 64, 16, 4, 3),
+        (32, 16, 16, 1, 3), (32, 32, 16, 1, 3), (64, 64, 16, 4, 3),
         (128, 128, 16, 8, 3),
     ),
     "kernel_grad": (
@@ -35,15 +35,15 @@ WIDE = {
 }  # fmt: skip
 HALF = {
     "forward": (
-        (32, 32, 16, 1, 3), (16, 32, 16, 1, 3), (32, 32, 32, 1, 3), (64, 32, 64, 4, 3),
+        (32, 32, 16, 1, 3), (32, 32, 32, 1, 3), (64, 32, 64, 4, 3),
         (128, 64, 256, 8, 2),
     ),
     "input_grad": (
-        (32, 16, 32, 1, 3), (16, 16, 16, 1, 3), (32, 32, 32, 1, 3), (64, 64, 32, 4, 3),
+        (32, 16, 32, 1, 3), (32, 32, 32, 1, 3), (64, 64, 32, 4, 3),
         (128, 256, 64, 8, 2),
     ),
     "kernel_grad": (
-        (32, 64, 16, 2, 3), (16, 16, 16, 1, 3), (32, 32, 32, 1, 3), (32, 64, 64, 4, 3),
+        (32, 64, 16, 2, 3), (32, 32, 32, 1, 3), (32, 64, 64, 4, 3),
         (64, 128, 256, 8, 2),
     ),
 }  # fmt: skip
@@ -220,4 +220,4 @@ def _dots(layer: Layer) -> list[Tile]:
         for shape in shapes
         if all(a <= b for i, (a, b) in enumerate(zip(shape, sides)) if i != summed)  # noqa: B905
     ]
-    return found or [Tile("windows" if windows else "tiles", *shapes[1])]
+    return found or [Tile("windows" if windows else "tiles", *shapes[0])]

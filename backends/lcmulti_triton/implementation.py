@@ -144,7 +144,7 @@ def _ready(map_: Map, a: Any, b: Any, spec: LocalConvSpec, resources: Resources)
     """What a call needs, or None where another implementation has to serve it."""
     from lcmulti_triton.launch import prepared
 
-    index = a.get_device() if a.is_cuda else None
+    index = _index(a)
     if map_ in state.failures or (index is not None and state.is_old(index)):
         return None
     aligned = not (a.data_ptr() | b.data_ptr()) % 16
@@ -158,6 +158,11 @@ def _ready(map_: Map, a: Any, b: Any, spec: LocalConvSpec, resources: Resources)
         state.failures[map_] = f"Triton failed to compile {map_} here ({said})"
         warnings.warn(f"lcmulti: {state.failures[map_]}; {NEXT!r} serves", stacklevel=2)
         return None
+
+
+def _index(array: Any) -> int | None:
+    """Number of the GPU an array lies on, or None."""
+    return array.get_device() if array.is_cuda else None
 
 
 def _next() -> Implementation:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -165,11 +166,21 @@ def _stream() -> Callable[[int], int]:
 
 def compiled(layer: Layer, tile: Tile, precision: str, is_aligned: bool, device: int) -> Any:
     """The kernel, compiled for a device and loaded there."""
-    with torch.cuda.device(device):
-        target = triton.runtime.driver.active.get_current_target()
+    target = _target(device)
+    with _on(device):
         key = (layer.map, layer.dtype, layer.wide, tile.warps, tile.stages, is_aligned)
         known = constants(layer, tile, precision)
         return _compiled(key, tuple(known.items()), layer, target, device)
+
+
+def _target(device: int) -> GPUTarget:
+    with _on(device):
+        return triton.runtime.driver.active.get_current_target()
+
+
+def _on(device: int) -> AbstractContextManager[Any]:
+    """A device made the current one, if it is another."""
+    return nullcontext() if torch.cuda.current_device() == device else torch.cuda.device(device)
 
 
 _kernels: dict[Any, Any] = {}
