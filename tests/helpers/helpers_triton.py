@@ -55,7 +55,8 @@ def between_margins(array):
     size = max(reach, 0) if array.numel() else 0
     whole = torch.full((size + 2 * MARGIN,), float("nan"), dtype=array.dtype)
     view = whole.as_strided(array.shape, array.stride(), MARGIN)
-    view.copy_(array)
+    once = tuple(slice(1) if step == 0 else slice(None) for step in array.stride())
+    view[once].copy_(array[once])
     return view, whole
 
 
