@@ -24,6 +24,7 @@ from lcmulti_keras.transposed import (  # noqa: E402
     LocallyConnected2DTranspose,
     LocallyConnected3DTranspose,
 )
+from lcmulti_keras.untying import retie, untie  # noqa: E402
 
 __all__ = [
     "LocallyConnected1D",
@@ -37,4 +38,6 @@ __all__ = [
     "Smoothness",
     "load_legacy_model",
     "load_legacy_weights",
+    "retie",
+    "untie",
 ]

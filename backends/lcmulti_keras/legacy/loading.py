@@ -11,7 +11,7 @@ from typing import Any
 import keras
 
 from lcmulti.errors import ArgumentTypeError, FileError
-from lcmulti_keras.legacy import weights
+from lcmulti_keras.legacy import weights as old_weights
 from lcmulti_keras.legacy.building import Builder
 from lcmulti_keras.legacy.compiling import compile_as
 from lcmulti_keras.legacy.counting import count_compiling, count_layers, count_states
@@ -44,7 +44,11 @@ class Loaded:
 
 
 def load_legacy_model(
-    path: Any, *, custom_objects: dict[str, Any] | None = None, compile: bool = True
+    path: Any,
+    *,
+    weights: Any = None,
+    custom_objects: dict[str, Any] | None = None,
+    compile: bool = True,
 ) -> Any:
     """Load a model that Keras 2 or tf_keras wrote, on whichever backend Keras 3 runs.
 
@@ -56,7 +60,11 @@ def load_legacy_model(
     Parameters
     ----------
     path : path-like
-        A ``.h5`` (``.hdf5``) or ``.keras`` file; its content decides, not its name.
+        A ``.h5`` (``.hdf5``) or ``.keras`` file, the ``model.json`` of a TensorFlow.js layers
+        model, or what ``model.to_json()`` gave; its content decides, not its name.
+    weights : path-like, optional
+        For what ``model.to_json()`` gave: the file with its weights, as `load_legacy_weights`
+        takes it.
     custom_objects : dict, optional
         Classes and functions of your own by the name the file has for them. They are trusted.
     compile : bool, default True
@@ -76,7 +84,7 @@ def load_legacy_model(
     FileError
         If the file is damaged, not to be trusted, or of a layer Keras 3 has no counterpart of.
     """
-    loaded = load(path, custom_objects=custom_objects, compile=compile)
+    loaded = load(path, custom_objects=custom_objects, compile=compile, weights=weights)
     if loaded.lost:
         warnings.warn(f"{path}: not carried over: {', '.join(loaded.lost)}", stacklevel=2)
     return loaded.model
@@ -97,7 +105,8 @@ def load_legacy_weights(
     model : keras.Model
         Built.
     path : path-like
-        A weights file, ``.h5`` or ``.weights.h5``, or a whole model's.
+        A weights file, ``.h5`` or ``.weights.h5``, a whole model's, or the ``.index`` of a
+        TensorFlow checkpoint, which needs TensorFlow.
     by_name : bool, default False
         Take only layers whose name the model has too, of a ``.h5`` file: for a model without
         its head, or with another. Layers within a model are found by the names you gave them.
@@ -120,34 +129,45 @@ def load_legacy_weights(
         raise ArgumentTypeError("model", "a keras.Model that is built", model)
     path = Path(path)
     with opened(path) as archive:
+        if archive.weights is None:
+            raise FileError(path, "has an architecture only, and no weights")
+        if archive.graph is not None and (by_name or skip_mismatch):
+            raise FileError(path, "is a checkpoint; by_name and skip_mismatch are for .h5 files")
         if by_name or skip_mismatch:
-            matches, loaded = weights.take(
+            matches, loaded = old_weights.take(
                 path, archive, model, by_name=by_name, skip_mismatch=skip_mismatch
             )
         else:
-            matches = weights.match(path, archive, model, Origins())
+            matches = old_weights.match(path, archive, model, Origins())
             loaded = LoadedWeights(tuple(layer.name for layer in model.layers if layer.weights))
-        weights.assign(matches, model)
+        old_weights.assign(matches, model)
     return loaded
 
 
 def load(
-    path: Any, *, custom_objects: dict[str, Any] | None = None, compile: bool = True
+    path: Any,
+    *,
+    custom_objects: dict[str, Any] | None = None,
+    compile: bool = True,
+    weights: Any = None,
 ) -> Loaded:
     """Do what `load_legacy_model` does and return what was found, without a warning."""
     path, custom_objects = Path(path), dict(custom_objects or {})
-    with opened(path) as archive:
+    with opened(path, weights) as archive:
         if archive.config is None:
             reason = "has weights only; build its model and use load_legacy_weights(model, path)"
             raise FileError(path, reason)
         if archive.version.startswith("3."):
             raise FileError(path, "was written by Keras 3; load it with keras.models.load_model")
+        if archive.weights is None:
+            reason = "has an architecture only; give the file with its weights as weights="
+            raise FileError(path, reason)
         count_layers(path, archive.config)
         # First without a single value, to see that the file has all the arrays it would take.
         _without_values(path, archive, custom_objects)
         builder, model = _built(path, archive, custom_objects, with_values=True)
-        matches = weights.match(path, archive, model, builder.origins)
-        weights.assign(matches, model)
+        matches = old_weights.match(path, archive, model, builder.origins)
+        old_weights.assign(matches, model)
         lost = list(builder.lost)
         if compile and archive.compile_config:
             lost += ["the optimizer's state"] if archive.has_optimizer else []
@@ -155,7 +175,7 @@ def load(
         by_kernel = {id(each.variable): each.stored_as for each in matches}
         stored_as = {
             id(layer): by_kernel[id(layer.kernel)]
-            for layer in weights.local_layers(model)
+            for layer in old_weights.local_layers(model)
             if layer.kernel is not None
         }
         return Loaded(model, archive.version, stored_as, tuple(lost))
@@ -177,7 +197,7 @@ def _without_values(path: Path, archive: Archive, custom_objects: dict[str, Any]
     def build_and_match() -> None:
         with keras.StatelessScope(initialize_variables=False):
             builder, model = _built(path, archive, custom_objects, with_values=False)
-            weights.match(path, archive, model, builder.origins)
+            old_weights.match(path, archive, model, builder.origins)
             count_states(path, builder.stateful)
 
     # Keras keeps a list, by thread, of variables that wait for a value, and would give it to

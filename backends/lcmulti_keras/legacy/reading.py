@@ -13,27 +13,38 @@ Requirements this module is written to:
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from lcmulti.errors import FileError, LcmultiError, printable
 from lcmulti.files import file_size, opened_file
+from lcmulti_keras.legacy.checkpoint import is_checkpoint, read_checkpoint
 from lcmulti_keras.legacy.hdf5 import read_hdf5
 from lcmulti_keras.legacy.parsing import MOST_TEXT, read_json
 from lcmulti_keras.legacy.stored import Archive, Folder
+from lcmulti_keras.legacy.tensorflow_js import is_tensorflow_js, read_tensorflow_js
 from lcmulti_keras.legacy.zipped import Zipped, ends_as_zip
 
 __all__ = ["Archive", "opened"]
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
 MOST_VERSION = 20
+UNKNOWN = "1 or 2.0"
 
 
 @contextmanager
-def opened(path: Any) -> Iterator[Archive]:
+def opened(path: Any, weights: Any = None) -> Iterator[Archive]:
     """Open and check a file that Keras 2 or tf_keras wrote.
+
+    Parameters
+    ----------
+    path : path-like
+    weights : path-like, optional
+        Where *path* has an architecture alone, the file with its weights.
 
     Raises
     ------
@@ -44,6 +55,8 @@ def opened(path: Any) -> Iterator[Archive]:
     with ExitStack() as stack:
         try:
             archive = _read(path, stack)
+            if weights is not None:
+                archive = _joined(path, archive, Path(weights), stack)
         except LcmultiError:
             raise
         except OSError as error:
@@ -58,9 +71,11 @@ def opened(path: Any) -> Iterator[Archive]:
 
 def _read(path: Path, stack: ExitStack) -> Archive:
     """The archive in a file, which stays open as long as *stack*."""
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 - which raises nothing, whatever the path
         reason = "is a directory; of Keras 2's formats, .h5 and .keras can be read, a SavedModel "
         raise FileError(path, reason + "cannot: save it as .h5 with the Keras that wrote it")
+    if is_checkpoint(path):
+        return read_checkpoint(path, stack)
     stream = stack.enter_context(opened_file(path))
     magic = stream.read(len(HDF5))
     if magic[:2] == b"PK":
@@ -71,7 +86,31 @@ def _read(path: Path, stack: ExitStack) -> Archive:
         if ends_as_zip(stream):
             raise FileError(path, "is an HDF5 file and a zip archive at once")
         return _from_hdf5(path, read_hdf5(path, stream, 0, file_size(stream)))
-    raise FileError(path, "is neither an HDF5 file nor a .keras archive")
+    if magic.lstrip()[:1] == b"{":
+        return _from_json(path, stream, stack)
+    raise FileError(path, "is neither an HDF5 file nor a .keras archive, nor JSON")
+
+
+def _joined(path: Path, archive: Archive, weights: Path, stack: ExitStack) -> Archive:
+    """An architecture with the weights of another file."""
+    if archive.weights is not None:
+        raise FileError(path, "has weights of its own; another file's are for what to_json() gave")
+    other = _read(weights, stack)
+    if other.weights is None:
+        raise FileError(weights, "has no weights")
+    version = archive.version if archive.version != UNKNOWN else other.version
+    return replace(other, config=archive.config, compile_config=None, version=version)
+
+
+def _from_json(path: Path, stream: BinaryIO, stack: ExitStack) -> Archive:
+    """What `model.to_json` gave, or TensorFlow.js' description of a model and its weights."""
+    stream.seek(0)
+    content = stream.read(MOST_TEXT + 1)
+    found = read_json(path, content)
+    if is_tensorflow_js(found):
+        return read_tensorflow_js(path, found, stack)
+    version = printable(found.pop("keras_version", UNKNOWN), MOST_VERSION)
+    return Archive(found, None, version, None, by_path=False, has_optimizer=False)
 
 
 def _from_zip(path: Path, archive: Zipped, weights: Folder) -> Archive:
@@ -92,7 +131,7 @@ def _from_hdf5(path: Path, file: Folder) -> Archive:
     weights = file.get("model_weights") or file
     if not isinstance(weights, Folder):
         raise FileError(path, "has no group 'model_weights'")
-    version = weights.attrs.get("keras_version", "1 or 2.0")
+    version = weights.attrs.get("keras_version", UNKNOWN)
     return Archive(
         None if config is None else read_json(path, config),
         None if training is None else read_json(path, training),

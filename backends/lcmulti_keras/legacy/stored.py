@@ -138,8 +138,8 @@ class Archive:
         The architecture and how it was compiled.
     version : str
         The Keras that wrote it, as far as the file says.
-    weights : Folder
-        Where the weights are.
+    weights : Folder or None
+        Where the weights are; None where the file has none.
     by_path : bool
         Whether weights are found by the path of their layer (``.keras``, ``.weights.h5``)
         rather than by its name (``.h5``).
@@ -147,15 +147,18 @@ class Archive:
         Whether the state of an optimizer is there, which is not carried over.
     flipped : bool
         Whether it was written on Theano, whose convolutions flip the window.
+    graph : list of Node, optional
+        Of a TensorFlow checkpoint, the objects its arrays belonged to.
     """
 
     config: dict[str, Any] | None
     compile_config: dict[str, Any] | None
     version: str
-    weights: Folder
+    weights: Folder | None
     by_path: bool
     has_optimizer: bool
     flipped: bool = False
+    graph: list[Any] | None = None
 
     def strings(self, group: Folder, name: str) -> list[str]:
         """A list of names from an attribute, which Keras splits into several when it is long."""

@@ -16,6 +16,7 @@ import keras
 from lcmulti.errors import FileError
 from lcmulti_keras.layers import LocallyConnected
 from lcmulti_keras.legacy import contents
+from lcmulti_keras.legacy.by_graph import in_checkpoint
 from lcmulti_keras.legacy.by_name import ByName
 from lcmulti_keras.legacy.by_path import at_paths, of_metrics
 from lcmulti_keras.legacy.fitting import Fitting
@@ -48,6 +49,8 @@ def match(path: Path, archive: Archive, model: keras.Model, origins: Origins) ->
     """
     fitting = Fitting(partial(FileError, path), flipped=archive.flipped)
     pairs = _by_path if archive.by_path else _by_name
+    if archive.graph is not None:
+        pairs = _by_graph
     found = fitting.all_of(pairs(archive, model, origins, fitting))
     missing = {id(v) for v in model.weights} - {id(each.variable) for each in found}
     if missing:
@@ -98,6 +101,14 @@ def _by_name(
 ) -> list[tuple[Stored, Slot]]:
     pairs = ByName(model, origins, fitting).pairs(contents.groups(archive))
     return [(array.stored, slot) for array, slot in pairs]
+
+
+def _by_graph(
+    archive: Archive, model: keras.Model, origins: Origins, fitting: Fitting
+) -> list[tuple[Stored, Slot]]:
+    assert archive.graph is not None
+    assert archive.weights is not None
+    return list(in_checkpoint(archive.graph, archive.weights, model, origins, fitting))
 
 
 def _by_path(

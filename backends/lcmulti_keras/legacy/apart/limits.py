@@ -8,8 +8,8 @@ from pathlib import Path
 __all__ = ["set_limits"]
 
 
-def set_limits(memory: int, seconds: int) -> None:
-    """Let this process take so much more memory and computing, and write no file.
+def set_limits(memory: int, seconds: int, written: int = 0) -> None:
+    """Let this process take so much more memory and computing, and write files of so many bytes.
 
     Where the system knows no such limits, the process that waits for this one still has its own.
     """
@@ -21,7 +21,7 @@ def set_limits(memory: int, seconds: int) -> None:
     limits = {
         "RLIMIT_CPU": math.ceil(usage.ru_utime + usage.ru_stime) + seconds,
         "RLIMIT_CORE": 0,
-        "RLIMIT_FSIZE": 0,
+        "RLIMIT_FSIZE": written,
     }
     pages = Path("/proc/self/statm")
     if pages.exists():
