@@ -29,7 +29,8 @@ if not torch.cuda.is_available():  # before Triton is imported
 import from_tree  # noqa: F401
 import gpu_recipes as recipes
 import numpy as np
-from lcmulti_triton import choice, state
+from lcmulti_triton import state
+from lcmulti_triton.decision import decided
 from lcmulti_triton.estimate import H200, estimate, roofline
 from lcmulti_triton.kept import figures_of
 from lcmulti_triton.layer import layer_of
@@ -153,7 +154,7 @@ def maps(layers: list[recipes.Layer]) -> Iterator[dict[str, Any]]:
                 function = getattr(served, map_)
                 took = seconds(lambda f=function, p=pair, s=layer.spec: f(*p, s, RESOURCES))
                 known = layer_of(map_, layer.spec, dtype, layer.batch)
-                tile = choice.chosen(known, 0 if GPU else None, ("ieee", "tuned")).tile
+                tile = decided(known, 0 if GPU else None, ("ieee", "tuned")).tile
                 figures = figures_of(map_, dtype, tile)
                 here = roofline(known, HERE[0])
                 told = figures and estimate(known, tile, figures)

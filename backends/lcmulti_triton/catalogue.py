@@ -25,8 +25,8 @@ from lcmulti.plugins.contract import Map
 from lcmulti_triton.choice import candidates
 from lcmulti_triton.figures import Figures, figures
 from lcmulti_triton.kept import TABLE, key, table
-from lcmulti_triton.launch import KERNELS, compile_for
 from lcmulti_triton.layer import Layer, Tile, layer_of
+from lcmulti_triton.starting import KERNELS, compile_for
 from lcmulti_triton.variant import constants
 
 __all__ = ["TARGETS", "Variant", "compiled_to", "problems", "variants"]

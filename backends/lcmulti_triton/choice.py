@@ -1,14 +1,13 @@
-"""Which tile a map is cut into, of those that can serve it."""
+"""Which tiles can serve a map, which of them is estimated to be the fastest, and tf32x3."""
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
 
 from lcmulti_triton.axes import Axis
 from lcmulti_triton.layer import Layer, Tile
 
-__all__ = ["Choice", "admits_tf32x3", "candidates", "chosen", "estimated"]
+__all__ = ["admits_tf32x3", "candidates", "estimated", "nominal", "smallest"]
 
 FEW = 8
 """Channels times filters up to which positions are the lanes: a sector of float32."""
@@ -52,46 +51,6 @@ HALF = {
 def few_weights(layer: Layer) -> bool:
     """Whether a tap has so few weights that positions are the lanes."""
     return layer.channels * layer.filters <= FEW
-
-
-class Choice(NamedTuple):
-    """How a map is computed.
-
-    Parameters
-    ----------
-    tile : Tile
-    precision : {"ieee", "tf32x3"}
-        Of float32 products.
-    source : str
-        Where the tile came from, for people to read.
-    """
-
-    tile: Tile
-    precision: str
-    source: str
-
-
-def chosen(layer: Layer, device: int | None, settings: tuple[str, str]) -> Choice:
-    """What a call takes.
-
-    Parameters
-    ----------
-    device : int or None
-        Number of the GPU; None for the interpreter.
-    settings : tuple of str
-        ``precision`` and ``tiles`` of `lcmulti.choosing.settings.Settings`.
-    """
-    precision, tiles = settings
-    tile, source = None, ""
-    if tiles != "pinned" and device is not None:
-        from lcmulti_triton import tuned
-
-        tile, source = tuned.look_up(layer, device, tiles == "measured")
-    if tile is None:
-        tile, source = estimated(nominal(layer)), "estimated for an H200"
-    if precision == "tf32x3" and not admits_tf32x3(layer, tile):
-        precision = "ieee"
-    return Choice(tile, precision, source)
 
 
 TF32X3_FROM = 64

@@ -62,7 +62,7 @@ class Figures(NamedTuple):
 
 
 def figures(kernel: Any) -> Figures:
-    """Of what `lcmulti_triton.launch.compile_for` returned."""
+    """Of what `lcmulti_triton.starting.compile_for` returned."""
     if "cubin" in kernel.asm:
         return _nvidia(kernel)
     return _amd(kernel)

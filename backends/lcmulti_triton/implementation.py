@@ -54,7 +54,7 @@ class Triton:
 
     def details(self, problem: Problem) -> tuple[str, ...]:
         """The tile of each map and where the choice came from."""
-        from lcmulti_triton.choice import chosen
+        from lcmulti_triton.decision import decided
 
         device = _device(problem.device)
         resources = problem.resources
@@ -64,7 +64,7 @@ class Triton:
             f"{map_} in {choice.tile}"
             f"{', tf32x3' if choice.precision == 'tf32x3' else ''} ({choice.source})"
             for map_, choice in (
-                (layer.map, chosen(layer, device, (resources.precision, tiles)))
+                (layer.map, decided(layer, device, (resources.precision, tiles)))
                 for layer in _layers(problem)
             )
         )

@@ -15,9 +15,10 @@ from torch.library import triton_op, wrap_triton
 from lcmulti.choosing.settings import PRECISIONS, TILES
 from lcmulti.geometry.spec import LocalConvSpec, replace_fields
 from lcmulti.plugins.contract import Map, Resources
-from lcmulti_triton import choice
-from lcmulti_triton.launch import KERNELS, NAMES, result_of
+from lcmulti_triton.decision import decided
+from lcmulti_triton.launch import result_of
 from lcmulti_triton.layer import layer_of
+from lcmulti_triton.starting import KERNELS, NAMES
 from lcmulti_triton.variant import arguments, constants, programs
 
 __all__ = ["call_of", "operations"]
@@ -75,7 +76,7 @@ def _operation(map_: Map) -> Any:
             "kernel_grad": (a.stride(), b.stride()),
         }[map_]
         layer = layer_of(map_, spec, NAMES[a.dtype], batch, x, y)
-        tile, precision, _ = choice.chosen(layer, None, (settings[0], "pinned"))
+        tile, precision, _ = decided(layer, None, (settings[0], "pinned"))
         result = torch.empty_strided(shape, strides, dtype=a.dtype, device=a.device)
         if tile.family.endswith("windows") and not layer.covers:
             result = result.zero_()

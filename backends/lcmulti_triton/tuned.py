@@ -21,8 +21,8 @@ import torch
 import triton
 
 from lcmulti_triton.choice import admits_tf32x3, candidates, nominal
-from lcmulti_triton.launch import NAMES, start_of
 from lcmulti_triton.layer import Layer, Tile
+from lcmulti_triton.starting import NAMES, start_of
 
 __all__ = ["Measured", "file_of", "keep", "look_up", "measure"]
 

@@ -6,9 +6,10 @@ from math import prod
 
 import numpy as np
 import torch
-from lcmulti_triton.choice import chosen
-from lcmulti_triton.launch import result_of, start_of
+from lcmulti_triton.decision import decided
+from lcmulti_triton.launch import result_of
 from lcmulti_triton.layer import Tile, layer_of
+from lcmulti_triton.starting import start_of
 
 from lcmulti.algorithms import reference
 from lcmulti.conformance.bounds import ETA, covering_windows, dot_bound
@@ -70,7 +71,7 @@ def compute(map_, spec, a, b, watch, tile=None, precision="ieee"):
     x, y = {"forward": (a, result), "input_grad": (result, a), "kernel_grad": (a, b)}[map_]
     layer = layer_of(map_, spec, dtype, len(a), x.stride(), y.stride())
     if tile is None:
-        tile, precision, _ = chosen(layer, None, ("ieee", "pinned"))
+        tile, precision, _ = decided(layer, None, ("ieee", "pinned"))
     if tile.family.endswith("windows") and not layer.covers:
         result.zero_()
     watch.hold_to((a, b), result)

@@ -8,6 +8,7 @@ pytest.importorskip("torch")
 pytest.importorskip("triton", reason="needs Triton: pip install 'lcmulti[triton]'")
 
 from lcmulti_triton import choice, tuned
+from lcmulti_triton.decision import decided
 from lcmulti_triton.estimate import estimate, roofline
 from lcmulti_triton.kept import figures_of
 from lcmulti_triton.layer import Tile, layer_of
@@ -27,24 +28,24 @@ def layer(
 
 @pytest.mark.parametrize("map_", MAPS)
 def test_neither_sizes_nor_the_batch_decide(map_):
-    first = choice.chosen(layer(map_), None, PINNED)
+    first = decided(layer(map_), None, PINNED)
     for other in (layer(map_, (90, 7)), layer(map_, batch=17), layer(map_, (8, 8), batch=64)):
-        assert choice.chosen(other, None, PINNED) == first
+        assert decided(other, None, PINNED) == first
 
 
 def test_families():
-    assert choice.chosen(layer(channels=1, filters=2), None, PINNED).tile.family == "lanes"
-    assert choice.chosen(layer(batch=1), None, PINNED).tile.family == "thin"
+    assert decided(layer(channels=1, filters=2), None, PINNED).tile.family == "lanes"
+    assert decided(layer(batch=1), None, PINNED).tile.family == "thin"
     apart = layer("input_grad", strides=3)
-    assert choice.chosen(apart, None, PINNED).tile.family == "windows"
-    assert choice.chosen(layer(), None, PINNED).tile.family == "tiles"
+    assert decided(apart, None, PINNED).tile.family == "windows"
+    assert decided(layer(), None, PINNED).tile.family == "tiles"
 
 
 def test_tf32x3_only_where_the_bound_admits_it():
     asked = ("tf32x3", "pinned")
 
     def precision(*arguments, **more):
-        return choice.chosen(layer(*arguments, **more), None, asked).precision
+        return decided(layer(*arguments, **more), None, asked).precision
 
     assert precision() == "tf32x3"  # 576 terms
     assert precision(channels=7) == "ieee"  # 63
@@ -53,7 +54,7 @@ def test_tf32x3_only_where_the_bound_admits_it():
     assert precision("kernel_grad", batch=1024) == "ieee"
     assert precision(dtype="float64") == "ieee"
     assert precision(batch=1) == "ieee"  # no dot
-    assert choice.chosen(layer(), None, PINNED).precision == "ieee"
+    assert decided(layer(), None, PINNED).precision == "ieee"
 
 
 SIX = {
@@ -75,7 +76,7 @@ def test_estimates_are_within_reach_of_the_roofline(name, dtype, map_):
         (*size, channels), filters, kernel, strides=stride, data_format="channels_last"
     )
     found = layer_of(map_, spec.computed(), dtype, batch)
-    tile = choice.chosen(found, None, PINNED).tile
+    tile = decided(found, None, PINNED).tile
     figures = figures_of(map_, dtype, tile)
     assert figures is not None, tile
     assert estimate(found, tile, figures).seconds <= 2.2 * roofline(found)
@@ -107,8 +108,8 @@ def test_what_was_measured_is_kept_and_taken(cache, monkeypatch):
     assert str(cache) in source
     monkeypatch.setattr(tuned, "measure", None)  # not a second time
     other_size = layer(size=(12, 50), batch=20)
-    assert choice.chosen(other_size, 0, ("ieee", "tuned")).tile == best
-    assert choice.chosen(found, 0, PINNED).source == "estimated for an H200"
+    assert decided(other_size, 0, ("ieee", "tuned")).tile == best
+    assert decided(found, 0, PINNED).source == "estimated for an H200"
 
 
 def test_nothing_is_measured_within_a_capture(cache, monkeypatch):

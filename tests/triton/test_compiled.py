@@ -10,8 +10,8 @@ pytest.importorskip("triton", reason="needs Triton: pip install 'lcmulti[triton]
 import triton
 from lcmulti_triton import catalogue, choice, kept
 from lcmulti_triton.figures import figures
-from lcmulti_triton.launch import compile_for
 from lcmulti_triton.layer import Tile
+from lcmulti_triton.starting import compile_for
 from lcmulti_triton.variant import constants
 
 SAME = triton.__version__ == kept.table()["triton"]

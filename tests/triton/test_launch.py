@@ -10,7 +10,7 @@ pytest.importorskip("torch")
 pytest.importorskip("triton", reason="needs Triton: pip install 'lcmulti[triton]'")
 
 import torch
-from lcmulti_triton import implementation, launch, state
+from lcmulti_triton import implementation, launch, starting, state
 
 import lcmulti
 from lcmulti.plugins.contract import Resources
@@ -36,7 +36,7 @@ def kernel(monkeypatch, fresh):
     """CPU tensors take the path of those on a GPU, up to the launch."""
     found = Kernel()
     launch.prepared.cache_clear()
-    launch._kernels.clear()
+    starting._kernels.clear()
     compiled = []
 
     def compile_for(target, layer, known, *rest):
@@ -44,9 +44,9 @@ def kernel(monkeypatch, fresh):
         return found
 
     found.compiled = compiled
-    monkeypatch.setattr(launch, "compile_for", compile_for)
-    monkeypatch.setattr(launch, "_target", lambda device: launch.GPUTarget("cuda", 90, 32))
-    monkeypatch.setattr(launch, "_stream", lambda: lambda device: 7)
+    monkeypatch.setattr(starting, "compile_for", compile_for)
+    monkeypatch.setattr(starting, "_target", lambda device: starting.GPUTarget("cuda", 90, 32))
+    monkeypatch.setattr(starting, "_stream", lambda: lambda device: 7)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(implementation, "_index", lambda array: 0)
     monkeypatch.setattr(state, "unavailable", lambda device: None)
@@ -54,7 +54,7 @@ def kernel(monkeypatch, fresh):
     monkeypatch.setattr("lcmulti_triton.tuned.look_up", lambda *arguments: (None, ""))
     yield found
     launch.prepared.cache_clear()
-    launch._kernels.clear()
+    starting._kernels.clear()
 
 
 def arrays(batch=32, size=(9, 8)):

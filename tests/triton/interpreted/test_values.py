@@ -121,8 +121,9 @@ def test_offsets_beyond_32_bits(map_, family, watch, tmp_path):
         return view.copy_(array)
 
     x, dy = spread(x, "x"), spread(dy.expand(2, 1, 2, 3), "dy")
-    from lcmulti_triton.launch import result_of, start_of
+    from lcmulti_triton.launch import result_of
     from lcmulti_triton.layer import layer_of
+    from lcmulti_triton.starting import start_of
 
     a, b = pair_of(map_, (x, w, dy))
     shape, _ = result_of(map_, spec, 2, a.stride())
