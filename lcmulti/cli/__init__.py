@@ -10,13 +10,16 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from lcmulti import __version__
-from lcmulti.cli import backends, bench, certify, config, convert, explain, parity, tune
-from lcmulti.errors import LcmultiError
+from lcmulti.cli import backends, bench, certify, config, convert, explain, parity, tune, view
+from lcmulti.cli.noise import without_noise
+from lcmulti.errors import LcmultiError, printable
 
 __all__ = ["main"]
 
+MOST_SAID = 2000
 BROKEN_PIPE = 141  # as a shell reports a program that SIGPIPE ended
 
 DESCRIPTION = """\
@@ -32,6 +35,7 @@ examples:
   lcmulti explain --input 32x32x3 --kernel 3 --filters 64
   lcmulti config set max_workspace 64MiB
   lcmulti convert old.h5 new.keras          bring a Keras 2 model to Keras 3
+  lcmulti view model.keras --html           its filters, in a page to point at
   lcmulti bench                             time it here, beside what others do
   lcmulti tune --input 32x32x3 --kernel 3 --filters 64 --batch 32
 
@@ -39,8 +43,15 @@ Every command has its own help: lcmulti parity --help
 """
 
 
+class _Parser(argparse.ArgumentParser):
+    """Echoes what it does not know cut short, and nothing that drives a terminal."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="lcmulti",
         description=DESCRIPTION,
         epilog=EXAMPLES,
@@ -48,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"lcmulti {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (backends, config, explain, parity, certify, convert, bench, tune):
+    for command in (backends, config, explain, parity, certify, convert, view, bench, tune):
         command.add_parser(subparsers)
     return parser
 
@@ -66,13 +77,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown and not hasattr(args, "unknown"):
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     args.unknown = unknown
-    # TensorFlow logs from C++ as it is imported, unless this is set by then.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with without_noise():
+        return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
     try:
         code: int = args.run(args)
         sys.stdout.flush()
     except LcmultiError as error:
-        print(f"lcmulti: {error}", file=sys.stderr)
+        print(f"lcmulti: {printable(error, MOST_SAID)}", file=sys.stderr)
         return 2
     except MemoryError as error:
         print(f"lcmulti: out of memory ({error or 'no more is said'})", file=sys.stderr)

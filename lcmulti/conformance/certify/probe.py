@@ -29,7 +29,8 @@ from lcmulti.conformance.certify.geometries import STATISTICS
 from lcmulti.conformance.inputs import draw
 from lcmulti.dtypes import DTYPES
 from lcmulti.errors import UnsupportedError
-from lcmulti.geometry.spec import LocalConvSpec, replace_fields
+from lcmulti.geometry.fields import replace_fields
+from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.plugins.contract import Resources
 
 if TYPE_CHECKING:
