@@ -161,7 +161,8 @@ def _thin(layer: Layer) -> list[Tile]:
     if layer.map == "kernel_grad":
         return [Tile("thin", 1, power(1, layer.terms, 32), filters, 1, 2)]
     if layer.map == "forward":
-        return [Tile("thin", samples, power(1, layer.terms, 16), filters, 1, 2)]
+        # All products of a step are sums in registers: 64 of a thread.
+        return [Tile("thin", samples, power(1, layer.terms, 64 // samples), filters, 1, 2)]
     length = layer.terms if layer.never_meets else layer.channels
     name = "thin windows" if layer.never_meets else "thin"
     return [Tile(name, samples, power(1, length, 16), power(1, layer.filters, 16), 1, 2)]

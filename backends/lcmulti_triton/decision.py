@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
+
 from lcmulti_triton import tuned
 from lcmulti_triton.choice import admits_tf32x3, estimated, nominal
 from lcmulti_triton.layer import Layer, Tile
@@ -44,6 +46,7 @@ def decided(layer: Layer, device: int | None, settings: tuple[str, str]) -> Choi
         tile, source = tuned.look_up(layer, device, tiles == "measured")
     if tile is None:
         tile, source = estimated(nominal(layer)), "estimated for an H200"
-    if precision == "tf32x3" and not admits_tf32x3(layer, tile):
+    on_amd = device is not None and torch.version.hip is not None  # Triton has it for NVIDIA alone
+    if precision == "tf32x3" and (on_amd or not admits_tf32x3(layer, tile)):
         precision = "ieee"
     return Choice(tile, precision, source)
