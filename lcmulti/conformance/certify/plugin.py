@@ -10,13 +10,15 @@ core that skips itself has failed.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lcmulti import plugins
+from lcmulti.conformance.case import Case
 from lcmulti.conformance.certify.frameworks import forget, wide
 from lcmulti.conformance.certify.geometries import GEOMETRIES
 from lcmulti.conformance.certify.random_geometries import Examples
@@ -26,8 +28,21 @@ from lcmulti.dtypes import DTYPES
 
 __all__ = ["Suite"]
 
+Rows = Iterable[tuple[Case, str]]
 CHECKS_BETWEEN_CLEARING = 100
+ORDER = tuple(DTYPES)
 SUITE = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Random cases, of which so many are taken as a run has examples."""
+
+    function: Callable[[int], Iterable[tuple[Case, str]]]
+    examples: Examples
+
+    def __iter__(self) -> Iterator[tuple[Case, str]]:
+        return iter(self.function(self.examples.seed))
 
 
 class Suite:
@@ -87,37 +102,61 @@ class Suite:
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """``subject`` counts ``auto`` in, ``named`` does not; ``case`` comes with ``dtype``."""
-        names = [n for n in ("subject", "named", "case", "dtype") if n in metafunc.fixturenames]
-        geometries = metafunc.definition.get_closest_marker("geometries")
-        if not {"subject", "named"} & set(names):
-            if geometries is not None:
-                rows = _rows(*geometries.args, **geometries.kwargs)
-                metafunc.parametrize(("case", "dtype"), [(GEOMETRIES[n], d) for n, d in rows],
-                    ids=[f"{n}-{d}" for n, d in rows])  # fmt: skip
+        named = "named" in metafunc.fixturenames
+        of_subject = named or "subject" in metafunc.fixturenames
+        names = ["named" if named else "subject"] if of_subject else []
+        rows = self._rows_of(metafunc.definition)
+        if rows is not None:
+            names += ["case", "dtype"]
+        if not names:
             return
-        subjects = self.named if "named" in names else self.subjects
-        rows = [("", "")]
-        if geometries is not None:
-            rows = _rows(*geometries.args, **geometries.kwargs)
-        names = names[: 3 if geometries is not None else 1]
-        names += ["dtype"] if geometries is not None and "dtype" not in names else []
         needed = metafunc.definition.get_closest_marker("capabilities")
         values, ids, left_out = [], [], []
-        for subject in subjects:
-            for name, dtype in rows:
-                reason = subject.lacking(needed.args if needed is not None else ())
-                if reason is None and name:
-                    reason = self._left_out(subject, name, dtype)
-                if reason is not None:
-                    left_out.append(reason)
-                    continue
-                values.append((subject, GEOMETRIES[name], dtype) if name else (subject,))
-                ids.append(f"{subject}-{name}-{dtype}" if name else str(subject))
+        for subject in (self.named if named else self.subjects) if of_subject else (None,):
+            own = (subject,) if subject is not None else ()
+            if (
+                subject is None
+                or (reason := subject.lacking(needed.args if needed else ())) is None
+            ):
+                for case, dtype in self._served(subject, rows, left_out):
+                    parts = (case, dtype) if case is not None else ()
+                    values.append((*own, *parts))
+                    ids.append("-".join(map(str, (*own, *((case.name, dtype) if case else ())))))
+            else:
+                left_out += [reason] * (len(rows) if isinstance(rows, list) else 1)
         if not values:  # pytest counts this one as skipped
             skip = pytest.mark.skip(reason=left_out.pop() if left_out else "no implementation")
-            values, ids = [pytest.param(*(None,) * len(names), marks=skip)], ["none"]  # type: ignore[list-item]
+            values, ids = [pytest.param(*(None,) * len(names), marks=skip)], ["none"]
         self.result.skipped.update(left_out)
         metafunc.parametrize(names, values, ids=ids)
+
+    def _rows_of(self, definition: pytest.Function) -> Rows | None:
+        """The cases and dtypes of a check: a list, or what can be drawn without an end."""
+        if (mark := definition.get_closest_marker("geometries")) is not None:
+            return [(GEOMETRIES[n], d) for n, d in _rows(*mark.args, **mark.kwargs)]
+        if (mark := definition.get_closest_marker("rows")) is not None:
+            return list(mark.kwargs["of"]())
+        if (mark := definition.get_closest_marker("drawn")) is not None:
+            return Drawn(mark.kwargs["of"], self.drawn)
+        return None
+
+    def _served(
+        self, subject: Subject | None, rows: Rows | None, left_out: list[str]
+    ) -> Iterator[tuple[Case | None, str]]:
+        """Those of *rows* that are served; why others are not is added to *left_out*."""
+        if rows is None:
+            yield None, ""
+            return
+        count = 0
+        for case, dtype in rows:
+            if isinstance(rows, Drawn) and count == rows.examples.calls:
+                return
+            reason = None if subject is None else self._left_out(subject, case, dtype)
+            if reason is None:
+                count += 1
+                yield case, dtype
+            elif not isinstance(rows, Drawn):
+                left_out.append(reason)
 
     def _is_for_the_device(self, subject: Subject) -> bool:
         try:
@@ -128,11 +167,11 @@ class Suite:
         return reason is None
 
     @staticmethod
-    def _left_out(subject: Subject, name: str, dtype: str) -> str | None:
+    def _left_out(subject: Subject, case: Case, dtype: str) -> str | None:
         if subject.implementation == AUTO and dtype == CORE_DTYPE:
             return None  # if it does not serve this, it fails
         try:
-            return subject.refusal(GEOMETRIES[name], dtype)
+            return subject.refusal(case, dtype)
         except Exception:  # a stranger's code: the check itself will meet it again, and fail
             return None
 
@@ -202,10 +241,12 @@ class Suite:
         terminalreporter.write_line(self.result.summary())
 
 
-def _geometry(item: pytest.Item) -> tuple[str, str]:
+def _geometry(item: pytest.Item) -> tuple[str, str, int]:
     parameters = getattr(getattr(item, "callspec", None), "params", {})
     case = parameters.get("case")
-    return ("", "") if case is None else (case.name, parameters["dtype"])
+    if case is None:
+        return "", "", 0
+    return case.group, case.name, ORDER.index(parameters["dtype"])
 
 
 def _message(report: pytest.TestReport) -> str:

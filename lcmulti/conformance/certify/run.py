@@ -19,7 +19,13 @@ import numpy as np
 import lcmulti
 from lcmulti import plugins
 from lcmulti.arguments import choice, integer
-from lcmulti.conformance.certify.random_geometries import CI, NIGHTLY, Examples
+from lcmulti.conformance.certify.random_geometries import (
+    CALLS,
+    CI,
+    NIGHTLY,
+    NIGHTLY_CALLS,
+    Examples,
+)
 from lcmulti.conformance.certify.result import Failure, Result
 from lcmulti.errors import ArgumentError, LcmultiError, MissingExtraError, described
 from lcmulti.settings import DEFAULTS, VARIABLES
@@ -115,7 +121,7 @@ def certify(
             raise ArgumentError(name, "a file in a folder that exists", described(str(path)))
 
     seed = secrets.randbelow(2**32) if seed is None and nightly else integer("seed", seed or 0, 0)
-    examples = Examples(NIGHTLY if nightly else CI, seed)
+    examples = Examples(*((NIGHTLY, NIGHTLY_CALLS) if nightly else (CI, CALLS)), seed)
     result = Result(backend, implementation, device, tuple(arguments), _versions(backend), seed)
     command = ["-c", str(SUITE / "pytest.ini"), "--rootdir", str(SUITE), "--noconftest"]
     # Workers of xdist are other processes, which know nothing of what is certified here; and what
