@@ -111,7 +111,8 @@ class Suite:
         if not names:
             return
         needed = metafunc.definition.get_closest_marker("capabilities")
-        values, ids, left_out = [], [], []
+        left_out: list[str] = []
+        values, ids = [], []
         for subject in (self.named if named else self.subjects) if of_subject else (None,):
             own = (subject,) if subject is not None else ()
             if (
