@@ -34,7 +34,7 @@ compile pay for each new one."""
 
 def size_of_pool(subject: Subject, examples: Examples) -> int:
     """How many geometries so many examples are taken from."""
-    if examples.number > CI:
+    if examples.number > CI[0]:
         return examples.number // 5
     return COMPILED_POOL if framework_of(subject.backend) in COMPILING else POOL
 

@@ -10,7 +10,7 @@ core that skips itself has failed.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from lcmulti import plugins
 from lcmulti.conformance.case import Case
 from lcmulti.conformance.certify.frameworks import forget, wide
 from lcmulti.conformance.certify.geometries import GEOMETRIES
-from lcmulti.conformance.certify.random_geometries import Examples
+from lcmulti.conformance.certify.random_geometries import CI, Examples
 from lcmulti.conformance.certify.result import Failure, Result
 from lcmulti.conformance.certify.subject import AUTO, CORE_DTYPE, Subject
 from lcmulti.dtypes import DTYPES
@@ -30,6 +30,8 @@ __all__ = ["Suite"]
 
 Rows = Iterable[tuple[Case, str]]
 CHECKS_BETWEEN_CLEARING = 100
+SAMPLE = 8
+"""Calls of one check and one implementation in a quick run."""
 ORDER = tuple(DTYPES)
 SUITE = Path(__file__).resolve().parent
 
@@ -58,22 +60,36 @@ class Suite:
         How many random examples of each property, and which.
     start : float
         `time.perf_counter` at the start.
+    names : sequence of str, optional
+        Only these implementations; None for ``auto`` and every one the backend has.
+    once : bool, default False
+        Ask no more of an implementation that has failed a check.
+    quick : bool, default False
+        Keep a few of the calls that each check makes of each implementation.
     """
 
     def __init__(
-        self, result: Result, expected: set[tuple[str, str]], examples: Examples, start: float
+        self,
+        result: Result,
+        expected: set[tuple[str, str]],
+        examples: Examples,
+        start: float,
+        names: Sequence[str] | None = None,
+        once: bool = False,
+        quick: bool = False,
     ) -> None:
         self.result, self.drawn, self.start = result, examples, start
         self.missing = set(expected)
-        names = [e.name for e in plugins.registry().implementations_of(result.backend)]
-        if result.implementation is not None:
-            names = [result.implementation]
+        chosen = names is not None
+        if names is None:
+            names = [e.name for e in plugins.registry().implementations_of(result.backend)]
         self.named = [Subject(result.backend, name, result.device) for name in names]
-        if result.implementation is None:
+        if not chosen:
             self.named = [each for each in self.named if self._is_for_the_device(each)]
         self.auto = Subject(result.backend, AUTO, result.device)
-        only = result.implementation is not None
-        self.subjects = self.named if only else [self.auto, *self.named]
+        self.subjects = self.named if chosen else [self.auto, *self.named]
+        self.once, self.wrong = once, set[Subject]()
+        self.quick, self.is_interrupted = quick, False
         self.core: set[str] = set()
         self.pending: set[str] = set()
         self.finished = 0
@@ -97,6 +113,8 @@ class Suite:
     def precision(self, request: pytest.FixtureRequest) -> Iterator[None]:
         """Whatever a framework must be asked for to compute in the dtype of the check."""
         parameters = getattr(getattr(request.node, "callspec", None), "params", {})
+        if self.once and _subject(request.node) in self.wrong:
+            pytest.skip("has failed already")
         with wide(self.result.backend, parameters.get("dtype", CORE_DTYPE)):
             yield
 
@@ -183,6 +201,14 @@ class Suite:
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """One geometry in one dtype after the other: what is compiled for it serves all checks."""
         items.sort(key=_geometry)
+        if self.quick:
+            kept = _sample(items)
+            self.result.not_run += len(items) - len(kept)
+            items[:] = kept
+
+    def pytest_keyboard_interrupt(self) -> None:
+        """Pytest ends in peace; who asked for the run must know."""
+        self.is_interrupted = True
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Note what is to be run, and which of it is the core."""
@@ -197,6 +223,39 @@ class Suite:
         """A module that cannot be collected is a failure."""
         if report.failed:
             self.result.failures.append(Failure(report.nodeid, str(report.longrepr)))
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Say of a failure what was called, and the command that does so again."""
+        report = yield
+        if report.failed:
+            if (subject := _subject(item)) is not None:
+                self.wrong.add(subject)
+            report.sections.append(("again", self._again(item)))
+        return report
+
+    def _again(self, item: pytest.Item) -> str:
+        """What a check was made on, and the command that makes it again."""
+        parameters = getattr(getattr(item, "callspec", None), "params", {})
+        subject, case = _subject(item), parameters.get("case")
+        lines = [f"seed {self.drawn.seed}"]
+        if case is not None:
+            lines[0] += f", batch {case.batch}, {parameters['dtype']}, {case.spec}"
+        command = ["lcmulti certify", self.result.backend]
+        if subject is not None and subject.implementation != AUTO:
+            command += ["--implementation", subject.implementation]
+        if self.result.device is not None:
+            command += ["--device", self.result.device]
+        if self.drawn.seed or self.drawn.number > CI[0]:
+            command += ["--seed", str(self.drawn.seed)]
+        if self.drawn.number > CI[0]:
+            command += ["--nightly"]
+        command += ["--check", getattr(item, "originalname", item.name)]
+        if case is not None:
+            command += ["-k", f"{case.name}-{parameters['dtype']}"]
+        return "\n".join([*lines, " ".join(command)])
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Count; a check that fails in any phase has failed."""
@@ -219,7 +278,8 @@ class Suite:
             self.result.core_passed += report.nodeid in self.core
 
     def _fail(self, report: pytest.TestReport, message: str) -> None:
-        self.result.failures.append(Failure(report.nodeid, message))
+        again = "".join(f"\n{text}" for name, text in report.sections if name == "again")
+        self.result.failures.append(Failure(report.nodeid, message + again))
 
     def pytest_runtest_logfinish(self) -> None:
         """Let go of what was compiled for the checks so far, thousands of functions in the end."""
@@ -248,6 +308,26 @@ def _geometry(item: pytest.Item) -> tuple[str, str, int]:
     if case is None:
         return "", "", 0
     return case.group, case.name, ORDER.index(parameters["dtype"])
+
+
+def _sample(items: list[pytest.Item]) -> list[pytest.Item]:
+    """So many of each check for each subject, evenly spread over its geometries and dtypes.
+
+    Those that start another process are left out, one and all.
+    """
+    of_one: dict[Any, list[pytest.Item]] = {}
+    for item in items:
+        of_one.setdefault((item.path, item.originalname, _subject(item)), []).append(item)  # type: ignore[attr-defined]
+    kept: set[pytest.Item] = set()
+    for (path, _, _), each in of_one.items():
+        if path.name != "check_resources.py":
+            kept.update(each[:: -(-len(each) // SAMPLE)])
+    return [item for item in items if item in kept]
+
+
+def _subject(item: pytest.Item) -> Subject | None:
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
+    return parameters.get("subject", parameters.get("named"))
 
 
 def _message(report: pytest.TestReport) -> str:

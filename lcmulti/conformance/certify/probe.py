@@ -24,7 +24,7 @@ from lcmulti.settings import DEFAULTS
 
 __all__ = ["can_fork", "can_measure", "measured", "reset_peak", "run", "status"]
 
-TIMEOUT = 300
+TIMEOUT = 900
 GIVING_BACK = {
     "MALLOC_MMAP_THRESHOLD_": str(2**18),  # mallopt(3): what is larger is unmapped when freed
     "TF_ENABLE_ONEDNN_OPTS": "0",  # with oneDNN, TensorFlow keeps what was freed for itself
@@ -32,9 +32,8 @@ GIVING_BACK = {
 """Environment in which memory that is freed is no longer resident, so that none is used twice."""
 ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS",
-        "TF_NUM_INTEROP_THREADS", "NPROC", "PJRT_NPROC"), "1"
+        "TF_NUM_INTEROP_THREADS"), "1"
 )  # fmt: skip
-ONE_THREAD["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false"
 """Environment in which frameworks compute by one thread: what others do is an implementation's."""
 ENVIRONMENT = {"memory": GIVING_BACK, "growth": GIVING_BACK, "threads": ONE_THREAD}
 WATCHED = "PYTEST_CURRENT_TEST"

@@ -156,7 +156,7 @@ GROWING = {
         Case("growing tiled", "large", (120, 120, 2), 4, (3, 3), 2, (), None, {"strides": 3}),
     )
 }
-CALLS = 64
+CALLS = 40
 GROWTH = 64 * 1024
 """Bytes that may stay of a call, its gradients included."""
 

@@ -20,13 +20,10 @@ from lcmulti.dtypes import DTYPES
 from lcmulti.shapes import window_extent
 
 __all__ = [
-    "CALLS",
     "CI",
     "KINDS",
     "NIGHTLY",
-    "NIGHTLY_CALLS",
     "QUICK",
-    "QUICK_CALLS",
     "Examples",
     "any_call",
     "as_a_layer",
@@ -39,10 +36,8 @@ MOST = 10**6
 """Products of a call, and elements of its input: it is soon computed, and as soon checked."""
 LEAST_OF_A_LAYER = 50_000
 
-QUICK, CI, NIGHTLY = 10, 50, 10_000
-"""Examples of each property."""
-QUICK_CALLS, CALLS, NIGHTLY_CALLS = 20, 200, 2000
-"""Random calls."""
+QUICK, CI, NIGHTLY = (5, 10), (50, 200), (10_000, 2000)
+"""Examples of each property, and random calls."""
 
 
 class Examples(NamedTuple):

@@ -30,9 +30,11 @@ KINDS: dict[str, tuple[str, ...]] = {
     "tiled": ("batch", "channels", "filters", "line", "grid", "taps", "window"),
     "convolution": ("batch", "channels", "filters", "groups", "line", "grid", "taps", "window",
         "strides", "dilation", "padding"),
+    "shared": ("batch", "line", "taps"),
 }  # fmt: skip
 """Arguments that are varied. A *line* is positions in 1D, a *grid* in 2D and 3D by turns; *taps*
-are of a window in 1D, a *window* is one in 2D and 3D."""
+are of a window in 1D, a *window* is one in 2D and 3D. Of *shared* ones the line is the first of two
+axes, along which the kernel is shared."""
 
 LEAST = {"line": 2, "grid": 4, "taps": 2, "window": 4}
 """The others are 1 where they are not large."""
@@ -68,7 +70,9 @@ def table(kind: str, over: bool) -> tuple[Case, ...]:
     """The fewest cases, or nearly, of a kind that have every size of every argument."""
     pending = {argument: levels(over) for argument in KINDS[kind]}
     # The longest windows are in 1D and in more axes by turns: they take longest to check.
-    pending["taps"], pending["window"] = pending["taps"][over::2], pending["window"][1 - over :: 2]
+    if "window" in pending:
+        pending["taps"] = pending["taps"][over::2]
+        pending["window"] = pending["window"][1 - over :: 2]
     found: list[Case] = []
     while any(pending.values()):
         found.append(_next(kind, pending, len(found), "over" if over else "at"))
@@ -81,8 +85,8 @@ def _next(kind: str, pending: dict[str, list[int]], index: int, side: str) -> Ca
     def left(*names: str) -> float:
         return sum(log2(level) + 1 for name in names for level in pending[name])
 
-    one = left("line", "taps") >= left("grid", "window")
-    ndim = 1 if one else 2 + index % 2
+    one = "grid" not in pending or left("line", "taps") >= left("grid", "window")
+    ndim = 2 if kind == "shared" else 1 if one else 2 + index % 2
     absent = ("grid", "window") if one else ("line", "taps")
     names = sorted((each for each in pending if each not in absent), key=left, reverse=True)
     sizes = {name: LEAST.get(name, 1) for name in names}
@@ -107,9 +111,11 @@ def _is_small(case: Case) -> bool:
 def _case(kind: str, ndim: int, sizes: dict[str, int], name: str) -> Case | None:
     """A case of these sizes, or None where there is none; channels and filters are a group's."""
     groups = sizes.get("groups", 1)
-    channels, filters = groups * sizes["channels"], groups * sizes["filters"]
-    positions = split(sizes["line" if ndim == 1 else "grid"], ndim)
-    window = split(sizes["taps" if ndim == 1 else "window"], ndim)
+    channels, filters = (groups * sizes.get(each, 1) for each in ("channels", "filters"))
+    positions = split(sizes["line" if "line" in sizes else "grid"], ndim)
+    window = split(sizes["taps" if "taps" in sizes else "window"], ndim)
+    if kind == "shared":
+        positions, window = (sizes["line"], 2), (sizes["taps"], 1)
     more = (1,) * (ndim - 1)
     strides, dilation = (sizes.get("strides", 1), *more), (sizes.get("dilation", 1), *more)
     idle = (strides[0] > 1 and positions[0] == 1) or (dilation[0] > 1 and window[0] == 1)
@@ -126,7 +132,7 @@ def _case(kind: str, ndim: int, sizes: dict[str, int], name: str) -> Case | None
         "padding": ((low, zeros - low), *((0, 0) for _ in more)),
     }  # fmt: skip
     size = (padded[0] - zeros, *padded[1:])
-    axes = tuple(range(ndim)) if kind == "convolution" else ()
+    axes = {"convolution": tuple(range(ndim)), "shared": (0,)}.get(kind, ())
     return Case(
         name, "sizes", (*size, channels), filters, window, sizes["batch"], axes, axes, options
     )
