@@ -57,7 +57,7 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def torch(session: nox.Session) -> None:
     """Run the tests with PyTorch alone."""
-    run_tests(session, "test,torch,onnx")
+    run_tests(session, "test,torch,triton,onnx")
 
 
 @nox.session
@@ -137,7 +137,7 @@ def fuzz(session: nox.Session) -> None:
     """Throw 20,000 settings files at the settings."""
     install(session, "-e", ".[test]")
     examples = {"LCMULTI_FUZZ_EXAMPLES": "20000"}
-    session.run("pytest", "tests/test_fuzz.py", *session.posargs, env=examples)
+    session.run("pytest", "tests/core/test_fuzz.py", *session.posargs, env=examples)
 
 
 @nox.session
@@ -156,8 +156,8 @@ def native(session: nox.Session) -> None:
     for name in OWN:
         session.run("lcmulti", "certify", name, "--implementation", "native", env=quickly)
     session.run(
-        "pytest", "tests/test_native.py", "tests/test_native_torch.py",
-        "tests/test_native_jax_tensorflow.py", *session.posargs,
+        "pytest", "tests/native/test_native.py", "tests/native/test_native_torch.py",
+        "tests/native/test_native_jax_tensorflow.py", *session.posargs,
     )  # fmt: skip
 
 

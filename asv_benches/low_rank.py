@@ -18,9 +18,9 @@ import torch
 from against_peers import medians
 
 import lcmulti
-from lcmulti import low_rank
-from lcmulti.backend import Problem, Resources
 from lcmulti.bench.workloads import named
+from lcmulti.operations import low_rank
+from lcmulti.plugins.contract import Problem, Resources
 
 
 def steps(spec: lcmulti.LocalConvSpec, batch: int, rank: int) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from kept import keep
 
 import lcmulti
 from lcmulti import plugins
-from lcmulti.backend import Resources
+from lcmulti.plugins.contract import Resources
 
 SPEC = lcmulti.LocalConvSpec((2, 1), 1, 1, data_format="channels_last").computed()
 RESOURCES = Resources(2**28)

@@ -34,8 +34,8 @@ def measured(backend: str, workload: Workload) -> float:
 
     import lcmulti
     from lcmulti import plugins
-    from lcmulti.backend import Resources
     from lcmulti.conformance.certify.probe import reset_peak, status
+    from lcmulti.plugins.contract import Resources
 
     owner = plugins.load_backend(backend)
     maps = plugins.load_implementation(backend, "native")

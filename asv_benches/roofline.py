@@ -31,11 +31,11 @@ from lcmulti_native.library import MAPS, compute, geometry, library
 from lcmulti_native.numpy_door import empty, implementation
 
 from lcmulti import LocalConvSpec
-from lcmulti.backend import Resources
 from lcmulti.bench.machine import bandwidth, rate
 from lcmulti.bench.timing import least
 from lcmulti.bench.workloads import Workload, cases, named
 from lcmulti.dtypes import DTYPES
+from lcmulti.plugins.contract import Resources
 
 MEMORY = 16e9
 OVERHEAD = 1e-3  # seconds of forward + backward under which a workload is overhead

@@ -6,16 +6,17 @@ installed framework equal to one reference.
 """
 
 from lcmulti import errors
+from lcmulti.choosing.explain import Explanation, explain
+from lcmulti.choosing.settings import config
 from lcmulti.errors import LcmultiError
-from lcmulti.explanation import Explanation, explain
-from lcmulti.functional import local_conv, local_conv_transpose
-from lcmulti.low_rank import local_conv_low_rank, low_rank_kernel
-from lcmulti.settings import config
-from lcmulti.smooth import smoothness
-from lcmulti.spec import LocalConvSpec
-from lcmulti.transposed import transposed_spec
-from lcmulti.weights import initial_weights
-from lcmulti.weights_file import Weights, load_weights, save_weights
+from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.geometry.transposed import transposed_spec
+from lcmulti.operations.local_conv import local_conv, local_conv_transpose
+from lcmulti.operations.low_rank import local_conv_low_rank, low_rank_kernel
+from lcmulti.operations.sheet import sheet_smoothness
+from lcmulti.operations.smoothness import smoothness
+from lcmulti.weights.file import Weights, load_weights, save_weights
+from lcmulti.weights.initial import initial_weights
 
 __version__ = "0.1.0"
 
@@ -35,6 +36,7 @@ __all__ = [
     "local_conv_transpose",
     "low_rank_kernel",
     "save_weights",
+    "sheet_smoothness",
     "smoothness",
     "transposed_spec",
 ]

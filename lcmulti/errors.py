@@ -15,6 +15,7 @@ __all__ = [
     "ConfigError",
     "DtypeError",
     "FileError",
+    "FreedMemoryError",
     "Interrupted",
     "LcmultiError",
     "MissingBackendError",
@@ -25,6 +26,21 @@ __all__ = [
     "TooLargeError",
     "UnsupportedError",
 ]
+
+MOST_SHOWN = 500
+"""Characters of a name or a reason that a message shows."""
+MOST_RECEIVED = 1000
+
+
+def printable(text: Any, most: int = MOST_SHOWN) -> str:
+    """*text* as a message shows it: on one line, cut, and nothing in it that drives a terminal."""
+    cut = str(text)
+    cut = cut if len(cut) <= most else f"{cut[: most - 3]}..."
+    cut = " ".join(cut.split()) if {"\n", "\t", "\r"} & set(cut) else cut
+    if cut.isprintable():
+        return cut
+    escaped = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
+    return "".join(escaped)
 
 
 class LcmultiError(Exception):
@@ -54,7 +70,9 @@ class ArgumentError(LcmultiError, ValueError):
         self.expected = expected
         self.received = received
         shown = received if isinstance(received, _Description) else _shown(received)
-        super().__init__(f"{argument}: expected {expected}, got {shown}")
+        super().__init__(
+            f"{printable(argument)}: expected {expected}, got {printable(shown, MOST_RECEIVED)}"
+        )
 
     def about(self, argument: str) -> ArgumentError:
         """The same error about an argument that the caller knows by another name."""
@@ -110,6 +128,10 @@ class DtypeError(ArgumentTypeError):
     """The dtype of an array cannot be."""
 
 
+class FreedMemoryError(ArgumentError, RuntimeError):
+    """The memory of an array was freed, or cut short, while the array is still in use."""
+
+
 class MixedFrameworksError(ArgumentTypeError):
     """Arrays of two frameworks met in one call."""
 
@@ -131,7 +153,7 @@ class FileError(LcmultiError, ValueError):
     def __init__(self, path: Any, reason: str) -> None:
         self.path = path
         self.reason = reason
-        super().__init__(f"{path} {reason}")
+        super().__init__(f"{printable(path)} {printable(reason)}")
 
     def __reduce__(self) -> tuple[type[FileError], tuple[Any, ...]]:
         return type(self), (self.path, self.reason)

@@ -9,6 +9,7 @@ with (Path(__file__).parents[1] / "pyproject.toml").open("rb") as file:
 
 import importlib.metadata
 import importlib.util
+from types import SimpleNamespace
 
 if importlib.util.find_spec("torch"):
     import torch  # noqa: F401 - before TensorFlow: both carry an OpenMP runtime
@@ -16,9 +17,16 @@ if importlib.util.find_spec("torch"):
 import hypothesis
 import numpy as np
 import pytest
+from installed import INSTALLED
 from strangers import Point
 
-from lcmulti import dispatch, functional, numpy_plugin, plugins, settings
+from lcmulti import plugins
+from lcmulti.choosing import dispatch, framework, settings
+from lcmulti.cli import main
+from lcmulti.numpy import plugin as numpy_plugin
+from lcmulti.operations import calling
+
+pytest_plugins = ["lanes"]
 
 # What fails in these says why, as in a test.
 pytest.register_assert_rewrite("helpers_hostile", "helpers_native")
@@ -27,16 +35,12 @@ pytest.register_assert_rewrite("helpers_hostile", "helpers_native")
 hypothesis.settings.register_profile("lcmulti", deadline=None)
 hypothesis.settings.load_profile("lcmulti")
 
-INSTALLED = [
-    name for name, entry in plugins.registry().backends.items() if plugins.is_installed(entry)
-]
-
 # By value, so that a test may replace one of them.
 CACHED = (
     plugins.registry,
     plugins.load_backend,
     plugins.load_implementation,
-    dispatch._named,
+    framework._named,
     dispatch._plan,
     dispatch.operation,
 )
@@ -47,7 +51,7 @@ def forget():
     settings.reload()
     for cached in CACHED:
         cached.cache_clear()
-    functional.calls.clear()
+    calling.calls.clear()
 
 
 @pytest.fixture(autouse=True)
@@ -94,3 +98,19 @@ def backend(request):
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def lcm(capsys, monkeypatch):
+    """Run a command line at 80 columns; return its exit code and what it printed."""
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def run(*arguments):
+        try:
+            code = main([str(each) for each in arguments])
+        except SystemExit as end:  # argparse's own: --help, --version, usage
+            code = end.code or 0
+        captured = capsys.readouterr()
+        return SimpleNamespace(code=code, out=captured.out, err=captured.err)
+
+    return run

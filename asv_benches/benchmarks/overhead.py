@@ -34,7 +34,9 @@ class Dispatch:
         import numpy as np
 
         import lcmulti
-        from lcmulti import dispatch, functional, plugins
+        from lcmulti import plugins
+        from lcmulti.choosing import dispatch
+        from lcmulti.operations import local_conv as functional
 
         owner = plugins.load_backend(backend)
         x, kernel = (owner.from_numpy(np.ones(s, "float32")) for s in ((1, 2, 1), (2, 1, 1, 1)))

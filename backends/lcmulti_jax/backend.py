@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lcmulti.backend import Facts, Implementation, ImplementationEntry, Map, Operation
 from lcmulti.dtypes import DTYPES, name_of
 from lcmulti.errors import DtypeError
-from lcmulti_jax import rules
-from lcmulti_jax.patches import default_device
+from lcmulti.plugins.contract import Facts, Implementation, ImplementationEntry, Map, Operation
+from lcmulti_jax import derivatives
+from lcmulti_jax.array_operations import default_device
 
 __all__ = ["backend"]
 
@@ -77,11 +77,17 @@ class JaxBackend:
         )
         return product.astype(arrays[0].dtype)
 
+    def pair_products(self, kernel: Any, pairs: Any) -> list[Any]:
+        """See `lcmulti_jax.pairs`."""
+        from lcmulti_jax.pairs import pair_products
+
+        return list(pair_products(kernel, pairs))
+
     def close(
         self, implementation: Implementation, entry: ImplementationEntry, name: Map = "forward"
     ) -> Operation:
-        """See `lcmulti_jax.rules`."""
-        return rules.operation(implementation, entry.transformable, name)
+        """See `lcmulti_jax.derivatives`."""
+        return derivatives.operation(implementation, entry.portable, name)
 
     def opaque(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Nothing traces Python code here."""

@@ -18,11 +18,11 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
-from lcmulti.backend import UNKNOWN_BATCH, Problem, Resources
-from lcmulti.blocks import Grid, cut
+from lcmulti.algorithms.blocked import Grid, cut
 from lcmulti.dtypes import DTYPES
-from lcmulti.spec import LocalConvSpec
-from lcmulti_jax.patches import (
+from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.plugins.contract import UNKNOWN_BATCH, Problem, Resources
+from lcmulti_jax.array_operations import (
     add_to_input,
     default_device,
     fold,
@@ -34,7 +34,7 @@ from lcmulti_jax.patches import (
     write,
 )
 
-__all__ = ["Blocked", "blocked", "composed"]
+__all__ = ["Blocked", "blocked"]
 
 CACHE_TARGET = 16 * 2**20
 """Bytes of a block on a CPU; more than NumPy's, for each step of an XLA loop costs more."""
@@ -214,4 +214,3 @@ def _kernels(kernel: Any, start: Start, inner: LocalConvSpec) -> Any:
 
 
 blocked = Blocked(bounded=True)
-composed = Blocked(bounded=False)

@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 
 import lcmulti
-from lcmulti.arguments import choice, integer, per_axis
 from lcmulti.errors import MissingExtraError
-from lcmulti.shapes import PADDING_MODES
-from lcmulti.spec import LocalConvSpec
-from lcmulti_jax import layers
+from lcmulti.geometry.arguments import choice, integer, per_axis
+from lcmulti.geometry.padding import PADDING_MODES
+from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti_jax import base
 
 try:
     import equinox as eqx
@@ -97,7 +97,7 @@ class LocallyConnected(eqx.Module):
             per_axis("input_size", input_size, axes), per_axis("kernel_size", kernel_size, axes)
         )  # fmt: skip
         steps, taps = per_axis("stride", stride, axes), per_axis("dilation", dilation, axes)
-        pads, _ = layers.normalised_padding(padding, size, kernel, steps, taps)
+        pads, _ = base.normalised_padding(padding, size, kernel, steps, taps)
         self.spec = spec = LocalConvSpec(
             (integer("in_channels", in_channels, 1), *size),
             integer("out_channels", out_channels, 1),
@@ -152,7 +152,7 @@ class LocallyConnected(eqx.Module):
         if len(shape) == spec.ndim + 1:
             rebuild = f"in_channels={shape[0]}, input_size={shape[1:]}"
             advice = f"for these build a layer with {rebuild}"
-        layers.checked(shape, spec.input_shape, advice)
+        base.checked(shape, spec.input_shape, advice)
         arguments = {
             "strides": spec.strides,
             "padding": spec.padding,
@@ -182,13 +182,13 @@ class LocallyConnected(eqx.Module):
         axes : tuple of int, optional
             Spatial axes to average along; None takes all.
         """
-        over = layers.share(axes, self.spec)
+        over = base.share(axes, self.spec)
         names = ["weight" if self.rank is None else "coefficients"]
         names += [] if self.bias is None else ["bias"]
         return eqx.tree_at(
             lambda layer: [getattr(layer, name) for name in names],
             self,
-            [layers.shared_mean(getattr(self, name), over) for name in names],
+            [base.shared_mean(getattr(self, name), over) for name in names],
         )
 
 

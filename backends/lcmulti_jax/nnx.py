@@ -8,11 +8,11 @@ from typing import Any
 import jax.numpy as jnp
 
 import lcmulti
-from lcmulti import shapes
-from lcmulti.arguments import integer
-from lcmulti.spec import LocalConvSpec
-from lcmulti.transposed import bias_shape_of, output_padding_of
-from lcmulti_jax import layers
+from lcmulti.geometry import shapes
+from lcmulti.geometry.arguments import integer
+from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.geometry.transposed import bias_shape_of, output_padding_of
+from lcmulti_jax import base
 from lcmulti_jax.nnx_base import (
     NONE,
     Layer,
@@ -99,10 +99,10 @@ class LocallyConnected(Layer):
         rngs: nnx.Rngs,
     ) -> None:
         with in_flax_words():
-            size, kernel, steps, dilation = layers.sizes(
+            size, kernel, steps, dilation = base.sizes(
                 kernel_size, input_size, strides, kernel_dilation
             )
-            pads, mode = layers.normalised_padding(padding, size, kernel, steps, dilation)
+            pads, mode = base.normalised_padding(padding, size, kernel, steps, dilation)
             self.spec = LocalConvSpec(
                 (*size, integer("in_features", in_features, 1)),
                 integer("out_features", out_features, 1),
@@ -210,7 +210,7 @@ class LocallyConnectedTranspose(Layer):
         rngs: nnx.Rngs,
     ) -> None:
         with in_flax_words():
-            size, kernel, steps, dilation = layers.sizes(
+            size, kernel, steps, dilation = base.sizes(
                 kernel_size, input_size, strides, kernel_dilation
             )
             if output_padding is None and isinstance(padding, str) and padding.upper() == "VALID":

@@ -9,10 +9,10 @@ from types import MappingProxyType
 from typing import Any
 
 import lcmulti
-from lcmulti.arguments import integer
 from lcmulti.errors import ArgumentError, MissingExtraError
-from lcmulti.spec import LocalConvSpec
-from lcmulti_jax import layers
+from lcmulti.geometry.arguments import integer
+from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti_jax import base
 
 try:
     from flax import nnx
@@ -61,11 +61,11 @@ class Layer(nnx.Module):
         taps = self.spec.kernel_shape[ndim:]
         draw = _plain(kernel_init, self.param_dtype)
         if self.rank is None:
-            kernel = layers.at_every_position(draw, rngs.params(), positions, taps)
+            kernel = base.at_every_position(draw, rngs.params(), positions, taps)
             kernel_metadata = {**draw.metadata, **kernel_metadata}
             self.kernel = nnx.Param(kernel, **kernel_metadata)
         else:
-            basis = layers.at_every_position(draw, rngs.params(), (self.rank,), taps)
+            basis = base.at_every_position(draw, rngs.params(), (self.rank,), taps)
             basis = basis.reshape(self.rank, *(1,) * ndim, *taps)
             self.basis = nnx.Param(basis)
             normal = nnx.initializers.normal(1 / sqrt(self.rank))
@@ -92,10 +92,10 @@ class Layer(nnx.Module):
         axes : tuple of int, optional
             Spatial axes to average along; None takes all.
         """
-        over = layers.share(axes, self.spec)
+        over = base.share(axes, self.spec)
         for each in (self.kernel if self.rank is None else self.coefficients, self.bias):
             if each is not None:
-                each[...] = layers.shared_mean(each[...], over)
+                each[...] = base.shared_mean(each[...], over)
 
     def _promoted(self, inputs: Any, *weights: Any) -> tuple[Any, ...]:
         return nnx.nn.dtypes.promote_dtype((inputs, *weights), dtype=self.dtype)
@@ -107,7 +107,7 @@ class Layer(nnx.Module):
         if len(shape) == ndim:
             rebuild = f"in_features={shape[-1]}, input_size={shape[:-1]}"
             advice = f"for these build a layer with {rebuild}"
-        layers.checked(shape, sample, advice)
+        base.checked(shape, sample, advice)
         batch = inputs.shape[:-ndim]
         if len(batch) == 1:
             return run(inputs)

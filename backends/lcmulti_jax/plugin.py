@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pluggy
 
-from lcmulti.backend import BackendEntry, ImplementationEntry
+from lcmulti.plugins.contract import BackendEntry, ImplementationEntry
 
 hookimpl = pluggy.HookimplMarker("lcmulti")
 
@@ -27,18 +27,19 @@ def lcmulti_backends() -> Iterable[BackendEntry]:
 @hookimpl
 def lcmulti_implementations() -> Iterable[ImplementationEntry]:
     """One for each special geometry, one for bounded memory, one that is a single block."""
-    for name, priority, summary in (
-        ("conv", 40, "one kernel for all positions: the framework's convolution"),
-        ("disjoint", 30, "windows that tile the input: multiply-adds on the input as it lies"),
-        ("blocked", 20, "patches of one block of positions at a time, batched matrix products"),
-        ("composed", 0, "all patches at once, one batched matrix product"),
+    for place, priority, summary in (
+        ("convolution:conv", 40, "one kernel for all positions: the framework's convolution"),
+        ("disjoint:disjoint", 30, "windows that tile the input: multiply-adds on it as it lies"),
+        ("blocked:blocked", 20, "patches of a block of positions at a time, batched products"),
+        ("composed:composed", 0, "all patches at once, one batched matrix product"),
     ):
         yield ImplementationEntry(
-            name=name,
+            name=place.partition(":")[2],
             backend="jax",
-            load=f"lcmulti_jax.implementations:{name}",
+            load=f"lcmulti_jax.{place}",
             summary=summary,
             priority=priority,
-            # The derivative rules of `lcmulti_jax.rules` serve every transform.
+            # The derivative rules of `lcmulti_jax.derivatives` serve every transform.
             transformable=True,
+            portable=True,
         )

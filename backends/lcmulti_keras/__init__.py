@@ -13,13 +13,18 @@ from lcmulti_keras.layers import (  # noqa: E402 - Keras reads its backend as it
     LocallyConnected2D,
     LocallyConnected3D,
 )
-from lcmulti_keras.legacy import load_legacy_model, load_legacy_weights  # noqa: E402
-from lcmulti_keras.smoothness import Smoothness  # noqa: E402
+from lcmulti_keras.legacy import (  # noqa: E402
+    LoadedWeights,
+    load_legacy_model,
+    load_legacy_weights,
+)
+from lcmulti_keras.smoothness import SheetSmoothness, Smoothness  # noqa: E402
 from lcmulti_keras.transposed import (  # noqa: E402
     LocallyConnected1DTranspose,
     LocallyConnected2DTranspose,
     LocallyConnected3DTranspose,
 )
+from lcmulti_keras.untying import retie, untie  # noqa: E402
 
 __all__ = [
     "LocallyConnected1D",
@@ -28,7 +33,11 @@ __all__ = [
     "LocallyConnected1DTranspose",
     "LocallyConnected2DTranspose",
     "LocallyConnected3DTranspose",
+    "LoadedWeights",
+    "SheetSmoothness",
     "Smoothness",
     "load_legacy_model",
     "load_legacy_weights",
+    "retie",
+    "untie",
 ]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from lcmulti import plugins
-from lcmulti.arguments import choice, integer_tuple, is_sequence
 from lcmulti.errors import ArgumentError
-from lcmulti.shapes import PADDINGS
+from lcmulti.geometry.arguments import choice, integer_tuple, is_sequence
+from lcmulti.geometry.padding import PADDINGS
 
 __all__ = ["KERAS2_IMPLEMENTATIONS", "implementation_of", "padding_of", "shared_axes_of"]
 

@@ -11,13 +11,15 @@ from keras import activations, constraints, initializers, ops, regularizers
 
 import lcmulti
 from lcmulti import plugins
-from lcmulti.arguments import choice, integer, is_sequence, per_axis
 from lcmulti.errors import ArgumentError, ArgumentTypeError, ShapeError, described
-from lcmulti.spec import DATA_FORMATS, LocalConvSpec
-from lcmulti.weights import geometry_told
+from lcmulti.geometry.arguments import choice, integer, is_sequence, per_axis
+from lcmulti.geometry.formats import DATA_FORMATS
+from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.weights.initial import geometry_told
 from lcmulti_keras.arguments import implementation_of, padding_of, shared_axes_of
 from lcmulti_keras.axes import moved_axes, warn_of_other_axes
 from lcmulti_keras.initializers import kernel_initializer as adapted
+from lcmulti_keras.smoothness import SheetSmoothness
 from lcmulti_keras.variables import tensor_of
 
 __all__ = ["LocallyConnectedBase"]
@@ -133,7 +135,7 @@ class LocallyConnectedBase(keras.layers.Layer):
                 name="kernel",
                 shape=spec.kernel_shape,
                 initializer=initializer,
-                regularizer=self.kernel_regularizer,
+                regularizer=None if self.kernel_regularizer is None else self._penalty,
                 constraint=self.kernel_constraint,
             )
         else:
@@ -150,7 +152,7 @@ class LocallyConnectedBase(keras.layers.Layer):
                 name="coefficients",
                 shape=(*spec.positions_shape, self.rank),
                 initializer=initializers.RandomNormal(stddev=1 / sqrt(self.rank)),
-                regularizer=None if self.kernel_regularizer is None else self._regularize_product,
+                regularizer=None if self.kernel_regularizer is None else self._penalty,
             )
         if self.use_bias:
             self.bias = self.add_weight(
@@ -193,9 +195,13 @@ class LocallyConnectedBase(keras.layers.Layer):
         low_rank = len(shapes) > 1 and len(shapes[0]) == 2 * self.ndim + 3
         return geometry_told(*shapes[: 1 + low_rank])
 
-    def _regularize_product(self, coefficients: Any) -> Any:
-        """The kernel's penalty, which a variable must bear: the kernel itself is none."""
-        return self.kernel_regularizer(_mixed(self.basis, coefficients))
+    def _penalty(self, weights: Any) -> Any:
+        """The kernel's penalty, which a variable must bear; with a rank its coefficients do."""
+        kernel = weights if self.rank is None else _mixed(self.basis, weights)
+        if not isinstance(self.kernel_regularizer, SheetSmoothness):
+            return self.kernel_regularizer(kernel)
+        bias = self.bias if self._bias_shape() == self.spec.bias_shape else None
+        return self.kernel_regularizer(kernel, bias, self.spec)
 
     def full_kernel(self) -> Any:
         """The weights of every position, ``spec.kernel_shape``, whether of full rank or not."""

@@ -6,8 +6,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+import zipfile
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from lcmulti.errors import FileError, MissingExtraError
-from lcmulti.weights_file import Weights, save_layers
+from lcmulti.errors import FileError, MissingExtraError, printable
+from lcmulti.weights.file import Weights, save_layers
+from lcmulti_keras.legacy.checked_copy import write_checked
 from lcmulti_keras.legacy.loading import Loaded, load
+from lcmulti_keras.legacy.reading import opened
 from lcmulti_keras.legacy.weights import local_layers
+from lcmulti_keras.writing import Written
 
 __all__ = ["convert", "difference", "report", "write_safetensors"]
 
@@ -26,13 +29,22 @@ BATCH = 2
 SECONDS = 600
 
 
-def convert(old: Path, new: Path, safetensors: Path | None = None) -> Loaded:
+def convert(
+    old: Path, new: Path, safetensors: Path | None = None, weights: Path | None = None
+) -> Loaded:
     """Load *old* and write *new*, and the weights of its layers if *safetensors* is given.
+
+    Parameters
+    ----------
+    old, new : Path
+    safetensors : Path, optional
+    weights : Path, optional
+        Where *old* has an architecture alone.
 
     Raises
     ------
     FileError
-        If *old* is refused or a file cannot be written; what was there is then as it was.
+        If *old* is refused or a file cannot be written; all that was there is then as it was.
     MissingExtraError
         If the safetensors library is not installed.
     """
@@ -41,11 +53,20 @@ def convert(old: Path, new: Path, safetensors: Path | None = None) -> Loaded:
             "--safetensors needs safetensors, which is not installed; "
             "install it with: pip install 'lcmulti[weights]'"
         )
-    loaded = load(old)
-    _written(new, loaded.model.save)
-    if safetensors is not None:
-        write_safetensors(loaded.model, safetensors)
+    with Written([new] if safetensors is None else [new, safetensors]) as files:
+        loaded = load(old, weights=weights)
+        files.write(new, lambda draft: _save(loaded.model, draft))
+        if safetensors is not None:
+            files.write(safetensors, lambda draft: write_safetensors(loaded.model, draft))
+        files.publish()
     return loaded
+
+
+def _save(model: Any, draft: Path) -> None:
+    model.save(draft)
+    with zipfile.ZipFile(draft) as archive:  # a full disk need not make Keras raise
+        if archive.testzip() is not None:
+            raise OSError("it is damaged as soon as it is written")
 
 
 def write_safetensors(model: Any, path: Path) -> None:
@@ -62,19 +83,6 @@ def write_safetensors(model: Any, path: Path) -> None:
         )
         found[name] = Weights(kernel, bias, layer.spec, transposed=False)
     save_layers(path, found)
-
-
-def _written(path: Path, write: Callable[[Path], None]) -> None:
-    """Write beside *path* and then rename: it is there in full or not at all."""
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        write(temporary)
-        temporary.replace(path)
-    except OSError as error:
-        raise FileError(path, f"cannot be written ({error.strerror or error})") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
 
 
 def report(loaded: Loaded) -> dict[str, Any]:
@@ -109,10 +117,11 @@ def _shape(layer: Any) -> str:
     return str(shapes)
 
 
-def difference(old: Path, loaded: Loaded) -> float | str:
+def difference(old: Path, loaded: Loaded, weights: Path | None = None) -> float | str:
     """Largest difference of both models' outputs on a random input, or why there is none.
 
-    The old model runs in a process of its own: tf_keras and Keras 3 may want two frameworks.
+    The old model runs in a process of its own: tf_keras and Keras 3 may want two frameworks. It
+    is given a copy that holds what was checked of *old*, and never *old*.
     """
     if find_spec("tf_keras") is None:
         return "not compared: tf_keras is not installed"
@@ -124,8 +133,12 @@ def difference(old: Path, loaded: Loaded) -> float | str:
     with tempfile.TemporaryDirectory() as folder:
         given, gave = Path(folder, "x.npz"), Path(folder, "y.npz")
         np.savez(given, *xs)
-        # The loader has seen that the file holds nothing that runs.
-        command = [sys.executable, "-c", ORIGINAL, str(old), str(given), str(gave)]
+        try:
+            with opened(old, weights) as archive:
+                copy = write_checked(old, archive, Path(folder))
+        except (FileError, OSError) as error:
+            return f"not compared: {printable(getattr(error, 'reason', error))}"
+        command = [sys.executable, "-c", ORIGINAL, str(copy), str(given), str(gave)]
         try:
             environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
             subprocess.run(
@@ -133,7 +146,8 @@ def difference(old: Path, loaded: Loaded) -> float | str:
             )
         except subprocess.SubprocessError as error:
             lines = (getattr(error, "stderr", None) or b"").decode("utf-8", "replace").splitlines()
-            return f"not compared: tf_keras failed ({lines[-1] if lines else error})"
+            reason = lines[-1] if lines else type(error).__name__
+            return f"not compared: tf_keras failed ({printable(reason, 200)})"
         with np.load(gave) as arrays:
             theirs = [arrays[name] for name in arrays.files]
     ours = [keras.ops.convert_to_numpy(each) for each in keras.tree.flatten(y)]

@@ -16,8 +16,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from lcmulti import layouts
-from lcmulti.spec import LocalConvSpec
+from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.weights import layouts
 
 __all__ = ["fans", "kernel_initializer"]
 

@@ -8,9 +8,9 @@ from typing import Any
 import keras
 
 import lcmulti
-from lcmulti.arguments import choice
-from lcmulti.shapes import PADDING_MODES
-from lcmulti.spec import LocalConvSpec
+from lcmulti.geometry.arguments import choice
+from lcmulti.geometry.padding import PADDING_MODES
+from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti_keras.arguments import KERAS2_IMPLEMENTATIONS
 from lcmulti_keras.base import LocallyConnectedBase
 

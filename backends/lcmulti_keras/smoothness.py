@@ -1,20 +1,21 @@
-"""The neighbour-smoothness penalty as a regulariser of Keras."""
+"""Penalties on neighbours that differ, as regularisers of Keras."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 
 import lcmulti
-from lcmulti.arguments import choice
 from lcmulti.errors import ArgumentError, ShapeError, described
-from lcmulti.smooth import DISTANCES
-from lcmulti.spec import LocalConvSpec
+from lcmulti.geometry.arguments import choice, integer_tuple
+from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.operations.smoothness import DISTANCES
 from lcmulti_keras.variables import tensor_of
 
-__all__ = ["Smoothness"]
+__all__ = ["SheetSmoothness", "Smoothness"]
 
 
 @keras.saving.register_keras_serializable(package="lcmulti_keras")
@@ -37,27 +38,95 @@ class Smoothness(keras.regularizers.Regularizer):
     """
 
     def __init__(self, factor: float = 0.01, distance: str = "cosine") -> None:
-        if isinstance(factor, bool) or not math.isfinite(factor) or factor < 0:
-            raise ArgumentError("factor", "a finite number of at least 0", factor)
-        self.factor, self.distance = float(factor), choice("distance", distance, DISTANCES)
+        self.factor, self.distance = _factor(factor), choice("distance", distance, DISTANCES)
 
     def __call__(self, x: Any) -> Any:
         """*factor* times the mean distance between neighbours, a scalar."""
-        shape = tuple(x.shape)
-        axes = len(shape) // 2 - 1
-        if len(shape) % 2 or axes < 1:
-            layout = "(*output_size, *kernel_size, in_channels // groups, filters)"
-            raise ShapeError("x", f"a kernel of shape {layout}", described(str(shape)))
-        positions, window = shape[:axes], shape[axes:-2]
-        size = tuple(n + k - 1 for n, k in zip(positions, window, strict=True))
-        spec = LocalConvSpec((*size, shape[-2]), shape[-1], window, data_format="channels_last")
-        half = keras.backend.standardize_dtype(x.dtype) in ("float16", "bfloat16")
-        kernel = tensor_of(x, "float32" if half else None)
         backend = keras.config.backend()
         return self.factor * lcmulti.smoothness(
-            kernel, spec, distance=self.distance, backend=backend
+            _wide(x), _spec(x), distance=self.distance, backend=backend
         )
 
     def get_config(self) -> dict[str, Any]:
         """The arguments of `__init__`."""
         return {"factor": self.factor, "distance": self.distance}
+
+
+@keras.saving.register_keras_serializable(package="lcmulti_keras")
+class SheetSmoothness(keras.regularizers.Regularizer):
+    """The topographic penalty of All-TNN: `lcmulti.sheet_smoothness`.
+
+    As ``kernel_regularizer`` of a locally connected layer of two axes, with or without a rank. The
+    layer lets it see the bias, which belongs to each filter as its weights do. (The bias of a
+    transposed layer belongs to no filter, and is left out.)
+
+    Parameters
+    ----------
+    factor : float
+        What the penalty, between 0 and 1, is multiplied by.
+    sheet : (int, int)
+        Rows and columns that the filters of one position lie on.
+    neighbours : {4, 8}
+    circular : bool, default False
+
+    Raises
+    ------
+    ArgumentError
+        If an argument cannot be; as the layer is built, if *sheet* does not hold its filters.
+
+    Examples
+    --------
+    >>> layer = LocallyConnected2D(64, 3, kernel_regularizer=SheetSmoothness(1.0, (8, 8)))
+    """
+
+    def __init__(
+        self, factor: float, sheet: Sequence[int], neighbours: int = 4, circular: bool = False
+    ) -> None:
+        self.factor, self.circular = _factor(factor), circular
+        self.sheet = integer_tuple("sheet", sheet, 1)
+        self.neighbours = neighbours
+
+    def __call__(self, x: Any, bias: Any = None, spec: LocalConvSpec | None = None) -> Any:
+        """*factor* times the penalty, a scalar; a layer of another kind gives its kernel alone."""
+        return self.factor * lcmulti.sheet_smoothness(
+            _wide(x),
+            None if bias is None else _wide(bias),
+            _spec(x) if spec is None else spec,
+            sheet=self.sheet,
+            neighbours=self.neighbours,
+            circular=self.circular,
+            backend=keras.config.backend(),
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of `__init__`."""
+        return {
+            "factor": self.factor,
+            "sheet": self.sheet,
+            "neighbours": self.neighbours,
+            "circular": self.circular,
+        }
+
+
+def _factor(value: Any) -> float:
+    if isinstance(value, bool) or not math.isfinite(value) or value < 0:
+        raise ArgumentError("factor", "a finite number of at least 0", value)
+    return float(value)
+
+
+def _spec(x: Any) -> LocalConvSpec:
+    """A geometry that has kernels of this shape."""
+    shape = tuple(x.shape)
+    axes = len(shape) // 2 - 1
+    if len(shape) % 2 or axes < 1:
+        layout = "(*output_size, *kernel_size, in_channels // groups, filters)"
+        raise ShapeError("x", f"a kernel of shape {layout}", described(str(shape)))
+    positions, window = shape[:axes], shape[axes:-2]
+    size = tuple(n + k - 1 for n, k in zip(positions, window, strict=True))
+    return LocalConvSpec((*size, shape[-2]), shape[-1], window, data_format="channels_last")
+
+
+def _wide(x: Any) -> Any:
+    """A tensor; of a half type, which cannot tell neighbours, in float32."""
+    half = keras.backend.standardize_dtype(x.dtype) in ("float16", "bfloat16")
+    return tensor_of(x, "float32" if half else None)

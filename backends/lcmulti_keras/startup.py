@@ -8,7 +8,8 @@ import sys
 import warnings
 from importlib import metadata
 
-from lcmulti import plugins, settings
+from lcmulti import plugins
+from lcmulti.choosing import settings
 from lcmulti.errors import MissingBackendError, MissingExtraError
 
 __all__ = ["OLDEST_KERAS", "choose_backend"]

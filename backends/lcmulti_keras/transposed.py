@@ -8,11 +8,11 @@ from typing import Any
 import keras
 
 import lcmulti
-from lcmulti.arguments import per_axis
 from lcmulti.errors import ArgumentError
-from lcmulti.shapes import window_extent
-from lcmulti.spec import LocalConvSpec
-from lcmulti.transposed import bias_shape_of
+from lcmulti.geometry.arguments import per_axis
+from lcmulti.geometry.shapes import window_extent
+from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.geometry.transposed import bias_shape_of
 from lcmulti_keras.base import LocallyConnectedBase
 
 __all__ = [

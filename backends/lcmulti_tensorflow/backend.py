@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from lcmulti.backend import Facts, Implementation, ImplementationEntry, Map, Operation
 from lcmulti.dtypes import DTYPES
 from lcmulti.errors import ShapeError
-from lcmulti_tensorflow import rules
-from lcmulti_tensorflow.ops import device_of, refuse_rounding
+from lcmulti.plugins.contract import Facts, Implementation, ImplementationEntry, Map, Operation
+from lcmulti_tensorflow import derivatives
+from lcmulti_tensorflow.composed import device_of, refuse_rounding
 
 
 class TensorFlowBackend:
@@ -69,11 +69,17 @@ class TensorFlowBackend:
         product = tf.einsum(subscripts, *(tf.cast(each, wide) for each in arrays))
         return tf.cast(product, arrays[0].dtype)
 
+    def pair_products(self, kernel: Any, pairs: Any) -> list[Any]:
+        """See `lcmulti_tensorflow.pairs`."""
+        from lcmulti_tensorflow.pairs import pair_products
+
+        return pair_products(kernel, pairs)
+
     def close(
         self, implementation: Implementation, entry: ImplementationEntry, name: Map = "forward"
     ) -> Operation:
-        """See `lcmulti_tensorflow.rules`."""
-        return rules.close(implementation, name)
+        """See `lcmulti_tensorflow.derivatives`."""
+        return derivatives.close(implementation, name)
 
     def opaque(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Nothing traces Python code here."""

@@ -14,12 +14,12 @@ from typing import Any
 
 import tensorflow as tf
 
-from lcmulti.backend import Problem, Resources
-from lcmulti.composed import Composed
+from lcmulti.algorithms.composed import Composed
 from lcmulti.dtypes import DTYPES
-from lcmulti.spec import LocalConvSpec
+from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.plugins.contract import Problem, Resources
+from lcmulti_tensorflow.composed import device_of, ops
 from lcmulti_tensorflow.loops import add, by_samples, in_graph, new, over, put, size, slice_of
-from lcmulti_tensorflow.ops import device_of, ops
 from lcmulti_tensorflow.rows import Cut, cut, rows_of
 
 

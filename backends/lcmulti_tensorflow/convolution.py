@@ -7,10 +7,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from lcmulti.backend import Problem, Resources
 from lcmulti.dtypes import DTYPES
-from lcmulti.spec import LocalConvSpec
-from lcmulti_tensorflow.ops import ops
+from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.plugins.contract import Problem, Resources
+from lcmulti_tensorflow.composed import ops
 
 
 class Convolution:
@@ -94,4 +94,4 @@ def _kernel(kernel: Any, spec: LocalConvSpec) -> Any:
     return tf.reshape(ops.widen(kernel), shape)
 
 
-convolution = Convolution()
+conv = Convolution()

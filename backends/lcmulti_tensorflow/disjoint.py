@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from lcmulti.backend import UNKNOWN_BATCH, Problem, Resources
-from lcmulti.blocks import even
-from lcmulti.composed import Composed
+from lcmulti.algorithms.blocked import even
+from lcmulti.algorithms.composed import Composed
 from lcmulti.dtypes import DTYPES
-from lcmulti.spec import LocalConvSpec
+from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.plugins.contract import UNKNOWN_BATCH, Problem, Resources
+from lcmulti_tensorflow.composed import ops
 from lcmulti_tensorflow.loops import by_samples, in_graph, new, over, put
-from lcmulti_tensorflow.ops import ops
 from lcmulti_tensorflow.rows import fitting
 
 

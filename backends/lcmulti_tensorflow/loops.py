@@ -8,8 +8,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from lcmulti.backend import Resources
-from lcmulti.spec import LocalConvSpec
+from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.plugins.contract import Resources
 
 
 @lru_cache(maxsize=1024)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pluggy
 
-from lcmulti.backend import BackendEntry, ImplementationEntry
+from lcmulti.plugins.contract import BackendEntry, ImplementationEntry
 
 hookimpl = pluggy.HookimplMarker("lcmulti")
 
@@ -29,7 +29,7 @@ def lcmulti_implementations() -> Iterable[ImplementationEntry]:
     yield ImplementationEntry(
         name="conv",
         backend="tensorflow",
-        load="lcmulti_tensorflow.convolution:convolution",
+        load="lcmulti_tensorflow.convolution:conv",
         summary="one kernel shared by all positions: TensorFlow's own convolution",
         priority=40,
         dtypes=("float16", "bfloat16", "float32", "float64"),
@@ -51,8 +51,9 @@ def lcmulti_implementations() -> Iterable[ImplementationEntry]:
     yield ImplementationEntry(
         name="composed",
         backend="tensorflow",
-        load="lcmulti_tensorflow.ops:composed",
+        load="lcmulti_tensorflow.composed:composed",
         summary="slices, stacks and one batched product, differentiable as they stand",
         priority=10,
         transformable=True,
+        portable=True,
     )

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from lcmulti.backend import UNKNOWN_BATCH
-from lcmulti.blocks import even
+from lcmulti.algorithms.blocked import even
 from lcmulti.dtypes import DTYPES
-from lcmulti.spec import LocalConvSpec
+from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.plugins.contract import UNKNOWN_BATCH
 
 BLOCK = 8 * 2**20
 """Bytes of a block on a CPU, by measurement: what is smaller pays for the loop's own turns."""

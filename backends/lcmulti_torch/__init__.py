@@ -14,6 +14,7 @@ _MODULES = {
         "LocallyConnectedTranspose2d",
         "LocallyConnectedTranspose3d",
     ),
+    "untying": ("retie", "untie"),
     "lazy": ("LazyLocallyConnected1d", "LazyLocallyConnected2d", "LazyLocallyConnected3d"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

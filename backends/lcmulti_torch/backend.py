@@ -5,18 +5,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from lcmulti.backend import Facts, Implementation, ImplementationEntry, Map, Operation
-from lcmulti.dispatch import ARGUMENTS
+from lcmulti.choosing.framework import ARGUMENTS
 from lcmulti.errors import ArgumentTypeError, described
-from lcmulti_torch.derivatives import operation
-from lcmulti_torch.memory import is_channels_first
+from lcmulti.plugins.contract import Facts, Implementation, ImplementationEntry, Map, Operation
+from lcmulti_torch.derivatives import ClosedMap
+from lcmulti_torch.padding import take
 from lcmulti_torch.precision import refuse_rounding
 from lcmulti_torch.watched import is_transformed
+
+if TYPE_CHECKING:
+    from lcmulti.weights.spread import Held
 
 _NAMES = {
     getattr(torch, name): name
@@ -40,6 +43,11 @@ def _allow_in_graph(number: int) -> None:
 _allow_in_graph._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
+def _dtensor() -> Any:
+    """The class, or None while nobody has imported it."""
+    return getattr(sys.modules.get("torch.distributed.tensor"), "DTensor", None)
+
+
 class TorchBackend:
     """`lcmulti.backend.Backend` for PyTorch."""
 
@@ -59,6 +67,22 @@ class TorchBackend:
             for each in arrays
         )
 
+    def spread(self, operation: str, arrays: Any) -> Callable[..., Any] | None:
+        """What runs an operation on DTensors, or None on tensors of this process alone."""
+        if _dtensor() not in map(type, arrays):
+            return None
+        from lcmulti_torch.parallel.operations import OPERATIONS
+
+        return OPERATIONS.get(operation)
+
+    def held(self, array: Any) -> Held | None:
+        """What this process writes of a DTensor; None for tensors of this process alone."""
+        if type(array) is not _dtensor():
+            return None
+        from lcmulti_torch.parallel.files import held
+
+        return held(array)
+
     def facts(self, array: Any, batched: bool = False) -> Facts:
         """See `Backend.facts`; a symbolic size other than the batch becomes a constant."""
         transformed = is_transformed(array)
@@ -71,10 +95,13 @@ class TorchBackend:
 
     def from_numpy(self, array: np.ndarray, like: Any = None) -> Any:
         """Copy to the device of *like*, or the default device if that has memory."""
+        return self.adopt(array.copy(order="C"), like)  # neither negative strides nor read-only
+
+    def adopt(self, array: np.ndarray, like: Any = None) -> Any:
+        """As `from_numpy`, of a new array that no one else has, whose memory may be kept."""
         device = torch.get_default_device() if like is None else like.device
         if like is None and device.type == "meta":
             device = torch.device("cpu")
-        array = array.copy(order="C")  # PyTorch takes neither negative strides nor read-only
         if array.dtype.name == "bfloat16":  # no common type: the bits are carried over as int16
             return torch.from_numpy(array.view(np.int16)).to(device).view(torch.bfloat16)
         return torch.from_numpy(array).to(device)
@@ -100,10 +127,7 @@ class TorchBackend:
 
     def take(self, array: Any, indices: np.ndarray, axis: int) -> Any:
         """See `Backend.take`; channels that lie apart stay so."""
-        chosen = torch.tensor(indices.tolist(), device=array.device)
-        if axis and is_channels_first(array):
-            return array.movedim(-1, 1).index_select(axis + 1, chosen).movedim(1, -1)
-        return array.index_select(axis, chosen)
+        return take(array, indices, axis)
 
     def add(self, y: Any, bias: Any) -> Any:
         """See `Backend.add`; PyTorch's own sums of half types are held in float32."""
@@ -120,11 +144,17 @@ class TorchBackend:
         with torch.autocast(kind, enabled=False):
             return torch.einsum(subscripts, *arrays).to(dtype)
 
+    def pair_products(self, kernel: Any, pairs: Any) -> list[Any]:
+        """See `lcmulti_torch.pairs`."""
+        from lcmulti_torch.pairs import pair_products
+
+        return pair_products(kernel, pairs)
+
     def close(
         self, implementation: Implementation, entry: ImplementationEntry, name: Map = "forward"
     ) -> Operation:
         """See `lcmulti_torch.derivatives`."""
-        return operation(implementation, name)
+        return ClosedMap(implementation, name)
 
     def opaque(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """A leaf to Dynamo, which would fail on caches and settings; AOTAutograd sees inside."""

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 import lcmulti
-from lcmulti.arguments import integer
 from lcmulti.errors import ArgumentError, ArgumentTypeError, ShapeError, described
-from lcmulti.spec import LocalConvSpec
-from lcmulti.weights import geometry_told
+from lcmulti.geometry.arguments import integer
+from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.weights.initial import geometry_told
 from lcmulti_torch.functional import with_batch
 
 __all__ = ["LocallyConnectedNd"]
@@ -66,13 +66,13 @@ class LocallyConnectedNd(nn.Module):
         """
         bound = 1 / sqrt(self.spec.terms)
         if self.rank is None:
-            nn.init.uniform_(self.weight, -bound, bound)
+            _uniform_(self.weight, bound)
         else:
-            nn.init.uniform_(self.basis, -bound, bound)
+            _uniform_(self.basis, bound)
             limit = sqrt(3 / self.rank)
-            nn.init.uniform_(self.coefficients, -limit, limit)
+            _uniform_(self.coefficients, limit)
         if self.bias is not None:
-            nn.init.uniform_(self.bias, -bound, bound)
+            _uniform_(self.bias, bound)
 
     def kernel(self) -> torch.Tensor:
         """The weights of every position, ``spec.kernel_shape``, whether of full rank or not."""
@@ -269,6 +269,21 @@ class LocallyConnectedNd(nn.Module):
             mean = values.mean(axes) if apart else values[(0,) * self.ndim].clone()
             means.append(mean.requires_grad_(each.requires_grad))
         return means[0], means[1]
+
+
+def _uniform_(tensor: torch.Tensor, bound: float) -> None:
+    """Draw from ``[-bound, bound)``; a part of a DTensor as it would be drawn in the whole."""
+    if type(tensor) in (torch.Tensor, nn.Parameter):
+        nn.init.uniform_(tensor, -bound, bound)
+        return
+    from torch.distributed.tensor import DTensor
+
+    if not isinstance(tensor, DTensor):
+        nn.init.uniform_(tensor, -bound, bound)
+        return
+    from lcmulti_torch.parallel.drawing import uniform_
+
+    uniform_(tensor, bound)
 
 
 def _told(state: Mapping[str, Any], prefix: str) -> tuple[str, str]:

@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 
-from lcmulti.backend import Facts, Problem, Resources
-from lcmulti.blocks import Blocked
-from lcmulti.composed import Composed, axis_taps
+from lcmulti.algorithms.blocked import Blocked
+from lcmulti.algorithms.composed import Composed, axis_taps
 from lcmulti.dtypes import DTYPES
-from lcmulti.spec import LocalConvSpec
-from lcmulti_torch.memory import is_channels_first
-from lcmulti_torch.patches import FEW_COLUMNS, HALF, TorchOps, for_mkl
+from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.plugins.contract import Facts, Problem, Resources
+from lcmulti_torch.composed import FEW_COLUMNS, HALF, TorchOps, for_mkl
+from lcmulti_torch.memory import is_channels_first, to_last
 
 
 class TorchBlocked(Blocked):
@@ -110,7 +110,7 @@ class _Call(Blocked):
         if not is_channels_first(x):
             return super().output(x, spec, resources)
         shape = (len(x), spec.filters, *spec.output_size)
-        return self.new(shape, x, wide=False, zeros=False).movedim(1, -1)
+        return to_last(self.new(shape, x, wide=False, zeros=False))
 
     def put(self, y: Any, part: Any) -> None:
         """Bring each sample's channels together before they are taken apart, channels first.
@@ -230,4 +230,4 @@ def fold(patches: Any, spec: LocalConvSpec) -> Any:
 
 
 _whole = _Whole(TorchOps())
-implementation = TorchBlocked(TorchOps())
+blocked = TorchBlocked(TorchOps())

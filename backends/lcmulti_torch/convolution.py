@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 
-from lcmulti.backend import Problem, Resources
-from lcmulti.composed import Composed, workspace
-from lcmulti.spec import LocalConvSpec
-from lcmulti.transposed import output_padding_of
-from lcmulti_torch.blocked import implementation as blocked
-from lcmulti_torch.patches import TorchOps, composed
+from lcmulti.algorithms.composed import Composed, workspace
+from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.geometry.transposed import output_padding_of
+from lcmulti.plugins.contract import Problem, Resources
+from lcmulti_torch.blocked import blocked
+from lcmulti_torch.composed import TorchOps, composed
+from lcmulti_torch.memory import to_first, to_last
 from lcmulti_torch.precision import convolutions_round
 from lcmulti_torch.watched import is_transformed
 
@@ -58,7 +59,7 @@ class TorchConvolution:
         if convolutions_round(x):
             return _patches(x, kernel).forward(x, kernel, spec, resources)
         with _no_autocast(x):
-            padded = _ops.pad(_ops.widen(x).movedim(-1, 1), ((0, 0), (0, 0), *spec.padding))
+            padded = _ops.pad(to_first(_ops.widen(x)), ((0, 0), (0, 0), *spec.padding))
             y = _CONVOLUTIONS[spec.ndim](
                 padded,
                 _weight(kernel, spec),
@@ -66,7 +67,7 @@ class TorchConvolution:
                 dilation=spec.dilation,
                 groups=spec.groups,
             )
-        return _ops.narrow(y.movedim(1, -1), x)
+        return _ops.narrow(to_last(y), x)
 
     def input_grad(self, dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
         """See `lcmulti.backend.Implementation.input_grad`."""
@@ -82,7 +83,7 @@ class TorchConvolution:
     def _transposed(self, dy: Any, kernel: Any, spec: LocalConvSpec) -> Any:
         with _no_autocast(dy):
             dx = _TRANSPOSED[spec.ndim](
-                _ops.widen(dy).movedim(-1, 1),
+                to_first(_ops.widen(dy)),
                 _weight(kernel, spec),
                 stride=spec.strides,
                 output_padding=output_padding_of(spec),
@@ -95,11 +96,11 @@ class TorchConvolution:
         """See `lcmulti.backend.Implementation.kernel_grad`."""
         if convolutions_round(x):
             return _patches(x, dy).kernel_grad(x, dy, spec, resources)
-        padded = _ops.pad(_ops.widen(x).movedim(-1, 1), ((0, 0), (0, 0), *spec.padding))
+        padded = _ops.pad(to_first(_ops.widen(x)), ((0, 0), (0, 0), *spec.padding))
         shape = (spec.filters, spec.in_channels // spec.groups, *spec.kernel_size)
         weight = torch.empty((1,), dtype=padded.dtype, device=x.device).expand(shape)
         dweight = _backward(dy, padded, weight, spec, wanted=1)
-        dkernel = dweight.movedim((0, 1), (-1, -2)).reshape(spec.kernel_shape)
+        dkernel = dweight.movedim((0, 1), (spec.ndim + 1, spec.ndim)).reshape(spec.kernel_shape)
         return _ops.narrow(dkernel, x)
 
 
@@ -109,7 +110,7 @@ def _patches(a: Any, b: Any) -> Composed:
 
 def _unpadded(dx: Any, dy: Any, spec: LocalConvSpec) -> Any:
     """``(N, C, *padded_size) -> (N, *input_size, C)``, in the dtype of *dy*."""
-    return _ops.narrow(dx.movedim(1, -1)[(slice(None), *spec.inner)], dy)
+    return _ops.narrow(to_last(dx)[(slice(None), *spec.inner)], dy)
 
 
 def _no_autocast(x: Any) -> Any:
@@ -120,16 +121,16 @@ def _no_autocast(x: Any) -> Any:
 def _weight(kernel: Any, spec: LocalConvSpec) -> Any:
     """``(1.., *k, C, F) -> (F, C, *k)``."""
     kernel = _ops.widen(kernel).reshape(kernel.shape[spec.ndim :])
-    return kernel.movedim((-1, -2), (0, 1))
+    return kernel.movedim((spec.ndim + 1, spec.ndim), (0, 1))
 
 
 def _backward(dy: Any, x: Any, weight: Any, spec: LocalConvSpec, wanted: int) -> Any:
     with _no_autocast(dy):
         return torch.ops.aten.convolution_backward(
-            _ops.widen(dy).movedim(-1, 1), x, weight, None, spec.strides,
+            to_first(_ops.widen(dy)), x, weight, None, spec.strides,
             (0,) * spec.ndim, spec.dilation, False, (0,) * spec.ndim, spec.groups,
             [wanted == 0, wanted == 1, False],
         )[wanted]  # fmt: skip
 
 
-implementation = TorchConvolution()
+conv = TorchConvolution()

@@ -1,8 +1,9 @@
 """The derivative rules, closed once for every implementation.
 
 The operation is bilinear, and so are its two adjoints; the derivatives of each of the three
-maps are the other two. In eager mode one `torch.autograd.Function` says so and PyTorch nests
-it to any order in reverse mode.
+maps are the other two. In eager mode one `torch.autograd.Function` says so and PyTorch nests it
+to any order in reverse mode. It takes a caller's arrays as they are, channels first or padded by
+reflection, and adds the bias: the graph has one node for a call, and the result is no view.
 
 That Function must not be seen by anything else: under forward AD it would drop the tangent in
 silence, and ``torch.func`` and fullgraph compilation refuse one or the other form of it. There,
@@ -14,76 +15,186 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from lcmulti.backend import Implementation, Map, Operation, Resources
-from lcmulti.spec import LocalConvSpec
-from lcmulti_torch.memory import laid_out_as
+from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.plugins.contract import Call, Implementation, Map, Problem, Resources, Steps
+from lcmulti_torch.memory import (
+    is_channels_first,
+    laid_out,
+    owned,
+    require_memory,
+    to_first,
+    to_last,
+)
+from lcmulti_torch.padding import padded, unpadded
 from lcmulti_torch.precision import refuse_rounding
 from lcmulti_torch.watched import is_transformed
 
 # For each map of (a, b), which map of which arguments gives the gradient in a and in b when g
 # is the gradient of the result. Gradients are conjugated, as PyTorch defines them.
-_RULES: dict[str, tuple[tuple[str, str], tuple[str, str]]] = {
+_RULES: dict[str, tuple[tuple[Map, str], tuple[Map, str]]] = {
     "forward": (("input_grad", "gb"), ("kernel_grad", "ag")),
     "input_grad": (("forward", "gb"), ("kernel_grad", "ga")),
     "kernel_grad": (("input_grad", "bg"), ("forward", "ag")),
 }
 
 
-def operation(implementation: Implementation, name: Map = "forward") -> Operation:
-    """Make one map of an implementation differentiable."""
-    bare = getattr(implementation, name)
+class ClosedMap:
+    """One map of an implementation, differentiable: a `lcmulti.plugins.contract.WholeOperation`."""
 
-    def apply(x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    def __init__(self, implementation: Implementation, name: Map = "forward") -> None:
+        self.implementation, self.name = implementation, name
+
+    def __call__(
+        self, x: Tensor, kernel: Tensor, spec: LocalConvSpec, resources: Resources
+    ) -> Tensor:
+        """See `lcmulti.plugins.contract.Operation`."""
+        maps = _CallersMaps(self.implementation, spec, resources, Steps())
+        return _call(self.name, x, kernel, None, maps, is_transformed(x, kernel))
+
+    def whole(self, problem: Problem, steps: Steps) -> Call:
+        """See `lcmulti.plugins.contract.WholeOperation`."""
+        name, transformed = self.name, problem.transformed
+        maps = _CallersMaps(self.implementation, problem.spec, problem.resources, steps)
+
+        def call(x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
+            return _call(name, x, kernel, bias, maps, transformed)
+
+        return call
+
+
+class _CallersMaps:
+    """The three maps on arrays as the caller has them: adjoint to each other as those within."""
+
+    def __init__(
+        self, within: Implementation, spec: LocalConvSpec, resources: Resources, steps: Steps
+    ) -> None:
+        self.within, self.spec, self.resources, self.steps = within, spec, resources, steps
+        self.channels_first, self.taken = steps
+        self.rounds = not getattr(within, "never_rounds", False)
+
+    def bare(self, name: Map, a: Tensor, b: Tensor) -> Tensor:
+        """A map by name, its result channels last."""
+        if self.channels_first:
+            a = to_last(a)
+            b = to_last(b) if name == "kernel_grad" else b
+        if name != "input_grad":
+            a = padded(a, self.taken)
+        result: Tensor = getattr(self.within, name)(a, b, self.spec, self.resources)
+        return unpadded(result, self.taken) if name == "input_grad" else result
+
+    def plain(
+        self, name: Map, a: Tensor, b: Tensor, bias: Tensor | None, channels_apart: bool
+    ) -> Tensor:
+        """A new array, with the bias added in place."""
+        result = self.bare(name, a.resolve_conj(), b.resolve_conj())
+        if name == "kernel_grad":
+            return owned(result.contiguous())
+        result = owned(laid_out(result, channels_apart, self.channels_first))
+        return result if bias is None else result.add_(self._placed(bias))
+
+    def watched(
+        self, name: Map, a: Tensor, b: Tensor, bias: Tensor | None, channels_apart: bool
+    ) -> Tensor:
+        """The same in operations that any transform can see through."""
+        result = self.bare(name, a, b)
+        if name == "kernel_grad":
+            return result
+        result = laid_out(result, channels_apart, self.channels_first)
+        if bias is not None:
+            return result + self._placed(bias)
+        return result.clone() if result._is_view() else result
+
+    def through(self, other: Implementation) -> _CallersMaps:
+        """The same maps by another implementation."""
+        return _CallersMaps(other, self.spec, self.resources, self.steps)
+
+    def lies_apart(self, array: Tensor) -> bool:
+        """Whether the channels of a caller's array lie apart in memory."""
+        return is_channels_first(to_last(array) if self.channels_first else array)
+
+    def bias_grad(self, g: Tensor, shape: torch.Size) -> Tensor:
+        """The adjoint of adding a bias of *shape*."""
+        g = to_last(g) if self.channels_first else g
+        shared = (axis for axis, size in enumerate(shape[:-1], 1) if size == 1)
+        total = g.sum((0, *shared)).reshape(shape).contiguous()
+        return total if torch.is_grad_enabled() or is_transformed(g) else owned(total)
+
+    def _placed(self, bias: Tensor) -> Tensor:
+        """``(*output_size, filters)``, with its filters where the caller has channels."""
+        return bias.movedim(bias.dim() - 1, 0) if self.channels_first else bias
+
+
+def _call(
+    name: Map, x: Tensor, kernel: Tensor, bias: Tensor | None, maps: _CallersMaps, transformed: bool
+) -> Tensor:
+    """Run what a user asked for; its result lies in memory as *x* does."""
+    if maps.rounds:
         refuse_rounding(x)
-        if is_transformed(x, kernel):
-            y = bare(x, kernel, spec, resources)
-        else:
-            y = _run(name, x, kernel, implementation, spec, resources)
-        return y if name == "kernel_grad" else laid_out_as(x, y)
-
-    return apply
+    if transformed:
+        return maps.watched(name, x, kernel, bias, maps.lies_apart(x))
+    require_memory("x", x)
+    require_memory("kernel", kernel)
+    if bias is not None:
+        require_memory("bias", bias)
+    return _run(name, x, kernel, bias, maps, maps.lies_apart(x))
 
 
 def _run(
-    name: str, a: Any, b: Any, implementation: Implementation, spec: Any, resources: Any
-) -> Any:
+    name: Map, a: Tensor, b: Tensor, bias: Tensor | None, maps: _CallersMaps, channels_apart: bool
+) -> Tensor:
     """A map of plain tensors, recorded where a gradient may be asked for."""
-    if torch.is_grad_enabled() and (a.requires_grad or b.requires_grad):
-        return _Map.apply(a, b, name, implementation, spec, resources)
-    return getattr(implementation, name)(a.resolve_conj(), b.resolve_conj(), spec, resources)
+    if torch.is_grad_enabled() and (
+        a.requires_grad or b.requires_grad or (bias is not None and bias.requires_grad)
+    ):
+        result: Tensor = LocalConv.apply(a, b, bias, name, maps, channels_apart)
+        return result
+    return maps.plain(name, a, b, bias, channels_apart)
 
 
-class _Map(torch.autograd.Function):
+class LocalConv(torch.autograd.Function):
     """One of the three maps, by name."""
 
     @staticmethod
     def forward(
-        ctx: Any, a: Any, b: Any, name: str, implementation: Implementation,
-        spec: LocalConvSpec, resources: Resources,
-    ) -> Any:  # fmt: skip
+        ctx: Any, a: Tensor, b: Tensor, bias: Tensor | None, name: Map, maps: _CallersMaps,
+        channels_apart: bool,
+    ) -> Tensor:  # fmt: skip
+        """Compute and keep what the derivatives need."""
         ctx.save_for_backward(a, b)
-        ctx.name, ctx.rest = name, (implementation, spec, resources)
-        return getattr(implementation, name)(a.resolve_conj(), b.resolve_conj(), spec, resources)
+        ctx.name, ctx.maps = name, maps
+        ctx.bias_shape = None if bias is None else bias.shape
+        return maps.plain(name, a, b, bias, channels_apart)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:
-        a, b = ctx.saved_tensors
-        operands = {"a": a.conj(), "b": b.conj(), "g": grads[0]}
-        derived = (
-            _derived(name, operands[pair[0]], operands[pair[1]], *ctx.rest) if needed else None
-            for (name, pair), needed in zip(_RULES[ctx.name], ctx.needs_input_grad, strict=False)
-        )
-        return (*derived, None, None, None, None)
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """The other two maps, recorded again where a second derivative may be asked for."""
+        (g,), (a, b) = grads, ctx.saved_tensors
+        operands = {"a": a.conj(), "b": b.conj(), "g": g}
+        derived = [
+            _derived(name, operands[pair[0]], operands[pair[1]], ctx.maps, like) if needed else None
+            for (name, pair), like, needed in zip(
+                _RULES[ctx.name], (a, b), ctx.needs_input_grad[:2], strict=True
+            )
+        ]
+        dbias = ctx.maps.bias_grad(g, ctx.bias_shape) if ctx.needs_input_grad[2] else None
+        return (*derived, dbias, None, None, None)
 
 
-def _derived(
-    name: str, a: Any, b: Any, implementation: Implementation, spec: Any, resources: Any
-) -> Any:
-    """A map within a derivative, which may be transformed though the value was not."""
-    refuse_rounding(a)
-    if not is_transformed(a, b):
-        return _run(name, a, b, implementation, spec, resources)
-    from lcmulti_torch.patches import composed  # which serves every geometry under any transform
+def _derived(name: Map, a: Tensor, b: Tensor, maps: _CallersMaps, like: Tensor) -> Tensor:
+    """A map within a derivative, which may be transformed though the value was not.
 
-    return getattr(composed, name)(a, b, spec, resources)
+    A gradient lies in memory as *like*, which it is the gradient of.
+    """
+    transformed = is_transformed(a, b)
+    if transformed or maps.rounds:
+        refuse_rounding(a)
+    if not transformed:
+        for each in (a, b):
+            require_memory("a tensor of the backward pass", each)
+        return _run(name, a, b, None, maps, name != "kernel_grad" and maps.lies_apart(like))
+    from lcmulti_torch.composed import composed  # which serves every geometry under any transform
+
+    result = maps.through(composed).bare(name, a, b)
+    return to_first(result) if maps.channels_first and name != "kernel_grad" else result

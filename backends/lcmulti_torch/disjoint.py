@@ -13,11 +13,11 @@ from itertools import product
 from math import prod
 from typing import Any
 
-from lcmulti.backend import Problem, Resources
-from lcmulti.blocks import CACHE_TARGET
+from lcmulti.algorithms.blocked import CACHE_TARGET
 from lcmulti.dtypes import DTYPES
-from lcmulti.spec import LocalConvSpec
-from lcmulti_torch.patches import TorchOps
+from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.plugins.contract import Problem, Resources
+from lcmulti_torch.composed import TorchOps
 from lcmulti_torch.watched import is_transformed
 
 _ops = TorchOps()
@@ -58,7 +58,7 @@ class TorchDisjoint:
     def input_grad(self, dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
         """See `lcmulti.backend.Implementation.input_grad`."""
         if is_transformed(dy, kernel):
-            dx = _product(_outputs(dy, spec).movedim(0, 1), _matrices(kernel, spec).mT)
+            dx = _product(_outputs(dy, spec).movedim(0, 1), _matrices(kernel, spec).transpose(1, 2))
             return dx.movedim(0, 1).reshape(-1, *spec.input_shape)
         dx = dy.new_zeros((dy.shape[0], *spec.input_shape))
         for runs, matrices, out in _pieces(dx, kernel, dy, spec, resources):
@@ -69,7 +69,7 @@ class TorchDisjoint:
         """See `lcmulti.backend.Implementation.kernel_grad`."""
         if is_transformed(x, dy):
             runs, out = _runs(x, spec).movedim(0, 1), _outputs(dy, spec).movedim(0, 1)
-            return _product(runs.mT, out).reshape(spec.kernel_shape)
+            return _product(runs.transpose(1, 2), out).reshape(spec.kernel_shape)
         dkernel = x.new_zeros(spec.kernel_shape)
         for runs, matrices, out in _pieces(x, dkernel, dy, spec, resources):
             matrices.copy_(_product(runs.mT, out))
@@ -146,4 +146,4 @@ def _pieces(
             )
 
 
-implementation = TorchDisjoint()
+disjoint = TorchDisjoint()

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from math import prod
 from typing import Any
 
-from lcmulti.backend import Problem, Resources
 from lcmulti.dtypes import DTYPES
-from lcmulti.spec import LocalConvSpec
-from lcmulti_torch.patches import TorchOps
+from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.plugins.contract import Problem, Resources
+from lcmulti_torch.composed import TorchOps
+from lcmulti_torch.memory import to_first, to_last
 
 MOST_WEIGHTS = 16
 """Weights a position up to which this is the fastest (asv_benches/against_peers.py)."""
@@ -45,19 +46,19 @@ class TorchElementwise:
         y = x.new_zeros((x.shape[0], spec.filters, *spec.output_size))
         for seen, channel, filter_, weight in _products(spec):
             y[:, filter_].addcmul_(x[:, channel][seen], kernel[weight])
-        return y.movedim(1, -1)
+        return to_last(y)
 
     def input_grad(self, dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
         """See `lcmulti.backend.Implementation.input_grad`."""
-        dy, kernel = dy.movedim(-1, 1), _positions_last(kernel, spec)
+        dy, kernel = to_first(dy), _positions_last(kernel, spec)
         dx = dy.new_zeros((dy.shape[0], spec.in_channels, *spec.padded_size))
         for seen, channel, filter_, weight in _products(spec):
             dx[:, channel][seen].addcmul_(dy[:, filter_], kernel[weight])
-        return dx[:, :, *spec.inner].movedim(1, -1)
+        return to_last(dx[:, :, *spec.inner])
 
     def kernel_grad(self, x: Any, dy: Any, spec: LocalConvSpec, resources: Resources) -> Any:
         """See `lcmulti.backend.Implementation.kernel_grad`."""
-        x, dy = _padded(x, spec), dy.movedim(-1, 1)
+        x, dy = _padded(x, spec), to_first(dy)
         weights = (*spec.kernel_size, spec.in_channels // spec.groups, spec.filters)
         dkernel = x.new_empty((*weights, *spec.positions_shape))
         summed = (0, *(axis + 1 for axis in spec.shared_axes))
@@ -80,7 +81,7 @@ def _products(spec: LocalConvSpec) -> Iterator[tuple[Any, int, int, tuple[int, .
 
 def _padded(x: Any, spec: LocalConvSpec) -> Any:
     """``(N, C, *padded_size)``."""
-    return _ops.pad(x.movedim(-1, 1), ((0, 0), (0, 0), *spec.padding))
+    return _ops.pad(to_first(x), ((0, 0), (0, 0), *spec.padding))
 
 
 def _positions_last(kernel: Any, spec: LocalConvSpec) -> Any:
@@ -89,4 +90,4 @@ def _positions_last(kernel: Any, spec: LocalConvSpec) -> Any:
     return kernel.movedim(axes, tuple(axis - spec.ndim for axis in axes)).contiguous()
 
 
-implementation = TorchElementwise()
+elementwise = TorchElementwise()

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 import lcmulti
-from lcmulti.arguments import choice, integer, per_axis
-from lcmulti.shapes import PADDING_MODES
-from lcmulti.spec import DATA_FORMATS
+from lcmulti.geometry.arguments import choice, integer, per_axis
+from lcmulti.geometry.formats import DATA_FORMATS
+from lcmulti.geometry.padding import PADDING_MODES
 from lcmulti_torch.base import LocallyConnectedNd, optional_rank, sample_shape
 
 __all__ = ["LocallyConnected1d", "LocallyConnected2d", "LocallyConnected3d"]

@@ -10,7 +10,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import UninitializedParameter
 
 from lcmulti.errors import ShapeError, described
-from lcmulti.weights import geometry_told
+from lcmulti.weights.initial import geometry_told
 from lcmulti_torch.layers import (
     LocallyConnected1d,
     LocallyConnected2d,

@@ -1,20 +1,79 @@
-"""How tensors lie in memory: channels last as lcmulti counts them, or channels apart."""
+"""How tensors lie in memory: in which order, whose it is, and whether it is there at all."""
 
 from __future__ import annotations
 
-from typing import Any
+from torch import Tensor
+
+from lcmulti.errors import FreedMemoryError, described
 
 
-def is_channels_first(array: Any) -> bool:
+def to_last(array: Tensor) -> Tensor:
+    """``(N, channels, *size)`` as ``(N, *size, channels)``; exporters know no negative axes."""
+    return array.movedim(1, array.dim() - 1)
+
+
+def to_first(array: Tensor) -> Tensor:
+    """``(N, *size, channels)`` as ``(N, channels, *size)``."""
+    return array.movedim(array.dim() - 1, 1)
+
+
+def is_channels_first(array: Tensor) -> bool:
     """Whether ``(N, *size, channels)`` lies in memory with its channels apart."""
     apart = array.stride(1) == 1 and array.shape[-1] > 1  # with one position channels adjoin
     return apart or array.stride(-1) != 1
 
 
-def laid_out_as(x: Any, y: Any) -> Any:
-    """*y* in memory as *x* is, as PyTorch's convolutions do, so that people may call ``view``."""
-    if not is_channels_first(x):
-        return y.contiguous()
-    first = y.movedim(-1, 1)
-    # As it is where it can be: views of it would be undone in every backward pass.
-    return y if first.is_contiguous() else first.contiguous().movedim(1, -1)
+def laid_out(y: Tensor, channels_apart: bool, channels_first: bool) -> Tensor:
+    """``(N, *size, channels)`` in one order of memory and, as its axes, in one data format.
+
+    PyTorch's convolutions lay results out as their input is, so that people may call ``view``.
+    """
+    if not channels_apart:
+        y = y.contiguous()
+        return to_first(y) if channels_first else y
+    y = to_first(y).contiguous()
+    return y if channels_first else to_last(y)
+
+
+def laid_out_as(x: Tensor, y: Tensor) -> Tensor:
+    """*y* in the order of memory of *x*, both channels last."""
+    return laid_out(y, is_channels_first(x), False)
+
+
+def owned(array: Tensor) -> Tensor:
+    """*array*, new and dense, as the one owner of its memory.
+
+    A view of memory that nobody else has is still a view to autograd: in-place operations on it
+    are refused, or pass by the hooks of the tensor.
+    """
+    if array._is_view():
+        array = array.data
+    whole = not array.storage_offset() and array.untyped_storage().nbytes() == array.nbytes
+    return array if whole else array.clone()  # a part would keep all of the larger array alive
+
+
+def require_memory(argument: str, array: Tensor) -> None:
+    """Raise where a tensor's storage was freed, or cut to less than its elements need.
+
+    Sharded training frees weights in this way between their uses. Many of PyTorch's operations
+    raise of themselves, others read on.
+
+    Raises
+    ------
+    FreedMemoryError
+    """
+    if array.is_contiguous():
+        elements = array.numel()
+    elif array.numel() == 0:
+        return
+    else:
+        steps = zip(array.shape, array.stride(), strict=True)
+        elements = 1 + sum((size - 1) * step for size, step in steps)
+    there = array.untyped_storage().nbytes()
+    needed = (array.storage_offset() + elements) * array.element_size()
+    if there < needed and elements:
+        raise FreedMemoryError(
+            argument,
+            f"a storage of at least {needed:,} bytes",
+            described(f"one of {there:,}, which was freed or cut short"),
+        )

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pluggy
 
-from lcmulti.backend import BackendEntry, ImplementationEntry
+from lcmulti.plugins.contract import BackendEntry, ImplementationEntry
 
 hookimpl = pluggy.HookimplMarker("lcmulti")
 
@@ -29,16 +29,17 @@ def lcmulti_implementations() -> Iterable[ImplementationEntry]:
     yield ImplementationEntry(
         name="conv",
         backend="torch",
-        load="lcmulti_torch.convolution:implementation",
+        load="lcmulti_torch.convolution:conv",
         summary="PyTorch's own convolution, where one kernel is shared by all positions",
         priority=40,
         dtypes=("float16", "bfloat16", "float32", "float64"),
         transformable=True,
+        portable=True,
     )
     yield ImplementationEntry(
         name="elementwise",
         backend="torch",
-        load="lcmulti_torch.elementwise:implementation",
+        load="lcmulti_torch.elementwise:elementwise",
         summary="products of whole planes, where a window has few weights",
         priority=35,
         dtypes=("float32", "float64", "complex64", "complex128"),
@@ -47,23 +48,25 @@ def lcmulti_implementations() -> Iterable[ImplementationEntry]:
     yield ImplementationEntry(
         name="disjoint",
         backend="torch",
-        load="lcmulti_torch.disjoint:implementation",
+        load="lcmulti_torch.disjoint:disjoint",
         summary="windows that tile the input are viewed in place, no patch is copied",
         priority=30,
         transformable=True,
+        portable=True,
     )
     yield ImplementationEntry(
         name="blocked",
         backend="torch",
-        load="lcmulti_torch.blocked:implementation",
+        load="lcmulti_torch.blocked:blocked",
         summary="patches of one block of positions at a time, batched matrix products",
         priority=20,
     )
     yield ImplementationEntry(
         name="composed",
         backend="torch",
-        load="lcmulti_torch.patches:composed",
+        load="lcmulti_torch.composed:composed",
         summary="slices, stack and matrix products that every transform can see through",
         priority=10,
         transformable=True,
+        portable=True,
     )

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 import lcmulti
-from lcmulti.arguments import choice, integer, per_axis
-from lcmulti.spec import DATA_FORMATS
-from lcmulti.transposed import bias_shape_of, output_padding_of
+from lcmulti.geometry.arguments import choice, integer, per_axis
+from lcmulti.geometry.formats import DATA_FORMATS
+from lcmulti.geometry.transposed import bias_shape_of, output_padding_of
 from lcmulti_torch.base import LocallyConnectedNd, optional_rank, sample_shape
 
 __all__ = [

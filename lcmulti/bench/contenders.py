@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import lcmulti
-from lcmulti import dispatch
+from lcmulti import plugins
 from lcmulti.bench.workloads import Array, Arrays, in_format
+from lcmulti.choosing import framework
+from lcmulti.choosing.settings import current
 from lcmulti.conformance.bounds import compare, dot_bound
 from lcmulti.dtypes import DTYPES
 
@@ -49,7 +51,7 @@ def ours(arrays: Arrays, backend: str, implementation: str, data_format: str) ->
         return lcmulti.local_conv(x, kernel, **arguments)
 
     maps = None
-    if "reverse" not in lcmulti.plugins.registry().backends[backend].capabilities:
+    if "reverse" not in plugins.registry().backends[backend].capabilities:
         maps = _three_maps(arrays, backend, implementation, data_format)
     x, dy = (arrays.oriented(name, data_format) for name in ("x", "dy"))
     return Contender(function, x, arrays.kernel, dy, maps)
@@ -83,12 +85,12 @@ def _three_maps(
         in_format(arrays.spec, data_format), batch=arrays.batch, dtype=arrays.dtype.name,
         backend=backend, implementation=implementation,
     )  # fmt: skip
-    owner = lcmulti.plugins.load_backend(backend)
-    chosen = lcmulti.plugins.load_implementation(backend, found.implementation)
-    settings = lcmulti.settings.current()
-    resources = lcmulti.backend.Resources(settings.max_workspace, settings.threads)
+    owner = plugins.load_backend(backend)
+    chosen = plugins.load_implementation(backend, found.implementation)
+    settings = current()
+    resources = settings.resources
     spec, first = arrays.spec.computed(), data_format == "channels_first"
-    sources = dispatch.padding_indices(arrays.spec)
+    sources = arrays.spec.padding_indices()
 
     def moved(array: Any, source: int, destination: int) -> Any:
         return owner.move_axis(array, source, destination) if first else array
@@ -112,7 +114,7 @@ def disagreement(y: Array, arrays: Arrays, data_format: str) -> str | None:
     got = np.moveaxis(y, 1, -1) if data_format == "channels_first" else y
     got = got[:CHECKED].astype("float64")
     x, kernel = arrays.x[:CHECKED].astype("float64"), arrays.kernel.astype("float64")
-    arguments = _arguments(arrays, "channels_last", dispatch.NUMPY, "reference")
+    arguments = _arguments(arrays, "channels_last", framework.NUMPY, "reference")
     expected = lcmulti.local_conv(x, kernel, **arguments)
     if got.shape != expected.shape:
         return f"outputs of shape {got.shape}, not {expected.shape}"

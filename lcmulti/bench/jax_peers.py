@@ -9,7 +9,7 @@ from jax import lax
 
 from lcmulti.bench.contenders import Contender
 from lcmulti.bench.workloads import Arrays
-from lcmulti.layouts import export_kernel
+from lcmulti.weights.layouts import export_kernel
 
 __all__ = ["conv_local", "eir_einsum", "lax_local"]
 

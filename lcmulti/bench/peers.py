@@ -14,7 +14,7 @@ from typing import Any
 
 from lcmulti.bench.contenders import Contender
 from lcmulti.bench.workloads import Arrays
-from lcmulti.spec import LocalConvSpec
+from lcmulti.geometry.spec import LocalConvSpec
 
 __all__ = ["PEERS", "Peer"]
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import lcmulti
 from lcmulti import plugins
-from lcmulti.arguments import byte_size, choice, integer
 from lcmulti.bench import machine
 from lcmulti.bench.advice import advice
 from lcmulti.bench.contenders import Contender, disagreement, ours
@@ -20,6 +19,7 @@ from lcmulti.bench.timing import Step, calls_for, timed
 from lcmulti.bench.trial import failure, trial
 from lcmulti.bench.workloads import DEFAULT, Arrays, Workload, in_format, named
 from lcmulti.errors import ArgumentError, Interrupted, LcmultiError, MissingBackendError
+from lcmulti.geometry.arguments import byte_size, choice, integer
 
 __all__ = ["DTYPES", "MODES", "bench"]
 

@@ -9,8 +9,8 @@ import tensorflow as tf
 
 from lcmulti.bench.contenders import Contender
 from lcmulti.bench.workloads import Arrays
-from lcmulti.layouts import export_kernel
-from lcmulti.spec import LocalConvSpec
+from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.weights.layouts import export_kernel
 
 __all__ = ["eir_einsum", "keras_1", "keras_2", "keras_3"]
 

@@ -10,7 +10,7 @@ from torch.nn.functional import pad, unfold
 
 from lcmulti.bench.contenders import Contender
 from lcmulti.bench.workloads import Arrays
-from lcmulti.layouts import export_kernel
+from lcmulti.weights.layouts import export_kernel
 
 __all__ = ["eir_einsum", "forum_recipe", "unfold_einsum", "views_einsum"]
 

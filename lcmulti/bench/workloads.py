@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lcmulti.arguments import integer
 from lcmulti.conformance.case import Case
 from lcmulti.conformance.cases import all_cases
 from lcmulti.conformance.inputs import numpy_dtype
 from lcmulti.errors import ArgumentError
-from lcmulti.spec import LocalConvSpec, replace_fields
+from lcmulti.geometry.arguments import integer
+from lcmulti.geometry.spec import LocalConvSpec, replace_fields
 
 __all__ = ["DEFAULT", "Arrays", "Workload", "cases", "in_format", "named", "workload"]
 

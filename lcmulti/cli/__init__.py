@@ -73,6 +73,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except LcmultiError as error:
         print(f"lcmulti: {error}", file=sys.stderr)
         return 2
+    except MemoryError as error:
+        print(f"lcmulti: out of memory ({error or 'no more is said'})", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("lcmulti: interrupted", file=sys.stderr)
         return 130

@@ -9,7 +9,7 @@ from lcmulti import plugins
 from lcmulti.errors import MissingBackendError
 
 if TYPE_CHECKING:
-    from lcmulti.backend import BackendEntry
+    from lcmulti.plugins.contract import BackendEntry, ImplementationEntry
 
 __all__ = ["add_parser", "run"]
 
@@ -77,13 +77,31 @@ def describe(entry: BackendEntry) -> dict[str, Any]:
         "devices": devices,
         "dtypes": entry.dtypes,
         "implementations": [
-            {"name": each.name, "summary": each.summary, "plugin": _origin(entry.name, each.name)}
+            {
+                "name": each.name,
+                "summary": each.summary,
+                "plugin": _origin(entry.name, each.name),
+                "unavailable": None,
+                "hardware": None,
+            }
+            | (_machine(each) if installed and not error else {})
             for each in plugins.registry().implementations_of(entry.name)
         ],
         "plugin": _origin(entry.name),
         "error": error,
         "install": entry.install,
     }
+
+
+def _machine(entry: ImplementationEntry) -> dict[str, str | None]:
+    """Why an implementation serves nothing on this machine, or what of it it uses, if it says."""
+    try:
+        implementation = plugins.load_implementation(entry.backend, entry.name)
+        names = ("unavailable", "hardware")
+        asked = {name: getattr(implementation, name, None) for name in names}
+        return {name: None if each is None else each() for name, each in asked.items()}
+    except Exception as error:  # a stranger's code; the rest is to be listed all the same
+        return {"unavailable": str(error)}
 
 
 def _origin(*key: str) -> str:
@@ -111,6 +129,10 @@ def _print(backends: list[dict[str, Any]], broken: list[dict[str, str]]) -> None
         for way in each["implementations"]:
             elsewhere = f" [{way['plugin']}]" if way["plugin"] != each["plugin"] else ""
             ways.add_row(way["name"], way["summary"] + elsewhere)
+            if way["unavailable"]:
+                ways.add_row("", f"not here: {way['unavailable']}")
+            elif way["hardware"]:
+                ways.add_row("", f"here with {way['hardware']}")
         facts.add_row("implementations", ways if each["implementations"] else "-")
         console.print(Padding(facts, (0, 0, 1, 2), expand=False))
     for each in broken:

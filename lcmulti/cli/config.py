@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from lcmulti import settings
+from lcmulti.choosing import settings
 
 __all__ = ["add_parser", "run"]
 
@@ -30,6 +30,8 @@ settings:
   data_format     channels_last or channels_first
   max_workspace   memory beyond inputs, outputs and weights: 268435456, 256MiB
   threads         of implementations with a pool of their own: 4, auto
+  precision       of float32 in kernels for GPUs: ieee, or tf32x3
+  tiles           of kernels for GPUs: tuned, pinned, or measured at first call
 
 examples:
   lcmulti config

@@ -6,9 +6,10 @@ import argparse
 import re
 from typing import Any
 
+from lcmulti.cli import ranks
 from lcmulti.dtypes import DTYPES
-from lcmulti.shapes import PADDING_MODES, PADDINGS
-from lcmulti.spec import DATA_FORMATS
+from lcmulti.geometry.formats import DATA_FORMATS
+from lcmulti.geometry.padding import PADDING_MODES, PADDINGS
 
 __all__ = ["add_geometry", "add_parser", "run", "spec_from"]
 
@@ -26,6 +27,12 @@ examples:
                   --strides 2 --padding same --backend torch
   lcmulti explain --input 160000x4 --kernel 16 --strides 16 --filters 4 \\
                   --padding 0:8 --dtype float16
+  lcmulti explain --input 4096x4096x8 --kernel 5 --filters 8 --padding same \\
+                  --batch 4 --ranks 1024
+
+With --ranks the layer is divided by output positions, as lcmulti_torch.parallel
+and lcmulti_jax.sharded do. Bytes and messages are those they send; times are
+estimates from the speeds that are given.
 """
 
 
@@ -122,6 +129,7 @@ def add_parser(subparsers: Any) -> None:
     add("--device", default="cpu", help="kind of device, cpu or gpu; default cpu")
     add("--backend", metavar="NAME", help="default: configured; see `lcmulti backends`")
     add("--implementation", default="auto", metavar="NAME", help="force one; default auto")
+    ranks.add_arguments(add, sizes_or_one)
     add("--json", action="store_true", help="print JSON instead of text")
     parser.set_defaults(run=run)  # fmt: skip
 
@@ -141,20 +149,26 @@ def run(args: argparse.Namespace) -> int:
     )
     weights = spec.num_parameters * DTYPES[args.dtype.lower()].itemsize
     samples = 1 if args.batch is None else args.batch
+    sharding = ranks.sharding_of(spec, args)
     if args.json:
-        _print_json(found, weights, samples)
+        _print_json(found, weights, samples, args, sharding)
         return 0
     print(found)
     print(f"parameters      {spec.num_parameters:,}")
     print(f"weights         {weights:,} bytes")
     print(f"flops           {spec.flops(samples):,} forward, for {samples:,} sample(s)")
+    if sharding is not None:
+        print(ranks.text(args, sharding, args.dtype.lower(), samples))
     return 0
 
 
-def _print_json(found: Any, weights: int, samples: int) -> None:
+def _print_json(
+    found: Any, weights: int, samples: int, args: argparse.Namespace, sharding: Any
+) -> None:
     from lcmulti.cli import output
 
     spec = found.spec
+    over = None if sharding is None else ranks.as_json(args, sharding, args.dtype.lower(), samples)
     output.print_json(
         {
             "backend": found.backend,
@@ -162,6 +176,7 @@ def _print_json(found: Any, weights: int, samples: int) -> None:
             "implementation": found.implementation,
             "implementation_reason": found.implementation_reason,
             "workspace": found.workspace,
+            "details": found.details,
             "verdicts": [verdict._asdict() for verdict in found.verdicts],
             "output_shape": spec.output_shape,
             "kernel_shape": spec.kernel_shape,
@@ -171,4 +186,5 @@ def _print_json(found: Any, weights: int, samples: int) -> None:
             "samples": samples,
             "flops": spec.flops(samples),
         }
+        | ({} if over is None else {"over_ranks": over})
     )

@@ -42,11 +42,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lcmulti import dispatch
 from lcmulti.conformance.calls import Inputs, ReferenceRunner, Results
 from lcmulti.conformance.case import Case
 from lcmulti.dtypes import DTYPES
-from lcmulti.spec import LocalConvSpec
+from lcmulti.geometry.spec import LocalConvSpec
 
 __all__ = [
     "Deviation",
@@ -103,7 +102,7 @@ def terms(spec: LocalConvSpec, batch: int, bias_shape: tuple[int, ...] | None) -
 
 def repeats(spec: LocalConvSpec) -> int:
     """Largest number of padded positions that show one input element; 1 for zero padding."""
-    return prod(int(np.bincount(i).max()) for _, i in dispatch.padding_indices(spec))
+    return prod(int(np.bincount(i).max()) for _, i in spec.padding_indices())
 
 
 def dot_bound(count: int, magnitude: Array, roundoff: float, is_complex: bool) -> Array:

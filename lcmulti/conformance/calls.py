@@ -12,14 +12,16 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from lcmulti import dispatch, plugins, reference
-from lcmulti.backend import Backend, Implementation, Resources
+from lcmulti import plugins
+from lcmulti.algorithms import reference
+from lcmulti.choosing import framework
+from lcmulti.choosing.explain import explain
+from lcmulti.choosing.settings import current
 from lcmulti.conformance.case import Case
 from lcmulti.errors import DtypeError
-from lcmulti.explanation import explain
-from lcmulti.functional import local_conv
-from lcmulti.settings import current
-from lcmulti.spec import LocalConvSpec
+from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.operations.local_conv import local_conv
+from lcmulti.plugins.contract import Backend, Implementation, Resources
 
 __all__ = ["MAPS", "BackendRunner", "Inputs", "ReferenceRunner", "Results", "Runner"]
 
@@ -154,13 +156,13 @@ class ReferenceRunner:
         """See `Runner.forward`."""
         y: Array = local_conv(
             inputs.x, inputs.kernel, inputs.bias,
-            backend=dispatch.NUMPY, implementation=self.implementation, **case.arguments,
+            backend=framework.NUMPY, implementation=self.implementation, **case.arguments,
         )  # fmt: skip
         return y
 
     def results(self, case: Case, inputs: Inputs) -> Results:
         """See `Runner.results`."""
-        maps = plugins.load_implementation(dispatch.NUMPY, self.implementation)
+        maps = plugins.load_implementation(framework.NUMPY, self.implementation)
         return Results(self.forward(case, inputs), *_gradients(maps, case.spec, inputs))
 
 
@@ -182,12 +184,12 @@ class _OnNumpy:
 def _gradients(maps: Any, spec: LocalConvSpec, inputs: Inputs) -> tuple[Array, Array, Any]:
     """Gradients of the whole call from the maps of its computed spec."""
     settings, computed = current(), spec.computed()
-    resources = Resources(settings.max_workspace, settings.threads)
+    resources = settings.resources
     x, dy = inputs.x, inputs.dy
     if spec.data_format == "channels_first":
         x, dy = np.moveaxis(x, 1, -1), np.moveaxis(dy, 1, -1)
     dbias = None if inputs.bias is None else reference.bias_grad(dy, inputs.bias.shape)
-    indices = dispatch.padding_indices(spec)
+    indices = spec.padding_indices()
     padded = x
     for axis, sources in indices:
         padded = np.take(padded, sources, axis)

@@ -9,7 +9,7 @@ from math import prod
 from typing import Any, NamedTuple
 
 from lcmulti.dtypes import DTYPES
-from lcmulti.spec import LocalConvSpec
+from lcmulti.geometry.spec import LocalConvSpec
 
 __all__ = ["Case", "Documented"]
 

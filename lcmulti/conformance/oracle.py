@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lcmulti.spec import LocalConvSpec
+from lcmulti.geometry.spec import LocalConvSpec
 
 __all__ = ["bias_grad", "forward", "input_grad", "kernel_grad", "results", "roundoff"]
 

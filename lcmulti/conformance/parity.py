@@ -12,7 +12,6 @@ import numpy as np
 
 import lcmulti
 from lcmulti import plugins
-from lcmulti.arguments import byte_size, choice
 from lcmulti.conformance import oracle
 from lcmulti.conformance.bounds import Expected, bounds, compare, dot_bound, expect, terms
 from lcmulti.conformance.calls import MAPS, BackendRunner, Inputs, Results
@@ -22,7 +21,14 @@ from lcmulti.conformance.inputs import draw, from_file, numpy_dtype
 from lcmulti.conformance.report import REFERENCE, Absent, Curve, Record, Report, Skip
 from lcmulti.conformance.training import TWINS, Exact, Single, Twin, Yardstick, judged, train
 from lcmulti.dtypes import DTYPES
-from lcmulti.errors import ArgumentError, Interrupted, MissingBackendError, described
+from lcmulti.errors import (
+    ArgumentError,
+    Interrupted,
+    MissingBackendError,
+    TooLargeError,
+    described,
+)
+from lcmulti.geometry.arguments import byte_size, choice
 
 __all__ = ["MEMORY", "Progress", "parity"]
 
@@ -180,11 +186,18 @@ def _check(
         report.skips.append(Skip(case.name, "all", reason))
         return
     steps(f"{case.name}: {REFERENCE}")
-    inputs = draw(case, report.dtype, x)
-    expected = expect(case, inputs)
-    if case.products <= ORACLE_PRODUCTS:
-        report.records.append(_reference_record(case, inputs, expected))
-    limits, kind = bounds(case, expected, inputs.bias, report.dtype), inputs.x.dtype
+    try:
+        inputs = draw(case, report.dtype, x)
+        expected = expect(case, inputs)
+        if case.products <= ORACLE_PRODUCTS:
+            report.records.append(_reference_record(case, inputs, expected))
+        limits, kind = bounds(case, expected, inputs.bias, report.dtype), inputs.x.dtype
+    except MemoryError as error:
+        raise TooLargeError(
+            "memory",
+            "a limit that skips what does not fit here, as --memory 256MiB does",
+            described(f"{limit:,} bytes, and none left for case {case.name!r} ({error})"),
+        ) from error
     for runner in runners:
         steps(f"{case.name}: {runner.name}")
         try:

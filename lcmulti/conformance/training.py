@@ -31,7 +31,7 @@ from lcmulti.conformance.calls import Inputs, ReferenceRunner, Results, Runner
 from lcmulti.conformance.case import Case
 from lcmulti.conformance.report import Curve
 from lcmulti.dtypes import DTYPES
-from lcmulti.weights import initial_weights
+from lcmulti.weights.initial import initial_weights
 
 __all__ = ["ACCURACY", "TWINS", "Yardstick", "judged"]
 

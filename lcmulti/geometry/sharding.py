@@ -10,19 +10,22 @@ that corners need no messages of their own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import product
 from math import prod
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from lcmulti.arguments import integer
 from lcmulti.errors import ArgumentError
-from lcmulti.shapes import window_extent
-from lcmulti.spec import LocalConvSpec, replace_fields
+from lcmulti.geometry.arguments import integer
+from lcmulti.geometry.shapes import window_extent
+from lcmulti.geometry.spec import LocalConvSpec, replace_fields
 
-__all__ = ["AxisPart", "Piece", "Sharding", "axis_parts", "owned"]
+if TYPE_CHECKING:
+    from lcmulti.geometry.sharding_costs import RankCosts
+
+__all__ = ["AxisPart", "Piece", "Seen", "Sharding", "axis_parts", "local_spec", "owned", "seen"]
 
 
 class Piece(NamedTuple):
@@ -41,24 +44,18 @@ class Piece(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class AxisPart:
-    """One part of one axis.
+class Seen:
+    """What consecutive output positions see of one axis.
 
-    Its *window* is the input that all its output positions see: the rows of `needs` one after
-    the other, of which `inner` lies in the middle; around it go `padding` rows of zeros, or with
-    another padding mode copies of the rows at the places `before` and `after` of `needs`.
+    Their *window* is the rows of `needs` one after the other, of which `inner` lies in the middle;
+    around it go `padding` rows of zeros, or with another padding mode copies of the rows at the
+    places `before` and `after` of `needs`.
 
     Parameters
     ----------
-    part : int
-    outputs, inputs : range
-        Output positions and input rows that the part owns.
+    outputs : range
     needs : tuple of range
-        Input rows its windows see, each once, in order.
-    receives : tuple of Piece
-        Which of them others own, in the order of `needs`. All of it is the halo.
-    sends : tuple of Piece
-        Rows it owns that others need.
+        Input rows their windows see, each once, in order.
     padding : tuple of (int, int)
         Zeros around the window.
     inner : range
@@ -67,12 +64,8 @@ class AxisPart:
         Places in `needs`.
     """
 
-    part: int
     outputs: range
-    inputs: range
     needs: tuple[range, ...]
-    receives: tuple[Piece, ...]
-    sends: tuple[Piece, ...]
     padding: tuple[int, int]
     inner: range
     before: tuple[int, ...]
@@ -84,14 +77,35 @@ class AxisPart:
         return sum(map(len, self.needs))
 
     @property
-    def halo(self) -> int:
-        """Number of input rows that come from others."""
-        return sum(len(piece.rows) for piece in self.receives)
-
-    @property
     def window(self) -> int:
         """Rows of the window, without `padding`."""
         return len(self.before) + len(self.inner) + len(self.after)
+
+
+@dataclass(frozen=True, slots=True)
+class AxisPart(Seen):
+    """One part of one axis: what its output positions see, and who owns that.
+
+    Parameters
+    ----------
+    part : int
+    inputs : range
+        Input rows that the part owns; `outputs` are the positions it owns.
+    receives : tuple of Piece
+        Which rows of `needs` others own, in order. All of it is the halo.
+    sends : tuple of Piece
+        Rows it owns that others need.
+    """
+
+    part: int
+    inputs: range
+    receives: tuple[Piece, ...]
+    sends: tuple[Piece, ...]
+
+    @property
+    def halo(self) -> int:
+        """Number of input rows that come from others."""
+        return sum(len(piece.rows) for piece in self.receives)
 
     @property
     def pieces(self) -> Iterator[tuple[range, int | None]]:
@@ -134,33 +148,25 @@ def axis_parts(spec: LocalConvSpec, axis: int, parts: int) -> tuple[AxisPart, ..
     """
     size, count = spec.input_size[axis], spec.output_size[axis]
     each = -(-size // parts)
-    wanted = [_seen(spec, axis, owned(count, parts, part)) for part in range(parts)]
-    received = [tuple(_from_others(seen.needs, each, part)) for part, seen in enumerate(wanted)]
+    wanted = [seen(spec, axis, owned(count, parts, part)) for part in range(parts)]
+    received = [tuple(_from_others(window.needs, each, part)) for part, window in enumerate(wanted)]
     sent: list[list[Piece]] = [[] for _ in range(parts)]
     for part, pieces in enumerate(received):
         for piece in pieces:
             sent[piece.part].append(Piece(part, piece.rows))
     return tuple(
         AxisPart(
-            part, owned(count, parts, part), owned(size, parts, part), seen.needs, received[part],
-            tuple(sent[part]), seen.padding, seen.inner, seen.before, seen.after,
+            window.outputs, window.needs, window.padding, window.inner, window.before, window.after,
+            part, owned(size, parts, part), received[part], tuple(sent[part]),
         )
-        for part, seen in enumerate(wanted)
+        for part, window in enumerate(wanted)
     )  # fmt: skip
 
 
-class _Seen(NamedTuple):
-    needs: tuple[range, ...]
-    padding: tuple[int, int]
-    inner: range
-    before: tuple[int, ...]
-    after: tuple[int, ...]
-
-
-def _seen(spec: LocalConvSpec, axis: int, outputs: range) -> _Seen:
-    """What the windows of *outputs* see."""
+def seen(spec: LocalConvSpec, axis: int, outputs: range) -> Seen:
+    """What the windows of *outputs* see along one spatial axis."""
     if not outputs:
-        return _Seen((), (0, 0), range(0), (), ())
+        return Seen(outputs, (), (0, 0), range(0), (), ())
     size, low = spec.input_size[axis], spec.padding[axis][0]
     start = outputs.start * spec.strides[axis] - low
     extent = window_extent(spec.kernel_size[axis], spec.dilation[axis])
@@ -171,15 +177,14 @@ def _seen(spec: LocalConvSpec, axis: int, outputs: range) -> _Seen:
     ahead = range(start, min(stop, 0))
     behind = range(max(start, size), stop)
     if spec.padding_mode == "zeros":
-        seen = (inside,) if inside else ()
-        return _Seen(seen, (len(ahead), len(behind)), range(len(inside)), (), ())
+        rows = (inside,) if inside else ()
+        return Seen(outputs, rows, (len(ahead), len(behind)), range(len(inside)), (), ())
     before, after = (_copied(spec.padding_mode, size, rows) for rows in (ahead, behind))
-    needs = _merged(
-        [inside, *(range(min(rows), max(rows) + 1) for rows in (before, after) if rows)]
-    )
+    copied = (range(min(rows), max(rows) + 1) for rows in (before, after) if rows)
+    needs = _merged([inside, *copied])
     places = [tuple(_place(needs, row) for row in rows) for rows in (before, after)]
     first = _place(needs, inside.start) if inside else 0
-    return _Seen(needs, (0, 0), range(first, first + len(inside)), *places)
+    return Seen(outputs, needs, (0, 0), range(first, first + len(inside)), *places)
 
 
 def _copied(mode: str, size: int, rows: range) -> list[int]:
@@ -261,6 +266,12 @@ class Sharding:
         """The parts of each axis."""
         return tuple(axis_parts(self.spec, axis, n) for axis, n in enumerate(self.parts))
 
+    def costs(self, batch: int = 1, dtype: str = "float32") -> RankCosts:
+        """What the largest rank takes; see `lcmulti.geometry.sharding_costs.costs`."""
+        from lcmulti.geometry.sharding_costs import costs
+
+        return costs(self, batch, dtype)
+
     def __iter__(self) -> Iterator[tuple[AxisPart, ...]]:
         """For each rank, its part of each axis."""
         return product(*self.axes)
@@ -275,7 +286,7 @@ class Sharding:
         return tuple(parts[at] for parts, at in zip(self.axes, reversed(place), strict=True))
 
 
-def local_spec(spec: LocalConvSpec, parts: tuple[AxisPart, ...]) -> LocalConvSpec | None:
+def local_spec(spec: LocalConvSpec, parts: Sequence[Seen]) -> LocalConvSpec | None:
     """What one rank computes, on the window of its `AxisPart` along each axis.
 
     Returns

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 import lcmulti
+from lcmulti.errors import ArgumentError
 from lcmulti.geometry.sharding import Sharding, axis_parts, local_spec, owned
+from lcmulti.geometry.sharding_costs import sent
 
 CASES = {
     "one row each": ((8, 3), dict(kernel_size=3, padding=1), (8,)),
@@ -50,8 +52,7 @@ def test_the_ranks_compute_the_whole(sharding):
     x = rng.standard_normal((2, *spec.input_shape))
     kernel = rng.standard_normal(spec.kernel_shape)
     wanted = lcmulti.local_conv(
-        x, kernel, strides=spec.strides, padding=spec.padding, padding_mode=spec.padding_mode,
-        dilation=spec.dilation, data_format="channels_last", backend="numpy",
+        x, kernel, **spec.arguments(), backend="numpy",
     )  # fmt: skip
     found = np.full_like(wanted, np.nan)
     for parts in sharding:
@@ -106,9 +107,37 @@ def test_a_window_of_a_thousand_ranks_costs_no_lists():
 
 def test_parts_are_one_per_axis():
     spec = lcmulti.LocalConvSpec((9, 8, 2), 2, 3, data_format="channels_last")
-    with pytest.raises(lcmulti.errors.ArgumentError, match="parts: expected 2 numbers of parts"):
+    with pytest.raises(ArgumentError, match="parts: expected 2 numbers of parts"):
         Sharding(spec, (4,))
     assert Sharding(spec, (3, 2))[5][0].part == 2
     assert Sharding(spec, (3, 2))[5][1].part == 1
     with pytest.raises(IndexError, match="there are 6 ranks"):
         Sharding(spec, (3, 2))[6]
+
+
+def test_the_best_split_has_the_smallest_halo():
+    wide = lcmulti.LocalConvSpec((4096, 64, 2), 2, 5, padding="same", data_format="channels_last")
+    assert wide.shard(16).parts == (16, 1)
+    square = lcmulti.LocalConvSpec((64, 64, 2), 2, 5, padding="same", data_format="channels_last")
+    assert square.shard(16).parts == (4, 4)
+    # Seven parts of six rows would leave one empty: the other axis is divided.
+    uneven = lcmulti.LocalConvSpec((6, 700, 2), 2, 3, padding="same", data_format="channels_last")
+    assert uneven.shard(7).parts == (1, 7)
+    for wrong in (0, -1, 1.5, "4"):
+        with pytest.raises(ArgumentError, match="ranks: expected a positive integer"):
+            wide.shard(wrong)
+
+
+def test_costs_are_of_the_largest_rank(sharding):
+    spec, told = sharding.spec, sharding.costs(batch=3)
+    ranks = list(sharding)
+    shares = [np.prod([len(part.outputs) for part in parts]) for parts in ranks]
+    assert told.positions == max(shares)
+    assert told.empty == shares.count(0)
+    assert told.flops == spec.flops(3) * max(shares) // np.prod(spec.output_size)
+    assert told.outputs == 3 * max(shares) * spec.filters * 4
+    assert told.halo == 3 * spec.in_channels * 4 * max(sent(sharding, p)[0] for p in ranks)
+    half = sharding.costs(batch=3, dtype="bfloat16")
+    assert (half.weights, half.optimizer) == (told.weights // 2, told.optimizer)
+    if not spec.shared_axes:
+        assert told.weights * sharding.ranks >= spec.num_parameters * 4

@@ -7,12 +7,58 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+import keras
+
 from lcmulti_keras.axes import moved_axes
-from lcmulti_keras.legacy.allowed import DROPPED
+from lcmulti_keras.layers import LocallyConnected1D, LocallyConnected2D
+from lcmulti_keras.legacy.allowed import DROPPED, RENAMED
+from lcmulti_keras.legacy.contract import Config
 
-__all__ = ["ADJUSTED", "droppable", "parameters"]
+__all__ = ["adjust", "class_of", "droppable", "parameters"]
 
-Config = dict[str, Any]
+OURS = {"LocallyConnected1D": LocallyConnected1D, "LocallyConnected2D": LocallyConnected2D}
+
+
+def class_of(name: str) -> type[keras.layers.Layer]:
+    """The class that stands for one of Keras 2's."""
+    return OURS.get(name) or getattr(keras.layers, RENAMED.get(name, name))
+
+
+def adjust(name: str, cls: type[keras.layers.Layer], config: Config) -> str | None:
+    """Change a configuration, in place, to mean to *cls* what the file meant by it.
+
+    Parameters
+    ----------
+    name : str
+        The class in the file.
+    cls : type
+        The class to be made, which may be the caller's own. What counts is which of Keras'
+        layers, or of ours, it is a kind of.
+    config : dict
+
+    Returns
+    -------
+    What is lost, if anything.
+    """
+    kinds = (name, *(each.__name__ for each in cls.__mro__ if _is_known(each)))
+    kind = next(
+        (each for each in kinds if each in ADJUSTED and issubclass(cls, class_of(each))), ""
+    )
+    if not kind:
+        return None
+    before = dict(config)
+    lost = ADJUSTED[kind](config)
+    # A class whose own arguments are named as in Keras 2 is given them so.
+    renamed = [key for key in before.keys() - config.keys() if key in parameters(cls)]
+    if renamed:
+        for key in config.keys() - before.keys():
+            del config[key]
+        config |= {key: before[key] for key in renamed}
+    return lost
+
+
+def _is_known(cls: type) -> bool:
+    return cls is OURS.get(cls.__name__) or cls is getattr(keras.layers, cls.__name__, None)
 
 
 def droppable(key: str, value: Any) -> bool:
@@ -92,6 +138,16 @@ def _gru(config: Config) -> None:
     config.setdefault("reset_after", False)  # what there was before there was a choice
 
 
+def _cudnn(config: Config) -> None:
+    """What cuDNN computes, which had no choices."""
+    config |= {"activation": "tanh", "recurrent_activation": "sigmoid"}
+
+
+def _cudnn_gru(config: Config) -> None:
+    _cudnn(config)
+    config["reset_after"] = True
+
+
 def _attention_shapes(config: Config) -> None:
     for key in ("query_shape", "key_shape", "value_shape"):  # known once it is called
         config.pop(key, None)
@@ -118,5 +174,7 @@ ADJUSTED: dict[str, Callable[[Config], str | None]] = {
     "MultiHeadAttention": _attention_shapes,
     "GRU": _gru,
     "GRUCell": _gru,
+    "CuDNNLSTM": _cudnn,
+    "CuDNNGRU": _cudnn_gru,
 }
 """By Keras 2's class name; each changes a configuration in place and may say what is lost."""

@@ -43,7 +43,8 @@ LAYERS = {
     "RandomBrightness",  # but not RandomCrop: Keras 3's crops nothing when it infers
     # attention and recurrence
     "Attention", "AdditiveAttention", "MultiHeadAttention", "RNN", "SimpleRNN", "SimpleRNNCell",
-    "LSTM", "LSTMCell", "GRU", "GRUCell", "StackedRNNCells", *_numbered("ConvLSTM"),
+    "LSTM", "LSTMCell", "CuDNNLSTM", "GRU", "GRUCell", "CuDNNGRU", "StackedRNNCells",
+    *_numbered("ConvLSTM"),
     # wrappers
     "TimeDistributed", "Bidirectional",
 }  # fmt: skip
@@ -97,6 +98,9 @@ ACTIVATIONS = {
 }  # fmt: skip
 
 SHORT_NAMES = {
+    # classes of tf.keras in TensorFlow 1.13 to 2.0
+    "BatchNormalizationV1": "BatchNormalization", "BatchNormalizationV2": "BatchNormalization",
+    "UnifiedLSTM": "LSTM", "UnifiedGRU": "GRU",
     "LossScaleOptimizerV3": "LossScaleOptimizer",
     # what Keras 2 accepted in lower case, and wrote so in its early years
     "glorot_uniform": "GlorotUniform", "glorot_normal": "GlorotNormal", "he_normal": "HeNormal",
@@ -111,6 +115,8 @@ SHORT_NAMES = {
 RENAMED = {
     "SyncBatchNormalization": "BatchNormalization",
     "ThresholdedReLU": "ReLU",
+    "CuDNNLSTM": "LSTM",
+    "CuDNNGRU": "GRU",
 }
 
 DROPPED: dict[str, tuple[object, ...] | None] = {

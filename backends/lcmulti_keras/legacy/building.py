@@ -13,16 +13,16 @@ from typing import Any
 import keras
 
 from lcmulti.errors import FileError
-from lcmulti_keras.layers import LocallyConnected1D, LocallyConnected2D
 from lcmulti_keras.legacy import allowed, functions
-from lcmulti_keras.legacy.adjusting import ADJUSTED, droppable, parameters
+from lcmulti_keras.legacy.adjusting import adjust, class_of, droppable, parameters
+from lcmulti_keras.legacy.contract import Config
+from lcmulti_keras.legacy.custom import custom_layer
 from lcmulti_keras.legacy.graph import build_graph
 from lcmulti_keras.legacy.origins import Origins
 from lcmulti_keras.legacy.stack import build_input, build_stack, short
 
 __all__ = ["Builder"]
 
-Config = dict[str, Any]
 TRUSTED_MODULE = re.compile(r"(tf_|tensorflow\.(python\.)?)?keras(\.\w+)*")
 PLAIN = (str, int, float, bool, type(None))
 MOST_LAYERS = 4_000
@@ -50,6 +50,8 @@ class Builder:
         Keras 3's name of each layer by its old one, which may have held slashes.
     lost : list of str
         What was not carried over.
+    stateful : list of Layer
+        Those that are to keep a state of the size of a batch.
     """
 
     def __init__(self, path: Path, custom_objects: Config, with_values: bool) -> None:
@@ -59,6 +61,7 @@ class Builder:
         self.origins = Origins()
         self.names: dict[str, str] = {}
         self.lost: list[str] = []
+        self.stateful: list[Any] = []
         self.layers: list[Any] = []  # keeps them alive, so that an id is one layer's
 
     def refuse(self, reason: str) -> FileError:
@@ -69,7 +72,7 @@ class Builder:
         """The layer or model of ``{"class_name": ..., "config": ...}``."""
         name, config = self._class_and_config(node, "layers")
         if name in self.custom_objects:
-            made = self._custom(name, config)
+            made = custom_layer(self, name, config)
         elif name == "Sequential":
             made = build_stack(self, config)
         elif name in allowed.MODELS:
@@ -78,7 +81,9 @@ class Builder:
             made = build_input(self, config)
         else:
             made = self._plain_layer(name, config)
-        self.origins.class_names[id(made)] = name
+        self.origins.class_names[id(made)] = name.rpartition(">")[2]
+        if isinstance(config, dict) and isinstance(config.get("name"), str):
+            self.origins.names[id(made)] = config["name"]
         self.layers.append(made)
         self.expect(0)
         return made
@@ -102,9 +107,11 @@ class Builder:
         """Check that a node names a class of a kind and no module but Keras' own."""
         if not isinstance(node, dict) or not isinstance(node.get("class_name"), str):
             raise self.refuse(f"has {short(node)} where one of Keras' {kind} should be")
-        name = node["class_name"].rpartition(">")[2]
-        if name in self.custom_objects:
-            return name, node.get("config", {})
+        bare = node["class_name"].rpartition(">")[2]
+        for own in (bare, node["class_name"], node.get("registered_name")):
+            if isinstance(own, str) and own in self.custom_objects:
+                return own, node.get("config", {})
+        name = bare
         if kind != "optimizers" or not node["class_name"].startswith("Custom>"):
             name = node["class_name"]  # tf_keras registers its optimizers, and nothing else
         if name in ("Lambda", "TFOpLambda", "SlicingOpLambda"):
@@ -136,31 +143,33 @@ class Builder:
     def _plain_layer(self, name: str, config: Config) -> Any:
         config = dict(config)
         config.pop("batch_input_shape", None)
-        if name in allowed.LOCAL:
-            cls: Any = {"LocallyConnected1D": LocallyConnected1D}.get(name, LocallyConnected2D)
-        else:
-            cls = getattr(keras.layers, allowed.RENAMED.get(name, name))
-        lost = ADJUSTED[name](config) if name in ADJUSTED else None
+        cls = class_of(name)
+        lost = adjust(name, cls, config)
         self.lost += [lost] if lost else []
         arguments = {}
         for key, value in config.items():
             if key in parameters(cls):
-                arguments[key] = self._argument(key, value)
+                arguments[key] = self.argument(key, value)
             elif not droppable(key, value):
                 raise self.refuse(
                     f"has a {name} with {key}={short(value)}, which Keras 3 has no counterpart of"
                 )
-        return cls(**arguments)
+        made = cls(**arguments)
+        self.stateful += [made] if config.get("stateful") else []
+        return made
 
-    def _argument(self, key: str, value: Any) -> Any:
+    def argument(self, key: str, value: Any) -> Any:
+        """An argument of a layer as Keras 3 takes it."""
         known = {
             "name": self.name, "dtype": self.dtype, "activation": self.activation,
             "recurrent_activation": self.activation,
         }  # fmt: skip
         if key in known:
             return known[key](value)
-        if key == "stateful":
-            return bool(value) and self.with_values  # states are values that layers start with
+        if key in ("stateful", "unroll"):
+            # States are values that layers start with. Without unrolling, the values are the
+            # same, and the graph is not as long as the sequence.
+            return bool(value) and key == "stateful" and self.with_values
         for kind in ("initializer", "regularizer", "constraint"):
             if key.endswith(f"_{kind}"):
                 if isinstance(value, dict) and value.get("class_name") == "RadialConstraint":

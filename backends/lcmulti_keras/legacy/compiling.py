@@ -8,10 +8,10 @@ import keras
 
 from lcmulti.errors import FileError
 from lcmulti_keras.legacy.allowed import OPTIMIZERS
+from lcmulti_keras.legacy.contract import Builds, Config
 
 __all__ = ["compile_as"]
 
-Config = dict[str, Any]
 SHORT = {
     "mse": "MeanSquaredError", "mae": "MeanAbsoluteError", "mape": "MeanAbsolutePercentageError",
     "msle": "MeanSquaredLogarithmicError", "kld": "KLDivergence", "acc": "accuracy",
@@ -23,7 +23,7 @@ STRATEGIES = ("accuracy", "acc", "crossentropy", "ce")
 GONE = ("auto",)
 
 
-def compile_as(builder: Any, model: Any, config: Config) -> list[str]:
+def compile_as(builder: Builds, model: Any, config: Config) -> list[str]:
     """Compile *model* and return what could not be carried over.
 
     Parameters
@@ -53,7 +53,7 @@ def compile_as(builder: Any, model: Any, config: Config) -> list[str]:
         return value
 
     def metrics_of(name: str) -> Any:
-        value = by_output(name)
+        value = _present(by_output(name))
         one_list = isinstance(value, list) and not any(isinstance(each, list) for each in value)
         if one_list and several:
             value = [value] * len(outputs)  # as Keras 2 took it
@@ -83,6 +83,17 @@ def compile_as(builder: Any, model: Any, config: Config) -> list[str]:
     return lost
 
 
+def _present(value: Any) -> Any:
+    """Metrics without those that are None, which Keras 2 wrote for an output that has none."""
+    if isinstance(value, dict) and "class_name" not in value:
+        return {key: _present(each) for key, each in value.items() if each is not None}
+    if not isinstance(value, list):
+        return value
+    if any(isinstance(each, list) for each in value):  # one for each output
+        return [[] if each is None else _present(each) for each in value]
+    return [each for each in value if each is not None]
+
+
 def _mapped(make: Any, value: Any) -> Any:
     """Apply *make* to each leaf of lists and of dicts that are no configuration."""
     if value is None:
@@ -94,7 +105,7 @@ def _mapped(make: Any, value: Any) -> Any:
     return make(value)
 
 
-def _named(builder: Any, value: Any, kind: str) -> Any:
+def _named(builder: Builds, value: Any, kind: str) -> Any:
     """An object from its configuration, or from its name in any of Keras 2's spellings."""
     if isinstance(value, dict) and value.get("class_name") == "function":
         value = value.get("config")
@@ -112,11 +123,11 @@ def _named(builder: Any, value: Any, kind: str) -> Any:
     return builder.object(value | {"config": config}, kind)
 
 
-def _loss(builder: Any, value: Any) -> Any:
+def _loss(builder: Builds, value: Any) -> Any:
     return _named(builder, value, "losses")
 
 
-def _metric(builder: Any, value: Any, prefixes: list[str]) -> Any:
+def _metric(builder: Builds, value: Any, prefixes: list[str]) -> Any:
     if isinstance(value, dict) and value.get("class_name") == "MeanMetricWrapper":
         config = value.get("config") or {}
         name = config.get("name")
@@ -133,7 +144,7 @@ def _metric(builder: Any, value: Any, prefixes: list[str]) -> Any:
     return metric
 
 
-def _optimizer(builder: Any, value: Any) -> Any:
+def _optimizer(builder: Builds, value: Any) -> Any:
     if isinstance(value, str):
         names = {each.lower(): each for each in OPTIMIZERS}
         value = {"class_name": names.get(value.lower(), value), "config": {}}

@@ -7,6 +7,8 @@ from typing import Any
 
 import keras
 
+from lcmulti_keras.legacy.contract import Builds
+
 __all__ = ["build_graph"]
 
 RECURRENT = (keras.layers.RNN, keras.layers.Bidirectional)
@@ -15,7 +17,7 @@ Reference = tuple[str, int, int]
 """Name of a layer, which of its calls, which of that call's outputs."""
 
 
-def build_graph(builder: Any, config: Any) -> Any:
+def build_graph(builder: Builds, config: Any, cls: type[keras.Model] = keras.Model) -> keras.Model:
     """Build a functional model from Keras 2's configuration of it.
 
     Parameters
@@ -24,6 +26,8 @@ def build_graph(builder: Any, config: Any) -> Any:
         Builds the layers and says what is wrong.
     config : dict
         ``layers`` with their ``inbound_nodes``, ``input_layers`` and ``output_layers``.
+    cls : type, default keras.Model
+        What to build it as.
     """
     nodes = config.get("layers") if isinstance(config, dict) else None
     if not isinstance(nodes, list) or not all(isinstance(each, dict) for each in nodes):
@@ -42,7 +46,7 @@ def build_graph(builder: Any, config: Any) -> Any:
     ends = (graph.structure(config.get(f"{each}_layers")) for each in ("input", "output"))
     # Keras 2 had no lists of one.
     inputs, outputs = (e[0] if isinstance(e, list) and len(e) == 1 else e for e in ends)
-    model = keras.Model(inputs, outputs, name=builder.name(config.get("name")))
+    model = cls(inputs, outputs, name=builder.name(config.get("name")))
     builder.origins.children[id(model)] = list(layers.values())
     if config.get("trainable") is False:
         model.trainable = False
@@ -52,7 +56,7 @@ def build_graph(builder: Any, config: Any) -> Any:
 class _Graph:
     """The tensors made so far, by call."""
 
-    def __init__(self, builder: Any, layers: dict[str, Any]) -> None:
+    def __init__(self, builder: Builds, layers: dict[str, Any]) -> None:
         self.builder = builder
         self.layers = layers
         self.made: dict[str, list[Any]] = {name: [] for name in layers}

@@ -10,14 +10,16 @@ from typing import Any
 
 import keras
 
-from lcmulti.errors import ArgumentTypeError, FileError, LcmultiError
-from lcmulti_keras.legacy import weights
+from lcmulti.errors import ArgumentTypeError, FileError
+from lcmulti_keras.legacy import weights as old_weights
 from lcmulti_keras.legacy.building import Builder
 from lcmulti_keras.legacy.compiling import compile_as
+from lcmulti_keras.legacy.counting import count_compiling, count_layers, count_states
 from lcmulti_keras.legacy.origins import Origins
+from lcmulti_keras.legacy.partial import LoadedWeights
 from lcmulti_keras.legacy.reading import Archive, opened
 
-__all__ = ["Loaded", "load", "load_legacy_model", "load_legacy_weights"]
+__all__ = ["Loaded", "LoadedWeights", "load", "load_legacy_model", "load_legacy_weights"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,11 @@ class Loaded:
 
 
 def load_legacy_model(
-    path: Any, *, custom_objects: dict[str, Any] | None = None, compile: bool = True
+    path: Any,
+    *,
+    weights: Any = None,
+    custom_objects: dict[str, Any] | None = None,
+    compile: bool = True,
 ) -> Any:
     """Load a model that Keras 2 or tf_keras wrote, on whichever backend Keras 3 runs.
 
@@ -54,7 +60,11 @@ def load_legacy_model(
     Parameters
     ----------
     path : path-like
-        A ``.h5`` (``.hdf5``) or ``.keras`` file; its content decides, not its name.
+        A ``.h5`` (``.hdf5``) or ``.keras`` file, the ``model.json`` of a TensorFlow.js layers
+        model, or what ``model.to_json()`` gave; its content decides, not its name.
+    weights : path-like, optional
+        For what ``model.to_json()`` gave: the file with its weights, as `load_legacy_weights`
+        takes it.
     custom_objects : dict, optional
         Classes and functions of your own by the name the file has for them. They are trusted.
     compile : bool, default True
@@ -74,63 +84,111 @@ def load_legacy_model(
     FileError
         If the file is damaged, not to be trusted, or of a layer Keras 3 has no counterpart of.
     """
-    loaded = load(path, custom_objects=custom_objects, compile=compile)
+    loaded = load(path, custom_objects=custom_objects, compile=compile, weights=weights)
     if loaded.lost:
         warnings.warn(f"{path}: not carried over: {', '.join(loaded.lost)}", stacklevel=2)
     return loaded.model
 
 
-def load_legacy_weights(model: Any, path: Any) -> None:
+def load_legacy_weights(
+    model: Any, path: Any, *, by_name: bool = False, skip_mismatch: bool = False
+) -> LoadedWeights:
     """Load weights that Keras 2 or tf_keras wrote into a model of the same architecture.
 
     Locally connected layers must be those of lcmulti_keras, with ``padding="keras_same"`` where
     the old one had ``"same"``; which implementation stored the kernel is seen from its shape.
+    Where names, structure and shapes leave more than one way to pair weights with layers, the
+    file is refused.
 
     Parameters
     ----------
     model : keras.Model
         Built.
     path : path-like
-        A weights file, ``.h5`` or ``.weights.h5``, or a whole model's.
+        A weights file, ``.h5`` or ``.weights.h5``, a whole model's, or the ``.index`` of a
+        TensorFlow checkpoint, which needs TensorFlow.
+    by_name : bool, default False
+        Take only layers whose name the model has too, of a ``.h5`` file: for a model without
+        its head, or with another. Layers within a model are found by the names you gave them.
+    skip_mismatch : bool, default False
+        Leave layers that do not fit, rather than refuse the file.
+
+    Returns
+    -------
+    LoadedWeights
+        Which layers were taken, which were left in the file and why, and which layers of the
+        model are as they were. ``print`` it.
 
     Raises
     ------
     FileError
-        As in `load_legacy_model`; also if a weight is missing or of another shape. The model
-        is then as it was.
+        As in `load_legacy_model`; also if a weight is missing or of another shape, or if
+        nothing is taken. The model is then as it was.
     """
     if not isinstance(model, keras.Model) or not model.built:
         raise ArgumentTypeError("model", "a keras.Model that is built", model)
     path = Path(path)
     with opened(path) as archive:
-        weights.assign(weights.match(path, archive, model, Origins()), model)
+        if archive.weights is None:
+            raise FileError(path, "has an architecture only, and no weights")
+        if archive.graph is not None and (by_name or skip_mismatch):
+            raise FileError(path, "is a checkpoint; by_name and skip_mismatch are for .h5 files")
+        if by_name or skip_mismatch:
+            matches, loaded = old_weights.take(
+                path, archive, model, by_name=by_name, skip_mismatch=skip_mismatch
+            )
+        else:
+            matches = old_weights.match(path, archive, model, Origins())
+            loaded = LoadedWeights(tuple(layer.name for layer in model.layers if layer.weights))
+        old_weights.assign(matches, model)
+    return loaded
 
 
 def load(
-    path: Any, *, custom_objects: dict[str, Any] | None = None, compile: bool = True
+    path: Any,
+    *,
+    custom_objects: dict[str, Any] | None = None,
+    compile: bool = True,
+    weights: Any = None,
 ) -> Loaded:
     """Do what `load_legacy_model` does and return what was found, without a warning."""
     path, custom_objects = Path(path), dict(custom_objects or {})
-    with opened(path) as archive:
+    with opened(path, weights) as archive:
         if archive.config is None:
             reason = "has weights only; build its model and use load_legacy_weights(model, path)"
             raise FileError(path, reason)
         if archive.version.startswith("3."):
             raise FileError(path, "was written by Keras 3; load it with keras.models.load_model")
+        if archive.weights is None:
+            reason = "has an architecture only; give the file with its weights as weights="
+            raise FileError(path, reason)
+        count_layers(path, archive.config)
         # First without a single value, to see that the file has all the arrays it would take.
         _without_values(path, archive, custom_objects)
         builder, model = _built(path, archive, custom_objects, with_values=True)
-        matches = weights.match(path, archive, model, builder.origins)
-        weights.assign(matches, model)
+        matches = old_weights.match(path, archive, model, builder.origins)
+        old_weights.assign(matches, model)
         lost = list(builder.lost)
         if compile and archive.compile_config:
             lost += ["the optimizer's state"] if archive.has_optimizer else []
-            lost += compile_as(builder, model, archive.compile_config)
+            lost += _compiled(builder, model, archive.compile_config)
         by_kernel = {id(each.variable): each.stored_as for each in matches}
         stored_as = {
-            id(layer): by_kernel[id(layer.kernel)] for layer in weights.local_layers(model)
+            id(layer): by_kernel[id(layer.kernel)]
+            for layer in old_weights.local_layers(model)
+            if layer.kernel is not None
         }
         return Loaded(model, archive.version, stored_as, tuple(lost))
+
+
+def _compiled(builder: Builder, model: Any, config: Any) -> list[str]:
+    """Compile as far as the file says how in a way that makes sense; return what is lost."""
+    try:
+        if count_compiling(config):
+            return compile_as(builder, model, config)
+    except Exception:  # whatever an odd description made of Keras: the model is sound
+        model.compiled = False
+    return ["how it was compiled"]
 
 
 def _without_values(path: Path, archive: Archive, custom_objects: dict[str, Any]) -> None:
@@ -139,7 +197,8 @@ def _without_values(path: Path, archive: Archive, custom_objects: dict[str, Any]
     def build_and_match() -> None:
         with keras.StatelessScope(initialize_variables=False):
             builder, model = _built(path, archive, custom_objects, with_values=False)
-            weights.match(path, archive, model, builder.origins)
+            old_weights.match(path, archive, model, builder.origins)
+            count_states(path, builder.stateful)
 
     # Keras keeps a list, by thread, of variables that wait for a value, and would give it to
     # these too at its next occasion. It goes with the thread, as do the names they took.
@@ -161,8 +220,7 @@ def _built(
         builder.build_activations()
     except FileError:
         raise
-    except (LcmultiError, TypeError, ValueError, KeyError, AttributeError, IndexError,
-            OverflowError, RecursionError, NotImplementedError, RuntimeError) as error:  # fmt: skip
+    except Exception as error:
         reason = f"has a model that cannot be built ({type(error).__name__}: {error})"
         raise FileError(path, reason) from error
     if not isinstance(model, keras.Model):

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
-import keras
+from keras.layers import Layer
 
-__all__ = ["Origins"]
+__all__ = ["Layer", "Origins"]
 
 
 @dataclass
@@ -18,17 +17,25 @@ class Origins:
     ----------
     class_names : dict of int to str
         The class Keras 2 knew a layer by.
+    names : dict of int to str
+        The name Keras 2 knew a layer by, which may have held slashes.
     children : dict of int to list
         Layers of a model in the file's order, which is that of its weights.
     """
 
     class_names: dict[int, str] = field(default_factory=dict)
-    children: dict[int, list[Any]] = field(default_factory=dict)
+    names: dict[int, str] = field(default_factory=dict)
+    children: dict[int, list[Layer]] = field(default_factory=dict)
 
-    def class_name(self, layer: Any) -> str:
+    @property
+    def known(self) -> bool:
+        """Whether the layers came from the file whose weights they are to take."""
+        return bool(self.class_names)
+
+    def class_name(self, layer: Layer) -> str:
         """The class Keras 2 knew a layer by."""
         return self.class_names.get(id(layer), type(layer).__name__)
 
-    def layers(self, model: keras.Model) -> list[Any]:
-        """Layers of a model in the order of the file."""
-        return self.children.get(id(model), model.layers)
+    def name(self, layer: Layer) -> str:
+        """The name Keras 2 knew a layer by."""
+        return self.names.get(id(layer)) or str(layer.name)

@@ -9,10 +9,13 @@ from typing import Any
 
 from lcmulti.errors import FileError
 
-__all__ = ["read_json"]
+__all__ = ["MOST_TEXT", "read_json"]
 
-MOST_VALUES = 5_000_000
+MOST_TEXT = 8 * 2**20
+MOST_VALUES = 2_000_000
 """Of a configuration, which may hold a whole table of embeddings."""
+MOST_CONTAINERS = 200_000
+"""Lists and objects, which take several times the memory of numbers."""
 MOST_DEPTH = 100
 
 
@@ -33,8 +36,11 @@ def read_json(path: Path, text: Any) -> dict[str, Any]:
         return found
 
     try:
+        if len(text) > MOST_TEXT:
+            raise FileError(path, f"has a configuration of more than {MOST_TEXT:,} bytes")
         text = text.decode("utf-8") if isinstance(text, bytes) else str(text)
-        if sum(map(text.count, ",[{")) > MOST_VALUES:
+        opened = sum(map(text.count, "[{"))
+        if opened + text.count(",") > MOST_VALUES or opened > MOST_CONTAINERS:
             raise FileError(path, f"has a configuration of more than {MOST_VALUES:,} values")
         parsed = json.loads(
             text, parse_constant=refused, parse_float=finite, object_pairs_hook=unique

@@ -6,12 +6,14 @@ from typing import Any
 
 import keras
 
+from lcmulti_keras.legacy.contract import Builds, Config
+
 __all__ = ["build_input", "build_stack", "short"]
 
-Config = dict[str, Any]
 
-
-def build_stack(builder: Any, config: Any) -> Any:
+def build_stack(
+    builder: Builds, config: Any, cls: type[keras.Sequential] = keras.Sequential
+) -> keras.Sequential:
     """Build a sequential model from Keras 2's configuration of it."""
     if isinstance(config, list):  # before Keras 2.2.3 the layers were all there was
         config = {"layers": config}
@@ -24,14 +26,14 @@ def build_stack(builder: Any, config: Any) -> Any:
     first = [keras.Input(batch_shape=shape, dtype=_told_dtype(builder, nodes[0]))] if told else []
     layers = [builder.layer(node) for node in nodes]
     rest = [each for each in layers[1:] if not isinstance(each, keras.layers.InputLayer)]
-    model = keras.Sequential([*first, *layers[:1], *rest], name=builder.name(config.get("name")))
+    model = cls([*first, *layers[:1], *rest], name=builder.name(config.get("name")))
     builder.origins.children[id(model)] = layers
     if not model.built and config.get("build_input_shape"):
         model.build(tuple(builder.plain(config["build_input_shape"])))
     return model
 
 
-def build_input(builder: Any, config: Config) -> Any:
+def build_input(builder: Builds, config: Config) -> Any:
     """Build an input layer."""
     if config.get("ragged"):
         raise builder.refuse("has a ragged input, which Keras 3 has no counterpart of")
@@ -50,7 +52,7 @@ def short(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _told_shape(builder: Any, node: Any) -> Any:
+def _told_shape(builder: Builds, node: Any) -> Any:
     """Shape that a first layer, or the first layer within it, was given."""
     while isinstance(node, dict) and isinstance(node.get("config"), dict):
         if node.get("class_name") == "InputLayer" or "layers" in node["config"]:
@@ -61,7 +63,7 @@ def _told_shape(builder: Any, node: Any) -> Any:
     return None
 
 
-def _told_dtype(builder: Any, node: Config) -> Any:
+def _told_dtype(builder: Builds, node: Config) -> Any:
     if node.get("class_name") == "Embedding":
         return "int32"
     dtype = node["config"].get("dtype")
@@ -69,7 +71,7 @@ def _told_dtype(builder: Any, node: Config) -> Any:
     return keras.dtype_policies.get(policy).variable_dtype if policy else None
 
 
-def _batch_shape(builder: Any, shape: Any) -> tuple[int | None, ...]:
+def _batch_shape(builder: Builds, shape: Any) -> tuple[int | None, ...]:
     shape = builder.plain(shape)
     if not isinstance(shape, list) or not all(n is None or type(n) is int for n in shape):
         raise builder.refuse(f"has an input of shape {short(shape)}")

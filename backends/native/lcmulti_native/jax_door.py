@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from lcmulti import LocalConvSpec
-from lcmulti.backend import Problem, Resources
+from lcmulti.plugins.contract import Problem, Resources
 from lcmulti_native.library import Native, idle_lanes, library, packed
 
 TARGET = "lcmulti_native"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from collections.abc import Sequence
 from functools import cache, lru_cache
@@ -14,13 +15,18 @@ from typing import Any
 import numpy as np
 
 from lcmulti import LocalConvSpec
-from lcmulti.backend import Problem, Resources
+from lcmulti.errors import ConfigError
+from lcmulti.plugins.contract import Problem, Resources
 
 __version__ = "0.1.0"
 MAX_AXES = 6
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 MAPS = {"forward": 0, "input_grad": 1, "kernel_grad": 2}
 NO_MEMORY = 3
+ISA = "LCMULTI_NATIVE_ISA"
+ISAS = ("amx", "avx512bf16", "avx512", "avx2", "neon", "plain")
+OF_BFLOAT16 = ("amx", "avx512bf16")
+"""Sets that serve bfloat16 alone; where they are chosen, other types take AVX-512."""
 
 PATH = Path(__file__).with_name("lcmulti_native" + (".dll" if sys.platform == "win32" else ".so"))
 
@@ -61,7 +67,13 @@ def library() -> Any:
         If it is missing or made for another machine.
     ImportError
         If it is of another version than this module.
+    ConfigError
+        If the variable that asks for an instruction set names none: it would be slow in silence.
     """
+    wish = os.environ.get(ISA)
+    if wish is not None and wish not in ISAS:
+        known = ", ".join(map(repr, ISAS))
+        raise ConfigError(ISA, f"one of {known}, or not set at all", wish)
     loaded = ctypes.CDLL(str(PATH))  # calls release the GIL
     loaded.lcmulti_geometry_size.restype = ctypes.c_int64
     ours = loaded.lcmulti_geometry_size() == ctypes.sizeof(Geometry)
@@ -75,6 +87,12 @@ def library() -> Any:
     for name in ("lcmulti_isa", "lcmulti_status_text"):
         getattr(loaded, name).restype = ctypes.c_char_p
     return loaded
+
+
+def isa(dtype: str) -> str:
+    """The instruction set that computes in a dtype on this processor."""
+    chosen: str = library().lcmulti_isa().decode()
+    return "avx512" if chosen in OF_BFLOAT16 and dtype != "bfloat16" else chosen
 
 
 def contiguous(size: Sequence[int], channels: int) -> Steps:
@@ -163,6 +181,15 @@ class Native:
         """See `lcmulti.backend.Implementation.workspace`."""
         threads = self.threads(problem.resources)
         return workspace(problem.spec, problem.samples, problem.dtype, threads)
+
+    def details(self, problem: Problem) -> tuple[str, ...]:
+        """See `lcmulti.plugins.contract.Implementation`."""
+        return (f"instruction set {isa(problem.dtype)}",)
+
+    def hardware(self) -> str:
+        """See `lcmulti.plugins.contract.Implementation`."""
+        plain, half = isa("float32"), isa("bfloat16")
+        return plain if plain == half else f"{plain}, {half} for bfloat16"
 
     def threads(self, resources: Resources) -> int | None:
         """How many; None for as many as the library takes by itself."""

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from lcmulti import LocalConvSpec
-from lcmulti.backend import Problem, Resources
 from lcmulti.dtypes import name_of
+from lcmulti.plugins.contract import Problem, Resources
 from lcmulti_native.library import MAPS, Native, Steps, compute, geometry
 
 Array = np.ndarray[Any, Any]

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pluggy
 
-from lcmulti.backend import ImplementationEntry
+from lcmulti.plugins.contract import ImplementationEntry
 
 hookimpl = pluggy.HookimplMarker("lcmulti")
 
@@ -23,6 +23,7 @@ def lcmulti_implementations() -> Iterable[ImplementationEntry]:
             priority=38,
             dtypes=("float16", "bfloat16", "float32", "float64"),
             devices=("cpu",),
-            # To PyTorch's compiler its maps are operations with derivatives; it declines the rest.
-            transformable=backend == "torch",
+            # JAX transforms the primitives that close its maps; to PyTorch's compiler they are
+            # operations with derivatives, and the rest is declined.
+            transformable=backend in ("torch", "jax"),
         )

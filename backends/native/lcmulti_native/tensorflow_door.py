@@ -14,7 +14,7 @@ import tensorflow as tf
 from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
 from lcmulti import LocalConvSpec, plugins
-from lcmulti.backend import Problem, Resources
+from lcmulti.plugins.contract import Problem, Resources
 from lcmulti_native.library import PATH, Native, packed
 
 _operations: Any = None

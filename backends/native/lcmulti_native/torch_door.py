@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from lcmulti_torch.memory import is_channels_first
+from lcmulti_torch.memory import is_channels_first, require_memory, to_last
 from lcmulti_torch.watched import BATCHED_GRADIENTS, is_transformed
 from torch.autograd import forward_ad
 
 from lcmulti import LocalConvSpec, plugins
-from lcmulti.backend import Problem, Resources
+from lcmulti.plugins.contract import Problem, Resources
 from lcmulti_native.library import (
     DTYPES,
     MAPS,
@@ -101,12 +101,14 @@ def _result(map_: str, a: Any, spec: LocalConvSpec) -> Any:
         return a.new_empty(spec.kernel_shape)
     *size, channels = spec.output_shape if map_ == "forward" else spec.input_shape
     if is_channels_first(a):
-        return a.new_empty((len(a), channels, *size)).movedim(1, -1)
+        return to_last(a.new_empty((len(a), channels, *size)))
     return a.new_empty((len(a), *size, channels))
 
 
 def _run(map_: str, make: Any, arguments: tuple[Any, ...], a: Any, b: Any, result: Any) -> Any:
     """Compute *result* with the addresses of plain tensors."""
+    for argument, each in (("a", a), ("b", b)):
+        require_memory(argument, each)
     a, a_step = _readable(a)
     if map_ == "kernel_grad":
         b, other = _readable(b)

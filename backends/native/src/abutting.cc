@@ -5,8 +5,11 @@
 #include <cstring>
 
 #include "abutting_tiles.h"
-#include "maps.h"
+#include "in_place.h"
+#include "pool.h"
 #include "row_blocks.h"
+#include "scratch.h"
+#include "types.h"
 
 namespace lcmulti::LCMULTI_ISA {
 namespace {

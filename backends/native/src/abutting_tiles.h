@@ -1,7 +1,7 @@
 // The innermost loops of windows that abut: see abutting.cc.
 #pragma once
 
-#include "shuffles.h"
+#include "simd/shuffles.h"
 
 namespace lcmulti::LCMULTI_ISA {
 

@@ -1,6 +1,6 @@
 // Forward: a task owns a box of outputs.
 #include "forward_tiled.h"
-#include "maps.h"
+#include "choose.h"
 
 namespace lcmulti::LCMULTI_ISA {
 

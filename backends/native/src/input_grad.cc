@@ -1,6 +1,6 @@
 // The input's gradient: a task owns a box of inputs and gathers from every output that sees it, so
 // that no two tasks write to one place.
-#include "maps.h"
+#include "choose.h"
 
 namespace lcmulti::LCMULTI_ISA {
 

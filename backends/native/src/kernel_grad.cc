@@ -1,5 +1,5 @@
 // The kernel's gradient: a task owns the weights of a box of outputs, or a part of them.
-#include "maps.h"
+#include "choose.h"
 
 namespace lcmulti::LCMULTI_ISA {
 

@@ -1,7 +1,7 @@
 // What one instruction set (LCMULTI_ISA names it) offers.
 #include "kernels.h"
 
-#include "maps.h"
+#include "choose.h"
 
 namespace lcmulti::LCMULTI_ISA {
 

@@ -5,7 +5,7 @@
 #include <algorithm>
 
 #include "plan.h"
-#include "shuffles.h"
+#include "simd/shuffles.h"
 
 namespace lcmulti::LCMULTI_ISA {
 

@@ -11,20 +11,16 @@
 #include <cstring>
 #include <vector>
 
-#include "in_place.h"
-#include "kernels.h"
 #include "layout.h"
 #include "pool.h"
 #include "rows.h"
 #include "scratch.h"
-#include "tile_unit.h"
+#include "simd/tile_unit.h"
 #include "tiles.h"
+#include "types.h"
 #include "windows.h"
 
 namespace lcmulti::LCMULTI_ISA {
-
-// Results that are far larger than the caches will not be found in them.
-constexpr int64_t kStreamedBytes = 16 << 20;
 
 // One call in one data type D, summed in A.
 template <class D, class A, int MAP>
@@ -272,48 +268,5 @@ class Call {
   template <int VL, int NV>
   void sums_over_samples(const A *x, int64_t length, const A *dy, A *to, Leave leave) const;
 };
-
-template <class Use>
-auto with_types([[maybe_unused]] const Geometry &g, Use &&use) {
-#if !defined(LCMULTI_BFLOAT16_ALONE)
-  switch (g.dtype) {
-    case LCMULTI_FLOAT64: return use(double{}, double{});
-    case LCMULTI_FLOAT16: return use(float16{}, float{});
-    case LCMULTI_FLOAT32: return use(float{}, float{});
-  }
-#endif
-  return use(bfloat16{}, float{});
-}
-
-template <int MAP>
-int compute(const Geometry &g, const void *a, const void *b, void *result) {
-  using namespace LCMULTI_IN_PLACE;
-  const auto status = [](bool done) { return done ? LCMULTI_OK : LCMULTI_NO_MEMORY; };
-  if (slides(g, MAP)) return status(sliding(g, MAP, a, b, result));
-  if (abuts(g)) return status(abutting(g, MAP, a, b, result));
-  return with_types(g, [&](auto d, auto wide) -> int {
-    using Each = Call<decltype(d), decltype(wide), MAP>;
-    if constexpr (kHasTiles) {
-      if (!Each::fills_tiles(g)) return avx512bf16::kernels.compute[MAP](g, a, b, result);
-    }
-    Each call(g);
-    if (call.workspace() > kMostBytes) return LCMULTI_TOO_LARGE;
-    return status(call.run(a, b, result));
-  });
-}
-
-template <int MAP>
-int64_t workspace_of(const Geometry &g) {
-  using namespace LCMULTI_IN_PLACE;
-  if (slides(g, MAP)) return sliding_workspace(g, MAP);
-  if (abuts(g)) return abutting_workspace(g);
-  return with_types(g, [&](auto d, auto wide) {
-    using Each = Call<decltype(d), decltype(wide), MAP>;
-    if constexpr (kHasTiles) {
-      if (!Each::fills_tiles(g)) return avx512bf16::kernels.workspace(g, MAP);
-    }
-    return Each(g).workspace();
-  });
-}
 
 }  // namespace lcmulti::LCMULTI_ISA

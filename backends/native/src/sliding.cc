@@ -4,8 +4,12 @@
 #include <array>
 #include <cstring>
 
-#include "maps.h"
+#include "in_place.h"
+#include "pool.h"
 #include "row_blocks.h"
+#include "rows.h"
+#include "scratch.h"
+#include "types.h"
 
 namespace lcmulti::LCMULTI_ISA {
 namespace {

@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "shuffles.h"
+#include "simd/shuffles.h"
 
 namespace lcmulti {
 

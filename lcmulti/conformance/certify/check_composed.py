@@ -22,8 +22,8 @@ from lcmulti.conformance.certify.expectation import (
 from lcmulti.conformance.certify.subject import Subject
 from lcmulti.conformance.inputs import draw, numpy_dtype
 from lcmulti.dtypes import DTYPES
-from lcmulti.functional import local_conv_transpose
-from lcmulti.transposed import output_padding_of
+from lcmulti.geometry.transposed import transposed_arguments
+from lcmulti.operations.local_conv import local_conv_transpose
 
 Array = np.ndarray[Any, Any]
 
@@ -115,9 +115,7 @@ def test_transposed(subject: Subject, case: Case, dtype: str) -> None:
 
     def transposed(x: Any, kernel: Any) -> Any:
         return local_conv_transpose(
-            x, kernel, strides=spec.strides, padding=spec.padding, dilation=spec.dilation,
-            output_padding=output_padding_of(spec), groups=spec.groups,
-            data_format=spec.data_format, backend=subject.backend,
+            x, kernel, **transposed_arguments(spec), backend=subject.backend,
             implementation=subject.implementation,
         )  # fmt: skip
 

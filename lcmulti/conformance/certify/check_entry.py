@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lcmulti import dispatch
+from lcmulti.choosing import framework
 from lcmulti.conformance.case import Case
 from lcmulti.conformance.certify.geometries import GEOMETRIES
 from lcmulti.conformance.certify.subject import CORE_DTYPE, Subject, lacks
@@ -23,7 +23,7 @@ def test_backend_record(backend: Subject) -> None:
     assert CORE_DTYPE in backend.entry.dtypes, f"dtypes={backend.entry.dtypes}: no {CORE_DTYPE}"
     assert lacks(backend.backend, CORE_DTYPE) is None
     kind = type(backend.array(np.zeros((1, 1), CORE_DTYPE)))
-    owner, _ = dispatch.backend_of((kind, kind, type(None)), None, dispatch.NUMPY)
+    owner, _ = framework.backend_of((kind, kind, type(None)), None, framework.NUMPY)
     assert owner == backend.backend, (
         f"array_types={backend.entry.array_types}: arrays of {kind.__module__}.{kind.__qualname__} "
         f"belong to {owner!r}"

@@ -9,7 +9,7 @@ from lcmulti.conformance.certify import wrong_calls
 from lcmulti.conformance.certify.subject import Subject
 from lcmulti.conformance.certify.wrong_calls import RIGHT, WRONG, WrongCall, converted
 from lcmulti.errors import LcmultiError
-from lcmulti.functional import local_conv
+from lcmulti.operations.local_conv import local_conv
 
 
 def test_the_right_call(backend: Subject) -> None:

@@ -6,7 +6,6 @@ from itertools import product
 
 import pytest
 
-from lcmulti.backend import Resources
 from lcmulti.conformance.case import Case
 from lcmulti.conformance.certify import probe, probe_memory, probe_threads
 from lcmulti.conformance.certify.check_entry import PLAIN
@@ -14,6 +13,7 @@ from lcmulti.conformance.certify.expectation import expectation_of, without_bias
 from lcmulti.conformance.certify.frameworks import COMPILING, framework_of
 from lcmulti.conformance.certify.geometries import CONTRACT, STATISTICS
 from lcmulti.conformance.certify.subject import CORE_DTYPE, Subject
+from lcmulti.plugins.contract import Resources
 
 WORKSPACE = (0, 1500, 2**14, 2**20, 2**31, 2**40)
 POOLS = (None, 1, 3)

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lcmulti.backend import Implementation, Resources
 from lcmulti.conformance.case import Case
 from lcmulti.conformance.certify import probe
 from lcmulti.conformance.certify.check_contract import results, verify_results
@@ -23,7 +22,8 @@ from lcmulti.conformance.certify.geometries import GEOMETRIES, STATISTICS
 from lcmulti.conformance.certify.subject import AUTO, CORE_DTYPE, Subject
 from lcmulti.conformance.inputs import draw
 from lcmulti.errors import UnsupportedError
-from lcmulti.spec import LocalConvSpec
+from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.plugins.contract import Implementation, Resources
 
 KINDS = ("2d-plain", "2d-stride_is_kernel", "2d-convolution_plain", "2d-one_of_each", "2d-mixed")
 kinds = pytest.mark.geometries(KINDS)

@@ -19,7 +19,7 @@ from lcmulti.conformance.case import Case
 from lcmulti.conformance.certify.geometries import GEOMETRIES, STATISTICS
 from lcmulti.conformance.inputs import draw
 from lcmulti.dtypes import DTYPES
-from lcmulti.spec import LocalConvSpec
+from lcmulti.geometry.spec import LocalConvSpec
 
 __all__ = [
     "Expectation",

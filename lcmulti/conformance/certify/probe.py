@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import lcmulti
+from lcmulti.choosing.settings import DEFAULTS
 from lcmulti.conformance.certify.geometries import STATISTICS
 from lcmulti.conformance.inputs import draw
-from lcmulti.settings import DEFAULTS
 
 __all__ = ["can_fork", "can_measure", "measured", "reset_peak", "run", "status"]
 

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 import lcmulti
-from lcmulti import reference
-from lcmulti.backend import Resources
+from lcmulti.algorithms import reference
 from lcmulti.conformance.bounds import compare, dot_bound, terms
 from lcmulti.conformance.calls import Inputs
 from lcmulti.conformance.case import Case
@@ -23,7 +22,8 @@ from lcmulti.conformance.certify.subject import AUTO, Subject
 from lcmulti.conformance.inputs import draw
 from lcmulti.dtypes import DTYPES
 from lcmulti.errors import UnsupportedError
-from lcmulti.spec import LocalConvSpec, replace_fields
+from lcmulti.geometry.spec import LocalConvSpec, replace_fields
+from lcmulti.plugins.contract import Resources
 
 __all__ = ["GROWTH", "LARGE", "growth", "memory"]
 

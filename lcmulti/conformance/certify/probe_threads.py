@@ -10,11 +10,11 @@ from typing import Any
 
 import lcmulti
 from lcmulti import plugins
-from lcmulti.backend import Resources
+from lcmulti.choosing.settings import current
 from lcmulti.conformance.certify.check_large import LARGE
 from lcmulti.conformance.certify.subject import AUTO, CORE_DTYPE, Subject
 from lcmulti.conformance.inputs import draw
-from lcmulti.settings import current
+from lcmulti.plugins.contract import Resources
 
 __all__ = ["can_count", "threads"]
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from lcmulti.conformance.case import Case
 from lcmulti.dtypes import DTYPES
-from lcmulti.shapes import window_extent
+from lcmulti.geometry.shapes import window_extent
 
 __all__ = [
     "CI",

@@ -19,7 +19,7 @@ import numpy as np
 
 import lcmulti
 from lcmulti import plugins
-from lcmulti.arguments import choice, integer
+from lcmulti.choosing.settings import DEFAULTS, VARIABLES
 from lcmulti.conformance.certify.random_geometries import CI, NIGHTLY, QUICK, Examples
 from lcmulti.conformance.certify.result import Failure, Result
 from lcmulti.errors import (
@@ -29,7 +29,7 @@ from lcmulti.errors import (
     MissingExtraError,
     described,
 )
-from lcmulti.settings import DEFAULTS, VARIABLES
+from lcmulti.geometry.arguments import choice, integer
 
 if TYPE_CHECKING:
     from lcmulti.conformance.certify.plugin import Suite

@@ -14,7 +14,7 @@ from functools import cache
 from math import isqrt, log2, prod
 
 from lcmulti.conformance.case import Case
-from lcmulti.shapes import window_extent
+from lcmulti.geometry.shapes import window_extent
 
 __all__ = ["KINDS", "LARGEST", "rows", "table"]
 

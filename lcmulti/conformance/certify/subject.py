@@ -11,7 +11,15 @@ from typing import Any
 import numpy as np
 
 from lcmulti import plugins
-from lcmulti.backend import (
+from lcmulti.choosing.settings import current
+from lcmulti.conformance.bounds import compare
+from lcmulti.conformance.calls import BackendRunner, Inputs, Results
+from lcmulti.conformance.case import Case
+from lcmulti.conformance.certify.frameworks import as_it_runs, wide
+from lcmulti.conformance.inputs import numpy_dtype
+from lcmulti.errors import LcmultiError
+from lcmulti.operations.local_conv import local_conv
+from lcmulti.plugins.contract import (
     Backend,
     BackendEntry,
     Implementation,
@@ -19,14 +27,6 @@ from lcmulti.backend import (
     Problem,
     Resources,
 )
-from lcmulti.conformance.bounds import compare
-from lcmulti.conformance.calls import BackendRunner, Inputs, Results
-from lcmulti.conformance.case import Case
-from lcmulti.conformance.certify.frameworks import as_it_runs, wide
-from lcmulti.conformance.inputs import numpy_dtype
-from lcmulti.errors import LcmultiError
-from lcmulti.functional import local_conv
-from lcmulti.settings import current
 
 __all__ = ["AUTO", "CORE_DTYPE", "Subject"]
 
@@ -113,7 +113,7 @@ class Subject:
     @staticmethod
     def resources() -> Resources:
         """What the settings in force allow."""
-        return Resources(current().max_workspace, current().threads)
+        return current().resources
 
     def problem(self, case: Case, dtype: str) -> Problem:
         """What an implementation is asked to serve."""

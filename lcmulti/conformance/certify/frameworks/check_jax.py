@@ -27,7 +27,7 @@ from lcmulti.conformance.certify.large import expectation_of_any_size
 from lcmulti.conformance.certify.random_geometries import Examples
 from lcmulti.conformance.certify.subject import CORE_DTYPE, Subject
 from lcmulti.conformance.inputs import draw
-from lcmulti.functional import local_conv
+from lcmulti.operations.local_conv import local_conv
 
 some = pytest.mark.geometries(TRANSFORMED)
 

@@ -20,7 +20,7 @@ from lcmulti.conformance.certify.random_geometries import Examples
 from lcmulti.conformance.certify.subject import AUTO, CORE_DTYPE, Subject
 from lcmulti.conformance.inputs import draw
 from lcmulti.dtypes import DTYPES
-from lcmulti.functional import local_conv
+from lcmulti.operations.local_conv import local_conv
 
 some = pytest.mark.geometries(TRANSFORMED)
 tiny = pytest.mark.parametrize("name", TINY)

@@ -15,7 +15,7 @@ from lcmulti.conformance.certify.frameworks.check_torch import leaves, some
 from lcmulti.conformance.certify.geometries import TRANSFORMED
 from lcmulti.conformance.certify.large import expectation_of_any_size
 from lcmulti.conformance.certify.subject import AUTO, CORE_DTYPE, Subject
-from lcmulti.functional import local_conv
+from lcmulti.operations.local_conv import local_conv
 
 traced = pytest.mark.geometries(TRANSFORMED)
 

@@ -3,9 +3,9 @@
 import array_api_strict as xp
 import numpy as np
 
-from lcmulti.backend import Facts
-from lcmulti.composed import Composed
-from lcmulti.numpy_backend import NumpyBackend
+from lcmulti.algorithms.composed import Composed
+from lcmulti.numpy.backend import NumpyBackend
+from lcmulti.plugins.contract import Facts
 
 
 class StrictBackend(NumpyBackend):

@@ -2,7 +2,7 @@
 
 import pluggy
 
-from lcmulti.backend import BackendEntry, ImplementationEntry
+from lcmulti.plugins.contract import BackendEntry, ImplementationEntry
 
 hookimpl = pluggy.HookimplMarker("lcmulti")
 DTYPES = ("float32", "float64", "complex64", "complex128")

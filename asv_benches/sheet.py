@@ -1,0 +1,128 @@
+"""What the sheet penalty adds to a training step of its layer, at batch 64.
+
+    python asv_benches/sheet.py [torch] [jax] [tensorflow]
+
+One row a layer: milliseconds of a step (forward, backward, SGD) without and with the penalty, taken
+in turns in one process, medians; and what the penalty adds, as a part of the step.
+"""
+
+from __future__ import annotations
+
+import sys
+from time import perf_counter
+
+import numpy as np
+
+import lcmulti
+
+BATCH, ROUNDS = 64, 9
+LAYERS = (  # input size, channels, sheet
+    (32, 3, (8, 8)),
+    (32, 16, (8, 8)),
+    (16, 64, (8, 8)),
+)
+KERNEL = 3
+
+
+def torch_step(size, channels, sheet):
+    import torch
+    from lcmulti_torch import LocallyConnected2d
+
+    layer = LocallyConnected2d(channels, sheet[0] * sheet[1], KERNEL, size)
+    x = torch.randn(BATCH, channels, size, size)
+    optimizer = torch.optim.SGD(layer.parameters(), 1e-3)
+
+    def step(penalty):
+        optimizer.zero_grad()
+        loss = layer(x).square().mean()
+        if penalty:
+            loss = loss + lcmulti.sheet_smoothness(
+                layer.weight, layer.bias, layer.spec, sheet=sheet
+            )
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def jax_step(size, channels, sheet):
+    import jax
+
+    spec = lcmulti.LocalConvSpec(
+        (size, size, channels), sheet[0] * sheet[1], KERNEL, data_format="channels_last"
+    )
+    weights = tuple(jax.numpy.asarray(each) for each in lcmulti.initial_weights(spec, seed=0))
+    x = jax.random.normal(jax.random.key(0), (BATCH, size, size, channels))
+
+    def loss(weights, penalty):
+        kernel, bias = weights
+        value = (lcmulti.local_conv(x, kernel, bias, data_format="channels_last") ** 2).mean()
+        if penalty:
+            value += lcmulti.sheet_smoothness(kernel, bias, spec, sheet=sheet)
+        return value
+
+    @jax.jit
+    def update(weights, penalty):
+        gradients = jax.grad(loss)(weights, penalty)
+        return jax.tree.map(lambda w, g: w - 1e-3 * g, weights, gradients)
+
+    update = jax.jit(update.__wrapped__, static_argnums=1)
+
+    def step(penalty):
+        jax.block_until_ready(update(weights, penalty))
+
+    return step
+
+
+def tensorflow_step(size, channels, sheet):
+    import tensorflow as tf
+
+    spec = lcmulti.LocalConvSpec(
+        (size, size, channels), sheet[0] * sheet[1], KERNEL, data_format="channels_last"
+    )
+    weights = [tf.Variable(each) for each in lcmulti.initial_weights(spec, seed=0)]
+    x = tf.random.normal((BATCH, size, size, channels))
+
+    @tf.function
+    def update(penalty):
+        with tf.GradientTape() as tape:
+            kernel, bias = (tf.convert_to_tensor(each) for each in weights)
+            y = lcmulti.local_conv(x, kernel, bias, data_format="channels_last")
+            loss = tf.reduce_mean(y**2)
+            if penalty:
+                loss += lcmulti.sheet_smoothness(kernel, bias, spec, sheet=sheet)
+        for weight, gradient in zip(weights, tape.gradient(loss, weights), strict=True):
+            weight.assign_sub(1e-3 * gradient)
+        return loss
+
+    def step(penalty):
+        update(penalty).numpy()
+
+    return step
+
+
+STEPS = {"torch": torch_step, "jax": jax_step, "tensorflow": tensorflow_step}
+
+
+def main(frameworks):
+    print("framework   input      filters   step ms   with penalty   adds")
+    for framework in frameworks or STEPS:
+        for size, channels, sheet in LAYERS:
+            step = STEPS[framework](size, channels, sheet)
+            taken = {False: [], True: []}
+            for turn in range(ROUNDS + 2):
+                for penalty in (False, True):
+                    start = perf_counter()
+                    step(penalty)
+                    if turn > 1:
+                        taken[penalty].append(perf_counter() - start)
+            without, with_ = (float(np.median(taken[each])) for each in (False, True))
+            shape = f"{size}x{size}x{channels}"
+            print(
+                f"{framework:11} {shape:10} {sheet[0] * sheet[1]:7} {without * 1e3:9.1f} "
+                f"{with_ * 1e3:14.1f} {(with_ - without) / without:6.0%}"
+            )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,48 @@
+"""The error for a file that does not tell which of its arrays go where."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from lcmulti.errors import FileError
+
+__all__ = ["ambiguous"]
+
+MOST_SHOWN = 4
+
+
+def ambiguous(
+    refuse: Callable[[str], FileError],
+    theirs: Sequence[str],
+    ours: Sequence[str],
+    edges: Sequence[set[int]],
+) -> FileError:
+    """List what each layer of the file fits, for those that fit several.
+
+    Parameters
+    ----------
+    refuse : callable
+        Makes the error.
+    theirs, ours : sequence of str
+        Names in the file and in the model.
+    edges : sequence of set of int
+        For each of theirs, which of ours it fits.
+    """
+    found: dict[str, str] = {}
+    for name, each in zip(theirs, edges, strict=True):
+        fitting = dict.fromkeys(ours[i] for i in sorted(each))
+        if len(fitting) > 1:
+            found.setdefault(name, _listed(fitting))
+    shown = [f"{name or 'an array without a name'} fits {fits}" for name, fits in found.items()]
+    more = f"; and {len(shown) - MOST_SHOWN} more" if len(shown) > MOST_SHOWN else ""
+    return refuse(
+        "does not tell which weights go to which of several layers of one shape: "
+        f"{'; '.join(shown[:MOST_SHOWN])}{more}. Give the layers the names they have in the file; "
+        "automatic names are the same in a new process, or after keras.utils.clear_session()"
+    )
+
+
+def _listed(names: Iterable[str]) -> str:
+    names = list(names)
+    more = f" or {len(names) - MOST_SHOWN} more" if len(names) > MOST_SHOWN else ""
+    return f"{', '.join(names[:MOST_SHOWN])}{more}"

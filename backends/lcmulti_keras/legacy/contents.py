@@ -1,0 +1,101 @@
+"""The arrays of an old file, by layer and name or by path.
+
+``.h5`` files hold a list of arrays for each layer of the model, by the names Keras 2 gave them;
+``.keras`` and ``.weights.h5`` files hold each layer's at the path of attributes that leads to it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lcmulti.errors import FileError
+from lcmulti_keras.legacy.matches import Stored
+from lcmulti_keras.legacy.names import parted
+from lcmulti_keras.legacy.stored import Archive, FileArray, Folder
+
+__all__ = ["Array", "Group", "groups", "paths"]
+
+OF_MODEL = "top_level_model_weights"
+RANDOM_STATE = "StateVar"
+OF_METRICS = {"total", "count"}
+NO_WEIGHTS = ("optimizer", "_optimizer", "metrics", "random_generator", "_random_generator")
+
+
+@dataclass(frozen=True)
+class Array:
+    """An array of a layer.
+
+    Parameters
+    ----------
+    name : str
+        As Keras 2 had it, ``"inner/lc/kernel:0"``.
+    stored : Stored
+    """
+
+    name: str
+    stored: Stored
+
+    @property
+    def scope(self) -> str:
+        """All of the name but its last part."""
+        return parted(self.name)[0]
+
+    @property
+    def tail(self) -> str:
+        """What the layer calls it, ``"kernel"``."""
+        return parted(self.name)[1]
+
+
+@dataclass(frozen=True)
+class Group:
+    """What is stored for one layer of the model; for the model's own variables without a name.
+
+    Parameters
+    ----------
+    name : str
+    arrays : tuple of Array
+    """
+
+    name: str
+    arrays: tuple[Array, ...]
+
+
+def groups(archive: Archive) -> list[Group]:
+    """Layers with arrays, in the order of the file; metrics and random states are left out."""
+    found = []
+    names = archive.strings(archive.weights, "layer_names")
+    for name in (*names, *({OF_MODEL} & set(archive.weights))):
+        group = archive.weights.get(name)
+        if not isinstance(group, Folder):
+            raise FileError("", f"lists a layer {name!r:.80} and does not have it")
+        listed = [
+            Array(each, group.get(each))
+            for each in archive.strings(group, "weight_names")
+            if not parted(each)[1].startswith(RANDOM_STATE)
+        ]
+        for each in listed:
+            if not isinstance(each.stored, FileArray):
+                raise FileError("", f"has no array {each.name!r:.80}, which it lists")
+        if listed:
+            found.append(Group("" if name == OF_MODEL else name, tuple(listed)))
+    return found
+
+
+def paths(archive: Archive) -> dict[str, Stored]:
+    """Arrays by path, but for those of optimizers, metrics and random states."""
+    return {
+        path: each
+        for path, each in archive.weights.arrays()
+        if not set(path.split("/")).intersection(NO_WEIGHTS)
+    }
+
+
+def below(arrays: dict[str, Stored], folder: str) -> dict[str, Stored]:
+    """Arrays right in a folder, by path, in the order of their numbers."""
+    found = {}
+    for number in range(len(arrays)):
+        path = f"{folder}/{number}"
+        if path not in arrays:
+            break
+        found[path] = arrays[path]
+    return found

@@ -1,0 +1,76 @@
+"""Build layers of the caller's own classes, which mean what the file means by them.
+
+A class of the caller's stands in for Keras 2's: it is given the arguments Keras' own would be,
+so that ``padding="same"`` and ``hard_sigmoid`` are those of Keras 2. Arguments that only the
+class knows reach it as they are in the file.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from lcmulti.errors import FileError
+from lcmulti_keras.legacy.adjusting import adjust, droppable, parameters
+from lcmulti_keras.legacy.contract import Builds, Config
+from lcmulti_keras.legacy.graph import build_graph
+from lcmulti_keras.legacy.stack import build_stack
+
+__all__ = ["custom_layer"]
+
+ALWAYS = ("name", "dtype")
+OBJECTS = ("activation", "initializer", "regularizer", "constraint")
+LAYERS = ("layer", "backward_layer", "cell", "cells")
+
+
+def custom_layer(builder: Builds, name: str, config: Any) -> Any:
+    """Build a layer or model of a class in ``custom_objects``."""
+    cls = builder.custom_objects[name]
+    if not isinstance(config, dict) or not isinstance(cls, type):
+        raise builder.refuse(f"has a {name} that cannot be built from custom_objects")
+    with keras.utils.custom_object_scope(builder.custom_objects):
+        if issubclass(cls, keras.Sequential) and isinstance(config.get("layers"), list):
+            return build_stack(builder, config, cls)
+        if issubclass(cls, keras.Model) and "input_layers" in config:
+            return build_graph(builder, config, cls)
+        return _layer(builder, name, cls, dict(config))
+
+
+def _layer(builder: Builds, name: str, cls: type[keras.layers.Layer], config: Config) -> Any:
+    config.pop("batch_input_shape", None)
+    lost = adjust(name, cls, config)
+    builder.lost += [lost] if lost else []
+    taken = parameters(cls)
+    arguments = {
+        key: _argument(builder, key, value)
+        for key, value in config.items()
+        if key in taken or not droppable(key, value)
+    }
+    if cls.from_config.__func__.__module__.startswith("keras."):
+        return cls(**arguments)
+    return cls.from_config({key: _serialized(value) for key, value in arguments.items()})
+
+
+def _argument(builder: Builds, key: str, value: Any) -> Any:
+    if key in ALWAYS:
+        return builder.argument(key, value)
+    if key.rpartition("_")[2] in OBJECTS or (key in LAYERS and _is_layer(value)):
+        try:
+            return builder.argument(key, value)
+        except FileError:
+            if not isinstance(value, str):  # a name may be one that the class itself knows
+                raise
+    return value
+
+
+def _is_layer(value: Any) -> bool:
+    each = value[0] if isinstance(value, list) and value else value
+    return isinstance(each, dict) and "class_name" in each
+
+
+def _serialized(value: Any) -> Any:
+    """An object as a class's own ``from_config`` expects it."""
+    if callable(value) or isinstance(value, keras.layers.Layer):
+        return keras.saving.serialize_keras_object(value)
+    return [_serialized(each) for each in value] if isinstance(value, list) else value

@@ -1,0 +1,161 @@
+"""Take from an old file what a model has a place for, and say what was taken and what was left.
+
+For a model with another head, or with none, or with parts of several files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import keras
+
+from lcmulti.errors import FileError
+from lcmulti_keras.legacy import names, structure
+from lcmulti_keras.legacy.by_name import ByName, Entry
+from lcmulti_keras.legacy.by_path import at_paths
+from lcmulti_keras.legacy.contents import Array, Group, below
+from lcmulti_keras.legacy.fitting import Fitting
+from lcmulti_keras.legacy.matches import Match, Stored
+from lcmulti_keras.legacy.origins import Layer, Origins
+
+__all__ = ["LoadedWeights", "Taking"]
+
+
+@dataclass(frozen=True)
+class LoadedWeights:
+    """What `load_legacy_weights` took from a file.
+
+    Parameters
+    ----------
+    taken : tuple of str
+        Layers of the model that have weights of the file now, by name.
+    kept : tuple of str
+        Layers of the model that have the weights they had.
+    left : dict of str to str
+        Layers of the file that were not taken, and why.
+    """
+
+    taken: tuple[str, ...]
+    kept: tuple[str, ...] = ()
+    left: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        rows = [f"taken ({len(self.taken)}): {', '.join(self.taken)}"]
+        if self.kept:
+            rows.append(f"kept as they were ({len(self.kept)}): {', '.join(self.kept)}")
+        rows += [f"left in the file: {name} ({why})" for name, why in self.left.items()]
+        return "\n".join(rows)
+
+
+class Taking:
+    """Pairs some of a file's arrays with some of a model's variables.
+
+    Parameters
+    ----------
+    model : keras.Model
+    origins : Origins
+    fitting : Fitting
+    skip_mismatch : bool
+        Whether to leave what does not fit, rather than to refuse the file.
+
+    Attributes
+    ----------
+    matches : list of Match
+    left : dict of str to str
+    """
+
+    def __init__(
+        self, model: keras.Model, origins: Origins, fitting: Fitting, *, skip_mismatch: bool
+    ) -> None:
+        self.pairing = ByName(model, origins, fitting)
+        self.origins = origins
+        self.fitting = fitting
+        self.skip_mismatch = skip_mismatch
+        self.matches: list[Match] = []
+        self.left: dict[str, str] = {}
+
+    def in_place(self, groups: Sequence[Group]) -> None:
+        """Take each layer for its counterpart in a model of as many layers."""
+        entries = self.pairing.entries
+        found = self.pairing.layers(groups, entries, must_fit=True)
+        for theirs, ours in found.items():
+            self._take(groups[theirs], entries[ours])
+
+    def named(self, groups: Sequence[Group]) -> None:
+        """Take each layer for the one of its name.
+
+        A layer within a model in the file may be one of the model itself, and the other way
+        round, where somebody has named it.
+        """
+        entries = {names.flat(each.name): each for each in self.pairing.entries}
+        rest = []
+        for group in groups:
+            entry = entries.get(names.flat(group.name))
+            if entry is not None and self._take(group, entry):
+                del entries[names.flat(group.name)]
+            else:
+                rest.append(group)
+        found: dict[str, dict[int, Array]] = {}
+        for array in (each for group in rest for each in group.arrays):
+            for name in {*array.scope.split("/"), names.flat(array.scope)}:
+                found.setdefault(name, {})[id(array)] = array
+        taken: set[int] = set()
+        for entry in entries.values():
+            for layer in structure.everything(entry.layer) if entry.layer else ():
+                self._named_within(layer, found.get(self.origins.name(layer), {}), taken)
+        for group in rest:
+            if all(id(each) in taken for each in group.arrays):
+                self.left.pop(group.name, None)
+            else:
+                self.left.setdefault(group.name, "the model has no layer of this name")
+
+    def _named_within(self, layer: Layer, arrays: dict[int, Array], taken: set[int]) -> None:
+        """Take for a layer, which somebody named, what has its name in a scope."""
+        inside = tuple(each for key, each in arrays.items() if key not in taken)
+        slots = tuple(structure.slots(layer, self.origins))
+        if not inside or not slots or names.is_automatic(layer, self.origins):
+            return
+        name = self.origins.name(layer)
+        if self._take(Group(name, inside), Entry(layer, name, slots)):
+            taken |= {id(each) for each in inside}
+
+    def at_paths(self, arrays: dict[str, Stored]) -> None:
+        """Take what lies at the path of each layer."""
+        left = dict(arrays)
+        for path, slots in at_paths(self.pairing.model, self.origins):
+            inside = below(left, path)
+            shown = path.removesuffix("/vars")
+            group = Group(
+                shown, tuple(Array(f"{n}", each) for n, each in enumerate(inside.values()))
+            )
+            if inside and self._take(group, Entry(slots[0].owner, shown, tuple(slots))):
+                for each in inside:
+                    del left[each]
+        for each in left:
+            where = each.rpartition("/vars/")[0]
+            self.left.setdefault(where, "the model has no layer there")
+
+    def said(self) -> LoadedWeights:
+        """What was taken, what was left and what stays as it was."""
+        done = {id(each.variable) for each in self.matches}
+        rows: dict[bool, dict[str, None]] = {True: {}, False: {}}
+        for entry in self.pairing.entries:
+            for slot in entry.slots:
+                name = (
+                    "/".join(names.tokens_of(slot.chain, self.origins)) if entry.layer else "itself"
+                )
+                rows[id(slot.variable) in done][name] = None
+        return LoadedWeights(tuple(rows[True]), tuple(rows[False]), dict(self.left))
+
+    def _take(self, group: Group, entry: Entry) -> bool:
+        try:
+            pairs = [(array.stored, slot) for array, slot in self.pairing.inside(group, entry)]
+            self.matches += self.fitting.all_of(pairs)
+        except FileError as error:
+            if not self.skip_mismatch:
+                hint = "; skip_mismatch=True leaves what does not fit"
+                raise self.fitting.refuse(f"{error.reason}{hint}") from None
+            self.left[group.name] = error.reason
+            return False
+        return True

@@ -1,0 +1,56 @@
+"""Products of pairs of filters, compiled by XLA as one, so that no product of kernels is stored.
+
+TensorFlow's own gradient of a compiled function would store its slices of the kernel. So the
+gradient is a second compiled function of the kernel alone.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import tensorflow as tf
+
+from lcmulti.operations.pairs import Pair, Range, taken
+
+__all__ = ["pair_products"]
+
+
+def pair_products(kernel: Any, pairs: tuple[Pair, ...]) -> list[Any]:
+    """See `lcmulti.operations.pairs.products`."""
+    forward, backward = _compiled(pairs, tuple(kernel.shape))
+
+    @tf.custom_gradient
+    def products(kernel: Any) -> Any:
+        def gradient(*above: Any) -> Any:
+            return backward(kernel, *above)
+
+        return forward(kernel), gradient
+
+    return list(products(kernel))
+
+
+@lru_cache(maxsize=256)
+def _compiled(pairs: tuple[Pair, ...], shape: tuple[int, ...]) -> tuple[Any, Any]:
+    window = tuple(range(2, len(shape) - 1))
+
+    def forward(kernel: Any) -> list[Any]:
+        return [tf.reduce_sum(taken(kernel, a) * taken(kernel, b), window) for a, b in pairs]
+
+    def backward(kernel: Any, *above: Any) -> Any:
+        total = 0
+        for (first, second), each in zip(pairs, above, strict=True):
+            grad = each[(slice(None), slice(None), *(None,) * len(window))]
+            for to, of in ((first, second), (second, first)):
+                total += _spread(grad * taken(kernel, of), to, shape)
+        return total
+
+    return tuple(tf.function(f, jit_compile=True, autograph=False) for f in (forward, backward))
+
+
+def _spread(part: Any, ranges: tuple[Range, ...], shape: tuple[int, ...]) -> Any:
+    """Zeros of *shape* with *part* where the ranges say."""
+    begin = [each[0] for each in ranges[:-1]] + [0] * (len(shape) - 3) + [ranges[-1][0]]
+    end = [each[1] for each in ranges[:-1]] + [*shape[2:-1], ranges[-1][1]]
+    strides = [1] * (len(shape) - 1) + [ranges[-1][2]]
+    return tf.raw_ops.StridedSliceGrad(shape=shape, begin=begin, end=end, strides=strides, dy=part)

@@ -1,0 +1,318 @@
+"""Rows of one axis that travel between ranks, point to point, and back.
+
+`gather` brings the window that a rank's output positions see; `scatter` is its adjoint: what
+belongs to rows of others goes home and is added there. Each is the derivative of the other, to any
+order. Both travel as bytes, one message between two ranks.
+
+A travel has two halves, so that something can be computed in between. Under a compiler it is one
+operation that the compiler does not look into.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+from math import prod
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch.distributed.distributed_c10d import _resolve_process_group
+
+from lcmulti.geometry.sharding import AxisPart, Seen
+
+__all__ = ["Cut", "Travel", "gather", "scatter", "window"]
+
+
+class Cut(NamedTuple):
+    """One spatial axis of an array, and how it lies over the ranks.
+
+    Parameters
+    ----------
+    dim : int
+        Of the array.
+    size : int
+        Rows of the whole axis.
+    part : AxisPart
+        What this rank sees of it.
+    group : str or None
+        Name of the group of ranks that own it in parts; None: all rows are here.
+    """
+
+    dim: int
+    size: int
+    part: AxisPart
+    group: str | None
+
+    @property
+    def travels(self) -> bool:
+        """Whether this rank sends or receives anything."""
+        return self.group is not None and bool(self.part.receives or self.part.sends)
+
+    @property
+    def here(self) -> range:
+        """Rows that the array has."""
+        return range(self.size) if self.group is None else self.part.inputs
+
+
+class Travel:
+    """Messages under way; `arrived` waits for them."""
+
+    def __init__(self, buffer: torch.Tensor, works: Sequence[Any] = ()) -> None:
+        self._buffer, self._works = buffer, works
+
+    def arrived(self) -> torch.Tensor:
+        """All that was received, flat, by rank of the sender and then in its order."""
+        for work in self._works:
+            work.wait()
+        return self._buffer
+
+
+def _sent(flat: torch.Tensor, to: Any, sizes: Any, from_: Any, expected: Any, group: str) -> Travel:
+    buffer = flat.new_empty(sum(expected))
+    members = _resolve_process_group(group)
+    pieces = zip(from_, _bytes(buffer, expected), strict=True)
+    ops = [dist.P2POp(dist.irecv, each, group=members, group_peer=peer) for peer, each in pieces]
+    pieces = zip(to, _bytes(flat, sizes), strict=True)
+    ops += [dist.P2POp(dist.isend, each, group=members, group_peer=peer) for peer, each in pieces]
+    # What is sent is kept until it has been.
+    works = dist.batch_isend_irecv(ops)
+    return Travel(buffer, [*works, _Kept(flat)])
+
+
+class _Kept(NamedTuple):
+    tensor: torch.Tensor
+
+    def wait(self) -> None:
+        """Nothing to wait for."""
+
+
+def _bytes(flat: torch.Tensor, sizes: Sequence[int]) -> list[torch.Tensor]:
+    ends = list(accumulate(sizes))
+    return [flat[end - size : end].view(torch.uint8) for size, end in zip(sizes, ends, strict=True)]
+
+
+@torch.library.custom_op("lcmulti::travel", mutates_args=())
+def _travel(
+    flat: torch.Tensor,
+    to: Sequence[int],
+    sizes: Sequence[int],
+    from_: Sequence[int],
+    expected: Sequence[int],
+    group: str,
+) -> torch.Tensor:
+    return _sent(flat, to, sizes, from_, expected, group).arrived()
+
+
+@_travel.register_fake
+def _(flat: Any, to: Any, sizes: Any, from_: Any, expected: Any, group: str) -> torch.Tensor:
+    return flat.new_empty(sum(expected))
+
+
+def _start(
+    pieces: Sequence[tuple[int, torch.Tensor]], expected: Sequence[tuple[int, int]], like: Any,
+    group: str,
+) -> Travel:  # fmt: skip
+    """Send tensors to ranks, and expect so many elements of each of others."""
+    pieces, expected = sorted(pieces, key=_rank), sorted(expected, key=_rank)
+    flat = torch.cat([each.reshape(-1) for _, each in pieces]) if pieces else like.new_empty(0)
+    sizes, sources = _by_rank([(to, each.numel()) for to, each in pieces]), _by_rank(expected)
+    arguments = (flat, [*sizes], [*sizes.values()], [*sources], [*sources.values()], group)
+    if _is_traced():
+        return Travel(_travel(*arguments))
+    return _sent(*arguments)
+
+
+def _is_traced() -> bool:
+    return torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
+
+
+def _linked(x: torch.Tensor, cut: Cut, received: torch.Tensor) -> torch.Tensor:
+    """*x*, to a compiler of what was received though that is nothing, so that it keeps the call."""
+    nothing = cut.travels and not received.numel() and _is_traced()
+    return x + received.sum() if nothing else x
+
+
+def _rank(item: tuple[int, Any]) -> int:
+    return item[0]
+
+
+def _by_rank(sizes: Sequence[tuple[int, int]]) -> dict[int, int]:
+    found: dict[int, int] = {}
+    for rank, size in sizes:
+        found[rank] = found.get(rank, 0) + size
+    return found
+
+
+def ask(x: torch.Tensor, cut: Cut) -> Travel:
+    """Begin to bring the rows that this rank's windows see and others own."""
+    if not cut.travels:
+        return Travel(x.new_empty(0))
+    part, other = cut.part, _other(x, cut)
+    pieces = [(to, _rows(x, cut, rows)) for to, rows in part.sends]
+    expected = [(owner, len(rows) * other) for owner, rows in part.receives]
+    return _start(pieces, expected, x, cut.group or "")
+
+
+def window(x: torch.Tensor, cut: Cut, received: torch.Tensor, seen: Seen) -> torch.Tensor:
+    """The rows that some output positions see: views where one owner has all of them.
+
+    Parameters
+    ----------
+    x : Tensor
+        The rows this rank owns.
+    cut : Cut
+    received : Tensor
+        What `ask` brought.
+    seen : Seen
+        What is wanted, all or a part of what ``cut.part`` sees.
+    """
+    dim, halos = cut.dim, _halos(x, cut, received)
+    held = sorted([(cut.here, None), *((rows, part) for part, rows in halos)], key=_first)
+    pieces = []
+    for rows in seen.needs:
+        for here, owner in held:
+            common = range(max(rows.start, here.start), min(rows.stop, here.stop))
+            if common and owner is None:
+                pieces.append(_rows(x, cut, common))
+            elif common:
+                halo = halos[owner, here]
+                pieces.append(halo.narrow(dim, common.start - here.start, len(common)))
+    needed = pieces[0] if len(pieces) == 1 else torch.cat(pieces or [x.narrow(dim, 0, 0)], dim)
+    needed = _linked(needed, cut, received)
+    if not seen.before and not seen.after:
+        return needed
+    copied = [
+        needed.index_select(dim, torch.tensor(places, dtype=torch.int64, device=x.device))
+        for places in (seen.before, seen.after)
+    ]
+    return torch.cat(
+        [copied[0], needed.narrow(dim, seen.inner.start, len(seen.inner)), copied[1]], dim
+    )
+
+
+def send_home(w: torch.Tensor, cut: Cut) -> tuple[torch.Tensor, Travel]:
+    """Begin to send what was found for the rows of a window to the ranks that own them.
+
+    Returns
+    -------
+    x : Tensor
+        What was found for the rows that are here; a view where nothing else is.
+    travel : Travel
+        To be given to `add` when it has arrived.
+    """
+    part, dim = cut.part, cut.dim
+    if part.before or part.after:
+        first, last = len(part.before), len(part.before) + len(part.inner)
+        shape = list(w.shape)
+        shape[dim] = part.needed
+        needed = w.new_zeros(shape)
+        needed.narrow(dim, part.inner.start, len(part.inner)).add_(
+            w.narrow(dim, first, last - first)
+        )
+        for places, at in ((part.before, 0), (part.after, last)):
+            index = torch.tensor(places, device=w.device, dtype=torch.int64)
+            needed.index_add_(dim, index, w.narrow(dim, at, len(places)))
+        w = needed
+    own, pieces, at = [], [], 0
+    for rows, owner in part.pieces if cut.group else ((rows, None) for rows in part.needs):
+        piece = w.narrow(dim, at, len(rows))
+        at += len(rows)
+        if owner is None:
+            own.append((rows, piece))
+        else:
+            pieces.append((owner, piece))
+    if [rows for rows, _ in own] == [cut.here]:
+        x = own[0][1].clone() if cut.travels else own[0][1]  # *w* is not ours to add to
+    else:
+        shape = list(w.shape)
+        shape[dim] = len(cut.here)
+        x = w.new_zeros(shape)
+        for rows, piece in own:
+            _rows(x, cut, rows).copy_(piece)
+    if not cut.travels:
+        return x, Travel(w.new_empty(0))
+    other = _other(w, cut)
+    expected = [(to, len(rows) * other) for to, rows in part.sends]
+    return x, _start(pieces, expected, w, cut.group or "")
+
+
+def add(x: torch.Tensor, cut: Cut, received: torch.Tensor) -> torch.Tensor:
+    """Add what other ranks found for rows of this one to *x*, in place."""
+    at = 0
+    for _, rows in sorted(cut.part.sends, key=_rank) if cut.travels else ():
+        place = _rows(x, cut, rows)
+        place.add_(received[at : at + place.numel()].view(place.shape))
+        at += place.numel()
+    return _linked(x, cut, received)
+
+
+def _halos(x: Any, cut: Cut, received: torch.Tensor) -> dict[tuple[int, range], torch.Tensor]:
+    """What was received, by owner and rows."""
+    found: dict[tuple[int, range], torch.Tensor] = {}
+    at = 0
+    for owner, rows in sorted(cut.part.receives, key=_rank) if cut.travels else ():
+        shape = list(x.shape)
+        shape[cut.dim] = len(rows)
+        size = prod(shape)
+        found[owner, rows] = received[at : at + size].view(shape)
+        at += size
+    return found
+
+
+def _first(held: tuple[range, int | None]) -> int:
+    return held[0].start
+
+
+def _rows(x: torch.Tensor, cut: Cut, rows: range) -> torch.Tensor:
+    return x.narrow(cut.dim, rows.start - cut.here.start, len(rows))
+
+
+def _other(x: torch.Tensor, cut: Cut) -> int:
+    """Elements of one row."""
+    return prod(n for dim, n in enumerate(x.shape) if dim != cut.dim)
+
+
+def gather(x: torch.Tensor, cuts: Sequence[Cut]) -> torch.Tensor:
+    """The window along every axis, differentiable to any order.
+
+    Parameters
+    ----------
+    x : Tensor
+        The rows this rank owns.
+    cuts : sequence of Cut
+        One a spatial axis.
+    """
+    return _Gather.apply(x, tuple(cuts))
+
+
+def scatter(w: torch.Tensor, cuts: Sequence[Cut]) -> torch.Tensor:
+    """The adjoint of `gather`: from windows to the rows this rank owns."""
+    return _Scatter.apply(w, tuple(cuts))
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, cuts: tuple[Cut, ...]) -> torch.Tensor:
+        ctx.cuts, whole = cuts, x
+        for cut in cuts:
+            x = window(x, cut, ask(x, cut).arrived(), cut.part)
+        return x.view_as(x) if x is whole else x
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:
+        return _Scatter.apply(grads[0], ctx.cuts), None
+
+
+class _Scatter(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, w: torch.Tensor, cuts: tuple[Cut, ...]) -> torch.Tensor:
+        ctx.cuts, whole = cuts, w
+        for cut in reversed(cuts):
+            w, travel = send_home(w, cut)
+            w = add(w, cut, travel.arrived())
+        return w.view_as(w) if w is whole else w
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:
+        return _Gather.apply(grads[0], ctx.cuts), None

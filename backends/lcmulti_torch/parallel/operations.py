@@ -1,0 +1,217 @@
+"""`lcmulti.local_conv` and its kin on DTensors: each rank computes the positions it owns.
+
+Nothing is gathered. A kernel divided along output positions stays where it is, rows of the input
+travel at the borders, and the result is divided as the kernel is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
+
+import lcmulti
+from lcmulti import plugins
+from lcmulti.choosing import dispatch
+from lcmulti.choosing.settings import Settings, current
+from lcmulti.errors import ArgumentError
+from lcmulti.geometry.arguments import choice
+from lcmulti.geometry.sharding import axis_parts
+from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.operations import calling
+from lcmulti.operations.low_rank import axes_and_rank
+from lcmulti.plugins.contract import Map
+from lcmulti_torch.parallel.exchange import Cut, gather
+from lcmulti_torch.parallel.layout import Layout, Placements, layout_of, require_one_mesh
+from lcmulti_torch.parallel.overlap import local_conv, local_conv_transpose
+from lcmulti_torch.parallel.part import Part, blank, closed
+from lcmulti_torch.precision import refuse_rounding
+from lcmulti_torch.watched import is_transformed
+
+__all__ = ["OPERATIONS"]
+
+
+class _Call(NamedTuple):
+    """A call, laid out: this rank's part of it and of its arrays."""
+
+    part: Part
+    layout: Layout
+    x: torch.Tensor
+    weights: torch.Tensor
+    bias: torch.Tensor | None
+
+
+def _local_conv(x: Any, kernel: Any, bias: Any, arguments: tuple[Any, ...]) -> Any:
+    return _bilinear("local_conv", "forward", x, kernel, bias, arguments)
+
+
+def _local_conv_transpose(x: Any, kernel: Any, bias: Any, arguments: tuple[Any, ...]) -> Any:
+    return _bilinear("local_conv_transpose", "input_grad", x, kernel, bias, arguments)
+
+
+def _bilinear(
+    name: str, map_: Map, x: Any, kernel: Any, bias: Any, arguments: tuple[Any, ...]
+) -> Any:
+    x, kernel, bias = _prepared(name, (x, kernel, bias))
+    call = _laid_out(map_, x, kernel, tuple(kernel.shape), bias, arguments)
+    if call is None:
+        return calling.OPERATIONS[name].run("torch", x, kernel, bias, arguments)
+    run = local_conv if map_ == "forward" else local_conv_transpose
+    y = run(call.x, call.weights, call.part, is_transformed(call.x, call.weights))
+    return _result(call, y, x, map_)
+
+
+def _local_conv_low_rank(
+    x: Any, basis: Any, coefficients: Any, bias: Any, arguments: tuple[Any, ...]
+) -> Any:
+    name = "local_conv_low_rank"
+    x, basis, coefficients, bias = _prepared(name, (x, basis, coefficients, bias))
+    axes, _ = axes_and_rank(tuple(basis.shape), tuple(coefficients.shape))
+    shape = (*coefficients.shape[:-1], *basis.shape[axes + 1 :])
+    call = _laid_out("forward", x, coefficients, shape, bias, arguments)
+    if call is None:
+        return calling.OPERATIONS[name].run("torch", x, basis, coefficients, bias, arguments)
+    part, spec = call.part, call.part.spec
+    replicated = [Replicate()] * x.device_mesh.ndim
+    summed = tuple(
+        Replicate() if axis is None and isinstance(place, Replicate) else Partial()
+        for axis, place in zip(call.layout.axes, call.layout.x, strict=True)
+    )
+    basis = basis.redistribute(placements=replicated).to_local(grad_placements=summed)
+    w = blank(gather(call.x, part.cuts), part.cuts)
+    if spec is None:
+        y = closed(part, "forward", w, call.weights, True) + basis.sum() * 0
+        return _result(call, y, x, "forward")
+    y = lcmulti.local_conv_low_rank(
+        part.last(w), basis, call.weights, strides=spec.strides, padding=spec.padding,
+        dilation=spec.dilation, groups=spec.groups, data_format="channels_last",
+        implementation=arguments[-1],
+    )  # fmt: skip
+    return _result(call, part.back(y), x, "forward")
+
+
+def _low_rank_kernel(basis: Any, coefficients: Any, arguments: tuple[Any, ...]) -> Any:
+    basis, coefficients = _prepared("low_rank_kernel", (basis, coefficients))
+    axes, _ = axes_and_rank(tuple(basis.shape), tuple(coefficients.shape))
+    mesh = coefficients.device_mesh
+    kept = tuple(
+        each if type(each) is Shard and each.dim < axes else Replicate()
+        for each in coefficients.placements
+    )
+    summed = tuple(Partial() if isinstance(each, Shard) else each for each in kept)
+    basis = basis.redistribute(placements=[Replicate()] * mesh.ndim)
+    local = coefficients.redistribute(placements=kept).to_local()
+    kernel = lcmulti.low_rank_kernel(basis.to_local(grad_placements=summed), local)
+    shape = torch.Size((*coefficients.shape[:-1], *basis.shape[axes + 1 :]))
+    return _spread(kernel, mesh, kept, shape, range(len(shape)))
+
+
+OPERATIONS: Mapping[str, Callable[..., Any]] = {
+    "local_conv": _local_conv,
+    "local_conv_transpose": _local_conv_transpose,
+    "local_conv_low_rank": _local_conv_low_rank,
+    "low_rank_kernel": _low_rank_kernel,
+}
+"""What runs in place of `lcmulti.operations.calling.OPERATIONS` where an argument is a DTensor."""
+
+
+def _prepared(name: str, arrays: tuple[Any, ...]) -> tuple[Any, ...]:
+    names = calling.OPERATIONS[name].names
+    require_one_mesh(names, arrays)
+    # Three at a time: what a backend prepares is an input and weights.
+    head = plugins.load_backend("torch").prepare((*arrays, None, None)[:3])
+    return (*head, *arrays[3:])[: len(arrays)]
+
+
+def _laid_out(
+    map_: Map, x: Any, kernel: Any, shape: tuple[int, ...], bias: Any, arguments: tuple[Any, ...]
+) -> _Call | None:
+    """What this rank has of a call, or None where the arrays are divided in another way.
+
+    *kernel* is what holds positions in its first axes, *shape* that of the kernel it stands for.
+    """
+    settings = current()
+    backend = plugins.load_backend("torch")
+    of_x, of_kernel = backend.facts(x, True), backend.facts(kernel)._replace(shape=shape)
+    of_bias = None if bias is None else backend.facts(bias)
+    spec = _spec((of_x, of_kernel, of_bias), arguments[:-1], settings, map_)
+    first, axes = spec.data_format == "channels_first", spec.ndim
+    bias_shape = None if bias is None else tuple(bias.shape)
+    layout = layout_of(x.placements, kernel.placements, shape[:axes], bias_shape, first)
+    if layout is None:
+        return None
+    refuse_rounding(x)
+    mesh, at = x.device_mesh, 2 if first else 1
+    local_x = _local(x, layout.x, layout.x_grad)
+    weights = _local(kernel, layout.kernel, layout.kernel_grad)
+    cuts = []
+    for axis in range(axes):
+        along = layout.axes.index(axis) if axis in layout.axes else None
+        parts, mine = (1, 0) if along is None else (mesh.size(along), mesh.get_local_rank(along))
+        part = axis_parts(spec, axis, parts)[mine]
+        whole_x = along is None or isinstance(layout.x[along], Replicate)
+        here = along is None or (whole_x and map_ == "forward")
+        group = None if here else mesh.get_group(along).group_name
+        cuts.append(Cut(axis + at, spec.input_size[axis], part, group))
+        if along is None:
+            continue
+        outputs = part.outputs
+        if isinstance(layout.kernel[along], Replicate) and shape[axis] > 1:
+            weights = weights.narrow(axis, outputs.start, len(outputs))
+        if whole_x and map_ == "input_grad":
+            local_x = local_x.narrow(axis + at, outputs.start, len(outputs))
+    batch = None if of_x.shape[0] is None else local_x.shape[0]
+    part = Part(spec, tuple(cuts), batch, _name(arguments[-1]), settings)
+    local_bias = None if bias is None else _local(bias, layout.bias, layout.bias_grad)
+    return _Call(part, layout, local_x, weights, local_bias)
+
+
+def _name(implementation: Any) -> str:
+    """For `dispatch.choose` to judge where something computes, and here where nothing does."""
+    entries = plugins.registry().implementations_of("torch")
+    known = ("auto", *(entry.name for entry in entries))
+    return choice("implementation", implementation, known)
+
+
+def _spec(facts: Any, geometry: Any, settings: Settings, map_: Map) -> LocalConvSpec:
+    try:
+        return _cached_spec(facts, dispatch.frozen(geometry), settings, map_)
+    except (dispatch.UnhashableError, ArgumentError, RecursionError):
+        pass  # to be said of the arguments as they came
+    return _cached_spec.__wrapped__(facts, geometry, settings, map_)
+
+
+@lru_cache(maxsize=1024)
+def _cached_spec(facts: Any, geometry: Any, settings: Settings, map_: Map) -> LocalConvSpec:
+    return dispatch.problem_of("torch", facts, geometry, settings, map_)[0]
+
+
+def _local(array: Any, placements: Placements, grads: Placements) -> torch.Tensor:
+    """What this rank has, its gradient that of a part."""
+    if tuple(array.placements) != placements:
+        array = array.redistribute(placements=placements)
+    return array.to_local(grad_placements=grads)
+
+
+def _result(call: _Call, y: torch.Tensor, x: Any, map_: Map) -> Any:
+    whole = call.part.whole
+    if call.bias is not None:
+        y = y + (call.bias.movedim(-1, 0) if call.part.first else call.bias)
+    sample = whole.output_shape if map_ == "forward" else whole.input_shape
+    shape = torch.Size((x.shape[0], *sample))
+    order = sorted(range(x.dim()), key=x.stride().__getitem__, reverse=True)  # in memory, as x
+    return _spread(y, x.device_mesh, call.layout.y, shape, order)
+
+
+def _spread(
+    local: torch.Tensor, mesh: Any, placements: Placements, shape: torch.Size, order: Any
+) -> Any:
+    steps, step = [0] * len(shape), 1
+    for dim in reversed(order):
+        steps[dim], step = step, step * max(shape[dim], 1)
+    return DTensor.from_local(
+        local, mesh, placements, run_check=False, shape=shape, stride=tuple(steps)
+    )

@@ -1,0 +1,338 @@
+"""`untie`: the convolutions of any module become locally connected; `retie`: and back.
+
+The module's example is run once with hooks to learn the size each convolution sees. The result is a
+deep copy in which each convolution is another layer from the start, so that whatever refers to it,
+in whatever container or attribute, refers to that.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from copy import deepcopy
+from math import prod
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parameter import UninitializedParameter
+
+from lcmulti.errors import ArgumentError, ArgumentTypeError, described
+from lcmulti.untying import Row, Untying, chosen
+from lcmulti_torch.base import LocallyConnectedNd
+from lcmulti_torch.layers import LocallyConnected1d, LocallyConnected2d, LocallyConnected3d
+from lcmulti_torch.sizes_seen import sizes_seen
+from lcmulti_torch.transposed import (
+    LocallyConnectedTranspose1d,
+    LocallyConnectedTranspose2d,
+    LocallyConnectedTranspose3d,
+)
+
+__all__ = ["retie", "untie"]
+
+LAYERS = {
+    cls.convolution: cls
+    for cls in (
+        LocallyConnected1d, LocallyConnected2d, LocallyConnected3d, LocallyConnectedTranspose1d,
+        LocallyConnectedTranspose2d, LocallyConnectedTranspose3d,
+    )
+}  # fmt: skip
+HOOKS = (
+    "_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called",
+    "_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_backward_hooks",
+    "_backward_pre_hooks",
+)  # fmt: skip
+
+
+def untie(
+    model: nn.Module,
+    example_input: Any,
+    *,
+    where: Any = None,
+    shared_axes: Any = (),
+    rank: int | None = None,
+    memory: Any = None,
+    implementation: str = "auto",
+    dry_run: bool = False,
+    inplace: bool = False,
+    tell: Callable[[str], Any] | None = print,
+) -> Any:
+    """Turn convolutions into locally connected layers that compute the same at first.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Of any shape. Its convolutions, transposed ones too, are found by running the example once,
+        in evaluation mode and without gradients: no statistic, buffer, random state or mode is
+        changed. Convolutions called as functions (``F.conv2d``) are not modules and stay; a
+        warning counts them.
+    example_input : Tensor, tuple or dict
+        What the network is called with, positional or by name. The sizes it has are those that the
+        new network takes; its batch does not matter.
+    where : str, type, callable or a list of these, optional
+        Which convolutions: names (``"layer1.0.conv1"``), patterns (``"layer1.*"``), classes, or
+        ``(name, module) -> bool``. None: all that can be.
+    shared_axes : tuple of int, default ()
+        Spatial axes along which the kernel stays shared.
+    rank : int, optional
+        Low-rank weights, of which the first kernel is the convolution's.
+    memory : int or str, optional
+        Most bytes (``"4GiB"``) that the new weights may take. None: what this machine has.
+    implementation : str, default "auto"
+        Of the new layers.
+    dry_run : bool, default False
+        Return what would be done, and do nothing.
+    inplace : bool, default False
+        Change *model* itself rather than a copy of it.
+    tell : callable or None
+        Given a table of parameters and memory, layer by layer, before anything is made.
+
+    Returns
+    -------
+    torch.nn.Module
+        The new network, whose new layers have the names, dtypes, devices, modes, hooks and
+        ``requires_grad`` of the convolutions. With *dry_run* a `lcmulti.untying.Untying`.
+
+    Raises
+    ------
+    ArgumentError
+        If a convolution sees two sizes (both are named), has weights that are computed or shared
+        with another module, or if *where* fits none.
+    TooLargeError
+        If the weights take more than *memory*, with the layers that cost most.
+
+    Examples
+    --------
+    >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(10))
+    >>> y = net(x := torch.randn(2, 3, 8, 8))
+    >>> untied = untie(net, x, tell=None)
+    >>> untied[0].weight.shape
+    torch.Size([6, 6, 3, 3, 3, 8])
+    """
+    _check_module(model)
+    convolutions = _convolutions(model)
+    wanted = chosen(where, convolutions.items())
+    by_name = where is not None
+    seen, functions = sizes_seen(model, example_input, dict(wanted))
+    take, left = [], []
+    for name, conv in wanted:
+        why = _unfit(conv, name in seen)
+        if why and by_name:
+            shown = described(f"{name}: {why}")
+            raise ArgumentError("where", "convolutions that can be untied", shown)
+        if why:
+            left.append((name, why))
+        else:
+            take.append((name, conv, _one_size(name, seen[name])))
+    if not take:
+        what = "a network with convolutions that the example reaches"
+        raise ArgumentError("model", what, described(_listed(left) or type(model).__name__))
+    arguments = {"shared_axes": shared_axes, "rank": rank, "implementation": implementation}
+    plan = Untying(tuple(_row(*each, arguments) for each in take), tuple(left))
+    if functions:
+        warnings.warn(
+            f"{functions} convolution(s) are called as functions, not as modules, and stay shared",
+            stacklevel=2,
+        )
+    _check_shared(model, take)
+    if dry_run:
+        return plan
+    if tell is not None:
+        tell(str(plan))
+    plan.require(memory)
+    made: dict[tuple[Any, ...], nn.Parameter] = {}
+    layers = {id(conv): _layer(conv, size, arguments, made) for _, conv, size in take}
+    return _replaced(model, {id(conv): conv for _, conv, _ in take}, layers, inplace)
+
+
+def retie(
+    model: nn.Module, *, where: Any = None, tolerance: float | None = 0.0, inplace: bool = False
+) -> nn.Module:
+    """Turn locally connected layers back into convolutions.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    where : as for `untie`
+    tolerance : float or None, default 0
+        Largest difference of a weight between two positions; None takes the mean over positions
+        whatever they differ by.
+    inplace : bool, default False
+
+    Raises
+    ------
+    ArgumentError
+        If weights differ more, naming the layer and by how much they do.
+    """
+    _check_module(model)
+    there = [(n, m) for n, m in model.named_modules() if isinstance(m, LocallyConnectedNd)]
+    take = chosen(where, there)
+    if not take:
+        raise ArgumentError("model", "a network with locally connected layers", model)
+    convolutions = {}
+    for name, layer in take:
+        try:
+            convolutions[id(layer)] = conv = layer.to_conv(tolerance)
+        except ArgumentError as error:
+            label = f"{name}.{error.argument}" if name else error.argument
+            raise error.about(label) from None
+        _carry_over(layer, conv)
+    return _replaced(model, {id(layer): layer for _, layer in take}, convolutions, inplace)
+
+
+def _check_module(model: Any) -> None:
+    if not isinstance(model, nn.Module):
+        raise ArgumentTypeError("model", "a torch.nn.Module", model)
+    lazy = [
+        name
+        for name, module in model.named_modules()
+        if any(isinstance(p, UninitializedParameter) for p in module._parameters.values())
+    ]
+    if lazy:
+        shown = described(f"lazy modules that have seen no batch: {', '.join(map(repr, lazy))}")
+        raise ArgumentError("model", "parameters; call model(example_input) once before", shown)
+
+
+def _convolutions(model: nn.Module) -> dict[str, Any]:
+    """By name, each once however many names it has."""
+    return {n: m for n, m in model.named_modules() if isinstance(m, tuple(LAYERS))}
+
+
+def _unfit(conv: Any, called: bool) -> str | None:
+    """Why a convolution cannot be untied, or None."""
+    kind = next(each for each in LAYERS if isinstance(conv, each))
+    for name in ("forward", "_conv_forward"):
+        if getattr(type(conv), name, None) is not getattr(kind, name, None):
+            return f"{type(conv).__name__} computes something of its own in {name}"
+    if not isinstance(conv._parameters.get("weight"), nn.Parameter):
+        return "its weight is computed (parametrization, weight norm, pruning); remove that first"
+    if set(conv._parameters) != {"weight", "bias"}:
+        more = ", ".join(sorted(set(conv._parameters) - {"weight", "bias"}))
+        return f"it has parameters of its own: {more}"
+    return None if called else "the example does not reach it"
+
+
+def _one_size(name: str, sizes: list[tuple[int, ...]]) -> tuple[int, ...]:
+    if len(set(sizes)) > 1:
+        shown = " and ".join(map(str, sorted(set(sizes))))
+        raise ArgumentError(
+            "model",
+            f"convolutions that see one size ({name!r} may be left out with where=)",
+            described(f"{name!r}, which is called on {shown}"),
+        )
+    return sizes[0]
+
+
+def _class_of(conv: Any) -> type[LocallyConnectedNd]:
+    return next(cls for kind, cls in LAYERS.items() if isinstance(conv, kind))
+
+
+def _empty(conv: Any, size: tuple[int, ...], arguments: dict[str, Any]) -> Any:
+    """The layer without memory for its weights."""
+    cls = _class_of(conv)
+    return cls(
+        conv.in_channels, conv.out_channels, conv.kernel_size, size, stride=conv.stride,
+        padding=conv.padding, dilation=conv.dilation, groups=conv.groups,
+        bias=conv.bias is not None, device="meta", dtype=conv.weight.dtype,
+        **cls._convolution_arguments(conv), **arguments,
+    )  # fmt: skip
+
+
+def _row(name: str, conv: Any, size: tuple[int, ...], arguments: dict[str, Any]) -> Row:
+    try:
+        layer = _empty(conv, size, arguments)
+    except ArgumentError as error:
+        raise error.about(f"{name}: {error.argument}") from None
+    before, after = (sum(p.numel() for p in m.parameters()) for m in (conv, layer))
+    return Row(
+        name, type(conv).__name__, tuple(conv.kernel_size), layer.spec.positions_shape, before,
+        after, conv.weight.element_size(),
+    )  # fmt: skip
+
+
+def _check_shared(model: nn.Module, take: list[tuple[str, Any, tuple[int, ...]]]) -> None:
+    """Refuse weights that another module has as well, whose tie would be cut in silence."""
+    size_of = {id(conv): (size, conv) for _, conv, size in take}
+    owners: dict[int, list[tuple[str, str, nn.Module]]] = {}
+    for prefix, module in model.named_modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                owners.setdefault(id(parameter), []).append((prefix, name, module))
+    for name, conv, size in take:
+        for parameter in (each for each in conv._parameters.values() if each is not None):
+            for other, label, module in owners[id(parameter)]:
+                if module is conv:
+                    continue
+                same = size_of.get(id(module), (None, None))[0] == size and (
+                    type(module) is type(conv)
+                )
+                if not same:
+                    shown = described(f"{name!r}, whose {label} is that of {other!r} too")
+                    what = "weights of one convolution each, or of several that see one size"
+                    raise ArgumentError("model", what, shown)
+
+
+def _layer(
+    conv: Any, size: tuple[int, ...], arguments: dict[str, Any], made: dict[Any, nn.Parameter]
+) -> nn.Module:
+    """The layer with the convolution's weights everywhere."""
+    layer = _empty(conv, size, arguments)
+    kernel = conv.weight.detach().movedim((0, 1), (-1, -2))  # to (*kernel_size, .., ..)
+    for name, shape in layer._parameter_shapes().items():
+        original = conv.bias if name == "bias" else conv.weight
+        if original is None:
+            continue
+        key = (id(original), name, shape)
+        if key not in made:
+            made[key] = nn.Parameter(_start(name, shape, original, kernel), original.requires_grad)
+        setattr(layer, name, made[key])
+    _carry_over(conv, layer)
+    return layer
+
+
+def _start(name: str, shape: tuple[int, ...], original: Any, kernel: Any) -> Any:
+    """Values of one parameter; of low-rank ones the first kernel is the convolution's."""
+    values = original.new_empty(shape)
+    with torch.no_grad():
+        if name == "basis":
+            bound = prod(kernel.shape[:-1]) ** -0.5
+            nn.init.uniform_(values, -bound, bound)
+            values[0] = kernel
+        elif name == "coefficients":
+            values.zero_()[..., 0] = 1
+        else:
+            values.copy_((original if name == "bias" else kernel).detach().expand(shape))
+    return values
+
+
+def _carry_over(old: nn.Module, new: nn.Module) -> None:
+    """Mode and hooks."""
+    new.training = old.training
+    for name in HOOKS:
+        if name in old.__dict__:
+            setattr(new, name, old.__dict__[name].copy())
+
+
+def _replaced(
+    model: nn.Module, old: dict[int, Any], new: dict[int, nn.Module], inplace: bool
+) -> nn.Module:
+    """*model*, or a copy of it, with other modules in place of some."""
+    if not inplace:
+        try:
+            return deepcopy(model, dict(new))
+        except (TypeError, RuntimeError) as error:
+            shown = described(f"one of which copy.deepcopy says: {error}")
+            what = "a module that can be copied; or pass inplace=True"
+            raise ArgumentError("model", what, shown) from error
+    if id(model) in new:
+        what = "a module that holds convolutions; a convolution cannot become another in place"
+        raise ArgumentError("inplace", what, True)
+    for module in list(model.modules()):
+        for name, child in module._modules.items():
+            if child is not None and id(child) in new:
+                module._modules[name] = new[id(child)]
+    return model
+
+
+def _listed(left: list[tuple[str, str]]) -> str:
+    return ", ".join(f"{name} ({why})" for name, why in left)

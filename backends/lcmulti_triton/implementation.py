@@ -1,0 +1,121 @@
+"""The implementation: which calls it serves, and its three maps."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lcmulti_torch.precision import refuse_rounding
+from lcmulti_torch.watched import is_transformed
+
+from lcmulti import plugins
+from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.plugins.contract import Implementation, Map, Problem, Resources
+from lcmulti_triton import state
+from lcmulti_triton.layer import LARGEST, is_served
+from lcmulti_triton.tracing import is_compiled
+
+if TYPE_CHECKING:
+    from lcmulti_triton.launch import Ready
+
+__all__ = ["implementation"]
+
+NEXT = "blocked"
+"""Serves what turns out at run time not to be served."""
+
+
+class Triton:
+    """`lcmulti.backend.Implementation` by fused kernels, in any memory layout."""
+
+    never_rounds = True
+    """Its float32 is no TensorFloat-32, whatever PyTorch's own products may do."""
+
+    def decline(self, problem: Problem) -> str | None:
+        """Under a transform serves a compiler alone, and on the CPU an interpreter alone."""
+        spec = problem.spec
+        if problem.transformed and not is_compiled():
+            return "only compilers can take it as an opaque operation"
+        if reason := state.unavailable(problem.device):
+            return reason
+        if not is_served(spec):
+            return "more than four axes that cannot be taken together"
+        if spec.terms * spec.filters > LARGEST:
+            return "the weights of one position need offsets of more than 32 bits"
+        return next(iter(state.failures.values()), None)
+
+    def unavailable(self) -> str | None:
+        """Why neither a GPU nor an interpreter serves here, in a sentence."""
+        failed = next(iter(state.failures.values()), None)
+        missing = state.without_triton() or (None if state.is_interpreted() else state.on_gpu())
+        return missing or failed
+
+    def workspace(self, problem: Problem) -> int:
+        """Nothing beside inputs and outputs."""
+        return 0
+
+    def forward(self, x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        """See `lcmulti.backend.Implementation.forward`."""
+        return _run("forward", x, kernel, spec, resources)
+
+    def input_grad(self, dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        """See `lcmulti.backend.Implementation.input_grad`."""
+        return _run("input_grad", dy, kernel, spec, resources)
+
+    def kernel_grad(self, x: Any, dy: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        """See `lcmulti.backend.Implementation.kernel_grad`."""
+        return _run("kernel_grad", x, dy, spec, resources)
+
+
+def _run(map_: Map, a: Any, b: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    if is_transformed(a, b):
+        return _transformed(map_, a, b, spec, resources)
+    a = a.resolve_neg()
+    b = b.resolve_neg() if map_ == "kernel_grad" else b.resolve_neg().contiguous()
+    ready = _ready(map_, a, b, spec, resources)
+    if ready is None:
+        refuse_rounding(a)
+        return getattr(_next(), map_)(a, b, spec, resources)
+    result = torch.empty_strided(ready.shape, ready.strides, dtype=a.dtype, device=a.device)
+    if ready.clear:
+        result.zero_()
+    ready.start(a, b, result)
+    return result
+
+
+def _ready(map_: Map, a: Any, b: Any, spec: LocalConvSpec, resources: Resources) -> Ready | None:
+    """What a call needs, or None where another implementation has to serve it."""
+    from lcmulti_triton.launch import prepared
+
+    index = a.get_device() if a.is_cuda else None
+    if map_ in state.failures or (index is not None and state.is_old(index)):
+        return None
+    aligned = not (a.data_ptr() | b.data_ptr()) % 16
+    try:
+        return prepared(
+            map_, spec, a.dtype, index, len(a), a.stride(), b.stride(), aligned,
+            ("ieee", "pinned"),
+        )  # fmt: skip
+    except Exception as error:  # a compiler's, a driver's: whatever it is, others can serve
+        said = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+        state.failures[map_] = f"Triton failed to compile {map_} here ({said})"
+        warnings.warn(f"lcmulti: {state.failures[map_]}; {NEXT!r} serves", stacklevel=2)
+        return None
+
+
+def _next() -> Implementation:
+    return plugins.load_implementation("torch", NEXT)
+
+
+def _transformed(map_: Map, a: Any, b: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    if is_compiled():
+        from lcmulti_triton import tracing
+
+        return tracing.traced(map_, a, b, spec, resources)
+    # Planned for a compiler, and called within another transform of the same shapes.
+    refuse_rounding(a)
+    composed = plugins.load_implementation("torch", "composed")
+    return getattr(composed, map_)(a, b, spec, resources)
+
+
+implementation = Triton()

@@ -1,0 +1,177 @@
+"""``dw[o, t, c, f] = sum over n of x[n, o*S + t*D - L, c] * dy[n, o, f]``.
+
+A program owns a tile of one position's weights and walks the samples, and where positions share
+their weights those positions, in one order. Where a position has few weights, it owns those of a
+row of positions. A weight that sees nothing but padding has no sum: it is 0 whatever dy holds.
+"""
+
+import triton
+import triton.language as tl
+
+from lcmulti_triton.kernels.geometry import (
+    at_tap,
+    both,
+    coordinates,
+    corner,
+    inside,
+    lie,
+    offset,
+    shared_and_own,
+    terms,
+    volume,
+)
+
+
+@triton.jit
+def tiles(
+    x, y, w, batch, O, I, K, S, D, L, XS, YS, WS, xn, xc, yn, yf,
+    ND: tl.constexpr, C: tl.constexpr, F: tl.constexpr, G: tl.constexpr, TAPS: tl.constexpr,
+    APART: tl.constexpr, SHARED: tl.constexpr, INDEX: tl.constexpr, SUM: tl.constexpr,
+    DOT: tl.constexpr, PRECISION: tl.constexpr,
+    BN: tl.constexpr, BT: tl.constexpr, BF: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
+    T: tl.constexpr = TAPS * C
+    pid = tl.program_id(0)
+    f = (pid % tl.cdiv(F, BF)) * BF + tl.arange(0, BF)
+    pid = pid // tl.cdiv(F, BF)
+    e = (pid % tl.cdiv(T, BT)) * BT + tl.arange(0, BT)
+    pid = pid // tl.cdiv(T, BT)
+    group = pid % G
+    is_e, is_f = e < T, f < F
+    own, shared = shared_and_own(O, WS, ND)
+    at = coordinates(pid // G, own, ND)
+    channel, tap, row_of_w = terms(e, K, C, TAPS, APART, ND)
+    column = (channel + group * C).to(INDEX) * xc
+    row_of_y = (group * F + f).to(INDEX) * yf
+    total = tl.zeros((BT, BF), SUM)
+    batches = tl.cdiv(batch, BN)
+    steps = batches if DOT else batch
+    ever = is_e
+    if SHARED:
+        steps = steps * volume(shared, ND)
+        ever = is_e & False
+    seen = at_tap(corner(at, S, L, ND), tap, D, ND)
+    is_x = is_e & inside(seen, I, ND)
+    from_x = offset(seen, XS, ND, INDEX) + column
+    from_y = offset(at, YS, ND, tl.int64)
+    if not SHARED:
+        ever = is_x
+    if DOT:
+        samples = tl.arange(0, BN)
+        for step in tl.range(steps, num_stages=STAGES):
+            n = (step % batches) * BN + samples
+            if SHARED:
+                here = both(at, coordinates(step // batches, shared, ND), ND)
+                seen = at_tap(corner(here, S, L, ND), tap, D, ND)
+                is_x = is_e & inside(seen, I, ND)
+                ever = ever | is_x
+                from_x = offset(seen, XS, ND, INDEX) + column
+                from_y = offset(here, YS, ND, tl.int64)
+            is_n = n < batch
+            a = tl.load(
+                x + n.to(tl.int64)[:, None] * xn + from_x[None, :],
+                mask=is_n[:, None] & is_x[None, :], other=0,
+            )  # fmt: skip
+            b = tl.load(
+                y + n.to(tl.int64)[:, None] * yn + from_y + row_of_y[None, :],
+                mask=is_n[:, None] & is_f[None, :], other=0,
+            )  # fmt: skip
+            total = tl.dot(tl.trans(a), b, total, input_precision=PRECISION, out_dtype=SUM)
+    else:
+        for step in tl.range(steps, num_stages=STAGES):
+            n = step % batch
+            if SHARED:
+                here = both(at, coordinates(step // batch, shared, ND), ND)
+                seen = at_tap(corner(here, S, L, ND), tap, D, ND)
+                is_x = is_e & inside(seen, I, ND)
+                ever = ever | is_x
+                from_x = offset(seen, XS, ND, INDEX) + column
+                from_y = offset(here, YS, ND, tl.int64)
+            a = tl.load(x + n * xn + from_x, mask=is_x, other=0).to(SUM)
+            b = tl.load(y + n * yn + from_y + row_of_y, mask=is_f, other=0).to(SUM)
+            total += a[:, None] * b[None, :]
+    total = tl.where(ever[:, None], total, 0)
+    w += offset(at, WS, ND, tl.int64) + group * F
+    tl.store(
+        w + row_of_w[:, None] * (F * G) + f[None, :],
+        total.to(w.dtype.element_ty),
+        mask=is_e[:, None] & is_f[None, :],
+    )
+
+
+@triton.jit
+def lanes(
+    x, y, w, batch, positions, O, I, K, S, D, L, XS, YS, WS, xn, xc, yn, yf,
+    ND: tl.constexpr, C: tl.constexpr, F: tl.constexpr, G: tl.constexpr, TAPS: tl.constexpr,
+    SHARED: tl.constexpr, INDEX: tl.constexpr, SUM: tl.constexpr,
+    BP: tl.constexpr, BT: tl.constexpr, BF: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
+    T: tl.constexpr = TAPS * C
+    pid = tl.program_id(0)
+    e = (pid % tl.cdiv(T, BT)) * BT + tl.arange(0, BT)
+    pid = pid // tl.cdiv(T, BT)
+    group = pid % G
+    p = (pid // G) * BP + tl.arange(0, BP)
+    f = tl.arange(0, BF)
+    is_e, is_p, is_f = (e < T)[None, :], (p < positions)[:, None], (f < F)[None, :]
+    own, shared = shared_and_own(O, WS, ND)
+    at = coordinates(p, own, ND)
+    channel, tap, row_of_w = terms(e, K, C, TAPS, False, ND)
+    column = ((channel + group * C).to(INDEX) * xc)[None, :]
+    row_of_y = ((group * F + f).to(INDEX) * yf)[None, :]
+    total = tl.zeros((BP, BT, BF), SUM)
+    ever = is_p & is_e & False
+    for turn in range(volume(shared, ND) if SHARED else 1):
+        here = both(at, coordinates(turn, shared, ND), ND) if SHARED else at
+        first = corner(here, S, L, ND)
+        is_x = is_p & is_e
+        from_x = column + tl.zeros((BP, BT), INDEX)
+        for axis in tl.static_range(ND):
+            seen = first[axis][:, None] + (tap[axis] * D[axis])[None, :]
+            is_x &= (seen >= 0) & (seen < I[axis])
+            from_x += seen.to(INDEX) * XS[axis]
+        ever |= is_x
+        from_y = offset(here, YS, ND, INDEX)[:, None] + row_of_y
+        for n in tl.range(batch, num_stages=STAGES):
+            a = tl.load(x + n * xn + from_x, mask=is_x, other=0).to(SUM)
+            b = tl.load(y + n * yn + from_y, mask=is_p & is_f, other=0).to(SUM)
+            total += a[:, :, None] * b[:, None, :]
+    total = tl.where(ever[:, :, None], total, 0)
+    to_w = (offset(at, WS, ND, INDEX)[:, None] + row_of_w[None, :] * (F * G))[:, :, None]
+    tl.store(
+        w + to_w + (group * F + f)[None, None, :],
+        total.to(w.dtype.element_ty),
+        mask=(is_p & is_e)[:, :, None] & is_f[:, None, :],
+    )
+
+
+@triton.jit
+def kernel_grad(
+    x, y, w, batch, positions,
+    o0, o1, o2, o3, i0, i1, i2, i3, k0, k1, k2, k3, s0, s1, s2, s3, d0, d1, d2, d3, l0, l1, l2, l3,
+    x0, x1, x2, x3, y0, y1, y2, y3, w0, w1, w2, w3, xn, xc, yn, yf,
+    ND: tl.constexpr, C: tl.constexpr, F: tl.constexpr, G: tl.constexpr, TAPS: tl.constexpr,
+    XU: tl.constexpr, YU: tl.constexpr, APART: tl.constexpr, SHARED: tl.constexpr,
+    WIDE: tl.constexpr, DOUBLE: tl.constexpr,
+    FAMILY: tl.constexpr, PRECISION: tl.constexpr,
+    BN: tl.constexpr, BT: tl.constexpr, BF: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
+    """One program of *FAMILY*; *positions* are those that have weights of their own."""
+    INDEX: tl.constexpr = tl.int64 if WIDE else tl.int32
+    SUM: tl.constexpr = tl.float64 if DOUBLE else tl.float32
+    O, I, K, S = (o0, o1, o2, o3), (i0, i1, i2, i3), (k0, k1, k2, k3), (s0, s1, s2, s3)
+    D, L = (d0, d1, d2, d3), (l0, l1, l2, l3)
+    xn, xc, XS = lie(xn, xc, x0, x1, x2, x3, XU, INDEX)
+    yn, yf, YS = lie(yn, yf, y0, y1, y2, y3, YU, INDEX)
+    _, _, WS = lie(batch, batch, w0, w1, w2, w3, TAPS * C * F * G, INDEX)
+    if FAMILY == "lanes":
+        lanes(
+            x, y, w, batch, positions, O, I, K, S, D, L, XS, YS, WS, xn, xc, yn, yf,
+            ND, C, F, G, TAPS, SHARED, INDEX, SUM, BN, BT, BF, STAGES,
+        )  # fmt: skip
+    else:
+        tiles(
+            x, y, w, batch, O, I, K, S, D, L, XS, YS, WS, xn, xc, yn, yf,
+            ND, C, F, G, TAPS, APART, SHARED, INDEX, SUM, FAMILY == "tiles", PRECISION,
+            BN, BT, BF, STAGES,
+        )  # fmt: skip

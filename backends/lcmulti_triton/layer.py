@@ -1,0 +1,192 @@
+"""What of a call the compiler knows, and what it is told at run time."""
+
+from __future__ import annotations
+
+from math import gcd, prod
+from typing import NamedTuple
+
+from lcmulti.dtypes import DTYPES
+from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.plugins.contract import Map
+from lcmulti_triton.axes import MOST_AXES, Axis, axes_of
+
+__all__ = ["Layer", "Tile", "layer_of"]
+
+LARGEST = 2**31 - 1
+
+
+class Tile(NamedTuple):
+    """How a map is cut into programs.
+
+    Parameters
+    ----------
+    family : str
+        ``"tiles"``, ``"thin"`` (a few samples: no dot), ``"lanes"`` (a few weights a position),
+        ``"windows"`` and ``"thin windows"`` (of the input's gradient, windows that do not meet).
+    samples, terms, filters : int
+        Sides of the tile, powers of two. The second counts channels in the input's gradient. With
+        ``"lanes"`` one of them counts positions: *terms* in the values and the input's gradient,
+        *samples* in that of the kernel.
+    warps, stages : int
+        Warps of a program; loads in flight in its loop.
+    """
+
+    family: str
+    samples: int
+    terms: int
+    filters: int
+    warps: int
+    stages: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.family} {self.samples}x{self.terms}x{self.filters}, "
+            f"{self.warps} warp{'s' * (self.warps > 1)}, {self.stages} stages"
+        )
+
+
+class Layer(NamedTuple):
+    """A map of a layer, its arrays as they lie.
+
+    Parameters
+    ----------
+    map : {"forward", "input_grad", "kernel_grad"}
+    dtype : str
+    batch : int
+    axes : tuple of Axis
+    channels, filters, groups : int
+        The first two of one group.
+    x_sample, x_channel, y_sample, y_filter : int
+        Elements from one to the next.
+    """
+
+    map: Map
+    dtype: str
+    batch: int
+    axes: tuple[Axis, ...]
+    channels: int
+    filters: int
+    groups: int
+    x_sample: int
+    x_channel: int
+    y_sample: int
+    y_filter: int
+
+    @property
+    def taps(self) -> int:
+        """Places in a window."""
+        return prod(axis.kernel for axis in self.axes)
+
+    @property
+    def terms(self) -> int:
+        """Products in one output."""
+        return self.taps * self.channels
+
+    @property
+    def outputs(self) -> int:
+        """Positions."""
+        return prod(axis.out for axis in self.axes)
+
+    @property
+    def inputs(self) -> int:
+        """Inputs of one channel."""
+        return prod(axis.size for axis in self.axes)
+
+    @property
+    def own(self) -> int:
+        """Positions with weights of their own."""
+        return prod(axis.out for axis in self.axes if axis.w or axis.out == 1)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether positions share their weights along an axis."""
+        return any(axis.out > 1 and not axis.w for axis in self.axes)
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of an element."""
+        return DTYPES[self.dtype].itemsize
+
+    @property
+    def runs(self) -> bool:
+        """Whether a window is one run of memory along the last axis."""
+        last = self.axes[-1]
+        together = self.groups == 1 and (self.x_channel == 1 or self.channels == 1)
+        return together and last.x in (self.channels, 0) and last.dilation == 1
+
+    @property
+    def apart(self) -> bool:
+        """Whether the inputs of one channel lie next to each other, and channels apart."""
+        return self.channels > 1 and self.x_channel > max(self.axes[-1].x, 1)
+
+    @property
+    def never_meets(self) -> bool:
+        """Whether no two windows see the same input."""
+        return all(a.out == 1 or (a.kernel - 1) * a.dilation < a.stride for a in self.axes)
+
+    @property
+    def covers(self) -> bool:
+        """Whether windows that do not meet see all of the input."""
+        return all(a.low == 0 and a.dilation == 1 and a.size == a.out * a.kernel for a in self.axes)
+
+    @property
+    def wide(self) -> bool:
+        """Whether an offset in a sample, or one among the weights, needs 64 bits."""
+        x = sum((a.size - 1) * a.x + a.kernel * a.dilation * a.x for a in self.axes)
+        y = sum((a.out - 1) * a.y for a in self.axes)
+        x += self.channels * self.groups * self.x_channel
+        y += self.filters * self.groups * self.y_filter
+        w = self.own * self.terms * self.filters * self.groups
+        padding = sum(a.low * a.x for a in self.axes)
+        return max(x + padding, y, w) > LARGEST
+
+    @property
+    def x_unit(self) -> int:
+        """A power of two that divides all steps but that along channels, which is 1; else 0."""
+        if self.x_channel != 1:
+            return 0
+        return _unit(self.channels * self.groups, (self.x_sample, *(a.x for a in self.axes)))
+
+    @property
+    def y_unit(self) -> int:
+        """The same of y."""
+        if self.y_filter != 1:
+            return 0
+        return _unit(self.filters * self.groups, (self.y_sample, *(a.y for a in self.axes)))
+
+
+def _unit(channels: int, steps: tuple[int, ...]) -> int:
+    """What an array that is channels last has, whatever its sizes are; 1 of a part of one."""
+    unit = gcd(channels, 16)
+    return 1 if any(step % unit for step in steps) else unit
+
+
+def layer_of(
+    map_: Map,
+    spec: LocalConvSpec,
+    dtype: str,
+    batch: int,
+    x: tuple[int, ...] | None = None,
+    y: tuple[int, ...] | None = None,
+) -> Layer:
+    """A map of *spec* on arrays of these strides, or channels last.
+
+    Parameters
+    ----------
+    x, y : tuple of int, optional
+        Strides of ``(N, *size, channels)`` in elements.
+    """
+    channels, filters = spec.in_channels, spec.filters
+    inputs, outputs = prod(spec.input_size), prod(spec.output_size)
+    return Layer(
+        map_, dtype, batch,
+        tuple(axes_of(spec, x and x[1:-1], y and y[1:-1])),
+        channels // spec.groups, filters // spec.groups, spec.groups,
+        x[0] if x else inputs * channels, x[-1] if x and channels > 1 else 1,
+        y[0] if y else outputs * filters, y[-1] if y and filters > 1 else 1,
+    )  # fmt: skip
+
+
+def is_served(spec: LocalConvSpec) -> bool:
+    """Whether there are no more axes than kernels take."""
+    return len(axes_of(spec)) <= MOST_AXES

@@ -1,0 +1,82 @@
+"""Whether the kernels can run here, asked before Triton is imported; and what failed so far."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from functools import cache
+from importlib import metadata
+
+import torch
+
+__all__ = ["FIRST", "LAST", "failures", "is_old", "unavailable"]
+
+FIRST, LAST = (3, 6), (3, 9)
+"""Versions of Triton that the kernels were compiled with."""
+
+INSTALL = "pip install 'lcmulti[triton]'"
+OLDEST = (8, 0)
+AMD = ("gfx90a", "gfx942")
+
+failures: dict[str, str] = {}
+"""What Triton said of kernels it could not compile or load, by map."""
+
+
+def unavailable(device: str) -> str | None:
+    """Why no kernel runs on this kind of device, in a sentence, or None if they do."""
+    return without_triton() or (_on_cpu() if device == "cpu" else on_gpu())
+
+
+@cache
+def without_triton() -> str | None:
+    """Why Triton is not used, whatever the device."""
+    if importlib.util.find_spec("triton") is None:
+        return f"Triton is not installed; install it with: {INSTALL}"
+    try:
+        found = metadata.version("triton")
+    except metadata.PackageNotFoundError:
+        found = _version_of_module()
+    version = tuple(int(part) for part in found.split(".")[:2] if part.isdigit())
+    if FIRST <= version <= LAST:
+        return None
+    tried = f"{'.'.join(map(str, FIRST))} to {'.'.join(map(str, LAST))}"
+    return f"Triton {found} is none of the versions the kernels were compiled with ({tried})"
+
+
+def _version_of_module() -> str:
+    """That of PyTorch's own builds for AMD, which come under another distribution's name."""
+    import triton
+
+    return str(triton.__version__)
+
+
+def is_interpreted() -> bool:
+    """Whether Triton interprets its kernels, on any device, instead of compiling them."""
+    return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes", "y")
+
+
+def _on_cpu() -> str | None:
+    return None if is_interpreted() else "computes on CPUs only where TRITON_INTERPRET=1 is set"
+
+
+@cache
+def on_gpu() -> str | None:
+    """Why no GPU here is served."""
+    if not torch.cuda.is_available():
+        return "PyTorch sees no GPU of NVIDIA's or AMD's"
+    reasons = [is_old(index) for index in range(torch.cuda.device_count())]
+    return reasons[0] if reasons and all(reasons) else None
+
+
+@cache
+def is_old(index: int) -> str | None:
+    """Why the GPU of this number is not served, or None if it is."""
+    found = torch.cuda.get_device_properties(index)
+    if torch.version.hip:
+        architecture = found.gcnArchName.split(":")[0]
+        if architecture in AMD:
+            return None
+        return f"{found.name} is {architecture}; the kernels are compiled for {' and '.join(AMD)}"
+    if (found.major, found.minor) >= OLDEST:
+        return None
+    return f"{found.name} has compute capability {found.major}.{found.minor}, under 8.0"

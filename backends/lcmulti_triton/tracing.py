@@ -1,0 +1,32 @@
+"""The maps as operations of `torch.library` that PyTorch's compiler sees the kernels of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lcmulti_torch.watched import BATCHED_GRADIENTS
+from torch.autograd import forward_ad
+
+from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.plugins.contract import Map, Resources
+
+__all__ = ["is_compiled", "traced"]
+
+
+def is_compiled() -> bool:
+    """Whether a compiler, and no other transform, traces this call."""
+    return (
+        torch.compiler.is_compiling()
+        and not torch.compiler.is_exporting()
+        and not torch._C._are_functorch_transforms_active()
+        and not torch._C._dispatch_tls_is_dispatch_key_included(BATCHED_GRADIENTS)
+        and forward_ad._current_level < 0
+    )
+
+
+def traced(map_: Map, a: Any, b: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    """Call the map as an operation with derivatives of its own."""
+    from lcmulti_triton.operations import call_of, operations
+
+    return operations[map_](a, b, call_of(spec, resources))

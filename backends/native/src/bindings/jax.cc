@@ -1,0 +1,147 @@
+// JAX's door: a handler of XLA's foreign function interface.
+//
+// The interface is plain C and passes structs that begin with their own size. What is used of them
+// is declared here (XLA, xla/ffi/api/c_api.h, version 0.1 and those after it), so that neither
+// building nor loading needs JAX.
+#include <string>
+
+#include "packed_call.h"
+
+namespace {
+
+struct Extension {
+  size_t struct_size;
+  int type;
+  Extension *next;
+};
+
+struct ApiVersion {
+  size_t struct_size;
+  Extension *extension_start;
+  int major, minor;
+};
+
+struct Metadata {
+  size_t struct_size;
+  ApiVersion api_version;
+  uint32_t traits;
+};
+
+struct MetadataExtension {
+  Extension base;
+  Metadata *metadata;
+};
+constexpr int kMetadataExtension = 1;
+
+struct ErrorArguments {
+  size_t struct_size;
+  Extension *extension_start;
+  const char *message;
+  int code;
+};
+constexpr int kInvalidArgument = 3, kResourceExhausted = 8;
+
+struct Api {
+  size_t struct_size;
+  Extension *extension_start;
+  ApiVersion version;
+  const void *internal;
+  void *(*create_error)(ErrorArguments *);
+};
+
+struct Buffer {
+  size_t struct_size;
+  Extension *extension_start;
+  int dtype;
+  void *data;
+  int64_t rank;
+  int64_t *dims;
+};
+
+struct Buffers {
+  size_t struct_size;
+  Extension *extension_start;
+  int64_t size;
+  int *types;
+  Buffer **buffers;
+};
+
+struct Span {
+  const char *data;
+  size_t size;
+};
+
+struct Array {
+  int dtype;
+  size_t size;
+  const void *data;
+};
+
+struct Attributes {
+  size_t struct_size;
+  Extension *extension_start;
+  int64_t size;
+  int *types;
+  Span **names;
+  void **values;
+};
+constexpr int kArrayAttribute = 1, kInt64 = 5;
+
+struct CallFrame {
+  size_t struct_size;
+  Extension *extension_start;
+  const Api *api;
+  void *context;
+  int stage;
+  Buffers arguments, results;
+  Attributes attributes;
+};
+constexpr int kExecute = 3;
+
+void *error(const CallFrame &frame, int code, const char *message) {
+  ErrorArguments arguments{sizeof(ErrorArguments), nullptr, message, code};
+  return frame.api->create_error(&arguments);
+}
+
+// By lcmulti_dtype.
+constexpr int kTypes[] = {11, 12, 16, 10};
+
+bool is(const Buffer &buffer, int64_t dtype, const lcmulti::Shape &shape) {
+  return buffer.dtype == kTypes[dtype] && shape.is(buffer.rank, buffer.dims);
+}
+
+}  // namespace
+
+extern "C" LCMULTI_API void *lcmulti_jax(CallFrame *frame) {
+  // XLA first asks which version of the interface the handler speaks.
+  if (Extension *extension = frame->extension_start; extension && extension->type == kMetadataExtension) {
+    Metadata *metadata = reinterpret_cast<MetadataExtension *>(extension)->metadata;
+    metadata->api_version.major = 0;
+    metadata->api_version.minor = 1;
+    metadata->traits = 0;
+    return nullptr;
+  }
+  if (frame->stage != kExecute) return nullptr;
+  if (frame->arguments.size != 2 || frame->results.size != 1 || frame->attributes.size != 1) {
+    return error(*frame, kInvalidArgument, "lcmulti: expected two arrays, one result and one attribute");
+  }
+  const Array *call = static_cast<const Array *>(frame->attributes.values[0]);
+  if (frame->attributes.types[0] != kArrayAttribute || call->dtype != kInt64 || call->size != lcmulti::kCallLength) {
+    return error(*frame, kInvalidArgument, "lcmulti: the attribute is no call of this version");
+  }
+  lcmulti::PackedCall packed;
+  std::memcpy(&packed, call->data, sizeof packed);
+  if (!packed.sound()) return error(*frame, kInvalidArgument, "lcmulti: a geometry that cannot be");
+  const Buffer *a = frame->arguments.buffers[0], *b = frame->arguments.buffers[1], *result = frame->results.buffers[0];
+  const lcmulti::Shapes shapes = packed.shapes();
+  const int64_t dtype = packed.geometry.dtype;
+  if (!is(*a, dtype, shapes.a) || !is(*b, dtype, shapes.b) || !is(*result, dtype, shapes.result)) {
+    return error(*frame, kInvalidArgument, "lcmulti: arrays other than the operation was made for");
+  }
+  if (shapes.result.elements() == 0) return nullptr;
+  packed.make_contiguous();
+  const int status = lcmulti_compute(&packed.geometry, static_cast<int>(packed.map), a->data, b->data, result->data);
+  if (status == LCMULTI_OK) return nullptr;
+  const std::string message = std::string("lcmulti: ") + lcmulti_status_text(status);
+  return error(*frame, status == LCMULTI_NO_MEMORY ? kResourceExhausted : kInvalidArgument, message.c_str());
+}

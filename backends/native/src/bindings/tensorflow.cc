@@ -1,0 +1,188 @@
+// TensorFlow's door: an operation and its kernel by the C interface (tensorflow/c/ops.h and
+// kernels.h), a library of its own, for `tf.load_op_library`.
+//
+// The functions are looked up in TensorFlow as it is loaded, with prototypes declared here, so that
+// building needs no TensorFlow.
+#include <dlfcn.h>
+
+#include <cstdio>
+#include <string>
+
+#include "packed_call.h"
+
+namespace {
+
+using Handle = void *;
+constexpr int kInvalidArgument = 3, kResourceExhausted = 8;  // TF_Code
+
+struct DataType {
+  int tensorflow;
+  int64_t ours;
+  size_t size;
+};
+constexpr DataType kTypes[] = {
+    {1, LCMULTI_FLOAT32, 4}, {2, LCMULTI_FLOAT64, 8}, {14, LCMULTI_BFLOAT16, 2}, {19, LCMULTI_FLOAT16, 2}};
+
+#define LCMULTI_TENSORFLOW_FUNCTIONS(F)                                                         \
+  F(Handle, TF_NewStatus, ())                                                                   \
+  F(void, TF_DeleteStatus, (Handle))                                                            \
+  F(void, TF_SetStatus, (Handle, int, const char *))                                            \
+  F(int, TF_GetCode, (Handle))                                                                  \
+  F(Handle, TF_NewOpDefinitionBuilder, (const char *))                                          \
+  F(void, TF_OpDefinitionBuilderAddAttr, (Handle, const char *))                                \
+  F(void, TF_OpDefinitionBuilderAddInput, (Handle, const char *))                               \
+  F(void, TF_OpDefinitionBuilderAddOutput, (Handle, const char *))                              \
+  F(void, TF_OpDefinitionBuilderSetShapeInferenceFunction, (Handle, void (*)(Handle, Handle)))  \
+  F(void, TF_ShapeInferenceContextSetUnknownShape, (Handle, Handle))                            \
+  F(void, TF_RegisterOpDefinition, (Handle, Handle))                                            \
+  F(Handle, TF_NewKernelBuilder,                                                                \
+    (const char *, const char *, Handle (*)(Handle), void (*)(Handle, Handle), void (*)(Handle))) \
+  F(void, TF_KernelBuilder_TypeConstraint, (Handle, const char *, int, Handle))                 \
+  F(void, TF_RegisterKernelBuilder, (const char *, Handle, Handle))                             \
+  F(void, TF_OpKernelConstruction_GetAttrInt64List, (Handle, const char *, int64_t *, int, Handle)) \
+  F(void, TF_OpKernelConstruction_GetAttrSize, (Handle, const char *, int32_t *, int32_t *, Handle)) \
+  F(void, TF_OpKernelConstruction_Failure, (Handle, Handle))                                    \
+  F(void, TF_OpKernelContext_Failure, (Handle, Handle))                                         \
+  F(void, TF_GetInput, (Handle, int, Handle *, Handle))                                         \
+  F(Handle, TF_AllocateOutput, (Handle, int, int, const int64_t *, int, size_t, Handle))        \
+  F(int, TF_TensorType, (Handle))                                                               \
+  F(int, TF_NumDims, (Handle))                                                                  \
+  F(int64_t, TF_Dim, (Handle, int))                                                             \
+  F(void *, TF_TensorData, (Handle))                                                            \
+  F(void, TF_DeleteTensor, (Handle))
+
+struct TensorFlow {
+#define LCMULTI_DECLARE(result, name, arguments) result(*name) arguments = nullptr;
+  LCMULTI_TENSORFLOW_FUNCTIONS(LCMULTI_DECLARE)
+#undef LCMULTI_DECLARE
+
+  bool find() {
+#if defined(__APPLE__)
+    const char *library = "libtensorflow_framework.2.dylib";
+#else
+    const char *library = "libtensorflow_framework.so.2";
+#endif
+    void *handle = dlopen(library, RTLD_LAZY | RTLD_NOLOAD);
+    if (handle == nullptr) handle = RTLD_DEFAULT;
+    bool all = true;
+#define LCMULTI_FIND(result, name, arguments)                                    \
+  name = reinterpret_cast<result(*) arguments>(dlsym(handle, #name));            \
+  all &= name != nullptr;
+    LCMULTI_TENSORFLOW_FUNCTIONS(LCMULTI_FIND)
+#undef LCMULTI_FIND
+    return all;
+  }
+};
+
+TensorFlow tf;
+
+class Status {
+ public:
+  Status() : handle(tf.TF_NewStatus()) {}
+  ~Status() { tf.TF_DeleteStatus(handle); }
+  Status(const Status &) = delete;
+  Status &operator=(const Status &) = delete;
+  bool ok() const { return tf.TF_GetCode(handle) == 0; }
+  const Handle handle;
+};
+
+class Tensor {
+ public:
+  explicit Tensor(Handle tensor = nullptr) : handle(tensor) {}
+  ~Tensor() {
+    if (handle != nullptr) tf.TF_DeleteTensor(handle);
+  }
+  Tensor(const Tensor &) = delete;
+  Tensor &operator=(const Tensor &) = delete;
+  bool is(const lcmulti::Shape &shape) const {
+    if (tf.TF_NumDims(handle) != shape.rank) return false;
+    for (int i = 0; i < shape.rank; ++i) {
+      if (tf.TF_Dim(handle, i) != shape.sizes[i]) return false;
+    }
+    return true;
+  }
+  Handle handle;
+};
+
+void *create(Handle construction) {
+  Status status;
+  int32_t length = 0, unused = 0;
+  tf.TF_OpKernelConstruction_GetAttrSize(construction, "call", &length, &unused, status.handle);
+  auto *call = new lcmulti::PackedCall{};
+  if (status.ok() && length == lcmulti::kCallLength) {
+    tf.TF_OpKernelConstruction_GetAttrInt64List(construction, "call", reinterpret_cast<int64_t *>(call), length,
+                                                status.handle);
+  } else if (status.ok()) {
+    tf.TF_SetStatus(status.handle, kInvalidArgument, "lcmulti: the attribute is no call of this version");
+  }
+  if (status.ok() && !call->sound()) {
+    tf.TF_SetStatus(status.handle, kInvalidArgument, "lcmulti: a geometry that cannot be");
+  }
+  if (!status.ok()) tf.TF_OpKernelConstruction_Failure(construction, status.handle);
+  return call;
+}
+
+void compute(Handle kernel, Handle context) {
+  lcmulti::PackedCall call = *static_cast<lcmulti::PackedCall *>(kernel);  // runs on many threads at once
+  lcmulti_geometry &g = call.geometry;
+  Status status;
+  Tensor a, b;
+  tf.TF_GetInput(context, 0, &a.handle, status.handle);
+  if (status.ok()) tf.TF_GetInput(context, 1, &b.handle, status.handle);
+  if (!status.ok()) return tf.TF_OpKernelContext_Failure(context, status.handle);
+  const int type = tf.TF_TensorType(a.handle);
+  size_t bytes = 0;
+  for (const DataType &each : kTypes) {
+    if (each.tensorflow == type) g.dtype = each.ours, bytes = each.size;
+  }
+  g.batch = tf.TF_NumDims(a.handle) > 0 ? tf.TF_Dim(a.handle, 0) : 0;
+  const lcmulti::Shapes shapes = call.shapes();
+  const int64_t elements = shapes.result.elements();
+  if (elements < 0 || !a.is(shapes.a) || !b.is(shapes.b)) {
+    tf.TF_SetStatus(status.handle, kInvalidArgument, "lcmulti: shapes other than the operation was made for");
+    return tf.TF_OpKernelContext_Failure(context, status.handle);
+  }
+  const Tensor result(tf.TF_AllocateOutput(context, 0, type, shapes.result.sizes, shapes.result.rank,
+                                           bytes * static_cast<size_t>(elements), status.handle));
+  if (!status.ok()) return tf.TF_OpKernelContext_Failure(context, status.handle);
+  if (elements == 0) return;
+  call.make_contiguous();
+  const auto data = [&](const auto &tensor) { return tf.TF_TensorData(tensor.handle); };
+  const int code = lcmulti_compute(&g, static_cast<int>(call.map), data(a), data(b), data(result));
+  if (code != LCMULTI_OK) {
+    const std::string message = std::string("lcmulti: ") + lcmulti_status_text(code);
+    tf.TF_SetStatus(status.handle, code == LCMULTI_NO_MEMORY ? kResourceExhausted : kInvalidArgument, message.c_str());
+    tf.TF_OpKernelContext_Failure(context, status.handle);
+  }
+}
+
+void destroy(Handle kernel) { delete static_cast<lcmulti::PackedCall *>(kernel); }
+
+void shape(Handle context, Handle status) { tf.TF_ShapeInferenceContextSetUnknownShape(context, status); }
+
+bool registered() {
+  if (!tf.find()) {
+    std::fputs("lcmulti-native: this TensorFlow lacks the C interface for operations\n", stderr);
+    return false;
+  }
+  Status status;
+  const Handle op = tf.TF_NewOpDefinitionBuilder("LcmultiNative");
+  tf.TF_OpDefinitionBuilderAddAttr(op, "T: {float, double, bfloat16, half}");
+  tf.TF_OpDefinitionBuilderAddAttr(op, "call: list(int)");
+  tf.TF_OpDefinitionBuilderAddInput(op, "a: T");
+  tf.TF_OpDefinitionBuilderAddInput(op, "b: T");
+  tf.TF_OpDefinitionBuilderAddOutput(op, "result: T");
+  tf.TF_OpDefinitionBuilderSetShapeInferenceFunction(op, &shape);
+  tf.TF_RegisterOpDefinition(op, status.handle);
+  for (const DataType &type : kTypes) {
+    const Handle kernel = tf.TF_NewKernelBuilder("LcmultiNative", "CPU", &create, &compute, &destroy);
+    tf.TF_KernelBuilder_TypeConstraint(kernel, "T", type.tensorflow, status.handle);
+    tf.TF_RegisterKernelBuilder("LcmultiNative", kernel, status.handle);
+  }
+  return status.ok();
+}
+
+// TensorFlow collects what a library registers while it is being loaded.
+[[maybe_unused]] const bool done = registered();
+
+}  // namespace

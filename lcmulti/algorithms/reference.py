@@ -1,0 +1,150 @@
+"""The definition of correct: forward and gradients in plain NumPy, written to be read.
+
+Each function walks the taps of the window. At one tap, every output position sees one input
+element per channel, and the operation is a small matrix product at each position. Arrays are
+channels last; ``spec`` is as an implementation receives it (`LocalConvSpec.computed`).
+
+Names in the comments: ``O`` output positions, ``N`` batch, ``G`` groups, ``C`` channels and
+``F`` filters of one group.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lcmulti.dtypes import DTYPES
+from lcmulti.geometry.spec import LocalConvSpec
+
+__all__ = ["bias_grad", "forward", "input_grad", "kernel_grad"]
+
+Array = NDArray[Any]
+
+
+def forward(x: Array, kernel: Array, spec: LocalConvSpec) -> Array:
+    """``y[n,o,f] = sum over t, c of x[n, o*stride + t*dilation - pad, c] * kernel[o,t,c,f]``.
+
+    Parameters
+    ----------
+    x : ndarray
+        ``(N, *input_size, in_channels)``.
+    kernel : ndarray
+        ``(*positions_shape, *kernel_size, in_channels // groups, filters)``.
+
+    Returns
+    -------
+    ndarray
+        ``(N, *output_size, filters)``, of the dtype of *x*, summed in its accumulator dtype.
+    """
+    padded = _pad(_wide(x), spec)
+    y = np.zeros(
+        (*spec.output_size, spec.groups, len(x), spec.filters // spec.groups), padded.dtype
+    )
+    for tap, seen in spec.taps():
+        y += _by_position(padded[:, *seen], spec) @ _by_group(_wide(_at_tap(kernel, tap)), spec)
+    return _by_sample(y, spec).astype(x.dtype)
+
+
+def input_grad(dy: Array, kernel: Array, spec: LocalConvSpec) -> Array:
+    """``dx[n,i,c] = sum over o, t, f with o*stride + t*dilation - pad = i of dy * kernel``.
+
+    Parameters
+    ----------
+    dy : ndarray
+        ``(N, *output_size, filters)``.
+    kernel : ndarray
+        ``(*positions_shape, *kernel_size, in_channels // groups, filters)``.
+
+    Returns
+    -------
+    ndarray
+        ``(N, *input_size, in_channels)``, of the dtype of *dy*.
+    """
+    dy_wide = _by_position(_wide(dy), spec)
+    dx = np.zeros((len(dy), *spec.padded_size, spec.in_channels), dy_wide.dtype)
+    for tap, seen in spec.taps():
+        transposed = np.swapaxes(_by_group(_wide(_at_tap(kernel, tap)), spec), -1, -2)
+        dx[:, *seen] += _by_sample(dy_wide @ transposed, spec)
+    return _unpad(dx, spec).astype(dy.dtype)
+
+
+def kernel_grad(x: Array, dy: Array, spec: LocalConvSpec) -> Array:
+    """``dkernel[o,t,c,f] = sum over n of x[n, o*stride + t*dilation - pad, c] * dy[n,o,f]``.
+
+    Summed over the positions that share a kernel, too.
+
+    Parameters
+    ----------
+    x : ndarray
+        ``(N, *input_size, in_channels)``.
+    dy : ndarray
+        ``(N, *output_size, filters)``.
+
+    Returns
+    -------
+    ndarray
+        ``(*positions_shape, *kernel_size, in_channels // groups, filters)``, of the dtype of *x*.
+    """
+    padded, dy_wide = _pad(_wide(x), spec), _by_position(_wide(dy), spec)
+    dkernel = np.zeros(spec.kernel_shape, padded.dtype)
+    for tap, seen in spec.taps():
+        products = np.swapaxes(_by_position(padded[:, *seen], spec), -1, -2) @ dy_wide  # O,G,C,F
+        summed = products.sum(axis=spec.shared_axes, keepdims=True)
+        at_tap = _at_tap(dkernel, tap)
+        at_tap[...] = np.swapaxes(summed, -2, -3).reshape(at_tap.shape)
+    return dkernel.astype(x.dtype)
+
+
+def bias_grad(dy: Array, bias_shape: tuple[int, ...]) -> Array:
+    """Sum of *dy* over the batch and over the positions that share a bias.
+
+    Parameters
+    ----------
+    dy : ndarray
+        ``(N, *output_size, filters)``.
+    bias_shape : tuple of int
+        ``(*output_size, filters)``, 1 where shared.
+    """
+    summed = _wide(dy).sum(axis=0)
+    shared = tuple(i for i, n in enumerate(bias_shape[:-1]) if n == 1)
+    result: Array = summed.sum(axis=shared, keepdims=True).astype(dy.dtype)
+    return result
+
+
+def _at_tap(kernel: Array, tap: tuple[int, ...]) -> Array:
+    """``(*O, C, F)``, a view."""
+    index: tuple[Any, ...] = (..., *tap, slice(None), slice(None))
+    at_tap: Array = kernel[index]
+    return at_tap
+
+
+def _wide(array: Array) -> Array:
+    return array.astype(DTYPES[array.dtype.name].accumulator, copy=False)
+
+
+def _pad(x: Array, spec: LocalConvSpec) -> Array:
+    return np.pad(x, ((0, 0), *spec.padding, (0, 0)))
+
+
+def _unpad(padded: Array, spec: LocalConvSpec) -> Array:
+    return padded[(slice(None), *spec.inner)]
+
+
+def _by_position(array: Array, spec: LocalConvSpec) -> Array:
+    """``(N, *O, G*C) -> (*O, G, N, C)``."""
+    channels = array.shape[-1] // spec.groups
+    return np.moveaxis(array.reshape(*array.shape[:-1], spec.groups, channels), 0, -2)
+
+
+def _by_sample(array: Array, spec: LocalConvSpec) -> Array:
+    """``(*O, G, N, F) -> (N, *O, G*F)``."""
+    moved = np.moveaxis(array, -2, 0)
+    return moved.reshape(*moved.shape[:-2], moved.shape[-2] * moved.shape[-1])
+
+
+def _by_group(tap_kernel: Array, spec: LocalConvSpec) -> Array:
+    """``(*O, C, G*F) -> (*O, G, C, F)``."""
+    grouped = tap_kernel.reshape(*tap_kernel.shape[:-1], spec.groups, spec.filters // spec.groups)
+    return np.swapaxes(grouped, -2, -3)

@@ -1,0 +1,97 @@
+"""Which backend computes: the one named, that of the arrays, or the configured one."""
+
+from __future__ import annotations
+
+import sys
+from functools import lru_cache
+from typing import Any
+
+from lcmulti import plugins
+from lcmulti.choosing.settings import current
+from lcmulti.errors import ArgumentTypeError, MixedFrameworksError, described
+from lcmulti.geometry.arguments import choice
+
+__all__ = ["ARGUMENTS", "NUMPY", "backend_of"]
+
+NUMPY = "numpy"
+ARGUMENTS = ("x", "kernel", "bias")
+
+
+def backend_of(
+    kinds: tuple[type, ...],
+    backend: str | None,
+    default: str | None = None,
+    names: tuple[str, ...] = ARGUMENTS,
+) -> tuple[str, bool]:
+    """Name of the backend that computes on arrays of these types, and whether all are NumPy's.
+
+    The call's own *backend*; else the framework the arrays belong to; else *default*. NumPy arrays
+    are neutral, every other array stays with its framework.
+
+    Parameters
+    ----------
+    kinds : tuple of type
+        Types of the arrays; ``NoneType`` for no bias.
+    default : str, optional
+        None for the configured backend.
+    names : tuple of str
+        What the caller knows them by.
+
+    Raises
+    ------
+    MixedFrameworksError
+        If arrays of two frameworks meet, or *backend* names another framework than theirs.
+    ArgumentTypeError
+        If an argument is no array of any registered backend.
+    """
+    name, neutral = _named(kinds, backend, names)
+    # Settings, which may change, are read for NumPy's arrays alone: it takes as long as the rest.
+    return name or default or current().backend, neutral
+
+
+@lru_cache(maxsize=1024)
+def _named(
+    kinds: tuple[type, ...], backend: str | None, names: tuple[str, ...]
+) -> tuple[str | None, bool]:
+    """The same, None where the types and *backend* leave it open."""
+    owner: tuple[str, str] | None = None
+    for argument, kind in zip(names, kinds, strict=True):
+        if argument == "bias" and kind is type(None):
+            continue
+        framework = _framework_of(kind)
+        if framework is None:
+            known = ", ".join(plugins.registry().backends)
+            shown = described(f"{kind.__module__}.{kind.__qualname__}")
+            raise ArgumentTypeError(argument, f"an array of one of {known}", shown)
+        if framework == NUMPY:
+            continue
+        if owner is not None and owner[1] != framework:
+            raise MixedFrameworksError(
+                argument,
+                f"an array of {owner[1]}, as {owner[0]} is",
+                described(f"one of {framework}; convert one of them"),
+            )
+        owner = owner or (argument, framework)
+    if backend is None:
+        return (None, True) if owner is None else (owner[1], False)
+    chosen = choice("backend", backend, plugins.registry().backends)
+    if owner is not None and owner[1] != chosen:
+        raise MixedFrameworksError(
+            "backend",
+            f"{owner[1]!r}, the framework of {owner[0]}",
+            described(f"{backend!r}; tensors are never moved to another framework silently"),
+        )
+    return chosen, owner is None
+
+
+def _framework_of(kind: type) -> str | None:
+    """Find the backend of a type among the modules that are imported already."""
+    for name, entry in plugins.registry().backends.items():
+        for reference in entry.array_types:
+            module, _, path = reference.partition(":")
+            known: Any = sys.modules.get(module)
+            for attribute in path.split("."):
+                known = getattr(known, attribute, None)
+            if isinstance(known, type) and issubclass(kind, known):
+                return name
+    return None

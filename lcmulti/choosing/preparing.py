@@ -1,0 +1,77 @@
+"""From the arrays of a caller to the arrays of a backend and a plan for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from lcmulti import plugins
+from lcmulti.choosing import dispatch
+from lcmulti.choosing.framework import NUMPY
+from lcmulti.choosing.settings import current
+from lcmulti.dtypes import DTYPES, name_of
+from lcmulti.errors import ArgumentError, ArgumentTypeError, DtypeError, described
+from lcmulti.plugins.contract import Backend, Map
+
+__all__ = ["converted", "prepare"]
+
+
+def prepare(
+    name: str, x: Any, kernel: Any, bias: Any, arguments: tuple[Any, ...], map_: Map = "forward"
+) -> tuple[dispatch.Plan, tuple[Any, ...]]:
+    """Plan a call on arrays of the backend *name*.
+
+    Returns
+    -------
+    plan : Plan
+    arrays : tuple
+        ``x``, ``kernel`` and ``bias`` (or None) as arrays of the backend.
+    """
+    owner = plugins.load_backend(name)
+    arrays = owner.prepare((x, kernel, bias))
+    return dispatch.plan(name, _facts(owner, arrays), arguments, current(), map_), arrays
+
+
+def _facts(owner: Backend, arrays: tuple[Any, ...]) -> dispatch.ArgumentFacts:
+    x, kernel, bias = arrays
+    argument = "x"
+    try:
+        of_x = owner.facts(x, True)
+        argument = "kernel"
+        of_kernel = owner.facts(kernel)
+        argument = "bias"
+        return of_x, of_kernel, None if bias is None else owner.facts(bias)
+    except ArgumentError as error:  # backends do not know which one it is
+        raise error.about(argument) from None
+
+
+def converted(name: str, arrays: Sequence[Any], names: tuple[str, ...]) -> tuple[Any, ...]:
+    """Convert NumPy's arrays to the backend *name*, to the device of those that are its own.
+
+    Subclasses become plain arrays, for a matrix or a masked array has arithmetic of its own.
+    """
+    if not any(isinstance(array, np.ndarray) for array in arrays):
+        return tuple(arrays)
+    owner = plugins.load_backend(name)
+    like = next((a for a in arrays if a is not None and not isinstance(a, np.ndarray)), None)
+    result = list(arrays)
+    for i, (argument, array) in enumerate(zip(names, arrays, strict=True)):
+        if not isinstance(array, np.ndarray):
+            continue
+        if isinstance(array, np.ma.MaskedArray):
+            shown = described("a masked array; call .filled(value) on it")
+            raise ArgumentTypeError(argument, "an array without a mask", shown)
+        if name_of(array.dtype) not in DTYPES:
+            raise DtypeError(argument, f"dtype {', '.join(DTYPES)}", array.dtype.name)
+        plain = np.asarray(array)
+        if not plain.dtype.isnative:
+            plain = plain.astype(plain.dtype.newbyteorder("="))
+        if name != NUMPY:
+            try:
+                plain = owner.from_numpy(plain, like)
+            except ArgumentError as error:
+                raise error.about(argument) from None
+        result[i] = plain
+    return tuple(result)

@@ -1,0 +1,70 @@
+"""Open a file that may be a stranger's: a file, of bounded size, or one clear error."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+from lcmulti.errors import FileError
+
+__all__ = ["file_size", "opened_file", "read_text"]
+
+KINDS = (
+    (stat.S_ISDIR, "a directory"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"), (stat.S_ISSOCK, "a socket"),
+)  # fmt: skip
+
+
+@contextmanager
+def opened_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Open an ordinary file to be read.
+
+    Raises
+    ------
+    FileError
+        If there is none, it may not be read, or it is a folder, a pipe or a device, of which a
+        read might never end.
+    """
+    # A pipe that no one writes to would stop `open` itself, but for this flag.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        descriptor = os.open(path, flags | getattr(os, "O_CLOEXEC", 0))
+    except (OSError, ValueError) as error:  # ValueError: a NUL, or half a character
+        reason = getattr(error, "strerror", None) or error
+        raise FileError(path, f"cannot be read ({reason})") from error
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        kind = next((name for check, name in KINDS if check(mode)), "no ordinary file")
+        raise FileError(path, f"is {kind}, not a file")
+    with os.fdopen(descriptor, "rb") as stream:
+        yield stream
+
+
+def file_size(stream: BinaryIO) -> int:
+    """Bytes of an open file."""
+    return os.fstat(stream.fileno()).st_size
+
+
+def read_text(path: str | os.PathLike[str], most: int) -> str:
+    """The text of a file of at most so many bytes, in UTF-8.
+
+    Raises
+    ------
+    FileError
+        As `opened_file`; also if it is larger, or not UTF-8.
+    """
+    with opened_file(path) as stream:
+        try:
+            content = stream.read(most + 1)
+        except OSError as error:
+            raise FileError(path, f"cannot be read ({error.strerror or error})") from error
+    if len(content) > most:
+        raise FileError(path, f"is larger than {most:,} bytes")
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise FileError(path, f"is not UTF-8 ({error.reason} at byte {error.start})") from error

@@ -1,0 +1,143 @@
+"""The spec that the arrays of a call imply, and whether their shapes agree with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lcmulti.errors import ShapeError, described
+from lcmulti.geometry.arguments import integer
+from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.geometry.transposed import transposed_spec
+
+__all__ = ["check_positions", "spec_of_call", "spec_of_transposed_call"]
+
+
+def spec_of_call(
+    x_shape: tuple[int | None, ...],
+    kernel_shape: tuple[int | None, ...],
+    bias_shape: tuple[int | None, ...] | None,
+    *,
+    data_format: Any,
+    **arguments: Any,
+) -> LocalConvSpec:
+    """Build the spec that array shapes imply, and check that they agree.
+
+    Raises
+    ------
+    ShapeError
+        If a rank is wrong, channels do not match, or an output axis of *kernel_shape* or
+        *bias_shape* is neither the output size nor 1.
+    """
+    axes = _checked_axes(x_shape, kernel_shape)
+    spec = LocalConvSpec(
+        x_shape[1:],
+        kernel_shape[-1],
+        kernel_shape[axes:-2],
+        data_format=data_format,
+        shared_axes=(),
+        **arguments,
+    )
+    positions = kernel_shape[:axes]
+    shared = tuple(axis for axis in range(axes) if positions[axis] == 1)
+    check_positions("kernel", positions, kernel_shape, spec.output_size, spec)
+    if kernel_shape[-2] != spec.in_channels // spec.groups:
+        raise ShapeError(
+            "kernel",
+            f"{spec.in_channels // spec.groups} input channels "
+            f"(x has {spec.in_channels}, groups={spec.groups})",
+            described(f"{kernel_shape[-2]} in shape {kernel_shape}"),
+        )
+    _check_bias(bias_shape, spec.output_size, spec.filters, spec)
+    return spec.sharing(shared)
+
+
+def spec_of_transposed_call(
+    x_shape: tuple[int | None, ...],
+    kernel_shape: tuple[int | None, ...],
+    bias_shape: tuple[int | None, ...] | None,
+    *,
+    groups: Any,
+    data_format: Any,
+    **arguments: Any,
+) -> LocalConvSpec:
+    """Build the spec of the operation that a transposed call is the adjoint of.
+
+    Raises
+    ------
+    ShapeError
+        If a rank is wrong, channels do not match, or a position axis of *kernel_shape* or
+        *bias_shape* is neither the size of what goes in or comes out, nor 1.
+    """
+    axes = _checked_axes(x_shape, kernel_shape)
+    groups = integer("groups", groups, 1)
+    spec = transposed_spec(
+        x_shape[1:],
+        kernel_shape[-2] * groups,
+        kernel_shape[axes:-2],
+        groups=groups,
+        data_format=data_format,
+        **arguments,
+    )
+    if kernel_shape[-1] != spec.filters:
+        raise ShapeError(
+            "kernel",
+            f"{spec.filters} in its last axis, the channels of x",
+            described(f"{kernel_shape[-1]} in shape {kernel_shape}"),
+        )
+    positions = kernel_shape[:axes]
+    if any(p not in (1, n) for p, n in zip(positions, spec.output_size, strict=True)):
+        raise ShapeError(
+            "kernel",
+            f"position axes {spec.output_size} (or 1 where shared), the size of x",
+            described(f"{positions} in shape {kernel_shape}"),
+        )
+    _check_bias(bias_shape, spec.input_size, spec.in_channels, spec)
+    return spec.sharing(tuple(axis for axis in range(axes) if positions[axis] == 1))
+
+
+def _checked_axes(x_shape: tuple[int | None, ...], kernel_shape: tuple[int | None, ...]) -> int:
+    """Number of spatial axes, once the ranks agree and every size but the batch is known."""
+    axes, odd = divmod(len(kernel_shape) - 2, 2)
+    if odd or axes < 1:
+        layout = "(*output_size, *kernel_size, in_channels // groups, filters)"
+        raise ShapeError("kernel", f"shape {layout}, an even rank of at least 4", kernel_shape)
+    if len(x_shape) != axes + 2:
+        expected = f"rank {axes + 2} (batch, {axes} spatial, channels) to go with the kernel"
+        raise ShapeError("x", expected, described(f"shape {x_shape}"))
+    if None in x_shape[1:]:
+        raise ShapeError("x", "known sizes on every axis but the batch", described(str(x_shape)))
+    if None in kernel_shape:
+        raise ShapeError("kernel", "known sizes on every axis", described(str(kernel_shape)))
+    if 0 in x_shape[1:]:
+        raise ShapeError("x", "no axis of length 0 but the batch", described(f"shape {x_shape}"))
+    if 0 in kernel_shape:
+        raise ShapeError("kernel", "no axis of length 0", described(f"shape {kernel_shape}"))
+    return axes
+
+
+def _check_bias(
+    shape: tuple[int | None, ...] | None, size: tuple[int, ...], channels: int, spec: LocalConvSpec
+) -> None:
+    if shape is None:
+        return
+    if len(shape) != len(size) + 1 or shape[-1] != channels:
+        raise ShapeError("bias", f"shape {(*size, channels)}", described(str(shape)))
+    check_positions("bias", shape[:-1], shape, size, spec)
+
+
+def check_positions(
+    argument: str,
+    positions: tuple[Any, ...],
+    shape: tuple[Any, ...],
+    size: tuple[int, ...],
+    spec: LocalConvSpec,
+) -> None:
+    """Refuse position axes of an array that are neither *size* nor 1, shared."""
+    if any(p not in (1, n) for p, n in zip(positions, size, strict=True)):
+        given = spec.input_size if size == spec.output_size else spec.output_size
+        raise ShapeError(
+            argument,
+            f"output axes {size} (or 1 where shared) for input {given}, "
+            f"kernel {spec.kernel_size}, strides {spec.strides}, padding {spec.padding}",
+            described(f"{positions} in shape {shape}"),
+        )

@@ -1,0 +1,1 @@
+"""NumPy, a backend like the others."""

@@ -1,0 +1,213 @@
+"""The NumPy backend: the reference as it stands, and the blocked implementation.
+
+NumPy has no automatic differentiation, so there are no derivative rules to close; the three
+maps themselves are the derivatives (`lcmulti.reference` and `Implementation`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+
+from lcmulti.algorithms import reference
+from lcmulti.algorithms.blocked import Blocked
+from lcmulti.algorithms.composed import workspace
+from lcmulti.dtypes import DTYPES, name_of
+from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.plugins.contract import (
+    Facts,
+    Implementation,
+    ImplementationEntry,
+    Map,
+    Operation,
+    Problem,
+    Resources,
+)
+
+MOST_AXES = 64
+"""Axes of a NumPy array."""
+
+__all__ = [
+    "NumpyBackend",
+    "NumpyBlocked",
+    "NumpyOps",
+    "backend",
+    "blocked",
+    "reference_implementation",
+]
+
+
+class NumpyBackend:
+    """`lcmulti.backend.Backend` for NumPy."""
+
+    def prepare(self, arrays: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Nothing to prepare."""
+        return arrays
+
+    def facts(self, array: Any, batched: bool = False) -> Facts:
+        """See `Backend.facts`."""
+        return Facts(array.shape, name_of(array.dtype), "cpu")
+
+    def from_numpy(self, array: np.ndarray, like: Any = None) -> Any:
+        """Return *array*."""
+        return array
+
+    def to_numpy(self, array: Any) -> np.ndarray:
+        """Return *array*."""
+        result: np.ndarray = array
+        return result
+
+    def on(self, device: str) -> AbstractContextManager[Any]:
+        """There is the CPU alone."""
+        return nullcontext()
+
+    def move_axis(self, array: Any, source: int, destination: int) -> Any:
+        """`numpy.moveaxis`."""
+        return np.moveaxis(array, source, destination)
+
+    def take(self, array: Any, indices: np.ndarray, axis: int) -> Any:
+        """`numpy.take`."""
+        return np.take(array, indices, axis)
+
+    def add(self, y: Any, bias: Any) -> Any:
+        """See `Backend.add`."""
+        return y + bias
+
+    def einsum(self, subscripts: str, *arrays: Any) -> Any:
+        """See `Backend.einsum`."""
+        wide = DTYPES[arrays[0].dtype.name].accumulator
+        product = np.einsum(
+            subscripts, *(each.astype(wide, copy=False) for each in arrays), optimize=True
+        )
+        return np.asarray(product, arrays[0].dtype)  # of a total NumPy makes a scalar
+
+    def close(
+        self, implementation: Implementation, entry: ImplementationEntry, name: Map = "forward"
+    ) -> Operation:
+        """The map as it is: there is nothing to differentiate with."""
+        operation: Operation = getattr(implementation, name)
+        return operation
+
+    def opaque(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Nothing traces Python code here."""
+        return function
+
+    def devices(self) -> list[str]:
+        """The CPU."""
+        return ["cpu"]
+
+    def vjp(
+        self, function: Callable[..., Any], arrays: tuple[Any, ...], cotangent: Any
+    ) -> tuple[Any, tuple[Any, ...]]:
+        """NumPy cannot differentiate."""
+        raise NotImplementedError("NumPy has no automatic differentiation")
+
+    def jvp(
+        self, function: Callable[..., Any], arrays: tuple[Any, ...], tangents: tuple[Any, ...]
+    ) -> tuple[Any, Any]:
+        """NumPy cannot differentiate."""
+        raise NotImplementedError("NumPy has no automatic differentiation")
+
+
+class Reference:
+    """`lcmulti.reference` as an implementation: slow, short and right."""
+
+    def decline(self, problem: Problem) -> str | None:
+        """Serves everything."""
+        return None
+
+    def workspace(self, problem: Problem) -> int:
+        """One tap's input and product at every position, and the padded input."""
+        spec = problem.spec
+        return workspace(spec, spec.output_size, problem.samples, problem.dtype)
+
+    def forward(self, x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        """See `lcmulti.reference.forward`."""
+        return reference.forward(x, kernel, spec)
+
+    def input_grad(self, dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        """See `lcmulti.reference.input_grad`."""
+        return reference.input_grad(dy, kernel, spec)
+
+    def kernel_grad(self, x: Any, dy: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        """See `lcmulti.reference.kernel_grad`."""
+        return reference.kernel_grad(x, dy, spec)
+
+
+class NumpyOps:
+    """`lcmulti.composed.ArrayOps` for NumPy."""
+
+    def reshape(self, array: Any, shape: tuple[int, ...]) -> Any:
+        """See `ArrayOps`."""
+        return array.reshape(shape)
+
+    def permute(self, array: Any, axes: tuple[int, ...]) -> Any:
+        """See `ArrayOps`."""
+        return array.transpose(axes)
+
+    def stack(self, arrays: list[Any], axis: int) -> Any:
+        """See `ArrayOps`."""
+        return np.stack(arrays, axis)
+
+    def pad(self, array: Any, pairs: tuple[tuple[int, int], ...]) -> Any:
+        """See `ArrayOps`."""
+        return np.pad(array, pairs) if any(map(any, pairs)) else array
+
+    def matmul(self, a: Any, b: Any, transpose_a: bool = False, transpose_b: bool = False) -> Any:
+        """See `ArrayOps`."""
+        return np.matmul(
+            a.swapaxes(1, 2) if transpose_a else a, b.swapaxes(1, 2) if transpose_b else b
+        )
+
+    def widen(self, array: Any) -> Any:
+        """See `ArrayOps`."""
+        return array.astype(DTYPES[array.dtype.name].accumulator, copy=False)
+
+    def narrow(self, array: Any, like: Any) -> Any:
+        """See `ArrayOps`."""
+        return array.astype(like.dtype, copy=False)
+
+
+class NumpyBlocked(Blocked):
+    """Blocks with strided views for windows and in-place sums."""
+
+    def decline(self, problem: Problem) -> str | None:
+        """Serves what NumPy has arrays for."""
+        # Patches in matrix order: positions and taps, batch, group and channel.
+        if 2 * problem.spec.ndim + 3 > MOST_AXES:
+            return f"NumPy has no arrays of more than {MOST_AXES} axes"
+        return None
+
+    def new(self, shape: tuple[int, ...], like: Any, wide: bool, zeros: bool) -> Any:
+        """See `Blocked.new`."""
+        dtype = DTYPES[like.dtype.name].accumulator if wide else like.dtype
+        return np.zeros(shape, dtype) if zeros else np.empty(shape, dtype)
+
+    def facts(self, array: Any) -> Facts:
+        """See `Blocked.facts`."""
+        return Facts(array.shape, name_of(array.dtype), "cpu")
+
+    def windows(self, x: Any, spec: LocalConvSpec) -> Any:
+        """A view: nothing is copied until it is put in matrix order."""
+        batch, *steps, channel = x.strides
+        shape = (len(x), *spec.output_size, *spec.kernel_size, x.shape[-1])
+        outer = (step * s for step, s in zip(steps, spec.strides, strict=True))
+        taps = (step * d for step, d in zip(steps, spec.dilation, strict=True))
+        return np.lib.stride_tricks.as_strided(
+            x, shape, (batch, *outer, *taps, channel), writeable=False
+        )
+
+    def fold(self, patches: Any, spec: LocalConvSpec) -> Any:
+        """One strided sum a tap, in place."""
+        x = np.zeros((len(patches), *spec.input_size, patches.shape[-1]), patches.dtype)
+        for tap, seen in spec.taps():
+            x[(slice(None), *seen)] += patches[(..., *tap, slice(None))]
+        return x
+
+
+backend = NumpyBackend()
+reference_implementation = Reference()
+blocked = NumpyBlocked(NumpyOps())

@@ -1,0 +1,1 @@
+"""What users call: the operation, its transpose, its low-rank form, the smoothness penalty."""

@@ -1,0 +1,75 @@
+"""How every operation is called: the backend is found, arrays are converted, a plan is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from lcmulti import plugins
+from lcmulti.choosing.dispatch import Plan
+from lcmulti.choosing.framework import backend_of
+from lcmulti.choosing.preparing import converted
+from lcmulti.errors import ArgumentTypeError
+from lcmulti.plugins.contract import Backend
+
+__all__ = ["OPERATIONS", "Composite", "add_bias", "call_key", "calls"]
+
+
+class Composite(NamedTuple):
+    """An operation made of the backend's: how its arrays are called and how it runs.
+
+    Parameters
+    ----------
+    names : tuple of str
+        The array arguments, for errors.
+    run : callable
+        ``(backend, *arrays, arguments) -> y`` on arrays of the backend of that name.
+    """
+
+    names: tuple[str, ...]
+    run: Callable[..., Any]
+
+
+OPERATIONS: dict[str, Composite] = {}
+"""Every operation by the name of its public function; the file that has it adds it."""
+
+calls: dict[str, Callable[..., Any]] = {}
+"""The function that runs an operation on arrays of one backend, by `call_key`."""
+
+
+def call_key(operation: str, kinds: tuple[type, ...], backend: str | None) -> str:
+    """Key in `calls` of the function that runs an operation on arrays of these types."""
+    if backend is not None and not isinstance(backend, str):
+        raise ArgumentTypeError("backend", "a name or None", backend)
+    names = OPERATIONS[operation].names
+    name, neutral = backend_of(kinds, backend, names=names)
+    key = f"{operation} in {name}{' from NumPy' if neutral else ''}"
+    if key not in calls:
+        calls[key] = _call(operation, name, neutral)
+    return key
+
+
+# PyTorch's tracer calls a function marked so and takes what it returns, which depends on types
+# and settings alone, as a constant of the trace. A string can be one, a function cannot.
+call_key._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def _call(operation: str, name: str, neutral: bool) -> Callable[..., Any]:
+    owner = plugins.load_backend(name)
+    names, run_on = OPERATIONS[operation]
+    spread: Callable[..., Any] | None = getattr(owner, "spread", None)
+
+    def call(*arrays_and_arguments: Any) -> Any:
+        *arrays, arguments = arrays_and_arguments
+        over_processes = None if spread is None else spread(operation, arrays)
+        if over_processes is not None:
+            return over_processes(*arrays, arguments)
+        y = run_on(name, *converted(name, arrays, names), arguments)
+        return owner.to_numpy(y) if neutral else y
+
+    return owner.opaque(call)
+
+
+def add_bias(plan: Plan, owner: Backend, y: Any, bias: Any) -> Any:
+    """Add a bias ``(*output_size, filters)`` to a result in the caller's data format."""
+    return owner.add(y, owner.move_axis(bias, -1, 0) if plan.channels_first else bias)

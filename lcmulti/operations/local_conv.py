@@ -1,0 +1,172 @@
+"""The operation itself and its transpose: what each argument means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from lcmulti.choosing.framework import ARGUMENTS
+from lcmulti.choosing.preparing import prepare
+from lcmulti.operations.calling import OPERATIONS, Composite, call_key, calls
+from lcmulti.plugins.contract import Map
+
+__all__ = ["local_conv", "local_conv_transpose"]
+
+
+def local_conv(
+    x: Any,
+    kernel: Any,
+    bias: Any = None,
+    *,
+    strides: Any = 1,
+    padding: Any = "valid",
+    padding_mode: str = "zeros",
+    dilation: Any = 1,
+    groups: int = 1,
+    data_format: str | None = None,
+    backend: str | None = None,
+    implementation: str = "auto",
+) -> Any:
+    """Locally connected operation: a convolution whose weights differ at every position.
+
+    ::
+
+        y[n, o, f] = bias[o, f]
+            + sum over t, c of x[n, o * stride + t * dilation - pad, c] * kernel[o, t, c, f]
+
+    with ``o`` and ``t`` n-dimensional and ``c`` over the channels of the group of ``f``
+    (LeCun 1989, "Generalization and network design strategies", section 5, net-4 without
+    weight sharing; Keras 2 ``LocallyConnected1D`` and ``2D``).
+
+    Parameters
+    ----------
+    x : array
+        ``(N, *input_size, in_channels)``, or ``(N, in_channels, *input_size)`` with
+        ``data_format="channels_first"``. Any number of spatial axes; ``N`` may be 0.
+    kernel : array
+        ``(*output_size, *kernel_size, in_channels // groups, filters)`` in either data format.
+        An output axis of length 1 means: shared along this axis.
+    bias : array, optional
+        ``(*output_size, filters)``, or 1 where shared.
+    strides, dilation : int or tuple of int, default 1
+        Step between windows, and between the taps of one window.
+    padding : str, int, tuple of int or tuple of pairs, default ``"valid"``
+        As in `LocalConvSpec`.
+    padding_mode : {"zeros", "reflect", "replicate", "circular"}
+        What the padding is filled with.
+    groups : int, default 1
+        Divisor of ``in_channels`` and ``filters``.
+    data_format : {"channels_last", "channels_first"}, optional
+        None takes the configured one.
+    backend : str, optional
+        None takes the framework of the arrays, or for NumPy arrays the configured backend.
+        NumPy arrays are converted, computed and converted back.
+    implementation : str, default ``"auto"``
+        A name forces one; ``auto`` picks by device, dtype, geometry and ``max_workspace``.
+
+    Returns
+    -------
+    array
+        ``(N, *output_size, filters)`` or ``(N, filters, *output_size)``, of the type, dtype and
+        device of *x*. Half types are summed in float32.
+
+    Raises
+    ------
+    ArgumentError
+        (`ShapeError`, `DtypeError`, `MixedFrameworksError`, ...) for an argument that cannot be.
+    MissingBackendError
+        If the framework asked for is not installed.
+    UnsupportedError
+        If no implementation, or not the one named, can serve the call.
+
+    Examples
+    --------
+    >>> import numpy as np, lcmulti
+    >>> x = np.ones((2, 5, 3), "float32")
+    >>> kernel = np.ones((4, 2, 3, 7), "float32")  # 4 positions, window 2, 3 channels, 7 filters
+    >>> lcmulti.local_conv(x, kernel).shape
+    (2, 4, 7)
+    """
+    arguments = (strides, padding, padding_mode, dilation, groups, data_format, implementation)
+    key = call_key("local_conv", (type(x), type(kernel), type(bias)), backend)
+    return calls[key](x, kernel, bias, arguments)
+
+
+def local_conv_transpose(
+    x: Any,
+    kernel: Any,
+    bias: Any = None,
+    *,
+    strides: Any = 1,
+    padding: Any = "valid",
+    output_padding: Any = None,
+    dilation: Any = 1,
+    groups: int = 1,
+    data_format: str | None = None,
+    backend: str | None = None,
+    implementation: str = "auto",
+) -> Any:
+    """Transposed locally connected operation: the exact adjoint of `local_conv` in ``x``.
+
+    ::
+
+        y[n, i, c] = bias[i, c]
+            + sum over o, t, f with o * stride + t * dilation - pad = i
+              of x[n, o, f] * kernel[o, t, c, f]
+
+    so ``sum(local_conv_transpose(x, kernel) * y) == sum(x * local_conv(y, kernel))`` for every
+    ``y``. It is computed by the map an implementation has for the input gradient and is
+    differentiable as `local_conv` is.
+
+    Parameters
+    ----------
+    x : array
+        ``(N, *input_size, in_channels)``, or ``(N, in_channels, *input_size)`` with
+        ``data_format="channels_first"``.
+    kernel : array
+        ``(*input_size, *kernel_size, out_channels // groups, in_channels)``: each position that
+        goes in has weights of its own, the kernel of the `local_conv` whose output *x* is.
+        An axis of length 1 means: shared along this axis.
+    bias : array, optional
+        ``(*output_size, out_channels)``, or 1 where shared.
+    strides, padding, dilation : as for `local_conv`
+        Of the operation this is the adjoint of: strides widen, padding takes away.
+    output_padding : int or tuple of int, optional
+        Which of the output sizes that go with the size of *x*: see `transposed_spec`.
+    groups, data_format, backend, implementation : as for `local_conv`
+
+    Returns
+    -------
+    array
+        ``(N, *output_size, out_channels)`` or ``(N, out_channels, *output_size)``, with
+        ``output_size = (input_size - 1) * strides - low - high + (kernel_size - 1) * dilation + 1
+        + output_padding`` along each axis.
+
+    Raises
+    ------
+    LcmultiError
+        As `local_conv`.
+
+    Examples
+    --------
+    >>> import numpy as np, lcmulti
+    >>> x = np.ones((2, 4, 7), "float32")
+    >>> kernel = np.ones((4, 3, 5, 7), "float32")  # 4 positions, window 3, 5 channels out, 7 in
+    >>> lcmulti.local_conv_transpose(x, kernel, strides=2).shape
+    (2, 9, 5)
+    """
+    arguments = (strides, padding, output_padding, dilation, groups, data_format, implementation)
+    key = call_key("local_conv_transpose", (type(x), type(kernel), type(bias)), backend)
+    return calls[key](x, kernel, bias, arguments)
+
+
+def _bilinear(map_: Map) -> Callable[..., Any]:
+    def run_map(name: str, x: Any, kernel: Any, bias: Any, arguments: tuple[Any, ...]) -> Any:
+        plan, arrays = prepare(name, x, kernel, bias, arguments, map_)
+        return plan.call(*arrays)
+
+    return run_map
+
+
+OPERATIONS["local_conv"] = Composite(ARGUMENTS, _bilinear("forward"))
+OPERATIONS["local_conv_transpose"] = Composite(ARGUMENTS, _bilinear("input_grad"))

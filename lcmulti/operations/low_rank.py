@@ -1,0 +1,171 @@
+"""Low-rank kernels: a few shared kernels, mixed anew at every output position.
+
+Elsayed, Ramachandran, Shlens and Kornblith, "Revisiting spatial invariance with low-rank local
+connectivity" (ICML 2020, arXiv 2002.02959), equation 2, with fixed combining weights.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+from lcmulti import plugins
+from lcmulti.choosing.preparing import prepare
+from lcmulti.dtypes import DTYPES
+from lcmulti.errors import ShapeError, described
+from lcmulti.geometry.of_call import check_positions
+from lcmulti.operations import calling
+from lcmulti.plugins.contract import Problem
+
+__all__ = ["local_conv_low_rank", "low_rank_kernel"]
+
+LETTERS = "abcdefgh"
+LOCAL_COST, KERNEL_COST = 2, 48
+"""Cost of one weight, in products of an ordinary convolution: of the product with one sample
+where weights differ between positions, and once of forming the weight and its gradient. By
+``asv_benches/low_rank.py`` on CPUs."""
+
+
+def low_rank_kernel(basis: Any, coefficients: Any, *, backend: str | None = None) -> Any:
+    r"""The full kernel of a low-rank one, ``sum over r of coefficients[o, r] * basis[r]``.
+
+    Parameters
+    ----------
+    basis : array
+        ``(rank, 1.., *kernel_size, in_channels // groups, filters)``: *rank* kernels of an
+        ordinary convolution, with a 1 for each output axis.
+    coefficients : array
+        ``(*output_size, rank)``, or 1 where shared.
+    backend : str, optional
+        As for `local_conv`.
+
+    Returns
+    -------
+    array
+        ``(*output_size, *kernel_size, in_channels // groups, filters)``.
+
+    Raises
+    ------
+    ShapeError
+        If the ranks or sizes do not agree.
+    """
+    key = calling.call_key("low_rank_kernel", (type(basis), type(coefficients)), backend)
+    return calling.calls[key](basis, coefficients, ())
+
+
+def local_conv_low_rank(
+    x: Any,
+    basis: Any,
+    coefficients: Any,
+    bias: Any = None,
+    *,
+    strides: Any = 1,
+    padding: Any = "valid",
+    padding_mode: str = "zeros",
+    dilation: Any = 1,
+    groups: int = 1,
+    data_format: str | None = None,
+    backend: str | None = None,
+    implementation: str = "auto",
+) -> Any:
+    """`local_conv` with a low-rank kernel, which is formed only where that is cheaper.
+
+    The result is that of ``local_conv(x, low_rank_kernel(basis, coefficients), bias)``. Where the
+    rank is small for the batch, or the full kernel would be larger than ``max_workspace``, it is
+    instead the sum of *rank* ordinary convolutions, each times its coefficients.
+
+    Parameters
+    ----------
+    x, bias : array
+        As for `local_conv`.
+    basis, coefficients : array
+        As for `low_rank_kernel`.
+    strides, padding, padding_mode, dilation, groups, data_format, backend
+        As for `local_conv`.
+    implementation : str, default ``"auto"``
+        As for `local_conv`, of whatever is computed.
+
+    Raises
+    ------
+    LcmultiError
+        As `local_conv`.
+
+    Examples
+    --------
+    >>> import numpy as np, lcmulti
+    >>> x = np.ones((2, 5, 3), "float32")
+    >>> basis, coefficients = np.ones((2, 1, 2, 3, 7), "float32"), np.ones((4, 2), "float32")
+    >>> lcmulti.local_conv_low_rank(x, basis, coefficients).shape
+    (2, 4, 7)
+    """
+    arguments = (strides, padding, padding_mode, dilation, groups, data_format, implementation)
+    kinds = (type(x), type(basis), type(coefficients), type(bias))
+    key = calling.call_key("local_conv_low_rank", kinds, backend)
+    return calling.calls[key](x, basis, coefficients, bias, arguments)
+
+
+def _run(
+    name: str, x: Any, basis: Any, coefficients: Any, bias: Any, arguments: tuple[Any, ...]
+) -> Any:
+    owner = plugins.load_backend(name)
+    x, basis, coefficients = owner.prepare((x, basis, coefficients))
+    mixed_shape = owner.facts(coefficients).shape
+    axes, rank = axes_and_rank(owner.facts(basis).shape, mixed_shape)
+    each = [basis[r] for r in range(rank)]
+    plan, arrays = prepare(name, x, each[0], bias, arguments)
+    spec = plan.spec
+    check_positions("coefficients", mixed_shape[:-1], mixed_shape, spec.output_size, spec)
+    if _is_cheaper_formed(plan.problem, rank):
+        kernel = _form(name, basis, coefficients, ())
+        plan, arrays = prepare(name, x, kernel, bias, arguments)
+        return plan.call(*arrays)
+    x, _, bias = arrays
+    total: Any = None
+    for r in range(rank):
+        _, arrays = prepare(name, x, each[r], None, arguments)
+        y = plan.call(*arrays)
+        mixed = coefficients[(*(slice(None),) * axes, r)]  # (*output_size,)
+        if not plan.channels_first:
+            mixed = mixed[..., None]
+        total = y * mixed if total is None else total + y * mixed
+    return total if bias is None else calling.add_bias(plan, owner, total, bias)
+
+
+def _is_cheaper_formed(problem: Problem, rank: int) -> bool:
+    spec, dtype = problem.spec, DTYPES[problem.dtype]
+    if dtype.is_half:  # the sum over the rank would be rounded term by term
+        return True
+    kernel = prod(spec.output_size) * prod(spec.kernel_size) * spec.filters
+    kernel *= spec.in_channels // spec.groups
+    if kernel * dtype.itemsize > problem.resources.max_workspace:
+        return False
+    return problem.batch is None or rank * problem.batch > LOCAL_COST * problem.batch + KERNEL_COST
+
+
+def _form(name: str, basis: Any, coefficients: Any, arguments: tuple[Any, ...]) -> Any:
+    owner = plugins.load_backend(name)
+    basis, coefficients, _ = owner.prepare((basis, coefficients, None))
+    axes, _ = axes_and_rank(owner.facts(basis).shape, owner.facts(coefficients).shape)
+    positions, taps = LETTERS[:axes], "ijklmnop"[:axes]
+    basis = basis[(slice(None), *(0,) * axes)]  # a product of matrices, also to LiteRT
+    return owner.einsum(f"{positions}r,r{taps}xy->{positions}{taps}xy", coefficients, basis)
+
+
+def axes_and_rank(basis: tuple[Any, ...], coefficients: tuple[Any, ...]) -> tuple[int, int]:
+    """Spatial axes and rank that the shapes of a basis and its coefficients speak of."""
+    axes = len(coefficients) - 1
+    if axes < 1 or len(basis) != 2 * axes + 3 or any(n != 1 for n in basis[1 : axes + 1]):
+        layout = "(rank, 1.., *kernel_size, in_channels // groups, filters)"
+        raise ShapeError(
+            "basis", f"shape {layout} with {axes} axes of length 1", described(str(basis))
+        )
+    if basis[0] != coefficients[-1]:
+        expected = f"{basis[0]} in its last axis, the rank of basis"
+        raise ShapeError("coefficients", expected, described(f"shape {coefficients}"))
+    return axes, basis[0]
+
+
+calling.OPERATIONS["low_rank_kernel"] = calling.Composite(("basis", "coefficients"), _form)
+calling.OPERATIONS["local_conv_low_rank"] = calling.Composite(
+    ("x", "basis", "coefficients", "bias"), _run
+)

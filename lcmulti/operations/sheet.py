@@ -1,0 +1,284 @@
+"""The topographic penalty of All-TNN: filters of all positions as one sheet, neighbours alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lcmulti import plugins
+from lcmulti.errors import ArgumentError, ArgumentTypeError, DtypeError, ShapeError, described
+from lcmulti.geometry.arguments import choice, integer_tuple
+from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.operations import calling
+from lcmulti.operations.pairs import Pair, Range, products, taken
+from lcmulti.plugins.contract import Backend
+
+__all__ = ["sheet_smoothness"]
+
+DISTANCES = ("cosine",)
+TINY = 1e-24
+"""Squared length below which a filter counts as zero: its cosine is 0, and so is its gradient."""
+
+
+def sheet_smoothness(
+    kernel: Any,
+    bias: Any,
+    spec: LocalConvSpec,
+    *,
+    sheet: tuple[int, int],
+    neighbours: int = 4,
+    circular: bool = False,
+    distance: str = "cosine",
+    backend: str | None = None,
+) -> Any:
+    """Mean distance between neighbouring filters on a cortical sheet, to be minimised.
+
+    The spatial loss of All-TNN (Lu, Doerig, Bosch, Krahmer, Kaiser, Cichy and Kietzmann,
+    "End-to-end topographic networks as models of cortical map formation and human visual
+    behaviour", arXiv 2308.09431). The filters of each position lie on a patch of ``a`` rows and
+    ``b`` columns, filter ``f`` at row ``f // b`` and column ``f % b``, and the patches of all
+    positions side by side, so that they make one sheet of ``(rows * a, columns * b)`` filters. A
+    filter is its weights with its bias appended. For each direction the mean cosine of
+    neighbours is taken; the penalty is ``(1 - mean over directions) / 2``, from 0, where all
+    filters point the same way, to 1.
+
+    Parameters
+    ----------
+    kernel : array
+        ``spec.kernel_shape``, of two spatial axes.
+    bias : array or None
+        ``spec.bias_shape``, or 1 where shared. None leaves the bias out. The bias of a transposed
+        layer belongs to its outputs and no filter: give None there.
+    spec : LocalConvSpec
+    sheet : (int, int)
+        ``(a, b)`` with ``a * b == spec.filters``.
+    neighbours : {4, 8}
+        Of a filter: with 4 the directions are down and right; with 8 also down-right and
+        down-left. (The opposite ones have the same pairs.)
+    circular : bool, default False
+        Whether the last row has the first as its neighbour, and the last column the first;
+        diagonals end at the edges all the same.
+    distance : {"cosine"}
+    backend : str, optional
+        As for `local_conv`.
+
+    Returns
+    -------
+    array
+        A scalar of the framework and dtype of *kernel*, differentiable in it and in *bias*. A
+        direction without any pair is left out; without any, the result is 0. A filter of zeros
+        has cosine 0 with its neighbours and no gradient.
+
+    Raises
+    ------
+    ShapeError, DtypeError, ArgumentError
+        If an array does not fit *spec*, is neither float32 nor float64, or *sheet* does not hold
+        the filters.
+
+    See Also
+    --------
+    smoothness : compares each filter with the same filter at the neighbouring positions.
+
+    Examples
+    --------
+    >>> import numpy as np, lcmulti
+    >>> spec = lcmulti.LocalConvSpec((6, 6, 1), filters=4, kernel_size=3)
+    >>> kernel = np.ones(spec.kernel_shape)
+    >>> kernel[..., 1::2] = -1  # columns of the sheet take turns
+    >>> float(lcmulti.sheet_smoothness(kernel, None, spec, sheet=(2, 2)))
+    0.5
+    """
+    if not isinstance(spec, LocalConvSpec):
+        raise ArgumentTypeError("spec", "a LocalConvSpec", spec)
+    if spec.ndim != 2:
+        shown = described(f"one of {spec.ndim}")
+        raise ArgumentError("spec", "a geometry of two spatial axes, which a sheet has", shown)
+    sides = integer_tuple("sheet", sheet, 1)
+    if len(sides) != 2 or prod(sides) != spec.filters:
+        fitting = [(n, spec.filters // n) for n in divisors(spec.filters)]
+        shown = ", ".join(map(str, fitting))
+        raise ArgumentError("sheet", f"(a, b) with a * b = {spec.filters}: one of {shown}", sheet)
+    if isinstance(neighbours, bool) or neighbours not in (4, 8):
+        raise ArgumentError("neighbours", "4 or 8", neighbours)
+    if not isinstance(circular, (bool, np.bool_)):
+        raise ArgumentTypeError("circular", "True or False", circular)
+    choice("distance", distance, DISTANCES)
+    plan = _Plan(spec, (sides[0], sides[1]), int(neighbours), bool(circular))
+    key = calling.call_key("sheet_smoothness", (type(kernel), type(bias)), backend)
+    return calling.calls[key](kernel, bias, (plan,))
+
+
+def divisors(number: int) -> list[int]:
+    """In ascending order."""
+    return [n for n in range(1, number + 1) if number % n == 0]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    spec: LocalConvSpec
+    sheet: tuple[int, int]
+    neighbours: int
+    circular: bool
+
+
+class _Part(NamedTuple):
+    """Some of the pairs of a direction: those between one kind of places on the patches.
+
+    Parameters
+    ----------
+    moves : tuple of (int, bool)
+        For each position axis, how far the second filter's position lies from the first's, and
+        whether these are the pairs across the sheet's own edges.
+    first, second : Range
+        Runs of filters, one with one.
+    chosen : tuple of int
+        Places in these runs where the filters are neighbours.
+    """
+
+    moves: tuple[tuple[int, bool], ...]
+    first: Range
+    second: Range
+    chosen: tuple[int, ...]
+
+    def pair(self, own: tuple[int, ...], size: tuple[int, ...]) -> Pair:
+        """What to multiply of an array with *own* positions: those of *size*, 1 where shared."""
+        ends = [
+            ((0, 1, 1), (0, 1, 1)) if mine == 1 else _moved(n, *move)
+            for mine, n, move in zip(own, size, self.moves, strict=True)
+        ]
+        return Pair((*(a for a, _ in ends), self.first), (*(b for _, b in ends), self.second))
+
+    def count(self, size: tuple[int, ...]) -> int:
+        """How many pairs of neighbours these are on a sheet of positions of *size*."""
+        ends = (_moved(n, *move)[0] for n, move in zip(size, self.moves, strict=True))
+        return prod(len(range(*each)) for each in ends) * len(self.chosen)
+
+
+def _moved(size: int, step: int, around: bool) -> tuple[Range, Range]:
+    """Positions along one axis, and those *step* further; *around*: the last and the first."""
+    if around:
+        return (size - 1, size, 1), (0, 1, 1)
+    if step < 0:
+        return (-step, size, 1), (0, max(size + step, 0), 1)
+    return (0, max(size - step, 0), 1), (step, size, 1)
+
+
+@lru_cache(maxsize=256)
+def _directions(plan: _Plan) -> tuple[tuple[_Part, ...], ...]:
+    """The parts of each direction that has pairs."""
+    steps = ((1, 0), (0, 1), (1, 1), (1, -1))[: plan.neighbours // 2]
+    found = (tuple(_parts(plan, step)) for step in steps)
+    return tuple(parts for parts in found if parts)
+
+
+def _parts(plan: _Plan, step: tuple[int, int]) -> Iterator[_Part]:
+    """Neighbours on one patch, on patches side by side, beneath each other, and at corners."""
+    (a, b), size = plan.sheet, plan.spec.output_size
+    for rows, down in _places(a, step[0]):
+        for columns, across in _places(b, step[1]):
+            filters = [row * b + column for row in rows for column in columns]
+            further = (step[0] - down * a) * b + step[1] - across * b
+            every = b if len(columns) == 1 and len(rows) > 1 else 1
+            run = range(filters[0], filters[-1] + 1, every)
+            first = (run.start, run.stop, every)
+            second = (run.start + further, run.stop + further, every)
+            chosen = tuple(run.index(f) for f in filters)
+            moves = [((down, False), (across, False))]
+            if plan.circular and (down, across) in ((1, 0), (0, 1)) and 0 in step:
+                moves.append(((down, bool(down)), (across, bool(across))))
+            for each in moves:
+                part = _Part(each, first, second, chosen)
+                if part.count(size):
+                    yield part
+
+
+def _places(side: int, step: int) -> Iterator[tuple[range, int]]:
+    """Places along a patch's side, and how many patches on their neighbours *step* on are."""
+    if step == 0:
+        yield range(side), 0
+        return
+    within = range(side - 1) if step > 0 else range(1, side)
+    if within:
+        yield within, 0
+    yield (range(side - 1, side) if step > 0 else range(1)), step
+
+
+def _run(name: str, kernel: Any, bias: Any, arguments: tuple[Any, ...]) -> Any:
+    (plan,) = arguments
+    owner, spec = plugins.load_backend(name), plan.spec
+    _check(owner, kernel, bias, spec)
+    size, directions = spec.output_size, _directions(plan)
+    parts = [part for direction in directions for part in direction]
+
+    def multiplied(array: Any) -> list[Any]:
+        """Lengths squared, and the products of each part's pairs."""
+        own = tuple(array.shape)[:2]
+        pairs = (_itself(own, spec.filters), *(part.pair(own, size) for part in parts))
+        if array is kernel:
+            return products(owner, array, pairs)
+        return [taken(array, first) * taken(array, second) for first, second in pairs]
+
+    lengths, *dots = multiplied(kernel)
+    own = tuple(lengths.shape)[:2]
+    if bias is not None:
+        of_bias, *more = multiplied(bias)
+        lengths = lengths + of_bias
+        dots = [a + b for a, b in zip(dots, more, strict=True)]
+        own = tuple(lengths.shape)[:2]
+    # One over the length; 0 for a filter of zeros, and then so is the derivative. Multiplied one
+    # by one, for a higher power of `TINY` is none of float32.
+    inverse = (lengths + TINY) ** -0.5
+    scale = lengths * inverse * inverse * inverse
+    total, found = owner.einsum("aby->", lengths) * 0, iter(dots)
+    for direction in directions:
+        pairs_of_direction = sum(part.count(size) for part in direction)
+        for part in direction:
+            first, second = part.pair(own, size)
+            cosines = next(found) * taken(scale, first) * taken(scale, second)
+            if len(part.chosen) < len(range(*part.first)):
+                cosines = owner.take(cosines, np.asarray(part.chosen), 2)
+            # Where positions share their weights, one product stands for those of all of them.
+            each = part.count(size) / prod(tuple(cosines.shape))
+            total = total + owner.einsum("aby->", cosines) * (each / pairs_of_direction)
+    if not directions:
+        return total
+    return (1 - total / len(directions)) / 2
+
+
+def _itself(own: tuple[int, ...], filters: int) -> Pair:
+    whole = tuple((0, n, 1) for n in (*own, filters))
+    return Pair(whole, whole)
+
+
+def _check(owner: Backend, kernel: Any, bias: Any, spec: LocalConvSpec) -> None:
+    for name, array, wanted in (
+        ("kernel", kernel, spec.kernel_shape),
+        ("bias", bias, (*spec.output_size, spec.filters)),
+    ):
+        if array is None:
+            if name == "kernel":
+                raise ArgumentTypeError("kernel", "an array", array)
+            continue
+        facts = owner.facts(array)
+        given, shared = facts.shape, name == "bias"
+        fits = len(given) == len(wanted) and all(
+            n in ((m, 1) if shared and axis < 2 else (m,))
+            for axis, (n, m) in enumerate(zip(given, wanted, strict=True))
+        )
+        if not fits:
+            expected = f"shape {wanted}, that of the spec" + (", or 1 where shared" * shared)
+            raise ShapeError(name, expected, described(str(given)))
+        if facts.dtype not in ("float32", "float64"):
+            wide = "float32 or float64 (half types cannot tell neighbours)"
+            raise DtypeError(name, wide, facts.dtype)
+    dtypes = [owner.facts(array).dtype for array in (kernel, bias) if array is not None]
+    if len(set(dtypes)) > 1:
+        raise DtypeError("bias", f"{dtypes[0]}, as the kernel", dtypes[1])
+
+
+calling.OPERATIONS["sheet_smoothness"] = calling.Composite(("kernel", "bias"), _run)

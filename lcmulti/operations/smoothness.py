@@ -1,0 +1,110 @@
+"""A penalty on kernels that differ between neighbouring output positions."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+from lcmulti import plugins
+from lcmulti.errors import ArgumentTypeError, DtypeError, ShapeError, described
+from lcmulti.geometry.arguments import choice
+from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.operations import calling
+
+__all__ = ["DISTANCES", "smoothness"]
+
+DISTANCES = ("cosine", "squared")
+TINY = 1e-24
+"""Keeps the cosine of a kernel of zeros finite, which counts as orthogonal, and its gradient, where
+the power of -1.5 of this must fit float32."""
+
+
+def smoothness(
+    kernel: Any, spec: LocalConvSpec, *, distance: str = "cosine", backend: str | None = None
+) -> Any:
+    """Mean distance between the kernels of neighbouring output positions, to be minimised.
+
+    Each filter is compared with the same filter at the next position, as if each filter had a map
+    of its own: neighbours help one another where data are few, and minimised to 0 it makes the
+    layer a convolution. It is not the penalty of All-TNN, which lays the filters of a position
+    side by side on one sheet: that is `sheet_smoothness`.
+
+    Parameters
+    ----------
+    kernel : array
+        ``spec.kernel_shape``.
+    spec : LocalConvSpec
+    distance : {"cosine", "squared"}
+        ``1 - cosine`` of the two kernels of one filter, 0 to 2 whatever their scale; or the
+        squared Euclidean distance between them.
+    backend : str, optional
+        As for `local_conv`.
+
+    Returns
+    -------
+    array
+        A scalar of the framework and dtype of *kernel*, differentiable in it. The mean is over
+        filters and over pairs one step apart along each spatial axis; axes along which the
+        kernel is shared have none, and without any pair the result is 0.
+
+    Raises
+    ------
+    ShapeError, DtypeError
+        If *kernel* does not fit *spec*, or is neither float32 nor float64.
+
+    Examples
+    --------
+    >>> import numpy as np, lcmulti
+    >>> spec = lcmulti.LocalConvSpec((6, 1), filters=1, kernel_size=3)
+    >>> float(lcmulti.smoothness(np.ones(spec.kernel_shape), spec))
+    0.0
+    """
+    if not isinstance(spec, LocalConvSpec):
+        raise ArgumentTypeError("spec", "a LocalConvSpec", spec)
+    distance = choice("distance", distance, DISTANCES)
+    key = calling.call_key("smoothness", (type(kernel),), backend)
+    return calling.calls[key](kernel, (spec.positions_shape, spec.kernel_shape, distance))
+
+
+def _run(name: str, kernel: Any, arguments: tuple[Any, ...]) -> Any:
+    positions, shape, distance = arguments
+    owner = plugins.load_backend(name)
+    facts = owner.facts(kernel)
+    if facts.shape != shape:
+        raise ShapeError("kernel", f"shape {shape}, that of the spec", described(str(facts.shape)))
+    if facts.dtype not in ("float32", "float64"):
+        raise DtypeError(
+            "kernel", "float32 or float64 (half types cannot tell neighbours)", facts.dtype
+        )
+    letters = "abcdefgh"[: len(positions)]
+    weights = f"{letters}{'ijklmnop'[: len(positions)]}x"
+
+    def inner(a: Any, b: Any) -> Any:
+        """Over the window and its channels: ``(*positions, filters)``."""
+        return owner.einsum(f"{weights}y,{weights}y->{letters}y", a, b)
+
+    def total(array: Any) -> Any:
+        return owner.einsum(f"{letters}y->", array)
+
+    norms = inner(kernel, kernel)
+    result, pairs = total(norms) * 0, 0
+    for axis, size in enumerate(positions):
+        if size == 1:
+            continue
+        before, after = (_part(axis, 0, size - 1), _part(axis, 1, size))
+        if distance == "cosine":
+            product = inner(kernel[before], kernel[after])
+            apart = 1 - product * (norms[before] * norms[after] + TINY) ** -0.5
+        else:
+            step = kernel[after] - kernel[before]
+            apart = inner(step, step)
+        result = result + total(apart)
+        pairs += prod(positions) // size * (size - 1)
+    return result / max(pairs * shape[-1], 1)
+
+
+def _part(axis: int, start: int, stop: int) -> tuple[slice, ...]:
+    return (*(slice(None),) * axis, slice(start, stop))
+
+
+calling.OPERATIONS["smoothness"] = calling.Composite(("kernel",), _run)

@@ -1,0 +1,173 @@
+"""What untying a network's convolutions costs, told and held to a limit before it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+from lcmulti.errors import ArgumentError, ArgumentTypeError, TooLargeError, described
+from lcmulti.geometry.arguments import byte_size
+from lcmulti.memory import memory_for
+
+__all__ = ["Row", "Untying", "chosen", "human"]
+
+SHOWN = 5
+"""Layers named where there are too many to name."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One convolution and the layer that is to take its place.
+
+    Parameters
+    ----------
+    name : str
+    kind : str
+        Class of the convolution.
+    window, positions : tuple of int
+        Kernel size, and output positions (of a transposed one, input positions) with weights of
+        their own.
+    before, after : int
+        Parameters.
+    itemsize : int
+        Bytes of one parameter.
+    """
+
+    name: str
+    kind: str
+    window: tuple[int, ...]
+    positions: tuple[int, ...]
+    before: int
+    after: int
+    itemsize: int
+
+
+@dataclass(frozen=True)
+class Untying:
+    """What `untie` does to a network, layer by layer; ``str`` and ``print`` give a table.
+
+    Parameters
+    ----------
+    rows : tuple of Row
+    left : tuple of (str, str)
+        Convolutions that stay as they are, and why.
+    """
+
+    rows: tuple[Row, ...]
+    left: tuple[tuple[str, str], ...] = field(default=())
+
+    @property
+    def parameters(self) -> tuple[int, int]:
+        """Of the layers that change, before and after."""
+        return sum(row.before for row in self.rows), sum(row.after for row in self.rows)
+
+    @property
+    def bytes(self) -> tuple[int, int]:
+        """The same in bytes."""
+        before = sum(row.before * row.itemsize for row in self.rows)
+        return before, sum(row.after * row.itemsize for row in self.rows)
+
+    def __str__(self) -> str:
+        (before, after), (_, size) = self.parameters, self.bytes
+        table = [("layer", "window", "positions", "before", "after", "memory")]
+        table += [
+            (_short(row.name, 28), _by(row.window), _by(row.positions), _count(row.before),
+             _count(row.after), human(row.after * row.itemsize))
+            for row in self.rows
+        ]  # fmt: skip
+        table.append(("total", "", "", _count(before), _count(after), human(size)))
+        wide = max(len(line[0]) for line in table)
+        lines = [
+            f"{name:{wide}} {window:>8} {positions:>11} {one:>9} {other:>9} {memory:>10}".rstrip()
+            for name, window, positions, one, other, memory in table
+        ]
+        lines.append(f"Weights take {human(size)}; with gradients and Adam's two moments")
+        lines[-1] += f" {human(4 * size)}."
+        lines += [f"left as it is: {name} ({why})" for name, why in self.left]
+        return "\n".join(lines)
+
+    def require(self, memory: Any) -> None:
+        """Refuse more than *memory* bytes of weights (None: than this machine has).
+
+        Raises
+        ------
+        TooLargeError
+            With the layers that cost most; nothing has been made then.
+        """
+        size = self.bytes[1]
+        limit = memory_for((), "float32")[1] if memory is None else byte_size("memory", memory)
+        if size <= limit:
+            return
+        most = sorted(self.rows, key=lambda row: row.after * row.itemsize, reverse=True)[:SHOWN]
+        shown = ", ".join(f"{row.name} ({human(row.after * row.itemsize)})" for row in most)
+        what = "the limit" if memory is not None else "the memory this machine has"
+        raise TooLargeError(
+            "memory",
+            f"weights of no more than {human(limit)}, {what}",
+            described(
+                f"{human(size)}, most of it in {shown}; leave layers out with where=, share an "
+                "axis with shared_axes=, or take low-rank weights with rank="
+            ),
+        )
+
+
+def chosen(where: Any, modules: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """Those of *modules* that *where* says, which are its convolutions by default.
+
+    Parameters
+    ----------
+    where : None, str, type, callable, or a sequence of these
+        A name or pattern (``"encoder.*"``), a class, or ``(name, module) -> bool``.
+    modules : iterable of (str, module)
+        Every convolution by its name.
+
+    Raises
+    ------
+    ArgumentError
+        If a name, pattern or class fits no convolution, with those there are.
+    """
+    there = list(modules)
+    if where is None:
+        return there
+    every = where if isinstance(where, (list, tuple)) else [where]
+    wanted = [(each, _test(each)) for each in every]
+    for given, test in wanted:
+        if isinstance(given, (str, type)) and not any(test(*each) for each in there):
+            names = ", ".join(repr(name) for name, _ in there) or "none"
+            what = f"a name, pattern or class of the network's convolutions: {names}"
+            raise ArgumentError("where", what, given)
+    return [each for each in there if any(test(*each) for _, test in wanted)]
+
+
+def _test(given: Any) -> Callable[[str, Any], bool]:
+    if isinstance(given, str):
+        return lambda name, _: name == given or fnmatchcase(name, given)
+    if isinstance(given, type):
+        return lambda _, module: isinstance(module, given)
+    if callable(given):
+        return lambda name, module: bool(given(name, module))
+    what = "None, a name, a pattern, a class, (name, module) -> bool, or a list of these"
+    raise ArgumentTypeError("where", what, given)
+
+
+def human(size: float) -> str:
+    """Bytes for people, ``"12.3 MiB"``."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:,.1f} TiB"
+
+
+def _count(number: int) -> str:
+    return f"{number:,}" if number < 10**7 else f"{number / 1e6:,.1f} M"
+
+
+def _by(sizes: tuple[int, ...]) -> str:
+    return "x".join(map(str, sizes))
+
+
+def _short(name: str, most: int) -> str:
+    return name if len(name) <= most else "..." + name[3 - most :]

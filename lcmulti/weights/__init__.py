@@ -1,0 +1,1 @@
+"""Weights: first values, files, and the layouts of other libraries."""

@@ -1,0 +1,321 @@
+"""Implementations for NumPy that compute something else; `Honest` is right.
+
+Most are consistent: where the value is wrong, the gradients are those of the wrong value, so
+that only a comparison with the definition can tell.
+"""
+
+import numpy as np
+
+from lcmulti.algorithms import reference
+from lcmulti.geometry.spec import replace_fields
+from lcmulti.numpy.backend import blocked
+
+
+class Honest:
+    def decline(self, problem):
+        return None
+
+    def workspace(self, problem):
+        return blocked.workspace(problem)
+
+    def forward(self, x, kernel, spec, resources):
+        return blocked.forward(x, kernel, spec, resources)
+
+    def input_grad(self, dy, kernel, spec, resources):
+        return blocked.input_grad(dy, kernel, spec, resources)
+
+    def kernel_grad(self, x, dy, spec, resources):
+        return blocked.kernel_grad(x, dy, spec, resources)
+
+
+class OtherKernel(Honest):
+    """Computes with a rearranged kernel."""
+
+    def there(self, kernel, spec):
+        raise NotImplementedError
+
+    def back(self, kernel, spec):
+        return self.there(kernel, spec)
+
+    def forward(self, x, kernel, spec, resources):
+        return super().forward(x, self.there(kernel, spec), spec, resources)
+
+    def input_grad(self, dy, kernel, spec, resources):
+        return super().input_grad(dy, self.there(kernel, spec), spec, resources)
+
+    def kernel_grad(self, x, dy, spec, resources):
+        return self.back(super().kernel_grad(x, dy, spec, resources), spec)
+
+
+class WindowOrder(OtherKernel):
+    """The window stored as (c, k...) instead of (k..., c)."""
+
+    def there(self, kernel, spec):
+        n = spec.ndim
+        shape = (*kernel.shape[:n], kernel.shape[-2], *spec.kernel_size, kernel.shape[-1])
+        return np.moveaxis(kernel.reshape(shape), n, -2)
+
+    def back(self, kernel, spec):
+        return np.moveaxis(kernel, -2, spec.ndim).reshape(kernel.shape)
+
+
+class KernelFlipped(OtherKernel):
+    """Convolution instead of correlation, as Theano has it."""
+
+    def there(self, kernel, spec):
+        return np.flip(kernel, tuple(range(spec.ndim, 2 * spec.ndim))).copy()
+
+
+class PositionsTransposed(OtherKernel):
+    """Positions counted with the first axis fastest."""
+
+    def there(self, kernel, spec):
+        positions = spec.positions_shape
+        rest = kernel.shape[spec.ndim :]
+        turned = kernel.reshape(*positions[::-1], *rest)
+        return np.moveaxis(turned, range(spec.ndim), reversed(range(spec.ndim))).copy()
+
+    def back(self, kernel, spec):
+        turned = np.moveaxis(kernel, range(spec.ndim), reversed(range(spec.ndim)))
+        return turned.reshape(kernel.shape)
+
+
+class OtherSpec(Honest):
+    """Computes another geometry of the same output shape, where there is one."""
+
+    def other(self, spec):
+        raise NotImplementedError
+
+    def fitting(self, spec):
+        other = self.other(spec)
+        fits = all(
+            (o - 1) * s + (k - 1) * d + 1 <= n + low + high
+            for o, s, k, d, n, (low, high) in zip(
+                spec.output_size, other.strides, spec.kernel_size, other.dilation,
+                spec.input_size, other.padding, strict=True,
+            )
+        )  # fmt: skip
+        return other if fits else spec
+
+    def forward(self, x, kernel, spec, resources):
+        return reference.forward(x, kernel, self.fitting(spec))
+
+    def input_grad(self, dy, kernel, spec, resources):
+        return reference.input_grad(dy, kernel, self.fitting(spec))
+
+    def kernel_grad(self, x, dy, spec, resources):
+        return reference.kernel_grad(x, dy, self.fitting(spec))
+
+
+class PadOffByOne(OtherSpec):
+    """One zero too few before, one too many after."""
+
+    def other(self, spec):
+        pads = tuple((low - 1, high + 1) if low else (low, high) for low, high in spec.padding)
+        return replace_fields(spec, padding=pads)
+
+
+class SameOfTheWrongRule(OtherSpec):
+    """The odd zero of padding before instead of after."""
+
+    def other(self, spec):
+        pads = tuple((h, low) if h == low + 1 else (low, h) for low, h in spec.padding)
+        return replace_fields(spec, padding=pads)
+
+
+class StridesTransposed(OtherSpec):
+    def other(self, spec):
+        return replace_fields(spec, strides=spec.strides[::-1])
+
+
+class DilationIgnored(OtherSpec):
+    def other(self, spec):
+        return replace_fields(spec, dilation=(1,) * spec.ndim)
+
+
+class GroupsMixed(Honest):
+    """A group of every n-th channel instead of neighbours."""
+
+    def turn(self, x, spec, back=False):
+        count = spec.in_channels // spec.groups
+        shape = (spec.groups, count) if back else (count, spec.groups)
+        order = np.arange(spec.in_channels).reshape(shape).T.ravel()
+        return x[..., order].copy()
+
+    def forward(self, x, kernel, spec, resources):
+        return super().forward(self.turn(x, spec), kernel, spec, resources)
+
+    def input_grad(self, dy, kernel, spec, resources):
+        return self.turn(super().input_grad(dy, kernel, spec, resources), spec, back=True)
+
+    def kernel_grad(self, x, dy, spec, resources):
+        return super().kernel_grad(self.turn(x, spec), dy, spec, resources)
+
+
+class Rounded(Honest):
+    """Computes with rounded inputs."""
+
+    def rounded(self, array):
+        raise NotImplementedError
+
+    def forward(self, x, kernel, spec, resources):
+        y = super().forward(self.rounded(x), self.rounded(kernel), spec, resources)
+        return y.astype(x.dtype)
+
+    def input_grad(self, dy, kernel, spec, resources):
+        dx = super().input_grad(self.rounded(dy), self.rounded(kernel), spec, resources)
+        return dx.astype(dy.dtype)
+
+    def kernel_grad(self, x, dy, spec, resources):
+        dkernel = super().kernel_grad(self.rounded(x), self.rounded(dy), spec, resources)
+        return dkernel.astype(x.dtype)
+
+
+class Float32InFloat64(Rounded):
+    def rounded(self, array):
+        return array.astype(np.float32) if array.dtype == np.float64 else array
+
+
+class TF32(Rounded):
+    """10 bits of significand, as tensor cores take them."""
+
+    def rounded(self, array):
+        if array.dtype != np.float32:
+            return array
+        return ((array.view(np.uint32) + 0x1000) & 0xFFFFE000).astype(np.uint32).view(np.float32)
+
+
+class Chopped(Honest):
+    """Every tap's sum is chopped, not rounded: within the bound, and worse than it need be."""
+
+    def forward(self, x, kernel, spec, resources):
+        if x.dtype != np.float32:
+            return super().forward(x, kernel, spec, resources)
+        total = np.zeros((len(x), *spec.output_shape))
+        for tap, _ in spec.taps():
+            one = np.zeros_like(kernel)
+            one[(..., *tap, slice(None), slice(None))] = kernel[
+                (..., *tap, slice(None), slice(None))
+            ]
+            total += reference.forward(x.astype(float), one.astype(float), spec)
+            down = total.astype(np.float32)
+            down = np.where(np.abs(down) > np.abs(total), np.nextafter(down, np.float32(0)), down)
+            total = down.astype(float)
+        return total.astype(np.float32)
+
+
+class HalfAccumulation(Honest):
+    """Sums of half types rounded to half after every tap."""
+
+    def forward(self, x, kernel, spec, resources):
+        if x.dtype != np.float16:
+            return super().forward(x, kernel, spec, resources)
+        y = np.zeros((len(x), *spec.output_shape), x.dtype)
+        for tap, _ in spec.taps():
+            one = np.zeros_like(kernel)
+            one[(..., *tap, slice(None), slice(None))] = kernel[
+                (..., *tap, slice(None), slice(None))
+            ]
+            y += reference.forward(x, one, spec)
+        return y
+
+
+class OutputUninitialised(Honest):
+    """Where no window sees the input, its gradient is what the memory held."""
+
+    def input_grad(self, dy, kernel, spec, resources):
+        dx = super().input_grad(dy, kernel, spec, resources)
+        seen = reference.input_grad(np.ones_like(dy), np.ones_like(kernel), spec)
+        dx[seen == 0] = 1e30 if dx.dtype.itemsize > 2 else 1e3
+        return dx
+
+
+class KernelGradOfLastBatchBlock(Honest):
+    """Assigned by every block of the batch, instead of added."""
+
+    def kernel_grad(self, x, dy, spec, resources):
+        return super().kernel_grad(x[-8:], dy[-8:], spec, resources)
+
+
+class OverlapLost(Honest):
+    """Windows that meet in an input element overwrite each other's gradient."""
+
+    def input_grad(self, dy, kernel, spec, resources):
+        pads = [(0, 0), *spec.padding, (0, 0)]
+        dx = np.pad(np.zeros((len(dy), *spec.input_shape), dy.dtype), pads)
+        for tap, seen in spec.taps():
+            one = np.zeros_like(kernel)
+            one[(..., *tap, slice(None), slice(None))] = kernel[
+                (..., *tap, slice(None), slice(None))
+            ]
+            part = np.pad(super().input_grad(dy, one, spec, resources), pads)
+            dx[(slice(None), *seen)] = part[(slice(None), *seen)]
+        inner = tuple(
+            slice(a, a + n) for n, (a, _) in zip(spec.input_size, spec.padding, strict=True)
+        )
+        return dx[(slice(None), *inner)].copy()
+
+
+class SharedAxisIgnored(Honest):
+    """The gradient of a shared kernel, of the first position alone."""
+
+    def kernel_grad(self, x, dy, spec, resources):
+        first = np.zeros_like(dy)
+        index = tuple(
+            slice(0, 1) if axis in spec.shared_axes else slice(None) for axis in range(spec.ndim)
+        )
+        first[(slice(None), *index)] = dy[(slice(None), *index)]
+        return super().kernel_grad(x, first, spec, resources)
+
+
+class Conjugated(Honest):
+    """The adjoint of complex analysis, which is not what was asked for."""
+
+    def input_grad(self, dy, kernel, spec, resources):
+        return super().input_grad(dy, kernel.conj(), spec, resources)
+
+
+class Clipped(Honest):
+    """Saturates what is large, as if it were stored in half precision."""
+
+    def forward(self, x, kernel, spec, resources):
+        y = super().forward(x, kernel, spec, resources)
+        return y if y.dtype.kind == "c" else np.clip(y, -65504, 65504).astype(y.dtype)
+
+
+class EpsilonAdded(Honest):
+    """Never exactly zero, so that nobody divides by it."""
+
+    def forward(self, x, kernel, spec, resources):
+        return super().forward(x, kernel, spec, resources) + np.asarray(1e-12, x.dtype)
+
+
+class FlushedToZero(Honest):
+    """What is small is nothing."""
+
+    def input_grad(self, dy, kernel, spec, resources):
+        dx = super().input_grad(dy, kernel, spec, resources)
+        return np.where(np.abs(dx) < 1e-9, 0, dx).astype(dx.dtype)
+
+
+honest = Honest()
+window_order = WindowOrder()
+kernel_flipped = KernelFlipped()
+positions_transposed = PositionsTransposed()
+pad_off_by_one = PadOffByOne()
+same_of_the_wrong_rule = SameOfTheWrongRule()
+strides_transposed = StridesTransposed()
+dilation_ignored = DilationIgnored()
+groups_mixed = GroupsMixed()
+float32_in_float64 = Float32InFloat64()
+tf32 = TF32()
+chopped = Chopped()
+half_accumulation = HalfAccumulation()
+output_uninitialised = OutputUninitialised()
+kernel_grad_of_last_batch_block = KernelGradOfLastBatchBlock()
+overlap_lost = OverlapLost()
+shared_axis_ignored = SharedAxisIgnored()
+conjugated = Conjugated()
+clipped = Clipped()
+epsilon_added = EpsilonAdded()
+flushed_to_zero = FlushedToZero()

@@ -1,0 +1,297 @@
+"""The conformance suite: it passes the honest, and fails every saboteur by the check named."""
+
+import contextlib
+import ctypes
+import functools
+import gc
+import importlib.util
+import json
+import os
+import platform
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+from installed import INSTALLED
+
+from lcmulti import plugins
+from lcmulti.cli import main
+from lcmulti.conformance import certify
+from lcmulti.conformance.certify.geometries import CONTRACT, COVERING, DERIVATIVES, GEOMETRIES
+from lcmulti.conformance.certify.random_geometries import any_call
+from lcmulti.conformance.certify.subject import Subject
+from lcmulti.errors import ArgumentError, MissingExtraError
+
+SABOTEURS = Path(__file__).parent / "saboteurs"
+TABLE = runpy.run_path(str(SABOTEURS / "saboteurs_table.py"))
+IMPLEMENTATIONS, BACKENDS = TABLE["IMPLEMENTATIONS"], TABLE["BACKENDS"]
+FRAMEWORKS, MODULES = TABLE["FRAMEWORKS"], TABLE["MODULES"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def only_new_garbage():
+    """Each run of pytest ends in ten collections, of everything all frameworks have made."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture
+def saboteurs(monkeypatch, fresh):
+    """The saboteurs' distribution as if it were installed, here and in child processes."""
+    monkeypatch.syspath_prepend(str(SABOTEURS))
+    monkeypatch.setenv("PYTHONPATH", str(SABOTEURS), prepend=os.pathsep)
+
+
+@contextlib.contextmanager
+def undone():
+    """Take back what saboteurs do to the process."""
+    library, arithmetic = ctypes.CDLL(None), ctypes.create_string_buffer(64)
+    library.fegetenv(arithmetic)
+    try:
+        yield
+    finally:
+        library.fesetenv(arithmetic)
+        gc.enable()
+
+
+def checks(result):
+    """Names of the checks that failed."""
+    return {failure.check.split("::")[-1].split("[")[0] for failure in result.failures}
+
+
+@functools.cache
+def honest(backend, implementation, check):
+    """What is right passes, so that it is the sabotage that is failed."""
+    result = certify(backend, implementation=implementation, arguments=["-k", check])
+    return result.passed > 0 and not result.failures
+
+
+def assert_failed(check, backend, implementation=None, twin=None):
+    """A saboteur is failed by *check*, and its honest twin is not."""
+    with undone():
+        result = certify(backend, implementation=implementation, arguments=["-x", "-k", check])
+    assert not result.ok
+    assert "NOT CERTIFIED" in result.verdict
+    assert [each for each in checks(result) if each.startswith(check)], result.summary()
+    assert honest(*(twin or (backend, "honest")), check)
+
+
+@pytest.mark.parametrize("name, check", IMPLEMENTATIONS.items())
+def test_implementation_that_is_wrong(saboteurs, name, check):
+    if name == "subnormals_off" and platform.machine() != "x86_64":
+        pytest.skip("it knows how x86-64 is told")
+    assert_failed(check, "numpy", name)
+
+
+@pytest.mark.parametrize("name, check", BACKENDS.items())
+def test_backend_that_is_wrong(saboteurs, name, check):
+    assert_failed(check, name.lower(), twin=("tape", None))
+
+
+@pytest.mark.parametrize("wrong, check", FRAMEWORKS.items(), ids=map("-".join, FRAMEWORKS))
+def test_wrong_where_only_a_framework_sees_it(saboteurs, wrong, check):
+    backend, name = wrong
+    pytest.importorskip(backend)
+    assert_failed(check, backend, name)
+
+
+@pytest.mark.parametrize("backend, implementation", [("numpy", "honest"), ("tape", None)])
+def test_what_is_honest(saboteurs, backend, implementation):
+    """The suite whole, on an implementation without differentiation and a backend with it."""
+    result = certify(backend, implementation=implementation)
+    assert result.ok, result.failures[:3]
+    assert (result.failed, result.not_run) == (0, 0)
+    assert result.core_passed > 500
+    modes = {mode for mode in ("reverse", "forward") for why in result.skipped if mode in why}
+    assert modes == (set() if backend == "tape" else {"reverse", "forward"})
+
+
+TOGETHER = "(test_gradients and 2d) or test_many_threads or larger_arrays or numpy_out or 2d-long"
+
+
+@pytest.mark.slow
+def test_own_backends_together(backend):
+    """In one process that has imported every framework, PyTorch first (see conftest.py).
+
+    Each has threads of its own, so large arrays and many callers are asked for besides values.
+    """
+    for name in INSTALLED:
+        plugins.load_backend(name)
+    assert {"numpy", *INSTALLED} <= sys.modules.keys()
+    result = certify(backend, arguments=["-k", f"auto and ({TOGETHER})"])
+    assert not result.failures, result.failures[:3]
+    assert result.core_passed > 100
+
+
+def test_there_are_saboteurs_enough():
+    assert len(IMPLEMENTATIONS) + len(BACKENDS) + len(FRAMEWORKS) >= 80
+    assert all((SABOTEURS / f"{name}.py").is_file() for name in (*MODULES, "saboteurs_backends"))
+
+
+def test_geometries_are_enough():
+    groups = [case.group for case in GEOMETRIES.values()]
+    for group in ("1d", "2d", "3d"):
+        assert groups.count(group) >= 60
+    assert groups.count("4d") > 10
+    for names in (COVERING, DERIVATIVES, CONTRACT):
+        assert set(names) <= set(GEOMETRIES)
+    different = {(case.spec, case.batch, case.bias_shape) for case in GEOMETRIES.values()}
+    assert len(different) == len(GEOMETRIES)
+
+
+def test_geometries_cover_what_they_should():
+    specs = {case.name: case.spec for case in GEOMETRIES.values()}
+    cases, values = GEOMETRIES.values(), specs.values()
+    assert {spec.padding_mode for spec in values} == {"zeros", "reflect", "replicate", "circular"}
+    named = {case.options.get("padding") for case in cases if "padding" in case.options}
+    assert {"same", "keras_same", "causal"} <= named
+    assert {case.batch for case in cases} >= {0, 1, 17}
+    assert any(spec.groups == spec.in_channels > 1 for spec in values)
+    assert any(spec.strides > spec.kernel_size for spec in values)
+    for ndim in (1, 2, 3):
+        ours = [case for case in cases if case.spec.ndim == ndim]
+        subsets = 2**ndim
+        assert len({case.spec.shared_axes for case in ours}) == subsets
+        assert len({case.bias_shared_axes for case in ours}) == subsets + 1
+        assert {case.spec.data_format for case in ours} == {"channels_first", "channels_last"}
+
+
+def test_part_of_the_suite_certifies_nothing():
+    result = certify("numpy", arguments=["-k", "test_devices"])
+    assert (result.passed, result.failed) == (1, 0)
+    assert not result.ok
+    assert "not certified" in result.verdict
+    assert not certify("numpy", arguments=["--collect-only"]).ok
+
+
+LESS = "python_functions=test_devices test_claim_is_not_empty"
+
+
+def test_checks_that_pytest_is_told_not_to_see_were_not_run():
+    result = certify("numpy", implementation="blocked", arguments=["-o", LESS])
+    assert (result.passed, result.failed) == (2, 0)
+    assert result.not_run > 40
+    assert not result.ok
+
+
+def test_environment_takes_no_part(monkeypatch, saboteurs):
+    monkeypatch.setenv("PYTEST_ADDOPTS", f"-o '{LESS}'")
+    monkeypatch.setenv("PYTEST_PLUGINS", "no_such_plugin")
+    result = certify("numpy", implementation="window_order", arguments=["-x", "-k", "test_maps"])
+    assert checks(result) == {"test_maps"}
+    assert os.environ["PYTEST_PLUGINS"] == "no_such_plugin"
+
+
+@pytest.mark.parametrize("place", ["variable", "file"])
+def test_settings_take_no_part(monkeypatch, saboteurs, isolated, place):
+    """Who is wrong with three threads is right by default, which alone is certified here."""
+    if place == "variable":
+        monkeypatch.setenv("LCMULTI_THREADS", "3")
+    else:
+        (isolated / "lcmulti.toml").write_text("threads = 3\n")
+    arguments = ["-k", "(test_value and 1d) or test_many_threads"]
+    result = certify("numpy", implementation="wrong_with_threads", arguments=arguments)
+    assert not result.failures, result.failures[:3]
+    assert result.passed > 60
+
+
+def test_what_is_written(tmp_path, capfd):
+    files = {kind: tmp_path / kind for kind in ("json", "junit", "certificate")}
+    options = [part for kind, path in files.items() for part in (f"--{kind}", str(path))]
+    code = main(["certify", "numpy", "--implementation", "blocked", *options, "-k", "test_devices"])
+    assert code == 1
+    assert "checks were not run" in capfd.readouterr().out
+    facts = json.loads(files["json"].read_text())
+    assert (facts["ok"], facts["passed"], facts["implementation"]) == (False, 1, "blocked")
+    (suite,) = ET.parse(files["junit"]).getroot()
+    assert suite.get("tests") == "1"
+    page = files["certificate"].read_text()
+    for word in ("blocked", "not certified", "| python |", "| numpy |", "lcmulti 0."):
+        assert word in page
+    assert "Every value" not in page  # of one check
+
+
+def test_every_night_is_another():
+    """Examples are drawn anew, and drawn again from the seed that is told."""
+    arguments = ["-k", "test_devices"]
+    nights = [certify("numpy", nightly=True, arguments=arguments).seed for _ in range(2)]
+    assert nights[0] != nights[1]
+    assert f"seed {nights[0]}" in certify("numpy", seed=nights[0], arguments=arguments).summary()
+    assert certify("numpy", arguments=arguments).seed == 0
+    drawn = [[any_call(seed + i) for i in range(5)] for seed in (0, 0, *nights)]
+    assert drawn[0] == drawn[1] != drawn[2] != drawn[3]
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["theano"], "backend: expected one of"),
+        (["numpy", "--implementation", "fastest"], "implementation: expected one of"),
+        (["numpy", "--device", "abacus"], "device: expected one of 'cpu', 'gpu'"),
+        (["numpy", "--device", "gpu"], "device: expected a kind of device that 'numpy' has (cpu)"),
+        (["numpy", "--json", "no/such/folder/file"], "json: expected a file in a folder"),
+        (["numpy", "--seed", "-1"], "seed: expected an integer of at least 0"),
+        (["numpy", "--no-such-option"], "arguments: expected arguments of pytest"),
+        (["numpy", "-n", "2"], "arguments: expected arguments of pytest"),
+    ],
+)
+def test_wrong_calls(capfd, arguments, words):
+    assert main(["certify", *arguments]) == 2
+    assert words in capfd.readouterr().err
+
+
+def test_other_commands_still_refuse_what_they_do_not_know(capsys):
+    with pytest.raises(SystemExit):
+        main(["backends", "--surely-not"])
+    assert "unrecognized arguments: --surely-not" in capsys.readouterr().err
+
+
+def test_without_the_extra(monkeypatch):
+    find = importlib.util.find_spec
+    absent = lambda name, *rest: None if name == "hypothesis" else find(name, *rest)  # noqa: E731
+    monkeypatch.setattr(importlib.util, "find_spec", absent)
+    with pytest.raises(MissingExtraError, match=r"pip install 'lcmulti\[conformance\]'"):
+        certify("numpy")
+
+
+def test_without_assertions():
+    command = [sys.executable, "-O", "-m", "lcmulti.conformance", "numpy", "-k", "test_devices"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "certify is made of assertions, which python -O leaves out" in done.stderr
+
+
+def test_unknown_names_from_python():
+    with pytest.raises(ArgumentError):
+        certify("theano")
+
+
+def test_as_a_module_and_in_nobody_elses_tests(tmp_path):
+    """The module is the command; a stranger's run with lcmulti installed is as it was."""
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --surely-not-an-option\n")
+    (tmp_path / "conftest.py").write_text("raise RuntimeError('not to be read')\n")
+    command = [sys.executable, "-m", "lcmulti.conformance", "numpy", "-k", "test_devices"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "1 passed" in done.stdout
+
+    (tmp_path / "pytest.ini").unlink()
+    (tmp_path / "conftest.py").unlink()
+    (tmp_path / "test_one.py").write_text(
+        "import sys\ndef test_one(): assert 'lcmulti' not in sys.modules\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_what_does_not_run_on_a_device_is_named():
+    pytest.importorskip("torch")
+    assert Subject("torch", "elementwise", "gpu").lacks_device() == "does not run on gpu"
+    assert Subject("torch", "elementwise", "cpu").lacks_device() is None
+    assert Subject("torch", "blocked", "gpu").lacks_device() is None

@@ -1,0 +1,364 @@
+"""The command line: what it prints, its exit codes, its errors."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from strangers import backend_entry, implementation_entry, plugin_of
+
+import lcmulti
+from lcmulti import cli
+from lcmulti.choosing import settings
+from lcmulti.cli import main, output
+
+COMMANDS = [
+    "",
+    "backends",
+    "config",
+    "config get",
+    "config set",
+    "config path",
+    "explain",
+    "parity",
+    "bench",
+    "certify",
+    "convert",
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_teaches_within_80_columns(lcm, command):
+    result = lcm(*command.split(), "--help")
+    assert result.code == 0
+    assert max(map(len, result.out.splitlines())) <= 80
+    if " " not in command:
+        assert "\nexamples:\n  lcmulti" in result.out
+
+
+def examples():
+    for command in COMMANDS[:3] + COMMANDS[6:]:
+        parser = cli._parser()
+        text = subprocess.run(
+            [sys.executable, "-m", "lcmulti", *command.split(), "--help"],
+            check=True, capture_output=True, text=True,
+        ).stdout  # fmt: skip
+        lines = text.partition("\nexamples:\n")[2].replace("\\\n", "").splitlines()
+        for line in lines:
+            if line.startswith("  lcmulti "):
+                call = line.split("  ")[1].partition("|")[0].split()[1:]
+                yield parser, [word.strip("'") for word in call]
+
+
+def test_every_example_in_the_help_is_a_right_call():
+    calls = list(examples())
+    assert len(calls) > 12
+    for parser, call in calls:
+        args, unknown = parser.parse_known_args(call)
+        assert not unknown or hasattr(args, "unknown")  # certify hands the rest to pytest
+
+
+def test_version(lcm):
+    assert lcm("--version").out == f"lcmulti {lcmulti.__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [[], ["compute"], ["explain"], ["explain", "--input", "a"]])
+def test_usage_errors(lcm, arguments):
+    result = lcm(*arguments)
+    assert result.code == 2
+    assert "usage: lcmulti" in result.err
+
+
+@pytest.mark.parametrize("argument", ["--input", "--kernel", "--strides", "--padding"])
+def test_wrong_sizes_say_how_they_are_written(lcm, argument):
+    text = "1:b" if argument == "--padding" else "3x3x"
+    result = lcm(*EXPLAIN, argument, text)
+    assert result.code == 2
+    assert f"argument {argument}: expected whole numbers, as in 63x63x16, got" in result.err
+
+
+def test_python_m():
+    command = [sys.executable, "-m", "lcmulti", "--version"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert done.stdout == f"lcmulti {lcmulti.__version__}\n"
+
+
+def test_errors_are_one_line_and_exit_code_2(lcm):
+    result = lcm("explain", "--input", "5x2", "--kernel", "9", "--filters", "4")
+    assert result.code == 2
+    assert result.out == ""
+    assert result.err == (
+        "lcmulti: kernel_size: expected a window no larger than the padded input (5,), "
+        "got (9,) with dilation (1,), which spans (9,)\n"
+    )
+
+
+def test_a_bug_is_not_swallowed(monkeypatch):
+    monkeypatch.setattr(settings, "sources", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["config"])
+
+
+def test_interrupted(lcm, monkeypatch):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(settings, "sources", interrupted)
+    result = lcm("config")
+    assert (result.code, result.out, result.err) == (130, "", "lcmulti: interrupted\n")
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGPIPE"), reason="pipes of this system do not break")
+@pytest.mark.parametrize("arguments", [["config"], ["config", "--json"], ["config", "path"]])
+def test_broken_pipe_is_quiet(arguments):
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "lcmulti", *arguments],
+        check=False, stdout=writing, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (cli.BROKEN_PIPE, "")
+
+
+def test_config_prints_each_setting_and_its_place(lcm, isolated, monkeypatch):
+    (isolated / "lcmulti.toml").write_text('data_format = "channels_first"')
+    monkeypatch.setenv("LCMULTI_MAX_WORKSPACE", "64MiB")
+    settings.reload()
+    found = json.loads(lcm("config", "--json").out)
+    assert found == {
+        "backend": {"value": "numpy", "place": "default"},
+        "implementation": {"value": "auto", "place": "default"},
+        "data_format": {"value": "channels_first", "place": str(isolated / "lcmulti.toml")},
+        "max_workspace": {"value": 64 * 2**20, "place": "LCMULTI_MAX_WORKSPACE"},
+        "threads": {"value": None, "place": "default"},
+        "precision": {"value": "ieee", "place": "default"},
+        "tiles": {"value": "tuned", "place": "default"},
+    }
+    text = lcm("config").out
+    assert max(map(len, text.splitlines())) <= 80
+    for name, source in found.items():
+        assert name in text
+        assert source["place"][:20] in text
+    assert "67108864" in text
+
+
+def test_config_get_set_and_path(lcm):
+    assert lcm("config", "path").out.strip() == str(settings.user_file())
+    assert lcm("config", "get", "threads").out == "auto\n"
+    result = lcm("config", "set", "threads", "3")
+    assert (result.code, result.out) == (0, f"threads = 3 written to {settings.user_file()}\n")
+    assert lcm("config", "get", "threads").out == "3\n"
+    assert json.loads(lcm("config", "--json", "get", "threads").out) == 3
+
+
+def test_config_set_tells_when_a_stronger_place_hides_it(lcm, monkeypatch):
+    monkeypatch.setenv("LCMULTI_THREADS", "7")
+    note = lcm("config", "set", "threads", "3").out.splitlines()[1]
+    assert note == "note: LCMULTI_THREADS is stronger and sets it to 7 here"
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["get", "bakend"], "bakend: expected one of the settings 'backend', 'implementation'"),
+        (["set", "bakend", "numpy"], "bakend: expected one of the settings 'backend'"),
+        (["set", "backend", "theano"], "got 'theano' (lcmulti config set)"),
+    ],
+)
+def test_wrong_config(lcm, arguments, words):
+    result = lcm("config", *arguments)
+    assert (result.code, result.out) == (2, "")
+    assert words in result.err
+    assert not settings.user_file().exists()
+
+
+EXPLAIN = [
+    "explain",
+    "--input",
+    "63x63x16",
+    "--kernel",
+    "9",
+    "--filters",
+    "16",
+    "--backend",
+    "numpy",
+]
+
+
+def test_explain(lcm):
+    result = lcm(*EXPLAIN, "--batch", 32)
+    assert result.code == 0
+    lines = dict(line.split(maxsplit=1) for line in result.out.splitlines())
+    spec = lcmulti.LocalConvSpec((63, 63, 16), 16, 9)
+    assert lines["kernel"] == str(spec.kernel_shape)
+    assert lines["parameters"] == f"{spec.num_parameters:,}"
+    assert lines["weights"] == f"{4 * spec.num_parameters:,} bytes"
+    assert lines["flops"].startswith(f"{spec.flops(32):,} ")
+    assert result.out.startswith(str(lcmulti.explain(spec, batch=32, backend="numpy")))
+
+
+def test_explain_json(lcm):
+    found = json.loads(lcm(*EXPLAIN, "--dtype", "FLOAT64", "--json").out)
+    assert found["backend"] == "numpy"
+    assert found["implementation"] == "blocked"
+    assert found["output_shape"] == [55, 55, 16]
+    assert found["weight_bytes"] == 8 * found["parameters"]
+    assert [each["name"] for each in found["verdicts"]] == ["blocked", "reference"]
+
+
+LARGE = [
+    "explain", "--input", "4096x4096x8", "--kernel", "5", "--filters", "8", "--padding", "same",
+    "--data-format", "channels_last", "--backend", "numpy", "--batch", "4",
+]  # fmt: skip
+
+
+def test_explain_over_ranks(lcm):
+    result = lcm(*LARGE, "--ranks", "1024", "--bandwidth", "25", "--memory-bandwidth", "400")
+    assert result.code == 0
+    told = result.out[result.out.index("\nranks") + 1 :].splitlines()
+    assert max(map(len, told)) <= 80
+    lines = dict(line.split(maxsplit=1) for line in told if not line.startswith("or "))
+    assert lines["ranks"] == "1,024 as 32x32, of which 0 empty"
+    spec = lcmulti.LocalConvSpec((4096, 4096, 8), 8, 5, padding="same", data_format="channels_last")
+    costs = spec.shard((32, 32)).costs(4)
+    assert lines["weights"] == f"{costs.weights:,} bytes" == "105,381,888 bytes"
+    assert lines["halo"].startswith(f"{costs.halo:,} bytes in 4 message(s)")
+    assert "about 45.3 us for halos, less than 274 us to compute" in lines["time"]
+    assert told[-1].startswith("or 8x128")
+
+
+def test_explain_over_ranks_as_json(lcm):
+    found = json.loads(lcm(*LARGE, "--ranks", "1x16", "--dtype", "bfloat16", "--json").out)
+    over = found["over_ranks"]
+    assert (over["ranks"], over["parts"], over["others"]) == (16, [1, 16], [])
+    assert over["weights"] * 16 == found["weight_bytes"]
+    assert over["speeds"]["network"] == 12.5e9
+    assert "over_ranks" not in json.loads(lcm(*LARGE, "--json").out)
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--ranks", "0"], "ranks: expected a positive integer, got 0"),
+        (["--ranks", "2x2x2"], "parts: expected 2 numbers of parts"),
+        (["--ranks", "2", "--bandwidth", "-1"], "expected a number above zero, got '-1'"),
+    ],
+)
+def test_wrong_ranks(lcm, arguments, words):
+    result = lcm(*LARGE, *arguments)
+    assert result.code == 2
+    assert words in result.err
+
+
+def test_explain_takes_every_argument(lcm):
+    call = """explain --input 4,9,8 --kernel 3x2 --filters 6 --batch 0 --strides 2x1
+        --padding 1:2,0:3 --padding-mode replicate --dilation 1x2 --groups 2 --shared-axes 1
+        --data-format channels_first --dtype float64 --device cpu --backend NUMPY
+        --implementation reference --json"""
+    found = json.loads(lcm(*call.split()).out)
+    spec = lcmulti.LocalConvSpec(
+        (4, 9, 8), 6, (3, 2), strides=(2, 1), padding=((1, 2), (0, 3)), padding_mode="replicate",
+        dilation=(1, 2), groups=2, shared_axes=(1,), data_format="channels_first",
+    )  # fmt: skip
+    assert found["kernel_shape"] == list(spec.kernel_shape)
+    assert found["output_shape"] == list(spec.output_shape)
+    assert found["implementation"] == "reference"
+    assert found["flops"] == 0
+    assert found["weight_bytes"] == 8 * spec.num_parameters
+
+
+@pytest.mark.parametrize(
+    "padding, pairs",
+    [("same", ((4, 4), (4, 4))), ("2", ((2, 2), (2, 2))), ("1x3", ((1, 1), (3, 3)))],
+)
+def test_explain_padding(lcm, padding, pairs):
+    found = json.loads(lcm(*EXPLAIN, "--padding", padding, "--json").out)
+    spec = lcmulti.LocalConvSpec((63, 63, 16), 16, 9, padding=pairs)
+    assert found["output_shape"] == list(spec.output_shape)
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--padding", "sane"], "padding: expected one of"),
+        (["--dtype", "float31"], "dtype: expected one of"),
+        (["--device", "abacus"], "device: expected one of"),
+        (["--backend", "theano"], "backend: expected one of"),
+        (["--implementation", "fastest"], "implementation: expected one of"),
+        (["--batch", "-1"], "batch: expected"),
+        (["--filters", "0"], "filters: expected"),
+        (["--strides", "1x1x1"], "strides: expected"),
+        (["--shared-axes", "5"], "shared_axes: expected"),
+    ],
+)
+def test_wrong_explain(lcm, arguments, words):
+    result = lcm(*EXPLAIN, *arguments)
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith(f"lcmulti: {words}")
+    assert result.err.count("\n") == 1
+
+
+def test_backends(lcm):
+    found = json.loads(lcm("backends", "--json").out)
+    by_name = {each["name"]: each for each in found["backends"]}
+    numpy = by_name["numpy"]
+    assert numpy["installed"]
+    assert numpy["version"]
+    assert numpy["devices"] == ["cpu"]
+    assert "float16" in numpy["dtypes"]
+    assert [each["name"] for each in numpy["implementations"]] == ["blocked", "reference"]
+    assert numpy["plugin"].startswith("lcmulti ")
+    result = lcm("backends")
+    assert result.code == 0
+    for each in found["backends"]:
+        assert each["error"] is None
+        assert each["name"] in result.out
+        if each["installed"]:
+            assert each["devices"]
+        else:
+            assert each["install"] in result.out
+
+
+def test_backends_tells_what_is_absent_and_what_is_broken(lcm, install):
+    install(
+        wrong=ImportError("no module named 'cuda_thing'"),
+        absent=plugin_of([backend_entry("absent", package="surely_not_installed")]),
+        broken=plugin_of([backend_entry("broken", load="lcmulti.numpy.backend:no")]),
+        added=plugin_of((), [implementation_entry("better", summary="a [bold]better[/bold] way")]),
+    )
+    text = lcm("backends").out
+    lines = text.splitlines()
+    assert "absent not installed; install it with: pip install absent" in lines
+    assert (
+        "broken plugin wrong 9.8 (wrong_plugin): ImportError: no module named 'cuda_thing'" in lines
+    )
+    assert any("has no attribute 'no'" in line and "pip install broken" in line for line in lines)
+    better = " ".join(text[text.index("better") :].split())
+    assert better.startswith("better a [bold]better[/bold] way [added 9.8 (added_plugin)]")
+    found = json.loads(lcm("backends", "--json").out)
+    assert found["broken_plugins"][0]["plugin"] == "wrong 9.8 (wrong_plugin)"
+    assert [each["installed"] for each in found["backends"]] == [False, True, True]
+
+
+def test_tables_cut_nothing_off(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    table = output.table("A title", "name", "place")
+    table.add_row("x", "/a/very/long/path" * 10)
+    output.console().print(table)
+    text = "".join(capsys.readouterr().out.split())
+    assert text.endswith("/a/very/long/path" * 10)
+
+
+def test_parity_is_wired(lcm):
+    assert lcm("parity", "--list-cases").code == 0
+    assert lcm("parity", "--cases", "no_such_case").code == 2
+
+
+@pytest.mark.parametrize("option", ["--backends", "--cases"])
+def test_an_unset_shell_variable_does_not_choose_everything(lcm, option):
+    done = lcm("parity", option, "", "--no-training", "--memory", "1")
+    assert done.code == 2
+    assert option[2:] in done.err and "one of" in done.err and "got none" in done.err

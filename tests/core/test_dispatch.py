@@ -1,0 +1,331 @@
+"""Who computes, and why: frameworks told apart by fake array types, implementations by fakes."""
+
+import sys
+from types import ModuleType
+
+import numpy as np
+import pytest
+from strangers import backend_entry, implementation_entry, plugin_of
+
+import lcmulti
+from lcmulti.choosing import dispatch
+from lcmulti.errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    MixedFrameworksError,
+    TooLargeError,
+    UnsupportedError,
+)
+from lcmulti.numpy.backend import NumpyBackend, Reference
+from lcmulti.operations import calling
+
+X, KERNEL = np.ones((2, 9, 3), "float32"), np.ones((8, 2, 3, 4), "float32")
+
+
+class Array:
+    """Arrays of the framework "red"."""
+
+    def __init__(self, data):
+        self.data = data
+
+    def __add__(self, other):
+        return type(self)(self.data + other.data)
+
+
+class Other:
+    """Arrays of the framework "blue"."""
+
+    def __init__(self, data):
+        self.data = data
+
+
+class Paint(NumpyBackend):
+    def __init__(self, kind):
+        self.kind = kind
+
+    def facts(self, array, *more):
+        return super().facts(array.data, *more)
+
+    def from_numpy(self, array, like=None):
+        return self.kind(array)
+
+    def to_numpy(self, array):
+        return array.data
+
+    def close(self, implementation, entry, name="forward"):
+        forward = super().close(implementation, entry, name)
+        return lambda x, kernel, *rest: self.kind(forward(x.data, kernel.data, *rest))
+
+
+class Picky(Reference):
+    def decline(self, problem):
+        return "strides above 1" if max(problem.spec.strides) > 1 else None
+
+
+class Greedy(Reference):
+    def workspace(self, problem):
+        return 1000
+
+
+@pytest.fixture
+def frameworks(install, monkeypatch):
+    """Backends "red" and "blue" beside NumPy's, with implementations made for telling apart."""
+    module = ModuleType("paint")
+    module.Array, module.Other = Array, Other
+    module.red, module.blue = Paint(Array), Paint(Other)
+    module.picky, module.greedy, module.plain = Picky(), Greedy(), Reference()
+    monkeypatch.setitem(sys.modules, "paint", module)
+
+    def entry(name, load, priority, **more):
+        return implementation_entry(name, "red", load=f"paint:{load}", priority=priority, **more)
+
+    red = backend_entry("red", load="paint:red", array_types=("paint:Array",))
+    blue = backend_entry("blue", load="paint:blue", array_types=("absent:Array", "paint:Other"))
+    install(
+        paint=plugin_of(
+            [red, blue],
+            [
+                entry("picky", "picky", 50),
+                entry("doubles", "plain", 40, dtypes=("float64",)),
+                entry("device", "plain", 35, devices=("gpu",)),
+                entry("greedy", "greedy", 30),
+                entry("plain", "plain", 10, transformable=True),
+                implementation_entry("only", "blue", load="paint:plain"),
+            ],
+        )
+    )
+    return module
+
+
+def chosen(*arrays, **arguments):
+    found = lcmulti.explain(*arrays, **arguments)
+    return found.backend, found.implementation
+
+
+def test_arrays_decide(frameworks):
+    y = lcmulti.local_conv(Array(X), Array(KERNEL))
+    assert type(y) is Array
+    found = lcmulti.explain(Array(X), Array(KERNEL))
+    assert (found.backend, found.backend_reason) == ("red", "the framework of the arrays")
+
+
+def test_numpy_is_neutral(frameworks):
+    for arrays in ((Array(X), KERNEL), (X, Array(KERNEL))):
+        assert type(lcmulti.local_conv(*arrays)) is Array
+    bias = Array(np.zeros((8, 4), "float32"))
+    assert type(lcmulti.local_conv(X, KERNEL, bias)) is Array
+    y = lcmulti.local_conv(X, KERNEL, backend="red")
+    assert type(y) is np.ndarray
+    assert (y == 6).all()
+
+
+def test_numpy_arrays_go_where_the_call_then_the_settings_say(frameworks):
+    assert chosen(X, KERNEL) == ("numpy", "blocked")
+    with lcmulti.config(backend="blue"):
+        found = lcmulti.explain(X, KERNEL)
+        assert found.backend == "blue"
+        assert found.backend_reason == "configured: lcmulti.config(...)"
+        found = lcmulti.explain(X, KERNEL, backend="RED")
+        assert (found.backend, found.backend_reason) == ("red", "named in the call")
+        assert lcmulti.explain(Array(X), KERNEL).backend == "red"
+
+
+def test_frameworks_never_mix(frameworks):
+    red, blue = Array(X), Other(KERNEL)
+    with pytest.raises(MixedFrameworksError) as error:
+        lcmulti.local_conv(red, blue)
+    assert str(error.value) == (
+        "kernel: expected an array of red, as x is, got one of blue; convert one of them"
+    )
+    bias = Other(np.zeros((8, 4), "float32"))
+    with pytest.raises(MixedFrameworksError, match="^bias: expected an array of red, as kernel"):
+        lcmulti.local_conv(X, Array(KERNEL), bias)
+    with pytest.raises(MixedFrameworksError, match="^backend: expected 'red'.*got 'blue'"):
+        lcmulti.local_conv(red, KERNEL, backend="blue")
+    with pytest.raises(MixedFrameworksError, match="^backend: expected 'red'.*got 'numpy'"):
+        lcmulti.local_conv(red, KERNEL, backend="numpy")
+
+
+def test_a_framework_that_is_not_imported_is_not_looked_for(frameworks):
+    assert "absent" not in sys.modules
+    with pytest.raises(
+        ArgumentTypeError, match=r"^x: expected an array of one of .*builtins\.list"
+    ):
+        lcmulti.local_conv([[1.0]], KERNEL)
+    assert "absent" not in sys.modules
+
+
+RED = Array(X), Array(KERNEL)
+STRIDED = Array(X), Array(KERNEL[:4])
+
+
+def test_auto_takes_the_highest_priority_that_can_serve(frameworks):
+    assert chosen(*RED) == ("red", "picky")
+    assert chosen(*STRIDED, strides=2) == ("red", "greedy")
+    wide = (Array(each.data.astype("float64")) for each in STRIDED)
+    assert chosen(*wide, strides=2) == ("red", "doubles")
+
+
+def test_max_workspace(frameworks):
+    with lcmulti.config(max_workspace=1000):
+        assert chosen(*STRIDED, strides=2) == ("red", "greedy")
+    with lcmulti.config(max_workspace=999):
+        found = lcmulti.explain(*STRIDED, strides=2, backend="red")
+        verdict = next(each for each in found.verdicts if each.name == "greedy")
+        assert verdict.reason == "needs 1,000 bytes of workspace, over max_workspace=999"
+        # Who names an implementation has decided about its memory, too.
+        assert chosen(*STRIDED, strides=2, implementation="greedy") == ("red", "greedy")
+
+
+def test_nothing_fits_in_no_workspace(frameworks):
+    with lcmulti.config(max_workspace=0), pytest.raises(UnsupportedError) as error:
+        lcmulti.local_conv(*STRIDED, strides=2)
+    for word in ("'red'", "picky: strides above 1", "greedy: needs 1,000 bytes", "plain: needs"):
+        assert word in str(error.value)
+
+
+def test_a_name_forces_or_raises(frameworks):
+    assert chosen(*RED, implementation="PLAIN") == ("red", "plain")
+    for name, reason in (
+        ("picky", "strides above 1"),
+        ("doubles", "does not compute in float32"),
+        ("device", "does not run on cpu"),
+    ):
+        with pytest.raises(UnsupportedError) as error:
+            lcmulti.local_conv(*STRIDED, strides=2, implementation=name)
+        assert f"{name!r} of backend 'red' cannot serve this call ({reason})" in str(error.value)
+        assert "implementation='auto' takes one that can" in str(error.value)
+
+
+def test_an_unknown_name_lists_the_choices(frameworks):
+    with pytest.raises(ArgumentError) as error:
+        lcmulti.local_conv(*RED, implementation="fastest")
+    assert "implementation: expected one of 'auto', 'picky', 'doubles'" in str(error.value)
+    with pytest.raises(ArgumentError, match="backend: expected one of .*'red', .*got 'green'"):
+        lcmulti.local_conv(*RED, backend="green")
+
+
+def test_a_configured_implementation_is_a_wish(frameworks):
+    with lcmulti.config(implementation="plain"):
+        found = lcmulti.explain(*RED)
+        assert found.implementation == "plain"
+        assert found.implementation_reason == "configured: lcmulti.config(...)"
+        assert chosen(X, KERNEL) == ("numpy", "blocked")  # which has no "plain"
+    with lcmulti.config(implementation="picky"):
+        assert chosen(*STRIDED, strides=2) == ("red", "greedy")
+
+
+def test_transformed_calls_go_to_what_can_be_transformed(frameworks, monkeypatch):
+    facts = frameworks.red.facts
+    monkeypatch.setattr(
+        frameworks.red, "facts", lambda *each: facts(*each)._replace(transformed=True)
+    )
+    assert chosen(*RED) == ("red", "plain")
+    with lcmulti.config(max_workspace=0):  # outranked: only this one can serve
+        assert chosen(*RED) == ("red", "plain")
+    with pytest.raises(UnsupportedError, match="cannot be transformed"):
+        lcmulti.local_conv(*RED, implementation="picky")
+
+
+def test_explain_of_a_spec_is_explain_of_the_call():
+    spec = lcmulti.LocalConvSpec((9, 3), 4, 2)
+    assert lcmulti.explain(spec, batch=2) == lcmulti.explain(X, KERNEL)
+
+
+def test_explain_reads_well(install):
+    install()  # whatever other plugins there are
+    spec = lcmulti.LocalConvSpec((32, 32, 3), filters=64, kernel_size=3)
+    lines = str(lcmulti.explain(spec, batch=32, backend="numpy")).splitlines()
+    assert lines[0] == "backend         numpy (named in the call)"
+    assert lines[1] == "implementation  blocked (highest priority of the 2 that can serve)"
+    assert lines[3:5] == [
+        "output          (30, 30, 64)",
+        "kernel          (30, 30, 3, 3, 3, 64)",
+    ]
+    assert lines[5] == "not reference   could serve; lower priority"
+
+
+def test_explain_computes_nothing(install):
+    install()  # whatever other plugins there are
+    spec = lcmulti.LocalConvSpec((100_000, 100_000, 3), filters=64, kernel_size=3)
+    assert lcmulti.explain(spec, batch=32, backend="numpy").implementation == "blocked"
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (dict(batch=-1), "batch: expected an integer of at least 0, got -1"),
+        (dict(dtype="int8"), "dtype: expected one of"),
+        (dict(device="abacus"), "device: expected one of 'cpu', 'gpu', got 'abacus'"),
+        (dict(backend="green"), "backend: expected one of"),
+        (dict(implementation="fastest"), "implementation: expected one of"),
+    ],
+)
+def test_wrong_explain(arguments, message):
+    spec = lcmulti.LocalConvSpec((9, 3), 4, 2)
+    with pytest.raises(ArgumentError) as error:
+        lcmulti.explain(spec, **arguments)
+    assert str(error.value).startswith(message)
+
+
+def test_explain_raises_what_the_call_would():
+    with pytest.raises(ArgumentError, match="^kernel: expected an array beside x"):
+        lcmulti.explain(X)
+    for wrong in (KERNEL[:, :, :2], KERNEL[:3]):
+        with pytest.raises(lcmulti.errors.ShapeError) as call:
+            lcmulti.local_conv(X, wrong)
+        with pytest.raises(lcmulti.errors.ShapeError) as explained:
+            lcmulti.explain(X, wrong)
+        assert str(call.value) == str(explained.value)
+
+
+def test_plans_are_cached_by_value_and_type():
+    """1, 1.0 and True are equal keys; only the first is a stride."""
+    lcmulti.local_conv(X, KERNEL, strides=1)
+    for wrong in (1.0, True, np.float32(1)):
+        with pytest.raises(ArgumentTypeError, match="^strides"):
+            lcmulti.local_conv(X, KERNEL, strides=wrong)
+    before = dispatch._plan.cache_info().misses
+    for _ in range(5):
+        lcmulti.local_conv(X, KERNEL, strides=1)
+    assert dispatch._plan.cache_info().misses == before
+
+
+def test_a_change_of_settings_is_seen_by_the_next_call():
+    x = np.ones((2, 3, 9), "float32")
+    with lcmulti.config(data_format="channels_first"):
+        assert lcmulti.local_conv(x, KERNEL).shape == (2, 4, 8)
+    with pytest.raises(lcmulti.errors.ShapeError):
+        lcmulti.local_conv(x, KERNEL)
+
+
+def test_weights_too_large_are_predicted():
+    spec = lcmulti.LocalConvSpec((100_000, 100_000, 3), filters=64, kernel_size=3)
+    with pytest.raises(TooLargeError) as error:
+        lcmulti.initial_weights(spec)
+    assert "shape (99998, 99998, 3, 3, 3, 64) of float64" in str(error.value)
+    assert "GiB" in str(error.value)
+
+
+def test_initial_weights():
+    spec = lcmulti.LocalConvSpec((9, 8, 4), filters=6, kernel_size=3, groups=2)
+    kernel, bias = lcmulti.initial_weights(spec, seed=0, dtype="float64")
+    again, _ = lcmulti.initial_weights(spec, seed=0)
+    assert (kernel.shape, bias.shape) == (spec.kernel_shape, spec.bias_shape)
+    np.testing.assert_array_equal(kernel.astype("float32"), again)
+    assert not bias.any()
+    # Glorot and Bengio 2010, equation 16, with the fans of one position and group.
+    limit = (6 / (9 * 2 + 9 * 3)) ** 0.5
+    assert 0.95 * limit < abs(kernel).max() <= limit
+    assert abs(kernel.var() * 3 / limit**2 - 1) < 0.1
+
+
+def test_the_configured_backend_is_read_at_every_call():
+    pytest.importorskip("torch")
+    arrays = np.ones((2, 5, 3)), np.ones((4, 2, 3, 7))
+    took = []
+    for name in ("numpy", "torch", "numpy"):
+        with lcmulti.config(backend=name):
+            took.append(calling.call_key("local_conv", (np.ndarray,) * 3, None))
+            assert lcmulti.local_conv(*arrays).shape == (2, 4, 7)
+    assert took == [f"local_conv in {name} from NumPy" for name in ("numpy", "torch", "numpy")]

@@ -1,0 +1,99 @@
+"""Wrong calls: one clear error naming the argument and what came, the same on every backend."""
+
+import copy
+import pickle
+from itertools import permutations
+
+import pytest
+from installed import INSTALLED
+
+import lcmulti
+from lcmulti import errors, plugins
+from lcmulti.conformance.certify.wrong_calls import RIGHT, WRONG, converted, named
+from lcmulti.errors import (
+    ArgumentError,
+    MixedFrameworksError,
+    ShapeError,
+    UnsupportedError,
+)
+
+
+def test_the_right_call_is_right(backend):
+    y = lcmulti.local_conv(**converted(RIGHT, backend))
+    assert type(y) is type(converted(RIGHT, backend)["x"])
+    assert (plugins.load_backend(backend).to_numpy(y) == 25).all()
+
+
+@pytest.mark.parametrize("changes, error, argument, shown", WRONG, ids=map(named, WRONG))
+def test_wrong_calls(backend, changes, error, argument, shown):
+    with pytest.raises(errors.LcmultiError) as caught:
+        lcmulti.local_conv(**converted(RIGHT | changes, backend))
+    assert type(caught.value) is error
+    assert caught.value.argument == argument
+    message = str(caught.value)
+    assert message.startswith(f"{argument}: expected ")
+    assert shown in message.split(", got ", 1)[1]
+
+
+FRAMEWORK_PAIRS = list(permutations((name for name in INSTALLED if name != "numpy"), 2))
+
+
+def test_the_table_is_long_enough_and_each_row_is_wrong_in_its_own_way():
+    assert len(WRONG) >= 40
+    assert len(set(map(named, WRONG))) == len(WRONG)
+
+
+@pytest.mark.parametrize("first, second", FRAMEWORK_PAIRS)
+def test_two_frameworks_in_one_call(first, second):
+    mixed = converted(RIGHT, first) | converted(dict(kernel=RIGHT["kernel"]), second)
+    with pytest.raises(MixedFrameworksError) as caught:
+        lcmulti.local_conv(**mixed)
+    assert caught.value.argument == "kernel"
+    assert f"an array of {first}, as x is, got one of {second}" in str(caught.value)
+    with pytest.raises(
+        MixedFrameworksError, match=f"^backend: expected '{first}'.* got '{second}'"
+    ):
+        lcmulti.local_conv(**converted(RIGHT, first), backend=second)
+
+
+def test_an_implementation_that_cannot_serve(backend):
+    with lcmulti.config(max_workspace=0), pytest.raises(UnsupportedError) as caught:
+        lcmulti.local_conv(**converted(RIGHT, backend))
+    assert f"no implementation of backend '{backend}'" in str(caught.value)
+    assert "over max_workspace=0" in str(caught.value)
+
+
+def test_errors_are_the_built_ins_a_caller_expects():
+    expected = {
+        "ArgumentError": ValueError,
+        "ArgumentTypeError": TypeError,
+        "ConfigError": ValueError,
+        "DtypeError": TypeError,
+        "FileError": ValueError,
+        "FreedMemoryError": RuntimeError,
+        "MissingBackendError": ImportError,
+        "MissingExtraError": ImportError,
+        "MixedFrameworksError": TypeError,
+        "PluginError": Exception,
+        "ShapeError": ValueError,
+        "TooLargeError": MemoryError,
+        "UnsupportedError": NotImplementedError,
+    }
+    assert set(errors.__all__) == expected.keys() | {"LcmultiError", "Interrupted"}
+    assert issubclass(errors.Interrupted, KeyboardInterrupt)  # no error: the user's wish
+    assert not issubclass(errors.Interrupted, Exception)
+    for name, base in expected.items():
+        assert issubclass(getattr(errors, name), (base, errors.LcmultiError))
+        assert issubclass(getattr(errors, name), base)
+
+
+@pytest.mark.parametrize("remake", [lambda e: pickle.loads(pickle.dumps(e)), copy.copy])
+def test_errors_travel_between_processes(remake):
+    for error in (
+        ShapeError("x", "rank 3", errors.described("shape (1, 2)")),
+        ArgumentError("groups", "a divisor", 3),
+    ):
+        again = remake(error)
+        assert type(again) is type(error)
+        assert str(again) == str(error)
+        assert again.argument == error.argument

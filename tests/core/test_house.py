@@ -1,0 +1,158 @@
+"""Which file imports which: no circles, and nobody reaches into another room's private files."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = {
+    path.name: path
+    for folder in (ROOT, ROOT / "backends", ROOT / "backends" / "native")
+    for path in sorted(folder.glob("lcmulti*"))
+    if (path / "__init__.py").exists()
+}
+# As docs/design.md lists them: a room imports from those before it alone.
+ROOMS = ("geometry", "plugins", "choosing", "algorithms", "weights", "operations", "numpy")
+
+
+def files() -> dict[str, Path]:
+    """Every module of ours by its full name."""
+    found = {}
+    for name, folder in PACKAGES.items():
+        for path in folder.rglob("*.py"):
+            parts = [name, *path.relative_to(folder).with_suffix("").parts]
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imported(path: Path, known: set[str]) -> dict[str, set[str]]:
+    """The modules of ours that a file imports, wherever in it, and the names it takes from each."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name in known:
+                    found[alias.name].update()
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert not node.level, f"{path}: relative import"
+            for alias in node.names:
+                if f"{node.module}.{alias.name}" in known:
+                    found[f"{node.module}.{alias.name}"].update()
+                elif node.module in known:
+                    found[node.module].add(alias.name)
+    return found
+
+
+MODULES = files()
+IMPORTS = {name: imported(path, set(MODULES)) for name, path in MODULES.items()}
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Strongly connected components of two or more (Tarjan 1972)."""
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found = []
+
+    def visit(node: str) -> None:
+        index[node] = low[node] = len(index)
+        stack.append(node)
+        for other in graph.get(node, ()):
+            if other not in index:
+                visit(other)
+                low[node] = min(low[node], low[other])
+            elif other in stack:
+                low[node] = min(low[node], index[other])
+        if low[node] == index[node]:
+            component = [stack.pop()]
+            while component[-1] != node:
+                component.append(stack.pop())
+            if len(component) > 1:
+                found.append(sorted(component))
+
+    for node in graph:
+        if node not in index:
+            visit(node)
+    return found
+
+
+def test_a_circle_is_found():
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"a", "d"}, "d": set()}
+    assert circles(graph) == [["a", "b", "c"]]
+
+
+def test_no_circle_of_files():
+    # ``lcmulti`` itself gathers the public names: who imports it asks for one of those.
+    graph = {name: set(found) - {"lcmulti"} for name, found in IMPORTS.items()}
+    assert circles(graph) == []
+
+
+def test_a_room_imports_from_those_before_it():
+    wrong = []
+    for name, found in IMPORTS.items():
+        room = name.split(".")[1] if name.startswith("lcmulti.") else ""
+        for other in found:
+            target = other.split(".")[1] if other.startswith("lcmulti.") else ""
+            if room in ROOMS and target in ROOMS and ROOMS.index(target) > ROOMS.index(room):
+                wrong.append(f"{name} imports {other}")
+    assert wrong == []
+
+
+def test_private_files_and_names_stay_in_their_room():
+    wrong = []
+    for name, found in IMPORTS.items():
+        for other, names in found.items():
+            room = other.rpartition(".")[0]
+            private_file = other.rpartition(".")[2].startswith("_")
+            if private_file and not name.startswith(room):
+                wrong.append(f"{name} imports {other}")
+            wrong += [
+                f"{name} takes {each} from {other}"
+                for each in names
+                if each.startswith("_") and not each.startswith("__") and not name.startswith(room)
+            ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("name", [n for n in MODULES if n.startswith("lcmulti.")])
+def test_the_core_imports_no_framework(name):
+    """Not even where it would only be imported when called, but for conformance and bench."""
+    if name.split(".")[1] in ("conformance", "bench", "cli"):
+        pytest.skip("runs frameworks")
+    frameworks = {"torch", "jax", "tensorflow", "keras", "flax", "equinox"}
+    for node in ast.walk(ast.parse(MODULES[name].read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            assert not frameworks & {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.module.split(".")[0] not in frameworks
+
+
+HEADERS = sorted((ROOT / "backends" / "native" / "src").rglob("*"))
+
+
+def test_no_circle_of_headers():
+    graph: dict[str, set[str]] = {}
+    for path in HEADERS:
+        if path.suffix in (".h", ".cc"):
+            lines = path.read_text("utf-8").splitlines()
+            included = [line.split('"')[1] for line in lines if line.startswith('#include "')]
+            graph[path.name] = {each.rpartition("/")[2] for each in included}
+    assert graph
+    assert circles(graph) == []
+
+
+def test_hooks_run_the_versions_of_ci():
+    wanted = dict(
+        line.split("==")
+        for line in (ROOT / "constraints.txt").read_text("utf-8").split()
+        if "==" in line
+    )
+    hooks = re.findall(r"([\w-]+)==([\w.]+)", (ROOT / ".pre-commit-config.yaml").read_text("utf-8"))
+    assert hooks
+    for name, version in hooks:
+        assert wanted[name] == version, name

@@ -1,0 +1,44 @@
+"""What dispatch costs: `local_conv` against the backend's operation called directly."""
+
+import numpy as np
+import pytest
+from timing import least_seconds_a_call
+
+import lcmulti
+from lcmulti import plugins
+from lcmulti.choosing import dispatch
+from lcmulti.plugins import collecting
+
+LIMIT = 30e-6
+
+
+@pytest.mark.slow
+def test_dispatch_costs_at_most_30_microseconds(backend, fresh, monkeypatch):
+    """With an operation that does nothing: real ones vary by more than what is measured."""
+
+    def nothing(x, kernel, spec, resources):
+        return x
+
+    monkeypatch.setattr(dispatch, "operation", lambda *names: nothing)
+    owner = plugins.load_backend(backend)
+    x, kernel = (owner.from_numpy(np.ones(s, "float32")) for s in ((1, 2, 1), (2, 1, 1, 1)))
+    assert lcmulti.local_conv(x, kernel) is x
+
+    def ours():
+        lcmulti.local_conv(x, kernel)
+
+    def directly():
+        nothing(x, kernel, None, None)
+
+    direct = least_seconds_a_call(directly, LIMIT)
+    beyond = least_seconds_a_call(ours, LIMIT + direct) - direct
+    assert beyond <= LIMIT, f"{beyond * 1e6:.1f} microseconds"
+
+
+def test_a_warm_call_plans_nothing(fresh, monkeypatch):
+    """The reason it is cheap, without a clock."""
+    x, kernel = np.ones((1, 2, 1)), np.ones((2, 1, 1, 1))
+    lcmulti.local_conv(x, kernel)
+    for module, name in ((dispatch, "choose"), (dispatch, "spec_of_call"), (collecting, "_load")):
+        monkeypatch.setattr(module, name, None)
+    lcmulti.local_conv(x, kernel)

@@ -1,0 +1,332 @@
+"""Where each setting comes from: precedence, errors, files, threads."""
+
+import asyncio
+import os
+import threading
+
+import pytest
+
+import lcmulti
+from lcmulti.choosing import settings
+from lcmulti.choosing.settings import DEFAULTS, config, current, sources, write_user_setting
+from lcmulti.errors import ConfigError
+
+
+def write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    settings.reload()
+    return str(path)
+
+
+def test_defaults(isolated):
+    assert (
+        current()
+        == DEFAULTS
+        == ("numpy", "auto", "channels_last", 256 * 2**20, None, "ieee", "tuned")
+    )
+    assert {source.place for source in sources().values()} == {"default"}
+
+
+def test_each_stronger_place_wins(isolated, monkeypatch):
+    """Add the places from the weakest to the strongest and see each take over."""
+
+    def now():
+        return sources()["max_workspace"]
+
+    assert now().place == "default"
+    place = write(settings.user_file(), "max_workspace = 1")
+    assert now() == (1, place)
+    place = write(isolated / "pyproject.toml", "[tool.lcmulti]\nmax_workspace = 2")
+    assert now() == (2, place)
+    place = write(isolated / "lcmulti.toml", "max_workspace = 3")
+    assert now() == (3, place)
+    monkeypatch.setenv("LCMULTI_MAX_WORKSPACE", "4")
+    assert now() == (4, "LCMULTI_MAX_WORKSPACE")
+    with config(max_workspace=5):
+        assert now() == (5, "lcmulti.config(...)")
+        assert config.max_workspace == 5
+    assert now() == (4, "LCMULTI_MAX_WORKSPACE")
+
+
+def test_the_call_is_stronger_than_all(monkeypatch):
+    monkeypatch.setenv("LCMULTI_DATA_FORMAT", "channels_first")
+    assert lcmulti.LocalConvSpec((9, 2), 3, 2, data_format="channels_last").in_channels == 2
+    assert lcmulti.LocalConvSpec((9, 2), 3, 2).in_channels == 9
+
+
+def test_places_add_up(isolated, monkeypatch):
+    user = write(settings.user_file(), "threads = 3\nmax_workspace = 1")
+    project = write(isolated / "lcmulti.toml", 'data_format = "channels_first"\nmax_workspace=2')
+    found = sources()
+    assert found["threads"] == (3, user)
+    assert found["data_format"] == ("channels_first", project)
+    assert found["max_workspace"] == (2, project)
+    assert found["implementation"] == ("auto", "default")
+
+
+def test_keras_json_is_the_last_resort_for_data_format(isolated):
+    place = write(isolated / "keras" / "keras.json", '{"image_data_format": "channels_first"}')
+    assert sources()["data_format"] == ("channels_first", place)
+    assert sources()["backend"] == ("numpy", "default")
+    user = write(settings.user_file(), 'data_format = "channels_last"')
+    assert sources()["data_format"] == ("channels_last", user)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "null", "{", '{"image_data_format": "NHWC"}', '{"image_data_format": ["x"]}',
+     "[" * 100_000, "\x00\xff"],
+)  # fmt: skip
+def test_a_keras_json_that_is_wrong_is_no_matter_of_ours(isolated, text):
+    write(isolated / "keras" / "keras.json", text)
+    assert current() == DEFAULTS
+
+
+def test_nearest_project_file(isolated, monkeypatch):
+    outer = write(isolated / "lcmulti.toml", "threads = 2")
+    below = isolated / "a" / "b"
+    below.mkdir(parents=True)
+    monkeypatch.chdir(below)
+    settings.reload()
+    assert sources()["threads"] == (2, outer)
+    # A pyproject.toml in between ends the search: it is the project, and it says nothing.
+    write(isolated / "a" / "pyproject.toml", "[project]\nname = 'a'")
+    assert sources()["threads"] == (None, "default")
+    inner = write(isolated / "a" / "pyproject.toml", "[tool.lcmulti]\nthreads = 4")
+    assert sources()["threads"] == (4, inner)
+
+
+@pytest.mark.parametrize(
+    "text, size",
+    [("0", 0), ("1024", 1024), ("1KiB", 1024), (" 64 mib ", 64 * 2**20), ("2GiB", 2**31),
+     ("3GB", 3 * 10**9), ("5B", 5)],
+)  # fmt: skip
+def test_sizes(monkeypatch, text, size):
+    monkeypatch.setenv("LCMULTI_MAX_WORKSPACE", text)
+    assert current().max_workspace == size
+
+
+def test_threads_auto(monkeypatch):
+    monkeypatch.setenv("LCMULTI_THREADS", "auto")
+    assert current().threads is None
+    monkeypatch.setenv("LCMULTI_THREADS", "2")
+    assert current().threads == 2
+
+
+WRONG = [
+    ("backend", "theano", "'numpy'"),
+    ("implementation", "fastest", "'auto'"),
+    ("data_format", "NHWC", "'channels_first'"),
+    ("max_workspace", "lots", "bytes, or a size such as '256MiB'"),
+    ("max_workspace", "-1", "bytes, or a size such as '256MiB'"),
+    ("max_workspace", "9" * 31, "bytes, or a size such as '256MiB'"),
+    ("max_workspace", "٣", "bytes, or a size such as '256MiB'"),
+    ("threads", "0", "a positive integer"),
+    ("threads", "two", "a positive integer or 'auto'"),
+    ("backend", "", "a name"),
+    ("backend", "os.path:join", "'numpy'"),
+]
+
+
+@pytest.mark.parametrize("name, value, choices", WRONG)
+def test_errors_name_setting_value_place_and_choices(isolated, monkeypatch, name, value, choices):
+    def caught(action):
+        with pytest.raises(ConfigError) as error:
+            action()
+        return str(error.value)
+
+    places = {}
+    with monkeypatch.context() as patch:
+        variable = f"LCMULTI_{name.upper()}"
+        patch.setenv(variable, value)
+        places[variable] = caught(current)
+    path = write(isolated / "lcmulti.toml", f'{name} = "{value}"')
+    places[path] = caught(current)
+    (isolated / "lcmulti.toml").unlink()
+    settings.reload()
+    places["lcmulti.config(...)"] = caught(config(**{name: value}).__enter__)
+    places["lcmulti config set"] = caught(lambda: write_user_setting(name, value))
+    for place, message in places.items():
+        assert message.startswith(f"{name}: expected ")
+        for word in (choices, repr(value), place):
+            assert word in message
+
+
+def test_unknown_settings_list_the_choices(isolated):
+    for action in (
+        lambda: config(bakend="numpy").__enter__(),
+        lambda: write_user_setting("bakend", "numpy"),
+    ):
+        with pytest.raises(ConfigError, match="bakend: expected one of the settings 'backend', "):
+            action()
+    path = write(isolated / "lcmulti.toml", 'bakend = "numpy"')
+    with pytest.raises(ConfigError, match="bakend") as error:
+        current()
+    assert path in str(error.value)
+    with pytest.raises(AttributeError, match="no setting 'bakend'; there are backend"):
+        _ = config.bakend
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"threads = ", b"\xff\xfe", b"threads = 1\nthreads = 2", b"a = " + b"[" * 100_000,
+     b"threads = [1]", b"threads = true", b"[threads]\nx = 1", b"max_workspace = 1.5"],
+)  # fmt: skip
+def test_a_hostile_project_file_is_a_clear_error_that_names_it(isolated, text):
+    (isolated / "lcmulti.toml").write_bytes(text)
+    settings.reload()
+    with pytest.raises(ConfigError) as error:
+        current()
+    assert str(isolated / "lcmulti.toml") in str(error.value)
+
+
+def test_a_tool_table_that_is_no_table(isolated):
+    path = write(isolated / "pyproject.toml", "[tool]\nlcmulti = 3")
+    with pytest.raises(ConfigError, match="expected a table of settings, got 3") as error:
+        current()
+    assert path in str(error.value)
+
+
+def test_nested_and_none():
+    with config(threads=2, max_workspace="1KiB"):
+        with config(threads=3):
+            assert current()[3:5] == (1024, 3)
+            with config(threads=None, max_workspace=None):
+                assert current() == DEFAULTS
+        assert current()[3:5] == (1024, 2)
+    assert current() == DEFAULTS
+
+
+def test_undone_after_an_exception():
+    with pytest.raises(KeyError), config(threads=2):
+        raise KeyError
+    assert current().threads is None
+
+
+def test_nothing_changes_if_one_of_several_is_wrong():
+    with pytest.raises(ConfigError), config(threads=2, backend="theano"):
+        pass
+    assert current() == DEFAULTS
+
+
+def test_a_change_is_seen_in_its_own_thread_alone():
+    seen, both_inside = {}, threading.Barrier(2)
+
+    def work(threads):
+        with config(threads=threads):
+            both_inside.wait(10)
+            seen[threads] = config.threads
+            both_inside.wait(10)
+
+    with config(threads=9):
+        workers = [threading.Thread(target=work, args=(n,)) for n in (1, 2)]
+        for each in workers:
+            each.start()
+        for each in workers:
+            each.join()
+        assert config.threads == 9
+    assert seen == {1: 1, 2: 2}
+
+
+def test_a_change_is_seen_in_its_own_task_alone():
+    async def work(threads):
+        with config(threads=threads):
+            await asyncio.sleep(0)
+            return config.threads
+
+    async def both():
+        return await asyncio.gather(work(1), work(2))
+
+    assert asyncio.run(both()) == [1, 2]
+
+
+def test_variables_are_read_anew_and_files_once(isolated, monkeypatch):
+    write(isolated / "lcmulti.toml", "threads = 2")
+    assert current().threads == 2
+    (isolated / "lcmulti.toml").write_text("threads = 3")
+    assert current().threads == 2
+    monkeypatch.setenv("LCMULTI_THREADS", "4")
+    assert current().threads == 4
+    monkeypatch.delenv("LCMULTI_THREADS")
+    settings.reload()
+    assert current().threads == 3
+
+
+def test_write_keeps_the_others_and_takes_effect():
+    assert write_user_setting("threads", "3") == settings.user_file()
+    write_user_setting("max_workspace", "64MiB")
+    assert current().threads == 3
+    assert current().max_workspace == 64 * 2**20
+    write_user_setting("threads", "auto")
+    assert current()[3:5] == (64 * 2**20, None)
+
+
+def test_write_mends_a_wrong_value_of_the_same_setting():
+    write(settings.user_file(), 'backend = "theano"')
+    write_user_setting("backend", "numpy")
+    assert current().backend == "numpy"
+
+
+def test_write_does_not_touch_a_file_with_another_wrong_value():
+    path = write(settings.user_file(), 'backend = "theano"')
+    with pytest.raises(ConfigError, match="theano") as error:
+        write_user_setting("threads", "3")
+    assert path in str(error.value)
+    assert settings.user_file().read_text() == 'backend = "theano"'
+
+
+def test_write_is_atomic(monkeypatch):
+    write_user_setting("threads", "3")
+    before = settings.user_file().read_text()
+
+    def full_disk(self, target):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(settings.user_file()), "replace", full_disk)
+        with pytest.raises(ConfigError, match="No space left on device"):
+            write_user_setting("threads", "4")
+    assert settings.user_file().read_text() == before
+    assert list(settings.user_file().parent.iterdir()) == [settings.user_file()]
+
+
+def test_readers_never_see_half_a_file():
+    """One process writes as another reads: every read is a whole file."""
+    write_user_setting("max_workspace", "1")
+    done = threading.Event()
+
+    def writer():
+        try:
+            for n in range(200):
+                write_user_setting("max_workspace", "1" * (1 + n % 20))
+        finally:
+            done.set()
+
+    thread = threading.Thread(target=writer)
+    thread.start()
+    path = settings.user_file()
+    while not done.is_set():
+        text = path.read_text()
+        assert text.startswith('max_workspace = "')
+        assert text.endswith('"\n')
+    thread.join()
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_write_to_a_place_that_is_no_folder(isolated):
+    (isolated / "config").write_text("a file where the folder should be")
+    with pytest.raises(ConfigError, match=r"lcmulti\.toml: expected a writable file"):
+        write_user_setting("threads", "3")
+
+
+def test_repr_tells_all():
+    assert repr(config) == (
+        "lcmulti.config(backend='numpy', implementation='auto', data_format='channels_last', "
+        "max_workspace=268435456, threads=None, precision='ieee', tiles='tuned')"
+    )
+
+
+def test_an_environment_that_is_a_plain_dictionary(isolated, monkeypatch):
+    monkeypatch.setattr(os, "environ", {"LCMULTI_THREADS": "3"})
+    assert settings.current().threads == 3

@@ -1,0 +1,243 @@
+"""Support matrix of JAX."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matrix_cells import Matrix
+
+import lcmulti
+
+MATRIX = Matrix("jax", "JAX")
+
+
+class Subject(NamedTuple):
+    """``apply(parameters, x) -> y``; *x* is a batch of 4."""
+
+    row: str
+    apply: Callable[[Any, Any], Any]
+    parameters: Any
+    x: Any
+
+    def loss(self, parameters, x=None):
+        y = self.apply(parameters, self.x if x is None else x)
+        return (y * jnp.cos(jnp.arange(y.size).reshape(y.shape))).sum() + (y**2).sum()
+
+
+def batch(shape, dtype="float32"):
+    return jax.random.normal(jax.random.key(1), (4, *shape), dtype)
+
+
+def operation():
+    kernel = jax.random.normal(jax.random.key(0), (6, 4, 3, 3, 2, 3))
+    bias = jax.random.normal(jax.random.key(2), (6, 4, 3))
+
+    def apply(parameters, x):
+        return lcmulti.local_conv(x, *parameters, data_format="channels_last")
+
+    return apply, (kernel, bias), (8, 6, 2)
+
+
+def nnx(cls, **arguments):
+    def make():
+        import lcmulti_jax.nnx
+        from flax import nnx
+
+        layer = getattr(lcmulti_jax.nnx, cls)(2, 3, (3, 3), (8, 6), rngs=nnx.Rngs(0), **arguments)
+        graph, parameters = nnx.split(layer)
+        return lambda parameters, x: nnx.merge(graph, parameters)(x), parameters, (8, 6, 2)
+
+    return make
+
+
+def equinox(**arguments):
+    def make():
+        import equinox as eqx
+        import lcmulti_jax.equinox
+
+        layer = lcmulti_jax.equinox.LocallyConnected2d(
+            2, 3, 3, (8, 6), key=jax.random.key(0), **arguments
+        )
+        parameters, static = eqx.partition(layer, eqx.is_array)
+        return (
+            lambda parameters, x: jax.vmap(eqx.combine(parameters, static))(x),
+            parameters,
+            (2, 8, 6),
+        )
+
+    return make
+
+
+MAKERS = {
+    "`local_conv`": operation,
+    "`nnx.LocallyConnected`": nnx("LocallyConnected", strides=1),
+    "`nnx.LocallyConnected(rank=2)`": nnx("LocallyConnected", rank=2),
+    "`nnx.LocallyConnectedTranspose`": nnx("LocallyConnectedTranspose", strides=2),
+    "`equinox.LocallyConnected2d`": equinox(),
+}
+
+
+def make(row):
+    apply, parameters, shape = MAKERS[row]()
+    return Subject(row, apply, parameters, batch(shape))
+
+
+for _row in MAKERS:
+    _needs = next((name for name in ("equinox", "nnx") if name in _row), None)
+    MATRIX.row(_row, needs={"nnx": "flax"}.get(_needs, _needs))(lambda row=_row: make(row))
+
+
+def close(ours, theirs, rtol=1e-4, atol=1e-4):
+    ours, theirs = jax.tree.leaves(ours), jax.tree.leaves(theirs)
+    assert len(ours) == len(theirs) > 0
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(
+            np.asarray(one, "float64"), np.asarray(other, "float64"), rtol=rtol, atol=atol
+        )
+
+
+@MATRIX.column("jit")
+def jit(subject):
+    ours = jax.jit(subject.apply)(subject.parameters, subject.x)
+    close(ours, subject.apply(subject.parameters, subject.x))
+
+
+@MATRIX.column("grad")
+def grad(subject):
+    """Along a direction, as central differences have it: exact, for the loss is quadratic."""
+    gradient = jax.jit(jax.grad(subject.loss))(subject.parameters)
+    along = jax.tree.map(lambda leaf: jnp.sin(jnp.arange(leaf.size).reshape(leaf.shape)), gradient)
+    step = jax.tree.map(lambda p, d: p + 0.5 * d, subject.parameters, along)
+    back = jax.tree.map(lambda p, d: p - 0.5 * d, subject.parameters, along)
+    slope = sum(
+        (g * d).sum()
+        for g, d in zip(jax.tree.leaves(gradient), jax.tree.leaves(along), strict=True)
+    )
+    wanted = subject.loss(step) - subject.loss(back)
+    if "rank" not in subject.row:  # of two parameters multiplied the loss is quartic
+        close(slope, wanted, rtol=1e-3, atol=1e-1)
+    else:
+        _, tangent = jax.jvp(subject.loss, (subject.parameters,), (along,))
+        close(slope, tangent, rtol=1e-3, atol=1e-1)
+
+
+@MATRIX.column("jvp")
+def jvp(subject):
+    """The operation is affine in ``x``."""
+    direction = jnp.sin(jnp.arange(subject.x.size, dtype="float32").reshape(subject.x.shape))
+    function = lambda x: subject.apply(subject.parameters, x)  # noqa: E731
+    _, tangent = jax.jvp(function, (subject.x,), (direction,))
+    close(tangent, function(subject.x + direction) - function(subject.x), atol=1e-3)
+
+
+@MATRIX.column("hessian")
+def hessian(subject):
+    """Of the loss in one sample, against the Jacobian: ``2 J^T J`` of an affine map."""
+    x = subject.x[:1]
+    ours = jax.jit(jax.hessian(lambda x: subject.loss(subject.parameters, x)))(x)
+    jacobian = jax.jacobian(lambda x: subject.apply(subject.parameters, x))(x)
+    matrix = jacobian.reshape(-1, x.size)
+    close(ours.reshape(x.size, x.size), 2 * matrix.T @ matrix, atol=1e-3)
+
+
+@MATRIX.column("vmap")
+def vmap(subject):
+    x = jnp.stack([subject.x, 2 * subject.x, -subject.x])
+    ours = jax.vmap(subject.apply, in_axes=(None, 0))(subject.parameters, x)
+    close(ours, jnp.stack([subject.apply(subject.parameters, each) for each in x]))
+    many = jax.tree.map(lambda leaf: jnp.stack([leaf, -leaf]), subject.parameters)
+    ours = jax.vmap(jax.grad(subject.loss))(many)
+    for i, sign in enumerate((1, -1)):
+        theirs = jax.grad(subject.loss)(jax.tree.map(lambda p, s=sign: s * p, subject.parameters))
+        close(jax.tree.map(lambda leaf, i=i: leaf[i], ours), theirs, rtol=1e-3, atol=1e-2)
+
+
+@MATRIX.column("scan")
+def scan(subject):
+    """Three steps of gradient descent in one loop."""
+
+    def step(parameters, x):
+        gradient = jax.grad(subject.loss)(parameters, x)
+        return jax.tree.map(lambda p, g: p - 1e-3 * g, parameters, gradient), None
+
+    x = jnp.stack([subject.x, subject.x[::-1], -subject.x])
+    ours, _ = jax.lax.scan(step, subject.parameters, x)
+    theirs = subject.parameters
+    for each in x:
+        theirs, _ = step(theirs, each)
+    close(ours, theirs)
+
+
+@MATRIX.column("remat")
+def remat(subject):
+    ours = jax.grad(jax.checkpoint(subject.loss))(subject.parameters)
+    close(ours, jax.grad(subject.loss)(subject.parameters))
+
+
+@MATRIX.column("`jax.export`, symbolic batch")
+def export(subject):
+    from jax import export
+
+    (size,) = export.symbolic_shape("batch")
+    shapes = jax.ShapeDtypeStruct((size, *subject.x.shape[1:]), subject.x.dtype)
+    function = jax.jit(lambda x: subject.apply(subject.parameters, x))
+    text = export.export(function)(shapes).serialize(vjp_order=1)
+    loaded = export.deserialize(text)
+    for x in (subject.x, subject.x[:3]):
+        close(loaded.call(x), function(x))
+        ours = jax.grad(lambda x: (loaded.call(x) ** 2).sum())(x)
+        close(ours, jax.grad(lambda x: (function(x) ** 2).sum())(x), atol=1e-3)
+
+
+@MATRIX.column("bfloat16")
+def bf16(subject):
+    half = lambda tree: jax.tree.map(lambda leaf: leaf.astype("bfloat16"), tree)  # noqa: E731
+    wide = lambda tree: jax.tree.map(lambda leaf: leaf.astype("float32"), tree)  # noqa: E731
+    parameters, x = half(subject.parameters), half(subject.x)
+    ours = subject.apply(parameters, x)
+    assert ours.dtype == jnp.bfloat16
+    close(ours, subject.apply(wide(parameters), wide(x)), rtol=0.02, atol=0.1)
+    gradient = jax.grad(lambda p: subject.loss(p, x).astype("float32"))(parameters)
+    assert all(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(gradient))
+
+
+@MATRIX.column("64-bit mode")
+def x64(subject):
+    with jax.enable_x64(True):
+        wide = lambda tree: jax.tree.map(lambda leaf: jnp.asarray(leaf, "float64"), tree)  # noqa: E731
+        ours = jax.jit(subject.apply)(wide(subject.parameters), wide(subject.x))
+        assert ours.dtype == jnp.float64
+        gradient = jax.grad(subject.loss)(wide(subject.parameters), wide(subject.x))
+        assert all(leaf.dtype == jnp.float64 for leaf in jax.tree.leaves(gradient))
+    close(ours, subject.apply(subject.parameters, subject.x))
+
+
+@cache
+def sharded():
+    """What a process with two devices found: ``{row: {column: error or None}}``."""
+    script = Path(__file__).with_name("matrix_jax_sharded.py")
+    run = subprocess.run(
+        [sys.executable, script], check=False, capture_output=True, text=True, timeout=300
+    )
+    assert run.returncode == 0, run.stderr[-4000:]
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+def _sharded(column):
+    @MATRIX.column(column, slow=True)
+    def check(subject):
+        error = sharded()[subject.row][column]
+        assert error is None, error
+
+
+for _column in ("GSPMD over output rows", "`shard_map`", "`auto_axes` in an explicit mesh"):
+    _sharded(_column)

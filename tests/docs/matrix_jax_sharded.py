@@ -1,0 +1,109 @@
+"""Sharding over two CPU devices; prints ``{row: {column: error or None}}`` as JSON."""
+
+from __future__ import annotations
+
+import functools
+import json
+import traceback
+
+import jax
+
+jax.config.update("jax_num_cpu_devices", 2)
+
+import jax.numpy as jnp  # noqa: E402
+from jax.sharding import AxisType, NamedSharding, PartitionSpec, auto_axes  # noqa: E402
+from matrix_jax import MAKERS, close, make  # noqa: E402
+
+import lcmulti  # noqa: E402
+
+MESH = jax.make_mesh((2,), ("rows",), axis_types=(AxisType.Auto,))
+
+
+def gspmd(subject):
+    """Weights laid over devices by their first axis where it is even: output rows."""
+    value, gradient = jax.value_and_grad(subject.loss)(subject.parameters, subject.x)
+
+    def placed(leaf):
+        rows = leaf.ndim > 1 and leaf.shape[0] % 2 == 0
+        spec = PartitionSpec("rows") if rows else PartitionSpec()
+        return jax.device_put(leaf, NamedSharding(MESH, spec))
+
+    parameters = jax.tree.map(placed, subject.parameters)
+    assert any(not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(parameters))
+    x = jax.device_put(subject.x, NamedSharding(MESH, PartitionSpec()))
+    close(jax.jit(jax.value_and_grad(subject.loss))(parameters, x), (value, gradient), 1e-3, 1e-2)
+
+
+def least_workspace(subject):
+    """A limit under which the subject is computed in many blocks, whole and a device's part."""
+    for limit in range(20_000, 50_000, 500):
+        try:
+            with lcmulti.config(max_workspace=limit):
+                for x in (subject.x, subject.x[:2]):
+                    jax.eval_shape(subject.apply, subject.parameters, x)
+        except lcmulti.errors.UnsupportedError:
+            continue
+        return limit
+    raise AssertionError("no limit serves")
+
+
+def shard_map(subject):
+    """The batch over devices, gradients summed by the transform itself; also in many blocks."""
+
+    def loss(parameters, x):
+        return jnp.square(subject.apply(parameters, x)).sum()
+
+    def total(parameters, x):
+        return jax.lax.psum(loss(parameters, x), "rows")
+
+    for limit in (2**28, least_workspace(subject)):
+        with lcmulti.config(max_workspace=limit):
+            step = jax.shard_map(
+                jax.value_and_grad(total),
+                mesh=MESH,
+                in_specs=(PartitionSpec(), PartitionSpec("rows")),
+                out_specs=PartitionSpec(),
+                check_vma=True,
+            )
+            ours = jax.jit(step)(subject.parameters, subject.x)
+            wanted = jax.value_and_grad(loss)(subject.parameters, subject.x)
+        close(ours, wanted, 1e-3, 1e-2)
+
+
+def explicit(subject):
+    """Where shardings are part of types, the batch over devices and the call in `auto_axes`."""
+
+    def loss(apply, parameters, x):
+        return jnp.square(apply(parameters, x)).sum()
+
+    wanted = jax.value_and_grad(loss, 1)(subject.apply, subject.parameters, subject.x)
+    mesh, rows = jax.make_mesh((2,), ("rows",), (AxisType.Explicit,)), PartitionSpec("rows")
+    with jax.set_mesh(mesh):
+        apply = auto_axes(subject.apply, out_sharding=rows)
+        step = jax.jit(jax.value_and_grad(functools.partial(loss, apply)))
+        ours = step(subject.parameters, jax.device_put(subject.x, rows))
+    close(ours, wanted, 1e-3, 1e-2)
+
+
+COLUMNS = {
+    "GSPMD over output rows": gspmd,
+    "`shard_map`": shard_map,
+    "`auto_axes` in an explicit mesh": explicit,
+}
+
+
+def main():
+    found = {}
+    for row in MAKERS:
+        for column, check in COLUMNS.items():
+            try:
+                check(make(row))
+                error = None
+            except Exception:
+                error = traceback.format_exc()[-1500:]
+            found.setdefault(row, {})[column] = error
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

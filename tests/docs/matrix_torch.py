@@ -1,0 +1,341 @@
+"""Support matrix of PyTorch."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lcmulti_torch
+import torch
+import torch._dynamo.testing
+from matrix_cells import Matrix
+from torch import nn
+
+MATRIX = Matrix("torch", "PyTorch")
+
+
+class Subject(NamedTuple):
+    row: str
+    module: nn.Module
+    x: Any  # (5, 3, 7, 6)
+
+    def loss(self, x=None):
+        return self.module(self.x if x is None else x).square().sum()
+
+
+class Operation(nn.Module):
+    """`local_conv` as people call it in a module of their own."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(6, 4, 2, 3, 3, 4))
+        self.bias = nn.Parameter(torch.randn(6, 4, 4))
+
+    def forward(self, x):
+        return lcmulti_torch.functional.local_conv2d(x, self.weight, self.bias)
+
+
+MODULES = {
+    "`local_conv`": Operation,
+    "`LocallyConnected2d`": lambda: lcmulti_torch.LocallyConnected2d(
+        3, 4, 3, (7, 6), stride=2, padding=1
+    ),
+    "`LocallyConnected2d(rank=2)`": lambda: lcmulti_torch.LocallyConnected2d(
+        3, 4, 3, (7, 6), padding="same", rank=2
+    ),
+    "`LocallyConnectedTranspose2d`": lambda: lcmulti_torch.LocallyConnectedTranspose2d(
+        3, 4, 3, (7, 6), stride=2, padding=1
+    ),
+}
+
+
+def make(name):
+    torch.manual_seed(0)
+    return Subject(name, MODULES[name](), torch.randn(5, 3, 7, 6))
+
+
+for _name in MODULES:
+    MATRIX.row(_name)(lambda name=_name: make(name))
+
+close = torch.testing.assert_close
+
+
+def gradients(function, subject):
+    """Value, and gradients in all parameters."""
+    y = function(subject.x)
+    return y, torch.autograd.grad(y.square().sum(), list(subject.module.parameters()))
+
+
+def same_training(function, subject):
+    close(gradients(function, subject), gradients(subject.module, subject))
+
+
+@MATRIX.column("compile(fullgraph=True)", slow=True)
+def compiled(subject):
+    torch._dynamo.reset()
+    same_training(torch.compile(subject.module, fullgraph=True), subject)
+
+
+@MATRIX.column("compile(dynamic=True)", slow=True)
+def compiled_dynamic(subject):
+    torch._dynamo.reset()
+    counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    function = torch.compile(subject.module, fullgraph=True, dynamic=True, backend=counter)
+    same_training(function, subject)
+    for batch in (2, 9):
+        x = torch.randn(batch, 3, 7, 6)
+        close(function(x), subject.module(x))
+    assert counter.frame_count == 1  # one graph for every batch
+
+
+@MATRIX.column("export")
+def exported(subject):
+    batch = torch.export.Dim("batch", min=1, max=1024)
+    program = torch.export.export(subject.module, (subject.x,), dynamic_shapes=({0: batch},))
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    buffer.seek(0)
+    loaded = torch.export.load(buffer).module()
+    for each in (subject.x, torch.randn(2, 3, 7, 6)):
+        close(loaded(each), subject.module(each))
+
+
+@MATRIX.column("ONNX, run in onnxruntime", slow=True, needs="onnxruntime")
+def onnx(subject):
+    import onnxruntime
+
+    program = torch.onnx.export(
+        subject.module, (subject.x,), dynamo=True, verbose=False,
+        dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=1024)},),
+    )  # fmt: skip
+    buffer = io.BytesIO()
+    program.save(buffer)
+    session = onnxruntime.InferenceSession(buffer.getvalue())
+    (given,) = session.get_inputs()
+    for each in (subject.x, torch.randn(2, 3, 7, 6)):
+        (y,) = session.run(None, {given.name: each.numpy()})
+        close(torch.from_numpy(y), subject.module(each).detach(), rtol=1e-4, atol=1e-5)
+
+
+@MATRIX.column("ONNX with dynamo=False, run in onnxruntime", slow=True, needs="onnxruntime")
+def onnx_without_dynamo(subject):
+    import onnxruntime
+
+    buffer = io.BytesIO()
+    torch.onnx.export(
+        subject.module, (subject.x,), buffer, dynamo=False, input_names=["x"],
+        output_names=["y"], dynamic_axes={"x": {0: "n"}, "y": {0: "n"}},
+    )  # fmt: skip
+    session = onnxruntime.InferenceSession(buffer.getvalue())
+    for each in (subject.x, torch.randn(2, 3, 7, 6)):
+        (y,) = session.run(None, {"x": each.numpy()})
+        close(torch.from_numpy(y), subject.module(each).detach(), rtol=1e-4, atol=1e-5)
+
+
+@MATRIX.column("jit.trace")
+def traced(subject):
+    function = torch.jit.trace(subject.module, subject.x)
+    close(function(subject.x), subject.module(subject.x))
+
+
+@MATRIX.column("autocast")
+def autocast(subject):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = subject.module(subject.x)
+        loss = y.float().square().sum()
+    assert y.dtype == torch.bfloat16
+    loss.backward()
+    assert all(p.grad.dtype == torch.float32 for p in subject.module.parameters())
+    close(y.float(), subject.module(subject.x), rtol=0.05, atol=0.1)
+
+
+@MATRIX.column("vmap")
+def vmap(subject):
+    x = torch.randn(4, 5, 3, 7, 6)
+    close(torch.vmap(subject.module)(x), torch.stack([subject.module(each) for each in x]))
+
+
+def functional_loss(subject):
+    def loss(parameters, x):
+        return torch.func.functional_call(subject.module, parameters, (x,)).square().sum()
+
+    return loss, {k: v.detach() for k, v in subject.module.named_parameters()}
+
+
+@MATRIX.column("grad of vmap")
+def grad_of_vmap(subject):
+    loss, parameters = functional_loss(subject)
+    x = torch.randn(4, 5, 3, 7, 6)
+
+    def total(parameters):
+        return torch.vmap(lambda each: loss(parameters, each))(x).sum()
+
+    ours = torch.func.grad(total)(parameters)
+    theirs = torch.func.grad(lambda p: sum(loss(p, each) for each in x))(parameters)
+    close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@MATRIX.column("per-sample gradients")
+def per_sample(subject):
+    loss, parameters = functional_loss(subject)
+    gradient = torch.func.grad(loss)
+    x = subject.x[:, None]
+    ours = torch.vmap(gradient, in_dims=(None, 0))(parameters, x)
+    for i in range(len(x)):
+        close({k: v[i] for k, v in ours.items()}, gradient(parameters, x[i]))
+
+
+@MATRIX.column("functional_call")
+def functional_call(subject):
+    _, parameters = functional_loss(subject)
+    doubled = {k: 2 * v for k, v in parameters.items()}
+    other = copy.deepcopy(subject.module)
+    other.load_state_dict(doubled)
+    close(torch.func.functional_call(subject.module, doubled, (subject.x,)), other(subject.x))
+
+
+@MATRIX.column("forward AD")
+def forward_ad(subject):
+    """The tangent of a piecewise bilinear function, by its values."""
+    direction = torch.randn_like(subject.x)
+    double, x, direction = subject.module.double(), subject.x.double(), direction.double()
+    _, tangent = torch.func.jvp(double, (x,), (direction,))
+    close(tangent, double(x + direction) - double(x))
+    assert tangent.abs().max() > 0
+
+
+@MATRIX.column("double backward")
+def double_backward(subject):
+    module, x = subject.module.double(), subject.x.double()[:2].requires_grad_()
+    names, parameters = zip(*module.named_parameters(), strict=True)
+
+    def function(x, *parameters):
+        return torch.func.functional_call(module, dict(zip(names, parameters, strict=True)), (x,))
+
+    leaves = (x, *(p.detach().requires_grad_() for p in parameters))
+    assert torch.autograd.gradcheck(function, leaves, fast_mode=True)
+    assert torch.autograd.gradgradcheck(function, leaves, fast_mode=True)
+
+
+@MATRIX.column("checkpoint")
+def checkpoint(subject):
+    def function(x):
+        return torch.utils.checkpoint.checkpoint(subject.module, x, use_reentrant=False)
+
+    same_training(function, subject)
+
+
+@MATRIX.column("meta device")
+def meta(subject):
+    module = copy.deepcopy(subject.module).to("meta")
+    y = module(subject.x.to("meta"))
+    assert (y.shape, y.device.type) == (subject.module(subject.x).shape, "meta")
+    y.sum().backward()
+    assert all(p.grad.is_meta for p in module.parameters())
+
+
+@MATRIX.column("channels_last memory")
+def channels_last(subject):
+    x = subject.x.to(memory_format=torch.channels_last)
+    y = subject.module(x)
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    close(y, subject.module(subject.x))
+
+
+class Flat(nn.Module):
+    def forward(self, y):
+        return y.view(y.shape[0], -1)
+
+
+@MATRIX.column("`view` of the result", slow=True)
+def view(subject):
+    """It lies in memory as a convolution's would, also for who only traces it."""
+    module, x = nn.Sequential(subject.module, Flat()), subject.x
+    y = module(x)
+    torch._dynamo.reset()
+    close(torch.compile(module, fullgraph=True, backend="aot_eager")(x), y)
+    close(torch.vmap(module)(x[None])[0], y)
+    close(torch.jit.trace(module, x)(x), y)
+    shapes = ({0: torch.export.Dim("batch", min=1, max=1024)},)
+    close(torch.export.export(module, (x,), dynamic_shapes=shapes).module()(x), y)
+
+
+@MATRIX.column("operations in place")
+def in_place(subject):
+    """On the result itself, with the gradients that a copy of it gives."""
+    changes = (
+        nn.ReLU(inplace=True), lambda y: y.add_(1), lambda y: y.mul_(0.5), nn.SiLU(inplace=True),
+        lambda y: y.__setitem__((slice(None), 0), 0) or y,
+        lambda y: nn.functional.dropout(y, inplace=True),
+    )  # fmt: skip
+    for change in changes:
+        found = []
+        for own in (True, False):
+            torch.manual_seed(1)
+            y = subject.module(subject.x)
+            assert not y._is_view()
+            loss = change(y if own else y.clone()).square().sum()
+            found.append((loss, *torch.autograd.grad(loss, list(subject.module.parameters()))))
+        close(*found)
+
+
+@MATRIX.column("hooks")
+def hooks(subject):
+    """On the result, its node and the module: each is called once, with the right gradient."""
+    seen, of_node, of_module = [], [], []
+    module = copy.deepcopy(subject.module)
+    module.register_full_backward_hook(lambda _, dx, dy: of_module.append(dx[0]))
+    x = subject.x.clone().requires_grad_()
+    y = subject.module(x)
+    positive = (y.detach() > 0).float()
+    y.register_hook(seen.append)
+    y.grad_fn.register_hook(lambda _, dy: of_node.append(dy[0]))
+    nn.functional.relu_(y).sum().backward()
+    close((seen, of_node), ([positive], [positive]))
+    again = subject.x.clone().requires_grad_()
+    (module(again) * positive).sum().backward()
+    close(of_module, [x.grad])
+
+
+@MATRIX.column("safetensors, pickle, deepcopy", needs="safetensors")
+def files(subject):
+    import pickle
+
+    from safetensors.torch import load, save
+
+    other = copy.deepcopy(subject.module)
+    with torch.no_grad():
+        for each in other.parameters():
+            each.zero_()
+    other.load_state_dict(load(save(subject.module.state_dict())))
+    close(other(subject.x), subject.module(subject.x), rtol=0, atol=0)
+    again = pickle.loads(pickle.dumps(subject.module))
+    close(again(subject.x), subject.module(subject.x), rtol=0, atol=0)
+
+
+@cache
+def distributed():
+    """What two processes found: ``{row: {column: error or None}}``."""
+    script = Path(__file__).with_name("matrix_torch_distributed.py")
+    run = subprocess.run(
+        [sys.executable, script], check=False, capture_output=True, text=True, timeout=300
+    )
+    assert run.returncode == 0, run.stderr[-4000:]
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+def _distributed(column):
+    @MATRIX.column(column, slow=True)
+    def check(subject):
+        error = distributed()[subject.row][column]
+        assert error is None, error
+
+
+for _column in ("DDP", "FSDP1", "FSDP2", "DTensor"):
+    _distributed(_column)

@@ -1,0 +1,144 @@
+"""DDP, FSDP and DTensor on two processes; prints ``{row: {column: error or None}}`` as JSON."""
+
+from __future__ import annotations
+
+import copy
+import json
+import sys
+import tempfile
+import traceback
+import warnings
+
+import torch
+import torch.distributed as dist
+from matrix_torch import MODULES, gradients, make
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
+
+WORLD = 2
+
+
+def expected(subject):
+    """Gradients of the mean over processes of each one's part of the batch."""
+    parts = subject.x[:4].chunk(WORLD)
+    loss = sum(subject.loss(part) for part in parts) / WORLD
+    return torch.autograd.grad(loss, list(subject.module.parameters()))
+
+
+def ddp(subject, rank, mesh):
+    wanted = expected(subject)
+    module = DistributedDataParallel(copy.deepcopy(subject.module))
+    module(subject.x[:4].chunk(WORLD)[rank]).square().sum().backward()
+    torch.testing.assert_close(
+        [p.grad for p in module.parameters()], list(wanted), rtol=1e-4, atol=1e-4
+    )
+
+
+def network(subject):
+    """The subject as people train it, its result changed in place."""
+    y = subject.module(subject.x)
+    return nn.Sequential(
+        copy.deepcopy(subject.module), nn.ReLU(inplace=True), nn.Flatten(),
+        nn.Linear(y[0].numel(), 3), nn.ReLU(inplace=True),
+    )  # fmt: skip
+
+
+def steps(model, x):
+    """Three of training."""
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    for _ in range(3):
+        optimizer.zero_grad()
+        (model(x).square().sum() / len(x)).backward()
+        optimizer.step()
+    return model
+
+
+def trained(subject):
+    """A network, and its state after training on the whole batch in one process."""
+    torch.manual_seed(0)
+    model = network(subject)
+    plain = steps(copy.deepcopy(model), subject.x[:4])
+    return model, {name: each.detach() for name, each in plain.named_parameters()}
+
+
+def fsdp1(subject, rank, mesh):
+    """Each layer sharded, and what is left."""
+    model, wanted = trained(subject)
+    cpu = torch.device("cpu")
+    for i in (0, 3):
+        model[i] = FullyShardedDataParallel(model[i], device_id=cpu, use_orig_params=True)
+    model = FullyShardedDataParallel(model, device_id=cpu, use_orig_params=True)
+    steps(model, subject.x[:4].chunk(WORLD)[rank])
+    with FullyShardedDataParallel.summon_full_params(model):
+        found = {
+            name.replace("_fsdp_wrapped_module.", ""): each.detach().clone()
+            for name, each in model.named_parameters()
+        }
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def fsdp2(subject, rank, mesh):
+    """Weights are freed after the forward pass and gathered again for the backward pass."""
+    model, wanted = trained(subject)
+    for each in (model[0], model[3], model):
+        fully_shard(each, mesh=mesh, reshard_after_forward=True)
+    assert all(isinstance(p, DTensor) for p in model.parameters())
+    steps(model, subject.x[:4].chunk(WORLD)[rank])
+    found = {name: each.full_tensor() for name, each in model.named_parameters()}
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def dtensor(subject, rank, mesh):
+    """The batch sharded, then the weights over output rows."""
+    y, wanted = gradients(subject.module, subject)
+    for batch in (Shard(0), Replicate()):
+        module = copy.deepcopy(subject.module)
+        for name, each in list(module.named_parameters()):
+            rows = each.shape[0] % WORLD == 0 and batch == Replicate()
+            placed = distribute_tensor(each.data, mesh, [Shard(0) if rows else Replicate()])
+            setattr(module, name, torch.nn.Parameter(placed))
+        x = distribute_tensor(subject.x, mesh, [batch])
+        found = module(x)
+        assert isinstance(found, DTensor)
+        grads = torch.autograd.grad(found.square().sum(), list(module.parameters()))
+        torch.testing.assert_close(found.full_tensor(), y, rtol=1e-4, atol=1e-4)
+        full = [each.full_tensor() for each in grads]
+        torch.testing.assert_close(full, list(wanted), rtol=1e-4, atol=1e-4)
+
+
+COLUMNS = {"DDP": ddp, "FSDP1": fsdp1, "FSDP2": fsdp2, "DTensor": dtensor}
+
+
+def work(rank, folder):
+    dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=WORLD)
+    torch.set_num_threads(1)
+    mesh = init_device_mesh("cpu", (WORLD,))
+    warnings.filterwarnings("error", ".*view")  # of a result that is one
+    found = {}
+    for row in MODULES:
+        for column, check in COLUMNS.items():
+            try:
+                check(make(row), rank, mesh)
+                error = None
+            except Exception:
+                error = traceback.format_exc()[-1500:]
+            found.setdefault(row, {})[column] = error
+    dist.barrier()
+    dist.destroy_process_group()
+    if rank == 0:
+        with open(f"{folder}/found", "w") as file:  # noqa: PTH123
+            json.dump(found, file)
+
+
+def main():
+    with tempfile.TemporaryDirectory() as folder:
+        torch.multiprocessing.spawn(work, (folder,), nprocs=WORLD)
+        with open(f"{folder}/found") as file:  # noqa: PTH123
+            print(json.dumps(json.load(file)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,246 @@
+"""Every Python block of the pages in docs/ runs, those of a page one after the other.
+
+A line ``print(...)   # text`` promises what it prints. Command lines are right calls, and links
+lead to something.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import io
+import os
+import re
+import runpy
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lcmulti import cli
+
+os.environ.setdefault("KERAS_BACKEND", "numpy")  # the lightest to import
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+LEGACY = Path(__file__).parents[1] / "data" / "legacy_models" / "lc2_cl_i1_valid.h5"
+EXAMPLE = Path(__file__).parents[1] / "example_plugin" / "src"
+NEEDS = {
+    "choosing.md": (),
+    "coming_from/flax.md": ("jax", "flax"),
+    "coming_from/keras2.md": ("tf_keras", "keras"),
+    "coming_from/pytorch_recipe.md": ("torch",),
+    "configuration.md": (),
+    "conformance.md": (),
+    "errors.md": (),
+    "faq.md": (),
+    "how_it_works.md": (),
+    "index.md": (),
+    "jax.md": ("jax", "flax", "equinox", "safetensors"),
+    "keras.md": ("keras", "h5py"),
+    "measuring.md": (),
+    "pytorch.md": ("torch", "safetensors"),
+    "tensorflow.md": ("tensorflow",),
+    "writing_a_backend.md": ("array_api_strict",),
+    "writing_an_implementation.md": (),
+}
+FILES = {"keras.md": ("old.h5", "weights.h5")}  # old models a page finds in its folder
+BEFORE = {
+    "writing_a_backend.md": (
+        "from lcmulti_example.backend import StrictComposed, StrictOps\n"
+        "import pluggy\n"
+        "from lcmulti.backend import BackendEntry\n"
+        'hookimpl = pluggy.HookimplMarker("lcmulti")'
+    ),
+}
+"""What a page shows in another page or in the plugin it speaks of."""
+PLUGIN = {"writing_a_backend.md": "backend.py", "writing_an_implementation.md": "einsum.py"}
+EXAMPLES = {
+    "digits_torch.py": ("torch",),
+    "digits_nnx.py": ("jax", "flax", "optax"),
+    "digits_equinox.py": ("jax", "equinox"),
+    "digits_tensorflow.py": ("tensorflow",),
+    "digits_keras.py": ("keras", "tensorflow"),
+    "deepface.py torch": ("torch",),
+    "deepface.py nnx": ("jax", "flax"),
+    "deepface.py equinox": ("jax", "equinox"),
+    "deepface.py tensorflow": ("tensorflow",),
+    "digits_compare.py": ("torch",),
+    "faces.py": ("torch",),
+    "snp.py": ("torch",),
+    "field.py": ("jax",),
+    "revive.py": ("tf_keras", "keras", "tensorflow"),
+}
+PUBLIC = {
+    "lcmulti": (),
+    "lcmulti.backend": (),
+    "lcmulti.bench": (),
+    "lcmulti.composed": (),
+    "lcmulti.conformance": (),
+    "lcmulti.errors": (),
+    "lcmulti.layouts": (),
+    "lcmulti_torch": (),
+    "lcmulti_torch.functional": ("torch",),
+    "lcmulti_jax.nnx": ("flax",),
+    "lcmulti_jax.equinox": ("equinox",),
+    "lcmulti_keras": ("keras",),
+}
+"""Modules whose ``__all__`` is the public API, and what they need to be imported."""
+PAGES = sorted(
+    path
+    for path in DOCS.rglob("*.md")
+    if "_build" not in path.parts and "reference" not in path.parts
+)
+FENCE = re.compile(r"^```([^\n`]*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+def blocks_of(page, language="python"):
+    text = (DOCS / page).read_text("utf-8")
+    return [block for found, block in FENCE.findall(text) if found == language]
+
+
+def promised(block):
+    """What the comments after ``print`` lines say, in order."""
+    same_line = re.findall(r"^\s*print\(.*\)\s*# (.*)$|^# (.*)$", block, re.MULTILINE)
+    return [one or other for one, other in same_line]
+
+
+def test_every_page_with_python_is_run():
+    names = {str(path.relative_to(DOCS)) for path in PAGES}
+    assert {name for name in names if blocks_of(name)} == set(NEEDS)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*not carried over")
+@pytest.mark.parametrize("page", NEEDS)
+def test_page_runs_and_prints_what_it_says(page, isolated, monkeypatch):
+    for package in NEEDS[page]:
+        pytest.importorskip(package)
+    for name in FILES.get(page, ()):
+        shutil.copy(LEGACY, isolated / name)
+    monkeypatch.syspath_prepend(str(EXAMPLE))
+    names = {"__name__": "page"}
+    if page in BEFORE:
+        exec(BEFORE[page], names)
+    for block in blocks_of(page):
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile(block, page, "exec"), names)
+        assert printed.getvalue().splitlines() == promised(block)
+    if page == "keras.md":
+        assert names["local"].spec.output_shape == (16, 16, 8)
+        assert (isolated / "new.keras").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", EXAMPLES)
+def test_example_runs(command):
+    for package in EXAMPLES[command]:
+        pytest.importorskip(package)
+    script, *arguments = command.split()
+    environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
+    run = subprocess.run(
+        [sys.executable, ROOT / "examples" / script, *arguments],
+        check=False, capture_output=True, text=True, env=environment,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert run.stdout
+
+
+def test_every_example_is_run():
+    assert {path.name for path in (ROOT / "examples").glob("*.py")} == {
+        command.split()[0] for command in EXAMPLES
+    }
+
+
+def command_lines():
+    """Calls of lcmulti in shell blocks and in indented ones."""
+    found = []
+    for path in [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"]:
+        text = path.read_text("utf-8").replace("\\\n", " ")
+        shells = [block for language, block in FENCE.findall(text) if language == "sh"]
+        indented = re.findall(r"^ {4}(.*)$", FENCE.sub("", text), re.MULTILINE)
+        found += [(path.name, line) for line in [*"\n".join(shells).splitlines(), *indented]]
+    ours = re.compile(r"(KERAS_BACKEND=\w+ )?lcmulti [a-z]")
+    return [
+        pytest.param(line, id=f"{name}: {line[:60]}") for name, line in found if ours.match(line)
+    ]
+
+
+@pytest.mark.parametrize("line", command_lines())
+def test_command_lines_are_right_calls(line):
+    words = shlex.split(line.partition("|")[0], comments=True)
+    words = words[words.index("lcmulti") + 1 :]
+    args, unknown = cli._parser().parse_known_args(words)
+    assert not unknown or hasattr(args, "unknown")  # certify hands what is left to pytest
+
+
+def test_links_lead_to_something():
+    pages = [*PAGES, *ROOT.glob("*.md"), ROOT / "backends" / "native" / "README.md"]
+    for path in pages:
+        text = re.sub(r"`[^`\n]*`(?!\])", "", FENCE.sub("", path.read_text("utf-8")))
+        for target in re.findall(r"\]\(([^)\s]+)\)", text):
+            if "://" not in target and not target.startswith("#"):
+                file = path.parent / target.partition("#")[0]
+                assert file.exists(), f"{path.name}: {target}"
+
+
+def test_the_site_checker_finds_what_leads_nowhere(tmp_path):
+    (tmp_path / "a.html").write_text(
+        '<p id="here"><a href="#here">1</a> <a href="b.html#there">2</a> <a href="c.html">3</a>'
+        '<a href="b.html">4</a> <a href="https://example.org/x">5</a> <img src="no.svg">'
+    )
+    (tmp_path / "b.html").write_text('<p id="else"><a href="a.html#here">6</a>')
+    script = [sys.executable, DOCS / "check_links.py", tmp_path]
+    run = subprocess.run(script, check=False, capture_output=True, text=True)
+    assert run.returncode == 1
+    assert run.stderr.splitlines() == ["a.html: b.html#there", "a.html: c.html", "a.html: no.svg"]
+    (tmp_path / "a.html").write_text('<p id="here">')
+    assert subprocess.run(script, check=False).returncode == 0
+
+
+def documented():
+    """Full names of what the reference has an entry for."""
+    names = set()
+    for path in (DOCS / "reference").glob("*.md"):
+        text = path.read_text("utf-8")
+        for entry in re.findall(r"^\.\. \S+:: ([\w.]+(?:\n {6,}[\w.]+)*)", text, re.MULTILINE):
+            names.update(entry.split())
+        for module in re.findall(r"^\.\. automodule:: (\S+)\n   :members:", text, re.MULTILINE):
+            names.update(f"{module}.{name}" for name in importlib.import_module(module).__all__)
+    return names
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_the_reference_has_the_whole_public_api(module):
+    for package in PUBLIC[module]:
+        pytest.importorskip(package)
+    imported, found = importlib.import_module(module), documented()
+    for name in set(imported.__all__) - {"__version__"}:
+        home = getattr(getattr(imported, name), "__module__", module)
+        assert {f"{module}.{name}", f"{home}.{name}"} & found, name
+
+
+def test_the_parser_of_command_lines_can_fail():
+    with pytest.raises(SystemExit), contextlib.redirect_stderr(io.StringIO()):
+        cli._parser().parse_args(["explain", "--inputs", "3"])
+    assert isinstance(cli._parser(), argparse.ArgumentParser)
+    assert len(command_lines()) > 10
+
+
+@pytest.mark.parametrize("page", PLUGIN)
+def test_a_plugin_is_as_short_as_its_page_says(page):
+    told = re.search(r"(\d+) lines", (DOCS / page).read_text())
+    lines = (EXAMPLE / "lcmulti_example" / PLUGIN[page]).read_text().count("\n")
+    assert int(told[1]) == lines < 100
+
+
+def test_tables_are_of_the_results_kept():
+    kept = runpy.run_path(str(ROOT / "asv_benches" / "kept.py"))
+    for path, names in kept["PAGES"].items():
+        page = path.read_text("utf-8")
+        assert kept["with_tables"](page, names) == page

@@ -1,0 +1,93 @@
+"""Geometries and calls that the tests of the JAX backend share; and 64-bit mode."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers_geometries import COMMON
+
+import lcmulti
+from lcmulti import plugins
+from lcmulti.plugins.contract import Problem, Resources
+
+RESOURCES = Resources(2**28)
+GEOMETRIES = COMMON | {
+    "disjoint rest": dict(input_shape=(13, 7, 4), filters=4, kernel_size=(2, 3), strides=(2, 3),
+                          groups=2, shared_axes=(1,)),
+    "deep padding": dict(input_shape=(5, 3), filters=4, kernel_size=2, padding=5),
+}  # fmt: skip
+IMPLEMENTATIONS = ("conv", "disjoint", "blocked", "composed")
+TRANSFORMED = ("grouped", "convolution", "disjoint rest")  # each with its own implementation
+
+
+@pytest.fixture(autouse=True)
+def _x64():
+    with jax.enable_x64(True):
+        yield
+
+
+def spec_of(name):
+    return lcmulti.LocalConvSpec(**GEOMETRIES[name], data_format="channels_last")
+
+
+def random(seed, *shapes, dtype="float64"):
+    generator = np.random.default_rng(seed)
+    arrays = [generator.standard_normal(shape) for shape in shapes]
+    if np.dtype(dtype).kind == "c":
+        arrays = [array + 1j * generator.standard_normal(array.shape) for array in arrays]
+    return tuple(jnp.asarray(array, dtype) for array in arrays)
+
+
+def arrays_of(spec, batch=2, dtype="float64"):
+    """``x``, ``kernel`` and a cotangent."""
+    shapes = (batch, *spec.input_shape), spec.kernel_shape, (batch, *spec.output_shape)
+    return random(0, *shapes, dtype=dtype)
+
+
+def problem_of(spec, batch=2, dtype="float64", resources=RESOURCES):
+    return Problem(spec.computed(), batch, dtype, "cpu", False, resources)
+
+
+def load(implementation):
+    return plugins.load_implementation("jax", implementation)
+
+
+def cases(names=tuple(GEOMETRIES), implementations=IMPLEMENTATIONS):
+    return [
+        pytest.param(name, implementation, id=f"{name}-{implementation}")
+        for name in names
+        for implementation in implementations
+        if load(implementation).decline(problem_of(spec_of(name))) is None
+    ]
+
+
+def operation(spec, implementation="auto"):
+    return partial(lcmulti.local_conv, implementation=implementation, **spec.arguments())
+
+
+def naive(spec):
+    """The operation in ``jax.numpy`` alone, for JAX to differentiate by itself."""
+
+    def run(x, kernel):
+        axes, groups = spec.ndim, spec.groups
+        x = jnp.pad(x, ((0, 0), *spec.padding, (0, 0)))
+        total = 0
+        for tap, seen in spec.taps():
+            window = x[:, *seen]
+            window = window.reshape(*window.shape[:-1], groups, spec.in_channels // groups)
+            weights = kernel[(slice(None),) * axes + tap]
+            weights = weights.reshape(*weights.shape[:-1], groups, -1)
+            total += jnp.einsum("n...gc,...cgf->n...gf", window, weights)
+        return total.reshape(x.shape[0], *spec.output_shape)
+
+    return run
+
+
+def near(actual, expected, rtol=1e-11):
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol), actual, expected
+    )

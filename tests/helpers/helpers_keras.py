@@ -1,0 +1,28 @@
+"""Keras, once a process for each of its backends: what runs a driver and reads what it says."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+DRIVERS = Path(__file__).parents[1] / "keras" / "drivers"
+BACKENDS = ("numpy", "torch", "jax", "tensorflow")
+NEEDS = {"torch": "torch", "jax": "jax", "tensorflow": "tensorflow", "numpy": "numpy"}
+
+
+def needs(package):
+    if not importlib.util.find_spec(package):
+        pytest.skip(f"{package} is not installed")
+
+
+def run_driver(name, backend, *arguments):
+    """What a driver prints, as Python objects."""
+    environment = os.environ | {"KERAS_BACKEND": backend}
+    command = [sys.executable, str(DRIVERS / name), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1]) if done.stdout else None

@@ -1,0 +1,7 @@
+"""Which backends are installed here."""
+
+from lcmulti import plugins
+
+INSTALLED = [
+    name for name, entry in plugins.registry().backends.items() if plugins.is_installed(entry)
+]

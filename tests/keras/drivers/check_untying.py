@@ -1,0 +1,149 @@
+"""Check `untie`, `retie` and sharing while training on the running backend of Keras."""
+
+import tempfile
+from pathlib import Path
+
+import keras
+import numpy as np
+from harness import RNG, TRAINS, X, check, main, numpy, predict, raises, trained
+from keras import layers
+from lcmulti_keras import (
+    LocallyConnected1D,
+    LocallyConnected2D,
+    LocallyConnected2DTranspose,
+    retie,
+    untie,
+)
+
+CLOSE = dict(rtol=1e-4, atol=1e-5)
+
+
+def quietly(model, *arguments, **options):
+    return untie(model, *arguments, tell=None, **options)
+
+
+def kinds(model):
+    return [type(layer).__name__ for layer in model.layers]
+
+
+def network():
+    """Every kind of convolution, a model in the model, and a layer that is called twice."""
+    inputs = keras.Input((6, 5, 3))
+    x = layers.Conv2D(4, 3, padding="same", activation="relu", name="first")(inputs)
+    x = layers.BatchNormalization(name="norm")(x)
+    x = layers.DepthwiseConv2D(3, depth_multiplier=2, padding="same", strides=1, name="deep")(x)
+    twice = layers.Conv2D(8, 1, use_bias=False, name="twice")
+    x = twice(twice(x))
+    within = keras.Sequential([layers.Conv2D(4, 2, name="conv"), layers.ReLU()], name="within")
+    x = within(x)
+    x = layers.Conv2DTranspose(5, 3, strides=2, padding="same", name="up")(x)
+    model = keras.Model(inputs, layers.GlobalAveragePooling2D()(x), name="net")
+    for each in model.variables:
+        values = RNG.uniform(0.5, 1.5, each.shape) if "norm" in each.path else None
+        if values is None:
+            values = RNG.standard_normal(each.shape) / 2
+        each.assign(values)
+    return model
+
+
+@check
+def untied_models_compute_the_same():
+    model = network()
+    plan = untie(model, dry_run=True)
+    assert [row.name for row in plan.rows] == ["first", "deep", "twice", "within/conv", "up"]
+    for options in (dict(), dict(rank=2), dict(shared_axes=(0,))):
+        untied = quietly(model, **options)
+        assert isinstance(untied.get_layer("deep"), LocallyConnected2D)
+        assert isinstance(untied.get_layer("up"), LocallyConnected2DTranspose)
+        assert isinstance(untied.get_layer("within").layers[0], LocallyConnected2D)
+        names = [{each.name for each in one.layers} for one in (untied, model)]
+        assert names[0] == names[1], names
+        np.testing.assert_allclose(predict(untied), predict(model), **CLOSE)
+        back = retie(untied)
+        assert kinds(back) == kinds(model)
+        np.testing.assert_allclose(predict(back), predict(model), **CLOSE)
+    made = sum(
+        int(np.prod(w.shape)) for name in ("first", "deep", "twice", "up")
+        for w in quietly(model).get_layer(name).weights
+    )  # fmt: skip
+    assert plan.parameters[1] == made + 5 * 4 * (2 * 2 * 8 * 4 + 4)
+
+
+@check
+def what_is_chosen_and_what_is_left():
+    model = keras.Sequential([
+        keras.Input((9, 3)), layers.Conv1D(4, 3, padding="causal", name="a", dtype="float32"),
+        layers.SeparableConv1D(4, 3, name="b"), layers.Conv1D(4, 2, groups=2, name="c"),
+    ])  # fmt: skip
+    model.get_layer("a").trainable = False
+    x = RNG.standard_normal((2, 9, 3)).astype("float32")
+    plan = quietly(model, dry_run=True)
+    assert [row.name for row in plan.rows] == ["a", "c"] and plan.left[0][0] == "b"
+    untied = quietly(model, where="a")
+    assert kinds(untied) == ["LocallyConnected1D", "SeparableConv1D", "Conv1D"]
+    assert not untied.get_layer("a").trainable
+    assert isinstance(
+        quietly(model, where=lambda name, _: name < "b").layers[0], LocallyConnected1D
+    )
+    raises(lambda: quietly(model, where="b"), "two in one")
+    raises(lambda: quietly(model, where="z"), "pattern or class")
+    raises(lambda: quietly(model, memory=10), "10 B, the limit")
+    raises(lambda: quietly(keras.Sequential([layers.Dense(2)])), "a model that is built")
+    raises(lambda: retie(model), "with locally connected layers")
+    # TensorFlow has no convolution in groups on the CPU, which the untied one needs none of.
+    untied = quietly(model)
+    assert untied.get_layer("c").groups == 2
+    assert predict(untied, x).shape == (2, 6, 4)
+
+    inputs = keras.Input((None, None, 3))
+    both = layers.Conv2D(3, 3, name="both")
+    model = keras.Model(inputs, layers.GlobalMaxPooling2D()(both(both(inputs))))
+    raises(lambda: quietly(model), "an input size, or an example_input")
+    raises(lambda: quietly(model, X), "(4, 3, 3) and (6, 5, 3)")
+    model = keras.Model(inputs, layers.GlobalMaxPooling2D()(layers.Conv2D(3, 3)(inputs)))
+    np.testing.assert_allclose(predict(quietly(model, X)), predict(model), **CLOSE)
+
+
+@check
+def retying_asks_for_equal_weights():
+    untied = quietly(network(), where="first")
+    layer = untied.get_layer("first")
+    kernel = numpy(layer.kernel) + RNG.standard_normal(layer.kernel.shape)
+    layer.kernel.assign(kernel)
+    raises(lambda: retie(untied), "first.kernel: expected the same at every position within 0.0")
+    back = retie(untied, tolerance=None).get_layer("first")
+    np.testing.assert_allclose(numpy(back.kernel), kernel.mean((0, 1)), **CLOSE)
+
+
+@trained
+def untied_models_train_and_are_saved():
+    model = quietly(network())
+    model.compile("adam", "mse", jit_compile=False)
+    before = model.evaluate(X, np.zeros((8, 5)), verbose=0)
+    model.fit(X, np.zeros((8, 5)), epochs=3, verbose=0)
+    assert model.evaluate(X, np.zeros((8, 5)), verbose=0) < before
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder, "model.keras"))
+        model.save(path)
+        again = keras.models.load_model(path)
+    np.testing.assert_allclose(predict(again), predict(model), **CLOSE)
+
+
+@check
+def networks_that_ship_with_keras():
+    if not TRAINS:  # NumPy convolves slowly
+        return
+    x = RNG.standard_normal((2, 32, 32, 3)).astype("float32")
+    model = keras.applications.MobileNetV2((32, 32, 3), 0.35, weights=None, include_top=False)
+    untied = quietly(model)
+    assert not {"Conv2D", "DepthwiseConv2D"} & set(kinds(untied))
+    np.testing.assert_allclose(predict(untied, x), predict(model, x), **CLOSE)
+    model = keras.applications.ResNet50V2(input_shape=(32, 32, 3), weights=None, include_top=False)
+    model = keras.Model(model.inputs, model.get_layer("conv2_block3_out").output)
+    untied = quietly(model, where=["conv1*", "conv2*"])
+    assert "Conv2D" not in kinds(untied)
+    np.testing.assert_allclose(predict(untied, x), predict(model, x), **CLOSE)
+
+
+if __name__ == "__main__":
+    main()

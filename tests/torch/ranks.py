@@ -1,0 +1,87 @@
+"""Runs checks on several processes at once and prints ``{check: error or None}`` as JSON.
+
+``python ranks.py RANKS:MODULE...``, and on its input a JSON list of the checks that are wanted;
+nothing stands for all. One process imports PyTorch and forks the ranks, for imports take longer
+than most checks. ``MODULE.checks(RANKS)`` gives functions ``(rank) -> None`` by name, which all
+ranks run in one order. After one that fails the rest of a module is not run: ranks may be out of
+step then.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib
+import json
+import os
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+TIMEOUT = datetime.timedelta(seconds=20)
+
+
+def start(rank, ranks, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", f"file://{folder}/store", rank=rank, world_size=ranks, timeout=TIMEOUT
+    )
+
+
+def work(rank, ranks, folder, checks):
+    start(rank, ranks, folder)
+    told = dist.FileStore(f"{folder}/told", ranks)  # apart from what may be out of step
+    told.set_timeout(2 * TIMEOUT)
+    found = {}
+    for name, check in checks.items():
+        torch.manual_seed(0)
+        error = ""
+        try:
+            check(rank)
+        except Exception:
+            error = f"on rank {rank}: {traceback.format_exc()[-3000:]}"
+        told.set(f"{name} {rank}", error)
+        errors = [told.get(f"{name} {each}").decode() for each in range(ranks)]
+        found[name] = "\n".join(filter(None, errors)) or None
+        if found[name]:
+            break
+    found |= {name: "not run after that" for name in checks if name not in found}
+    (Path(folder) / f"{rank}.json").write_text(json.dumps(found))
+    os._exit(0)  # without a farewell, for which ranks would have to be in step
+
+
+def run(ranks, checks):
+    with tempfile.TemporaryDirectory() as folder:
+        children = []
+        for rank in range(ranks):
+            child = os.fork()
+            if not child:
+                try:
+                    work(rank, ranks, folder, checks)
+                except BaseException:
+                    traceback.print_exc()
+                finally:
+                    os._exit(1)
+            children.append(child)
+        codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+        if any(codes):
+            return dict.fromkeys(checks, f"ranks ended with {codes}")
+        return json.loads((Path(folder) / "0.json").read_text())
+
+
+def main(groups):
+    wanted, found = json.loads(sys.stdin.read() or "null"), {}
+    for group in groups:
+        ranks, module = group.split(":")
+        checks = importlib.import_module(module).checks(int(ranks))
+        checks = {n: check for n, check in checks.items() if wanted is None or n in wanted}
+        if checks:
+            found |= run(int(ranks), checks)
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

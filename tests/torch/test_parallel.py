@@ -1,0 +1,118 @@
+"""Layers over several processes: `ranks.py` runs all selected checks in one set of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+if not torch.distributed.is_available() or not hasattr(os, "fork"):
+    pytest.skip("needs torch.distributed and processes that fork", allow_module_level=True)
+
+sys.path.insert(0, str(Path(__file__).parent))
+import parallel_cases  # noqa: E402
+import parallel_files  # noqa: E402
+import parallel_layers  # noqa: E402
+import parallel_memory  # noqa: E402
+
+pytestmark = pytest.mark.torch
+HERE, RANKS = Path(__file__).parent, 4
+GROUPS = [(RANKS, parallel_cases), (RANKS, parallel_layers), (RANKS, parallel_memory)]
+GROUPS += [(2, parallel_cases)]
+GROUPS += [(ranks, parallel_files) for ranks in (RANKS, 3, 2, 1)]
+FAST = {
+    "geometry: uneven", "geometry: uneven first", "geometry: most ranks empty",
+    "geometry: spanning",
+    "geometry: dilation and strides", "geometry: disjoint uneven", "geometry: padded far",
+    "geometry: reflect far", "geometry: replicate far", "geometry: circular far",
+    "geometry: groups", "geometry: 3D first", "geometry: bfloat16", "geometry: complex64",
+    "geometry: both circular", "geometry: batch and rows", "geometry: shared columns, a row each",
+    "geometry: large first", "geometry: columns", "layer: 2d", "layer: transposed 2d, empty",
+    "rows in: transposed 2d", "rows in: low rank", "twice: 2d", "drawn alike", "stacked layers",
+    "on paper, 4 ranks", "on paper, 2 ranks",
+    "mixed tensors", "wrong arguments", "unbatched and wrong input", "other placements", "autocast",
+}  # fmt: skip
+CHECKS = [name for ranks, module in GROUPS for name in module.checks(ranks)]
+
+
+def environment():
+    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE)}
+
+
+@pytest.fixture(scope="session")
+def outcomes(request, tmp_path_factory):
+    """What came of every check that is selected."""
+    wanted = [
+        item.callspec.params["check"]
+        for item in request.session.items
+        if getattr(item, "originalname", "") == "test_over_ranks"
+    ]
+    groups = [f"{ranks}:{module.__name__}" for ranks, module in GROUPS]
+    if any(name.startswith("files: read") for name in wanted):
+        wanted += [name for name in CHECKS if name.startswith("files: saved")]
+    folder = {"LCMULTI_TEST_FOLDER": str(tmp_path_factory.mktemp("files"))}
+    run = subprocess.run(
+        [sys.executable, "ranks.py", *groups], cwd=HERE, env=environment() | folder, check=False,
+        input=json.dumps(wanted), capture_output=True, text=True, timeout=900,
+    )  # fmt: skip
+    assert not run.returncode, run.stderr[-3000:]
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize(
+    "check",
+    [pytest.param(n, marks=() if n in FAST else pytest.mark.slow) for n in CHECKS],
+)
+def test_over_ranks(outcomes, check):
+    if outcomes[check]:
+        pytest.fail(outcomes[check], pytrace=False)
+
+
+def test_the_fast_ones_are_checks():
+    assert set(CHECKS) >= FAST
+
+
+def test_there_are_geometries_enough():
+    assert len(parallel_cases.GEOMETRIES) >= 40
+
+
+@pytest.mark.slow
+def test_a_rank_that_dies_ends_the_others(tmp_path):
+    """The one that is killed says nothing; the one that waits for its rows ends with an error."""
+    script = """
+import datetime, os, signal, sys, torch, torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+import lcmulti_torch
+from lcmulti_torch.parallel import shard
+rank, folder = int(sys.argv[1]), sys.argv[2]
+dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2,
+                        timeout=datetime.timedelta(minutes=30))
+layer = shard(lcmulti_torch.LocallyConnected1d(2, 3, 5, 40), init_device_mesh("cpu", (2,)))
+from torch.distributed.tensor import Shard, distribute_tensor
+x = distribute_tensor(torch.ones(2, 2, 40), layer.weight.device_mesh, [Shard(2)])
+layer(x)
+if rank:
+    os.kill(os.getpid(), signal.SIGKILL)
+for step in range(1000):
+    layer(x)
+"""
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, str(rank), str(tmp_path)], env=environment(),
+            stderr=subprocess.PIPE, text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    started = time.monotonic()
+    _, error = ranks[0].communicate(timeout=60)
+    assert ranks[1].wait(timeout=60) == -signal.SIGKILL
+    assert time.monotonic() - started < 60
+    assert ranks[0].returncode == 1
+    assert "RuntimeError" in error
