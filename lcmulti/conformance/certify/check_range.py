@@ -102,35 +102,28 @@ def test_subnormal_numbers(subject: Subject, case: Case, dtype: str, what: str) 
 
 @pytest.mark.geometries(("2d-one_by_one", "2d-mixed"), others=("2d-one_by_one", "2d-mixed"))
 def test_sums_that_just_fit(subject: Subject, case: Case, dtype: str) -> None:
-    """All products together are half of the largest number: no order of summation overflows.
+    """Products together are just below the largest number: no order of summation overflows.
 
-    Formulas that save a product of complex numbers go through larger ones; half types are summed in
-    float32, where sums may pass the largest number of the half type on their way.
+    Formulas that save a product of complex numbers go through larger ones.
     """
     subject.require(case, dtype)
-    case = without_bias(case)
-    ends = RANGES[dtype]
-    counts = terms(case.spec, case.batch, None)
+    case, kind = without_bias(case), numpy_dtype(dtype)
     rng = np.random.default_rng(0)
-    kind = numpy_dtype(dtype)
 
-    def numbers(shape: tuple[int, ...], power: int) -> np.ndarray:
-        signs = rng.choice([-1.0, 1.0], (2, *shape)) * rng.uniform(0.9, 1, (2, *shape))
-        drawn = signs[0] + 1j * signs[1] if kind.kind == "c" else signs[0]
-        return np.asarray(drawn * np.exp2(power), kind)
+    def numbers(shape: tuple[int, ...], power: float) -> np.ndarray:
+        drawn = rng.choice([-1.0, 1.0], (2, *shape)) * rng.uniform(0.95, 0.97, (2, *shape))
+        numbers = drawn[0] + 1j * drawn[1] if kind.kind == "c" else drawn[0]
+        return np.asarray(numbers * 2.0**power, kind)
 
-    for name in ("forward", "input_grad", "kernel_grad"):
-        # Of a complex product each part is a sum of two.
-        more = getattr(counts, name) * (2 if kind.kind == "c" else 1)
-        total = ends.largest - int(np.ceil(np.log2(more)))
-        first = total // 2
-        shapes = draw(case, "float32").operands()[name]
-        a, b = (numbers(s.shape, p) for s, p in zip(shapes, (first, total - first), strict=True))
-        rest = draw(case, dtype).each(np.zeros_like)
-        names = {"forward": ("x", "kernel"), "input_grad": ("dy", "kernel"),
-            "kernel_grad": ("x", "dy")}[name]  # fmt: skip
-        inputs = rest._replace(**dict(zip(names, (a, b), strict=True)))
-        _verify(subject, case, dtype, inputs, (name,))
+    pairs = {"forward": ("x", "kernel"), "input_grad": ("dy", "kernel"), "kernel_grad": ("x", "dy")}
+    zeros = draw(case, dtype).each(np.zeros_like)
+    for name, pair in pairs.items():
+        count = getattr(terms(case.spec, case.batch, None), name)
+        if kind.kind == "c":
+            count *= 2  # each part of a product is a sum of two
+        power = (RANGES[dtype].largest + 1 - np.log2(count)) / 2
+        drawn = {each: numbers(getattr(zeros, each).shape, power) for each in pair}
+        _verify(subject, case, dtype, zeros._replace(**drawn), (name,))
 
 
 @pytest.mark.parametrize("zero", ("x", "kernel", "bias", "all"))

@@ -19,7 +19,8 @@ import pytest
 
 from lcmulti import plugins
 from lcmulti.conformance.case import Case
-from lcmulti.conformance.certify.frameworks import forget, wide
+from lcmulti.conformance.certify.ahead import Ahead, Program
+from lcmulti.conformance.certify.frameworks import COMPILING, forget, framework_of, wide
 from lcmulti.conformance.certify.geometries import GEOMETRIES
 from lcmulti.conformance.certify.random_geometries import CI, Examples
 from lcmulti.conformance.certify.result import Failure, Result
@@ -90,6 +91,7 @@ class Suite:
         self.subjects = self.named if chosen else [self.auto, *self.named]
         self.once, self.wrong = once, set[Subject]()
         self.quick, self.is_interrupted = quick, False
+        self.ahead: Ahead | None = None
         self.core: set[str] = set()
         self.pending: set[str] = set()
         self.finished = 0
@@ -115,6 +117,8 @@ class Suite:
         parameters = getattr(getattr(request.node, "callspec", None), "params", {})
         if self.once and _subject(request.node) in self.wrong:
             pytest.skip("has failed already")
+        if self.ahead is not None and (program := _program(request.node)) is not None:
+            self.ahead.wait(program)
         with wide(self.result.backend, parameters.get("dtype", CORE_DTYPE)):
             yield
 
@@ -154,7 +158,7 @@ class Suite:
         if (mark := definition.get_closest_marker("geometries")) is not None:
             return [(GEOMETRIES[n], d) for n, d in _rows(*mark.args, **mark.kwargs)]
         if (mark := definition.get_closest_marker("rows")) is not None:
-            return list(mark.kwargs["of"]())
+            return list(mark.kwargs["of"](framework_of(self.result.backend) in COMPILING))
         if (mark := definition.get_closest_marker("drawn")) is not None:
             return Drawn(mark.kwargs["of"], self.drawn)
         return None
@@ -218,6 +222,8 @@ class Suite:
             if core and parameters.get("dtype", CORE_DTYPE) == CORE_DTYPE:
                 self.core.add(item.nodeid)
             self.pending.add(item.nodeid)
+        programs = filter(None, map(_program, session.items))
+        self.ahead = Ahead(self.result.backend, list(programs))
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """A module that cannot be collected is a failure."""
@@ -289,6 +295,8 @@ class Suite:
 
     def pytest_sessionfinish(self) -> None:
         """What was collected and not run, for whatever reason, makes the run a part of one."""
+        if self.ahead is not None:
+            self.ahead.stop()
         self.result.not_run += len(self.pending) + len(self.missing)
         self.result.seconds = time.perf_counter() - self.start
 
@@ -328,6 +336,15 @@ def _sample(items: list[pytest.Item]) -> list[pytest.Item]:
 def _subject(item: pytest.Item) -> Subject | None:
     parameters = getattr(getattr(item, "callspec", None), "params", {})
     return parameters.get("subject", parameters.get("named"))
+
+
+def _program(item: pytest.Item) -> Program | None:
+    """What is compiled for a check of a case, unless it asks for more than first gradients."""
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
+    subject, case = _subject(item), parameters.get("case")
+    if subject is None or case is None:
+        return None
+    return Program(subject, case, parameters["dtype"])
 
 
 def _message(report: pytest.TestReport) -> str:

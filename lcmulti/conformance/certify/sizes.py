@@ -53,14 +53,18 @@ def split(count: int, axes: int) -> tuple[int, ...]:
     return (first, *split(-(-count // first), axes - 1))
 
 
-def rows() -> Iterator[tuple[Case, str]]:
-    """What is just over a power of two in every type; in float32 the powers themselves, too."""
+def rows(few: bool) -> Iterator[tuple[Case, str]]:
+    """What is just over a power of two in every type; in float32 the powers themselves, too.
+
+    With *few*, each case is in one of the other types, and in another in the next: for frameworks
+    that compile a program for each shape and type.
+    """
     for kind in KINDS:
-        for case in table(kind, over=True):
+        for number, case in enumerate(table(kind, over=True)):
             yield case, "float32"
-            yield from ((case, dtype) for dtype in OTHER_DTYPES)
-            if kind == "any":
-                yield case, "complex64"
+            other = OTHER_DTYPES if kind != "any" else (*OTHER_DTYPES, "complex64")
+            chosen = (other[number % len(other)],) if few else other
+            yield from ((case, dtype) for dtype in chosen)
     for case in table("any", over=False):
         yield case, "float32"
 

@@ -17,7 +17,7 @@ from lcmulti import plugins
 from lcmulti.conformance.inputs import numpy_dtype
 from lcmulti.dtypes import DTYPES
 
-__all__ = ["COMPILING", "as_it_runs", "forget", "framework_of", "keeps_subnormals", "wide"]
+__all__ = ["COMPILING", "forget", "framework_of", "keeps_subnormals", "wide"]
 
 COMPILING = ("jax",)
 """Every new shape costs these a compilation."""
@@ -45,17 +45,6 @@ def wide(backend: str, dtype: str) -> AbstractContextManager[Any]:
         context: AbstractContextManager[Any] = jax.enable_x64(True)
         return context
     return nullcontext()
-
-
-@cache
-def as_it_runs(backend: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """A map ``(a, b, spec, resources)`` as the framework runs it: JAX never but compiled."""
-    if framework_of(backend) != "jax":
-        return function
-    import jax
-
-    compiled: Callable[..., Any] = jax.jit(function, static_argnums=(2, 3))
-    return compiled
 
 
 @cache

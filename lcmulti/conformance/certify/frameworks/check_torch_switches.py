@@ -65,7 +65,7 @@ SWITCHES: dict[str, Callable[[], AbstractContextManager[None]]] = {
 }
 
 
-def rows() -> Iterator[tuple[Case, str]]:
+def rows(few: bool) -> Iterator[tuple[Case, str]]:
     """Small and large geometries of each kind."""
     for case in (*(GEOMETRIES[name] for name in TRANSFORMED), *LARGE.values()):
         yield case, CORE_DTYPE
