@@ -115,8 +115,6 @@ class Suite:
     def precision(self, request: pytest.FixtureRequest) -> Iterator[None]:
         """Whatever a framework must be asked for to compute in the dtype of the check."""
         parameters = getattr(getattr(request.node, "callspec", None), "params", {})
-        if self.once and _subject(request.node) in self.wrong:
-            pytest.skip("has failed already")
         if self.ahead is not None and (program := _program(request.node)) is not None:
             self.ahead.wait(program)
         with wide(self.result.backend, parameters.get("dtype", CORE_DTYPE)):
@@ -229,6 +227,10 @@ class Suite:
         """A module that cannot be collected is a failure."""
         if report.failed:
             self.result.failures.append(Failure(report.nodeid, str(report.longrepr)))
+
+    def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
+        """Pass over a check of an implementation that has failed, where one failure is enough."""
+        return True if self.once and _subject(item) in self.wrong else None
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(

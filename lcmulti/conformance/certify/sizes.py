@@ -19,7 +19,7 @@ from lcmulti.geometry.shapes import window_extent
 __all__ = ["KINDS", "LARGEST", "rows", "table"]
 
 LARGEST = 4096
-MOST_PRODUCTS, MOST_ELEMENTS = 400_000, 700_000
+MOST_PRODUCTS, MOST_ELEMENTS = 250_000, 500_000
 """Of one case, and of one of its arrays: what takes a few milliseconds to compute and to check."""
 
 OTHER_DTYPES = ("float16", "bfloat16", "float64")

@@ -6,7 +6,6 @@ Which framework it is, the arrays tell; what a plugin declares of itself is not 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any
