@@ -161,6 +161,27 @@ def native(session: nox.Session) -> None:
     )  # fmt: skip
 
 
+@nox.session
+def wheel(session: nox.Session) -> None:
+    """Build the kernels' wheel for this machine; certify it where there is no compiler."""
+    install(session, groups=("wheel",))
+    folder = Path(session.create_tmp(), "wheels").resolve()
+    shutil.rmtree(folder, ignore_errors=True)
+    built, repaired = folder / "built", folder / "repaired"
+    session.run("pip", "wheel", "-q", "--no-deps", "-w", str(built), "./backends/native")
+    session.run("auditwheel", "repair", "-w", str(repaired), *map(str, built.iterdir()))
+    (wheel,) = repaired.iterdir()
+    session.log(wheel.name)
+    session.run("python", "-m", "venv", str(folder / "fresh"))
+    alone = {"PATH": str(folder / "fresh" / "bin")}  # nothing else is found, no compiler either
+    run = functools.partial(session.run, external=True, include_outer_env=False, env=alone)
+    constraints = str(Path("constraints.txt").resolve())
+    run("pip", "install", "-q", "-c", constraints, ".[conformance]", str(wheel))
+    session.chdir(folder)
+    run("python", "-m", "lcmulti_native")
+    run("lcmulti", "certify", "numpy", "--implementation", "native")
+
+
 WIDE = ("amx", "avx512bf16", "avx512")
 
 

@@ -11,7 +11,7 @@ from lcmulti.errors import ArgumentError, ArgumentTypeError, TooLargeError, desc
 from lcmulti.geometry.arguments import byte_size
 from lcmulti.memory import memory_for
 
-__all__ = ["Row", "Untying", "chosen", "human"]
+__all__ = ["Row", "Untying", "chosen", "human", "strength_of"]
 
 SHOWN = 5
 """Layers named where there are too many to name."""
@@ -171,3 +171,10 @@ def _by(sizes: tuple[int, ...]) -> str:
 
 def _short(name: str, most: int) -> str:
     return name if len(name) <= most else "..." + name[3 - most :]
+
+
+def strength_of(value: Any) -> float:
+    """How far weights move to their mean, as a float above 0 and up to 1."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
+        raise ArgumentError("strength", "a number above 0 and up to 1", value)
+    return float(value)

@@ -2,3 +2,28 @@
 
 Importing this package imports nothing: the backend is loaded when arrays arrive.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lcmulti_jax.parallel import sharded
+
+__all__ = ["sharded"]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "sharded":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from lcmulti_jax.missing import missing
+
+    try:
+        from lcmulti_jax.parallel import sharded
+    except ModuleNotFoundError as error:
+        raise missing("lcmulti_jax.sharded", "jax", error) from error
+    return sharded
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -8,7 +8,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+from jax.sharding import NamedSharding, PartitionSpec
 
 from lcmulti.errors import ShapeError, described
 from lcmulti.geometry.arguments import is_sequence, per_axis
@@ -25,15 +27,57 @@ DRAWN_AT_ONCE = 2**20
 
 
 def at_every_position(
-    init: Callable[[Any, tuple[int, ...]], Any], key: Any, positions: tuple[int, ...], shape: Any
+    init: Callable[[Any, tuple[int, ...]], Any],
+    key: Any,
+    positions: tuple[int, ...],
+    shape: Any,
+    sharding: NamedSharding | None = None,
 ) -> Any:
     """Draw ``init(key, shape)`` anew at each position: ``(*positions, *shape)``.
 
-    An initialiser that saw the whole shape would count positions as fan-in. Some positions at a
-    time, for it holds several arrays of the size that it draws; the last few twice.
+    An initialiser that saw the whole shape would count positions as fan-in. With a *sharding* each
+    device draws its own positions, of which there may be more than *positions*: those are zeros.
+    The values are the same without one.
+    """
+    if sharding is None:
+        return _drawn(init, jax.random.split(key, prod(positions)), positions, shape)
+    mesh, names = sharding.mesh, (*sharding.spec, *(None,) * len(positions))[: len(positions)]
+    parts = [prod(mesh.shape[n] for n in _tuple(each)) for each in names]
+    padded = tuple(-(-n // part) * part for n, part in zip(positions, parts, strict=True))
+    spread = PartitionSpec(*names)
+
+    def draw(key: Any) -> Any:
+        keys = jax.random.key_data(jax.random.split(key, prod(positions)))
+        keys = keys.reshape(*positions, keys.shape[-1])
+        more = [(0, m - n) for n, m in zip(positions, padded, strict=True)]
+        keys = lax.with_sharding_constraint(
+            jnp.pad(keys, [*more, (0, 0)]), NamedSharding(mesh, spread)
+        )
+
+        def own(keys: Any) -> Any:
+            size, keys = keys.shape[:-1], keys.reshape(-1, keys.shape[-1])
+            return _drawn(init, jax.random.wrap_key_data(keys, impl=implementation), size, shape)
+
+        run = jax.shard_map(own, mesh=mesh, in_specs=spread, out_specs=spread, check_vma=False)
+        drawn = run(keys)
+        for axis, n in enumerate(positions):
+            if padded[axis] > n:
+                beyond = lax.broadcasted_iota(np.int32, drawn.shape, axis) >= n
+                drawn = jnp.where(beyond, jnp.zeros((), drawn.dtype), drawn)
+        return drawn
+
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        key = jax.random.wrap_key_data(key)
+    implementation = jax.random.key_impl(key)
+    return jax.jit(draw, out_shardings=sharding)(key)
+
+
+def _drawn(init: Any, keys: Any, positions: tuple[int, ...], shape: Any) -> Any:
+    """Some positions at a time, for *init* holds several arrays as large as what it draws.
+
+    The last few may be drawn twice.
     """
     count = prod(positions)
-    keys = jax.random.split(key, count)
     draw = jax.vmap(lambda each: init(each, shape))
     some = max(DRAWN_AT_ONCE // max(prod(shape), 1), 1)
     if some >= count:
@@ -47,6 +91,10 @@ def at_every_position(
     drawn = jax.eval_shape(draw, keys)
     drawn = lax.fori_loop(0, ceil(count / some), step, jnp.zeros(drawn.shape, drawn.dtype))
     return drawn.reshape(*positions, *shape)
+
+
+def _tuple(names: Any) -> tuple[str, ...]:
+    return () if names is None else (names,) if isinstance(names, str) else tuple(names)
 
 
 def normalised_padding(
@@ -95,6 +143,15 @@ def checked(shape: tuple[int, ...], wanted: tuple[int, ...], advice: str) -> Non
             f"samples of shape {wanted}, which the weights were made for",
             described(f"{shape}; {advice}"),
         )
+
+
+def checked_sample(shape: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+    """The same for a layer that takes one sample, channels first."""
+    advice = "it takes one sample, and jax.vmap(layer) a batch"
+    if len(shape) == len(wanted):
+        rebuild = f"in_channels={shape[0]}, input_size={shape[1:]}"
+        advice = f"for these build a layer with {rebuild}"
+    checked(shape, wanted, advice)
 
 
 def shared_mean(weights: Any, axes: tuple[int, ...]) -> Any:

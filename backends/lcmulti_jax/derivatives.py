@@ -13,20 +13,23 @@ Requirements this module is written to:
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax import lax
+from jax._src import dispatch
+from jax.experimental import jet
 from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
+from jax.interpreters import ad, batching, mlir, xla
 
 from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.plugins.contract import Implementation, Map, Operation, Resources
 from lcmulti_jax.composed import composed
+from lcmulti_jax.partitioning import ROLES, Placed, partitioned, placed
 
 __all__ = ["operation"]
 
-# Parameters of all three: ``implementation``, ``portable``, ``spec`` and ``resources``.
+# Parameters of all three: ``implementation``, ``portable``, ``spec``, ``resources``, ``where``.
 forward_p = Primitive("local_conv")
 input_grad_p = Primitive("local_conv_input_grad")
 kernel_grad_p = Primitive("local_conv_kernel_grad")
@@ -35,10 +38,22 @@ kernel_grad_p = Primitive("local_conv_kernel_grad")
 PRIMITIVES = {"forward": forward_p, "input_grad": input_grad_p, "kernel_grad": kernel_grad_p}
 
 
-def operation(implementation: Implementation, portable: bool, name: Map = "forward") -> Operation:
+def operation(
+    implementation: Implementation,
+    portable: bool,
+    name: Map = "forward",
+    where: Placed | None = None,
+) -> Operation:
     """A differentiable map of *implementation*.
 
-    *portable* tells whether it is made of JAX's own operations alone.
+    Parameters
+    ----------
+    implementation : Implementation
+    portable : bool
+        Whether it is made of JAX's own operations alone.
+    name : {"forward", "input_grad", "kernel_grad"}
+    where : Placed, optional
+        How its arrays are spread over devices; None leaves that to the arrays.
     """
     primitive = PRIMITIVES[name]
 
@@ -51,6 +66,7 @@ def operation(implementation: Implementation, portable: bool, name: Map = "forwa
             portable=portable,
             spec=spec,
             resources=resources,
+            where=where,
         )
 
     return local_conv
@@ -71,42 +87,47 @@ def _bind(primitive: Primitive, a: Any, b: Any, **params: Any) -> Any:
     return primitive.bind(a, b, **params)
 
 
-def _shape(primitive: Primitive, a: Any, spec: LocalConvSpec) -> tuple[Any, ...]:
-    if primitive is kernel_grad_p:
-        return spec.kernel_shape
-    return (a.shape[0], *(spec.output_shape if primitive is forward_p else spec.input_shape))
+def _abstract(name: Map, a: Any, b: Any, **params: Any) -> Any:
+    spec, where, batch = params["spec"], params["where"], a.shape[0]
+    role = ROLES[name][2]
+    if where is not None:
+        shape = where.shape(role, spec, batch)
+    elif role == "kernel":
+        shape = spec.kernel_shape
+    else:
+        shape = (batch, *(spec.output_shape if role == "y" else spec.input_shape))
+    return a.update(shape=shape, weak_type=False)
 
 
-def _abstract(primitive: Primitive, a: Any, b: Any, **params: Any) -> Any:
-    return a.update(shape=_shape(primitive, a, params["spec"]), weak_type=False)
-
-
-def _compute(
-    name: str,
-    a: Any,
-    b: Any,
-    *,
-    implementation: Implementation,
-    portable: bool,
-    spec: LocalConvSpec,
-    resources: Resources,
-) -> Any:
-    return getattr(implementation, name)(a, b, spec, resources)
-
-
-def _lower(map_: Any, context: Any, *operands: Any, **params: Any) -> Any:
+def _lower(name: Map, context: Any, *operands: Any, **params: Any) -> Any:
     """Lower the map as JAX code of its own.
 
     It runs on one device's part. Were its values still marked as varying over a mesh, loops
     would refuse what they start from and a gradient taken inside would be summed over the mesh.
     """
-    if context.module_context.lowering_parameters.for_export and not params["portable"]:
+    where = params.pop("where")
+    portable = params.pop("portable")
+    exported = context.module_context.lowering_parameters.for_export
+    if exported and not portable:
         params["implementation"] = composed
     plain = [
         aval.update(manual_axis_type=type(aval.manual_axis_type)()) for aval in context.avals_in
     ]
-    lower = mlir.lower_fun(map_, multiple_results=False)
-    return lower(context.replace(avals_in=plain), *operands, **params)
+    context = context.replace(avals_in=plain)
+    if where is not None:
+        map_ = placed(name, where, **params)
+    elif exported or not _spread(context.module_context.axis_context):
+        map_ = partial(getattr(params.pop("implementation"), name), **params)
+    else:
+        map_ = partitioned(name, **params)
+    return mlir.lower_fun(map_, multiple_results=False)(context, *operands)
+
+
+def _spread(axes: Any) -> bool:
+    """Whether a program is one for several devices, and JAX says for which."""
+    if hasattr(axes, "num_devices"):
+        return axes.num_devices > 1 and axes.device_assignment is not None
+    return axes.mesh.size > 1
 
 
 def _batch(
@@ -127,18 +148,28 @@ def _batch(
     return lax.map(lambda pair: _bind(primitive, *pair, **params), (a, b)), 0
 
 
-def _eagerly(primitive: Primitive) -> Any:
-    """Outside of any transform, compiled as one and once for each geometry."""
-    names = ("implementation", "portable", "spec", "resources")
-    return jax.jit(primitive.bind, static_argnames=names)
+class _Bound(NamedTuple):
+    """A map as JAX's rules call a primitive."""
 
+    primitive: Primitive
+
+    def bind(self, a: Any, b: Any, **params: Any) -> Any:
+        return _bind(self.primitive, a, b, **params)
+
+
+# Taylor mode: the rule JAX has for each of its own bilinear primitives.
+_of_any_product = jet.jet_rules[lax.dot_general_p].func
 
 for _name, _primitive in PRIMITIVES.items():
-    _map = partial(_compute, _name)
-    _primitive.def_impl(_eagerly(_primitive))
-    _primitive.def_abstract_eval(partial(_abstract, _primitive))
-    mlir.register_lowering(_primitive, partial(_lower, _map))
+    # As JAX evaluates its own: compiled as one and once for each geometry, also where
+    # `jax.disable_jit` or `jax.debug_nans` evaluate what is compiled operation by operation.
+    _primitive.def_impl(partial(xla.apply_primitive, _primitive))
+    _primitive.def_abstract_eval(partial(_abstract, _name))
+    mlir.register_lowering(_primitive, partial(_lower, _name))
     batching.primitive_batchers[_primitive] = partial(_batch, _primitive)
+    # What is partitioned must know its devices. JAX tells them to primitives of this set.
+    dispatch.prim_requires_devices_during_lowering.add(_primitive)
+    jet.jet_rules[_primitive] = partial(_of_any_product, _Bound(_primitive))
 
 # ``ct`` is the cotangent of the output; the operand that is being solved for is not there.
 ad.defbilinear(

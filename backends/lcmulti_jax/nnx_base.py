@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from math import sqrt
+from math import prod, sqrt
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self, TypeVar
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
 
 import lcmulti
-from lcmulti.errors import ArgumentError, MissingExtraError
+from lcmulti.errors import ArgumentError, described
 from lcmulti.geometry.arguments import integer
 from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti_jax import base
-
-try:
-    from flax import nnx
-except ImportError as error:
-    raise MissingExtraError(
-        "lcmulti_jax.nnx needs Flax; install it with: pip install 'lcmulti[flax]'"
-    ) from error
+from lcmulti_jax.conversion import same_everywhere
 
 NONE: Mapping[str, Any] = MappingProxyType({})
 WORDS = {"groups": "feature_group_count", "dilation": "kernel_dilation"}
@@ -36,10 +35,59 @@ def in_flax_words() -> Iterator[None]:
         raise error.about(WORDS.get(error.argument, error.argument)) from None
 
 
+Ints = int | Sequence[int]
+Padding = str | int | Sequence[int | tuple[int, int]]
+Initializer = Callable[..., Any]
+
+
 class Layer(nnx.Module):
     """Parameters, a spec and one call."""
 
     spec: LocalConvSpec
+    kernel: nnx.Param[jax.Array]
+    basis: nnx.Param[jax.Array]
+    coefficients: nnx.Param[jax.Array]
+    bias: nnx.Param[jax.Array] | None
+    rank: int | None
+    implementation: str
+    dtype: Any
+    param_dtype: Any
+    precision: Any
+
+    @property
+    def kernel_size(self) -> tuple[int, ...]:
+        """As of `flax.nnx.Conv`."""
+        return self.spec.kernel_size
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """As of `flax.nnx.Conv`."""
+        return self.spec.strides
+
+    @property
+    def padding(self) -> tuple[tuple[int, int], ...]:
+        """As of `flax.nnx.Conv`, in pairs."""
+        return self.spec.padding
+
+    @property
+    def kernel_dilation(self) -> tuple[int, ...]:
+        """As of `flax.nnx.Conv`."""
+        return self.spec.dilation
+
+    @property
+    def feature_group_count(self) -> int:
+        """As of `flax.nnx.Conv`."""
+        return self.spec.groups
+
+    @property
+    def use_bias(self) -> bool:
+        """As of `flax.nnx.Conv`."""
+        return self.bias is not None
+
+    @property
+    def shared_axes(self) -> tuple[int, ...]:
+        """Spatial axes along which the kernel is shared."""
+        return self.spec.shared_axes
 
     def _keep(
         self, dtype: Any, param_dtype: Any, precision: Any, rank: Any, implementation: str
@@ -61,7 +109,8 @@ class Layer(nnx.Module):
         taps = self.spec.kernel_shape[ndim:]
         draw = _plain(kernel_init, self.param_dtype)
         if self.rank is None:
-            kernel = base.at_every_position(draw, rngs.params(), positions, taps)
+            sharding = _sharding_in(kernel_metadata, positions)
+            kernel = base.at_every_position(draw, rngs.params(), positions, taps, sharding)
             kernel_metadata = {**draw.metadata, **kernel_metadata}
             self.kernel = nnx.Param(kernel, **kernel_metadata)
         else:
@@ -71,20 +120,20 @@ class Layer(nnx.Module):
             normal = nnx.initializers.normal(1 / sqrt(self.rank))
             mixed = normal(rngs.params(), (*positions, self.rank), self.param_dtype)
             self.coefficients = nnx.Param(mixed, **kernel_metadata)
-        self.bias: nnx.Param[Any] | None
         if bias_shape is None:
             self.bias = nnx.data(None)
         else:
             bias = bias_init(rngs.params(), bias_shape, self.param_dtype)
             self.bias = nnx.Param(bias, **bias_metadata)
 
-    def full_kernel(self) -> Any:
+    def full_kernel(self) -> jax.Array:
         """The weights of every position, ``spec.kernel_shape``, whether of full rank or not."""
         if self.rank is None:
             return self.kernel[...]
-        return lcmulti.low_rank_kernel(self.basis[...], self.coefficients[...])
+        kernel: jax.Array = lcmulti.low_rank_kernel(self.basis[...], self.coefficients[...])
+        return kernel
 
-    def share_(self, axes: Any = None) -> None:
+    def share_(self, axes: Ints | None = None) -> None:
         """Average the weights (with a rank, the coefficients) over positions, in place.
 
         Parameters
@@ -96,6 +145,21 @@ class Layer(nnx.Module):
         for each in (self.kernel if self.rank is None else self.coefficients, self.bias):
             if each is not None:
                 each[...] = base.shared_mean(each[...], over)
+
+    def _spread(self, kernel: jax.Array, bias: Any) -> Self:
+        """Take the weights of a convolution at every position."""
+        self.kernel[...] = jnp.broadcast_to(kernel, self.kernel.shape)
+        if self.bias is not None and bias is not None:
+            self.bias[...] = jnp.broadcast_to(bias[...], self.bias.shape)
+        return self
+
+    def _everywhere(self, tolerance: float | None) -> tuple[jax.Array, jax.Array | None]:
+        """Kernel and bias, the same at every position."""
+        axes = self.spec.ndim
+        kernel = same_everywhere("kernel", self.full_kernel(), axes, tolerance)
+        if self.bias is None:
+            return kernel, None
+        return kernel, same_everywhere("bias", self.bias[...], axes, tolerance)
 
     def _promoted(self, inputs: Any, *weights: Any) -> tuple[Any, ...]:
         return nnx.nn.dtypes.promote_dtype((inputs, *weights), dtype=self.dtype)
@@ -113,6 +177,77 @@ class Layer(nnx.Module):
             return run(inputs)
         y = run(inputs.reshape(-1, *sample))
         return y.reshape(*batch, *y.shape[1:])
+
+
+def _sharding_in(metadata: Mapping[str, Any], positions: tuple[int, ...]) -> NamedSharding | None:
+    """Where a kernel of this metadata is to lie, so that it is drawn there; None if it is open.
+
+    Raises
+    ------
+    ArgumentError
+        If the devices do not divide the positions, which JAX refuses.
+    """
+    names = metadata.get("out_sharding")
+    try:
+        mesh = jax.sharding.get_mesh()
+    except ValueError:  # while a function is traced, what is drawn is placed by its constraints
+        return None
+    if not names or mesh.empty:
+        return None
+    known = {*mesh.axis_names}
+    each = [(n,) if isinstance(n, str) else tuple(n or ()) for n in names]
+    if any(name not in known for group in each for name in group):  # of Flax' own rules
+        return None
+    for axis, (n, group) in enumerate(zip(positions, each, strict=False)):
+        parts = prod(mesh.shape[name] for name in group)
+        if n % parts:
+            raise ArgumentError(
+                "kernel_metadata",
+                f"devices that divide the {n} positions of axis {axis} "
+                "(lcmulti_jax.sharded spreads any number)",
+                described(f"{parts} devices along {group}"),
+            )
+    return NamedSharding(mesh, PartitionSpec(*names))
+
+
+def blank(like: Any) -> dict[str, Any]:
+    """Arguments of a layer or a convolution with the dtypes of another, and zeros for weights."""
+    return {
+        "use_bias": like.bias is not None,
+        "dtype": like.dtype,
+        "param_dtype": like.param_dtype,
+        "precision": like.precision,
+        "kernel_init": nnx.initializers.zeros_init(),
+        "rngs": nnx.Rngs(0),
+    }
+
+
+def masked(conv: nnx.Conv | nnx.ConvTranspose) -> jax.Array:
+    """The kernel that a convolution computes with."""
+    kernel: jax.Array = conv.kernel[...]
+    return kernel if conv.mask is None else kernel * jnp.asarray(conv.mask)
+
+
+Convolution = TypeVar("Convolution", nnx.Conv, nnx.ConvTranspose)
+
+
+def weighted(conv: Convolution, kernel: jax.Array, bias: jax.Array | None) -> Convolution:
+    """A convolution that has other weights now."""
+    conv.kernel[...] = kernel
+    if conv.bias is not None and bias is not None:
+        conv.bias[...] = bias
+    return conv
+
+
+def per_flax_axis(value: Ints | None, axes: int) -> tuple[int, ...]:
+    """One int for each axis; None is 1."""
+    return tuple(value) if isinstance(value, Sequence) else (value or 1,) * axes
+
+
+def pairs_of(padding: Any, axes: int) -> tuple[tuple[int, int], ...]:
+    """Explicit padding of a Flax layer in pairs."""
+    each = padding if isinstance(padding, Sequence) else (padding,) * axes
+    return tuple((p, p) if isinstance(p, int) else tuple(p) for p in each)
 
 
 class _plain:  # noqa: N801 - a function that remembers what it was told

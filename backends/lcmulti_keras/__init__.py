@@ -8,6 +8,8 @@ from lcmulti_keras.startup import choose_backend
 
 choose_backend()
 
+from lcmulti_keras.advising import advise  # noqa: E402
+from lcmulti_keras.base import LocallyConnectedBase  # noqa: E402
 from lcmulti_keras.layers import (  # noqa: E402 - Keras reads its backend as it is imported
     LocallyConnected1D,
     LocallyConnected2D,
@@ -18,6 +20,7 @@ from lcmulti_keras.legacy import (  # noqa: E402
     load_legacy_model,
     load_legacy_weights,
 )
+from lcmulti_keras.sharing import ShareEvery  # noqa: E402
 from lcmulti_keras.smoothness import SheetSmoothness, Smoothness  # noqa: E402
 from lcmulti_keras.transposed import (  # noqa: E402
     LocallyConnected1DTranspose,
@@ -25,6 +28,8 @@ from lcmulti_keras.transposed import (  # noqa: E402
     LocallyConnected3DTranspose,
 )
 from lcmulti_keras.untying import retie, untie  # noqa: E402
+
+advise(lambda layer: isinstance(layer, LocallyConnectedBase))
 
 __all__ = [
     "LocallyConnected1D",
@@ -34,6 +39,7 @@ __all__ = [
     "LocallyConnected2DTranspose",
     "LocallyConnected3DTranspose",
     "LoadedWeights",
+    "ShareEvery",
     "SheetSmoothness",
     "Smoothness",
     "load_legacy_model",

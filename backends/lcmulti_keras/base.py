@@ -16,6 +16,7 @@ from lcmulti.geometry.arguments import choice, integer, is_sequence, per_axis
 from lcmulti.geometry.formats import DATA_FORMATS
 from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.weights.initial import geometry_told
+from lcmulti_keras.advising import require_own_layout
 from lcmulti_keras.arguments import implementation_of, padding_of, shared_axes_of
 from lcmulti_keras.axes import moved_axes, warn_of_other_axes
 from lcmulti_keras.initializers import kernel_initializer as adapted
@@ -174,6 +175,17 @@ class LocallyConnectedBase(keras.layers.Layer):
                 described(f"{shape}; for these build a new layer, on keras.Input({shape})"),
             )
 
+    def set_weights(self, weights: Any) -> None:
+        """Set the weights from a list of arrays, in the order and shapes of ``layer.weights``.
+
+        Raises
+        ------
+        ShapeError
+            If the kernel is in a layout of Keras 2's, with what brings it to this one.
+        """
+        require_own_layout(self, [tuple(getattr(each, "shape", ())) for each in weights])
+        super().set_weights(weights)
+
     def load_own_variables(self, store: Any) -> None:
         """Load the weights, or say for which geometry those that do not fit are.
 
@@ -184,6 +196,7 @@ class LocallyConnectedBase(keras.layers.Layer):
         """
         stored = [tuple(store[name].shape) for name in sorted(store.keys(), key=int)]
         own = [tuple(each.shape) for each in self.weights]
+        require_own_layout(self, stored)
         if stored and own:
             ours, theirs = self._told(own), self._told(stored)
             if ours != theirs:

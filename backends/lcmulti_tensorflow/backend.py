@@ -14,15 +14,17 @@ from lcmulti.errors import ShapeError
 from lcmulti.plugins.contract import Facts, Implementation, ImplementationEntry, Map, Operation
 from lcmulti_tensorflow import derivatives
 from lcmulti_tensorflow.composed import device_of, refuse_rounding
+from lcmulti_tensorflow.exporting import is_exporting
 
 
 class TensorFlowBackend:
     """`lcmulti.backend.Backend` for TensorFlow."""
 
     def prepare(self, arrays: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Read variables, so that a tape records the reading."""
+        """Read variables, whole or in parts, so that a tape records the reading."""
         return tuple(
-            tf.convert_to_tensor(each) if isinstance(each, tf.Variable) else each for each in arrays
+            each if each is None or isinstance(each, tf.Tensor) else tf.convert_to_tensor(each)
+            for each in arrays
         )
 
     def facts(self, array: Any, batched: bool = False) -> Facts:
@@ -31,7 +33,7 @@ class TensorFlowBackend:
             shape = tuple(array.shape)
         except ValueError:
             raise ShapeError("x", "a tensor of known rank", array) from None
-        return Facts(shape, array.dtype.name, device_of(array))
+        return Facts(shape, array.dtype.name, device_of(array), exported=is_exporting())
 
     def from_numpy(self, array: np.ndarray, like: Any = None) -> Any:
         """See `Backend.from_numpy`."""

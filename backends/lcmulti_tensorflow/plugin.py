@@ -18,7 +18,11 @@ def lcmulti_backends() -> Iterable[BackendEntry]:
         name="tensorflow",
         load="lcmulti_tensorflow.backend:backend",
         package="tensorflow",
-        array_types=("tensorflow:Tensor", "tensorflow:Variable"),
+        array_types=(
+            "tensorflow:Tensor",
+            "tensorflow:Variable",
+            "tensorflow.python.distribute.sharded_variable:ShardedVariable",  # no public name
+        ),
         install="pip install 'lcmulti[tensorflow]'",
     )
 
@@ -33,6 +37,7 @@ def lcmulti_implementations() -> Iterable[ImplementationEntry]:
         summary="one kernel shared by all positions: TensorFlow's own convolution",
         priority=40,
         dtypes=("float16", "bfloat16", "float32", "float64"),
+        portable=True,
     )
     yield ImplementationEntry(
         name="disjoint",

@@ -4,32 +4,53 @@ Importing this package imports nothing: the backend is loaded when tensors arriv
 when they are asked for.
 """
 
-from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING
 
-_MODULES = {
-    "layers": ("LocallyConnected1d", "LocallyConnected2d", "LocallyConnected3d"),
-    "transposed": (
-        "LocallyConnectedTranspose1d",
-        "LocallyConnectedTranspose2d",
-        "LocallyConnectedTranspose3d",
-    ),
-    "untying": ("retie", "untie"),
-    "lazy": ("LazyLocallyConnected1d", "LazyLocallyConnected2d", "LazyLocallyConnected3d"),
-}
-_HOME = {name: module for module, names in _MODULES.items() for name in names}
+__all__ = [
+    "LazyLocallyConnected1d",
+    "LazyLocallyConnected2d",
+    "LazyLocallyConnected3d",
+    "LocallyConnected1d",
+    "LocallyConnected2d",
+    "LocallyConnected3d",
+    "LocallyConnectedTranspose1d",
+    "LocallyConnectedTranspose2d",
+    "LocallyConnectedTranspose3d",
+    "ShareEvery",
+    "functional",
+    "fuse_bn",
+    "retie",
+    "untie",
+]
 
-__all__ = ["functional"]
-__all__ += list(_HOME)
+if TYPE_CHECKING:  # what a type checker and an editor see
+    from lcmulti_torch import functional
+    from lcmulti_torch.fusing import fuse_bn
+    from lcmulti_torch.layers import LocallyConnected1d, LocallyConnected2d, LocallyConnected3d
+    from lcmulti_torch.lazy import (
+        LazyLocallyConnected1d,
+        LazyLocallyConnected2d,
+        LazyLocallyConnected3d,
+    )
+    from lcmulti_torch.sharing import ShareEvery
+    from lcmulti_torch.transposed import (
+        LocallyConnectedTranspose1d,
+        LocallyConnectedTranspose2d,
+        LocallyConnectedTranspose3d,
+    )
+    from lcmulti_torch.untying import retie, untie
+else:
+    from importlib import import_module
 
+    _HOMES = {"ShareEvery": "sharing", "fuse_bn": "fusing", "retie": "untying", "untie": "untying"}
 
-def __getattr__(name: str) -> Any:
-    if name == "functional":
-        return import_module(f"{__name__}.functional")
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    def __getattr__(name):
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        if name == "functional":
+            return import_module(f"{__name__}.functional")
+        kind = "lazy" if "Lazy" in name else "transposed" if "Transpose" in name else "layers"
+        return getattr(import_module(f"{__name__}.{_HOMES.get(name, kind)}"), name)
 
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    def __dir__():
+        return sorted({*globals(), *__all__})

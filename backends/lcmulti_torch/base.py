@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from math import sqrt
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import lcmulti
-from lcmulti.errors import ArgumentError, ArgumentTypeError, ShapeError, described
-from lcmulti.geometry.arguments import integer
+from lcmulti.errors import ArgumentTypeError, ShapeError, UnsupportedError, described
+from lcmulti.geometry.arguments import integer, per_axis
 from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.weights.initial import geometry_told
-from lcmulti_torch.functional import with_batch
+from lcmulti_torch.conversion import conv_of_layer, layer_of_conv
+from lcmulti_torch.functional import Padding, Sizes, with_batch
+from lcmulti_torch.memory import beyond_formats
 
-__all__ = ["LocallyConnectedNd"]
+__all__ = ["Conv", "LocallyConnectedNd", "Padding", "Sizes"]
+
+Conv = TypeVar("Conv", bound=nn.Module)
+
+MISSING: Any = None
+"""Default of ``input_size``, to be said in more words than Python has for it."""
 
 
-class LocallyConnectedNd(nn.Module):
+class LocallyConnectedNd(nn.Module, Generic[Conv]):
     """Parameters, a spec and one call; the number of spatial axes is a class attribute.
 
     Attributes
@@ -34,8 +42,31 @@ class LocallyConnectedNd(nn.Module):
     ndim: ClassVar[int]
     convolution: ClassVar[type[nn.Module]]
     spec: LocalConvSpec
-    weight: Any
-    bias: Any
+    weight: nn.Parameter
+    basis: nn.Parameter
+    coefficients: nn.Parameter
+    bias: nn.Parameter | None
+    in_channels: int
+    out_channels: int
+    kernel_size: tuple[int, ...]
+    input_size: tuple[int, ...]
+    output_size: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: Any
+    dilation: tuple[int, ...]
+    groups: int
+    padding_mode: str
+    data_format: str
+    shared_axes: tuple[int, ...]
+    rank: int | None
+    implementation: str
+    _sample_shape: tuple[int, ...]
+
+    if TYPE_CHECKING:
+
+        def __call__(self, input: Tensor) -> Tensor:
+            """See `forward`."""
+            ...
 
     def _make_parameters(self, bias: bool, device: Any, dtype: Any) -> None:
         for name, shape in self._parameter_shapes().items():
@@ -74,14 +105,16 @@ class LocallyConnectedNd(nn.Module):
         if self.bias is not None:
             _uniform_(self.bias, bound)
 
-    def kernel(self) -> torch.Tensor:
+    def full_kernel(self) -> Tensor:
         """The weights of every position, ``spec.kernel_shape``, whether of full rank or not."""
         if self.rank is None:
             return self.weight
         return lcmulti.low_rank_kernel(self.basis, self.coefficients)
 
+    kernel = full_kernel
+
     @torch.no_grad()
-    def share_(self, axes: Any = None) -> LocallyConnectedNd:
+    def share_(self, axes: Sequence[int] | None = None) -> Self:
         """Average the weights over output positions, in place, so that all have the mean.
 
         Taken every few steps, it keeps a layer near a convolution. With a rank, the coefficients
@@ -111,30 +144,34 @@ class LocallyConnectedNd(nn.Module):
                 raise ArgumentTypeError(name, "a parameter", computed)
         return self
 
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Apply the layer to a batch, or to one sample without a batch axis."""
         return with_batch(self._checked, input, self.ndim)
 
-    def _checked(self, x: torch.Tensor) -> torch.Tensor:
+    def _checked(self, x: Tensor) -> Tensor:
         # Ints in a loop, for a tracer must not take the batch for part of the comparison.
         for size, wanted in zip(x.shape[1:], self._sample_shape, strict=True):
             if size != wanted:
                 torch.compiler.disable(self._refuse)(tuple(x.shape[1:]))  # no error is traced
         return self._run(x)
 
-    def _run(self, x: torch.Tensor) -> torch.Tensor:
+    def _run(self, x: Tensor) -> Tensor:
         raise NotImplementedError
 
     def _refuse(self, shape: tuple[int, ...]) -> None:
         wanted = self._sample_shape
         first = self.data_format == "channels_first"
         size, channels = (shape[1:], shape[0]) if first else (shape[:-1], shape[-1])
+        advice = f"for these build a layer with in_channels={channels}, input_size={size}"
+        other = "channels_last" if first else "channels_first"
+        turned = (*wanted[1:], wanted[0]) if first else (wanted[-1], *wanted[:-1])
+        if shape == turned:
+            back = "(0, -1, 1)" if first else "(0, 1, -1)"
+            advice = f"these are {other}: x.movedim{back[0]}{back[4:]}, or data_format={other!r}"
         raise ShapeError(
             "input",
             f"samples of shape {wanted}, which the weights were made for",
-            described(
-                f"{shape}; for these build a layer with in_channels={channels}, input_size={size}"
-            ),
+            described(f"{shape}; {advice}"),
         )
 
     def extra_repr(self) -> str:
@@ -164,17 +201,42 @@ class LocallyConnectedNd(nn.Module):
         own = {f"{prefix}{name}": value for name, value in self._parameters.items()}
         (kind, ours), (given, theirs) = _told(own, prefix), _told(state_dict, prefix)
         # A state of other names is torch's to judge: it alone knows whether to be strict.
-        if given == kind and theirs != ours:
+        weight = state_dict.get(f"{prefix}weight")
+        convolution = weight is not None and weight.dim() == self.ndim + 2
+        if given == kind and theirs != ours and not convolution:
             errors.append(f"{prefix}{given} is for {theirs}; this layer is for {ours}")
+        if convolution:
+            name, conv = type(self).__name__, self.convolution.__name__
+            errors.append(
+                f"{prefix}weight is that of a {conv}: load it into one, and give that to "
+                f"{name}.from_conv(conv, input_size={self.input_size})"
+            )
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Apply *fn* to all tensors; one that gives a memory format changes none of these.
+
+        ``model.to(memory_format=torch.channels_last)`` is meant for weights of convolutions and
+        tells them by their number of axes, which here are others.
+        """
+        return super()._apply(lambda tensor: beyond_formats(fn, tensor), recurse)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        caller = sys._getframe(1).f_globals.get("__name__")
+        if caller == "torch.nn.utils.fusion":  # it takes the first axis of a weight for filters
+            raise UnsupportedError(
+                "torch.nn.utils.fuse_conv_bn_eval knows weights of convolutions alone; "
+                "lcmulti_torch.fuse_bn(layer, bn) fuses a locally connected layer"
+            )
+        super().__setattr__(name, value)
 
     @classmethod
     def from_conv(
         cls,
         conv: nn.Module,
-        input_size: Any,
+        input_size: Sizes,
         *,
         data_format: str = "channels_first",
-        shared_axes: Any = (),
+        shared_axes: Sequence[int] = (),
         implementation: str = "auto",
     ) -> Self:
         """A layer that computes what *conv* does, and may then differ between positions.
@@ -183,7 +245,7 @@ class LocallyConnectedNd(nn.Module):
         ----------
         conv : torch.nn.Module
             The convolution this layer is the locally connected form of. Left as it is; its
-            dtype, device and ``requires_grad`` are taken over.
+            dtype, device, ``requires_grad`` and mode are taken over.
         input_size : int or tuple of int
         data_format, shared_axes, implementation
             Of the layer.
@@ -192,26 +254,15 @@ class LocallyConnectedNd(nn.Module):
         ------
         ArgumentTypeError
             If *conv* is another module.
+        ArgumentError
+            If *conv* is lazy and has no weights yet.
         """
-        if not isinstance(conv, cls.convolution):
-            raise ArgumentTypeError("conv", f"a torch.nn.{cls.convolution.__name__}", conv)
-        layer = cls(
-            conv.in_channels, conv.out_channels, conv.kernel_size, input_size,
-            stride=conv.stride, padding=conv.padding, dilation=conv.dilation, groups=conv.groups,
-            bias=conv.bias is not None, data_format=data_format, shared_axes=shared_axes,
-            implementation=implementation, device="meta", dtype=conv.weight.dtype,
-            **cls._convolution_arguments(conv),
+        return layer_of_conv(
+            cls, conv, input_size, data_format=data_format, shared_axes=shared_axes,
+            implementation=implementation,
         )  # fmt: skip
-        kernel = conv.weight.movedim((0, 1), (-1, -2))  # to (*kernel_size, .., ..)
-        pairs = {"weight": (kernel, conv.weight), "bias": (conv.bias, conv.bias)}
-        for name, (values, original) in pairs.items():
-            if values is not None:
-                own = values.detach().expand(layer._parameter_shapes()[name])
-                own = own.clone(memory_format=torch.contiguous_format)
-                setattr(layer, name, nn.Parameter(own, original.requires_grad))
-        return layer
 
-    def to_conv(self, tolerance: float | None = 0.0) -> nn.Module:
+    def to_conv(self, tolerance: float | None = 0.0) -> Conv:
         """The convolution this layer is, or (*tolerance* None) the mean over positions.
 
         Parameters
@@ -225,50 +276,13 @@ class LocallyConnectedNd(nn.Module):
             If weights differ more between positions (with how far), or the padding is one that
             PyTorch's convolutions do not have.
         """
-        kernel, bias = self._mean_weights(tolerance)
-        padding = self.spec.padding
-        if any(low != high for low, high in padding):
-            shown = described(f"(low, high) pairs {padding}")
-            raise ArgumentError("padding", "the same on both sides, as a convolution has", shown)
-        conv = self.convolution(
-            self.in_channels, self.out_channels, self.kernel_size, self.stride,
-            tuple(low for low, _ in padding), groups=self.groups, dilation=self.dilation,
-            bias=bias is not None, device="meta", dtype=kernel.dtype,
-            **self._convolution_arguments(self),
-        )  # fmt: skip
-        weight = kernel.detach().movedim((-1, -2), (0, 1)).contiguous()
-        conv.weight = nn.Parameter(weight, kernel.requires_grad)
-        if bias is not None:
-            conv.bias = nn.Parameter(bias.detach(), bias.requires_grad)
+        conv: Conv = conv_of_layer(self, tolerance)
         return conv
 
     @staticmethod
     def _convolution_arguments(like: Any) -> dict[str, Any]:
         """What this kind has beyond the arguments that both have, of a layer or convolution."""
         raise NotImplementedError
-
-    def _mean_weights(self, tolerance: float | None) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Kernel ``(*kernel_size, C, F)`` and bias, the same everywhere, or an error."""
-        axes = tuple(range(self.ndim))
-        means = []
-        for name, each in (("weight", self.kernel()), ("bias", self.bias)):
-            if each is None:
-                means.append(None)
-                continue
-            values = each.detach()
-            numbers = torch.view_as_real(values) if values.is_complex() else values
-            apart = float((numbers.amax(axes) - numbers.amin(axes)).max())
-            if tolerance is not None and apart > tolerance:
-                raise ArgumentError(
-                    name,
-                    f"the same at every position within {tolerance} "
-                    "(to_conv(tolerance=None) takes the mean)",
-                    described(f"weights that differ by up to {apart:.3g} between positions"),
-                )
-            # A mean of equal numbers would be rounded.
-            mean = values.mean(axes) if apart else values[(0,) * self.ndim].clone()
-            means.append(mean.requires_grad_(each.requires_grad))
-        return means[0], means[1]
 
 
 def _uniform_(tensor: torch.Tensor, bound: float) -> None:
@@ -303,3 +317,13 @@ def optional_rank(rank: Any) -> int | None:
 def sample_shape(channels: int, size: tuple[int, ...], data_format: str) -> tuple[int, ...]:
     """Shape of one sample."""
     return (channels, *size) if data_format == "channels_first" else (*size, channels)
+
+
+def sizes_of_input(input_size: Any, layer: LocallyConnectedNd[Any]) -> tuple[int, ...]:
+    """The spatial size of the input as a tuple, or an error that says where to get it."""
+    if input_size is None:
+        name = type(layer).__name__
+        lazy = "" if "Transpose" in name else f"; Lazy{name} learns it from the first batch"
+        what = "the spatial size of what comes in, for each position has weights of its own"
+        raise ArgumentTypeError("input_size", what + lazy, described("none"))
+    return per_axis("input_size", input_size, layer.ndim)

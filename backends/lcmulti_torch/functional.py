@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 import lcmulti
-from lcmulti.errors import ArgumentTypeError, ShapeError, described
+from lcmulti.errors import ArgumentError, ArgumentTypeError, ShapeError, described
 
 __all__ = [
     "local_conv1d",
@@ -20,7 +21,17 @@ __all__ = [
 ]
 
 
-def with_batch(run: Any, x: Any, ndim: int) -> Any:
+Sizes = int | Sequence[int]
+"""One number for all spatial axes, or one for each."""
+
+Padding = str | Sizes | Sequence[tuple[int, int]]
+"""As in `lcmulti.local_conv`."""
+
+_NAMES = {"x": "input", "kernel": "weight", "strides": "stride"}
+"""Arguments of `lcmulti.local_conv` as PyTorch calls them."""
+
+
+def with_batch(run: Callable[[Tensor], Tensor], x: Tensor, ndim: int) -> Tensor:
     """Run on *x*, which may be one sample without a batch axis, as PyTorch's convolutions."""
     if not isinstance(x, torch.Tensor):
         raise ArgumentTypeError("input", "a torch.Tensor", x)
@@ -32,34 +43,57 @@ def with_batch(run: Any, x: Any, ndim: int) -> Any:
             "input", f"rank {ndim + 2}, or {ndim + 1} without a batch", described(str(shape))
         )
     y = run(x.unsqueeze(0))
-    return torch.ops.aten._unsafe_view(y, y.shape[1:])  # nobody else has y: no view of it
+    # Nobody else has y, so this need not be seen as a view of it.
+    result: Tensor = torch.ops.aten._unsafe_view(y, y.shape[1:])
+    return result
 
 
-def _local_conv(
-    ndim: int, input: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any,
-    groups: int, data_format: str, padding_mode: str, implementation: str,
-) -> Any:  # fmt: skip
-    run = partial(
-        lcmulti.local_conv, kernel=weight, bias=bias, strides=stride, padding=padding,
-        padding_mode=padding_mode, dilation=dilation, groups=groups, data_format=data_format,
-        implementation=implementation,
-    )  # fmt: skip
+def _call(
+    operation: Callable[..., Tensor], ndim: int, input: Tensor, weight: Tensor, layout: str,
+    **arguments: Any,
+) -> Tensor:  # fmt: skip
+    if isinstance(weight, torch.Tensor) and weight.dim() != 2 * ndim + 2:
+        found = f"shape {tuple(weight.shape)}"
+        if weight.dim() == ndim + 2:
+            layer = "LocallyConnectedTranspose" if "transpose" in layout else "LocallyConnected"
+            found += f", that of a convolution; lcmulti_torch.{layer}{ndim}d.from_conv takes one"
+        raise ShapeError("weight", layout.removeprefix("transpose "), described(found))
+
+    def run(x: Tensor) -> Tensor:
+        try:
+            return operation(x, weight, **arguments)
+        except ArgumentError as error:
+            raise error.about(_NAMES.get(error.argument, error.argument)) from None
+
     return with_batch(run, input, ndim)
 
 
+def _local_conv(
+    ndim: int, input: Tensor, weight: Tensor, bias: Tensor | None, stride: Sizes,
+    padding: Padding, dilation: Sizes, groups: int, data_format: str, padding_mode: str,
+    implementation: str,
+) -> Tensor:  # fmt: skip
+    return _call(
+        lcmulti.local_conv, ndim, input, weight,
+        "(*output_size, *kernel_size, in_channels // groups, out_channels)", bias=bias,
+        strides=stride, padding=padding, padding_mode=padding_mode, dilation=dilation,
+        groups=groups, data_format=data_format, implementation=implementation,
+    )  # fmt: skip
+
+
 def local_conv1d(
-    input: Any,
-    weight: Any,
-    bias: Any = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Sizes = 1,
+    padding: Padding = 0,
+    dilation: Sizes = 1,
     groups: int = 1,
     *,
     data_format: str = "channels_first",
     padding_mode: str = "zeros",
     implementation: str = "auto",
-) -> Any:
+) -> Tensor:
     """Locally connected 1D operation, in the argument order of `torch.nn.functional.conv1d`.
 
     Parameters
@@ -92,18 +126,18 @@ def local_conv1d(
 
 
 def local_conv2d(
-    input: Any,
-    weight: Any,
-    bias: Any = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Sizes = 1,
+    padding: Padding = 0,
+    dilation: Sizes = 1,
     groups: int = 1,
     *,
     data_format: str = "channels_first",
     padding_mode: str = "zeros",
     implementation: str = "auto",
-) -> Any:
+) -> Tensor:
     """Locally connected 2D operation, in the argument order of `torch.nn.functional.conv2d`.
 
     As `local_conv1d`, with ``weight`` of shape
@@ -117,18 +151,18 @@ def local_conv2d(
 
 
 def local_conv3d(
-    input: Any,
-    weight: Any,
-    bias: Any = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Sizes = 1,
+    padding: Padding = 0,
+    dilation: Sizes = 1,
     groups: int = 1,
     *,
     data_format: str = "channels_first",
     padding_mode: str = "zeros",
     implementation: str = "auto",
-) -> Any:
+) -> Tensor:
     """Locally connected 3D operation, in the argument order of `torch.nn.functional.conv3d`.
 
     As `local_conv1d`, with ``weight`` of shape
@@ -141,30 +175,31 @@ def local_conv3d(
 
 
 def _transpose(
-    ndim: int, input: Any, weight: Any, bias: Any, stride: Any, padding: Any, output_padding: Any,
-    groups: int, dilation: Any, data_format: str, implementation: str,
-) -> Any:  # fmt: skip
-    run = partial(
-        lcmulti.local_conv_transpose, kernel=weight, bias=bias, strides=stride, padding=padding,
-        output_padding=output_padding, dilation=dilation, groups=groups, data_format=data_format,
-        implementation=implementation,
+    ndim: int, input: Tensor, weight: Tensor, bias: Tensor | None, stride: Sizes,
+    padding: Padding, output_padding: Sizes | None, groups: int, dilation: Sizes,
+    data_format: str, implementation: str,
+) -> Tensor:  # fmt: skip
+    return _call(
+        lcmulti.local_conv_transpose, ndim, input, weight,
+        "transpose (*input_size, *kernel_size, out_channels // groups, in_channels)", bias=bias,
+        strides=stride, padding=padding, output_padding=output_padding, dilation=dilation,
+        groups=groups, data_format=data_format, implementation=implementation,
     )  # fmt: skip
-    return with_batch(run, input, ndim)
 
 
 def local_conv_transpose1d(
-    input: Any,
-    weight: Any,
-    bias: Any = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    output_padding: Any = 0,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Sizes = 1,
+    padding: Padding = 0,
+    output_padding: Sizes | None = 0,
     groups: int = 1,
-    dilation: Any = 1,
+    dilation: Sizes = 1,
     *,
     data_format: str = "channels_first",
     implementation: str = "auto",
-) -> Any:
+) -> Tensor:
     """Transposed 1D operation, in the order of `torch.nn.functional.conv_transpose1d`.
 
     Parameters
@@ -197,18 +232,18 @@ def local_conv_transpose1d(
 
 
 def local_conv_transpose2d(
-    input: Any,
-    weight: Any,
-    bias: Any = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    output_padding: Any = 0,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Sizes = 1,
+    padding: Padding = 0,
+    output_padding: Sizes | None = 0,
     groups: int = 1,
-    dilation: Any = 1,
+    dilation: Sizes = 1,
     *,
     data_format: str = "channels_first",
     implementation: str = "auto",
-) -> Any:
+) -> Tensor:
     """Transposed 2D operation, in the order of `torch.nn.functional.conv_transpose2d`.
 
     As `local_conv_transpose1d`, with ``weight`` of shape
@@ -221,18 +256,18 @@ def local_conv_transpose2d(
 
 
 def local_conv_transpose3d(
-    input: Any,
-    weight: Any,
-    bias: Any = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    output_padding: Any = 0,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Sizes = 1,
+    padding: Padding = 0,
+    output_padding: Sizes | None = 0,
     groups: int = 1,
-    dilation: Any = 1,
+    dilation: Sizes = 1,
     *,
     data_format: str = "channels_first",
     implementation: str = "auto",
-) -> Any:
+) -> Tensor:
     """Transposed 3D operation, in the order of `torch.nn.functional.conv_transpose3d`.
 
     As `local_conv_transpose1d`, with ``weight`` of shape

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import lcmulti
 from lcmulti.geometry.arguments import choice, integer, per_axis
 from lcmulti.geometry.formats import DATA_FORMATS
 from lcmulti.geometry.padding import PADDING_MODES
-from lcmulti_torch.base import LocallyConnectedNd, optional_rank, sample_shape
+from lcmulti_torch.base import (
+    MISSING,
+    Conv,
+    LocallyConnectedNd,
+    Padding,
+    Sizes,
+    optional_rank,
+    sample_shape,
+    sizes_of_input,
+)
 
 __all__ = ["LocallyConnected1d", "LocallyConnected2d", "LocallyConnected3d"]
 
 
-class _LocallyConnected(LocallyConnectedNd):
+class LocallyConnectedForward(LocallyConnectedNd[Conv]):
     """A convolution whose weights differ at every output position.
 
     Parameters
@@ -59,20 +69,20 @@ class _LocallyConnected(LocallyConnectedNd):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: Any,
-        input_size: Any,
-        stride: Any = 1,
-        padding: Any = 0,
-        dilation: Any = 1,
+        kernel_size: Sizes,
+        input_size: Sizes = MISSING,
+        stride: Sizes = 1,
+        padding: Padding = 0,
+        dilation: Sizes = 1,
         groups: int = 1,
         bias: bool = True,
         padding_mode: str = "zeros",
         data_format: str = "channels_first",
-        shared_axes: Any = (),
+        shared_axes: Sequence[int] = (),
         rank: int | None = None,
         implementation: str = "auto",
-        device: Any = None,
-        dtype: Any = None,
+        device: torch.device | str | int | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self._keep_arguments(
@@ -84,7 +94,7 @@ class _LocallyConnected(LocallyConnectedNd):
     def _start(
         self, in_channels: Any, input_size: Any, bias: bool, device: Any, dtype: Any
     ) -> None:
-        self._set_geometry(in_channels, per_axis("input_size", input_size, self.ndim))
+        self._set_geometry(in_channels, sizes_of_input(input_size, self))
         self._make_parameters(bias, device, dtype)
 
     def _keep_arguments(
@@ -122,8 +132,8 @@ class _LocallyConnected(LocallyConnectedNd):
         self.output_size, self.shared_axes = self.spec.output_size, self.spec.shared_axes
         self._sample_shape, self._padding = self.spec.input_shape, self.spec.padding
 
-    def _run(self, x: torch.Tensor) -> torch.Tensor:
-        arguments = {
+    def _run(self, x: Tensor) -> Tensor:
+        arguments: dict[str, Any] = {
             "strides": self.stride,
             "padding": self._padding,
             "padding_mode": self.padding_mode,
@@ -141,16 +151,16 @@ class _LocallyConnected(LocallyConnectedNd):
         return {"padding_mode": like.padding_mode}
 
 
-class LocallyConnected1d(_LocallyConnected):  # noqa: D101 - its base's
-    __doc__ = _LocallyConnected.__doc__
+class LocallyConnected1d(LocallyConnectedForward[nn.Conv1d]):  # noqa: D101 - its base's
+    __doc__ = LocallyConnectedForward.__doc__
     ndim, convolution = 1, nn.Conv1d
 
 
-class LocallyConnected2d(_LocallyConnected):  # noqa: D101 - its base's
-    __doc__ = _LocallyConnected.__doc__
+class LocallyConnected2d(LocallyConnectedForward[nn.Conv2d]):  # noqa: D101 - its base's
+    __doc__ = LocallyConnectedForward.__doc__
     ndim, convolution = 2, nn.Conv2d
 
 
-class LocallyConnected3d(_LocallyConnected):  # noqa: D101 - its base's
-    __doc__ = _LocallyConnected.__doc__
+class LocallyConnected3d(LocallyConnectedForward[nn.Conv3d]):  # noqa: D101 - its base's
+    __doc__ = LocallyConnectedForward.__doc__
     ndim, convolution = 3, nn.Conv3d

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import UninitializedParameter
 
 from lcmulti.errors import ShapeError, described
 from lcmulti.weights.initial import geometry_told
+from lcmulti_torch.base import MISSING, Conv, Padding, Sizes
 from lcmulti_torch.layers import (
     LocallyConnected1d,
     LocallyConnected2d,
     LocallyConnected3d,
-    _LocallyConnected,
+    LocallyConnectedForward,
 )
 
 __all__ = ["LazyLocallyConnected1d", "LazyLocallyConnected2d", "LazyLocallyConnected3d"]
 
 
-class _Lazy(LazyModuleMixin, _LocallyConnected):
+class _Lazy(LazyModuleMixin, LocallyConnectedForward[Conv]):
     """`LocallyConnected1d`, `2d` or `3d` without ``in_channels`` and ``input_size``.
 
     Both are learned from the first input, as in `torch.nn.LazyConv2d`; other parameters are as
@@ -31,22 +33,22 @@ class _Lazy(LazyModuleMixin, _LocallyConnected):
     def __init__(
         self,
         out_channels: int,
-        kernel_size: Any,
-        stride: Any = 1,
-        padding: Any = 0,
-        dilation: Any = 1,
+        kernel_size: Sizes,
+        stride: Sizes = 1,
+        padding: Padding = 0,
+        dilation: Sizes = 1,
         groups: int = 1,
         bias: bool = True,
         padding_mode: str = "zeros",
         data_format: str = "channels_first",
-        shared_axes: Any = (),
+        shared_axes: Sequence[int] = (),
         rank: int | None = None,
         implementation: str = "auto",
-        device: Any = None,
-        dtype: Any = None,
+        device: torch.device | str | int | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(
-            0, out_channels, kernel_size, None, stride, padding, dilation, groups, bias,
+            0, out_channels, kernel_size, MISSING, stride, padding, dilation, groups, bias,
             padding_mode, data_format, shared_axes, rank, implementation, device, dtype,
         )  # fmt: skip
 
@@ -58,7 +60,7 @@ class _Lazy(LazyModuleMixin, _LocallyConnected):
     def _start(
         self, in_channels: Any, input_size: Any, bias: bool, device: Any, dtype: Any
     ) -> None:
-        self.in_channels, self.input_size = in_channels, input_size
+        self.in_channels, self.input_size = in_channels, None  # type: ignore[assignment]
         names = ("weight",) if self.rank is None else ("basis", "coefficients")
         for name in (*names, "bias"):
             made = name != "bias" or bias
@@ -70,7 +72,7 @@ class _Lazy(LazyModuleMixin, _LocallyConnected):
         if not self.has_uninitialized_params():
             super().reset_parameters()
 
-    def initialize_parameters(self, input: torch.Tensor) -> None:
+    def initialize_parameters(self, input: Tensor) -> None:
         """Make the parameters for samples like those of *input*."""
         shape = tuple(input.shape)
         if len(shape) not in (self.ndim + 1, self.ndim + 2):
@@ -107,19 +109,19 @@ class _Lazy(LazyModuleMixin, _LocallyConnected):
         nn.Module._load_from_state_dict(self, *arguments)
 
 
-class LazyLocallyConnected1d(_Lazy):  # noqa: D101 - its base's
+class LazyLocallyConnected1d(_Lazy[nn.Conv1d]):  # noqa: D101 - its base's
     __doc__ = _Lazy.__doc__
     ndim, convolution = 1, nn.Conv1d
     cls_to_become = LocallyConnected1d
 
 
-class LazyLocallyConnected2d(_Lazy):  # noqa: D101 - its base's
+class LazyLocallyConnected2d(_Lazy[nn.Conv2d]):  # noqa: D101 - its base's
     __doc__ = _Lazy.__doc__
     ndim, convolution = 2, nn.Conv2d
     cls_to_become = LocallyConnected2d
 
 
-class LazyLocallyConnected3d(_Lazy):  # noqa: D101 - its base's
+class LazyLocallyConnected3d(_Lazy[nn.Conv3d]):  # noqa: D101 - its base's
     __doc__ = _Lazy.__doc__
     ndim, convolution = 3, nn.Conv3d
     cls_to_become = LocallyConnected3d

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from lcmulti.errors import FreedMemoryError, described
+
+MOST_AXES_OF_A_FORMAT = 5
+"""PyTorch knows formats of 4 and 5 axes, ``channels_last`` and ``channels_last_3d``."""
 
 
 def to_last(array: Tensor) -> Tensor:
@@ -77,3 +83,11 @@ def require_memory(argument: str, array: Tensor) -> None:
             f"a storage of at least {needed:,} bytes",
             described(f"one of {there:,}, which was freed or cut short"),
         )
+
+
+def beyond_formats(fn: Callable[[Tensor], Tensor], tensor: Tensor) -> Tensor:
+    """Apply *fn* to a tensor seen with more axes than any memory format has."""
+    if is_lazy(tensor) or tensor.dim() > MOST_AXES_OF_A_FORMAT:
+        return fn(tensor)
+    more = (1,) * (MOST_AXES_OF_A_FORMAT + 1 - tensor.dim())
+    return fn(tensor.reshape(*more, *tensor.shape)).reshape(tensor.shape)

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import lcmulti
 from lcmulti.geometry.arguments import choice, integer, per_axis
 from lcmulti.geometry.formats import DATA_FORMATS
 from lcmulti.geometry.transposed import bias_shape_of, output_padding_of
-from lcmulti_torch.base import LocallyConnectedNd, optional_rank, sample_shape
+from lcmulti_torch.base import (
+    MISSING,
+    Conv,
+    LocallyConnectedNd,
+    Padding,
+    Sizes,
+    optional_rank,
+    sample_shape,
+    sizes_of_input,
+)
 
 __all__ = [
     "LocallyConnectedTranspose1d",
@@ -20,7 +30,7 @@ __all__ = [
 ]
 
 
-class _LocallyConnectedTranspose(LocallyConnectedNd):
+class LocallyConnectedTransposeNd(LocallyConnectedNd[Conv]):
     """A transposed convolution whose weights differ at every input position.
 
     It is the adjoint of the locally connected layer of the same arguments whose output has the
@@ -62,27 +72,28 @@ class _LocallyConnectedTranspose(LocallyConnectedNd):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: Any,
-        input_size: Any,
-        stride: Any = 1,
-        padding: Any = 0,
-        output_padding: Any = 0,
+        kernel_size: Sizes,
+        input_size: Sizes = MISSING,
+        stride: Sizes = 1,
+        padding: Padding = 0,
+        output_padding: Sizes | None = 0,
         groups: int = 1,
         bias: bool = True,
-        dilation: Any = 1,
+        dilation: Sizes = 1,
         data_format: str = "channels_first",
-        shared_axes: Any = (),
+        shared_axes: Sequence[int] = (),
         rank: int | None = None,
         implementation: str = "auto",
-        device: Any = None,
-        dtype: Any = None,
+        device: torch.device | str | int | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.in_channels = in_channels = integer("in_channels", in_channels, 1)
         self.out_channels, self.groups = integer("out_channels", out_channels, 1), groups
         self.data_format = choice("data_format", data_format, DATA_FORMATS)
-        self.input_size = per_axis("input_size", input_size, self.ndim)
+        self.input_size = sizes_of_input(input_size, self)
         self.rank, self.implementation = optional_rank(rank), implementation
+        self.padding_mode = "zeros"
         self.spec = spec = lcmulti.transposed_spec(
             sample_shape(in_channels, self.input_size, self.data_format),
             self.out_channels,
@@ -106,10 +117,10 @@ class _LocallyConnectedTranspose(LocallyConnectedNd):
     def _bias_shape(self) -> tuple[int, ...]:
         return bias_shape_of(self.spec)
 
-    def _run(self, x: torch.Tensor) -> torch.Tensor:
+    def _run(self, x: Tensor) -> Tensor:
         return lcmulti.local_conv_transpose(
             x,
-            self.kernel(),
+            self.full_kernel(),
             self.bias,
             strides=self.stride,
             padding=self._padding,
@@ -120,21 +131,23 @@ class _LocallyConnectedTranspose(LocallyConnectedNd):
             implementation=self.implementation,
         )
 
+    output_padding: tuple[int, ...]
+
     @staticmethod
     def _convolution_arguments(like: Any) -> dict[str, Any]:
         return {"output_padding": like.output_padding}
 
 
-class LocallyConnectedTranspose1d(_LocallyConnectedTranspose):  # noqa: D101 - its base's
-    __doc__ = _LocallyConnectedTranspose.__doc__
+class LocallyConnectedTranspose1d(LocallyConnectedTransposeNd[nn.ConvTranspose1d]):  # noqa: D101 - its base's
+    __doc__ = LocallyConnectedTransposeNd.__doc__
     ndim, convolution = 1, nn.ConvTranspose1d
 
 
-class LocallyConnectedTranspose2d(_LocallyConnectedTranspose):  # noqa: D101 - its base's
-    __doc__ = _LocallyConnectedTranspose.__doc__
+class LocallyConnectedTranspose2d(LocallyConnectedTransposeNd[nn.ConvTranspose2d]):  # noqa: D101 - its base's
+    __doc__ = LocallyConnectedTransposeNd.__doc__
     ndim, convolution = 2, nn.ConvTranspose2d
 
 
-class LocallyConnectedTranspose3d(_LocallyConnectedTranspose):  # noqa: D101 - its base's
-    __doc__ = _LocallyConnectedTranspose.__doc__
+class LocallyConnectedTranspose3d(LocallyConnectedTransposeNd[nn.ConvTranspose3d]):  # noqa: D101 - its base's
+    __doc__ = LocallyConnectedTransposeNd.__doc__
     ndim, convolution = 3, nn.ConvTranspose3d

@@ -14,7 +14,8 @@ from lcmulti.conformance.cases import all_cases
 from lcmulti.conformance.inputs import numpy_dtype
 from lcmulti.errors import ArgumentError
 from lcmulti.geometry.arguments import integer
-from lcmulti.geometry.spec import LocalConvSpec, replace_fields
+from lcmulti.geometry.fields import replace_fields
+from lcmulti.geometry.spec import LocalConvSpec
 
 __all__ = ["DEFAULT", "Arrays", "Workload", "cases", "in_format", "named", "workload"]
 

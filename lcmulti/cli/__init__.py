@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from lcmulti import __version__
-from lcmulti.cli import backends, bench, certify, config, convert, explain, parity
+from lcmulti.cli import backends, bench, certify, config, convert, explain, parity, view
 from lcmulti.errors import LcmultiError
 
 __all__ = ["main"]
@@ -32,6 +32,7 @@ examples:
   lcmulti explain --input 32x32x3 --kernel 3 --filters 64
   lcmulti config set max_workspace 64MiB
   lcmulti convert old.h5 new.keras          bring a Keras 2 model to Keras 3
+  lcmulti view model.keras --html           its filters, in a page to point at
   lcmulti bench                             time it here, beside what others do
 
 Every command has its own help: lcmulti parity --help
@@ -47,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"lcmulti {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (backends, config, explain, parity, certify, convert, bench):
+    for command in (backends, config, explain, parity, certify, convert, view, bench):
         command.add_parser(subparsers)
     return parser
 

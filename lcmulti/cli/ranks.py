@@ -6,8 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lcmulti.geometry.sharding import Sharding
-    from lcmulti.geometry.sharding_costs import RankCosts, Speeds
+    from lcmulti.geometry.sharding_costs import RankCosts, Sharding, Speeds
     from lcmulti.geometry.spec import LocalConvSpec
 
 __all__ = ["add_arguments", "as_json", "sharding_of", "text"]
@@ -69,8 +68,7 @@ def _speeds(args: argparse.Namespace) -> Speeds:
 
 def _rows(args: argparse.Namespace, sharding: Sharding, dtype: str, samples: int) -> list[Any]:
     """The split that was asked for, or the best and those that come after it."""
-    from lcmulti.geometry.sharding import Sharding
-    from lcmulti.geometry.sharding_costs import costs, splits
+    from lcmulti.geometry.sharding_costs import Sharding, costs, splits
 
     every = [sharding]
     if isinstance(args.ranks, int):

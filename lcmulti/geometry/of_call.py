@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from lcmulti.errors import ShapeError, described
+from lcmulti.errors import ArgumentError, ShapeError, described
 from lcmulti.geometry.arguments import integer
+from lcmulti.geometry.formats import DATA_FORMATS
 from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.geometry.transposed import transposed_spec
 
@@ -28,6 +30,18 @@ def spec_of_call(
         If a rank is wrong, channels do not match, or an output axis of *kernel_shape* or
         *bias_shape* is neither the output size nor 1.
     """
+    shapes = (x_shape, kernel_shape, bias_shape)
+    return _in_this_format(_forward_spec, shapes, data_format, arguments)
+
+
+def _forward_spec(
+    x_shape: tuple[int | None, ...],
+    kernel_shape: tuple[int | None, ...],
+    bias_shape: tuple[int | None, ...] | None,
+    *,
+    data_format: Any,
+    **arguments: Any,
+) -> LocalConvSpec:
     axes = _checked_axes(x_shape, kernel_shape)
     spec = LocalConvSpec(
         x_shape[1:],
@@ -56,7 +70,6 @@ def spec_of_transposed_call(
     kernel_shape: tuple[int | None, ...],
     bias_shape: tuple[int | None, ...] | None,
     *,
-    groups: Any,
     data_format: Any,
     **arguments: Any,
 ) -> LocalConvSpec:
@@ -68,6 +81,19 @@ def spec_of_transposed_call(
         If a rank is wrong, channels do not match, or a position axis of *kernel_shape* or
         *bias_shape* is neither the size of what goes in or comes out, nor 1.
     """
+    shapes = (x_shape, kernel_shape, bias_shape)
+    return _in_this_format(_adjoint_spec, shapes, data_format, arguments)
+
+
+def _adjoint_spec(
+    x_shape: tuple[int | None, ...],
+    kernel_shape: tuple[int | None, ...],
+    bias_shape: tuple[int | None, ...] | None,
+    *,
+    groups: Any,
+    data_format: Any,
+    **arguments: Any,
+) -> LocalConvSpec:
     axes = _checked_axes(x_shape, kernel_shape)
     groups = integer("groups", groups, 1)
     spec = transposed_spec(
@@ -95,12 +121,39 @@ def spec_of_transposed_call(
     return spec.sharing(tuple(axis for axis in range(axes) if positions[axis] == 1))
 
 
+def _in_this_format(
+    spec_of: Callable[..., LocalConvSpec],
+    shapes: tuple[Any, ...],
+    data_format: Any,
+    arguments: dict[str, Any],
+) -> LocalConvSpec:
+    """Build a spec; of arrays that fit in the other data format, the error says just that."""
+    try:
+        return spec_of(*shapes, data_format=data_format, **arguments)
+    except ArgumentError as error:
+        others = [each for each in DATA_FORMATS if each != data_format]
+        if len(others) == len(DATA_FORMATS):
+            raise
+        try:
+            spec_of(*shapes, data_format=others[0], **arguments)
+        except ArgumentError:
+            raise error from None
+    expected = f"arrays that fit with data_format={data_format!r}"
+    found = f"shape {shapes[0]}, which fits the kernel with data_format={others[0]!r}"
+    raise ShapeError("x", expected, described(found))
+
+
 def _checked_axes(x_shape: tuple[int | None, ...], kernel_shape: tuple[int | None, ...]) -> int:
     """Number of spatial axes, once the ranks agree and every size but the batch is known."""
     axes, odd = divmod(len(kernel_shape) - 2, 2)
     if odd or axes < 1:
         layout = "(*output_size, *kernel_size, in_channels // groups, filters)"
         raise ShapeError("kernel", f"shape {layout}, an even rank of at least 4", kernel_shape)
+    if len(x_shape) == len(kernel_shape) > axes + 2:
+        expected = f"rank {2 * len(x_shape) - 2} to go with x of shape {x_shape}"
+        found = f"shape {kernel_shape}; that of a convolution goes behind output axes of length 1, "
+        found += "as (1, .., *kernel_size, in_channels // groups, filters)"
+        raise ShapeError("kernel", expected, described(found))
     if len(x_shape) != axes + 2:
         expected = f"rank {axes + 2} (batch, {axes} spatial, channels) to go with the kernel"
         raise ShapeError("x", expected, described(f"shape {x_shape}"))

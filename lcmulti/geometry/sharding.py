@@ -12,20 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from itertools import product
-from math import prod
-from typing import TYPE_CHECKING, NamedTuple
+from functools import lru_cache
+from typing import NamedTuple
 
-from lcmulti.errors import ArgumentError
-from lcmulti.geometry.arguments import integer
+from lcmulti.geometry.fields import Spec, SpecFields, replace_fields
 from lcmulti.geometry.shapes import window_extent
-from lcmulti.geometry.spec import LocalConvSpec, replace_fields
 
-if TYPE_CHECKING:
-    from lcmulti.geometry.sharding_costs import RankCosts
-
-__all__ = ["AxisPart", "Piece", "Seen", "Sharding", "axis_parts", "local_spec", "owned", "seen"]
+__all__ = ["AxisPart", "Piece", "Seen", "axis_parts", "local_spec", "owned", "seen"]
 
 
 class Piece(NamedTuple):
@@ -131,7 +124,7 @@ def owned(size: int, parts: int, part: int) -> range:
 
 # Cached: planning a call asks for the same parts at each one.
 @lru_cache(maxsize=256)
-def axis_parts(spec: LocalConvSpec, axis: int, parts: int) -> tuple[AxisPart, ...]:
+def axis_parts(spec: SpecFields, axis: int, parts: int) -> tuple[AxisPart, ...]:
     """Cut one axis of *spec* into *parts*.
 
     Parameters
@@ -163,7 +156,7 @@ def axis_parts(spec: LocalConvSpec, axis: int, parts: int) -> tuple[AxisPart, ..
     )  # fmt: skip
 
 
-def seen(spec: LocalConvSpec, axis: int, outputs: range) -> Seen:
+def seen(spec: SpecFields, axis: int, outputs: range) -> Seen:
     """What the windows of *outputs* see along one spatial axis."""
     if not outputs:
         return Seen(outputs, (), (0, 0), range(0), (), ())
@@ -227,66 +220,7 @@ def _from_others(needs: tuple[range, ...], each: int, part: int) -> Iterator[Pie
                 )
 
 
-@dataclass(frozen=True)
-class Sharding:
-    """A layer over ranks: its axes, each cut into so many parts.
-
-    Parameters
-    ----------
-    spec : LocalConvSpec
-    parts : tuple of int
-        One entry per spatial axis. Ranks count through them as an array does, the last fastest.
-
-    Examples
-    --------
-    >>> spec = LocalConvSpec((10, 8, 3), filters=4, kernel_size=3, data_format="channels_last")
-    >>> sharding = Sharding(spec, (4, 1))
-    >>> [part.outputs for part in sharding.axes[0]]
-    [range(0, 2), range(2, 4), range(4, 6), range(6, 8)]
-    >>> sharding.axes[0][2].receives
-    (Piece(part=1, rows=range(4, 6)),)
-    """
-
-    spec: LocalConvSpec
-    parts: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        if len(self.parts) != self.spec.ndim:
-            expected = f"{self.spec.ndim} numbers of parts, one per spatial axis"
-            raise ArgumentError("parts", expected, self.parts)
-        object.__setattr__(self, "parts", tuple(integer("parts", n, 1) for n in self.parts))
-
-    @property
-    def ranks(self) -> int:
-        """Number of ranks."""
-        return prod(self.parts)
-
-    @cached_property
-    def axes(self) -> tuple[tuple[AxisPart, ...], ...]:
-        """The parts of each axis."""
-        return tuple(axis_parts(self.spec, axis, n) for axis, n in enumerate(self.parts))
-
-    def costs(self, batch: int = 1, dtype: str = "float32") -> RankCosts:
-        """What the largest rank takes; see `lcmulti.geometry.sharding_costs.costs`."""
-        from lcmulti.geometry.sharding_costs import costs
-
-        return costs(self, batch, dtype)
-
-    def __iter__(self) -> Iterator[tuple[AxisPart, ...]]:
-        """For each rank, its part of each axis."""
-        return product(*self.axes)
-
-    def __getitem__(self, rank: int) -> tuple[AxisPart, ...]:
-        place = []
-        for parts in reversed(self.parts):
-            rank, at = divmod(rank, parts)
-            place.append(at)
-        if rank:
-            raise IndexError(f"there are {self.ranks} ranks")
-        return tuple(parts[at] for parts, at in zip(self.axes, reversed(place), strict=True))
-
-
-def local_spec(spec: LocalConvSpec, parts: Sequence[Seen]) -> LocalConvSpec | None:
+def local_spec(spec: Spec, parts: Sequence[Seen]) -> Spec | None:
     """What one rank computes, on the window of its `AxisPart` along each axis.
 
     Returns

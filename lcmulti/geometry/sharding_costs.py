@@ -7,16 +7,19 @@ from the speeds that are given.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from math import prod
 from typing import NamedTuple
 
 from lcmulti.dtypes import DTYPES
+from lcmulti.errors import ArgumentError
 from lcmulti.geometry.arguments import choice, integer
-from lcmulti.geometry.sharding import AxisPart, Sharding
-from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.geometry.fields import SpecFields
+from lcmulti.geometry.sharding import AxisPart, axis_parts
 
-__all__ = ["RankCosts", "Speeds", "best_parts", "costs", "sent", "splits"]
+__all__ = ["RankCosts", "Sharding", "Speeds", "best_parts", "costs", "sent", "splits"]
 
 STATES = 2
 """Numbers that an optimiser keeps of each weight; Adam's are two."""
@@ -87,6 +90,63 @@ class RankCosts(NamedTuple):
         return self.messages * speeds.latency + self.halo / speeds.network
 
 
+@dataclass(frozen=True)
+class Sharding:
+    """A layer over ranks: its axes, each cut into so many parts.
+
+    Parameters
+    ----------
+    spec : LocalConvSpec
+    parts : tuple of int
+        One entry per spatial axis. Ranks count through them as an array does, the last fastest.
+
+    Examples
+    --------
+    >>> spec = LocalConvSpec((10, 8, 3), filters=4, kernel_size=3, data_format="channels_last")
+    >>> sharding = Sharding(spec, (4, 1))
+    >>> [part.outputs for part in sharding.axes[0]]
+    [range(0, 2), range(2, 4), range(4, 6), range(6, 8)]
+    >>> sharding.axes[0][2].receives
+    (Piece(part=1, rows=range(4, 6)),)
+    """
+
+    spec: SpecFields
+    parts: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.parts) != self.spec.ndim:
+            expected = f"{self.spec.ndim} numbers of parts, one per spatial axis"
+            raise ArgumentError("parts", expected, self.parts)
+        object.__setattr__(self, "parts", tuple(integer("parts", n, 1) for n in self.parts))
+
+    @property
+    def ranks(self) -> int:
+        """Number of ranks."""
+        return prod(self.parts)
+
+    @cached_property
+    def axes(self) -> tuple[tuple[AxisPart, ...], ...]:
+        """The parts of each axis."""
+        return tuple(axis_parts(self.spec, axis, n) for axis, n in enumerate(self.parts))
+
+    def costs(self, batch: int = 1, dtype: str = "float32") -> RankCosts:
+        """What the largest rank takes; see `lcmulti.geometry.sharding_costs.costs`."""
+        return costs(self, batch, dtype)
+
+    def __iter__(self) -> Iterator[tuple[AxisPart, ...]]:
+        """For each rank, its part of each axis."""
+        return product(*self.axes)
+
+    def __getitem__(self, rank: int) -> tuple[AxisPart, ...]:
+        place = []
+        for parts in reversed(self.parts):
+            rank, at = divmod(rank, parts)
+            place.append(at)
+        if rank:
+            raise IndexError(f"there are {self.ranks} ranks")
+        return tuple(parts[at] for parts, at in zip(self.axes, reversed(place), strict=True))
+
+
 def costs(
     sharding: Sharding, batch: int = 1, dtype: str = "float32", states: int = STATES
 ) -> RankCosts:
@@ -146,7 +206,7 @@ def sent(sharding: Sharding, parts: tuple[AxisPart, ...]) -> tuple[int, int]:
     return total, messages
 
 
-def _weights(spec: LocalConvSpec, parts: tuple[AxisPart, ...]) -> int:
+def _weights(spec: SpecFields, parts: tuple[AxisPart, ...]) -> int:
     """Elements of a rank's kernel and bias."""
     own = prod(
         1 if axis in spec.shared_axes else len(part.outputs) for axis, part in enumerate(parts)
@@ -166,7 +226,7 @@ def _unlike(sharding: Sharding) -> Iterator[tuple[AxisPart, ...]]:
     return product(*kinds)
 
 
-def splits(spec: LocalConvSpec, ranks: int) -> Iterator[tuple[int, ...]]:
+def splits(spec: SpecFields, ranks: int) -> Iterator[tuple[int, ...]]:
     """Every way to divide so many ranks among the spatial axes."""
 
     def divided(count: int, axes: int) -> Iterator[tuple[int, ...]]:
@@ -181,7 +241,7 @@ def splits(spec: LocalConvSpec, ranks: int) -> Iterator[tuple[int, ...]]:
     return divided(integer("ranks", ranks, 1), spec.ndim)
 
 
-def best_parts(spec: LocalConvSpec, ranks: int) -> tuple[int, ...]:
+def best_parts(spec: SpecFields, ranks: int) -> tuple[int, ...]:
     """The split whose largest rank has the fewest weights; of those the smallest halo.
 
     Of those that remain, the one with the fewest messages, and then the one that cuts the axes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from lcmulti.choosing.framework import ARGUMENTS
 from lcmulti.choosing.preparing import prepare
@@ -12,9 +12,12 @@ from lcmulti.plugins.contract import Map
 
 __all__ = ["local_conv", "local_conv_transpose"]
 
+Array = TypeVar("Array")
+"""An array of any framework: what comes out is of the type of *x*."""
+
 
 def local_conv(
-    x: Any,
+    x: Array,
     kernel: Any,
     bias: Any = None,
     *,
@@ -26,7 +29,7 @@ def local_conv(
     data_format: str | None = None,
     backend: str | None = None,
     implementation: str = "auto",
-) -> Any:
+) -> Array:
     """Locally connected operation: a convolution whose weights differ at every position.
 
     ::
@@ -89,11 +92,12 @@ def local_conv(
     """
     arguments = (strides, padding, padding_mode, dilation, groups, data_format, implementation)
     key = call_key("local_conv", (type(x), type(kernel), type(bias)), backend)
-    return calls[key](x, kernel, bias, arguments)
+    y: Array = calls[key](x, kernel, bias, arguments)
+    return y
 
 
 def local_conv_transpose(
-    x: Any,
+    x: Array,
     kernel: Any,
     bias: Any = None,
     *,
@@ -105,7 +109,7 @@ def local_conv_transpose(
     data_format: str | None = None,
     backend: str | None = None,
     implementation: str = "auto",
-) -> Any:
+) -> Array:
     """Transposed locally connected operation: the exact adjoint of `local_conv` in ``x``.
 
     ::
@@ -157,7 +161,8 @@ def local_conv_transpose(
     """
     arguments = (strides, padding, output_padding, dilation, groups, data_format, implementation)
     key = call_key("local_conv_transpose", (type(x), type(kernel), type(bias)), backend)
-    return calls[key](x, kernel, bias, arguments)
+    y: Array = calls[key](x, kernel, bias, arguments)
+    return y
 
 
 def _bilinear(map_: Map) -> Callable[..., Any]:

@@ -15,6 +15,7 @@ from lcmulti.dtypes import DTYPES
 from lcmulti.errors import ShapeError, described
 from lcmulti.geometry.of_call import check_positions
 from lcmulti.operations import calling
+from lcmulti.operations.local_conv import Array
 from lcmulti.plugins.contract import Problem
 
 __all__ = ["local_conv_low_rank", "low_rank_kernel"]
@@ -54,7 +55,7 @@ def low_rank_kernel(basis: Any, coefficients: Any, *, backend: str | None = None
 
 
 def local_conv_low_rank(
-    x: Any,
+    x: Array,
     basis: Any,
     coefficients: Any,
     bias: Any = None,
@@ -67,7 +68,7 @@ def local_conv_low_rank(
     data_format: str | None = None,
     backend: str | None = None,
     implementation: str = "auto",
-) -> Any:
+) -> Array:
     """`local_conv` with a low-rank kernel, which is formed only where that is cheaper.
 
     The result is that of ``local_conv(x, low_rank_kernel(basis, coefficients), bias)``. Where the
@@ -101,7 +102,8 @@ def local_conv_low_rank(
     arguments = (strides, padding, padding_mode, dilation, groups, data_format, implementation)
     kinds = (type(x), type(basis), type(coefficients), type(bias))
     key = calling.call_key("local_conv_low_rank", kinds, backend)
-    return calling.calls[key](x, basis, coefficients, bias, arguments)
+    y: Array = calling.calls[key](x, basis, coefficients, bias, arguments)
+    return y
 
 
 def _run(

@@ -7,8 +7,8 @@ import pytest
 
 import lcmulti
 from lcmulti.errors import ArgumentError
-from lcmulti.geometry.sharding import Sharding, axis_parts, local_spec, owned
-from lcmulti.geometry.sharding_costs import sent
+from lcmulti.geometry.sharding import axis_parts, local_spec, owned
+from lcmulti.geometry.sharding_costs import Sharding, sent
 
 CASES = {
     "one row each": ((8, 3), dict(kernel_size=3, padding=1), (8,)),

@@ -221,6 +221,41 @@ def x64(subject):
     close(ours, subject.apply(subject.parameters, subject.x))
 
 
+@MATRIX.column("`disable_jit`")
+def without_jit(subject):
+    wanted = jax.value_and_grad(subject.loss)(subject.parameters)
+    with jax.disable_jit():
+        close(jax.jit(jax.value_and_grad(subject.loss))(subject.parameters), wanted)
+
+
+@MATRIX.column("`debug_nans`")
+def debug_nans(subject):
+    """Nothing where numbers are finite; an error that names the operation where one is not."""
+    broken = subject.x.at[0].set(jnp.nan)
+    with jax.debug_nans(True):
+        jax.jit(subject.apply)(subject.parameters, subject.x)
+        try:
+            jax.jit(subject.apply)(subject.parameters, broken)
+        except FloatingPointError as error:
+            assert "local_conv" in str(error), error
+        else:
+            raise AssertionError("not-a-number went unnoticed")
+
+
+@MATRIX.column("Taylor mode (`jet`)")
+def taylor(subject):
+    """The operation is affine in ``x``: each order of the result is that order of ``x`` alone."""
+    from jax.experimental.jet import jet
+
+    first = jnp.sin(jnp.arange(subject.x.size, dtype="float32").reshape(subject.x.shape))
+    second = jnp.cos(first)
+    function = lambda x: subject.apply(subject.parameters, x)  # noqa: E731
+    value, (one, two) = jet(function, (subject.x,), ([first, second],))
+    close(value, function(subject.x))
+    base = function(jnp.zeros_like(subject.x))
+    close((one, two), (function(first) - base, function(second) - base), atol=1e-3)
+
+
 @cache
 def sharded():
     """What a process with two devices found: ``{row: {column: error or None}}``."""
@@ -232,12 +267,14 @@ def sharded():
     return json.loads(run.stdout.splitlines()[-1])
 
 
-def _sharded(column):
-    @MATRIX.column(column, slow=True)
+def _sharded(column, needs=None):
+    @MATRIX.column(column, slow=True, needs=needs)
     def check(subject):
         error = sharded()[subject.row][column]
         assert error is None, error
 
 
-for _column in ("GSPMD over output rows", "`shard_map`", "`auto_axes` in an explicit mesh"):
+_sharded("sharded by output rows")
+_sharded("sharded, native kernels", needs="lcmulti_native")
+for _column in ("`shard_map`", "`auto_axes` in an explicit mesh"):
     _sharded(_column)

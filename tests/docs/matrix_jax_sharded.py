@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import functools
 import json
+import sys
 import traceback
+from pathlib import Path
 
 import jax
 
 jax.config.update("jax_num_cpu_devices", 2)
+sys.path.append(str(Path(__file__).parents[1] / "helpers"))
 
 import jax.numpy as jnp  # noqa: E402
+from helpers_collectives import collectives  # noqa: E402
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, auto_axes  # noqa: E402
 from matrix_jax import MAKERS, close, make  # noqa: E402
 
@@ -19,19 +23,43 @@ import lcmulti  # noqa: E402
 MESH = jax.make_mesh((2,), ("rows",), axis_types=(AxisType.Auto,))
 
 
-def gspmd(subject):
-    """Weights laid over devices by their first axis where it is even: output rows."""
+def rows(subject):
+    """Weights laid over devices by their first axis where it is even: output rows.
+
+    Gradients lie as the weights do, no weights are gathered, and values are as on one device.
+    """
     value, gradient = jax.value_and_grad(subject.loss)(subject.parameters, subject.x)
 
     def placed(leaf):
-        rows = leaf.ndim > 1 and leaf.shape[0] % 2 == 0
+        rows = leaf.ndim > 1 and leaf.shape[0] % 2 == 0 and leaf.ndim != 6 + 1  # a basis is whole
         spec = PartitionSpec("rows") if rows else PartitionSpec()
         return jax.device_put(leaf, NamedSharding(MESH, spec))
 
     parameters = jax.tree.map(placed, subject.parameters)
-    assert any(not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(parameters))
+    split = [leaf for leaf in jax.tree.leaves(parameters) if not leaf.is_fully_replicated]
+    assert split
     x = jax.device_put(subject.x, NamedSharding(MESH, PartitionSpec()))
-    close(jax.jit(jax.value_and_grad(subject.loss))(parameters, x), (value, gradient), 1e-3, 1e-2)
+    program = jax.jit(jax.value_and_grad(subject.loss)).lower(parameters, x).compile()
+    found = program(parameters, x)
+    close(found, (value, gradient), 1e-3, 1e-2)
+    jax.tree.map(
+        lambda p, g: check(g.sharding.is_equivalent_to(p.sharding, p.ndim), g.sharding),
+        parameters, found[1],
+    )  # fmt: skip
+    gathered = [each.shape for each in collectives(program) if each.kind == "all-gather"]
+    assert not {leaf.shape for leaf in split} & {*gathered}, gathered
+    return program
+
+
+def check(holds, what):
+    assert holds, what
+
+
+def native(subject):
+    """The same with the native kernels in the program."""
+    with lcmulti.config(implementation="native"):
+        text = rows(subject).as_text()
+    assert "lcmulti_native" in text
 
 
 def least_workspace(subject):
@@ -86,7 +114,8 @@ def explicit(subject):
 
 
 COLUMNS = {
-    "GSPMD over output rows": gspmd,
+    "sharded by output rows": rows,
+    "sharded, native kernels": native,
     "`shard_map`": shard_map,
     "`auto_axes` in an explicit mesh": explicit,
 }
@@ -95,9 +124,9 @@ COLUMNS = {
 def main():
     found = {}
     for row in MAKERS:
-        for column, check in COLUMNS.items():
+        for column, do in COLUMNS.items():
             try:
-                check(make(row))
+                do(make(row))
                 error = None
             except Exception:
                 error = traceback.format_exc()[-1500:]

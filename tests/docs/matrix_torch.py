@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import json
+import os
 import subprocess
 import sys
 from functools import cache
@@ -323,9 +324,11 @@ def files(subject):
 def distributed():
     """What two processes found: ``{row: {column: error or None}}``."""
     script = Path(__file__).with_name("matrix_torch_distributed.py")
+    helpers = {"PYTHONPATH": str(script.parents[1] / "helpers")}
     run = subprocess.run(
-        [sys.executable, script], check=False, capture_output=True, text=True, timeout=300
-    )
+        [sys.executable, script], check=False, capture_output=True, text=True, timeout=300,
+        env=os.environ | helpers,
+    )  # fmt: skip
     assert run.returncode == 0, run.stderr[-4000:]
     return json.loads(run.stdout.splitlines()[-1])
 

@@ -11,12 +11,15 @@ import warnings
 
 import torch
 import torch.distributed as dist
+from helpers_traffic import POINT_TO_POINT, Traffic
 from matrix_torch import MODULES, gradients, make
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
-from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
+from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
+
+import lcmulti
 
 WORLD = 2
 
@@ -92,20 +95,29 @@ def fsdp2(subject, rank, mesh):
 
 
 def dtensor(subject, rank, mesh):
-    """The batch sharded, then the weights over output rows."""
+    """The batch divided, then weights and input over rows: nothing is gathered, halos travel."""
     y, wanted = gradients(subject.module, subject)
-    for batch in (Shard(0), Replicate()):
+    for place in (Shard(0), Shard(2)):
         module = copy.deepcopy(subject.module)
         for name, each in list(module.named_parameters()):
-            rows = each.shape[0] % WORLD == 0 and batch == Replicate()
+            rows = place == Shard(2) and each.shape[0] > 2  # a basis has two kernels, everywhere
             placed = distribute_tensor(each.data, mesh, [Shard(0) if rows else Replicate()])
             setattr(module, name, torch.nn.Parameter(placed))
-        x = distribute_tensor(subject.x, mesh, [batch])
-        found = module(x)
-        assert isinstance(found, DTensor)
-        grads = torch.autograd.grad(found.square().sum(), list(module.parameters()))
+        x = distribute_tensor(subject.x, mesh, [place]).requires_grad_()
+        with Traffic() as traffic:
+            found = module(x)
+            grads = torch.autograd.grad(found.square().sum(), [x, *module.parameters()])
+        assert found.placements == (place,)
+        for grad, of in zip(grads, [x, *module.parameters()], strict=True):
+            assert grad.placements in (of.placements, (Partial(),))
+        spec = getattr(module, "spec", None) or lcmulti.LocalConvSpec(
+            (3, 7, 6), 4, (2, 3), data_format="channels_first"
+        )
+        halo = spec.shard((WORLD, 1)).costs(len(subject.x)).halo if place == Shard(2) else 0
+        assert traffic.bytes <= 2 * halo, (traffic.bytes, halo)
+        assert traffic.calls <= POINT_TO_POINT, traffic.calls
         torch.testing.assert_close(found.full_tensor(), y, rtol=1e-4, atol=1e-4)
-        full = [each.full_tensor() for each in grads]
+        full = [each.full_tensor() for each in grads[1:]]
         torch.testing.assert_close(full, list(wanted), rtol=1e-4, atol=1e-4)
 
 

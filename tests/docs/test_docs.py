@@ -44,6 +44,7 @@ NEEDS = {
     "keras.md": ("keras", "h5py"),
     "measuring.md": (),
     "pytorch.md": ("torch", "safetensors"),
+    "sharding.md": ("torch", "jax"),
     "tensorflow.md": ("tensorflow",),
     "writing_a_backend.md": ("array_api_strict",),
     "writing_an_implementation.md": (),
@@ -56,11 +57,17 @@ BEFORE = {
         "from lcmulti.backend import BackendEntry\n"
         'hookimpl = pluggy.HookimplMarker("lcmulti")'
     ),
+    "sharding.md": (  # what torchrun does, and each process of it
+        "import torch.distributed as dist\n"
+        'dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)'
+    ),
 }
-"""What a page shows in another page or in the plugin it speaks of."""
+"""What a page shows in another page, in the plugin it speaks of, or leaves to who starts it."""
+AFTER = {"sharding.md": "dist.destroy_process_group()"}
 PLUGIN = {"writing_a_backend.md": "backend.py", "writing_an_implementation.md": "einsum.py"}
 EXAMPLES = {
     "digits_torch.py": ("torch",),
+    "sharded_jax.py --positions 20001 --steps 2": ("jax",),
     "digits_nnx.py": ("jax", "flax", "optax"),
     "digits_equinox.py": ("jax", "equinox"),
     "digits_tensorflow.py": ("tensorflow",),
@@ -71,6 +78,7 @@ EXAMPLES = {
     "deepface.py tensorflow": ("tensorflow",),
     "digits_compare.py": ("torch",),
     "faces.py": ("torch",),
+    "sharded_torch.py": ("torch",),
     "snp.py": ("torch",),
     "field.py": ("jax",),
     "revive.py": ("tf_keras", "keras", "tensorflow"),
@@ -85,6 +93,8 @@ PUBLIC = {
     "lcmulti.layouts": (),
     "lcmulti_torch": (),
     "lcmulti_torch.functional": ("torch",),
+    "lcmulti_torch.parallel": ("torch",),
+    "lcmulti_jax": ("jax",),
     "lcmulti_jax.nnx": ("flax",),
     "lcmulti_jax.equinox": ("equinox",),
     "lcmulti_keras": ("keras",),
@@ -131,6 +141,7 @@ def test_page_runs_and_prints_what_it_says(page, isolated, monkeypatch):
         with contextlib.redirect_stdout(printed):
             exec(compile(block, page, "exec"), names)
         assert printed.getvalue().splitlines() == promised(block)
+    exec(AFTER.get(page, ""), names)
     if page == "keras.md":
         assert names["local"].spec.output_shape == (16, 16, 8)
         assert (isolated / "new.keras").is_file()

@@ -150,8 +150,8 @@ def test_tensorflow_forward_mode(tensorflow_arrays):
     close(accumulator.jvp(y), Y)
 
 
-def test_tensorflow_saved_model(tensorflow_arrays, tmp_path):
-    """Loaded in a fresh process that imports the door first."""
+def saved_module(tensorflow_arrays, folder):
+    """A module of one function, not traced yet; the arrays to try it with lie beside it."""
     import tensorflow as tf
 
     x, kernel = tensorflow_arrays
@@ -159,16 +159,38 @@ def test_tensorflow_saved_model(tensorflow_arrays, tmp_path):
     module.kernel = tf.Variable(kernel)
     signature = [tf.TensorSpec([None, *x.shape[1:]])]
     module.run = tf.function(lambda x: native(x, module.kernel), input_signature=signature)
-    assert module.run.get_concrete_function().output_shapes.as_list() == [None, *Y.shape[1:]]
+    np.save(folder / "x.npy", X)
+    np.save(folder / "y.npy", Y)
+    return module
+
+
+LOADED = """
+import numpy as np, tensorflow as tf
+model = tf.saved_model.load("model")
+y = model.run(np.load("x.npy")).numpy()
+assert np.abs(y - np.load("y.npy")).max() < 1e-3
+"""
+
+
+def test_tensorflow_saves_what_loads_anywhere(tensorflow_arrays, tmp_path):
+    import tensorflow as tf
+
+    module = saved_module(tensorflow_arrays, tmp_path)
     tf.saved_model.save(module, str(tmp_path / "model"))
-    np.save(tmp_path / "x.npy", X)
-    np.save(tmp_path / "y.npy", Y)
-    code = (
-        "import numpy as np, tensorflow as tf, lcmulti_native.tensorflow_door\n"
-        "model = tf.saved_model.load('model')\n"
-        "y = model.run(np.load('x.npy')).numpy()\n"
-        "assert np.abs(y - np.load('y.npy')).max() < 1e-3"
-    )
+    subprocess.run([sys.executable, "-c", LOADED], check=True, cwd=tmp_path)
+
+
+def test_tensorflow_saves_its_operation_only_when_told(tensorflow_arrays, tmp_path):
+    """A function that ran before holds it; who loads the model imports the door first."""
+    import tensorflow as tf
+
+    module = saved_module(tensorflow_arrays, tmp_path)
+    assert module.run.get_concrete_function().output_shapes.as_list() == [None, *Y.shape[1:]]
+    with pytest.raises(ValueError, match="Lcmulti"):
+        tf.saved_model.save(module, str(tmp_path / "model"))
+    options = tf.saved_model.SaveOptions(namespace_whitelist=["Lcmulti"])
+    tf.saved_model.save(module, str(tmp_path / "model"), options=options)
+    code = "import lcmulti_native.tensorflow_door\n" + LOADED
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
 
 

@@ -280,3 +280,23 @@ def test_tf32_is_asked_in_backward_and_einsum_too(monkeypatch):
     ):
         with pytest.raises(UnsupportedError, match="round float32 to TensorFloat-32"):
             call()
+
+
+def test_a_variable_in_parts_is_taken():
+    """As `tf.distribute.ParameterServerStrategy` makes them; gradients are the parts' own."""
+    from tensorflow.python.distribute.sharded_variable import ShardedVariable
+
+    rng = np.random.default_rng(0)
+    kernel = rng.standard_normal((4, 2, 3, 7)).astype("float32")
+    bias = rng.standard_normal((4, 7)).astype("float32")
+    parts = [
+        ShardedVariable([tf.Variable(each[:3]), tf.Variable(each[3:])]) for each in (kernel, bias)
+    ]
+    x = tf.constant(rng.standard_normal((2, 5, 3)).astype("float32"))
+    with tf.GradientTape() as tape:
+        y = lcmulti.local_conv(x, *parts, data_format="channels_last")
+    wanted = lcmulti.local_conv(x, kernel, bias, data_format="channels_last")
+    np.testing.assert_array_equal(y, wanted)
+    variables = [each for part in parts for each in part.variables]
+    shapes = [grad.shape for grad in tape.gradient(y, variables)]
+    assert shapes == [each.shape for each in variables]

@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 import torch
 import torch.distributed as dist
+from helpers_traffic import POINT_TO_POINT, Traffic
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Partial, Replicate, Shard, distribute_tensor
 
@@ -14,8 +15,8 @@ import lcmulti
 from lcmulti.conformance import bounds, calls
 from lcmulti.conformance.calls import Inputs
 from lcmulti.conformance.case import Case
-from lcmulti.geometry.sharding import Sharding, owned
-from lcmulti.geometry.sharding_costs import sent
+from lcmulti.geometry.sharding import owned
+from lcmulti.geometry.sharding_costs import Sharding, sent
 
 LAST, FIRST = {"data_format": "channels_last"}, {"data_format": "channels_first"}
 REFLECT, REPLICATE, CIRCULAR = (
@@ -120,35 +121,6 @@ def inputs_of(case, dtype):
     )  # fmt: skip
 
 
-class Traffic:
-    """Bytes this rank sends by the calls of its process groups, and which calls there are."""
-
-    def __enter__(self):
-        self.bytes, self.messages, self.calls = 0, 0, set()
-        self.kept = {}
-        kind = dist.ProcessGroup
-        for name in ("send", "allreduce", "allgather", "broadcast", "alltoall", "alltoall_base",
-                     "reduce_scatter", "_allgather_base", "_reduce_scatter_base", "scatter",
-                     "gather"):  # fmt: skip
-            self.kept[name] = kind.__dict__[name]
-            setattr(kind, name, self._counted(name, getattr(kind, name)))
-        return self
-
-    def _counted(self, name, original):
-        def call(group, *arguments, **keywords):
-            self.calls.add(name)
-            if name == "send":
-                self.bytes += sum(each.nbytes for each in arguments[0])
-                self.messages += 1
-            return original(group, *arguments, **keywords)
-
-        return call
-
-    def __exit__(self, *error):
-        for name, original in self.kept.items():
-            setattr(dist.ProcessGroup, name, original)
-
-
 def mesh_of(axes, ranks):
     return init_device_mesh("cpu", (ranks,) if len(axes) == 1 else (2, ranks // 2))
 
@@ -201,11 +173,12 @@ def check_geometry(name, rank):
     halo, messages = halo_bytes(
         spec, axes, tuple(mesh.shape), rank, case.batch, inputs.x.element_size()
     )
-    assert forward.calls <= {"send"}, forward.calls
+    assert forward.calls <= POINT_TO_POINT, forward.calls
     assert (forward.bytes, forward.messages) == (halo, messages)
+    dy = placed(inputs.dy, mesh, axes, at)
     with Traffic() as backward:
-        grads = torch.autograd.grad(y, divided, placed(inputs.dy, mesh, axes, at))
-    assert backward.calls <= {"send"}, backward.calls
+        grads = torch.autograd.grad(y, divided, dy)
+    assert backward.calls <= POINT_TO_POINT, backward.calls
     # What is found for rows of others goes home; of half types in float32.
     assert sum_of(backward.bytes) <= sum_of(halo) * (2 if inputs.x.element_size() == 2 else 1)
     for grad, of in zip(grads, divided, strict=True):

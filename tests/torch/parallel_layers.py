@@ -8,8 +8,8 @@ from functools import partial
 import lcmulti_torch as lt
 import torch
 import torch.distributed as dist
+from helpers_traffic import Traffic
 from lcmulti_torch.parallel import PositionwiseParallel, shard
-from parallel_cases import Traffic
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard

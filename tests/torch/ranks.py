@@ -19,6 +19,7 @@ import traceback
 from pathlib import Path
 
 import torch
+import torch._dynamo  # what DTensor would import on its first use, in every rank
 import torch.distributed as dist
 
 TIMEOUT = datetime.timedelta(seconds=20)

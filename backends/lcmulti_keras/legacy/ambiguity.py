@@ -6,9 +6,17 @@ from collections.abc import Callable, Iterable, Sequence
 
 from lcmulti.errors import FileError
 
-__all__ = ["ambiguous"]
+__all__ = ["ORDER", "ambiguous"]
 
 MOST_SHOWN = 4
+NAMES = (
+    "Give the layers the names they have in the file; automatic names are the same in a new "
+    "process, or after keras.utils.clear_session()"
+)
+ORDER = (
+    "On PyTorch it cannot be seen which attributes were set first: load on another of Keras' "
+    "backends, save as .weights.h5 and load that with load_weights"
+)
 
 
 def ambiguous(
@@ -16,6 +24,7 @@ def ambiguous(
     theirs: Sequence[str],
     ours: Sequence[str],
     edges: Sequence[set[int]],
+    way_out: str = NAMES,
 ) -> FileError:
     """List what each layer of the file fits, for those that fit several.
 
@@ -27,6 +36,8 @@ def ambiguous(
         Names in the file and in the model.
     edges : sequence of set of int
         For each of theirs, which of ours it fits.
+    way_out : str
+        What to do about it.
     """
     found: dict[str, str] = {}
     for name, each in zip(theirs, edges, strict=True):
@@ -37,8 +48,7 @@ def ambiguous(
     more = f"; and {len(shown) - MOST_SHOWN} more" if len(shown) > MOST_SHOWN else ""
     return refuse(
         "does not tell which weights go to which of several layers of one shape: "
-        f"{'; '.join(shown[:MOST_SHOWN])}{more}. Give the layers the names they have in the file; "
-        "automatic names are the same in a new process, or after keras.utils.clear_session()"
+        f"{'; '.join(shown[:MOST_SHOWN])}{more}. {way_out}"
     )
 
 

@@ -41,11 +41,11 @@ class Builder:
         The caller's own classes and functions by name; these are trusted.
     with_values : bool
         Whether variables are to have values.
+    origins : Origins
+        Where to note what the layers were, by ``id``.
 
     Attributes
     ----------
-    origins : Origins
-        What the layers were, by ``id``.
     names : dict of str to str
         Keras 3's name of each layer by its old one, which may have held slashes.
     lost : list of str
@@ -54,11 +54,13 @@ class Builder:
         Those that are to keep a state of the size of a batch.
     """
 
-    def __init__(self, path: Path, custom_objects: Config, with_values: bool) -> None:
+    def __init__(
+        self, path: Path, custom_objects: Config, with_values: bool, origins: Origins
+    ) -> None:
         self.path = path
         self.custom_objects = custom_objects
         self.with_values = with_values
-        self.origins = Origins()
+        self.origins = origins
         self.names: dict[str, str] = {}
         self.lost: list[str] = []
         self.stateful: list[Any] = []

@@ -17,7 +17,7 @@ from lcmulti_keras.legacy.origins import Layer, Origins
 from lcmulti_keras.legacy.recurrent import CUDNN
 from lcmulti_keras.legacy.structure import Slot
 
-__all__ = ["at_paths", "of_metrics", "walk"]
+__all__ = ["at_paths", "of_metrics", "unsure", "walk"]
 
 Place = tuple[str, ...]
 
@@ -47,6 +47,22 @@ def walk(
         # The cell of an RNN that cuDNN ran is no layer of its own in Keras 2.
         within = place if origins.class_name(layer) in CUDNN else (*place, *step)
         yield from walk(child, origins, within, seen)
+
+
+def unsure(model: keras.Model, origins: Origins) -> list[list[Layer]]:
+    """Layers of one class in a list whose order in Keras 2, and so whose numbers, are not sure."""
+    lists: dict[tuple[Place, str], list[Layer]] = {}
+    models: dict[Place, Layer] = {}
+    for layer, place in walk(model, origins):
+        models[place] = layer
+        if place[-2:-1] == ("layers",) and layer.weights:
+            stem = snake_case(origins.class_name(layer))
+            lists.setdefault((place[:-2], stem), []).append(layer)
+    return [
+        found
+        for (place, _), found in lists.items()
+        if len(found) > 1 and not structure.is_order_sure(models[place], origins, found)
+    ]
 
 
 def of_metrics(model: keras.Model, origins: Origins) -> tuple[str, ...]:

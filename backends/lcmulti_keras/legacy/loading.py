@@ -164,8 +164,9 @@ def load(
             raise FileError(path, reason)
         count_layers(path, archive.config)
         # First without a single value, to see that the file has all the arrays it would take.
-        _without_values(path, archive, custom_objects)
-        builder, model = _built(path, archive, custom_objects, with_values=True)
+        origins = Origins(apart=weights is not None)
+        _without_values(path, archive, custom_objects, origins.apart)
+        builder, model = _built(path, archive, custom_objects, origins, with_values=True)
         matches = old_weights.match(path, archive, model, builder.origins)
         old_weights.assign(matches, model)
         lost = list(builder.lost)
@@ -191,12 +192,15 @@ def _compiled(builder: Builder, model: Any, config: Any) -> list[str]:
     return ["how it was compiled"]
 
 
-def _without_values(path: Path, archive: Archive, custom_objects: dict[str, Any]) -> None:
+def _without_values(
+    path: Path, archive: Archive, custom_objects: dict[str, Any], apart: bool
+) -> None:
     """Build the model with variables that have shapes only, and match them with the file."""
 
     def build_and_match() -> None:
         with keras.StatelessScope(initialize_variables=False):
-            builder, model = _built(path, archive, custom_objects, with_values=False)
+            origins = Origins(apart=apart)
+            builder, model = _built(path, archive, custom_objects, origins, with_values=False)
             old_weights.match(path, archive, model, builder.origins)
             count_states(path, builder.stateful)
 
@@ -207,9 +211,14 @@ def _without_values(path: Path, archive: Archive, custom_objects: dict[str, Any]
 
 
 def _built(
-    path: Path, archive: Archive, custom_objects: dict[str, Any], *, with_values: bool
+    path: Path,
+    archive: Archive,
+    custom_objects: dict[str, Any],
+    origins: Origins,
+    *,
+    with_values: bool,
 ) -> tuple[Builder, Any]:
-    builder = Builder(path, custom_objects, with_values)
+    builder = Builder(path, custom_objects, with_values, origins)
     node = archive.config or {}
     try:
         model = builder.layer(node)

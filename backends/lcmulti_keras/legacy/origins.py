@@ -21,16 +21,20 @@ class Origins:
         The name Keras 2 knew a layer by, which may have held slashes.
     children : dict of int to list
         Layers of a model in the file's order, which is that of its weights.
+    apart : bool
+        Whether the weights are in another file, which may be of another day: what was frozen
+        then is not known.
     """
 
     class_names: dict[int, str] = field(default_factory=dict)
     names: dict[int, str] = field(default_factory=dict)
     children: dict[int, list[Layer]] = field(default_factory=dict)
+    apart: bool = False
 
     @property
     def known(self) -> bool:
         """Whether the layers came from the file whose weights they are to take."""
-        return bool(self.class_names)
+        return bool(self.class_names) and not self.apart
 
     def class_name(self, layer: Layer) -> str:
         """The class Keras 2 knew a layer by."""

@@ -13,10 +13,11 @@ import keras
 from lcmulti.errors import FileError
 from lcmulti_keras.legacy import names, structure
 from lcmulti_keras.legacy.by_name import ByName, Entry
-from lcmulti_keras.legacy.by_path import at_paths
+from lcmulti_keras.legacy.by_path import at_paths, walk
 from lcmulti_keras.legacy.contents import Array, Group, below
 from lcmulti_keras.legacy.fitting import Fitting
 from lcmulti_keras.legacy.matches import Match, Stored
+from lcmulti_keras.legacy.numbering import doubtful
 from lcmulti_keras.legacy.origins import Layer, Origins
 
 __all__ = ["LoadedWeights", "Taking"]
@@ -122,13 +123,18 @@ class Taking:
 
     def at_paths(self, arrays: dict[str, Stored]) -> None:
         """Take what lies at the path of each layer."""
-        left = dict(arrays)
-        for path, slots in at_paths(self.pairing.model, self.origins):
+        model, left = self.pairing.model, dict(arrays)
+        places = at_paths(model, self.origins)
+        layers = {"/".join(place) for _, place in walk(model, self.origins)}
+        for where in doubtful(arrays, places, layers, self.fitting.fits):
+            raise self.fitting.refuse(
+                f"has another number of layers than the model at {where}, and nothing but their "
+                "numbers tells which is which"
+            )
+        for path, slots in places:
             inside = below(left, path)
             shown = path.removesuffix("/vars")
-            group = Group(
-                shown, tuple(Array(f"{n}", each) for n, each in enumerate(inside.values()))
-            )
+            group = Group(shown, tuple(Array(each, inside[each]) for each in inside))
             if inside and self._take(group, Entry(slots[0].owner, shown, tuple(slots))):
                 for each in inside:
                     del left[each]

@@ -138,7 +138,7 @@ def _from_hdf5(path: Path, file: Folder) -> Archive:
         printable(version, MOST_VERSION),
         weights,
         by_path=not any(n.startswith("layer_names") for n in weights.attrs)
-        and "layers" in file.members,
+        and any(name.rpartition("/")[0].endswith("vars") for name, _ in weights.arrays()),
         has_optimizer=bool({"optimizer_weights", "optimizer"} & set(file)),
         flipped=weights.attrs.get("backend") == "theano",
     )

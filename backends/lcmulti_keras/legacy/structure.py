@@ -110,17 +110,23 @@ def _flat(value: object) -> Iterator[Layer]:
             yield from _flat(each)
 
 
-def is_order_sure(model: Layer, origins: Origins) -> bool:
-    """Whether `listed` is in Keras 2's order for certain.
+def is_order_sure(model: Layer, origins: Origins, among: Iterable[Layer] | None = None) -> bool:
+    """Whether `listed` has layers, all or those *among* them, in Keras 2's order for certain.
 
     On PyTorch a layer keeps its attributes in two tables, one for layers and one for all else, so
-    that it cannot be seen whether a layer or a list of layers was set first.
+    that it cannot be seen whether a layer or a list of layers was set first. Nor can it be seen
+    where an attribute is that was set twice, which leaves a layer that is tracked and no more.
     """
     if id(model) in origins.children or is_graph(model):
         return True
-    direct = vars(model).get("_modules", {}).values()
-    alone = sum(isinstance(each, keras.layers.Layer) for each in direct)
-    return alone in (0, len(model._layers))
+    wanted = {id(each) for each in (model._layers if among is None else among)}
+    tables = (
+        list(vars(model).get("_modules", {}).values()),
+        [getattr(model, name, None) for name in attributes(model, properties=False)],
+    )
+    direct, reached = ({id(each) for value in table for each in _flat(value)} for table in tables)
+    set_twice = {id(each) for each in model._layers} - reached
+    return not set_twice and direct & wanted in (set(), reached & wanted)
 
 
 def is_chain(model: Layer) -> bool:

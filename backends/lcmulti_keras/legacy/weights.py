@@ -16,9 +16,10 @@ import keras
 from lcmulti.errors import FileError
 from lcmulti_keras.layers import LocallyConnected
 from lcmulti_keras.legacy import contents
+from lcmulti_keras.legacy.ambiguity import ORDER, ambiguous
 from lcmulti_keras.legacy.by_graph import in_checkpoint
 from lcmulti_keras.legacy.by_name import ByName
-from lcmulti_keras.legacy.by_path import at_paths, of_metrics
+from lcmulti_keras.legacy.by_path import at_paths, of_metrics, unsure
 from lcmulti_keras.legacy.fitting import Fitting
 from lcmulti_keras.legacy.matches import Match, Stored
 from lcmulti_keras.legacy.origins import Origins
@@ -114,6 +115,13 @@ def _by_graph(
 def _by_path(
     archive: Archive, model: keras.Model, origins: Origins, fitting: Fitting
 ) -> list[tuple[Stored, Slot]]:
+    for layers in unsure(model, origins):
+        shapes = [tuple(tuple(v.shape) for v in layer.weights) for layer in layers]
+        edges = [{i for i, each in enumerate(shapes) if each == shape} for shape in shapes]
+        if max(map(len, edges)) > 1:
+            names = [layer.name for layer in layers]
+            numbers = [f"number {i}" for i in range(len(names))]
+            raise ambiguous(fitting.refuse, numbers, names, edges, ORDER)
     left = contents.paths(archive)
     found: list[tuple[Stored, Slot]] = []
     for path, slots in at_paths(model, origins):

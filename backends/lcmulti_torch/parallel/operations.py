@@ -75,12 +75,12 @@ def _local_conv_low_rank(
     if call is None:
         return calling.OPERATIONS[name].run("torch", x, basis, coefficients, bias, arguments)
     part, spec = call.part, call.part.spec
-    replicated = [Replicate()] * x.device_mesh.ndim
+    everywhere = (Replicate(),) * x.device_mesh.ndim
     summed = tuple(
         Replicate() if axis is None and isinstance(place, Replicate) else Partial()
         for axis, place in zip(call.layout.axes, call.layout.x, strict=True)
     )
-    basis = basis.redistribute(placements=replicated).to_local(grad_placements=summed)
+    basis = _local(basis, everywhere, summed)
     w = blank(gather(call.x, part.cuts), part.cuts)
     if spec is None:
         y = closed(part, "forward", w, call.weights, True) + basis.sum() * 0
@@ -102,9 +102,8 @@ def _low_rank_kernel(basis: Any, coefficients: Any, arguments: tuple[Any, ...]) 
         for each in coefficients.placements
     )
     summed = tuple(Partial() if isinstance(each, Shard) else each for each in kept)
-    basis = basis.redistribute(placements=[Replicate()] * mesh.ndim)
-    local = coefficients.redistribute(placements=kept).to_local()
-    kernel = lcmulti.low_rank_kernel(basis.to_local(grad_placements=summed), local)
+    basis = _local(basis, (Replicate(),) * mesh.ndim, summed)
+    kernel = lcmulti.low_rank_kernel(basis, _local(coefficients, kept, kept))
     shape = torch.Size((*coefficients.shape[:-1], *basis.shape[axes + 1 :]))
     return _spread(kernel, mesh, kept, shape, range(len(shape)))
 

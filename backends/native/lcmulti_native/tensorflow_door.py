@@ -1,8 +1,10 @@
 """TensorFlow's door: an operation of a loaded library.
 
-A SavedModel or a GraphDef holds the operation ``LcmultiNative`` by name: import this module before
-loading one. A function compiled by XLA (``jit_compile=True``) is composed instead, for XLA knows
-no operations but its own.
+What is exported is composed of TensorFlow's own operations instead. A function that was called
+before it is saved holds the operation ``Lcmulti>Native``. TensorFlow refuses to save it unless
+``tf.saved_model.SaveOptions(namespace_whitelist=["Lcmulti"])`` says so. Whoever loads the model
+then must import this module first. A function compiled by XLA (``jit_compile=True``) is composed
+as well: XLA knows no operations but its own.
 """
 
 from __future__ import annotations

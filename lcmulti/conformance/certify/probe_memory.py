@@ -22,7 +22,8 @@ from lcmulti.conformance.certify.subject import AUTO, Subject
 from lcmulti.conformance.inputs import draw
 from lcmulti.dtypes import DTYPES
 from lcmulti.errors import UnsupportedError
-from lcmulti.geometry.spec import LocalConvSpec, replace_fields
+from lcmulti.geometry.fields import replace_fields
+from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.plugins.contract import Resources
 
 __all__ = ["GROWTH", "LARGE", "growth", "memory"]

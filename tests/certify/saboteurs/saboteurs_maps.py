@@ -7,7 +7,7 @@ that only a comparison with the definition can tell.
 import numpy as np
 
 from lcmulti.algorithms import reference
-from lcmulti.geometry.spec import replace_fields
+from lcmulti.geometry.fields import replace_fields
 from lcmulti.numpy.backend import blocked
 
 

@@ -11,6 +11,7 @@ from lcmulti_keras import (
     LocallyConnected1D,
     LocallyConnected2D,
     LocallyConnected2DTranspose,
+    ShareEvery,
     retie,
     untie,
 )
@@ -127,6 +128,26 @@ def untied_models_train_and_are_saved():
         model.save(path)
         again = keras.models.load_model(path)
     np.testing.assert_allclose(predict(again), predict(model), **CLOSE)
+
+
+@trained
+def sharing_while_training():
+    for steps, strength in ((2, 1.0), (4, 0.5)):
+        model = keras.Sequential([
+            keras.Input((6, 5, 3)), LocallyConnected2D(4, 2), layers.GlobalAveragePooling2D()
+        ])  # fmt: skip
+        layer = model.layers[0]
+        before = numpy(layer.kernel)
+        model.compile(keras.optimizers.SGD(0.0), "mse", jit_compile=False)
+        model.fit(X, np.zeros((8, 4)), batch_size=2, epochs=1, verbose=0,
+                  callbacks=[ShareEvery(steps, strength=strength)])  # fmt: skip
+        mean = before.mean((0, 1), keepdims=True)
+        expected = before + strength * (mean - before)
+        np.testing.assert_allclose(numpy(layer.kernel), expected, rtol=1e-5, atol=1e-6)
+    sharing = ShareEvery(1)
+    sharing.set_model(keras.Sequential([keras.Input((3,)), layers.Dense(2)]))
+    raises(sharing.on_train_begin, "with locally connected layers")
+    raises(lambda: ShareEvery(1, strength=2), "strength")
 
 
 @check

@@ -1,0 +1,61 @@
+"""Equinox: a layer and the batch normalisation after it as one layer."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from lcmulti.errors import ArgumentError, ArgumentTypeError
+from lcmulti.geometry.transposed import bias_shape_of
+from lcmulti_jax.equinox_layers import LocallyConnected
+from lcmulti_jax.equinox_transposed import LocallyConnectedTranspose
+
+__all__ = ["fuse_bn"]
+
+AnyLayer = TypeVar("AnyLayer", LocallyConnected, LocallyConnectedTranspose)
+
+
+def fuse_bn(layer: AnyLayer, bn: eqx.nn.BatchNorm, state: eqx.nn.State) -> AnyLayer:
+    """One layer that computes what *layer* and then *bn* do in inference.
+
+    Parameters
+    ----------
+    layer : LocallyConnected or LocallyConnectedTranspose
+        With or without a bias, of full rank or not. Left as it is.
+    bn : equinox.nn.BatchNorm
+    state : equinox.nn.State
+        That has the running statistics of *bn*.
+
+    Returns
+    -------
+    The same kind of layer, with a bias.
+
+    Raises
+    ------
+    ArgumentError
+        If *bn* is for another number of channels.
+    """
+    if not isinstance(bn, eqx.nn.BatchNorm):
+        raise ArgumentTypeError("bn", "an equinox.nn.BatchNorm", bn)
+    if bn.input_size != layer.out_channels:
+        raise ArgumentError("bn", f"{layer.out_channels} channels, as layer has", bn.input_size)
+    if bn.ema_state_index is not None:
+        mean, variance = state.get(bn.ema_state_index)
+    else:
+        assert bn.batch_state_index is not None
+        assert bn.batch_counter is not None
+        mean, variance = state.get(bn.batch_state_index)
+        count = state.get(bn.batch_counter)
+        seen = jnp.where(count == 0, 1, 1 - bn.momentum**count)
+        mean, variance = mean / seen, variance / seen
+    scale: jax.Array = jax.lax.rsqrt(variance + bn.eps)
+    shift = -mean * scale
+    if bn.weight is not None:
+        assert bn.bias is not None
+        scale, shift = scale * bn.weight, shift * bn.weight + bn.bias
+    transposed = isinstance(layer, LocallyConnectedTranspose)
+    bias_shape = bias_shape_of(layer.spec) if transposed else layer.spec.bias_shape
+    return layer._fused(scale, shift, bias_shape, transposed)

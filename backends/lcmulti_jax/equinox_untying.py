@@ -1,0 +1,232 @@
+"""`untie`: the convolutions of an Equinox module become locally connected; `retie`: and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from lcmulti.errors import ArgumentError, ArgumentTypeError
+from lcmulti.untying import chosen
+from lcmulti_jax import equinox_layers as layers
+from lcmulti_jax.untying import called, means, planned, row, started
+
+__all__ = ["retie", "untie"]
+
+CONVOLUTIONS = (eqx.nn.Conv, eqx.nn.ConvTranspose)
+
+
+def untie(
+    model: Any,
+    example_input: Any,
+    *,
+    where: Any = None,
+    shared_axes: Any = (),
+    rank: int | None = None,
+    memory: Any = None,
+    implementation: str = "auto",
+    dry_run: bool = False,
+    tell: Callable[[str], Any] | None = print,
+    key: Any = None,
+) -> Any:
+    """A copy of *model* in which convolutions are locally connected and compute the same at first.
+
+    Parameters
+    ----------
+    model : equinox.Module
+        Or any tree of them. Its convolutions are found by tracing the example through it, which
+        computes nothing.
+    example_input : array, tuple or dict
+        What the network is called with, positional or by name: one sample, as Equinox has it.
+    where : str, type, callable or a list of these, optional
+        Names (``"layers.0"``), patterns, classes, or ``(name, module) -> bool``. None: all.
+    shared_axes, rank, implementation
+        Of the new layers. Of low-rank weights the first kernel is the convolution's.
+    memory : int or str, optional
+        Most bytes (``"4GiB"``) that the new weights may take. None: what this machine has.
+    dry_run : bool, default False
+        Return what would be done, and do nothing.
+    tell : callable or None
+        Given a table of parameters and memory, layer by layer, before anything is made.
+    key : PRNG key, optional
+        What the other kernels of low-rank weights are drawn with.
+
+    Returns
+    -------
+    equinox.Module
+        With *dry_run* a `lcmulti.untying.Untying`.
+
+    Raises
+    ------
+    ArgumentError
+        If a convolution sees two sizes (both are named), or *where* fits none.
+    TooLargeError
+        If the weights take more than *memory*, with the layers that cost most.
+    """
+    if not callable(model):
+        raise ArgumentTypeError("model", "an equinox.Module that can be called", model)
+    arguments = {"shared_axes": shared_axes, "rank": rank, "implementation": implementation}
+    there = dict(_named(model, CONVOLUTIONS))
+    seen = _sizes_seen(model, example_input)
+
+    def row_of(name: str, conv: Any, size: tuple[int, ...]) -> Any:
+        layer = _empty(conv, size, arguments)
+        before = sum(each.size for each in (conv.weight, conv.bias) if each is not None)
+        return row(name, conv, layer.spec, _shapes(layer), before, conv.weight.dtype)
+
+    plan, sizes = planned(there, seen, where, _unfit, row_of)
+    if dry_run:
+        return plan
+    if tell is not None:
+        tell(str(plan))
+    plan.require(memory)
+    keys = jax.random.split(jax.random.key(0) if key is None else key, len(sizes))
+    new = {}
+    for name, each in zip(sizes, keys, strict=True):
+        conv = there[name]
+        layer = _empty(conv, sizes[name], arguments)
+        bias = None if conv.bias is None else conv.bias.reshape(-1)
+        values = started(_shapes(layer), jnp.moveaxis(conv.weight, (0, 1), (-1, -2)), bias, each)
+        new[name] = _with(layer, values)
+    return _replaced(model, CONVOLUTIONS, new)
+
+
+def retie(model: Any, *, where: Any = None, tolerance: float | None = 0.0) -> Any:
+    """A copy of *model* in which locally connected layers are convolutions again.
+
+    Parameters
+    ----------
+    model : equinox.Module
+    where : as for `untie`
+    tolerance : float or None, default 0
+        Largest difference of a weight between two positions; None takes the mean over positions
+        whatever they differ by.
+
+    Raises
+    ------
+    ArgumentError
+        If weights differ more, naming the layer and by how much they do.
+    """
+    there = list(_named(model, (layers.LocallyConnected,)))
+    take = chosen(where, there)
+    if not take:
+        raise ArgumentError("model", "a network with locally connected layers", model)
+    new = {}
+    for name, layer in take:
+        weights = {"weight": layer.kernel(), "bias": layer.bias}
+        found = means(name, weights, tuple(range(layer.spec.ndim)), tolerance)
+        new[name] = _convolution(layer, found)
+    return _replaced(model, (layers.LocallyConnected,), new)
+
+
+def _is(kinds: tuple[type, ...]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, kinds)
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator=".")
+
+
+def _named(model: Any, kinds: tuple[type, ...]) -> list[tuple[str, Any]]:
+    found, _ = jax.tree_util.tree_flatten_with_path(model, is_leaf=_is(kinds))
+    return [(_name(path), each) for path, each in found if isinstance(each, kinds)]
+
+
+def _replaced(model: Any, kinds: tuple[type, ...], new: dict[str, Any]) -> Any:
+    def swap(path: Any, value: Any) -> Any:
+        return new.get(_name(path), value) if isinstance(value, kinds) else value
+
+    return jax.tree_util.tree_map_with_path(swap, model, is_leaf=_is(kinds))
+
+
+class _Watched(eqx.Module):
+    """A convolution that notes the size of what it is called with."""
+
+    conv: Any
+    note: Any = eqx.field(static=True)
+
+    def __call__(self, x: Any, **named: Any) -> Any:
+        self.note(tuple(map(int, x.shape[1:])))
+        return self.conv(x, **named)
+
+
+def _sizes_seen(model: Any, example: Any) -> dict[str, list[tuple[int, ...]]]:
+    seen: dict[str, list[tuple[int, ...]]] = {}
+    watched = {
+        name: _Watched(conv, seen.setdefault(name, []).append)
+        for name, conv in _named(model, CONVOLUTIONS)
+    }
+    eqx.filter_eval_shape(called, _replaced(model, CONVOLUTIONS, watched), example)
+    return {name: sizes for name, sizes in seen.items() if sizes}
+
+
+def _unfit(conv: Any) -> str | None:
+    """Why a convolution cannot be untied, or None."""
+    if isinstance(conv, eqx.nn.ConvTranspose):
+        return "a transposed convolution, which Equinox has no locally connected form of here"
+    if type(conv).__call__ is not eqx.nn.Conv.__call__:
+        return f"{type(conv).__name__} computes something of its own"
+    return None
+
+
+def _empty(conv: Any, size: tuple[int, ...], arguments: dict[str, Any]) -> Any:
+    """The layer without memory for its weights."""
+    return eqx.filter_eval_shape(
+        lambda: layers.LocallyConnected(
+            conv.num_spatial_dims,
+            conv.in_channels,
+            conv.out_channels,
+            conv.kernel_size,
+            size,
+            stride=conv.stride,
+            padding=conv.padding,
+            dilation=conv.dilation,
+            groups=conv.groups,
+            use_bias=conv.bias is not None,
+            padding_mode=conv.padding_mode,
+            dtype=conv.weight.dtype,
+            key=jax.random.key(0),
+            **arguments,
+        )
+    )
+
+
+def _shapes(layer: Any) -> dict[str, tuple[int, ...]]:
+    named = {"kernel": layer.weight, "basis": layer.basis, "coefficients": layer.coefficients}
+    named["bias"] = layer.bias
+    return {name: each.shape for name, each in named.items() if each is not None}
+
+
+def _with(module: Any, values: dict[str, Any]) -> Any:
+    """The module with arrays for what had a shape alone."""
+    names = ["weight" if name == "kernel" else name for name in values]
+    return eqx.tree_at(
+        lambda each: [getattr(each, name) for name in names], module, list(values.values())
+    )
+
+
+def _convolution(layer: Any, weights: dict[str, Any]) -> Any:
+    spec = layer.spec
+    conv = eqx.filter_eval_shape(
+        lambda: eqx.nn.Conv(
+            spec.ndim,
+            spec.in_channels,
+            spec.filters,
+            spec.kernel_size,
+            spec.strides,
+            spec.padding,
+            spec.dilation,
+            spec.groups,
+            layer.bias is not None,
+            padding_mode=spec.padding_mode.upper(),
+            dtype=weights["weight"].dtype,
+            key=jax.random.key(0),
+        )
+    )
+    values = {"weight": jnp.moveaxis(weights["weight"], (-1, -2), (0, 1))}
+    if "bias" in weights:
+        values["bias"] = weights["bias"].reshape(conv.bias.shape)
+    return _with(conv, values)

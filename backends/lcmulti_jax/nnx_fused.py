@@ -1,0 +1,60 @@
+"""Flax NNX: a layer and the batch normalisation after it as one layer."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from lcmulti.errors import ArgumentError, ArgumentTypeError
+from lcmulti.geometry.transposed import bias_shape_of
+from lcmulti_jax.conversion import scaled, shifted
+from lcmulti_jax.nnx_layers import LocallyConnected
+from lcmulti_jax.nnx_transposed import LocallyConnectedTranspose
+
+__all__ = ["fuse_bn"]
+
+AnyLayer = TypeVar("AnyLayer", LocallyConnected, LocallyConnectedTranspose)
+
+
+def fuse_bn(layer: AnyLayer, bn: nnx.BatchNorm) -> AnyLayer:
+    """One layer that computes what *layer* and then *bn* do with running averages.
+
+    Parameters
+    ----------
+    layer : LocallyConnected or LocallyConnectedTranspose
+        With or without a bias, of full rank or not. Left as it is.
+    bn : flax.nnx.BatchNorm
+        Over the last axis.
+
+    Returns
+    -------
+    The same kind of layer, with a bias.
+
+    Raises
+    ------
+    ArgumentError
+        If *bn* is over another axis or for another number of features.
+    """
+    if not isinstance(bn, nnx.BatchNorm):
+        raise ArgumentTypeError("bn", "a flax.nnx.BatchNorm", bn)
+    if bn.axis != -1:
+        raise ArgumentError("bn", "a normalisation over axis -1", bn.axis)
+    if bn.num_features != layer.out_features:
+        raise ArgumentError("bn", f"{layer.out_features} features, as layer has", bn.num_features)
+    scale: jax.Array = jax.lax.rsqrt(bn.var[...] + bn.epsilon)
+    if bn.scale is not None:
+        scale = scale * bn.scale[...]
+    shift = -bn.mean[...] * scale
+    if bn.bias is not None:
+        shift = shift + bn.bias[...]
+    transposed = isinstance(layer, LocallyConnectedTranspose)
+    fused = nnx.clone(layer)
+    kernel = fused.kernel if fused.rank is None else fused.basis
+    bias_shape = bias_shape_of(layer.spec) if transposed else layer.spec.bias_shape
+    bias = jnp.zeros(bias_shape, layer.param_dtype) if layer.bias is None else layer.bias[...]
+    kernel[...] = scaled(kernel[...], scale, layer.spec, transposed)
+    fused.bias = nnx.Param(shifted(bias, scale, shift))
+    return fused

@@ -1,0 +1,387 @@
+"""`sharded`: a locally connected operation whose weights are spread over the devices of a mesh."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod, sqrt
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+
+from lcmulti import plugins
+from lcmulti.choosing import dispatch
+from lcmulti.choosing.settings import current
+from lcmulti.errors import ArgumentError, ArgumentTypeError, DtypeError, ShapeError, described
+from lcmulti.geometry.arguments import is_sequence
+from lcmulti.geometry.padding import padding_indices
+from lcmulti.geometry.spec import LocalConvSpec, replace_fields
+from lcmulti.plugins.contract import Map, Problem, Resources
+from lcmulti_jax import base, derivatives
+from lcmulti_jax.halos import Names
+from lcmulti_jax.partitioning import Placed
+from lcmulti_jax.parts import Part, Split, size
+
+__all__ = ["Sharded", "sharded"]
+
+AxisNames = str | Sequence[str] | None
+
+
+def sharded(
+    spec: LocalConvSpec,
+    mesh: Mesh,
+    positions: AxisNames | Sequence[AxisNames],
+    *,
+    batch: AxisNames = None,
+    transposed: bool = False,
+    implementation: str = "auto",
+) -> Sharded:
+    """Spread a locally connected operation over the devices of a mesh, by output positions.
+
+    Each device holds the weights of its positions and computes them. Inputs travel at the borders
+    alone, from one device to the next. Sizes need not be multiples of the number of devices, and
+    there may be fewer positions than devices.
+
+    Parameters
+    ----------
+    spec : LocalConvSpec
+        Of the whole; any padding mode.
+    mesh : jax.sharding.Mesh
+    positions : str or tuple
+        Axis of the mesh that the first spatial axis is spread over; or one entry for each spatial
+        axis, a name, a tuple of names, or None.
+    batch : str or tuple of str, optional
+        Axes of the mesh that the batch is spread over.
+    transposed : bool, default False
+        The transposed operation that is the adjoint of *spec*: ``positions`` are its inputs'.
+    implementation : str, default ``"auto"``
+        What computes a device's part.
+
+    Returns
+    -------
+    Sharded
+        Call it on ``(x, kernel, bias)``.
+
+    Raises
+    ------
+    ArgumentError
+        For names that the mesh lacks, or that are given twice.
+
+    Examples
+    --------
+    >>> import jax, lcmulti, lcmulti_jax
+    >>> mesh = jax.make_mesh((jax.device_count(),), ("rows",))
+    >>> spec = lcmulti.LocalConvSpec((30, 30, 3), 8, 3, data_format="channels_last")
+    >>> layer = lcmulti_jax.sharded(spec, mesh, "rows")
+    >>> kernel, bias = layer.init(jax.random.key(0))
+    >>> layer(jax.numpy.ones((2, 30, 30, 3)), kernel, bias).shape
+    (2, 28, 28, 8)
+    """
+    if not isinstance(mesh, Mesh):
+        raise ArgumentTypeError("mesh", "a jax.sharding.Mesh", mesh)
+    given = positions if is_sequence(positions) else (positions,)
+    given = (*given, *(None,) * (spec.ndim - len(given)))
+    if len(given) != spec.ndim:
+        expected = f"at most {spec.ndim} entries, one for each spatial axis"
+        raise ArgumentError("positions", expected, positions)
+    names = tuple(_names("positions", each, mesh) for each in given)
+    samples = _names("batch", batch, mesh)
+    flat = [name for each in (*names, samples) for name in each]
+    if len(set(flat)) != len(flat):
+        raise ArgumentError("batch" if samples else "positions", "each axis of the mesh once", flat)
+    # Whatever the types of its axes are for others, shardings here are no part of types.
+    types = (AxisType.Auto,) * mesh.devices.ndim
+    automatic = Mesh(mesh.devices, mesh.axis_names, axis_types=types)
+    where = Placed(automatic, Split(samples, names, (), ()))
+    return Sharded(spec, where, transposed, implementation)
+
+
+class Sharded:
+    """What `sharded` returns: a function of arrays that are spread over devices.
+
+    Parameters
+    ----------
+    spec : LocalConvSpec
+        Of the whole.
+    where : Placed
+    transposed : bool
+    implementation : str
+
+    Attributes
+    ----------
+    kernel_shape, bias_shape : tuple of int
+        Of the arrays it takes. Along axes that are spread they are a multiple of the number of
+        devices; what lies beyond the layer is never read, and its gradient is zero.
+    kernel_sharding, bias_sharding : NamedSharding
+    """
+
+    def __init__(
+        self, spec: LocalConvSpec, where: Placed, transposed: bool, implementation: str
+    ) -> None:
+        self.spec = spec
+        self.transposed = transposed
+        self.implementation = implementation
+        self._where = where
+        self._inner = _without_padding_on_whole_axes(spec, where.split)
+        if transposed and spec.padding_mode != "zeros":
+            raise ArgumentError("spec", "padding_mode 'zeros' for a transposed operation", spec)
+        self._roles = ("y", "x") if transposed else ("x", "y")
+
+    @property
+    def mesh(self) -> Mesh:
+        """The mesh that arrays are spread over, with automatic axes."""
+        return self._where.mesh
+
+    @property
+    def kernel_shape(self) -> tuple[int, ...]:
+        """Shape of the kernel that the layer takes."""
+        return self._where.shape("kernel", self._inner, 1)
+
+    @property
+    def kernel_sharding(self) -> NamedSharding:
+        """Where its parts lie."""
+        return self._where.sharding("kernel", self._inner)
+
+    @property
+    def bias_shape(self) -> tuple[int, ...]:
+        """Shape of a bias, 1 along axes that the kernel is shared along."""
+        full = self._where.shape(self._roles[1], self._inner, 1)[1:]
+        shared = self.spec.shared_axes
+        return tuple(1 if axis in shared else n for axis, n in enumerate(full))
+
+    @property
+    def bias_sharding(self) -> NamedSharding:
+        """Where its parts lie."""
+        spec = self._where.split.positions
+        own = (() if a in self.spec.shared_axes else names for a, names in enumerate(spec))
+        return self._sharding(*own, ())
+
+    def input_shape(self, batch: int) -> tuple[int, ...]:
+        """Shape of an input that devices divide; what lies beyond the layer's is never read."""
+        shape = self._where.shape(self._roles[0], self._inner_of_input(), batch)
+        last = self.spec.data_format == "channels_last"
+        return shape if last else (shape[0], shape[-1], *shape[1:-1])
+
+    def _inner_of_input(self) -> LocalConvSpec:
+        """The geometry before whole axes are padded with copies."""
+        if self.transposed:
+            return self._inner
+        return replace_fields(self._inner, input_size=self.spec.input_size)
+
+    @property
+    def input_sharding(self) -> NamedSharding:
+        """Where the layer wants its input; what lies elsewhere is moved there."""
+        axes = (self._where.split.samples, *self._where.split.positions)
+        last = self.spec.data_format == "channels_last"
+        return self._sharding(*axes, ()) if last else self._sharding(axes[0], (), *axes[1:])
+
+    def _sharding(self, *axes: Names) -> NamedSharding:
+        return NamedSharding(self.mesh, jax.P(*(names or None for names in axes)))
+
+    def init(
+        self,
+        key: Any,
+        init: Callable[[Any, tuple[int, ...], Any], Any] | None = None,
+        dtype: Any = None,
+    ) -> tuple[jax.Array, jax.Array]:
+        """Draw a kernel and a bias of zeros; each device draws its own part.
+
+        The values do not depend on the number of devices.
+
+        Parameters
+        ----------
+        key : PRNG key
+        init : callable, optional
+            ``(key, shape, dtype) -> array``, called for one position at a time; None draws
+            uniformly from the limits that `equinox.nn.Conv` and `torch.nn.Conv2d` have.
+        dtype : optional
+            None: float32, or float64 in JAX's 64-bit mode.
+        """
+        dtype = jnp.zeros(()).dtype if dtype is None else dtype
+        limit = 1 / sqrt(self.spec.terms)
+
+        def uniform(key: Any, shape: tuple[int, ...], dtype: Any) -> Any:
+            return jax.random.uniform(key, shape, dtype, -limit, limit)
+
+        draw = uniform if init is None else init
+        kernel = base.at_every_position(
+            lambda key, shape: draw(key, shape, dtype),
+            key,
+            self.spec.positions_shape,
+            self.spec.kernel_shape[self.spec.ndim :],
+            self.kernel_sharding,
+        )
+        zeros = jax.jit(lambda: jnp.zeros(self.bias_shape, dtype), out_shardings=self.bias_sharding)
+        return kernel, zeros()
+
+    def put(self, array: Any) -> jax.Array:
+        """Spread a whole kernel or bias; each device copies its own rows of it.
+
+        Parameters
+        ----------
+        array : array-like
+            ``spec.kernel_shape`` or the shape of a bias, in the memory of this process, or a file
+            that `numpy.memmap` shows.
+        """
+        shape = tuple(array.shape)
+        for wanted, padded, sharding in (
+            (self.spec.kernel_shape, self.kernel_shape, self.kernel_sharding),
+            (self._whole_bias_shape(), self.bias_shape, self.bias_sharding),
+        ):
+            if shape == wanted:
+                return jax.make_array_from_callback(
+                    padded,
+                    sharding,
+                    lambda index: _rows(array, index, padded),  # noqa: B023
+                )
+        kernel, bias = self.spec.kernel_shape, self._whole_bias_shape()
+        expected = f"shape {kernel} of a kernel or {bias} of a bias"
+        raise ShapeError("array", expected, described(str(shape)))
+
+    def whole(self, array: jax.Array) -> jax.Array:
+        """A kernel or a bias, or a gradient of one, without what lies beyond the layer."""
+        for wanted, padded in (
+            (self.spec.kernel_shape, self.kernel_shape),
+            (self._whole_bias_shape(), self.bias_shape),
+        ):
+            if tuple(array.shape) == padded:
+                return array[tuple(map(slice, wanted))]
+        expected = f"shape {self.kernel_shape} of a kernel or {self.bias_shape} of a bias"
+        raise ShapeError("array", expected, described(str(tuple(array.shape))))
+
+    def _whole_bias_shape(self) -> tuple[int, ...]:
+        spec = self.spec
+        sizes = spec.input_size if self.transposed else spec.output_size
+        channels = spec.in_channels if self.transposed else spec.filters
+        shared = spec.shared_axes
+        return (*(1 if a in shared else n for a, n in enumerate(sizes)), channels)
+
+    def __call__(self, x: Any, kernel: Any, bias: Any = None) -> jax.Array:
+        """Apply the operation.
+
+        Parameters
+        ----------
+        x : array
+            ``(N, *input_size, in_channels)`` or channels first, as `spec` says, wherever it lies;
+            or of `input_shape`, which devices divide.
+        kernel, bias : array
+            Of `kernel_shape` and `bias_shape`, as `init` and `put` make them.
+
+        Returns
+        -------
+        array
+            ``(N, *output_size, filters)`` or channels first. Within `jax.jit` its rows stay where
+            they were computed; at its border, JAX gathers what is no multiple of the devices.
+
+        Raises
+        ------
+        ShapeError, DtypeError
+            For arrays of another shape or dtype.
+        """
+        spec, where = self.spec, self._where
+        self._check(x, kernel, bias)
+        first = spec.data_format == "channels_first"
+        if first:
+            x = jnp.moveaxis(x, 1, -1)
+        if not self.transposed:
+            x = self._padded_on_whole_axes(x)
+        source = self._roles[0]
+        batch = x.shape[0]
+        x = _grown(x, where.shape(source, self._inner, batch))
+        x = jax.lax.with_sharding_constraint(x, where.sharding(source, self._inner))
+        operation, resources = self._operation(batch, x.dtype.name)
+        y = operation(x, kernel, self._inner, resources)
+        if bias is not None:
+            y = plugins.load_backend("jax").add(y, bias)
+        size = spec.input_size if self.transposed else spec.output_size
+        y = y[(slice(None), *map(slice, size))]
+        return jnp.moveaxis(y, -1, 1) if first else y
+
+    def _check(self, x: Any, kernel: Any, bias: Any) -> None:
+        spec = self.spec
+        sample = spec.output_shape if self.transposed else spec.input_shape
+        given = tuple(x.shape[1:])
+        if given not in (sample, self.input_shape(1)[1:]):
+            expected = f"shape (N, {', '.join(map(str, sample))})"
+            raise ShapeError("x", expected, described(str(x.shape)))
+        samples = size(self._where.split.samples, self.mesh)
+        if x.shape[0] % samples:
+            raise ShapeError("x", f"a multiple of {samples} samples", described(str(x.shape)))
+        for name, array, wanted in (
+            ("kernel", kernel, self.kernel_shape),
+            ("bias", bias, self.bias_shape),
+        ):
+            if array is None:
+                continue
+            if tuple(array.shape) != wanted:
+                what = described(f"{tuple(array.shape)}; put(array) spreads a whole one")
+                raise ShapeError(name, f"shape {wanted}", what)
+            if array.dtype != x.dtype:
+                raise DtypeError(name, f"dtype {x.dtype.name}, as x has", array.dtype.name)
+
+    def _padded_on_whole_axes(self, x: Any) -> Any:
+        spec = self.spec
+        for axis, names in enumerate(self._where.split.positions):
+            low, high = spec.padding[axis]
+            if spec.padding_mode != "zeros" and not names and (low or high):
+                length = spec.input_size[axis]
+                indices = padding_indices(length, low, high, spec.padding_mode)
+                x = jnp.take(x, indices, axis + 1)
+        return x
+
+    def _operation(self, batch: int, dtype: str) -> tuple[Any, Resources]:
+        """What computes a device's part, and with what."""
+        settings, where = current(), self._where
+        resources = Resources(settings.max_workspace, settings.threads)
+        device = self.mesh.devices.flat[0].platform
+        part = Part(self._inner, where.split, self.mesh, (), None, resources)  # type: ignore[arg-type]
+        samples = batch // size(where.split.samples, self.mesh)
+        problem = Problem(part.local(), samples, dtype, device, False, resources)
+        entry, _ = dispatch.choose("jax", problem, self.implementation, settings)
+        found = plugins.load_implementation("jax", entry.name)
+        name: Map = "input_grad" if self.transposed else "forward"
+        return derivatives.operation(found, entry.portable, name, where), resources
+
+
+def _names(argument: str, given: Any, mesh: Mesh) -> Names:
+    """Axes of the mesh, without those of one device."""
+    names = () if given is None else (given,) if isinstance(given, str) else tuple(given)
+    for name in names:
+        if name not in mesh.shape:
+            known = ", ".join(map(repr, mesh.axis_names))
+            raise ArgumentError(argument, f"axes of the mesh, which are {known}", given)
+    return tuple(name for name in names if mesh.shape[name] > 1)
+
+
+def _without_padding_on_whole_axes(spec: LocalConvSpec, split: Split) -> LocalConvSpec:
+    """*spec* as `LocalConvSpec.computed`, but with its padding mode along axes that are spread."""
+    inner = spec.computed()
+    if spec.padding_mode == "zeros":
+        return inner
+    spread = [bool(names) for names in split.positions]
+    pick = [
+        tuple(b if s else a for s, a, b in zip(spread, *values, strict=True))
+        for values in (
+            (inner.input_size, spec.input_size),
+            (inner.padding, spec.padding),
+        )
+    ]
+    mode = spec.padding_mode if any(spread) else "zeros"
+    return replace_fields(inner, input_size=pick[0], padding=pick[1], padding_mode=mode)
+
+
+def _grown(array: Any, shape: tuple[int, ...]) -> Any:
+    """*array* with zeros behind it."""
+    if tuple(array.shape) == shape:
+        return array
+    return jnp.pad(array, [(0, n - m) for n, m in zip(shape, array.shape, strict=True)])
+
+
+def _rows(array: Any, index: tuple[slice, ...], shape: tuple[int, ...]) -> np.ndarray:
+    """A part of *array* as it would be with zeros behind it."""
+    ranges = [range(*each.indices(n)) for each, n in zip(index, shape, strict=True)]
+    part = np.asarray(array[index])
+    missing = [(0, len(each) - n) for each, n in zip(ranges, part.shape, strict=True)]
+    return np.pad(part, missing) if prod(part.shape) != prod(map(len, ranges)) else part

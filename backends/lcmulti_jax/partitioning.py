@@ -1,0 +1,205 @@
+"""Who computes what where arrays are spread over the devices of a mesh.
+
+Either the arrays tell, through XLA's partitioner, which hears of shardings from GSPMD or from
+Shardy and asks here what to make of them:
+
+* positions are split as the kernel is, else as ``y`` is, else as ``x`` is, so that a kernel never
+  travels;
+* samples are split as ``y`` and ``x`` are;
+* filters and channels, or groups of both, are split as the kernel is, else as ``y`` or ``x`` is.
+
+Or the caller tells (`lcmulti_jax.sharded`), and `jax.shard_map` is what runs the parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+from jax.experimental.custom_partitioning import (
+    ArrayMapping,
+    CompoundFactor,
+    SdyShardingRule,
+    custom_partitioning,
+)
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.plugins.contract import Implementation, Map, Resources
+from lcmulti_jax.halos import Cut, Names
+from lcmulti_jax.parts import Axes, Part, Split, size
+
+__all__ = ["Placed", "partitioned", "placed"]
+
+ROLES: dict[str, tuple[str, str, str]] = {
+    "forward": ("x", "kernel", "y"),
+    "input_grad": ("y", "kernel", "x"),
+    "kernel_grad": ("x", "y", "kernel"),
+}
+"""What a map's operands and its result are."""
+
+
+class Placed(NamedTuple):
+    """A split that the caller chose. Arrays are padded to what devices have room for."""
+
+    mesh: Mesh
+    split: Split
+
+    def shape(self, role: str, spec: LocalConvSpec, batch: int) -> tuple[int, ...]:
+        """Shape of ``x``, ``kernel`` or ``y`` with its padding."""
+        cuts = [
+            Cut(spec, axis, names, size(names, self.mesh))
+            for axis, names in enumerate(self.split.positions)
+        ]
+        if role == "x":
+            return (batch, *(cut.inputs * cut.count for cut in cuts), spec.in_channels)
+        outputs = tuple(cut.outputs * cut.count for cut in cuts)
+        if role == "y":
+            return (batch, *outputs, spec.filters)
+        own = (1 if axis in spec.shared_axes else n for axis, n in enumerate(outputs))
+        return (*own, *spec.kernel_shape[spec.ndim :])
+
+    def sharding(self, role: str, spec: LocalConvSpec) -> NamedSharding:
+        """Where the parts of ``x``, ``kernel`` or ``y`` lie."""
+        return _sharding(self.mesh, self.split.of(role, spec))
+
+
+def placed(
+    name: Map,
+    where: Placed,
+    implementation: Implementation,
+    spec: LocalConvSpec,
+    resources: Resources,
+) -> Callable[[Any, Any], Any]:
+    """A map of arrays that are spread as the caller says."""
+    part = Part(spec, where.split, where.mesh, where.split.of("x", spec), implementation, resources)
+    *operands, result = (where.sharding(role, spec).spec for role in ROLES[name])
+    run: Callable[[Any, Any], Any] = jax.shard_map(
+        getattr(part, name),
+        mesh=where.mesh,
+        in_specs=tuple(operands),
+        out_specs=result,
+        check_vma=False,  # sums over devices are within
+    )
+    return run
+
+
+def partitioned(
+    name: Map, implementation: Implementation, spec: LocalConvSpec, resources: Resources
+) -> Callable[[Any, Any], Any]:
+    """A map that is computed where its arrays lie, for use within a compiled program."""
+
+    @custom_partitioning
+    def run(a: Any, b: Any) -> Any:
+        return getattr(implementation, name)(a, b, spec, resources)
+
+    roles = ROLES[name]
+
+    def split_of(mesh: Mesh, arrays: dict[str, Any]) -> Split:
+        known = {role: _axes(each.sharding, len(each.shape), mesh) for role, each in arrays.items()}
+        return _split(spec, arrays[roles[0]].shape[0], known, mesh)
+
+    def infer(mesh: Mesh, operands: Any, result: Any) -> Any:
+        split = split_of(mesh, dict(zip(roles, operands, strict=False)))
+        return _sharding(mesh, split.of(roles[2], spec))
+
+    def partition(mesh: Mesh, operands: Any, result: Any) -> Any:
+        arrays = dict(zip(roles, (*operands, result), strict=True))
+        split = split_of(mesh, arrays)
+        axes = {role: split.of(role, spec) for role in roles}
+        if "x" in roles[:2]:
+            axes["x"] = _as_it_comes(axes["x"], _axes(arrays["x"].sharding, spec.ndim + 2, mesh))
+        part = Part(spec, split, mesh, axes.get("x", ()), implementation, resources)
+        *of_operands, of_result = (_sharding(mesh, axes[role]) for role in roles)
+        return mesh, getattr(part, name), of_result, tuple(of_operands)
+
+    run.def_partition(partition, infer, sharding_rule=_rule(name, spec))
+    return run
+
+
+def _rule(name: Map, spec: LocalConvSpec) -> SdyShardingRule:
+    """What Shardy propagates: which axes are split alike."""
+    sizes: dict[str, int] = {}
+    inputs: Any = "channels"
+    outputs: Any = "filters"
+    if spec.groups > 1:
+        sizes["groups"] = spec.groups
+        inputs = outputs = "groups"
+        if spec.in_channels > spec.groups:
+            inputs = CompoundFactor("groups", "channels")
+        if spec.filters > spec.groups:
+            outputs = CompoundFactor("groups", "filters")
+            sizes["filters"] = spec.filters // spec.groups
+        if "groups" in (inputs, outputs):  # then its size is plain
+            del sizes["groups"]
+    positions = [f"position{axis}" for axis in range(spec.ndim)]
+    own = [f"all{a}" if a in spec.shared_axes else each for a, each in enumerate(positions)]
+    taps = [f"tap{axis}" for axis in range(spec.ndim)]
+    mappings = {
+        "x": ArrayMapping("samples", *positions, inputs),
+        "y": ArrayMapping("samples", *positions, outputs),
+        "kernel": ArrayMapping(*own, *taps, "channels", outputs),
+    }
+    *operands, result = (mappings[role] for role in ROLES[name])
+    return SdyShardingRule(tuple(operands), (result,), **sizes)
+
+
+def _axes(sharding: Any, rank: int, mesh: Mesh) -> Axes:
+    """Mesh axes of each axis of an array, without those of one device."""
+    if not isinstance(sharding, NamedSharding):
+        return ((),) * rank
+    entries = (*sharding.spec, *(None,) * (rank - len(sharding.spec)))
+    names = ((each,) if isinstance(each, str) else tuple(each or ()) for each in entries)
+    return tuple(tuple(name for name in each if mesh.shape[name] > 1) for each in names)
+
+
+def _sharding(mesh: Mesh, axes: Axes) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec(*(each or None for each in axes)))
+
+
+def _split(spec: LocalConvSpec, batch: int, known: dict[str, Axes], mesh: Mesh) -> Split:
+    """Decide from what is known of the arrays; each axis of the mesh splits one thing."""
+    claimed: dict[Any, Names] = {}
+    used: set[str] = set()
+
+    def claim(what: Any, names: Names, count: int | None = None) -> None:
+        free = tuple(name for name in names if name not in used)
+        if what in claimed or not free or (count and count % size(free, mesh)):
+            return
+        claimed[what] = free
+        used.update(free)
+
+    grouped = spec.groups > 1
+    filters = spec.groups if grouped else spec.filters
+    for role in ("kernel", "y", "x"):
+        if role not in known:
+            continue
+        axes = known[role]
+        positions = axes[: spec.ndim] if role == "kernel" else axes[1 : spec.ndim + 1]
+        for axis, names in enumerate(positions):
+            if spec.output_size[axis] > 1:
+                claim(axis, names)
+        if role != "kernel":
+            claim("samples", axes[0], batch)
+        if role != "x":
+            claim("filters", axes[-1], filters)
+        if role != "y" and not grouped:
+            claim("channels", axes[-2 if role == "kernel" else -1], spec.in_channels)
+        if role == "x" and grouped:
+            claim("filters", axes[-1], filters)
+    return Split(
+        claimed.get("samples", ()),
+        tuple(claimed.get(axis, ()) for axis in range(spec.ndim)),
+        claimed.get("filters", ()),
+        claimed.get("filters" if grouped else "channels", ()),
+    )
+
+
+def _as_it_comes(wanted: Axes, given: Axes) -> Axes:
+    """How ``x`` is taken: whole along positions if it is there whole, else split as they are."""
+    elsewhere = {name for names in given for name in names}
+    return tuple(
+        () if 0 < axis < len(wanted) - 1 and not elsewhere & {*names} else names
+        for axis, names in enumerate(wanted)
+    )

@@ -1,0 +1,214 @@
+"""One device's part of each map.
+
+Every map is linear in two of ``x``, ``kernel`` and ``y`` and gives the third. What an axis of these
+counts may be split over axes of a mesh:
+
+* **Positions**: each device computes its positions with its kernels. It needs a few inputs of its
+  neighbours (`lcmulti_jax.halos`), and gives them back their part of the gradient.
+* **Samples**: kernel gradients are summed over devices.
+* **Filters and channels**: outputs are summed over devices where channels are split, input
+  gradients where filters are. Where there are groups, these are split, and nothing is summed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import prod
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.sharding import Mesh
+
+from lcmulti.dtypes import DTYPES
+from lcmulti.geometry.spec import LocalConvSpec, replace_fields
+from lcmulti.plugins.contract import Implementation, Problem, Resources
+from lcmulti_jax import halos
+from lcmulti_jax.array_operations import default_device, widen
+from lcmulti_jax.blocked import blocked
+from lcmulti_jax.halos import Cut, Names
+
+__all__ = ["Axes", "Part", "Split", "size"]
+
+Axes = tuple[Names, ...]
+"""Mesh axes of each axis of an array."""
+
+
+def size(names: Names, mesh: Mesh) -> int:
+    """Devices along some axes of a mesh."""
+    return prod(mesh.shape[name] for name in names)
+
+
+class Split(NamedTuple):
+    """Which axes of a mesh split what an operation counts."""
+
+    samples: Names
+    positions: Axes
+    filters: Names
+    channels: Names
+
+    def of(self, role: str, spec: LocalConvSpec) -> Axes:
+        """The same for the axes of an array."""
+        if role == "kernel":
+            own = (
+                () if axis in spec.shared_axes else names
+                for axis, names in enumerate(self.positions)
+            )
+            channels = () if spec.groups > 1 else self.channels
+            return (*own, *((),) * spec.ndim, channels, self.filters)
+        return (self.samples, *self.positions, self.filters if role == "y" else self.channels)
+
+
+class Part(NamedTuple):
+    """One device's part of each map, for use where the axes of a mesh have names.
+
+    Parameters
+    ----------
+    spec : LocalConvSpec
+        Of the whole.
+    split : Split
+    mesh : Mesh
+    x : Axes
+        As ``x`` comes: without the axes of positions along which it is whole on each device.
+    implementation : Implementation
+    resources : Resources
+    """
+
+    spec: LocalConvSpec
+    split: Split
+    mesh: Mesh
+    x: Axes
+    implementation: Implementation
+    resources: Resources
+
+    def forward(self, x: Any, kernel: Any) -> Any:
+        """``y`` of a device's positions."""
+        y = self._run("forward", self._seen(x), kernel, wide=bool(self._summed_channels))
+        return self._sum(y, self._summed_channels, x)
+
+    def input_grad(self, dy: Any, kernel: Any) -> Any:
+        """``dx`` of the inputs that a device holds, from all devices whose windows see them."""
+        summed = self.split.filters if self.spec.groups == 1 else ()
+        dy, kernel = self._real(dy, "y"), self._real(kernel, "kernel")
+        dx = self._run("input_grad", dy, kernel, wide=bool(summed))
+        if any(self.split.positions) and not summed:
+            dx = self._with_wide_borders(dx, dy, kernel)
+        held = list(dx.shape)
+        for cut in self._cuts():
+            held[cut.axis + 1] = cut.inputs
+        like = jax.ShapeDtypeStruct(tuple(held), dx.dtype)
+        (dx,) = jax.linear_transpose(lambda x: self._seen(x, held=True), like)(dx)
+        return self._sum(dx, summed, dy)
+
+    def kernel_grad(self, x: Any, dy: Any) -> Any:
+        """``dkernel`` of a device's positions, from all samples."""
+        shared = (self.split.positions[axis] for axis in self.spec.shared_axes)
+        summed = self.split.samples + sum(shared, ())
+        x, dy = self._seen(x), self._real(dy, "y")
+        return self._sum(self._run("kernel_grad", x, dy, wide=bool(summed)), summed, x)
+
+    @property
+    def _summed_channels(self) -> Names:
+        return self.split.channels if self.spec.groups == 1 else ()
+
+    def _cuts(self) -> Iterable[Cut]:
+        """The spatial axes that are split."""
+        for axis, names in enumerate(self.split.positions):
+            if names:
+                yield Cut(self.spec, axis, names, size(names, self.mesh))
+
+    def _seen(self, x: Any, held: bool = False) -> Any:
+        for cut in self._cuts():
+            x = halos.seen(x, cut, whole=not (held or self.x[cut.axis + 1]))
+        return x
+
+    def _real(self, array: Any, role: str) -> Any:
+        """Zeros where a device's part reaches beyond the array, for memory there is undefined."""
+        shape = {
+            "y": (None, *self.spec.output_size, None),
+            "kernel": (*self.spec.positions_shape, *(None,) * (self.spec.ndim + 2)),
+        }[role]
+        for axis, names in enumerate(self.split.of(role, self.spec)):
+            length = shape[axis]
+            if not names or length is None:
+                continue
+            parts = size(names, self.mesh)
+            if length % parts:
+                places = lax.broadcasted_iota("int32", array.shape, axis)
+                left = length - lax.axis_index(names) * array.shape[axis]
+                array = jnp.where(places < left, array, jnp.zeros((), array.dtype))
+        return array
+
+    def local(self) -> LocalConvSpec:
+        """The operation on a device's part, for an input with its padding along split axes."""
+        spec = self.spec
+        filters = size(self.split.filters, self.mesh)
+        channels = size(self.split.channels, self.mesh)
+        spec = replace_fields(
+            spec,
+            filters=spec.filters // filters,
+            in_channels=spec.in_channels // channels,
+            groups=spec.groups // filters if spec.groups > 1 else 1,
+        )
+        for cut in self._cuts():
+            spec = _with_size(spec, cut.axis, cut.window, cut.outputs)
+        return replace_fields(spec, padding_mode="zeros")
+
+    def _run(self, name: str, a: Any, b: Any, wide: bool, spec: LocalConvSpec | None = None) -> Any:
+        """A map on a device's part; *wide* sums of half types are left in float32."""
+        if wide:
+            a, b = widen(a), widen(b)
+        spec = spec or self.local()
+        return getattr(self._serving(spec, a), name)(a, b, spec, self.resources)
+
+    def _serving(self, spec: LocalConvSpec, array: Any) -> Implementation:
+        """The implementation, or one that takes all where it does not take a part."""
+        dtype = array.dtype.name
+        problem = Problem(spec, array.shape[0], dtype, default_device(), False, self.resources)
+        return blocked if self.implementation.decline(problem) else self.implementation
+
+    def _sum(self, array: Any, names: Names, like: Any) -> Any:
+        return (lax.psum(array, names) if names else array).astype(like.dtype)
+
+    def _with_wide_borders(self, dx: Any, dy: Any, kernel: Any) -> Any:
+        """Gradients of a half type, in float32 where windows of several devices overlap.
+
+        There they are summed over devices, and sums of half types are rounded once.
+        """
+        if not DTYPES[dx.dtype.name].is_half:
+            return dx
+        spec, dx = self.local(), widen(dx)
+        for cut in self._cuts():
+            axis, step = cut.axis + 1, cut.spec.strides[cut.axis]
+            shared = cut.extent - step
+            if cut.spec.padding_mode != "zeros":  # rows are seen a second time, as padding
+                shared = max(shared, 2 * max(cut.spec.padding[cut.axis]))
+            if shared <= 0:
+                continue
+            few = min(-(-shared // step), cut.outputs)
+            length = (few - 1) * step + cut.extent
+            shared = min(shared, length)
+            border = _with_size(spec, cut.axis, length, few)
+            for first, at, skipped in (
+                (0, 0, 0),
+                (cut.outputs - few, cut.window - shared, length - shared),
+            ):
+                outputs = lax.slice_in_dim(dy, first, first + few, axis=axis)
+                kernels = kernel
+                if cut.axis not in cut.spec.shared_axes:
+                    kernels = lax.slice_in_dim(kernel, first, first + few, axis=cut.axis)
+                part = self._run("input_grad", outputs, kernels, wide=True, spec=border)
+                part = lax.slice_in_dim(part, skipped, skipped + shared, axis=axis)
+                dx = lax.dynamic_update_slice_in_dim(dx, part, at, axis)
+        return dx
+
+
+def _with_size(spec: LocalConvSpec, axis: int, inputs: int, outputs: int) -> LocalConvSpec:
+    """*spec* with another size of one axis, which has its padding in the input."""
+    changes: dict[str, Any] = {}
+    for name, value in (("input_size", inputs), ("output_size", outputs), ("padding", (0, 0))):
+        sizes = [*getattr(spec, name)]
+        sizes[axis] = value
+        changes[name] = tuple(sizes)
+    return replace_fields(spec, **changes).sharing(spec.shared_axes)

@@ -1,0 +1,114 @@
+"""`ShareEvery`: an optax transformation that pulls weights of layers together as they train."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from lcmulti.errors import ArgumentError, MissingExtraError
+from lcmulti.geometry.arguments import integer
+from lcmulti.untying import chosen, strength_of
+from lcmulti_jax import base
+
+try:
+    import optax
+except ImportError as error:
+    raise MissingExtraError(
+        "lcmulti_jax.sharing needs optax; install it with: pip install optax"
+    ) from error
+
+__all__ = ["ShareEvery"]
+
+SHARED = ("kernel", "weight", "coefficients", "bias")
+
+
+class _State(NamedTuple):
+    count: Any
+
+
+def ShareEvery(  # noqa: N802 - in all frameworks of one name
+    model: Any, steps: int, axes: Any = None, strength: float = 1.0, where: Any = None
+) -> optax.GradientTransformation:
+    """Every *steps* steps, move the weights of each layer towards their mean over positions.
+
+    Dynamic weight sharing (Pogodin, Mehta, Lillicrap and Latham, "Towards biologically plausible
+    convolutional networks", NeurIPS 2021): locally connected layers that now and then share come
+    near a convolution. A transformation for the end of `optax.chain`, for what it is given must
+    be what is added to the parameters.
+
+    Parameters
+    ----------
+    model : flax.nnx.Module or equinox.Module
+        Which of the parameters to be trained are whose is read off it; it is not kept.
+    steps : int
+        Updates between two times of sharing.
+    axes : tuple of int, optional
+        Spatial axes to average along; None takes all.
+    strength : float, default 1.0
+        How far the weights move: 1 to the mean, less a part of the way.
+    where : str, type, callable or a list of these, optional
+        Which layers, as for `untie`.
+
+    Examples
+    --------
+    >>> optimizer = optax.chain(optax.adam(1e-3), ShareEvery(model, steps=10, strength=0.5))
+    """
+    steps, strength = integer("steps", steps, 1), strength_of(strength)
+    layers = chosen(where, _layers(model))
+    if not layers:
+        raise ArgumentError("model", "a network with locally connected layers", model)
+    over = {name: base.share(axes, layer.spec) for name, layer in layers}
+
+    def init(params: Any) -> _State:
+        return _State(jnp.zeros((), jnp.int32))
+
+    def update(updates: Any, state: _State, params: Any = None) -> tuple[Any, _State]:
+        if params is None:
+            raise ArgumentError("params", "the parameters, whose mean is taken", None)
+        count = state.count + 1
+
+        def shared(updates: Any) -> Any:
+            def moved(path: Any, update: Any, param: Any) -> Any:
+                along = _axes_of(path, over)
+                if not along or update is None:
+                    return update
+                new = param + update
+                return update + strength * (base.shared_mean(new, along) - new)
+
+            return jax.tree_util.tree_map_with_path(moved, updates, params)
+
+        updates = jax.lax.cond(count % steps == 0, shared, lambda same: same, updates)
+        return updates, _State(count)
+
+    return optax.GradientTransformation(init, update)
+
+
+def _layers(model: Any) -> list[tuple[str, Any]]:
+    """By the names their parameters' paths begin with."""
+    if "flax" in sys.modules:
+        from flax import nnx
+
+        if isinstance(model, nnx.Module):
+            from lcmulti_jax.nnx_base import Layer
+            from lcmulti_jax.nnx_untying import _named as named_in_nnx
+
+            return [(n, each) for n, each in named_in_nnx(model) if isinstance(each, Layer)]
+    from lcmulti_jax.equinox import LocallyConnected
+    from lcmulti_jax.equinox_untying import _named
+
+    return _named(model, (LocallyConnected,))
+
+
+def _axes_of(path: Any, over: dict[str, tuple[int, ...]]) -> tuple[int, ...]:
+    """Position axes of the parameter at a path of the tree, if it is one of a layer."""
+    parts = [
+        str(getattr(key, "name", getattr(key, "key", getattr(key, "idx", "")))) for key in path
+    ]
+    if parts and parts[-1] == "value":  # of a variable of Flax
+        del parts[-1]
+    if not parts or parts[-1] not in SHARED:
+        return ()
+    return over.get(".".join(parts[:-1]), ())

@@ -1,0 +1,91 @@
+"""Have errors about old arrays name what takes them.
+
+Keras compares shapes itself, before any layer is asked, when a model loads a ``.h5`` file or is
+given a list of arrays; its errors then say which shapes differ and no more. So two of its methods
+are wrapped here: nothing is changed but the text of a `ValueError` about a model that has locally
+connected layers. It is the one place where lcmulti_keras touches Keras itself.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+
+from lcmulti.errors import LcmultiError, ShapeError, UnsupportedError, described
+from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.weights import layouts
+
+__all__ = ["advise", "require_own_layout"]
+
+ADVICE = (
+    "Arrays of Keras 2 are brought to this layout by lcmulti.layouts.import_kernel(kernel, "
+    "'keras2-1', layer.spec) and import_bias, with the number of the implementation that made "
+    "them; lcmulti_keras.load_legacy_weights(model, path) does so for a whole file"
+)
+
+
+def require_own_layout(layer: Any, shapes: Sequence[tuple[int, ...]]) -> None:
+    """Refuse a kernel that Keras 2 stored, and say what takes it.
+
+    Parameters
+    ----------
+    layer : keras.layers.Layer
+        A locally connected one, built.
+    shapes : sequence of tuple of int
+        Of the arrays it is given, the kernel's first.
+
+    Raises
+    ------
+    ShapeError
+    """
+    if layer.kernel is None or not shapes or shapes[0] == tuple(layer.kernel.shape):
+        return
+    layout = _keras2_layout(shapes[0], layer.spec)
+    if layout is not None:
+        came = f"one of shape {shapes[0]}, which is Keras 2's {layout!r}. {ADVICE}"
+        what = f"a kernel of shape {tuple(layer.kernel.shape)}"
+        raise ShapeError("weights", what, described(came))
+
+
+def _keras2_layout(shape: Sequence[int], spec: LocalConvSpec) -> str | None:
+    """The layout of Keras 2 in which a kernel of this geometry has a shape, if in any."""
+    for layout in ("keras2-1", "keras2-2", "keras2-3"):
+        try:
+            if layouts.kernel_shape(layout, spec) == tuple(shape):
+                return layout
+        except UnsupportedError:  # shared axes, groups
+            return None
+    return None
+
+
+def advise(is_local: Callable[[Any], bool]) -> None:
+    """Wrap what of Keras takes arrays for a whole model.
+
+    Parameters
+    ----------
+    is_local : callable
+        Whether a layer is a locally connected one.
+    """
+    for name in ("load_weights", "set_weights"):
+        method = getattr(keras.Model, name)
+        if not hasattr(method, "lcmulti_advises"):
+            setattr(keras.Model, name, _advising(method, is_local))
+
+
+def _advising(method: Callable[..., Any], is_local: Callable[[Any], bool]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def advising(self: keras.Model, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(self, *args, **kwargs)
+        except ValueError as error:
+            told = str(error)
+            ours = any(map(is_local, self._flatten_layers()))
+            if ours and "load_legacy_weights" not in told and not isinstance(error, LcmultiError):
+                error.args = (f"{told}\n\n{ADVICE}.",)
+            raise
+
+    advising.lcmulti_advises = True  # type: ignore[attr-defined]
+    return advising

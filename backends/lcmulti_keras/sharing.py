@@ -1,0 +1,81 @@
+"""`ShareEvery`: pull the weights of locally connected layers together while they train."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from lcmulti.errors import ArgumentError, described
+from lcmulti.geometry.arguments import integer
+from lcmulti.untying import chosen, strength_of
+from lcmulti_keras.base import LocallyConnectedBase
+
+__all__ = ["ShareEvery"]
+
+
+class ShareEvery(keras.callbacks.Callback):
+    """Every *steps* batches, move the weights of each layer towards their mean over positions.
+
+    Dynamic weight sharing (Pogodin, Mehta, Lillicrap and Latham, "Towards biologically plausible
+    convolutional networks", NeurIPS 2021): locally connected layers that now and then share come
+    near a convolution.
+
+    Parameters
+    ----------
+    steps : int
+        Batches between two times of sharing.
+    axes : tuple of int, optional
+        Spatial axes to average along; None takes all.
+    strength : float, default 1.0
+        How far the weights move: 1 to the mean, less a part of the way.
+    where : str, type, callable or a list of these, optional
+        Which layers, as for `untie`.
+
+    Examples
+    --------
+    >>> model.fit(x, y, callbacks=[ShareEvery(steps=10, strength=0.5)])
+    """
+
+    def __init__(
+        self, steps: int, axes: Any = None, strength: float = 1.0, where: Any = None
+    ) -> None:
+        super().__init__()
+        self.steps, self.axes = integer("steps", steps, 1), axes
+        self.strength, self.where = strength_of(strength), where
+        self.count, self._last = 0, -1
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Find the layers, models in the model included."""
+        there = [
+            (each.path, each)
+            for each in self.model._flatten_layers()
+            if isinstance(each, LocallyConnectedBase)
+        ]
+        self.layers = [layer for _, layer in chosen(self.where, there)]
+        if not self.layers:
+            shown = described(self.model.name)
+            raise ArgumentError("model", "a network with locally connected layers", shown)
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Batches are counted from 0 again."""
+        self._last = -1
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Share, if it is time; several batches may have been run at once."""
+        before, self.count = self.count, self.count + batch - self._last
+        self._last = batch
+        if self.count // self.steps == before // self.steps:
+            return
+        if hasattr(self.model, "jax_state_sync"):
+            self.model.jax_state_sync()  # on JAX the weights are elsewhere until asked for
+        for layer in self.layers:
+            self._share(layer)
+
+    def _share(self, layer: Any) -> None:
+        weights = layer.weights
+        kept = [ops.copy(each) for each in weights] if self.strength < 1 else []
+        layer.share_(self.axes)
+        for each, old in zip(weights, kept, strict=False):
+            each.assign(old + self.strength * (each - old))

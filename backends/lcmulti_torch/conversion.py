@@ -1,0 +1,87 @@
+"""From a convolution to the layer that computes the same, and back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from lcmulti.errors import ArgumentError, ArgumentTypeError, described
+
+if TYPE_CHECKING:
+    from lcmulti_torch.base import LocallyConnectedNd
+
+__all__ = ["conv_of_layer", "layer_of_conv"]
+
+
+def layer_of_conv(cls: Any, conv: Any, input_size: Any, **arguments: Any) -> Any:
+    """See `LocallyConnectedNd.from_conv`."""
+    if not isinstance(conv, cls.convolution):
+        raise ArgumentTypeError("conv", f"a torch.nn.{cls.convolution.__name__}", conv)
+    if is_lazy(conv.weight):
+        seen = described(f"a {type(conv).__name__} that has not seen its first batch")
+        raise ArgumentError("conv", "a convolution that has its weights", seen)
+    layer = cls(
+        conv.in_channels, conv.out_channels, conv.kernel_size, input_size, stride=conv.stride,
+        padding=conv.padding, dilation=conv.dilation, groups=conv.groups,
+        bias=conv.bias is not None, device="meta", dtype=conv.weight.dtype,
+        **cls._convolution_arguments(conv), **arguments,
+    )  # fmt: skip
+    kernel = conv.weight.movedim((0, 1), (-1, -2))  # to (*kernel_size, .., ..)
+    pairs = {"weight": (kernel, conv.weight), "bias": (conv.bias, conv.bias)}
+    for name, (values, original) in pairs.items():
+        if values is not None:
+            own = values.detach().expand(layer._parameter_shapes()[name])
+            own = own.clone(memory_format=torch.contiguous_format)
+            setattr(layer, name, nn.Parameter(own, original.requires_grad))
+    return layer.train(conv.training)
+
+
+def conv_of_layer(layer: LocallyConnectedNd[Any], tolerance: float | None) -> Any:
+    """See `LocallyConnectedNd.to_conv`."""
+    kernel, bias = _mean_weights(layer, tolerance)
+    padding = layer.spec.padding
+    if any(low != high for low, high in padding):
+        shown = described(f"(low, high) pairs {padding}")
+        raise ArgumentError("padding", "the same on both sides, as a convolution has", shown)
+    make: Any = layer.convolution
+    conv = make(
+        layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride,
+        tuple(low for low, _ in padding), groups=layer.groups, dilation=layer.dilation,
+        bias=bias is not None, device="meta", dtype=kernel.dtype,
+        **layer._convolution_arguments(layer),
+    )  # fmt: skip
+    weight = kernel.detach().movedim((-1, -2), (0, 1)).contiguous()
+    conv.weight = nn.Parameter(weight, kernel.requires_grad)
+    if bias is not None:
+        conv.bias = nn.Parameter(bias.detach(), bias.requires_grad)
+    return conv.train(layer.training)
+
+
+def _mean_weights(
+    layer: LocallyConnectedNd[Any], tolerance: float | None
+) -> tuple[Tensor, Tensor | None]:
+    """Kernel ``(*kernel_size, C, F)`` and bias, the same everywhere, or an error."""
+    kernel = _mean(layer, "weight", layer.full_kernel(), tolerance)
+    return kernel, None if layer.bias is None else _mean(layer, "bias", layer.bias, tolerance)
+
+
+def _mean(
+    layer: LocallyConnectedNd[Any], name: str, each: Tensor, tolerance: float | None
+) -> Tensor:
+    axes = tuple(range(layer.ndim))
+    values = each.detach()
+    numbers = torch.view_as_real(values) if values.is_complex() else values
+    apart = float((numbers.amax(axes) - numbers.amin(axes)).max())
+    if tolerance is not None and apart > tolerance:
+        raise ArgumentError(
+            name,
+            f"the same at every position within {tolerance} "
+            "(to_conv(tolerance=None) takes the mean)",
+            described(f"weights that differ by up to {apart:.3g} between positions"),
+        )
+    # A mean of equal numbers would be rounded.
+    mean = values.mean(axes) if apart else values[(0,) * layer.ndim].clone()
+    return mean.requires_grad_(each.requires_grad)

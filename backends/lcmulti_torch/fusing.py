@@ -1,0 +1,131 @@
+"""A batch normalisation that follows a layer, taken into the layer's weights."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parameter import is_lazy
+from torch.nn.utils import parametrize
+
+from lcmulti.errors import ArgumentError, ArgumentTypeError, described
+from lcmulti_torch.base import LocallyConnectedNd
+from lcmulti_torch.transposed import LocallyConnectedTransposeNd
+
+__all__ = ["fuse_bn"]
+
+Layer = TypeVar("Layer", bound=LocallyConnectedNd[Any])
+
+
+@torch.no_grad()
+def fuse_bn(layer: Layer, bn: _BatchNorm) -> Layer:
+    """One layer that computes what *layer* and then *bn* do, both in evaluation mode.
+
+    What `torch.nn.utils.fuse_conv_bn_eval` is for convolutions: the weights of each filter are
+    multiplied by ``s = bn.weight / sqrt(bn.running_var + bn.eps)``, and the bias becomes
+    ``(bias - bn.running_mean) * s + bn.bias``.
+
+    Parameters
+    ----------
+    layer : LocallyConnectedNd
+        Channels first, transposed or not, of full rank or not.
+    bn : BatchNorm1d, BatchNorm2d, BatchNorm3d or SyncBatchNorm
+        With as many features as *layer* has filters, and with running statistics.
+
+    Returns
+    -------
+    LocallyConnectedNd
+        A new layer, with a bias; the two are left as they are.
+
+    Raises
+    ------
+    ArgumentError
+        If either is in training mode, or they do not fit together.
+    """
+    if not isinstance(layer, LocallyConnectedNd):
+        raise ArgumentTypeError("layer", "a locally connected layer", layer)
+    if not isinstance(bn, _BatchNorm):
+        raise ArgumentTypeError("bn", "a torch.nn.BatchNorm1d, 2d or 3d", bn)
+    _require_fitting(layer, bn)
+    mean, scale, shift = _statistics(bn)
+    name = "weight" if layer.rank is None else "basis"
+    weight, bias = _values(layer, name), _values(layer, "bias")
+    old = torch.zeros_like(mean) if bias is None else bias
+    fused = _copy_of(layer)
+    _put(fused, name, weight * _along_filters(scale, layer), weight)
+    new = ((old - mean) * scale + shift).expand(layer._parameter_shapes()["bias"])
+    _put(fused, "bias", new, weight if bias is None else bias)
+    if layer.rank is not None:
+        coefficients = _values(layer, "coefficients")
+        _put(fused, "coefficients", coefficients, coefficients)
+    return fused
+
+
+def _require_fitting(layer: LocallyConnectedNd[Any], bn: _BatchNorm) -> None:
+    if any(map(is_lazy, layer.parameters())):
+        lazy = described(f"a {type(layer).__name__} that has not seen its first batch")
+        raise ArgumentError("layer", "a layer that has its weights", lazy)
+    for argument, module in (("layer", layer), ("bn", bn)):
+        if module.training:
+            training = described(f"one in training mode; call {argument}.eval()")
+            raise ArgumentError(argument, "a module in evaluation mode", training)
+    if bn.running_mean is None or bn.running_var is None:
+        none = described("one with track_running_stats=False, which uses those of the batch")
+        raise ArgumentError("bn", "a module with running statistics", none)
+    if layer.data_format != "channels_first":
+        last = described(f"{layer.data_format}; bn normalises the axis after the batch")
+        raise ArgumentError("layer", "data_format='channels_first'", last)
+    if bn.num_features != layer.out_channels:
+        expected = f"{layer.out_channels} features, the filters of layer"
+        raise ArgumentError("bn", expected, described(str(bn.num_features)))
+
+
+def _statistics(bn: _BatchNorm) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean, scale and shift of each feature, at least in float32."""
+    mean, var = bn.running_mean, bn.running_var
+    assert mean is not None and var is not None
+    wide = torch.promote_types(var.dtype, torch.float32)
+    scale = torch.rsqrt(var.to(wide) + bn.eps)
+    if bn.weight is not None:
+        scale = scale * bn.weight.to(wide)
+    shift = torch.zeros_like(scale) if bn.bias is None else bn.bias.to(wide)
+    return mean.to(wide), scale, shift
+
+
+def _along_filters(scale: Tensor, layer: LocallyConnectedNd[Any]) -> Tensor:
+    """To be multiplied with the last two axes of a weight."""
+    if not isinstance(layer, LocallyConnectedTransposeNd):
+        return scale
+    # What comes out are the channels of the kernel, of the group that a filter is in.
+    groups = layer.groups
+    return scale.reshape(groups, -1).T.repeat_interleave(layer.in_channels // groups, 1)
+
+
+def _values(layer: nn.Module, name: str) -> Any:
+    """Those of a parameter, which may be parametrized, or None."""
+    if name not in layer._parameters and not parametrize.is_parametrized(layer, name):
+        computed = described("a tensor that is computed before each call")
+        raise ArgumentTypeError(name, "a parameter", computed)
+    with torch.enable_grad():  # so that it says whether a gradient is asked for
+        return getattr(layer, name)
+
+
+def _copy_of(layer: Layer) -> Layer:
+    """All but parameters. A parametrized layer has a class of its own, with which it is copied."""
+    kind: Any = type(layer)
+    if parametrize.is_parametrized(layer):
+        (kind,) = kind.__bases__
+    copy: Layer = kind.__new__(kind)
+    nn.Module.__init__(copy)
+    apart = ("_parameters", "_modules")
+    rest = {name: value for name, value in layer.__dict__.items() if name not in apart}
+    copy.__dict__.update(deepcopy(rest))
+    return copy
+
+
+def _put(layer: nn.Module, name: str, value: Tensor, like: Tensor) -> None:
+    own = value.detach().to(like.dtype).clone(memory_format=torch.contiguous_format)
+    layer.register_parameter(name, nn.Parameter(own, like.requires_grad))

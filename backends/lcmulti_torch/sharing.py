@@ -1,0 +1,81 @@
+"""`ShareEvery`: pull the weights of locally connected layers together while they train."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from lcmulti.errors import ArgumentError, ArgumentTypeError
+from lcmulti.geometry.arguments import integer
+from lcmulti.untying import chosen, strength_of
+from lcmulti_torch.base import LocallyConnectedNd
+
+__all__ = ["ShareEvery"]
+
+
+class ShareEvery:
+    """Every *steps* steps, move the weights of each layer towards their mean over positions.
+
+    Dynamic weight sharing (Pogodin, Mehta, Lillicrap and Latham, "Towards biologically plausible
+    convolutional networks", NeurIPS 2021): locally connected layers that now and then share come
+    near a convolution.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Whose locally connected layers, transposed ones too, are shared by `share_`.
+    steps : int
+        Calls of `step` between two times of sharing.
+    axes : tuple of int, optional
+        Spatial axes to average along; None takes all.
+    strength : float, default 1.0
+        How far the weights move: 1 to the mean, less a part of the way.
+    where : str, type, callable or a list of these, optional
+        Which layers, as for `untie`.
+
+    Examples
+    --------
+    >>> sharing = ShareEvery(model, steps=10, strength=0.5)
+    >>> for x, y in batches:
+    ...     loss(model(x), y).backward()
+    ...     optimizer.step()
+    ...     sharing.step()
+    """
+
+    def __init__(
+        self, model: nn.Module, steps: int, axes: Any = None, strength: float = 1.0,
+        where: Any = None,
+    ) -> None:  # fmt: skip
+        if not isinstance(model, nn.Module):
+            raise ArgumentTypeError("model", "a torch.nn.Module", model)
+        self.steps, self.axes = integer("steps", steps, 1), axes
+        self.strength = strength_of(strength)
+        there = [(n, m) for n, m in model.named_modules() if isinstance(m, LocallyConnectedNd)]
+        self.layers = [layer for _, layer in chosen(where, there)]
+        if not self.layers:
+            raise ArgumentError("model", "a network with locally connected layers", model)
+        self.count = 0
+
+    @torch.no_grad()
+    def step(self) -> bool:
+        """Count one step, after that of the optimizer; whether the weights were shared."""
+        self.count += 1
+        if self.count % self.steps:
+            return False
+        for layer in self.layers:
+            kept = {n: p.clone() for n, p in layer.named_parameters()} if self.strength < 1 else {}
+            layer.share_(self.axes)
+            for name, parameter in layer.named_parameters():
+                if name in kept:
+                    parameter.lerp_(kept[name], 1 - self.strength)
+        return True
+
+    def state_dict(self) -> dict[str, int]:
+        """How many steps were counted."""
+        return {"count": self.count}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on where another one was."""
+        self.count = integer("count", state["count"], 0)

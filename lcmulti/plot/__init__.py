@@ -1,0 +1,10 @@
+"""Pictures of the weights of locally connected layers; needs matplotlib, the extra ``report``.
+
+`mosaic` shows the filters of every position, `statistic_map` a number of each filter over positions
+or over a sheet, `receptive_field` what a position sees. Arrays of any framework are taken.
+"""
+
+from lcmulti.plot.pictures import mosaic, receptive_field, statistic_map
+from lcmulti.plot.statistics import STATISTICS, statistic
+
+__all__ = ["STATISTICS", "mosaic", "receptive_field", "statistic", "statistic_map"]

@@ -1,0 +1,126 @@
+"""One self-contained HTML page in which a pointed-at position shows its filters and its window."""
+
+from __future__ import annotations
+
+import base64
+import json
+from html import escape
+from importlib import resources
+from typing import Any
+
+import numpy as np
+
+from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.plot.pictures import window_at
+from lcmulti.plot.statistics import (
+    as_array,
+    distance,
+    in_two_axes,
+    norm,
+    sheet_of,
+    tuning,
+    windows_of,
+)
+
+__all__ = ["page"]
+
+MOST_BYTES = 3 * 2**20
+"""Of weights, one byte each before they are written in base 64."""
+
+
+def page(
+    kernel: Any, spec: LocalConvSpec | None = None, *, name: str = "", sheet: Any = None,
+    transposed: bool = False, most: int = MOST_BYTES,
+) -> str:  # fmt: skip
+    """The page of one layer.
+
+    Parameters
+    ----------
+    kernel : array
+        ``(*positions, *window, channels, filters)``.
+    spec : LocalConvSpec, optional
+        Without it no window is shown on the input.
+    name : str
+        Of the layer.
+    sheet : (int, int), optional
+        Rows and columns of the filters of one position. None: near a square.
+    transposed : bool, default False
+        Whether *spec* is that of the operation that the layer is the adjoint of.
+    most : int
+        Bytes of weights; of larger layers some positions are left out, and the page says so.
+
+    Returns
+    -------
+    str
+        HTML that loads nothing from anywhere.
+    """
+    array, note = in_two_axes(as_array(kernel))
+    notes = [note] if note else []
+    rows, columns, kh, kw, channels, filters = array.shape
+    if channels not in (1, 3):
+        notes.append(f"each filter is the mean of its {channels} channels")
+    colours = 3 if channels == 3 else 1
+    step = 1
+    while -(-rows // step) * -(-columns // step) * filters * kh * kw * colours > most:
+        step += 1
+        if step >= max(rows, columns):
+            break
+    if step > 1:
+        notes.append(f"positions are thinned: one of {step} along each axis")
+    array = array[::step, ::step]
+    shown = windows_of(array)
+    scale = np.abs(shown).max((3, 4, 5), keepdims=True)
+    bytes_ = np.round(127.5 + 127.5 * shown / np.where(scale > 0, scale, 1)).astype("uint8")
+    data = {
+        "name": name, "rows": shown.shape[0], "columns": shown.shape[1], "step": step,
+        "sheet": sheet_of(filters, sheet), "window": [kh, kw], "colours": colours,
+        "statistics": {k: _rounded(v) for k, v in _over_filters(array).items()},
+        "transposed": transposed, "field": _field(spec, shown.shape[:2], step),
+    }  # fmt: skip
+    text = resources.files("lcmulti.plot").joinpath("page.html").read_text("utf-8")
+    # What closes a script would end it wherever it stands, also within a string.
+    shown_data = json.dumps(data).replace("<", "\\u003c")
+    title = f"{name or 'a layer'}: {rows} x {columns} positions, {filters} filters"
+    for mark, value in (
+        ("@TITLE@", escape(title)), ("@NOTES@", escape(". ".join(notes))), ("@DATA@", shown_data),
+        ("@WEIGHTS@", base64.b64encode(bytes_.tobytes()).decode()),
+    ):  # fmt: skip
+        text = text.replace(mark, value)
+    return text
+
+
+def _over_filters(array: Any) -> dict[str, Any]:
+    """Statistics of each position: the mean of its filters', of orientations that of directions."""
+    energy, moment = tuning(array)
+    length = np.abs(moment) / np.maximum(energy, np.finfo("float64").tiny)
+    directions = (length * np.exp(1j * np.angle(moment))).mean(-1)
+    return {
+        "norm": norm(array).mean(-1),
+        "orientation": (np.degrees(np.angle(directions)) / 2 + 90) % 180,
+        "selectivity": length.mean(-1),
+        "distance": distance(array).mean(-1),
+    }
+
+
+def _rounded(values: Any) -> list[float]:
+    return [float(f"{v:.4g}") for v in np.nan_to_num(values).ravel()]
+
+
+def _field(spec: LocalConvSpec | None, shown: tuple[int, int], step: int) -> Any:
+    """Sizes of the input, and rows and columns of the window of each position along each axis."""
+    if spec is None or spec.ndim > 2:
+        return None
+    size = spec.input_size if spec.ndim == 2 else (1, *spec.input_size)
+    ranges = []
+    for axis, count in enumerate(shown):
+        if spec.ndim == 1 and axis == 0:
+            ranges.append([(0, 0)] * count)
+            continue
+        own = axis - (2 - spec.ndim)
+        places = []
+        for place in range(count):
+            position = [0] * spec.ndim
+            position[own] = min(place * step, spec.output_size[own] - 1)
+            places.append(window_at(spec, tuple(position))[own])
+        ranges.append(places)
+    return {"size": size, "rows": ranges[0], "columns": ranges[1]}

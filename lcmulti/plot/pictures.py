@@ -1,0 +1,210 @@
+"""The pictures themselves, by matplotlib."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from lcmulti.errors import ArgumentError, ArgumentTypeError, MissingExtraError, described
+from lcmulti.geometry.shapes import window_extent
+from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.plot.statistics import as_array, in_two_axes, sheet_of, statistic, windows_of
+
+__all__ = ["mosaic", "receptive_field", "statistic_map"]
+
+MOST_PIXELS = 2000
+"""Weights shown along each side of a mosaic; of larger layers only some positions are."""
+
+
+def new_axes(ax: Any = None) -> Any:
+    """Axes to draw on: those given, or of a new figure.
+
+    Raises
+    ------
+    MissingExtraError
+        If matplotlib is not installed.
+    """
+    if ax is not None:
+        return ax
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError(
+            "lcmulti.plot needs matplotlib; install it with: pip install 'lcmulti[report]'"
+        ) from error
+    return Figure(figsize=(7, 6), layout="constrained").add_subplot()
+
+
+def mosaic(kernel: Any, *, sheet: Any = None, ax: Any = None, most: int = MOST_PIXELS) -> Any:
+    """The filters of every position, side by side on a patch for each.
+
+    A filter is scaled to its own largest weight. Three channels are shown as colours, of other
+    numbers the mean.
+
+    Parameters
+    ----------
+    kernel : array
+        ``(*positions, *window, channels, filters)``.
+    sheet : (int, int), optional
+        Rows and columns of the filters of one position. None: near a square.
+    ax : matplotlib.axes.Axes, optional
+        None makes a figure, ``ax.figure`` of what is returned.
+    most : int
+        Weights along a side; of a larger layer every second, third .. position is shown, and the
+        title says so.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+    """
+    array, note = in_two_axes(as_array(kernel))
+    rows, columns, kh, kw, _, filters = array.shape
+    a, b = sheet_of(filters, sheet)
+    step = max(-(-rows * a * (kh + 1) // most), -(-columns * b * (kw + 1) // most), 1)
+    shown = windows_of(array[::step, ::step])
+    image = tiles(shown, (a, b))
+    ax = new_axes(ax)
+    ax.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    ax.set_xticks([])
+    ax.set_yticks([])
+    said = [f"{rows} x {columns} positions, {filters} filters on {a} x {b}"]
+    if step > 1:
+        said.append(f"every {_ordinal(step)} position is shown")
+    if note:
+        said.append(note)
+    ax.set_title("; ".join(said), fontsize="medium")
+    return ax
+
+
+def tiles(shown: Any, sheet: tuple[int, int]) -> Any:
+    """``(rows, columns, filters, kh, kw, colours)`` as one image, a white line between filters."""
+    rows, columns, _, kh, kw, colours = shown.shape
+    scale = np.abs(shown).max((3, 4, 5), keepdims=True)
+    grey = 0.5 + 0.5 * shown / np.where(scale > 0, scale, 1)
+    framed = np.ones((rows, columns, *sheet, kh + 1, kw + 1, colours))
+    framed[:, :, :, :, :kh, :kw] = grey.reshape(rows, columns, *sheet, kh, kw, colours)
+    image = framed.transpose(0, 2, 4, 1, 3, 5, 6)
+    image = image.reshape(rows * sheet[0] * (kh + 1), columns * sheet[1] * (kw + 1), colours)
+    return image if colours == 3 else image[..., 0]
+
+
+def statistic_map(
+    kernel: Any, name: Any = "norm", *, sheet: Any = None, filter: int | None = None, ax: Any = None
+) -> Any:
+    """A number of each filter over positions, or over the sheet of all filters.
+
+    Parameters
+    ----------
+    kernel : array
+        ``(*positions, *window, channels, filters)``.
+    name : str or callable
+        As for `statistic`. An orientation is shown in the colours of a circle, the paler the less
+        selective the filter is.
+    sheet : (int, int), optional
+        Rows and columns of the filters of one position: a map of all filters. None: over
+        positions.
+    filter : int, optional
+        Over positions, of this filter alone; None takes the mean (of orientations the one of all
+        filters' energy, whose length says how alike they are).
+    ax : matplotlib.axes.Axes, optional
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        With a colour bar.
+    """
+    values = statistic(kernel, name)
+    strength = statistic(kernel, "selectivity") if name == "orientation" else np.ones(values.shape)
+    rows, columns, filters = values.shape
+    if sheet is not None:
+        a, b = sheet_of(filters, sheet)
+        values, strength = (
+            each.reshape(rows, columns, a, b).transpose(0, 2, 1, 3).reshape(rows * a, columns * b)
+            for each in (values, strength)
+        )
+    elif filter is not None:
+        if not 0 <= filter < filters:
+            raise ArgumentError("filter", f"between 0 and {filters - 1}", filter)
+        values, strength = values[..., filter], strength[..., filter]
+    elif name == "orientation":
+        moment = (strength * np.exp(2j * np.radians(values))).mean(-1)
+        values, strength = np.degrees(np.angle(moment)) / 2 % 180, np.abs(moment)
+    else:
+        values, strength = values.mean(-1), strength.mean(-1)
+    ax = new_axes(ax)
+    circle = {"cmap": "hsv", "vmin": 0, "vmax": 180} if name == "orientation" else {}
+    if circle:
+        circle["alpha"] = 0.15 + 0.85 * strength / max(strength.max(), 1e-12)
+    drawn = ax.imshow(values, interpolation="nearest", **circle)
+    label = name if isinstance(name, str) else getattr(name, "__name__", "statistic")
+    ax.figure.colorbar(drawn, ax=ax, label="orientation (degrees)" if circle else label)
+    over = "the sheet" if sheet is not None else f"{rows} x {columns} positions"
+    ax.set_title(f"{label} over {over}", fontsize="medium")
+    return ax
+
+
+def receptive_field(spec: LocalConvSpec, position: tuple[int, ...], *, ax: Any = None) -> Any:
+    """What an output position sees of the input.
+
+    Parameters
+    ----------
+    spec : LocalConvSpec
+        Of one or two spatial axes. Of a transposed layer, the picture is the outputs that an
+        input position reaches.
+    position : tuple of int
+    ax : matplotlib.axes.Axes, optional
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        Taps are dots, those in the padding hollow ones.
+    """
+    if not isinstance(spec, LocalConvSpec):
+        raise ArgumentTypeError("spec", "a LocalConvSpec", spec)
+    if spec.ndim > 2:
+        shown = described(f"one of {spec.ndim}")
+        raise ArgumentError("spec", "a geometry of one or two spatial axes", shown)
+    windows = window_at(spec, position)
+    ax = new_axes(ax)
+    from matplotlib.patches import Rectangle
+
+    size = spec.input_size if spec.ndim == 2 else (1, *spec.input_size)
+    (top, bottom), (left, right) = windows if spec.ndim == 2 else ((0, 0), *windows)
+    ax.add_patch(Rectangle((-0.5, -0.5), size[1], size[0], facecolor="0.93", edgecolor="0.5"))
+    corner, extent = (left - 0.5, top - 0.5), (right - left + 1, bottom - top + 1)
+    ax.add_patch(Rectangle(corner, *extent, facecolor="C0", alpha=0.3))
+    step = spec.dilation if spec.ndim == 2 else (1, *spec.dilation)
+    ys, xs = np.meshgrid(range(top, bottom + 1, step[0]), range(left, right + 1, step[1]))
+    inside = (ys >= 0) & (ys < size[0]) & (xs >= 0) & (xs < size[1])
+    ax.scatter(xs[inside], ys[inside], 12, color="C0")
+    ax.scatter(xs[~inside], ys[~inside], 12, facecolors="none", edgecolors="C0")
+    ax.set_xlim(min(left, 0) - 1, max(right + 1, size[1]))
+    ax.set_ylim(max(bottom + 1, size[0]), min(top, 0) - 1)
+    ax.set_aspect("equal")
+    where = ", ".join(map(str, position))
+    ax.set_title(f"position ({where}) on an input of {_by(spec.input_size)}", fontsize="medium")
+    return ax
+
+
+def window_at(spec: LocalConvSpec, position: Any) -> tuple[tuple[int, int], ...]:
+    """First and last place of the window along each axis, less than 0 in the padding."""
+    if not isinstance(position, (tuple, list)) or len(position) != spec.ndim:
+        raise ArgumentError("position", f"{spec.ndim} integers", position)
+    if any(not 0 <= p < n for p, n in zip(position, spec.output_size, strict=True)):
+        raise ArgumentError("position", f"one of the output {spec.output_size}", position)
+    starts = (
+        p * s - low for p, s, (low, _) in zip(position, spec.strides, spec.padding, strict=True)
+    )
+    return tuple(
+        (start, start + window_extent(k, d) - 1)
+        for start, k, d in zip(starts, spec.kernel_size, spec.dilation, strict=True)
+    )
+
+
+def _by(sizes: tuple[int, ...]) -> str:
+    return " x ".join(map(str, sizes))
+
+
+def _ordinal(number: int) -> str:
+    return {2: "second", 3: "third"}.get(number, f"{number}th")

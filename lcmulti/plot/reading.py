@@ -1,0 +1,123 @@
+"""Find locally connected layers in a file: ours, a Keras model, or a state dict of PyTorch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lcmulti.errors import FileError, MissingExtraError
+from lcmulti.geometry.spec import LocalConvSpec
+
+__all__ = ["Found", "layers_in"]
+
+KERAS, STATES = (".keras", ".h5", ".hdf5"), (".pt", ".pth", ".bin", ".npz")
+KNOWN = (".safetensors", *KERAS, *STATES)
+
+
+class Found(NamedTuple):
+    """One layer of a file.
+
+    Parameters
+    ----------
+    name : str
+    kernel : ndarray
+        ``(*positions, *window, channels, filters)``.
+    spec : LocalConvSpec or None
+        None where the file does not say it.
+    transposed : bool
+    """
+
+    name: str
+    kernel: Any
+    spec: LocalConvSpec | None
+    transposed: bool
+
+
+def layers_in(path: Path) -> list[Found]:
+    """The layers of a file, whose kind its suffix tells.
+
+    Raises
+    ------
+    FileError
+        If the file is of no known kind, cannot be read, or holds no such layer.
+    """
+    suffix = path.suffix.lower()
+    if not path.is_file():
+        raise FileError(path, "is no file")
+    if suffix == ".safetensors":
+        found = _safetensors(path)
+    elif suffix in KERAS:
+        found = _keras(path)
+    elif suffix in STATES:
+        found = _state(_torch(path) if suffix != ".npz" else dict(np.load(path)))
+    else:
+        raise FileError(path, f"has no suffix of {', '.join(KNOWN)}")
+    if not found:
+        raise FileError(path, "holds no locally connected layer")
+    return found
+
+
+def _safetensors(path: Path) -> list[Found]:
+    from lcmulti.weights.file import load_weights
+    from lcmulti.weights.format import FormatError, layers_of
+    from lcmulti.weights.stored import opened_weights
+
+    try:
+        with opened_weights(path) as stored:
+            names = layers_of(stored.metadata)
+            if not names:  # a state dict of PyTorch, saved so
+                arrays = {
+                    name: stored.read(name, tuple(slice(0, n) for n in each.shape))
+                    for name, each in stored.tensors.items()
+                }
+                return _state(arrays)
+    except FormatError as error:
+        expected, received = error.args
+        raise FileError(path, f"is refused: expected {expected}, got {received}") from error
+    found = []
+    for name in names:
+        weights = load_weights(path, layer=name)
+        found.append(Found(name, weights.kernel, weights.spec, weights.transposed))
+    return found
+
+
+def _keras(path: Path) -> list[Found]:
+    from lcmulti_keras.reading import layers_of  # whose own errors say what to install
+
+    return [Found(*each) for each in layers_of(path)]
+
+
+def _torch(path: Path) -> dict[str, Any]:
+    try:
+        from lcmulti_torch.reading import state_of
+    except ImportError as error:
+        raise MissingExtraError(
+            f"{path} needs PyTorch; install it with: pip install 'lcmulti[torch]'"
+        ) from error
+    state: dict[str, Any] = state_of(path)
+    return state
+
+
+def _state(state: dict[str, Any]) -> list[Found]:
+    """Layers by the shapes of their weights, which no convolution has."""
+    found = []
+    for name, value in state.items():
+        layer, _, label = name.rpartition(".")
+        prefix = f"{layer}." if layer else ""
+        if label in ("weight", "kernel") and _is_kernel(value, state.get(f"{prefix}bias")):
+            found.append(Found(layer, value, None, False))
+        mixed = state.get(f"{prefix}coefficients")
+        if label == "basis" and mixed is not None and value.ndim == 2 * mixed.ndim + 1:
+            axes = mixed.ndim - 1
+            basis = value.reshape(value.shape[0], *value.shape[axes + 1 :])
+            found.append(Found(layer, np.tensordot(mixed, basis, 1), None, False))
+    return found
+
+
+def _is_kernel(value: Any, bias: Any) -> bool:
+    """Six and eight axes are ours alone; four are where there is a bias for each position."""
+    if value.ndim in (6, 8):
+        return True
+    return bool(value.ndim == 4 and bias is not None and bias.ndim == 2)

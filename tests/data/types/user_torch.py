@@ -1,0 +1,45 @@
+"""What a user writes; `tests/torch/test_types.py` says what type checkers make of each line."""
+
+from typing import reveal_type
+
+import torch
+from lcmulti_torch import (
+    LazyLocallyConnected2d,
+    LocallyConnected2d,
+    LocallyConnectedTranspose2d,
+    fuse_bn,
+)
+from lcmulti_torch.functional import local_conv2d
+from torch import nn
+
+import lcmulti
+
+layer = LocallyConnected2d(3, 8, 3, input_size=12)
+reveal_type(LocallyConnected2d)  # R: type[LocallyConnected2d]
+reveal_type(layer)  # R: LocallyConnected2d
+reveal_type(layer.weight)  # R: Parameter
+reveal_type(layer.bias)  # R: Parameter | None
+reveal_type(layer.kernel_size)  # R: tuple[int, ...]
+reveal_type(layer.full_kernel())  # R: Tensor
+reveal_type(layer.share_())  # R: LocallyConnected2d
+reveal_type(layer(torch.zeros(1, 3, 12, 12)))  # R: Tensor
+reveal_type(local_conv2d(torch.zeros(1), layer.weight))  # R: Tensor
+reveal_type(lcmulti.local_conv(torch.zeros(1), torch.zeros(1)))  # R: Tensor
+reveal_type(lcmulti.LocalConvSpec((3, 3), 4, 3))  # R: LocalConvSpec
+reveal_type(fuse_bn(layer, nn.BatchNorm2d(8)))  # R: LocallyConnected2d
+reveal_type(LocallyConnectedTranspose2d(3, 8, 3, 12).to_conv())  # R: ConvTranspose2d
+reveal_type(LocallyConnected2d.from_conv(nn.Conv2d(3, 8, 3), 12))  # R: LocallyConnected2d
+lazy = LazyLocallyConnected2d(8, (3, 3), stride=2, padding="same", device="cpu")
+reveal_type(lazy(torch.zeros(1, 3, 12, 12)))  # R: Tensor
+conv: nn.Conv2d = layer.to_conv()
+
+LocallyConnected2d(3, 8, 3, inptu_size=12)  # E
+LocallyConnected2d(3, "8", 3, 12)  # E
+LocallyConnected2d(3, 8, "3", 12)  # E
+LocallyConnected2d(3, 8, 3, 12, dtype="float32")  # E
+LocallyConnectedTranspose2d(3, 8, 3, 12, padding_mode="circular")  # E
+LazyLocallyConnected2d(8, 3, 12, rank="2")  # E
+layer("image.png")  # E
+local_conv2d(torch.zeros(1), layer.weight, strides=2)  # E
+lcmulti.local_conv(torch.zeros(1), torch.zeros(1), stride=2)  # E
+wrong: nn.Conv3d = layer.to_conv()  # E

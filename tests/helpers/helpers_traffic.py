@@ -1,0 +1,36 @@
+"""What a rank sends, counted."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+
+POINT_TO_POINT = {"c10d::send", "c10d::recv_"}
+SPACES = ("c10d::", "_c10d_functional::", "_dtensor::", "lcmulti::travel")
+
+
+class Traffic:
+    """Bytes and messages that this rank sends, and every operation between ranks by its name.
+
+    Operations are those that PyTorch's profiler has seen, whoever called them.
+    """
+
+    def __enter__(self):
+        self.bytes, self.messages, self.calls = 0, 0, set()
+        self._kept, original = dist.ProcessGroup.__dict__["send"], dist.ProcessGroup.send
+
+        def send(group, tensors, *arguments):
+            self.bytes += sum(each.nbytes for each in tensors)
+            self.messages += 1
+            return original(group, tensors, *arguments)
+
+        dist.ProcessGroup.send = send
+        self._profile = torch.autograd.profiler.profile()
+        self._profile.__enter__()
+        return self
+
+    def __exit__(self, *error):
+        dist.ProcessGroup.send = self._kept
+        self._profile.__exit__(*error)
+        names = (event.name for event in self._profile.function_events)
+        self.calls = {name for name in names if name.startswith(SPACES)}

@@ -1,0 +1,239 @@
+"""Computes geometries on four CPU devices, in one process or two; prints what it found as JSON.
+
+python jax_sharded_program.py partitioned|sharded NAME... [--gspmd]
+python jax_sharded_program.py sharded NAME... --process 0 --port 12345
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import traceback
+from math import prod
+
+import jax
+
+PARSER = argparse.ArgumentParser()
+PARSER.add_argument("way", choices=("partitioned", "sharded"))
+PARSER.add_argument("names", nargs="+")
+PARSER.add_argument("--gspmd", action="store_true")
+PARSER.add_argument("--process", type=int)
+PARSER.add_argument("--port", type=int)
+OPTIONS = PARSER.parse_args()
+
+jax.config.update("jax_num_cpu_devices", 4 if OPTIONS.process is None else 2)
+jax.config.update("jax_use_shardy_partitioner", not OPTIONS.gspmd)
+if OPTIONS.process is not None:
+    jax.distributed.initialize(f"127.0.0.1:{OPTIONS.port}", 2, OPTIONS.process)
+
+import lcmulti_jax  # noqa: E402
+import numpy as np  # noqa: E402
+from helpers_collectives import collectives  # noqa: E402
+from helpers_jax_spread import SPREADS  # noqa: E402
+from jax.sharding import AxisType, NamedSharding, PartitionSpec  # noqa: E402
+
+import lcmulti  # noqa: E402
+from lcmulti.conformance.bounds import bounds, compare, expect  # noqa: E402
+from lcmulti.conformance.calls import Inputs, Results  # noqa: E402
+from lcmulti.geometry.sharding import axis_parts  # noqa: E402
+
+
+def inputs_of(spread):
+    case, generator = spread.case, np.random.default_rng(0)
+    spec = case.spec
+
+    def draw(*shape):
+        array = generator.standard_normal(shape)
+        if spread.dtype.startswith("complex"):
+            array = array + 1j * generator.standard_normal(shape)
+        return array.astype(jax.numpy.dtype(spread.dtype))
+
+    bias = None if case.bias_shape is None else draw(*case.bias_shape)
+    return Inputs(
+        draw(case.batch, *spec.input_shape), draw(*spec.kernel_shape), bias,
+        draw(case.batch, *spec.output_shape),
+    )  # fmt: skip
+
+
+def whole(spread):
+    """The call on one device."""
+    arguments = spread.case.arguments
+
+    def run(x, kernel, bias):
+        return lcmulti.local_conv(
+            x, kernel, bias, implementation=spread.implementation, **arguments
+        )
+
+    return run
+
+
+def with_gradients(run):
+    def both(x, kernel, bias, dy):
+        y, pull_back = jax.vjp(run, x, kernel, bias)
+        return y, *pull_back(dy)
+
+    return both
+
+
+def halo_bytes(spread):
+    """Bytes of the inputs that all devices need and do not hold, along one axis after the other."""
+    spec = spread.case.spec
+    counts = [spread.devices[name] if name else 1 for name in spread.positions]
+    counts += [1] * (spec.ndim - len(counts))
+    held = [-(-n // count) for n, count in zip(spec.input_size, counts, strict=True)]
+    sizes, total = [c * h for c, h in zip(counts, held, strict=True)], 0
+    for axis, count in enumerate(counts):
+        if count == 1:
+            if spec.padding_mode != "zeros":
+                sizes[axis] = spec.padded_size[axis]
+            continue
+        parts = axis_parts(spec, axis, count)
+        total += sum(part.halo for part in parts) * prod(sizes[:axis]) * prod(sizes[axis + 1 :])
+        sizes[axis] = sum(part.window + sum(part.padding) for part in parts)
+    itemsize = jax.numpy.dtype(spread.dtype).itemsize
+    return total * spread.case.batch * spec.in_channels * itemsize
+
+
+def check_traffic(spread, forward, both):
+    """Inputs travel at the borders, there and back; nothing is gathered, kernels least of all.
+
+    Sums over samples and over positions that share a kernel are of kernel gradients.
+    """
+    halo = halo_bytes(spread)
+    for times, program in ((1, forward), (3, both)):  # forward, kernel_grad, input_grad
+        found = collectives(program)
+        moved = sum(each.bytes for each in found if each.kind == "collective-permute")
+        assert moved <= 2 * times * halo, (moved, times, halo)
+        others = [each for each in found if each.kind != "collective-permute"]
+        summed = times == 3 and (spread.case.shared_axes or spread.batch)
+        allowed = {"all-reduce"} if summed else set()
+        assert {each.kind for each in others} <= allowed, others
+
+
+def check_values(spread, inputs, got):
+    """Forward to the bit; gradients, and everything, within the bounds of rounding."""
+    alone = jax.jit(whole(spread), device=jax.local_devices()[0])
+    wanted = np.asarray(alone(*inputs[:3]))
+    exactly = got.forward
+    assert exactly.dtype == wanted.dtype
+    # XLA's matrix products of fewer samples may be summed in another order.
+    if not spread.batch or served(spread) == "native":
+        assert exactly.tobytes() == wanted.tobytes(), "forward differs"
+    expected = expect(spread.case, inputs)
+    limits = bounds(spread.case, expected, inputs.bias, spread.dtype)
+    for name in Results._fields:
+        ours, theirs = getattr(got, name), getattr(expected.values, name)
+        assert ours.shape == theirs.shape, (name, ours.shape, theirs.shape)
+        deviation = compare(ours, theirs, getattr(limits, name))
+        assert deviation.ok, (name, deviation)
+
+
+def served(spread):
+    inputs = inputs_of(spread)
+    return lcmulti.explain(
+        *inputs[:3], backend="jax", implementation=spread.implementation, **spread.case.arguments
+    ).implementation
+
+
+def mesh_of(spread):
+    return jax.make_mesh(spread.mesh, tuple(spread.devices), (AxisType.Auto,) * len(spread.mesh))
+
+
+def put(array, sharding):
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+
+def partitioned(name):
+    """Arrays are spread, and the call is the plain one."""
+    spread = SPREADS[name]
+    case, spec, mesh = spread.case, spread.case.spec, mesh_of(spread)
+    positions = (*spread.positions, *(None,) * (spec.ndim - len(spread.positions)))
+    own = [None if a in spec.shared_axes else each for a, each in enumerate(positions)]
+    first = spec.data_format == "channels_first"
+    sample = (None, *positions) if first else positions
+
+    def sharding(*names):
+        return NamedSharding(mesh, PartitionSpec(*names))
+
+    places = Inputs(
+        sharding(spread.batch, *sample), sharding(*own),
+        sharding(*own), sharding(spread.batch, *sample),
+    )  # fmt: skip
+    inputs = inputs_of(spread)
+    arrays = [put(a, p) for a, p in zip(inputs, places, strict=True)]
+    forward = jax.jit(whole(spread)).lower(*arrays[:3]).compile()
+    both = jax.jit(with_gradients(whole(spread))).lower(*arrays).compile()
+    y, dx, dkernel, dbias = both(*arrays)
+    for what, array, place in (
+        ("y", y, places.dy), ("forward alone", forward(*arrays[:3]), places.dy),
+        ("dx", dx, places.x), ("dkernel", dkernel, places.kernel), ("dbias", dbias, places.bias),
+    ):  # fmt: skip
+        assert array.sharding.is_equivalent_to(place, array.ndim), (what, array.sharding, place)
+    check_values(spread, inputs, Results(*map(np.asarray, (y, dx, dkernel, dbias))))
+    check_traffic(spread, forward, both)
+    memory = forward.memory_analysis()
+    share = (
+        prod(spec.kernel_shape)
+        * inputs.kernel.itemsize
+        / prod(mesh.shape[each] for each in own if each)
+    )
+    assert memory.argument_size_in_bytes < share + inputs.x.nbytes + inputs.bias.nbytes, memory
+    assert case.batch == y.shape[0]
+
+
+def sharded(name):
+    """`lcmulti_jax.sharded`, whatever the sizes."""
+    spread = SPREADS[name]
+    mesh, inputs = mesh_of(spread), inputs_of(spread)
+    layer = lcmulti_jax.sharded(
+        spread.case.spec, mesh, spread.positions,
+        batch=spread.batch, implementation=spread.implementation,
+    )  # fmt: skip
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    arrays = (
+        put(inputs.x, everywhere), layer.put(inputs.kernel),
+        layer.put(inputs.bias), put(inputs.dy, everywhere),
+    )  # fmt: skip
+    # Sizes that devices do not divide are gathered where they leave a program: not within.
+    inside = jax.jit(lambda *a: jax.numpy.sum(jax.numpy.abs(layer(*a)) ** 2))
+    both = jax.jit(with_gradients(layer)).lower(*arrays).compile()
+    y, dx, dkernel, dbias = both(*arrays)
+    assert dkernel.sharding.is_equivalent_to(layer.kernel_sharding, dkernel.ndim), dkernel.sharding
+    beyond = np.abs(local(dkernel)).sum() - np.abs(local(layer.whole(dkernel))).sum()
+    assert np.abs(beyond) < 1e-3 * np.abs(local(dkernel)).sum()
+    parts = (y, dx, layer.whole(dkernel), layer.whole(dbias))
+    check_values(spread, inputs, Results(*map(local, parts)))
+    found = collectives(inside.lower(*arrays[:3]).compile())
+    moved = sum(each.bytes for each in found if each.kind == "collective-permute")
+    assert moved <= 2 * halo_bytes(spread), (moved, halo_bytes(spread))
+    assert {each.kind for each in found} <= {"collective-permute", "all-reduce"}, found
+    assert max((prod(e.shape) for e in found if e.kind == "all-reduce"), default=0) <= 1
+    for each in collectives(both):
+        assert each.kind != "all-gather" or len(each.shape) < len(layer.kernel_shape), each
+
+
+def local(array):
+    """All of an array, of which this process may hold a part."""
+    if array.is_fully_addressable:
+        return np.asarray(array)
+    everywhere = NamedSharding(array.sharding.mesh, PartitionSpec())
+    copy = jax.jit(lambda each: each, out_shardings=everywhere)(array)
+    return np.asarray(copy.addressable_shards[0].data)
+
+
+def main():
+    jax.config.update("jax_enable_x64", True)
+    found = {}
+    for name in OPTIONS.names:
+        try:
+            globals()[OPTIONS.way](name)
+            found[name] = None
+        except Exception:
+            found[name] = traceback.format_exc()[-3000:]
+    print(json.dumps(found))
+    return any(found.values())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

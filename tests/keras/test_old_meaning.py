@@ -1,0 +1,172 @@
+"""What an old file means holds, whatever class stands in and however the file came about."""
+
+import numpy as np
+import pytest
+from helpers_old_files import (
+    arrays,
+    close,
+    keras,
+    lcmulti_keras,
+    local,
+    pointwise,
+    random,
+    same_1d,
+    start,
+    write,
+)
+
+from lcmulti.errors import FileError, ShapeError
+
+
+class Sheet(lcmulti_keras.LocallyConnected1D):
+    """As people derive their own."""
+
+
+class Changed(lcmulti_keras.LocallyConnected1D):
+    """With arguments of its own, one of them needed."""
+
+    def __init__(self, gain, filters, kernel_size, **kwargs):
+        super().__init__(filters, kernel_size, **kwargs)
+        self.gain = gain
+
+    def get_config(self):
+        return super().get_config() | {"gain": self.gain}
+
+
+class FromConfig(lcmulti_keras.LocallyConnected1D):
+    """One that reads its configuration itself, as Keras serialises it."""
+
+    @classmethod
+    def from_config(cls, config):
+        config["kernel_initializer"] = keras.initializers.deserialize(config["kernel_initializer"])
+        config["activation"] = keras.activations.get(config["activation"])
+        return cls(**config)
+
+
+STANDING_IN = {
+    "none": ("LocallyConnected1D", None),
+    "under its own name": ("LocallyConnected1D", lcmulti_keras.LocallyConnected1D),
+    "a subclass": ("Sheet", Sheet),
+    "a subclass, registered": ("Custom>Sheet", Sheet),
+    "a subclass with an argument more": ("Changed", Changed),
+    "a subclass that reads its configuration": ("FromConfig", FromConfig),
+}
+
+
+@pytest.mark.parametrize("case", STANDING_IN)
+def test_same_hard_sigmoid_and_constraints(case, tmp_path):
+    name, cls = STANDING_IN[case]
+    window, stride, length = 2, 1, 6
+    x, dense, bias = random(4, length, 2), random(length, 2, length, 2), random(length, 2)
+    more = {"gain": 2.0} if cls is Changed else {}
+    constraint = {"class_name": "MaxNorm", "config": {"max_value": 2, "axis": 1}}
+    node = local(
+        "lc", name, kernel_size=[window], strides=[stride], padding="same", implementation=2,
+        activation="hard_sigmoid", kernel_constraint=constraint, **more,
+    )  # fmt: skip
+    path = write(tmp_path / "m.h5", {"lc": arrays("lc", dense, bias)}, [start(length, 2), node])
+    custom = {name.rpartition(">")[2]: cls} if cls else None
+    model = lcmulti_keras.load_legacy_model(path, custom_objects=custom)
+    wanted = np.clip(0.2 * same_1d(x, dense, bias, window, stride) + 0.5, 0, 1)
+    close(model(x), wanted)
+    layer = model.layers[-1]
+    assert type(layer) is (cls or lcmulti_keras.LocallyConnected1D)
+    assert layer.kernel_constraint.axis == [2]  # the channels
+
+
+@pytest.mark.parametrize("window, stride, differs", [(2, 1, 1), (3, 2, 1), (3, 1, 0)])
+def test_same_as_it_stood_in_the_code(window, stride, differs, tmp_path):
+    length, outputs = 6, -(-6 // stride)
+    x, dense, bias = random(3, length, 2), random(length, 2, outputs, 2), random(outputs, 2)
+    path = write(tmp_path / "w.h5", {"lc": arrays("lc", dense, bias)})
+    for padding in ("same", "keras_same"):
+        layer = lcmulti_keras.LocallyConnected1D(2, window, stride, padding=padding, name="lc")
+        model = keras.Sequential([keras.Input((length, 2)), layer])
+        if padding == "same" and differs:
+            with pytest.raises(FileError, match="Make it with padding='keras_same'"):
+                lcmulti_keras.load_legacy_weights(model, path)
+        else:
+            lcmulti_keras.load_legacy_weights(model, path)
+            close(model(x), same_1d(x, dense, bias, window, stride))
+
+
+def test_implementation_1_pads_nothing(tmp_path):
+    # Windows of 2 at steps of 2 are three of six inputs by either rule, and other ones.
+    path = write(tmp_path / "w.h5", {"lc": arrays("lc", random(3, 4, 2), random(3, 2))})
+    layer = lcmulti_keras.LocallyConnected1D(2, 2, 2, padding="keras_same")
+    model = keras.Sequential([keras.Input((6, 2)), layer])
+    with pytest.raises(FileError, match="implementation=1 does, which pads nothing"):
+        lcmulti_keras.load_legacy_weights(model, path)
+
+
+@pytest.mark.parametrize("stored", ["BatchNormalizationV1", "BatchNormalizationV2"])
+@pytest.mark.parametrize("custom", [False, True])
+def test_batch_normalization_of_tensorflow_1(stored, custom, tmp_path):
+    kernel, bias, x = random(5, 2, 2), random(5, 2), random(3, 5, 2)
+    gamma, beta, mean, variance = np.abs(random(4, 2)) + 0.5
+    node = {"class_name": stored, "config": {"name": "bn", "axis": [2], "epsilon": 0.001}}
+    of_bn = {"bn/gamma:0": gamma, "bn/beta:0": beta,
+             "bn/moving_mean:0": mean, "bn/moving_variance:0": variance}  # fmt: skip
+    groups = {"lc": arrays("lc", kernel, bias), "bn": of_bn}
+    path = write(tmp_path / "m.h5", groups, [start(5, 2), local("lc"), node])
+    objects = {stored: keras.layers.BatchNormalization} if custom else None
+    model = lcmulti_keras.load_legacy_model(path, custom_objects=objects)
+    y = pointwise(x, kernel, bias)
+    close(model(x), (y - mean) / np.sqrt(variance + 0.001) * gamma + beta)
+
+
+def cudnn(gates, units, kernel, recurrent, bias):
+    """An LSTM's or GRU's weights as cuDNN's layers hold them."""
+    kernels = [np.ravel(part.T).reshape(part.shape) for part in np.hsplit(kernel, gates)]
+    recurrents = [part.T for part in np.hsplit(recurrent, gates)]
+    biases = np.concatenate([0.25 * bias, 0.75 * bias]) if gates == 4 else bias.ravel()
+    return np.hstack(kernels), np.hstack(recurrents), biases
+
+
+@pytest.mark.parametrize("kind, gates", [("LSTM", 4), ("GRU", 3)])
+@pytest.mark.parametrize("both_ways", [False, True])
+def test_cudnn(kind, gates, both_ways, tmp_path):
+    units, x = 3, random(4, 5, 2)
+    layer = getattr(keras.layers, kind)(units)
+    layer = keras.layers.Bidirectional(layer, name="r") if both_ways else layer
+    model = keras.Sequential([keras.Input((5, 2)), layer])
+    ways, stored = ("forward_r", "backward_r") if both_ways else ("r",), {}
+    new = []
+    for way in ways:
+        bias = random(4 * units) if gates == 4 else random(2, 3 * units)
+        new += [random(2, gates * units), random(units, gates * units), bias]
+        for name, array in zip(
+            ("kernel", "recurrent_kernel", "bias"), cudnn(gates, units, *new[-3:]), strict=True
+        ):
+            stored[f"{'r/' if both_ways else ''}{way}/{name}:0"] = array
+    model.set_weights(new)
+    node = {"class_name": f"CuDNN{kind}", "config": {"name": "r", "units": units}}
+    if both_ways:
+        node = {"class_name": "Bidirectional", "config": {"name": "r", "layer": node}}
+    path = write(tmp_path / "m.h5", {"r": stored}, [start(5, 2), node])
+    close(lcmulti_keras.load_legacy_model(path)(x), model(x))
+    wanted = model(x)
+    model.set_weights([0 * each for each in new])
+    lcmulti_keras.load_legacy_weights(model, path)
+    close(model(x), wanted)
+
+
+def test_keras_own_errors_name_what_takes_old_arrays(tmp_path):
+    dense, bias = random(6, 2, 6, 2), random(6, 2)
+    layer = lcmulti_keras.LocallyConnected1D(2, 2, padding="keras_same", name="lc")
+    model = keras.Sequential([keras.Input((6, 2)), layer])
+    path = write(tmp_path / "w.h5", {"lc": arrays("lc", dense, bias)})
+    with pytest.raises(ShapeError, match="is Keras 2's 'keras2-2'"):
+        layer.set_weights([dense, bias])
+    for call in (
+        lambda: layer.set_weights([dense, bias]),
+        lambda: model.set_weights([dense, bias]),
+        lambda: model.load_weights(path),
+    ):
+        with pytest.raises(ValueError, match=r"lcmulti\.layouts\.import_kernel") as caught:
+            call()
+        assert "lcmulti_keras.load_legacy_weights(model, path)" in str(caught.value)
+    other = keras.Sequential([keras.Input((6, 2)), keras.layers.Dense(3)])
+    with pytest.raises(ValueError, match="not compatible") as caught:
+        other.set_weights([random(3, 2), random(3)])
+    assert "lcmulti" not in str(caught.value)

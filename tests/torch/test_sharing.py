@@ -1,0 +1,51 @@
+"""`ShareEvery` in a training loop of PyTorch."""
+
+import pytest
+
+torch = pytest.importorskip("torch")
+from lcmulti_torch import LocallyConnected2d, LocallyConnectedTranspose2d, ShareEvery  # noqa: E402
+from torch import nn  # noqa: E402
+
+from lcmulti.errors import ArgumentError  # noqa: E402
+
+
+def network(**options):
+    return nn.Sequential(
+        LocallyConnected2d(2, 3, 3, 6, **options), LocallyConnectedTranspose2d(3, 2, 2, 4)
+    )
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.25])
+@pytest.mark.parametrize("axes", [None, (1,)])
+@pytest.mark.parametrize("rank", [None, 2])
+def test_weights_move_to_their_mean_every_few_steps(strength, axes, rank):
+    net = network(rank=rank)
+    sharing = ShareEvery(net, 3, axes, strength)
+    before = {n: p.detach().clone() for n, p in net.named_parameters()}
+    assert [sharing.step() for _ in range(2)] == [False, False]
+    assert all(torch.equal(before[n], p) for n, p in net.named_parameters())
+    assert sharing.step()
+    over = (0, 1) if axes is None else axes
+    for name, parameter in net.named_parameters():
+        old = before[name]
+        if not name.endswith("basis"):
+            mean = old.mean(over, keepdim=True).expand_as(old)
+            old = old + strength * (mean - old)
+        torch.testing.assert_close(parameter.detach(), old)
+        assert parameter.requires_grad and parameter.grad is None
+
+
+def test_where_state_and_wrong_calls():
+    net = network()
+    first = net[0].weight.detach().clone()
+    ShareEvery(net, 1, where="1").step()
+    assert torch.equal(net[0].weight, first)
+    sharing = ShareEvery(net, 2)
+    sharing.step()
+    other = ShareEvery(net, 2)
+    other.load_state_dict(sharing.state_dict())
+    assert other.step()
+    for arguments in ((net, 0), (net, 1, (2,)), (net, 1, None, 0.0), (net, 1, None, 1.5),
+                      (nn.Linear(1, 1), 1)):  # fmt: skip
+        with pytest.raises(ArgumentError):
+            ShareEvery(*arguments).step()
