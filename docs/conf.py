@@ -1,6 +1,7 @@
 """Sphinx: ``nox -s docs`` builds the site with warnings as errors."""
 
 import argparse
+import inspect
 import os
 import re
 from pathlib import Path
@@ -74,7 +75,17 @@ def write_command_line(app):
         page.write_text(text, "utf-8")
 
 
+def own_signature(app, what, name, obj, options, signature, returned):
+    """Of a class whose metaclass hides it (Keras' and Flax's layers): that of ``__init__``."""
+    if what != "class" or not name.startswith("lcmulti_"):
+        return None
+    parameters = list(inspect.signature(obj.__init__).parameters.values())[1:]
+    plain = [each.replace(annotation=inspect.Parameter.empty) for each in parameters]
+    return str(inspect.Signature(plain)), returned
+
+
 def setup(app):
     """Called by Sphinx."""
     app.connect("builder-inited", write_command_line)
     app.connect("source-read", outside_links)
+    app.connect("autodoc-process-signature", own_signature)

@@ -18,7 +18,7 @@ from torch import nn
 import lcmulti
 
 SIDE, WINDOW, STRIDE, SHEET = 24, 9, 3, (4, 4)
-STEPS, BATCH = 600, 64
+STEPS, BATCH = 250, 32
 
 
 def photograph():
@@ -47,7 +47,7 @@ def train(picture, factor):
     filters = SHEET[0] * SHEET[1]
     coding = LocallyConnected2d(1, filters, WINDOW, SIDE, STRIDE)
     decoding = LocallyConnectedTranspose2d(filters, 1, WINDOW, coding.output_size, STRIDE)
-    optimizer = torch.optim.Adam([*coding.parameters(), *decoding.parameters()], 3e-3)
+    optimizer = torch.optim.Adam([*coding.parameters(), *decoding.parameters()], 5e-3)
     for _ in range(STEPS):
         x = patches(picture)
         code = nn.functional.softplus(coding(x), 4)

@@ -105,6 +105,11 @@ class _Shown(reprlib.Repr):
 _shown = _Shown().repr
 
 
+def shown(value: Any) -> str:
+    """*value* as a message shows what came: cut, and of an array what it is."""
+    return _shown(value)
+
+
 class _Description(str):
     """Text to be shown as it stands, without quotation marks."""
 

@@ -48,6 +48,12 @@ class JaxBackend:
         device = like.device if concrete and len(like.devices()) == 1 else None
         return jnp.array(array, device=device)
 
+    def held(self, array: Any) -> Any:
+        """What this process writes of an array to a file of weights."""
+        from lcmulti_jax.files import held
+
+        return held(array)
+
     def to_numpy(self, array: Any) -> np.ndarray:
         """Copy to NumPy, for what JAX shows of its own memory may not be written to."""
         return np.array(array)

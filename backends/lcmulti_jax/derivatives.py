@@ -7,7 +7,8 @@ Requirements this module is written to:
 * An implementation only appears when a primitive is lowered: it need not be differentiable.
 * What `jax.export` writes to a file runs where no library of ours is loaded: there an
   implementation that is not made of JAX's own operations is composed instead.
-* A batch axis of `jax.vmap` joins the batch of the operation where the maps allow it.
+* A batch axis of `jax.vmap` joins the batch of the operation, or its positions, where the maps
+  allow it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 from jax._src import dispatch
 from jax.experimental import jet
@@ -23,7 +25,9 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir, xla
 
 from lcmulti.geometry.spec import LocalConvSpec
-from lcmulti.plugins.contract import Implementation, Map, Operation, Resources
+from lcmulti.plugins.contract import Implementation, Map, Operation, Problem, Resources
+from lcmulti_jax.alike import with_gradient_alike
+from lcmulti_jax.array_operations import default_device
 from lcmulti_jax.composed import composed
 from lcmulti_jax.partitioning import ROLES, Placed, partitioned, placed
 
@@ -58,6 +62,8 @@ def operation(
     primitive = PRIMITIVES[name]
 
     def local_conv(x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        if where is None:
+            kernel = with_gradient_alike(kernel)
         return _bind(
             primitive,
             x,
@@ -145,7 +151,54 @@ def _batch(
     a, b = (
         batching.bdim_at_front(each, axis, size) for each, axis in zip(arrays, axes, strict=True)
     )
+    if _serves_beside(a, size, **params):
+        return _beside(primitive, a, b, size, **params)
     return lax.map(lambda pair: _bind(primitive, *pair, **params), (a, b)), 0
+
+
+def _serves_beside(
+    a: Any,
+    size: int,
+    *,
+    implementation: Implementation,
+    portable: bool,
+    spec: LocalConvSpec,
+    resources: Resources,
+    where: Placed | None,
+) -> bool:
+    """Whether the implementation takes operations of kernels of their own as positions of one.
+
+    What is made of JAX's operations is quicker in a loop, whose arrays stay in the cache.
+    """
+    if portable or where is not None or not isinstance(a.shape[1], int) or not size:
+        return False
+    problem = Problem(
+        spec.repeated(size), a.shape[1], a.dtype.name, default_device(), True, resources
+    )
+    return (
+        implementation.decline(problem) is None
+        and implementation.workspace(problem) <= resources.max_workspace
+    )
+
+
+def _beside(primitive: Primitive, a: Any, b: Any, size: int, **params: Any) -> tuple[Any, int]:
+    """Operations with kernels of their own are positions of one along an axis more.
+
+    So they are computed at once, and where they are spread over devices, each where it lies.
+    """
+    spec = params["spec"]
+    params["spec"] = spec.repeated(size)
+    name = next(name for name, each in PRIMITIVES.items() if each is primitive)
+    taps = spec.ndim + 1
+
+    def entering(array: Any, role: str) -> Any:
+        return lax.expand_dims(array, [taps]) if role == "kernel" else jnp.moveaxis(array, 0, 1)
+
+    first, second, result = ROLES[name]
+    out = _bind(primitive, entering(a, first), entering(b, second), **params)
+    if result == "kernel":
+        return lax.squeeze(out, [taps]), 0
+    return out, 1
 
 
 class _Bound(NamedTuple):

@@ -12,11 +12,14 @@ import jax.numpy as jnp
 from lcmulti.errors import ArgumentError, ArgumentTypeError
 from lcmulti.untying import chosen
 from lcmulti_jax import equinox_layers as layers
+from lcmulti_jax.conversion import as_adjoint
+from lcmulti_jax.equinox_transposed import LocallyConnectedTranspose
 from lcmulti_jax.untying import called, means, planned, row, started
 
 __all__ = ["retie", "untie"]
 
 CONVOLUTIONS = (eqx.nn.Conv, eqx.nn.ConvTranspose)
+LAYERS = (layers.LocallyConnected, LocallyConnectedTranspose)
 
 
 def untie(
@@ -89,7 +92,7 @@ def untie(
         conv = there[name]
         layer = _empty(conv, sizes[name], arguments)
         bias = None if conv.bias is None else conv.bias.reshape(-1)
-        values = started(_shapes(layer), jnp.moveaxis(conv.weight, (0, 1), (-1, -2)), bias, each)
+        values = started(_shapes(layer), _kernel_of(conv), bias, each)
         new[name] = _with(layer, values)
     return _replaced(model, CONVOLUTIONS, new)
 
@@ -110,7 +113,7 @@ def retie(model: Any, *, where: Any = None, tolerance: float | None = 0.0) -> An
     ArgumentError
         If weights differ more, naming the layer and by how much they do.
     """
-    there = list(_named(model, (layers.LocallyConnected,)))
+    there = list(_named(model, LAYERS))
     take = chosen(where, there)
     if not take:
         raise ArgumentError("model", "a network with locally connected layers", model)
@@ -118,8 +121,11 @@ def retie(model: Any, *, where: Any = None, tolerance: float | None = 0.0) -> An
     for name, layer in take:
         weights = {"weight": layer.kernel(), "bias": layer.bias}
         found = means(name, weights, tuple(range(layer.spec.ndim)), tolerance)
-        new[name] = _convolution(layer, found)
-    return _replaced(model, (layers.LocallyConnected,), new)
+        if isinstance(layer, LocallyConnectedTranspose):
+            new[name] = layer.to_conv(None)
+        else:
+            new[name] = _convolution(layer, found)
+    return _replaced(model, LAYERS, new)
 
 
 def _is(kinds: tuple[type, ...]) -> Callable[[Any], bool]:
@@ -166,14 +172,32 @@ def _sizes_seen(model: Any, example: Any) -> dict[str, list[tuple[int, ...]]]:
 def _unfit(conv: Any) -> str | None:
     """Why a convolution cannot be untied, or None."""
     if isinstance(conv, eqx.nn.ConvTranspose):
-        return "a transposed convolution, which Equinox has no locally connected form of here"
+        if type(conv).__call__ is not eqx.nn.ConvTranspose.__call__:
+            return f"{type(conv).__name__} computes something of its own"
+        padded = conv.padding_mode.upper() != "ZEROS"
+        return f"it pads with {conv.padding_mode!r}" if padded else None
     if type(conv).__call__ is not eqx.nn.Conv.__call__:
         return f"{type(conv).__name__} computes something of its own"
     return None
 
 
+def _kernel_of(conv: Any) -> Any:
+    """``(*kernel_size, channels of a group, filters)``, transposed ``(.., filters, channels)``."""
+    kernel = jnp.moveaxis(conv.weight, (0, 1), (-1, -2))
+    transposed = isinstance(conv, eqx.nn.ConvTranspose)
+    return as_adjoint(kernel, conv.groups) if transposed else kernel
+
+
 def _empty(conv: Any, size: tuple[int, ...], arguments: dict[str, Any]) -> Any:
     """The layer without memory for its weights."""
+    if isinstance(conv, eqx.nn.ConvTranspose):
+        return eqx.filter_eval_shape(
+            lambda: LocallyConnectedTranspose(
+                conv.num_spatial_dims, conv.in_channels, conv.out_channels, conv.kernel_size, size,
+                conv.stride, conv.output_padding, conv.padding, conv.dilation, conv.groups,
+                conv.use_bias, dtype=conv.weight.dtype, key=jax.random.key(0), **arguments,
+            )
+        )  # fmt: skip
     return eqx.filter_eval_shape(
         lambda: layers.LocallyConnected(
             conv.num_spatial_dims,

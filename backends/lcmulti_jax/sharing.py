@@ -96,10 +96,9 @@ def _layers(model: Any) -> list[tuple[str, Any]]:
             from lcmulti_jax.nnx_untying import _named as named_in_nnx
 
             return [(n, each) for n, each in named_in_nnx(model) if isinstance(each, Layer)]
-    from lcmulti_jax.equinox import LocallyConnected
-    from lcmulti_jax.equinox_untying import _named
+    from lcmulti_jax.equinox_untying import LAYERS, _named
 
-    return _named(model, (LocallyConnected,))
+    return _named(model, LAYERS)
 
 
 def _axes_of(path: Any, over: dict[str, tuple[int, ...]]) -> tuple[int, ...]:

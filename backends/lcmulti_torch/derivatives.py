@@ -20,7 +20,7 @@ from torch import Tensor
 from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.plugins.contract import Call, Implementation, Map, Problem, Resources, Steps
 from lcmulti_torch.memory import (
-    is_channels_first,
+    are_channels_apart,
     laid_out,
     owned,
     require_memory,
@@ -112,7 +112,7 @@ class _CallersMaps:
 
     def lies_apart(self, array: Tensor) -> bool:
         """Whether the channels of a caller's array lie apart in memory."""
-        return is_channels_first(to_last(array) if self.channels_first else array)
+        return are_channels_apart(array, self.channels_first)
 
     def bias_grad(self, g: Tensor, shape: torch.Size) -> Tensor:
         """The adjoint of adding a bias of *shape*."""

@@ -29,6 +29,13 @@ def is_channels_first(array: Tensor) -> bool:
     return apart or array.stride(-1) != 1
 
 
+def are_channels_apart(array: Tensor, channels_first: bool) -> bool:
+    """`is_channels_first` of an array in a caller's data format, without a view of it."""
+    if not channels_first:
+        return is_channels_first(array)
+    return (array.stride(2) == 1 and array.shape[1] > 1) or array.stride(1) != 1
+
+
 def laid_out(y: Tensor, channels_apart: bool, channels_first: bool) -> Tensor:
     """``(N, *size, channels)`` in one order of memory and, as its axes, in one data format.
 
@@ -68,16 +75,14 @@ def require_memory(argument: str, array: Tensor) -> None:
     ------
     FreedMemoryError
     """
+    there = array.untyped_storage().nbytes()
     if array.is_contiguous():
         elements = array.numel()
-    elif array.numel() == 0:
-        return
     else:
         steps = zip(array.shape, array.stride(), strict=True)
         elements = 1 + sum((size - 1) * step for size, step in steps)
-    there = array.untyped_storage().nbytes()
     needed = (array.storage_offset() + elements) * array.element_size()
-    if there < needed and elements:
+    if there < needed and array.numel():
         raise FreedMemoryError(
             argument,
             f"a storage of at least {needed:,} bytes",

@@ -69,8 +69,15 @@ def cut(spec: LocalConvSpec, batch: int, dtype: str, target: int) -> Grid:
     Whole trailing axes first, so that a block of the kernel is one piece of memory; the batch
     is cut only when a single position is too much.
     """
+<<<<<<< HEAD
     one = workspace(_part(spec, (1,) * spec.ndim), (1,), max(batch, 1), dtype)
     room = max(target // one, 1)
+=======
+    inner = _unpadded(spec)
+    one = workspace(inner, (1,), max(batch, 1), dtype)
+    once = workspace(inner, (0,), max(batch, 1), dtype)  # the input of half types, in float32
+    room = max((target - once) // max(one - once, 1), 1)
+>>>>>>> origin/main
     positions: list[int] = []
     for size in reversed(spec.output_size):
         positions.append(even(size, room))

@@ -47,7 +47,7 @@ def draw(report: Report, path: Path) -> None:
     figure = Figure(figsize=(8, 3.5 + height), layout="constrained")
     above, below = figure.subplots(2, 1, height_ratios=(3.5, height))
     _roofline(above, report, rows)
-    _bars(below, report, rows)
+    _dots(below, report, rows)
     machine = report.machine
     if machine is not None:
         versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
@@ -105,7 +105,7 @@ def _plain_numbers(axis: Any) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def _bars(axes: Any, report: Report, rows: list[Row]) -> None:
+def _dots(axes: Any, report: Report, rows: list[Row]) -> None:
     """Median and quartile spread of each, workload by workload."""
     place, ticks, labels = 0.0, [], []
     for workload in report.workloads:
@@ -117,10 +117,12 @@ def _bars(axes: Any, report: Report, rows: list[Row]) -> None:
         for row in own:
             place += 1
             seconds = row.seconds or 0.0
-            axes.barh(
-                place, seconds * 1e3, color=COLOURS.get(row.backend, OTHER),
-                xerr=seconds * (row.spread or 0) * 1e3, ecolor="black",
-                alpha=1 if row.auto else 0.55, hatch="//" if row.kind == "peer" else None,
+            # Dots: a bar's length would say nothing on an axis of powers.
+            axes.errorbar(
+                seconds * 1e3, place, xerr=seconds * (row.spread or 0) * 1e3, fmt="o",
+                color=COLOURS.get(row.backend, OTHER), ecolor="black",
+                alpha=1 if row.auto else 0.55,
+                markerfacecolor="none" if row.kind == "peer" else None,
             )  # fmt: skip
             axes.plot(row.roofline * 1e3, place, "|", color="black", markersize=9)
             ticks.append(place)
@@ -128,6 +130,6 @@ def _bars(axes: Any, report: Report, rows: list[Row]) -> None:
         place += 1.5
     axes.set_yticks(ticks, labels, fontsize=7)
     axes.invert_yaxis()
-    axes.set(xscale="log", xlabel="ms; | is the roofline; hatched: peers")
+    axes.set(xscale="log", xlabel="ms; | is the roofline; hollow: peers")
     _plain_numbers(axes.xaxis)
     axes.set_title("Time", fontsize=10)

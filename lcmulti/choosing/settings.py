@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -19,13 +18,24 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lcmulti.errors import ArgumentError, ConfigError, FileError, described
+from lcmulti.choosing.setting_files import (
+    ClosedPlaces,
+    is_there,
+    keras_json,
+    project_table,
+    read_toml,
+    user_file,
+)
+from lcmulti.errors import ArgumentError, ConfigError, FileError, described, shown
 from lcmulti.geometry.arguments import byte_size, choice, integer
 from lcmulti.geometry.formats import DATA_FORMATS, read_default_from
 from lcmulti.plugins.contract import Resources
 from lcmulti.replacing import replaced
 
-__all__ = ["DEFAULTS", "Settings", "Source", "config", "sources", "user_file", "write_user_setting"]
+__all__ = [
+    "DEFAULTS", "Settings", "Source", "closed_places", "config", "remove_user_setting", "sources",
+    "user_file", "write_user_setting",
+]  # fmt: skip
 
 MEBIBYTE = 2**20
 PRECISIONS = ("ieee", "tf32x3")
@@ -79,6 +89,8 @@ DEFAULTS = Settings()
 _NAMES = Settings._fields
 VARIABLES = tuple(f"LCMULTI_{name.upper()}" for name in _NAMES)
 _KEYS = tuple(map(getattr(os.environ, "encodekey", str), VARIABLES))
+BARE = r"[A-Za-z0-9_-]+"
+_closed: ClosedPlaces = {}
 _overrides: ContextVar[tuple[tuple[str, Any], ...]] = ContextVar("lcmulti_overrides", default=())
 
 
@@ -126,76 +138,34 @@ def parse(name: str, value: Any, place: str) -> Any:
     """Return the checked value of a setting; an error names the setting and its *place*."""
     require_known(name, place)
     try:
+        if isinstance(value, int) and value.bit_length() > 63:
+            raise ArgumentError("value", "a number below 2**63", value)
         return _PARSERS[name](value)
     except ArgumentError as error:
-        raise ConfigError(name, error.expected, described(f"{value!r} ({place})")) from None
+        raise ConfigError(name, error.expected, described(f"{shown(value)} ({place})")) from None
 
 
 def require_known(name: str, place: str) -> None:
     """Raise `ConfigError`, naming *place* and all settings, unless *name* is one of them."""
     if name not in _NAMES:
         known = ", ".join(repr(each) for each in _NAMES)
-        raise ConfigError(name, f"one of the settings {known}", described(f"{name!r} ({place})"))
-
-
-def user_file() -> Path:
-    """The user's own settings file."""
-    import platformdirs
-
-    return Path(platformdirs.user_config_dir("lcmulti", appauthor=False)) / "lcmulti.toml"
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, not TOML
-        raise ConfigError(str(path), "a readable TOML file", described(str(error))) from error
-
-
-def _project_table() -> tuple[Path, Mapping[str, Any]] | None:
-    try:
-        directory = Path.cwd()
-    except OSError:  # it was deleted under us
-        return None
-    for folder in (directory, *directory.parents):
-        own = folder / "lcmulti.toml"
-        if own.is_file():
-            return own, _read_toml(own)
-        pyproject = folder / "pyproject.toml"
-        if pyproject.is_file():
-            tool = _read_toml(pyproject).get("tool")
-            table = tool.get("lcmulti") if isinstance(tool, dict) else None
-            return (pyproject, _as_table(table, pyproject)) if table is not None else None
-    return None
-
-
-def _as_table(value: Any, path: Path) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise ConfigError(str(path), "a table of settings", value)
-    return value
-
-
-def _keras_json() -> tuple[Path, str] | None:
-    try:
-        folder = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
-        path = folder / "keras.json"
-        data_format = json.loads(path.read_text(encoding="utf-8")).get("image_data_format")
-    except (OSError, ValueError, AttributeError, RuntimeError):
-        return None  # the file is Keras' own: what Keras makes of it is not ours to judge
-    return (path, data_format) if data_format in DATA_FORMATS else None
+        raise ConfigError(
+            name, f"one of the settings {known}", described(f"{shown(name)} ({place})")
+        )
 
 
 @cache
 def _file_sources() -> dict[str, Source]:
     """Settings from files, the stronger place over the weaker, over the defaults."""
     found = {name: Source(getattr(DEFAULTS, name), "default") for name in _NAMES}
-    keras = _keras_json()
-    if keras is not None:
+    _closed.clear()
+    keras = keras_json(_closed)
+    if keras is not None and keras[1] in DATA_FORMATS:
         found["data_format"] = Source(keras[1], str(keras[0]))
     layers: list[tuple[Path, Mapping[str, Any]]] = []
-    if (user := user_file()).is_file():
-        layers.append((user, _read_toml(user)))
-    if (project := _project_table()) is not None:
+    if is_there(user := user_file(), _closed):
+        layers.append((user, read_toml(user)))
+    if (project := project_table(_closed)) is not None:
         layers.append(project)
     for path, table in layers:
         for name, value in table.items():
@@ -241,6 +211,12 @@ def sources() -> dict[str, Source]:
     return _sources(_variables(), _overrides.get())
 
 
+def closed_places() -> ClosedPlaces:
+    """Files that may have settings and cannot be looked for, with the reason."""
+    _file_sources()
+    return dict(_closed)
+
+
 def reload() -> None:
     """Read the settings files again on next use."""
     _file_sources.cache_clear()
@@ -257,13 +233,46 @@ def write_user_setting(name: str, value: str) -> Path:
     """
     parse(name, value, "lcmulti config set")
     path = user_file()
-    table = (_read_toml(path) if path.exists() else {}) | {
-        name: "auto" if value is None else value  # TOML has no null
-    }
+    table = _user_table() | {name: "auto" if value is None else value}  # TOML has no null
     for key, entry in table.items():
         parse(key, entry, str(path))
+    return _write_user_file(path, table)
+
+
+def remove_user_setting(name: str) -> bool:
+    """Take a setting out of the user's file, known or not; return whether it was there.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read or written, or *name* is neither in it nor a setting.
+    """
+    path, table = user_file(), _user_table()
+    if name not in table:
+        require_known(name, "lcmulti config unset")
+        return False
+    del table[name]
+    for key, entry in table.items():
+        if not isinstance(entry, (str, int)):
+            raise ConfigError(str(path), f"a name or a number as {key!r}", entry)
+    _write_user_file(path, table)
+    return True
+
+
+def _user_table() -> dict[str, Any]:
+    path, closed = user_file(), ClosedPlaces()
+    found = read_toml(path) if is_there(path, closed) else {}
+    if closed:
+        raise ConfigError(
+            str(path), "a file in a folder one may enter", described(closed[str(path)])
+        )
+    return found
+
+
+def _write_user_file(path: Path, table: Mapping[str, Any]) -> Path:
     # Every setting is a string or an integer, and JSON spells both as TOML does.
-    text = "".join(f"{key} = {json.dumps(entry)}\n" for key, entry in table.items())
+    text = "".join(f"{json.dumps(key) if not re.fullmatch(BARE, key) else key} = "
+                   f"{json.dumps(entry)}\n" for key, entry in table.items())  # fmt: skip
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replaced(path) as stream:  # readers see the old file or the new one, never half of it

@@ -10,13 +10,16 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from lcmulti import __version__
 from lcmulti.cli import backends, bench, certify, config, convert, explain, parity, view
-from lcmulti.errors import LcmultiError
+from lcmulti.cli.noise import without_noise
+from lcmulti.errors import LcmultiError, printable
 
 __all__ = ["main"]
 
+MOST_SAID = 2000
 BROKEN_PIPE = 141  # as a shell reports a program that SIGPIPE ended
 
 DESCRIPTION = """\
@@ -39,8 +42,15 @@ Every command has its own help: lcmulti parity --help
 """
 
 
+class _Parser(argparse.ArgumentParser):
+    """Echoes what it does not know cut short, and nothing that drives a terminal."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="lcmulti",
         description=DESCRIPTION,
         epilog=EXAMPLES,
@@ -66,13 +76,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown and not hasattr(args, "unknown"):
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     args.unknown = unknown
-    # TensorFlow logs from C++ as it is imported, unless this is set by then.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with without_noise():
+        return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
     try:
         code: int = args.run(args)
         sys.stdout.flush()
     except LcmultiError as error:
-        print(f"lcmulti: {error}", file=sys.stderr)
+        print(f"lcmulti: {printable(error, MOST_SAID)}", file=sys.stderr)
         return 2
     except MemoryError as error:
         print(f"lcmulti: out of memory ({error or 'no more is said'})", file=sys.stderr)

@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from lcmulti.choosing import settings
+from lcmulti.errors import printable
 
 __all__ = ["add_parser", "run"]
 
@@ -37,6 +38,7 @@ examples:
   lcmulti config
   lcmulti config get data_format
   lcmulti config set max_workspace 64MiB
+  lcmulti config unset max_workspace
   cat "$(lcmulti config path)"
 """
 
@@ -60,6 +62,9 @@ def add_parser(subparsers: Any) -> None:
     change.add_argument("key", metavar="KEY", help="name of the setting")
     change.add_argument("value", metavar="VALUE", help="its new value; it is checked first")
     change.set_defaults(run=run_set)
+    remove = actions.add_parser("unset", help="take a setting out of your user file")
+    remove.add_argument("key", metavar="KEY", help="name of the setting")
+    remove.set_defaults(run=run_unset)
     path = actions.add_parser("path", help="print the path of your user file")
     path.set_defaults(run=run_path)
 
@@ -75,7 +80,10 @@ def run(args: argparse.Namespace) -> int:
     table = output.table("", "setting", "value", "from")
     for name, source in found.items():
         table.add_row(name, _shown(source.value), source.place)
-    output.console().print(table)
+    console = output.console()
+    console.print(table)
+    for place, reason in settings.closed_places().items():
+        console.print(f"note: not looked into: {printable(place)} ({reason})")
     return 0
 
 
@@ -99,6 +107,17 @@ def run_set(args: argparse.Namespace) -> int:
     source = settings.sources()[args.key]
     if source.place != str(path):
         print(f"note: {source.place} is stronger and sets it to {_shown(source.value)} here")
+    return 0
+
+
+def run_unset(args: argparse.Namespace) -> int:
+    """Take one setting out of the user's file."""
+    was_there = settings.remove_user_setting(args.key)
+    path = printable(settings.user_file())
+    print(f"{args.key} taken out of {path}" if was_there else f"{args.key} is not in {path}")
+    if was_there and args.key in settings.DEFAULTS._fields:
+        source = settings.sources()[args.key]
+        print(f"it is now {_shown(source.value)} ({source.place})")
     return 0
 
 

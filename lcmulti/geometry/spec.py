@@ -180,6 +180,23 @@ class LocalConvSpec(SpecFields):
             self, shared_axes=normalised_shared_axes(shared_axes, self.output_size)
         )
 
+    def repeated(self, times: int) -> LocalConvSpec:
+        """So many of the operation, each with weights of its own, as one with an axis more.
+
+        The axis comes first; its windows are of one input. Channels last.
+        """
+        return replace_fields(
+            self,
+            input_size=(times, *self.input_size),
+            output_size=(times, *self.output_size),
+            kernel_size=(1, *self.kernel_size),
+            strides=(1, *self.strides),
+            padding=((0, 0), *self.padding),
+            dilation=(1, *self.dilation),
+            data_format="channels_last",
+            shared_axes=tuple(axis + 1 for axis in self.shared_axes),
+        )
+
     def computed(self) -> LocalConvSpec:
         """The spec an implementation receives: channels last, padded with nothing but zeros.
 

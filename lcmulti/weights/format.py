@@ -19,7 +19,7 @@ __all__ = [
     "described_by", "layers_of", "metadata_of", "prefix_of",
 ]  # fmt: skip
 
-FORMAT = "lcmulti.weights.initial"
+FORMAT = "lcmulti.weights"
 VERSION = 1
 """Of the layout of the file; a reader refuses versions it does not know."""
 

@@ -90,6 +90,8 @@ LAYOUTS: dict[str, Layout] = {
     "lasagne": Layout("Lasagne LocallyConnected2DLayer", "f c k o", "f o", flipped=True, axes=(2,)),
     "lasagne-tied": Layout("Lasagne, untie_biases=False", "f c k o", "f", flipped=True, axes=(2,)),
     "dl4j": Layout("Deeplearning4j LocallyConnected", "(o) (c k) f", "1 f", axes=(1, 2)),
+    "darknet": Layout("Darknet [local], of YOLO v1", "(o) f c k", "f o", axes=(2,)),
+    "cuda-convnet": Layout("cuda-convnet type=local", "(o) c (k) f", "(f o) 1", axes=(2,)),
     "eir": Layout("EIR LCL", "f (o) (k c)", "(f o)", axes=(1,)),
 }
 """Every layout by name."""

@@ -1,6 +1,7 @@
 """Weights of other libraries: each layout against the library or a loop from its definition."""
 
 import itertools
+from math import prod
 
 import numpy as np
 import pytest
@@ -59,7 +60,11 @@ DEFINITIONS = {
         f,
     ),
     "eir": lambda s, o, k, c, f: (f, o[0], k[0]),
-}
+    "darknet": lambda s, o, k, c, f: (np.ravel_multi_index(o, s.output_size), f, c, *k),
+    "cuda-convnet": lambda s, o, k, c, f: (
+        np.ravel_multi_index(o, s.output_size), c, np.ravel_multi_index(k, s.kernel_size), f
+    ),
+}  # fmt: skip
 
 
 def flip(spec, k):
@@ -155,7 +160,11 @@ BIASES = {
     "lasagne-tied": lambda s, o, f: (f,),
     "dl4j": lambda s, o, f: (0, f),
     "eir": lambda s, o, f: (f * s.output_size[0] + o[0],),
-}
+    "darknet": lambda s, o, f: (f, *o),
+    "cuda-convnet": lambda s, o, f: (
+        f * prod(s.output_size) + np.ravel_multi_index(o, s.output_size), 0
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("layout", BIASES)
@@ -295,3 +304,39 @@ def test_one_bias_for_all_positions_cannot_hold_many():
 def test_wrong_calls(call, error, message):
     with pytest.raises(error, match=message):
         call(SPECS[2])
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "pad"), [(3, 1, 1), (3, 2, 1), (5, 2, 1), (3, 2, 0), (2, 1, 1)]
+)
+def test_darknet_computes_so(size, stride, pad, rng):
+    """Darknet's `forward_local_layer`, from its own loops: a row of weights for each position."""
+    height, channels, filters = 7, 2, 3
+    out = (height - (1 if pad else size)) // stride + 1
+    content = rng.standard_normal(filters * out**2 * (1 + channels * size**2)).astype("float32")
+    image = rng.standard_normal((channels, height, height)).astype("float32")
+    biases, weights = content[: filters * out**2], content[filters * out**2 :]
+    columns = np.zeros((channels * size**2, out**2))
+    for row, (c, i, j) in enumerate(np.ndindex(channels, size, size)):
+        for at, (y, x) in enumerate(np.ndindex(out, out)):
+            down, right = i + y * stride - pad, j + x * stride - pad
+            if 0 <= down < height and 0 <= right < height:
+                columns[row, at] = image[c, down, right]
+    expected = biases.reshape(filters, out**2).astype("float64")
+    for at in range(out**2):
+        one = weights[at * filters * len(columns) :][: filters * len(columns)]
+        expected[:, at] += one.reshape(filters, len(columns)) @ columns[:, at]
+
+    after = (out - 1) * stride + size - height - pad
+    spec = lcmulti.LocalConvSpec(
+        (channels, height, height), filters, size, strides=stride,
+        padding=[(pad, max(after, 0))] * 2, data_format="channels_first",
+    )  # fmt: skip
+    assert spec.output_size == (out, out)
+    kernel = layouts.import_kernel(
+        weights.reshape(layouts.kernel_shape("darknet", spec)), "darknet", spec
+    )
+    bias = layouts.import_bias(biases.reshape(layouts.bias_shape("darknet", spec)), "darknet", spec)
+    came = lcmulti.local_conv(image[None], kernel, bias, strides=spec.strides, padding=spec.padding,
+                              data_format="channels_first")  # fmt: skip
+    np.testing.assert_allclose(came.reshape(filters, -1), expected, rtol=1e-4, atol=1e-4)

@@ -5,7 +5,7 @@ import pytest
 from strangers import implementation_entry, plugin_of
 
 import lcmulti
-from lcmulti.choosing import dispatch, settings
+from lcmulti.choosing import dispatch, setting_files, settings
 from lcmulti.choosing.dispatch import choose, problem_of
 from lcmulti.choosing.settings import parse
 from lcmulti.errors import LcmultiError
@@ -414,7 +414,7 @@ def test_the_file_that_cannot_be_read(tmp_path):
     path = tmp_path / "lcmulti.toml"
     path.write_text("threads = ")
     with pytest.raises(LcmultiError) as caught:
-        settings._read_toml(path)
+        setting_files.read_toml(path)
     assert str(caught.value) == (
         f"{path}: expected a readable TOML file, got Invalid value (at end of document)"
     )

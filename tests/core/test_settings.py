@@ -330,3 +330,50 @@ def test_repr_tells_all():
 def test_an_environment_that_is_a_plain_dictionary(isolated, monkeypatch):
     monkeypatch.setattr(os, "environ", {"LCMULTI_THREADS": "3"})
     assert settings.current().threads == 3
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["threads = " + "9" * 5000, "threads = 0x" + "f" * 5000, "threads = " + "[" * 3000 + "]" * 3000,
+     "a" + ".a" * 100_000 + " = 1", "x" * 300_000, '"\\u001b[2J" = 1'],
+)  # fmt: skip
+def test_a_hostile_settings_file_is_one_short_error(isolated, text):
+    write(isolated / "lcmulti.toml", text)
+    with pytest.raises(ConfigError) as caught:
+        current()
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 1500
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes have no names here")
+def test_a_keras_json_that_would_not_end_is_an_error(isolated):
+    (isolated / "keras").mkdir(exist_ok=True)
+    os.mkfifo(isolated / "keras" / "keras.json")
+    with pytest.raises(ConfigError, match="is a pipe"):
+        current()
+
+
+def test_a_place_that_may_not_be_entered_has_no_settings(isolated, monkeypatch):
+    write(isolated / "lcmulti.toml", "threads = 3")
+    real = os.stat
+
+    def closed(path, *args, **kwargs):
+        if str(path).endswith("lcmulti.toml"):
+            raise PermissionError(13, "Permission denied")
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "stat", closed)
+    assert current() == DEFAULTS
+    assert settings.closed_places()[str(isolated / "lcmulti.toml")] == "Permission denied"
+
+
+def test_unset(isolated):
+    settings.write_user_setting("threads", "3")
+    settings.write_user_setting("data_format", "channels_first")
+    assert settings.remove_user_setting("threads")
+    assert not settings.remove_user_setting("threads")
+    assert current() == DEFAULTS._replace(data_format="channels_first")
+    with pytest.raises(ConfigError, match="one of the settings"):
+        settings.remove_user_setting("nonsense")
+    write(settings.user_file(), "nonsense = 1")
+    assert settings.remove_user_setting("nonsense")

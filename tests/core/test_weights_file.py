@@ -173,7 +173,7 @@ def test_a_failed_save_leaves_the_old_file(path, monkeypatch):
 def metadata(**changes):
     spec = {name: getattr(SPEC, name) for name in weights_format.GEOMETRY}
     given = {
-        "format": "lcmulti.weights.initial", "version": "1", "operation": "local_conv",
+        "format": "lcmulti.weights", "version": "1", "operation": "local_conv",
         "spec": json.dumps(spec),
     }  # fmt: skip
     return {k: v for k, v in (given | changes).items() if v is not None}

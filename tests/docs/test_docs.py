@@ -77,6 +77,8 @@ EXAMPLES = {
     "deepface.py equinox": ("jax", "equinox"),
     "deepface.py tensorflow": ("tensorflow",),
     "digits_compare.py": ("torch",),
+    "untie.py": ("torch",),
+    "topography.py": ("torch", "matplotlib"),
     "faces.py": ("torch",),
     "sharded_torch.py": ("torch",),
     "snp.py": ("torch",),

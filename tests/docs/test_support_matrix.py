@@ -29,6 +29,7 @@ def cells():
                 yield pytest.param(matrix, row, column, id=name, marks=marks)
 
 
+@pytest.mark.spread
 @pytest.mark.parametrize(("matrix", "row", "column"), list(cells()))
 def test_cell(matrix, row, column):
     matrix.run(row, column)

@@ -24,6 +24,14 @@ DATA = Path(__file__).parents[1] / "data" / "legacy_models"
 FLAT, GRAPH = "lc2_cl_i1_valid", "c_fun"
 
 
+def in_turn(cases, every=10):
+    """All cases for the full lane, and every tenth for the fast one: each starts a process."""
+    return [
+        pytest.param(each, marks=() if number % every == 0 else pytest.mark.slow)
+        for number, each in enumerate(cases)
+    ]
+
+
 def with_config(change, name=FLAT, suffix="h5"):
     """A file whose configuration is what *change* makes of it."""
 

@@ -117,8 +117,8 @@ def keras():
         (2, 2), ("rows", "data"), keras.distribution.list_devices()
     )
     layout = keras.distribution.LayoutMap(mesh)
-    layout["local/kernel"] = ("rows", None, None, None, None, None)
-    layout["local/bias"] = ("rows", None, None)
+    layout[".*local/kernel"] = ("rows", None, None, None, None, None)
+    layout[".*local/bias"] = ("rows", None, None)
     distribution = keras.distribution.ModelParallel(layout_map=layout, batch_dim_name="data")
     with distribution.scope():
         made = model()

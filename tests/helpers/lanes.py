@@ -1,11 +1,15 @@
 """The fast lane and the full one, and where their time went.
 
-`pytest` runs the fast lane: every topic is touched. `pytest --full` runs everything.
+`pytest` runs the fast lane: every topic is touched. `pytest --full` runs everything, and
+`pytest --rest` what the fast lane leaves.
 
 * ``slow``: a test that takes more than a second or two. It runs with --full alone.
 * ``sampled``: of a test's parameters the fast lane takes the first, for each backend in turn.
 
 A test that is named by its node, ``FILE::TEST``, runs in either.
+
+On several workers (``--dist loadgroup``) the tests of a file stay on one, which makes its fixtures
+once. Those marked ``spread`` need none and are dealt one by one.
 """
 
 from __future__ import annotations
@@ -13,16 +17,23 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import PurePath
 
+import pytest
+
 MOST_SHOWN = 12
 
 
 def pytest_addoption(parser):
     parser.addoption("--full", action="store_true", help="run the slow tests as well")
+    parser.addoption("--rest", action="store_true", help="run what is not in the fast lane alone")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config, items):
+    for item in items:
+        if not (item.get_closest_marker("spread") or item.get_closest_marker("xdist_group")):
+            item.add_marker(pytest.mark.xdist_group(item.location[0]))
     named = any("::" in argument for argument in config.args)
-    if named or config.getoption("--full") or "slow" in config.getoption("-m"):
+    if named or config.getoption("--full"):
         return
     kept, left, seen = [], [], set()
     for item in items:
@@ -32,6 +43,8 @@ def pytest_collection_modifyitems(config, items):
             fast = test not in seen
             seen.add(test)
         (kept if fast else left).append(item)
+    if config.getoption("--rest"):
+        kept, left = left, kept
     if left:
         items[:] = kept
         config.hook.pytest_deselected(items=left)

@@ -70,3 +70,18 @@ def test_two_processes_of_two_devices():
     finally:
         for process in processes:
             process.kill()
+
+
+LAYERS = {"nnx": "flax", "equinox": "equinox", "keras": "keras", "ensemble": "lcmulti_native"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_through_what_their_frameworks_have(name):
+    """Partition metadata of Flax NNX, trees of shardings, Keras' `LayoutMap`, `jax.vmap`."""
+    pytest.importorskip(LAYERS[name])
+    command = [sys.executable, PROGRAM.with_name("jax_sharded_layers.py"), name]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    assert run.stdout, run.stderr[-3000:]
+    error = json.loads(run.stdout.splitlines()[-1])[name]
+    assert error is None, error

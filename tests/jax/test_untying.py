@@ -147,7 +147,7 @@ def test_equinox():
     assert [row.name for row in plan.rows] == ["layers.0", "layers.2"]
     expected = eqx.filter_jit(model)(x)
     for options in (dict(), dict(rank=2)):
-        untied = untie(model, x, tell=None, where=["layers.0", "layers.2"], **options)
+        untied = untie(model, x, tell=None, **options)
         assert isinstance(untied.layers[0], LocallyConnected)
         assert isinstance(model.layers[0], eqx.nn.Conv2d)
         np.testing.assert_allclose(eqx.filter_jit(untied)(x), expected, **CLOSE)

@@ -1,28 +1,66 @@
 """Old models, written once by tf_keras, and what each driver found on each of Keras' backends."""
 
+import json
+import os
+import time
+from pathlib import Path
+
 import pytest
 from helpers_keras import NEEDS, needs, run_driver
 
 
 @pytest.fixture(scope="session")
-def written(tmp_path_factory):
-    """Old models and the parity arrays, written by tf_keras."""
-    needs("tf_keras")
-    folder = tmp_path_factory.mktemp("legacy")
-    run_driver("write_legacy.py", "tensorflow", folder)
-    return folder
+def once(tmp_path_factory):
+    """Make a folder once for all workers: ``once(name, make)`` calls ``make(folder)`` in one."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def made(name: str, make) -> Path:
+        folder, done = shared / name, shared / f"{name}.done"
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            while not done.exists():  # another worker is at it; a failure there is said here too
+                time.sleep(0.1)
+        else:
+            trouble = None
+            try:
+                make(folder)
+            except BaseException as error:
+                trouble = str(error)
+                raise
+            finally:
+                (shared / f"{name}.tmp").write_text(json.dumps(trouble))
+                (shared / f"{name}.tmp").replace(done)
+        assert json.loads(done.read_text()) is None, done.read_text()
+        return folder
+
+    return made
 
 
 @pytest.fixture(scope="session")
-def checked(written):
+def written(once):
+    """Old models and the parity arrays, written by tf_keras."""
+    needs("tf_keras")
+    return once("legacy", lambda folder: run_driver("write_legacy.py", "tensorflow", folder))
+
+
+@pytest.fixture(scope="session")
+def checked(request, once):
     """What came of a driver's checks on a backend, which runs them once."""
-    found = {}
 
     def on(driver, backend):
         needs(NEEDS[backend])
-        if (driver, backend) not in found:
-            arrays = written / "parity" / "parity.npz"
-            found[driver, backend] = run_driver(driver, backend, arrays)
-        return found[driver, backend]
+
+        def run(folder):
+            compared = driver == "check_layers.py"  # with what tf_keras computes
+            arrays = (
+                request.getfixturevalue("written") / "parity" / "parity.npz" if compared else ""
+            )
+            found = run_driver(driver, backend, arrays)
+            (folder / "found.json").write_text(json.dumps(found))
+
+        folder = once(f"{driver} on {backend}", run)
+        return json.loads((folder / "found.json").read_text())
 
     return on

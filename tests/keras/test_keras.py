@@ -19,13 +19,21 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize(
-    "driver, kind, name",
-    [pytest.param(driver, *each, id=each[1]) for driver in CHECKS for each in CHECKS[driver]],
-)
-def test_layers(backend, driver, kind, name, checked):
+FAST = "check_errors.py"  # the driver that the fast lane runs on each backend
+
+
+def checks():
+    for driver, found in CHECKS.items():
+        marks = [] if driver == FAST else [pytest.mark.slow]
+        for kind, name in found:
+            for backend in BACKENDS:
+                group = pytest.mark.xdist_group(f"keras-{driver}-{backend}")
+                each = [driver, kind, name, backend]
+                yield pytest.param(*each, id=f"{name}-{backend}", marks=[*marks, group])
+
+
+@pytest.mark.parametrize(("driver", "kind", "name", "backend"), list(checks()))
+def test_layers(driver, kind, name, backend, checked):
     if backend == "numpy" and kind == "trained":
         pytest.skip("Keras trains nothing on NumPy")
     trouble = checked(driver, backend)[name]

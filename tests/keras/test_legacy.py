@@ -14,10 +14,10 @@ import lcmulti
 DATA = Path(__file__).parents[1] / "data" / "legacy_models"
 SAMPLES = sorted(path.name for path in DATA.glob("*.[hk]*"))
 NAMES = re.findall(r"@model\ndef (\w+)", (DRIVERS / "write_legacy.py").read_text("utf-8"))
-FOR_TWO = ("compiled_for_two", "compiled_for_all")
+FOR_TWO = ("compiled_for_two", "compiled_for_all", "compiled_for_one")
 WRITTEN = [f"{name}.{suffix}" for name in (*NAMES, "compiled", "custom_loss", *FOR_TWO)
            for suffix in ("h5", "keras")]  # fmt: skip
-WRITTEN += ["old_fashioned.h5", "old_nested.h5", "by_theano.h5"]
+WRITTEN += ["old_fashioned.h5", "old_nested.h5", "by_theano.h5", "big_endian.h5"]
 EPSILON = {"float16": 2e-3, "float32": 2e-6, "float64": 1e-12}
 
 pytestmark = [

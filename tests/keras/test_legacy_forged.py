@@ -14,6 +14,7 @@ from helpers_hostile import (
     FLAT,
     KERNEL,
     h5py,
+    in_turn,
     lcmulti_keras,
     local,
     node,
@@ -237,7 +238,7 @@ FORGED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("what", FORGED)
+@pytest.mark.parametrize("what", in_turn(FORGED))
 def test_refused(what, tmp_path, monkeypatch):
     for _ in range(3):  # again where other work, which only ever adds, has slowed it
         _, seconds = refused(FORGED[what], MOST_GROWTH, tmp_path, monkeypatch)

@@ -22,7 +22,7 @@ import torch
 import torch._dynamo  # what DTensor would import on its first use, in every rank
 import torch.distributed as dist
 
-TIMEOUT = datetime.timedelta(seconds=20)
+TIMEOUT = datetime.timedelta(minutes=2)  # machines may be busy
 
 
 def start(rank, ranks, folder):

@@ -18,6 +18,7 @@ from lcmulti_keras.legacy.counting import count_compiling, count_layers, count_s
 from lcmulti_keras.legacy.origins import Origins
 from lcmulti_keras.legacy.partial import LoadedWeights
 from lcmulti_keras.legacy.reading import Archive, opened
+from lcmulti_keras.legacy.structure import is_graph
 
 __all__ = ["Loaded", "LoadedWeights", "load", "load_legacy_model", "load_legacy_weights"]
 
@@ -225,7 +226,7 @@ def _built(
         if isinstance(model, keras.Model) and not model.built:
             shape = (node.get("build_config") or {}).get("input_shape")
             if shape is not None:
-                model.build(tuple(builder.plain(shape)))
+                _build(model, tuple(builder.plain(shape)))
         builder.build_activations()
     except FileError:
         raise
@@ -237,3 +238,11 @@ def _built(
     if not model.built:
         raise FileError(path, "has a model whose input shape it does not tell")
     return builder, model
+
+
+def _build(model: keras.Model, shape: tuple[int | None, ...]) -> None:
+    """Make the variables; of a class's layers only a call can, of tensors without values."""
+    if is_graph(model):
+        model.build(shape)
+    else:
+        model(keras.KerasTensor(shape))

@@ -333,6 +333,20 @@ def by_theano(folder):
         kernel[...] = kernel[()][::-1, ::-1]
 
 
+def big_endian(folder):
+    """As a machine of the other order of bytes wrote it."""
+    for suffix in ("h5", "npz"):
+        content = (folder / f"regularized.{suffix}").read_bytes()
+        (folder / f"big_endian.{suffix}").write_bytes(content)
+    with h5py.File(folder / "big_endian.h5", "r+") as file:
+        group, names = file["model_weights"], []
+        group.visititems(lambda n, each: names.append(n) if isinstance(each, h5py.Dataset) else 0)
+        for name in names:
+            array = group[name][()].astype(">f4")
+            del group[name]
+            group.create_dataset(name, data=array)
+
+
 def weights_only(folder, rng):
     made = k.Sequential([
         LC2(4, (2, 3), (1, 2), padding="same", implementation=2, input_shape=(5, 6, 3)),
@@ -373,6 +387,7 @@ def compiled_for_two(folder, rng):
         ("compiled_for_two", dict(loss={"head/a": "mse"}, metrics=["mae"])),
         ("compiled_for_all", dict(loss=["mse", "logcosh"], loss_weights=[0.5, 2.0],
                                   metrics=[["mse", "logcosh"], []], weighted_metrics=["mae"])),
+        ("compiled_for_one", dict(loss="mse", metrics={"head/a": ["mae"]})),
     ):  # fmt: skip
         made.compile(k.mixed_precision.LossScaleOptimizer(k.optimizers.Adam()), **how)
         targets = [rng.standard_normal((4, n)).astype("float32") for n in (3, 1)]
@@ -438,6 +453,7 @@ def main():
     old_fashioned(folder)
     old_nested(folder)
     by_theano(folder)
+    big_endian(folder)
     weights_only(folder, rng)
     compiled(folder, rng)
     compiled_for_two(folder, rng)

@@ -1,0 +1,123 @@
+"""Find and read the files that settings may stand in.
+
+A place that may not be looked into has no settings, which `lcmulti config` says. A file that is
+there and cannot be read, or would take long to, is an error that names it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lcmulti.errors import ConfigError, FileError, described
+from lcmulti.files import read_text
+
+__all__ = ["ClosedPlaces", "keras_json", "project_table", "read_toml", "user_file"]
+
+ClosedPlaces = dict[str, str]
+"""Files that may be there or not, and why that cannot be seen."""
+
+MOST_BYTES = 256 * 2**10
+QUOTED = re.compile(r'"[^"\n]*"|\'[^\'\n]*\'')
+MANY_DOTS = re.compile(r"(?<![\w\\\"'-])(?:[\w\\\"'-]++[ \t]*+\.[ \t]*+){20}")
+"""A key of so many parts, of which the parser's time and memory grow with the square."""
+
+
+def user_file() -> Path:
+    """The user's own settings file."""
+    import platformdirs
+
+    return Path(platformdirs.user_config_dir("lcmulti", appauthor=False)) / "lcmulti.toml"
+
+
+def is_there(path: Path, closed: ClosedPlaces) -> bool:
+    """Whether there is a file, or what stands for one; what cannot be seen is noted in *closed*."""
+    try:
+        return not path.is_dir() and path.exists()
+    except (OSError, ValueError) as error:
+        closed[str(path)] = getattr(error, "strerror", None) or str(error)
+        return False
+
+
+def read_toml(path: Path, word: str = "") -> dict[str, Any]:
+    """The tables of a file; of one in which *word* does not stand at all, none.
+
+    Raises
+    ------
+    ConfigError
+        If it is no ordinary file, too large, or no TOML.
+    """
+    try:
+        text = read_text(path, MOST_BYTES)
+        if word not in text:
+            return {}
+        if MANY_DOTS.search(QUOTED.sub("q", text)):
+            raise ValueError("a key has twenty parts or more")
+        return tomllib.loads(text)
+    except FileError as error:
+        raise ConfigError(
+            str(path), "a readable TOML file", described(f"one that {error.reason}")
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(str(path), "a readable TOML file", described(str(error))) from error
+
+
+def project_table(closed: ClosedPlaces) -> tuple[Path, Mapping[str, Any]] | None:
+    """The settings of the project that the current folder is in, and their file."""
+    try:
+        directory = Path.cwd()
+    except OSError:  # it was deleted under us
+        return None
+    for folder in (directory, *directory.parents):
+        own = folder / "lcmulti.toml"
+        if is_there(own, closed):
+            return own, read_toml(own)
+        pyproject = folder / "pyproject.toml"
+        if is_there(pyproject, closed):
+            tool = read_toml(pyproject, "lcmulti").get("tool")
+            table = tool.get("lcmulti") if isinstance(tool, dict) else None
+            return (pyproject, _as_table(table, pyproject)) if table is not None else None
+    return None
+
+
+def _as_table(value: Any, path: Path) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise ConfigError(str(path), "a table of settings", value)
+    return value
+
+
+def keras_json(closed: ClosedPlaces) -> tuple[Path, Any] | None:
+    """Keras' own file and the data format in it.
+
+    What is no JSON, Keras takes for an empty file, and so do we.
+
+    Raises
+    ------
+    ConfigError
+        If a read of it might not end, or take much memory.
+    """
+    try:
+        path = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "keras.json"
+    except RuntimeError:  # there is no home
+        return None
+    if not is_there(path, closed):
+        return None
+    try:
+        content = json.loads(read_text(path, MOST_BYTES))
+    except FileError as error:
+        if isinstance(error.__cause__, PermissionError):
+            closed[str(path)] = error.reason
+            return None
+        if isinstance(error.__cause__, UnicodeDecodeError):
+            return None
+        raise ConfigError(
+            str(path), "a file that Keras can read", described(f"one that {error.reason}")
+        ) from None
+    except (ValueError, RecursionError):
+        return None
+    return (path, content.get("image_data_format")) if isinstance(content, dict) else None
