@@ -69,15 +69,10 @@ def cut(spec: LocalConvSpec, batch: int, dtype: str, target: int) -> Grid:
     Whole trailing axes first, so that a block of the kernel is one piece of memory; the batch
     is cut only when a single position is too much.
     """
-<<<<<<< HEAD
-    one = workspace(_part(spec, (1,) * spec.ndim), (1,), max(batch, 1), dtype)
-    room = max(target // one, 1)
-=======
     inner = _unpadded(spec)
     one = workspace(inner, (1,), max(batch, 1), dtype)
     once = workspace(inner, (0,), max(batch, 1), dtype)  # the input of half types, in float32
     room = max((target - once) // max(one - once, 1), 1)
->>>>>>> origin/main
     positions: list[int] = []
     for size in reversed(spec.output_size):
         positions.append(even(size, room))
@@ -85,9 +80,8 @@ def cut(spec: LocalConvSpec, batch: int, dtype: str, target: int) -> Grid:
     return Grid(tuple(reversed(positions)), max(min(batch, batch * target // one), 1))
 
 
-def _part(spec: LocalConvSpec, positions: tuple[int, ...]) -> LocalConvSpec:
-    """A block of so many positions: of the input it holds what its windows see."""
-    return spec.block((0,) * spec.ndim, positions)[0]
+def _unpadded(spec: LocalConvSpec) -> LocalConvSpec:
+    return spec.block((0,) * spec.ndim, spec.output_size)[0]
 
 
 def blocks(spec: LocalConvSpec, grid: Grid, batch: int) -> Iterator[Block]:
@@ -138,7 +132,7 @@ class Blocked(Composed):
         spec, dtype, limit = problem.spec, DTYPES[problem.dtype], problem.resources.max_workspace
         batch = problem.samples
         grid = _grid(spec, batch, dtype.name, problem.device, problem.resources)
-        total = workspace(_part(spec, grid.positions), grid.positions, grid.samples, dtype.name)
+        total = workspace(_unpadded(spec), grid.positions, grid.samples, dtype.name)
         if dtype.is_half:
             kernel = prod(spec.kernel_shape) if _is_summed(spec, grid, batch) else 0
             total += 4 * max(_wide_samples(spec, batch, limit) * prod(spec.input_shape), kernel)
