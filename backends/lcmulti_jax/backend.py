@@ -73,7 +73,8 @@ class JaxBackend:
     def add(self, y: Any, bias: Any) -> Any:
         """In the accumulator dtype, so that the gradient of the bias is summed there."""
         wide = DTYPES[y.dtype.name].accumulator
-        return (y.astype(wide) + bias.astype(wide)).astype(y.dtype)
+        of_rank = jnp.expand_dims(bias, range(y.ndim - bias.ndim))  # JAX may be told to ask for it
+        return (y.astype(wide) + of_rank.astype(wide)).astype(y.dtype)
 
     def einsum(self, subscripts: str, *arrays: Any) -> Any:
         """See `Backend.einsum`."""

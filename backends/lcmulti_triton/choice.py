@@ -1,10 +1,13 @@
-"""Which tile a map is cut into, of those that can serve it."""
+"""Which tiles can serve a map, which of them is estimated to be the fastest, and tf32x3."""
 
 from __future__ import annotations
 
+from functools import lru_cache
+
+from lcmulti_triton.axes import Axis
 from lcmulti_triton.layer import Layer, Tile
 
-__all__ = ["candidates", "few_weights", "first_choice"]
+__all__ = ["admits_tf32x3", "candidates", "estimated", "nominal", "smallest"]
 
 FEW = 8
 """Channels times filters up to which positions are the lanes: a sector of float32."""
@@ -12,19 +15,35 @@ FEW = 8
 THIN = 8
 """Samples up to which filters are the lanes and nothing is a dot, which pads samples to 16."""
 
-# (samples, terms or channels, filters, warps, stages)
-DOTS = {
+# (samples, terms or channels, filters, warps, stages). Sums of half types are held in float32, so
+# that a tile of them is as large in registers; they come from memory twice as wide, and a step
+# of theirs is a matrix instruction for which shorter tiles would be mostly waiting.
+WIDE = {
     "forward": (
-        (32, 16, 16, 1, 3), (16, 16, 16, 1, 3), (32, 16, 32, 1, 3), (64, 16, 32, 2, 3),
-        (64, 16, 64, 4, 3), (64, 32, 64, 4, 3), (128, 32, 128, 8, 3),
+        (32, 16, 16, 1, 3), (32, 16, 32, 1, 3), (64, 16, 64, 4, 3),
+        (128, 16, 128, 8, 3),
     ),
     "input_grad": (
-        (32, 16, 16, 1, 3), (16, 16, 16, 1, 3), (32, 32, 16, 1, 3), (64, 32, 16, 2, 3),
-        (64, 64, 16, 4, 3), (64, 64, 32, 4, 3), (128, 128, 32, 8, 3),
+        (32, 16, 16, 1, 3), (32, 32, 16, 1, 3), (64, 64, 16, 4, 3),
+        (128, 128, 16, 8, 3),
     ),
     "kernel_grad": (
-        (16, 32, 16, 1, 3), (16, 16, 16, 1, 3), (16, 32, 32, 1, 3), (16, 64, 32, 2, 3),
-        (16, 64, 64, 4, 3), (32, 64, 64, 4, 3), (32, 128, 128, 8, 3),
+        (16, 64, 16, 2, 3), (16, 16, 16, 1, 3), (16, 128, 16, 4, 3), (16, 32, 16, 1, 3),
+        (16, 64, 32, 2, 3), (16, 64, 64, 4, 3), (16, 128, 128, 8, 3),
+    ),
+}  # fmt: skip
+HALF = {
+    "forward": (
+        (32, 32, 16, 1, 3), (32, 32, 32, 1, 3), (64, 32, 64, 4, 3),
+        (128, 64, 256, 8, 2),
+    ),
+    "input_grad": (
+        (32, 16, 32, 1, 3), (32, 32, 32, 1, 3), (64, 64, 32, 4, 3),
+        (128, 256, 64, 8, 2),
+    ),
+    "kernel_grad": (
+        (32, 64, 16, 2, 3), (32, 32, 32, 1, 3), (32, 64, 64, 4, 3),
+        (64, 128, 256, 8, 2),
     ),
 }  # fmt: skip
 
@@ -34,22 +53,93 @@ def few_weights(layer: Layer) -> bool:
     return layer.channels * layer.filters <= FEW
 
 
-def chosen(layer: Layer, device: int | None, settings: tuple[str, str]) -> tuple[Tile, str]:
-    """The tile, and the precision of float32 products."""
-    return first_choice(layer), "ieee"
+TF32X3_FROM = 64
+"""Terms from which three TensorFloat-32 products keep the forward error bound.
+
+A float32 is the sum of two TensorFloat-32 numbers within ``2^-22`` of it (11 significand bits each,
+rounded to nearest), and of the four products that of the two small ones is left out. So a product
+is off by at most ``2^-22 + 2^-22 + 2^-22 = 12 u`` of its size, with ``u = 2^-24``, before it is
+added. Sums run over three lists of products, of which two are ``2^-11`` as large as the first and
+count for little. NVIDIA's matrix units add four or more products at a time, aligned to the largest
+and cut to no fewer than two bits beyond float32 (Fasi, Higham, Mikaitis, Pranesh, "Numerical
+behavior of NVIDIA tensor cores", PeerJ Computer Science 7:e330, 2021), and cut once more as the
+sum is written back: ``5 * 2^-2 u + 2 u`` for four products, under ``0.82 u`` a product. So for n
+products the error is at most ``(0.82 n + 12.1) u`` times the sum of their sizes, and the bound
+``(n + 2) u`` admits that from ``n = 57``. The next power of two leaves room for what differs
+between chips.
+"""
+
+
+def admits_tf32x3(layer: Layer, tile: Tile) -> bool:
+    """Whether three products of TensorFloat-32 keep the error bound; never in sums over a batch."""
+    if layer.dtype != "float32" or layer.map == "kernel_grad":
+        return False
+    return tile.family in ("tiles", "windows") and summed(layer) >= TF32X3_FROM
+
+
+def summed(layer: Layer) -> int:
+    """Products in one element of what a map makes, where most are."""
+    if layer.map == "forward":
+        return layer.terms
+    windows = 1
+    for axis in layer.axes:
+        windows *= -(-axis.kernel // (axis.stride // axis.gcd))
+    return windows * layer.filters
+
+
+@lru_cache(maxsize=4096)
+def estimated(layer: Layer) -> Tile:
+    """The tile with the shortest estimate, of those whose figures are kept."""
+    from lcmulti_triton.estimate import estimate
+    from lcmulti_triton.kept import figures_of
+
+    options = candidates(layer)
+    if options[0].family not in ("tiles", "windows"):
+        return options[0]
+    best, least = options[0], float("inf")
+    for tile in options:
+        found = figures_of(layer.map, layer.dtype, tile)
+        seconds = estimate(layer, tile, found).seconds if found else float("inf")
+        if seconds < least:
+            best, least = tile, seconds
+    return best
+
+
+def nominal(layer: Layer) -> Layer:
+    """A layer with the same weights a position, of a usual size, and a usual batch of its class.
+
+    So that what is chosen, and compiled, depends on neither.
+    """
+    most = {1: 784, 2: 28, 3: 12, 4: 6}[len(layer.axes)]
+    axes = tuple(
+        axis
+        if axis.out == 1
+        else axis._replace(out=most, low=0, size=(most - 1) * axis.stride + _extent(axis))
+        for axis in layer.axes
+    )
+    batch = next((size for size in BATCHES if layer.batch <= size), 2 * BATCHES[-1])
+    return layer._replace(axes=axes, batch=32 if batch == BATCHES[-1] else batch)
+
+
+def _extent(axis: Axis) -> int:
+    return (axis.kernel - 1) * axis.dilation + 1
+
+
+BATCHES = (1, THIN, 64)
+"""Largest batch of each class; a layer is compiled once for each class it is called with."""
 
 
 def candidates(layer: Layer) -> list[Tile]:
     """Every tile that serves a map of a layer; how large its sides are in it decides nothing."""
     families = _lanes(layer) if few_weights(layer) else []
-    if layer.batch <= THIN or (layer.map == "kernel_grad" and layer.batch <= 16):
+    if layer.batch <= THIN:
         families += _thin(layer)
     return families + _dots(layer)
 
 
-def first_choice(layer: Layer) -> Tile:
-    """A tile that serves, before any is measured."""
-    return candidates(layer)[0]
+def smallest(layer: Layer) -> Tile:
+    """The tile that takes the least registers and shared memory."""
+    return min(candidates(layer), key=lambda tile: tile.samples * tile.terms * tile.filters)
 
 
 def power(least: int, n: int, most: int) -> int:
@@ -58,11 +148,11 @@ def power(least: int, n: int, most: int) -> int:
 
 
 def _lanes(layer: Layer) -> list[Tile]:
-    samples, filters = power(1, layer.batch, 4), power(1, layer.filters, FEW)
+    samples = power(1, layer.batch, 8)
     if layer.map == "kernel_grad":
-        return [Tile("lanes", 64, power(1, layer.terms, 16), filters, 4, 2)]
-    columns = filters if layer.map == "forward" else power(1, layer.channels, FEW)
-    return [Tile("lanes", samples, 64, columns, 2, 1)]
+        return [Tile("lanes", samples, 64, power(1, layer.filters, FEW), 2, 1)]
+    columns = power(1, layer.filters if layer.map == "forward" else layer.channels, FEW)
+    return [Tile("lanes", samples, 64, columns, 2, 2)]
 
 
 def _thin(layer: Layer) -> list[Tile]:
@@ -71,29 +161,23 @@ def _thin(layer: Layer) -> list[Tile]:
     if layer.map == "kernel_grad":
         return [Tile("thin", 1, power(1, layer.terms, 32), filters, 1, 2)]
     if layer.map == "forward":
-        return [Tile("thin", samples, power(1, layer.terms, 16), filters, 1, 2)]
+        # All products of a step are sums in registers: 64 of a thread.
+        return [Tile("thin", samples, power(1, layer.terms, 64 // samples), filters, 1, 2)]
     length = layer.terms if layer.never_meets else layer.channels
     name = "thin windows" if layer.never_meets else "thin"
     return [Tile(name, samples, power(1, length, 16), power(1, layer.filters, 16), 1, 2)]
 
 
 def _dots(layer: Layer) -> list[Tile]:
-    """Tiles no larger than what they cut, but for one: a dot takes at least 16 along each side."""
-    columns = {
-        "forward": layer.filters,
-        "input_grad": layer.terms if layer.never_meets else layer.channels,
-        "kernel_grad": layer.filters,
-    }[layer.map]
-    name = "windows" if layer.map == "input_grad" and layer.never_meets else "tiles"
-    found = []
-    for samples, terms, filters, warps, stages in DOTS[layer.map]:
-        wide = filters if layer.map == "forward" else terms
-        across = filters if layer.map == "kernel_grad" else columns
-        long = samples if layer.map != "kernel_grad" else 16
-        if (
-            max(wide, 16) <= power(16, columns if layer.map != "kernel_grad" else layer.terms, 128)
-            and filters <= power(16, across if layer.map != "input_grad" else layer.filters, 128)
-            and long <= power(16, layer.batch, 128)
-        ):
-            found.append(Tile(name, samples, terms, filters, warps, stages))
-    return found
+    """Tiles no larger than what they cut but where a dot, at least 16 along each side, is."""
+    windows = layer.map == "input_grad" and layer.never_meets
+    terms = layer.channels if layer.map == "input_grad" and not windows else layer.terms
+    sides = [power(16, n, 256) for n in (layer.batch, terms, layer.filters)]
+    shapes = (HALF if layer.itemsize == 2 else WIDE)[layer.map]
+    summed = {"forward": 1, "input_grad": 2, "kernel_grad": 0}[layer.map]  # may be cut short
+    found = [
+        Tile("windows" if windows else "tiles", *shape)
+        for shape in shapes
+        if all(a <= b for i, (a, b) in enumerate(zip(shape, sides)) if i != summed)  # noqa: B905
+    ]
+    return found or [Tile("windows" if windows else "tiles", *shapes[0])]

@@ -38,8 +38,9 @@ class Figures(NamedTuple):
         Registers or bytes put into memory for want of registers; none are expected.
     shared : int
         Bytes of shared memory of a program.
-    loop : int
-        Instructions of the main loop, one step; 0 where it has been unrolled altogether.
+    code, loop : int
+        Instructions of the kernel, and of them those of its main loop, one step; 0 where that has
+        been unrolled altogether.
     loads, wide_loads : int
         Loads from global memory in the main loop, or where there is none in the kernel, and how
         many of them are of 16 bytes.
@@ -52,6 +53,7 @@ class Figures(NamedTuple):
     registers: int
     spills: int
     shared: int
+    code: int
     loop: int
     loads: int
     wide_loads: int
@@ -60,7 +62,7 @@ class Figures(NamedTuple):
 
 
 def figures(kernel: Any) -> Figures:
-    """Of what `lcmulti_triton.launch.compile_for` returned."""
+    """Of what `lcmulti_triton.starting.compile_for` returned."""
     if "cubin" in kernel.asm:
         return _nvidia(kernel)
     return _amd(kernel)
@@ -120,7 +122,7 @@ def _figures(
     main = max(loops, key=lambda loop: (_multiplications(loop)[1], -len(loop)), default=[])
     name, count = _multiplications(main or lines)
     return Figures(
-        registers, spills, kernel.metadata.shared, len(main),
+        registers, spills, kernel.metadata.shared, len(lines), len(main),
         sum(bool(LOAD.search(line)) for line in main or lines),
         sum(bool(WIDE.search(line)) for line in main or lines),
         name, count if main else 0,

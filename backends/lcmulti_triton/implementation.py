@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,7 +14,7 @@ from lcmulti import plugins
 from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.plugins.contract import Implementation, Map, Problem, Resources
 from lcmulti_triton import state
-from lcmulti_triton.layer import LARGEST, is_served
+from lcmulti_triton.layer import LARGEST, Layer, is_served, layer_of
 from lcmulti_triton.tracing import is_compiled
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["implementation"]
 
+MAPS: tuple[Map, ...] = ("forward", "input_grad", "kernel_grad")
 NEXT = "blocked"
 """Serves what turns out at run time not to be served."""
 
@@ -50,6 +52,51 @@ class Triton:
         missing = state.without_triton() or (None if state.is_interpreted() else state.on_gpu())
         return missing or failed
 
+    def details(self, problem: Problem) -> tuple[str, ...]:
+        """The tile of each map and where the choice came from."""
+        from lcmulti_triton.decision import decided
+
+        device = _device(problem.device)
+        resources = problem.resources
+        # Nothing is measured to explain.
+        tiles = "tuned" if resources.tiles == "measured" else resources.tiles
+        return tuple(
+            f"{map_} in {choice.tile}"
+            f"{', tf32x3' if choice.precision == 'tf32x3' else ''} ({choice.source})"
+            for map_, choice in (
+                (layer.map, decided(layer, device, (resources.precision, tiles)))
+                for layer in _layers(problem)
+            )
+        )
+
+    def tune(
+        self, problem: Problem, told: Callable[[str, str, float | None], None]
+    ) -> tuple[str, ...]:
+        """Measure the candidates of each map on this machine and keep the fastest.
+
+        Parameters
+        ----------
+        told : callable
+            ``(map, candidate, seconds)`` of each as it was measured; None seconds: it failed.
+
+        Returns
+        -------
+        tuple of str
+            What was chosen, in a line a map, and where it is kept.
+        """
+        from lcmulti_triton import tuned
+
+        device = _device(problem.device)
+        lines = []
+        for layer in _layers(problem):
+            found = tuned.measure(
+                layer, device, problem.resources.precision,
+                lambda one, layer=layer: told(layer.map, str(one.tile), one.seconds),  # type: ignore[misc]
+            )  # fmt: skip
+            best = tuned.keep(layer, device, found)
+            lines.append(f"{layer.map}: {best.tile if best else 'no candidate could be compiled'}")
+        return (*lines, f"kept in {tuned.file_of(device)}")
+
     def workspace(self, problem: Problem) -> int:
         """Nothing beside inputs and outputs."""
         return 0
@@ -65,6 +112,16 @@ class Triton:
     def kernel_grad(self, x: Any, dy: Any, spec: LocalConvSpec, resources: Resources) -> Any:
         """See `lcmulti.backend.Implementation.kernel_grad`."""
         return _run("kernel_grad", x, dy, spec, resources)
+
+
+def _device(kind: str) -> int | None:
+    return torch.cuda.current_device() if kind == "gpu" else None
+
+
+def _layers(problem: Problem) -> list[Layer]:
+    """The maps of a problem, arrays channels last."""
+    batch = problem.samples
+    return [layer_of(map_, problem.spec, problem.dtype, batch) for map_ in MAPS]
 
 
 def _run(map_: Map, a: Any, b: Any, spec: LocalConvSpec, resources: Resources) -> Any:
@@ -87,20 +144,25 @@ def _ready(map_: Map, a: Any, b: Any, spec: LocalConvSpec, resources: Resources)
     """What a call needs, or None where another implementation has to serve it."""
     from lcmulti_triton.launch import prepared
 
-    index = a.get_device() if a.is_cuda else None
+    index = _index(a)
     if map_ in state.failures or (index is not None and state.is_old(index)):
         return None
     aligned = not (a.data_ptr() | b.data_ptr()) % 16
     try:
         return prepared(
             map_, spec, a.dtype, index, len(a), a.stride(), b.stride(), aligned,
-            ("ieee", "pinned"),
+            (resources.precision, resources.tiles),
         )  # fmt: skip
     except Exception as error:  # a compiler's, a driver's: whatever it is, others can serve
         said = f"{type(error).__name__}: {error}".strip().splitlines()[0]
         state.failures[map_] = f"Triton failed to compile {map_} here ({said})"
         warnings.warn(f"lcmulti: {state.failures[map_]}; {NEXT!r} serves", stacklevel=2)
         return None
+
+
+def _index(array: Any) -> int | None:
+    """Number of the GPU an array lies on, or None."""
+    return array.get_device() if array.is_cuda else None
 
 
 def _next() -> Implementation:

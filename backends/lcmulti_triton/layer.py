@@ -25,8 +25,7 @@ class Tile(NamedTuple):
         ``"windows"`` and ``"thin windows"`` (of the input's gradient, windows that do not meet).
     samples, terms, filters : int
         Sides of the tile, powers of two. The second counts channels in the input's gradient. With
-        ``"lanes"`` one of them counts positions: *terms* in the values and the input's gradient,
-        *samples* in that of the kernel.
+        ``"lanes"`` it counts positions.
     warps, stages : int
         Warps of a program; loads in flight in its loop.
     """

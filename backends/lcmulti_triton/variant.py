@@ -45,6 +45,8 @@ def constants(layer: Layer, tile: Tile, precision: str = "ieee") -> dict[str, An
     }
     if layer.map == "forward":
         known["RUNS"] = layer.runs
+    if layer.map == "input_grad":
+        known["SLIDES"] = all(axis.stride == 1 for axis in layer.axes)
     if layer.map == "kernel_grad":
         known["SHARED"] = layer.is_shared
     return known
@@ -101,7 +103,7 @@ def programs(layer: Layer, tile: Tile) -> int:
     if layer.map == "kernel_grad":
         terms = -(-layer.terms // tile.terms)
         if tile.family == "lanes":
-            return terms * layer.groups * -(-where // tile.samples)
+            return layer.groups * -(-where // tile.terms)
         return filters * terms * layer.groups * where
     if tile.family == "lanes":
         return samples * layer.groups * -(-where // tile.terms)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from lcmulti import __version__
-from lcmulti.cli import backends, bench, certify, config, convert, explain, parity, view
+from lcmulti.cli import backends, bench, certify, config, convert, explain, parity, tune, view
 from lcmulti.cli.noise import without_noise
 from lcmulti.errors import LcmultiError, printable
 
@@ -37,6 +37,7 @@ examples:
   lcmulti convert old.h5 new.keras          bring a Keras 2 model to Keras 3
   lcmulti view model.keras --html           its filters, in a page to point at
   lcmulti bench                             time it here, beside what others do
+  lcmulti tune --input 32x32x3 --kernel 3 --filters 64 --batch 32
 
 Every command has its own help: lcmulti parity --help
 """
@@ -58,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"lcmulti {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (backends, config, explain, parity, certify, convert, view, bench):
+    for command in (backends, config, explain, parity, certify, convert, view, bench, tune):
         command.add_parser(subparsers)
     return parser
 

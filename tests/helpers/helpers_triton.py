@@ -6,9 +6,10 @@ from math import prod
 
 import numpy as np
 import torch
-from lcmulti_triton.choice import chosen
-from lcmulti_triton.launch import result_of, start_of
+from lcmulti_triton.decision import decided
+from lcmulti_triton.launch import result_of
 from lcmulti_triton.layer import Tile, layer_of
+from lcmulti_triton.starting import start_of
 
 from lcmulti.algorithms import reference
 from lcmulti.conformance.bounds import ETA, covering_windows, dot_bound
@@ -55,7 +56,8 @@ def between_margins(array):
     size = max(reach, 0) if array.numel() else 0
     whole = torch.full((size + 2 * MARGIN,), float("nan"), dtype=array.dtype)
     view = whole.as_strided(array.shape, array.stride(), MARGIN)
-    view.copy_(array)
+    once = tuple(slice(1) if step == 0 else slice(None) for step in array.stride())
+    view[once].copy_(array[once])
     return view, whole
 
 
@@ -69,7 +71,7 @@ def compute(map_, spec, a, b, watch, tile=None, precision="ieee"):
     x, y = {"forward": (a, result), "input_grad": (result, a), "kernel_grad": (a, b)}[map_]
     layer = layer_of(map_, spec, dtype, len(a), x.stride(), y.stride())
     if tile is None:
-        tile, precision = chosen(layer, None, ("ieee", "pinned"))
+        tile, precision, _ = decided(layer, None, ("ieee", "pinned"))
     if tile.family.endswith("windows") and not layer.covers:
         result.zero_()
     watch.hold_to((a, b), result)

@@ -19,7 +19,8 @@ def product(a, b, total, DOT: tl.constexpr, PRECISION: tl.constexpr):
     """
     if DOT:
         return tl.dot(a, b, total, input_precision=PRECISION, out_dtype=total.dtype)
-    return total + a.to(total.dtype)[:, :, None] * b.to(total.dtype)[None, :, :]
+    else:
+        return total + a.to(total.dtype)[:, :, None] * b.to(total.dtype)[None, :, :]
 
 
 @triton.jit
@@ -95,7 +96,7 @@ def lanes(
     x, w, y, batch, O, I, K, S, D, L, XS, YS, WS, xn, xc, yn, yf, positions,
     ND: tl.constexpr, C: tl.constexpr, F: tl.constexpr, G: tl.constexpr, TAPS: tl.constexpr,
     INDEX: tl.constexpr, SUM: tl.constexpr,
-    BN: tl.constexpr, BP: tl.constexpr, BF: tl.constexpr,
+    BN: tl.constexpr, BP: tl.constexpr, BF: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     pid = tl.program_id(0)
     batches = tl.cdiv(batch, BN)
@@ -110,7 +111,7 @@ def lanes(
     x += n.to(tl.int64)[:, None] * xn + group * C * xc
     w += offset(at, WS, ND, INDEX)[:, None] + group * F + f[None, :]
     total = tl.zeros((BN, BP, BF), SUM)
-    for e in range(TAPS * C):
+    for e in tl.range(TAPS * C, num_stages=STAGES):
         channel, tap, row_of_w = terms(e, K, C, TAPS, False, ND)
         seen = at_tap(first, tap, D, ND)
         is_x = is_p & inside(seen, I, ND)
@@ -148,7 +149,7 @@ def forward(
     if FAMILY == "lanes":
         lanes(
             x, w, y, batch, O, I, K, S, D, L, XS, YS, WS, xn, xc, yn, yf, positions,
-            ND, C, F, G, TAPS, INDEX, SUM, BN, BT, BF,
+            ND, C, F, G, TAPS, INDEX, SUM, BN, BT, BF, STAGES,
         )  # fmt: skip
     else:
         tiles(

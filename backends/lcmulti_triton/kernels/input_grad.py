@@ -164,8 +164,8 @@ def windows(
 def lanes(
     y, w, x, batch, positions, O, I, K, S, D, L, XS, YS, WS, xn, xc, yn, yf,
     ND: tl.constexpr, C: tl.constexpr, F: tl.constexpr, G: tl.constexpr, TAPS: tl.constexpr,
-    INDEX: tl.constexpr, SUM: tl.constexpr,
-    BN: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
+    SLIDES: tl.constexpr, INDEX: tl.constexpr, SUM: tl.constexpr,
+    BN: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     pid = tl.program_id(0)
     batches = tl.cdiv(batch, BN)
@@ -179,22 +179,23 @@ def lanes(
     y += n.to(tl.int64)[:, None] * yn
     w += group * F
     total = tl.zeros((BN, BP, BC), SUM)
-    for number in range(TAPS):
+    for number in tl.range(TAPS, num_stages=STAGES):
         tap = coordinates(number, K, ND)
         is_y = is_p
         window = ()
         for axis in tl.static_range(ND):
             along = at[axis] + L[axis] - tap[axis] * D[axis]
-            o = tl.maximum(along, 0) // S[axis]
-            is_y &= (along >= 0) & (o * S[axis] == along) & (o < O[axis])
+            if SLIDES:
+                o = along
+            else:
+                o = tl.maximum(along, 0) // S[axis]
+                is_y &= o * S[axis] == along
+            is_y &= (along >= 0) & (o < O[axis])
             window = window + (o,)
-        from_y = offset(window, YS, ND, INDEX)
+        from_y = offset(window, YS, ND, INDEX) + (group * F) * yf
         from_w = offset(window, WS, ND, INDEX) + number * (C * F * G)
-        for f in range(F):
-            a = tl.load(
-                y + (from_y + (group * F + f).to(INDEX) * yf)[None, :],
-                mask=is_n[:, None] & is_y[None, :], other=0,
-            )  # fmt: skip
+        for f in tl.static_range(F):
+            a = tl.load(y + (from_y + f * yf)[None, :], mask=is_n[:, None] & is_y[None, :], other=0)
             b = tl.load(
                 w + (from_w + f)[:, None] + c[None, :] * (F * G),
                 mask=is_y[:, None] & is_c[None, :], other=0,
@@ -215,7 +216,7 @@ def input_grad(
     x0, x1, x2, x3, y0, y1, y2, y3, w0, w1, w2, w3, xn, xc, yn, yf,
     gcd0, gcd1, gcd2, gcd3, inverse0, inverse1, inverse2, inverse3,
     ND: tl.constexpr, C: tl.constexpr, F: tl.constexpr, G: tl.constexpr, TAPS: tl.constexpr,
-    XU: tl.constexpr, YU: tl.constexpr, APART: tl.constexpr,
+    XU: tl.constexpr, YU: tl.constexpr, APART: tl.constexpr, SLIDES: tl.constexpr,
     WIDE: tl.constexpr, DOUBLE: tl.constexpr,
     FAMILY: tl.constexpr, PRECISION: tl.constexpr,
     BN: tl.constexpr, BT: tl.constexpr, BF: tl.constexpr, STAGES: tl.constexpr,
@@ -231,7 +232,7 @@ def input_grad(
     if FAMILY == "lanes":
         lanes(
             y, w, x, batch, positions, O, I, K, S, D, L, XS, YS, WS, xn, xc, yn, yf,
-            ND, C, F, G, TAPS, INDEX, SUM, BN, BT, BF,
+            ND, C, F, G, TAPS, SLIDES, INDEX, SUM, BN, BT, BF, STAGES,
         )  # fmt: skip
     elif FAMILY == "windows" or FAMILY == "thin windows":
         windows(

@@ -104,45 +104,51 @@ def lanes(
     x, y, w, batch, positions, O, I, K, S, D, L, XS, YS, WS, xn, xc, yn, yf,
     ND: tl.constexpr, C: tl.constexpr, F: tl.constexpr, G: tl.constexpr, TAPS: tl.constexpr,
     SHARED: tl.constexpr, INDEX: tl.constexpr, SUM: tl.constexpr,
-    BP: tl.constexpr, BT: tl.constexpr, BF: tl.constexpr, STAGES: tl.constexpr,
+    BN: tl.constexpr, BP: tl.constexpr, BF: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    T: tl.constexpr = TAPS * C
+    """One term after the other: what a row of positions holds of it is summed in registers."""
     pid = tl.program_id(0)
-    e = (pid % tl.cdiv(T, BT)) * BT + tl.arange(0, BT)
-    pid = pid // tl.cdiv(T, BT)
     group = pid % G
     p = (pid // G) * BP + tl.arange(0, BP)
-    f = tl.arange(0, BF)
-    is_e, is_p, is_f = (e < T)[None, :], (p < positions)[:, None], (f < F)[None, :]
+    is_p = p < positions
     own, shared = shared_and_own(O, WS, ND)
     at = coordinates(p, own, ND)
-    channel, tap, row_of_w = terms(e, K, C, TAPS, False, ND)
-    column = ((channel + group * C).to(INDEX) * xc)[None, :]
-    row_of_y = ((group * F + f).to(INDEX) * yf)[None, :]
-    total = tl.zeros((BP, BT, BF), SUM)
-    ever = is_p & is_e & False
-    for turn in range(volume(shared, ND) if SHARED else 1):
-        here = both(at, coordinates(turn, shared, ND), ND) if SHARED else at
-        first = corner(here, S, L, ND)
-        is_x = is_p & is_e
-        from_x = column + tl.zeros((BP, BT), INDEX)
-        for axis in tl.static_range(ND):
-            seen = first[axis][:, None] + (tap[axis] * D[axis])[None, :]
-            is_x &= (seen >= 0) & (seen < I[axis])
-            from_x += seen.to(INDEX) * XS[axis]
-        ever |= is_x
-        from_y = offset(here, YS, ND, INDEX)[:, None] + row_of_y
-        for n in tl.range(batch, num_stages=STAGES):
-            a = tl.load(x + n * xn + from_x, mask=is_x, other=0).to(SUM)
-            b = tl.load(y + n * yn + from_y, mask=is_p & is_f, other=0).to(SUM)
-            total += a[:, :, None] * b[:, None, :]
-    total = tl.where(ever[:, :, None], total, 0)
-    to_w = (offset(at, WS, ND, INDEX)[:, None] + row_of_w[None, :] * (F * G))[:, :, None]
-    tl.store(
-        w + to_w + (group * F + f)[None, None, :],
-        total.to(w.dtype.element_ty),
-        mask=(is_p & is_e)[:, :, None] & is_f[:, None, :],
-    )
+    samples = tl.arange(0, BN)
+    turns = volume(shared, ND) if SHARED else 1
+    chunks = tl.cdiv(batch, BN)
+    f = tl.arange(0, BF)
+    is_f = f < F
+    w += offset(at, WS, ND, INDEX)[:, None] + group * F + f[None, :]
+    row_of_y = (group * F + f) * yf
+    for e in range(TAPS * C):
+        channel, tap, row_of_w = terms(e, K, C, TAPS, False, ND)
+        total = tl.zeros((BP, BF), SUM)
+        ever = is_p
+        if SHARED:
+            ever = p < 0
+        for step in tl.range(turns * chunks, num_stages=STAGES):
+            n = (step % chunks) * BN + samples
+            is_n = n < batch
+            here = both(at, coordinates(step // chunks, shared, ND), ND) if SHARED else at
+            seen = at_tap(corner(here, S, L, ND), tap, D, ND)
+            is_x = is_p & inside(seen, I, ND)
+            if SHARED:
+                ever = ever | is_x
+            else:
+                ever = is_x
+            from_x = offset(seen, XS, ND, INDEX) + (group * C + channel) * xc
+            from_y = offset(here, YS, ND, INDEX)[:, None] + row_of_y[None, :]
+            mask = is_n[:, None] & is_x[None, :]
+            a = tl.load(x + n.to(tl.int64)[:, None] * xn + from_x[None, :], mask=mask, other=0)
+            b = tl.load(
+                y + n.to(tl.int64)[:, None, None] * yn + from_y[None, :, :],
+                mask=mask[:, :, None] & is_f[None, None, :], other=0,
+            )  # fmt: skip
+            total += tl.sum(a.to(SUM)[:, :, None] * b.to(SUM), axis=0)
+        total = tl.where(ever[:, None], total, 0)
+        tl.store(
+            w + row_of_w * (F * G), total.to(w.dtype.element_ty), mask=is_p[:, None] & is_f[None, :]
+        )
 
 
 @triton.jit

@@ -4,18 +4,13 @@ many threads, and nothing that is not a number where it was not seen.
 
 from __future__ import annotations
 
-import contextvars
-import sys
-import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import product
 from typing import Any
 
 import numpy as np
 import pytest
 
-import lcmulti
 from lcmulti.conformance.calls import Inputs
 from lcmulti.conformance.case import Case
 from lcmulti.conformance.certify.expectation import (
@@ -26,8 +21,8 @@ from lcmulti.conformance.certify.expectation import (
     expectation_of,
     without_bias,
 )
-from lcmulti.conformance.certify.geometries import CONTRACT, STATISTICS
-from lcmulti.conformance.certify.subject import AUTO, CORE_DTYPE, Subject
+from lcmulti.conformance.certify.geometries import CONTRACT
+from lcmulti.conformance.certify.subject import AUTO, Subject
 from lcmulti.conformance.inputs import draw
 
 Array = np.ndarray[Any, Any]
@@ -73,7 +68,8 @@ def verify_results(subject: Subject, found: dict[str, Any], known: Expectation, 
         subject.verify(name, got, like, value, limit)
 
 
-def _bits(subject: Subject, arrays: dict[str, Any]) -> dict[str, bytes]:
+def bits(subject: Subject, arrays: dict[str, Any]) -> dict[str, bytes]:
+    """What arrays hold, to be compared."""
     return {name: subject.owner.to_numpy(each).tobytes() for name, each in arrays.items()}
 
 
@@ -88,24 +84,12 @@ def test_inputs_are_left_alone_and_bits_come_twice(
     """Two calls on the same arrays: the arrays are as before, the results the same bits."""
     subject.require(case, dtype)
     there = draw(case, dtype).each(subject.array)
-    before = _bits(subject, _named(there))
-    first = _bits(subject, results(subject, case, there))
-    for name, bits in _bits(subject, _named(there)).items():
-        assert bits == before[name], f"{name} was changed by the call"
-    for name, bits in _bits(subject, results(subject, case, there)).items():
-        assert bits == first[name], f"{name} differs from one call to the next"
-
-
-@pytest.mark.parametrize("name", STATISTICS)
-def test_bits_come_twice_on_larger_arrays(subject: Subject, name: str) -> None:
-    """Large enough to be split among threads."""
-    case = STATISTICS[name]
-    subject.require(case, CORE_DTYPE)
-    there = draw(case, CORE_DTYPE).each(subject.array)
-    first = _bits(subject, results(subject, case, there))
-    for _ in range(3):
-        again = _bits(subject, results(subject, case, there))
-        assert again == first, "results differ from one call to the next"
+    before = bits(subject, _named(there))
+    first = bits(subject, results(subject, case, there))
+    for name, now in bits(subject, _named(there)).items():
+        assert now == before[name], f"{name} was changed by the call"
+    for name, now in bits(subject, results(subject, case, there)).items():
+        assert now == first[name], f"{name} differs from one call to the next"
 
 
 @contract
@@ -116,7 +100,7 @@ def test_results_are_new_arrays(subject: Subject, case: Case, dtype: str) -> Non
     inputs = draw(case, dtype)
     there = inputs.each(subject.array)
     first = results(subject, case, there)
-    kept = _bits(subject, first)
+    kept = bits(subject, first)
     second = results(subject, case, inputs.each(lambda array: subject.array(array[...] + 1)))
     for name, array in first.items():
         host = to_numpy(array)
@@ -239,44 +223,3 @@ def test_not_a_number_reaches_what_sees_it(
         what = f"{name} with {poison} in {pair[where]} at {middle}"
         assert not (reached & ~expected).any(), f"{what}: reached elements that do not see it"
         assert not (expected & ~reached).any(), f"{what}: elements that see it are finite"
-
-
-THREADS, ROUNDS = 8, 6
-WORKSPACES = ("4MiB", "256MiB")
-
-
-@pytest.mark.parametrize("name", ["2d-long", "2d-long_tiled", "2d-long_convolution"])
-def test_many_threads(subject: Subject, name: str) -> None:
-    """Every thread, with its own numbers, one kernel for all and its own settings, is right."""
-    subject.require(STATISTICS[name], CORE_DTYPE)
-    case = without_bias(STATISTICS[name])
-    drawn = [draw(replace(case, name=f"{name} {i}"), CORE_DTYPE) for i in range(THREADS)]
-    kernel = drawn[0].kernel
-    known = [expectation_of(case, CORE_DTYPE, each._replace(kernel=kernel)) for each in drawn]
-    shared = subject.array(kernel)
-    start, wrong = threading.Barrier(THREADS), []
-
-    def work(number: int) -> None:
-        try:
-            there = known[number].inputs.each(subject.array)._replace(kernel=shared)
-            start.wait(60)
-            for i in range(ROUNDS):
-                with lcmulti.config(max_workspace=WORKSPACES[(number + i) % len(WORKSPACES)]):
-                    found = results(subject, case, there)
-                verify_results(subject, found, known[number], there.x)
-        except BaseException as error:
-            wrong.append(f"thread {number}: {type(error).__name__}: {error}")
-
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)  # let threads meet more often than they would
-    try:
-        # In copies of the context, whose settings a new thread would not have.
-        runs = [contextvars.copy_context().run for _ in range(THREADS)]
-        threads = [threading.Thread(target=run, args=(work, i)) for i, run in enumerate(runs)]
-        for each in threads:
-            each.start()
-        for each in threads:
-            each.join()
-    finally:
-        sys.setswitchinterval(interval)
-    assert not wrong, f"{len(wrong)} of {THREADS} threads: {wrong[0]}"

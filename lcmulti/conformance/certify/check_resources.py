@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 
 from lcmulti.conformance.case import Case
-from lcmulti.conformance.certify import probe
+from lcmulti.conformance.certify import probe, probe_memory, probe_threads
 from lcmulti.conformance.certify.check_entry import PLAIN
 from lcmulti.conformance.certify.expectation import expectation_of, without_bias
 from lcmulti.conformance.certify.frameworks import COMPILING, framework_of
@@ -41,36 +41,61 @@ def test_resources_of_every_size(named: Subject, case: Case, dtype: str) -> None
             named.verify(f"{name} with {resources}", got, there.x, value, bound)
 
 
-@pytest.mark.parametrize("name", probe.LARGE)
+@pytest.mark.parametrize("dtype", probe_memory.DTYPES_MEASURED)
+@pytest.mark.parametrize("name", probe_memory.LARGE)
 def test_memory_stays_under_its_ceiling(
-    subject: Subject, name: str, implementations: tuple[str, ...]
+    subject: Subject, name: str, dtype: str, implementations: tuple[str, ...]
 ) -> None:
-    """Peak memory of a fresh process: results, the workspace that was promised, and slack.
+    """Peak memory of each map: its result, the workspace that was promised, and slack.
 
-    The results are right, too: nothing else here computes as many elements.
+    The results are right, too, and the workspace is no more than may be held.
     """
-    subject.require(probe.LARGE[name], CORE_DTYPE)
-    if subject.problem(probe.LARGE[name], CORE_DTYPE).device != "cpu" or not probe.can_measure():
+    subject.require(probe_memory.LARGE[name], dtype)
+    if not measurable(subject) or not probe.can_measure():
         pytest.skip("peak memory is measured on a CPU under Linux")
-    found = probe.memory_of(subject.backend, implementations)[f"{subject.implementation} {name}"]
+    every = probe.measured("memory", subject.backend, implementations)
+    found = every[f"{subject.implementation} {name} {dtype}"]
     assert "error" not in found, found["error"]
     if "refused" in found:
         pytest.skip(f"{subject}: refuses what would take more workspace than it may hold")
     for map_, worst in found["deviations"].items():
         assert worst["fraction"] <= 1, f"{map_}: off by {worst['error']:.3g} at {worst['place']}"
-    held, allowed = found["held"], found["allowed"]
-    assert held <= allowed, f"{held:,} bytes held, at most {allowed:,} ({found['parts']})"
+    for names, step in found["steps"].items():
+        held, allowed = step["held"], step["allowed"]
+        assert held <= allowed, f"{names}: {held:,} bytes held, at most {allowed:,} ({step})"
 
 
 def test_nothing_piles_up(subject: Subject, implementations: tuple[str, ...]) -> None:
-    """After many calls, each with other numbers, memory is about what it was before."""
-    if subject.problem(PLAIN, CORE_DTYPE).device != "cpu" or not probe.can_measure():
+    """After many calls with gradients, each with other numbers, memory is what it was before."""
+    if not measurable(subject) or not probe.can_measure():
         pytest.skip("memory is measured on a CPU under Linux")
-    found = probe.growth_of(subject.backend, implementations)
+    found = probe.measured("growth", subject.backend, implementations)
     if subject.implementation not in found:
         pytest.skip(f"{subject}: declines every geometry of this check")
-    grown = found[subject.implementation]
-    assert grown <= probe.GROWTH, f"{grown:,} bytes stayed, at most {probe.GROWTH:,}"
+    grown, most = found[subject.implementation], probe_memory.GROWTH
+    assert grown <= most, f"{grown:,.0f} bytes stayed of each call, at most {most:,}"
+
+
+LEAST_OF_ONE = 0.7
+"""Part of all processor time that one thread must have had, where one may compute."""
+
+
+def test_threads_are_no_more_than_allowed(
+    subject: Subject, implementations: tuple[str, ...]
+) -> None:
+    """With ``threads=1`` one thread computes, in a process whose framework has one of its own."""
+    if not measurable(subject) or not probe_threads.can_count():
+        pytest.skip("threads are counted on a CPU under Linux")
+    found = probe.measured("threads", subject.backend, implementations)
+    if subject.implementation not in found:
+        pytest.skip(f"{subject}: declines every geometry of this check")
+    share = found[subject.implementation]
+    assert share >= LEAST_OF_ONE, f"with threads=1 the busiest thread had {share:.0%} of the work"
+
+
+def measurable(subject: Subject) -> bool:
+    """Whether what is measured of a process is what the subject does."""
+    return subject.problem(PLAIN, CORE_DTYPE).device == "cpu"
 
 
 @pytest.mark.capabilities("fork")

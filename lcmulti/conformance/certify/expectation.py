@@ -93,7 +93,9 @@ def products(spec: LocalConvSpec) -> tuple[Array, Array, Array]:
     rows = list(oracle.products(spec))
     shapes = (spec.output_shape, spec.input_shape, spec.kernel_shape)
     y, x, kernel = (
-        np.ravel_multi_index(tuple(np.array([row[i] for row in rows]).T), shape)
+        np.ravel_multi_index(
+            tuple(np.array([r[i] for r in rows], int).reshape(-1, len(shape)).T), shape
+        )
         for i, shape in enumerate(shapes)
     )
     return y, x, kernel

@@ -10,24 +10,42 @@ core that skips itself has failed.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lcmulti import plugins
-from lcmulti.conformance.certify.frameworks import forget, wide
+from lcmulti.conformance.case import Case
+from lcmulti.conformance.certify.ahead import Ahead, Program
+from lcmulti.conformance.certify.frameworks import COMPILING, forget, framework_of, wide
 from lcmulti.conformance.certify.geometries import GEOMETRIES
-from lcmulti.conformance.certify.random_geometries import Examples
+from lcmulti.conformance.certify.random_geometries import CI, Examples
 from lcmulti.conformance.certify.result import Failure, Result
 from lcmulti.conformance.certify.subject import AUTO, CORE_DTYPE, Subject
 from lcmulti.dtypes import DTYPES
 
 __all__ = ["Suite"]
 
+Rows = Iterable[tuple[Case, str]]
 CHECKS_BETWEEN_CLEARING = 100
+SAMPLE = 8
+"""Calls of one check and one implementation in a quick run."""
+ORDER = tuple(DTYPES)
 SUITE = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Random cases, of which so many are taken as a run has examples."""
+
+    function: Callable[[int], Iterable[tuple[Case, str]]]
+    examples: Examples
+
+    def __iter__(self) -> Iterator[tuple[Case, str]]:
+        return iter(self.function(self.examples.seed))
 
 
 class Suite:
@@ -43,22 +61,37 @@ class Suite:
         How many random examples of each property, and which.
     start : float
         `time.perf_counter` at the start.
+    names : sequence of str, optional
+        Only these implementations; None for ``auto`` and every one the backend has.
+    once : bool, default False
+        Ask no more of an implementation that has failed a check.
+    quick : bool, default False
+        Keep a few of the calls that each check makes of each implementation.
     """
 
     def __init__(
-        self, result: Result, expected: set[tuple[str, str]], examples: Examples, start: float
+        self,
+        result: Result,
+        expected: set[tuple[str, str]],
+        examples: Examples,
+        start: float,
+        names: Sequence[str] | None = None,
+        once: bool = False,
+        quick: bool = False,
     ) -> None:
         self.result, self.drawn, self.start = result, examples, start
         self.missing = set(expected)
-        names = [e.name for e in plugins.registry().implementations_of(result.backend)]
-        if result.implementation is not None:
-            names = [result.implementation]
+        chosen = names is not None
+        if names is None:
+            names = [e.name for e in plugins.registry().implementations_of(result.backend)]
         self.named = [Subject(result.backend, name, result.device) for name in names]
-        if result.implementation is None:
+        if not chosen:
             self.named = [each for each in self.named if self._is_for_the_device(each)]
         self.auto = Subject(result.backend, AUTO, result.device)
-        only = result.implementation is not None
-        self.subjects = self.named if only else [self.auto, *self.named]
+        self.subjects = self.named if chosen else [self.auto, *self.named]
+        self.once, self.wrong = once, set[Subject]()
+        self.quick, self.is_interrupted = quick, False
+        self.ahead: Ahead | None = None
         self.core: set[str] = set()
         self.pending: set[str] = set()
         self.finished = 0
@@ -82,42 +115,69 @@ class Suite:
     def precision(self, request: pytest.FixtureRequest) -> Iterator[None]:
         """Whatever a framework must be asked for to compute in the dtype of the check."""
         parameters = getattr(getattr(request.node, "callspec", None), "params", {})
+        if self.ahead is not None and (program := _program(request.node)) is not None:
+            self.ahead.wait(program)
         with wide(self.result.backend, parameters.get("dtype", CORE_DTYPE)):
             yield
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """``subject`` counts ``auto`` in, ``named`` does not; ``case`` comes with ``dtype``."""
-        names = [n for n in ("subject", "named", "case", "dtype") if n in metafunc.fixturenames]
-        geometries = metafunc.definition.get_closest_marker("geometries")
-        if not {"subject", "named"} & set(names):
-            if geometries is not None:
-                rows = _rows(*geometries.args, **geometries.kwargs)
-                metafunc.parametrize(("case", "dtype"), [(GEOMETRIES[n], d) for n, d in rows],
-                    ids=[f"{n}-{d}" for n, d in rows])  # fmt: skip
+        named = "named" in metafunc.fixturenames
+        of_subject = named or "subject" in metafunc.fixturenames
+        names = ["named" if named else "subject"] if of_subject else []
+        rows = self._rows_of(metafunc.definition)
+        if rows is not None:
+            names += ["case", "dtype"]
+        if not names:
             return
-        subjects = self.named if "named" in names else self.subjects
-        rows = [("", "")]
-        if geometries is not None:
-            rows = _rows(*geometries.args, **geometries.kwargs)
-        names = names[: 3 if geometries is not None else 1]
-        names += ["dtype"] if geometries is not None and "dtype" not in names else []
         needed = metafunc.definition.get_closest_marker("capabilities")
-        values, ids, left_out = [], [], []
-        for subject in subjects:
-            for name, dtype in rows:
-                reason = subject.lacking(needed.args if needed is not None else ())
-                if reason is None and name:
-                    reason = self._left_out(subject, name, dtype)
-                if reason is not None:
-                    left_out.append(reason)
-                    continue
-                values.append((subject, GEOMETRIES[name], dtype) if name else (subject,))
-                ids.append(f"{subject}-{name}-{dtype}" if name else str(subject))
+        left_out: list[str] = []
+        values, ids = [], []
+        for subject in (self.named if named else self.subjects) if of_subject else (None,):
+            own = (subject,) if subject is not None else ()
+            if (
+                subject is None
+                or (reason := subject.lacking(needed.args if needed else ())) is None
+            ):
+                for case, dtype in self._served(subject, rows, left_out):
+                    parts = (case, dtype) if case is not None else ()
+                    values.append((*own, *parts))
+                    ids.append("-".join(map(str, (*own, *((case.name, dtype) if case else ())))))
+            else:
+                left_out += [reason] * (len(rows) if isinstance(rows, list) else 1)
         if not values:  # pytest counts this one as skipped
             skip = pytest.mark.skip(reason=left_out.pop() if left_out else "no implementation")
-            values, ids = [pytest.param(*(None,) * len(names), marks=skip)], ["none"]  # type: ignore[list-item]
+            values, ids = [pytest.param(*(None,) * len(names), marks=skip)], ["none"]
         self.result.skipped.update(left_out)
         metafunc.parametrize(names, values, ids=ids)
+
+    def _rows_of(self, definition: pytest.Function) -> Rows | None:
+        """The cases and dtypes of a check: a list, or what can be drawn without an end."""
+        if (mark := definition.get_closest_marker("geometries")) is not None:
+            return [(GEOMETRIES[n], d) for n, d in _rows(*mark.args, **mark.kwargs)]
+        if (mark := definition.get_closest_marker("rows")) is not None:
+            return list(mark.kwargs["of"](framework_of(self.result.backend) in COMPILING))
+        if (mark := definition.get_closest_marker("drawn")) is not None:
+            return Drawn(mark.kwargs["of"], self.drawn)
+        return None
+
+    def _served(
+        self, subject: Subject | None, rows: Rows | None, left_out: list[str]
+    ) -> Iterator[tuple[Case | None, str]]:
+        """Those of *rows* that are served; why others are not is added to *left_out*."""
+        if rows is None:
+            yield None, ""
+            return
+        count = 0
+        for case, dtype in rows:
+            if isinstance(rows, Drawn) and count == rows.examples.calls:
+                return
+            reason = None if subject is None else self._left_out(subject, case, dtype)
+            if reason is None:
+                count += 1
+                yield case, dtype
+            elif not isinstance(rows, Drawn):
+                left_out.append(reason)
 
     def _is_for_the_device(self, subject: Subject) -> bool:
         try:
@@ -128,11 +188,11 @@ class Suite:
         return reason is None
 
     @staticmethod
-    def _left_out(subject: Subject, name: str, dtype: str) -> str | None:
+    def _left_out(subject: Subject, case: Case, dtype: str) -> str | None:
         if subject.implementation == AUTO and dtype == CORE_DTYPE:
             return None  # if it does not serve this, it fails
         try:
-            return subject.refusal(GEOMETRIES[name], dtype)
+            return subject.refusal(case, dtype)
         except Exception:  # a stranger's code: the check itself will meet it again, and fail
             return None
 
@@ -143,6 +203,14 @@ class Suite:
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """One geometry in one dtype after the other: what is compiled for it serves all checks."""
         items.sort(key=_geometry)
+        if self.quick:
+            kept = _sample(items)
+            self.result.not_run += len(items) - len(kept)
+            items[:] = kept
+
+    def pytest_keyboard_interrupt(self) -> None:
+        """Pytest ends in peace; who asked for the run must know."""
+        self.is_interrupted = True
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Note what is to be run, and which of it is the core."""
@@ -152,11 +220,50 @@ class Suite:
             if core and parameters.get("dtype", CORE_DTYPE) == CORE_DTYPE:
                 self.core.add(item.nodeid)
             self.pending.add(item.nodeid)
+        programs = filter(None, map(_program, session.items))
+        self.ahead = Ahead(self.result.backend, list(programs))
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """A module that cannot be collected is a failure."""
         if report.failed:
             self.result.failures.append(Failure(report.nodeid, str(report.longrepr)))
+
+    def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
+        """Pass over a check of an implementation that has failed, where one failure is enough."""
+        return True if self.once and _subject(item) in self.wrong else None
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Say of a failure what was called, and the command that does so again."""
+        report = yield
+        if report.failed:
+            if (subject := _subject(item)) is not None:
+                self.wrong.add(subject)
+            report.sections.append(("again", self._again(item)))
+        return report
+
+    def _again(self, item: pytest.Item) -> str:
+        """What a check was made on, and the command that makes it again."""
+        parameters = getattr(getattr(item, "callspec", None), "params", {})
+        subject, case = _subject(item), parameters.get("case")
+        lines = [f"seed {self.drawn.seed}"]
+        if case is not None:
+            lines[0] += f", batch {case.batch}, {parameters['dtype']}, {case.spec}"
+        command = ["lcmulti certify", self.result.backend]
+        if subject is not None and subject.implementation != AUTO:
+            command += ["--implementation", subject.implementation]
+        if self.result.device is not None:
+            command += ["--device", self.result.device]
+        if self.drawn.seed or self.drawn.number > CI[0]:
+            command += ["--seed", str(self.drawn.seed)]
+        if self.drawn.number > CI[0]:
+            command += ["--nightly"]
+        command += ["--check", getattr(item, "originalname", item.name)]
+        if case is not None:
+            command += ["-k", f"{case.name}-{parameters['dtype']}"]
+        return "\n".join([*lines, " ".join(command)])
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Count; a check that fails in any phase has failed."""
@@ -179,7 +286,8 @@ class Suite:
             self.result.core_passed += report.nodeid in self.core
 
     def _fail(self, report: pytest.TestReport, message: str) -> None:
-        self.result.failures.append(Failure(report.nodeid, message))
+        again = "".join(f"\n{text}" for name, text in report.sections if name == "again")
+        self.result.failures.append(Failure(report.nodeid, message + again))
 
     def pytest_runtest_logfinish(self) -> None:
         """Let go of what was compiled for the checks so far, thousands of functions in the end."""
@@ -189,6 +297,8 @@ class Suite:
 
     def pytest_sessionfinish(self) -> None:
         """What was collected and not run, for whatever reason, makes the run a part of one."""
+        if self.ahead is not None:
+            self.ahead.stop()
         self.result.not_run += len(self.pending) + len(self.missing)
         self.result.seconds = time.perf_counter() - self.start
 
@@ -202,10 +312,41 @@ class Suite:
         terminalreporter.write_line(self.result.summary())
 
 
-def _geometry(item: pytest.Item) -> tuple[str, str]:
+def _geometry(item: pytest.Item) -> tuple[str, str, int]:
     parameters = getattr(getattr(item, "callspec", None), "params", {})
     case = parameters.get("case")
-    return ("", "") if case is None else (case.name, parameters["dtype"])
+    if case is None:
+        return "", "", 0
+    return case.group, case.name, ORDER.index(parameters["dtype"])
+
+
+def _sample(items: list[pytest.Item]) -> list[pytest.Item]:
+    """So many of each check for each subject, evenly spread over its geometries and dtypes.
+
+    Those that start another process are left out, one and all.
+    """
+    of_one: dict[Any, list[pytest.Item]] = {}
+    for item in items:
+        of_one.setdefault((item.path, item.originalname, _subject(item)), []).append(item)  # type: ignore[attr-defined]
+    kept: set[pytest.Item] = set()
+    for (path, _, _), each in of_one.items():
+        if path.name != "check_resources.py":
+            kept.update(each[:: -(-len(each) // SAMPLE)])
+    return [item for item in items if item in kept]
+
+
+def _subject(item: pytest.Item) -> Subject | None:
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
+    return parameters.get("subject", parameters.get("named"))
+
+
+def _program(item: pytest.Item) -> Program | None:
+    """What is compiled for a check of a case, unless it asks for more than first gradients."""
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
+    subject, case = _subject(item), parameters.get("case")
+    if subject is None or case is None:
+        return None
+    return Program(subject, case, parameters["dtype"])
 
 
 def _message(report: pytest.TestReport) -> str:

@@ -1,28 +1,43 @@
-"""Random geometries: small ones for properties, and calls with every option at once.
+"""Random geometries: small ones for properties, and calls of every option or as layers are.
 
 Most numbers of a call are small, and some are not: whoever treats a size of 7, 16 or 33 in a way
-of its own is met sooner or later.
+of its own is met sooner or later. Half of the calls are drawn up as people draw up layers: square
+windows, zeros that keep the size, positions, channels and filters in the tens.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import count
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from lcmulti.conformance.case import Case
+from lcmulti.dtypes import DTYPES
 from lcmulti.geometry.shapes import window_extent
 
-__all__ = ["CI", "KINDS", "NIGHTLY", "Examples", "any_call", "geometry"]
+__all__ = [
+    "CI",
+    "KINDS",
+    "NIGHTLY",
+    "QUICK",
+    "Examples",
+    "any_call",
+    "as_a_layer",
+    "calls",
+    "geometry",
+]
 
 KINDS = ("any", "tiled", "convolution")
 MOST = 10**6
 """Products of a call, and elements of its input: it is soon computed, and as soon checked."""
+LEAST_OF_A_LAYER = 50_000
 
-CI, NIGHTLY = 200, 10_000
-"""Examples of each property."""
+QUICK, CI, NIGHTLY = (5, 10), (50, 200), (10_000, 2000)
+"""Examples of each property, and random calls."""
 
 
 class Examples(NamedTuple):
@@ -31,11 +46,14 @@ class Examples(NamedTuple):
     Parameters
     ----------
     number : int
+    calls : int
+        Random calls, of other geometries all.
     seed : int
         The same seed gives the same examples.
     """
 
     number: int
+    calls: int
     seed: int
 
 
@@ -53,6 +71,55 @@ def geometry(seed: int, kind: str) -> Case:
     return _case(
         rng, f"{kind}-{seed}", kind, kernel, dilation, strides, groups, channels, filters, batch
     )
+
+
+def calls(seed: int) -> Iterator[tuple[Case, str]]:
+    """Random cases from *seed* on, each with a dtype: of every other one in float32."""
+    dtypes = tuple(DTYPES)
+    for number in count(seed):
+        drawn = as_a_layer(number) if number % 2 else any_call(number)
+        yield drawn, "float32" if number % 4 < 2 else dtypes[number // 4 % len(dtypes)]
+
+
+def as_a_layer(seed: int) -> Case:
+    """A random case as layers are drawn up."""
+    rng = np.random.default_rng((seed, 98))
+
+    def one_of(*choices: Any) -> Any:
+        return choices[int(rng.integers(len(choices)))]
+
+    while True:
+        ndim, side = one_of(1, 2, 2, 2, 3), one_of(1, 3, 3, 3, 5, 7, 9)
+        stride, batch = one_of(1, 1, 1, 2, side), one_of(1, 2, 4, 8, 16, 32, 64)
+        channels, filters = (
+            one_of(1, 3, 8, 16, 32, 32, 64, 64, 128),
+            one_of(4, 8, 16, 32, 32, 64, 64, 96, 128),
+        )
+        options: dict[str, Any] = {"strides": stride, "padding": one_of(side // 2, "same", "valid")}
+        if rng.integers(5) == 0:  # depthwise
+            filters = channels * one_of(1, 2)
+            options["groups"] = channels
+        size = tuple(stride * int(n) + side for n in rng.integers(3, 40 if ndim == 1 else 14, ndim))
+        if rng.integers(4) == 0:
+            size = size[:1] * ndim
+        shape = (*size, channels)
+        if rng.integers(3) == 0:
+            shape, options["data_format"] = (channels, *size), "channels_first"
+        shared = tuple(range(ndim)) if rng.integers(4) == 0 else ()
+        bias = one_of((), (), shared, tuple(range(ndim)), None)
+        case = Case(
+            f"call-{seed}",
+            "as a layer",
+            shape,
+            filters,
+            (side,) * ndim,
+            batch,
+            shared,
+            bias,
+            options,
+        )
+        if LEAST_OF_A_LAYER <= case.products <= 2 * MOST:
+            return case
 
 
 def any_call(seed: int) -> Case:

@@ -41,6 +41,8 @@ class Result:
     versions : dict
     seed : int
         Of the random examples.
+    is_quick : bool
+        Whether only a sample of the checks was asked for.
     passed, core_passed, not_run : int
         Checks that passed; those of the core among them; those collected or deselected and
         never run.
@@ -56,6 +58,7 @@ class Result:
     arguments: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
     seed: int = 0
+    is_quick: bool = False
     passed: int = 0
     core_passed: int = 0
     not_run: int = 0
@@ -81,6 +84,8 @@ class Result:
             name += f" with implementation {self.implementation!r}"
         if self.failures:
             return f"{name}: NOT CERTIFIED, {self.failed} checks failed"
+        if self.is_quick:
+            return f"{name}: nothing wrong in a quick run, which is no certificate"
         if self.not_run:
             return f"{name}: not certified, {self.not_run} checks were not run"
         if not self.core_passed:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
+from typing import TYPE_CHECKING
 from unittest import mock
 
 import numpy as np
@@ -19,12 +20,21 @@ import numpy as np
 import lcmulti
 from lcmulti import plugins
 from lcmulti.choosing.settings import DEFAULTS, VARIABLES
-from lcmulti.conformance.certify.random_geometries import CI, NIGHTLY, Examples
+from lcmulti.conformance.certify.random_geometries import CI, NIGHTLY, QUICK, Examples
 from lcmulti.conformance.certify.result import Failure, Result
-from lcmulti.errors import ArgumentError, LcmultiError, MissingExtraError, described
+from lcmulti.errors import (
+    ArgumentError,
+    Interrupted,
+    LcmultiError,
+    MissingExtraError,
+    described,
+)
 from lcmulti.geometry.arguments import choice, integer
 
-__all__ = ["certify"]
+if TYPE_CHECKING:
+    from lcmulti.conformance.certify.plugin import Suite
+
+__all__ = ["certify", "run"]
 
 SUITE = Path(__file__).parent
 
@@ -38,6 +48,8 @@ def certify(
     junit: str | Path | None = None,
     certificate: str | Path | None = None,
     nightly: bool = False,
+    quick: bool = False,
+    checks: Sequence[str] = (),
     seed: int | None = None,
     quiet: bool = True,
     arguments: Sequence[str] = (),
@@ -59,7 +71,11 @@ def certify(
     json, junit, certificate : path, optional
         Files to write: everything as JSON, JUnit XML, and one page of Markdown.
     nightly : bool, default False
-        10,000 examples of each property instead of 200.
+        10,000 examples of each property and 2,000 random calls, instead of 50 and 200.
+    quick : bool, default False
+        A sample of every check, in under a minute; it certifies nothing.
+    checks : sequence of str
+        Only these, by name (``"test_any_call"``); a part certifies nothing.
     seed : int, optional
         Of the random examples; None for 0, and for a new one every night. It is in the result.
     quiet : bool, default True
@@ -78,6 +94,8 @@ def certify(
         If a name is unknown, a file could not be written, or pytest refuses *arguments*.
     MissingBackendError, MissingExtraError
         If the backend's framework, pytest or hypothesis is not installed.
+    Interrupted
+        For `KeyboardInterrupt`; its ``report`` is the result of what was run.
     LcmultiError
         If Python runs without assertions (``-O``).
 
@@ -87,15 +105,7 @@ def certify(
     >>> def test_my_backend():
     ...     assert certify("numpy").ok
     """
-    for package in ("pytest", "hypothesis"):
-        if importlib.util.find_spec(package) is None:
-            raise MissingExtraError(
-                f"certify needs {package}; install it with: pip install 'lcmulti[conformance]'"
-            )
-    if not __debug__:
-        raise LcmultiError(
-            "certify is made of assertions, which python -O leaves out; run it without"
-        )
+    _require_what_it_takes()
     import pytest
 
     from lcmulti.conformance.certify.frameworks import framework_of
@@ -115,21 +125,24 @@ def certify(
             raise ArgumentError(name, "a file in a folder that exists", described(str(path)))
 
     seed = secrets.randbelow(2**32) if seed is None and nightly else integer("seed", seed or 0, 0)
-    examples = Examples(NIGHTLY if nightly else CI, seed)
-    result = Result(backend, implementation, device, tuple(arguments), _versions(backend), seed)
-    command = ["-c", str(SUITE / "pytest.ini"), "--rootdir", str(SUITE), "--noconftest"]
-    # Workers of xdist are other processes, which know nothing of what is certified here; and what
-    # failed in another run decides nothing of this one.
-    command += ["-p", "no:xdist", "-p", "no:cacheprovider"]
-    command += [] if junit is None else ["--junit-xml", str(Path(junit).absolute())]
-    # Paths first: pytest resolves them against its own working folder, wherever that is.
-    checks = sorted(SUITE.glob("check_*.py"))
-    checks += sorted(SUITE.glob(f"frameworks/check_{framework_of(backend)}*.py"))
-    command += [*map(str, checks), *arguments]
-    expected = {(path.name, name) for path in checks for name in _names(path)}
+    examples = Examples(*(NIGHTLY if nightly else QUICK if quick else CI), seed)
+    result = Result(
+        backend, implementation, device, tuple(arguments), _versions(backend), seed, is_quick=quick
+    )
+    files = sorted(SUITE.glob("check_*.py"))
+    files += sorted(SUITE.glob(f"frameworks/check_{framework_of(backend)}*.py"))
+    expected = {(path.name, name): path for path in files for name in _names(path)}
+    nodes = [*map(str, files)]
+    if checks:
+        choice_of = sorted({name for _, name in expected})
+        wanted = {choice("checks", each, choice_of) for each in checks}
+        nodes = [f"{path}::{name}" for (_, name), path in expected.items() if name in wanted]
+    options = [] if junit is None else ["--junit-xml", str(Path(junit).absolute())]
     start = time.perf_counter()
-    with _undisturbed(), redirect_stdout(io.StringIO()) if quiet else nullcontext():
-        code = pytest.main(command, plugins=[Suite(result, expected, examples, start)])
+    only = None if implementation is None else [implementation]
+    suite = Suite(result, set(expected), examples, start, only, quick=quick)
+    with redirect_stdout(io.StringIO()) if quiet else nullcontext():
+        code = run(suite, [*nodes, *options, *arguments])
     result.seconds = time.perf_counter() - start
     if code == pytest.ExitCode.USAGE_ERROR:
         raise ArgumentError("arguments", "arguments of pytest", described(" ".join(arguments)))
@@ -138,7 +151,34 @@ def certify(
     for path, text in ((json, result.to_json()), (certificate, result.to_certificate())):
         if path is not None:
             Path(path).write_text(text, encoding="utf-8")
+    if suite.is_interrupted:
+        raise Interrupted(result)
     return result
+
+
+def _require_what_it_takes() -> None:
+    for package in ("pytest", "hypothesis"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtraError(
+                f"certify needs {package}; install it with: pip install 'lcmulti[conformance]'"
+            )
+    if not __debug__:
+        raise LcmultiError(
+            "certify is made of assertions, which python -O leaves out; run it without"
+        )
+
+
+def run(suite: Suite, arguments: Sequence[str]) -> int:
+    """Let pytest run a suite, by its own configuration alone."""
+    import pytest
+
+    # Workers of xdist are other processes, which know nothing of what is certified here; and what
+    # failed in another run decides nothing of this one.
+    command = ["-c", str(SUITE / "pytest.ini"), "--rootdir", str(SUITE), "--noconftest"]
+    command += ["-p", "no:xdist", "-p", "no:cacheprovider"]
+    with _undisturbed():
+        # Paths first: pytest resolves them against its own working folder, wherever that is.
+        return int(pytest.main([*command, *arguments], plugins=[suite]))
 
 
 def _names(path: Path) -> Iterator[str]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from lcmulti.choosing.settings import current
 from lcmulti.conformance.bounds import compare
 from lcmulti.conformance.calls import BackendRunner, Inputs, Results
 from lcmulti.conformance.case import Case
-from lcmulti.conformance.certify.frameworks import as_it_runs, wide
+from lcmulti.conformance.certify.frameworks import COMPILING, framework_of, wide
 from lcmulti.conformance.inputs import numpy_dtype
 from lcmulti.errors import LcmultiError
 from lcmulti.operations.local_conv import local_conv
@@ -24,6 +24,7 @@ from lcmulti.plugins.contract import (
     BackendEntry,
     Implementation,
     ImplementationEntry,
+    Map,
     Problem,
     Resources,
 )
@@ -74,8 +75,14 @@ class Subject:
         return plugins.load_implementation(self.backend, self.implementation)
 
     def map(self, name: str) -> Callable[..., Any]:
-        """One of the three maps, as the framework runs it."""
-        return as_it_runs(self.backend, getattr(self.maps, name))
+        """One of the three maps, as the framework runs it: JAX never but compiled.
+
+        Closed, it is the program that calls with gradients are made of, compiled once for both.
+        """
+        if framework_of(self.backend) in COMPILING:
+            return self.owner.close(self.maps, self.implementation_entry, cast(Map, name))
+        maps: Callable[..., Any] = getattr(self.maps, name)
+        return maps
 
     @cached_property
     def placed(self) -> Callable[[], AbstractContextManager[Any]]:

@@ -146,6 +146,78 @@ class WrongForUnknownBatch(Honest):
         return y if isinstance(x.shape[0], int) else y * 1.01
 
 
+class WrongWithOneThread(Honest):
+    """As in each worker of a DataLoader."""
+
+    def changed(self, y, x):
+        import torch
+
+        return y * 1.01 if torch.get_num_threads() == 1 else y
+
+
+class WrongUnderNestedVmap(Honest):
+    """One level of batching is all that it takes off."""
+
+    def changed(self, y, x):
+        from torch._C import _functorch as mapped
+
+        levels, seen = 0, y
+        while mapped.is_batchedtensor(seen):
+            levels, seen = levels + 1, mapped.get_unwrapped(seen)
+        return y * 1.01 if levels > 1 else y
+
+
+class WrongForManyExportedSamples(Honest):
+    """What was sized for the batch that is assumed while it is unknown."""
+
+    def changed(self, y, x):
+        over = x.shape[0] // 1025
+        return y if isinstance(over, int) else y + 0.01 * over * y
+
+
+class ConjugationForgotten(Honest):
+    """Reads the memory of a lazily conjugated tensor."""
+
+    def forward(self, x, kernel, spec, resources):
+        return self.inner.forward(x.conj() if x.is_conj() else x, kernel, spec, resources)
+
+
+class NegationForgotten(Honest):
+    def input_grad(self, dy, kernel, spec, resources):
+        kernel = -kernel if kernel.is_neg() else kernel
+        return self.inner.input_grad(dy, kernel, spec, resources)
+
+
+class RoundedWhereAllowed(Honest):
+    """Products of bfloat16 where PyTorch may use them for its own."""
+
+    def changed(self, y, x):
+        import torch
+
+        rounds = torch.get_float32_matmul_precision() != "highest"
+        return y.bfloat16().to(y.dtype) if rounds and y.dtype == torch.float32 else y
+
+
+class RoundedByDefault(Honest):
+    """Products in the precision that JAX has for its own."""
+
+    def changed(self, y, x):
+        import jax
+        import jax.numpy as jnp
+
+        rounds = jax.config.jax_default_matmul_precision is not None
+        return y.astype(jnp.bfloat16).astype(y.dtype) if rounds else y
+
+
+class WrongForManySamplesInGraphs(Honest):
+    def changed(self, y, x):
+        import tensorflow as tf
+
+        if tf.executing_eagerly():
+            return y
+        return tf.where(tf.shape(x)[0] > 1024, y * tf.cast(1.01, y.dtype), y)
+
+
 def __getattr__(name):
     """``torch_tangent_dropped`` and the like, made when asked for."""
     backend, _, rest = name.partition("_")

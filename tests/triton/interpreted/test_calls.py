@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers_geometries import COMMON, keywords
+from helpers_geometries import COMMON
 from lcmulti_triton import state
 
 import lcmulti
@@ -42,7 +42,7 @@ def test_derivatives(name, order):
 
     def with_(implementation):
         return lambda x, w: lcmulti.local_conv(
-            x, w, implementation=implementation, **keywords(spec)
+            x, w, implementation=implementation, **spec.arguments()
         )
 
     ours = derivatives(with_("triton"), inputs, order)
@@ -71,10 +71,10 @@ def test_results_lie_as_their_input():
     spec, (x, w) = arrays("disjoint 1d")
     first = x.detach().movedim(-1, 1).contiguous()
     y = lcmulti.local_conv(
-        first, w, implementation="triton", **keywords(spec) | {"data_format": "channels_first"}
+        first, w, implementation="triton", **spec.arguments() | {"data_format": "channels_first"}
     )
     assert y.is_contiguous()
-    y = lcmulti.local_conv(x, w, implementation="triton", **keywords(spec))
+    y = lcmulti.local_conv(x, w, implementation="triton", **spec.arguments())
     assert y.is_contiguous()
 
 
@@ -84,7 +84,7 @@ def test_transforms_are_handed_over():
     x, w = (each.detach() for each in inputs)
 
     def auto(x):
-        return lcmulti.local_conv(x, w, **keywords(spec))
+        return lcmulti.local_conv(x, w, **spec.arguments())
 
     y = auto(x)
     value, tangent = torch.func.jvp(auto, (x,), (x,))
@@ -97,7 +97,7 @@ def test_transforms_are_handed_over():
 
 def test_auto_takes_it_and_explains_the_tile():
     spec, (x, w) = arrays("disjoint 1d", torch.float32)
-    found = explain(x, w, **keywords(spec))
+    found = explain(x, w, **spec.arguments())
     assert found.implementation == "triton"
     assert found.workspace == 0
 
@@ -135,11 +135,11 @@ def test_a_compiler_that_fails_at_run_time(monkeypatch):
     spec, inputs = arrays("disjoint 1d", torch.float32)
     x, w = (each.detach() for each in inputs)
     with pytest.warns(UserWarning, match="'blocked' serves"):
-        y = lcmulti.local_conv(x, w, **keywords(spec))
+        y = lcmulti.local_conv(x, w, **spec.arguments())
     torch.testing.assert_close(
-        y, lcmulti.local_conv(x, w, implementation="composed", **keywords(spec))
+        y, lcmulti.local_conv(x, w, implementation="composed", **spec.arguments())
     )
-    found = {each.name: each.reason for each in explain(x, w, **keywords(spec)).verdicts}
+    found = {each.name: each.reason for each in explain(x, w, **spec.arguments()).verdicts}
     assert found["triton"] == (
         "Triton failed to compile forward here (RuntimeError: ptxas fatal: no such option)"
     )

@@ -8,7 +8,7 @@ from lcmulti_triton.layer import layer_of
 from lcmulti.conformance.certify.geometries import GEOMETRIES
 
 DTYPES = ("float64", "float32", "float16", "bfloat16")
-ONE = [name for name in GEOMETRIES if name.startswith("1d-")]
+ONE = [name for name in GEOMETRIES if name.startswith("1d-")][::2]
 TWO = [name for name in GEOMETRIES if name.startswith("2d-") and GEOMETRIES[name].products < 2500][
     ::2
 ]

@@ -6,7 +6,6 @@ Which framework it is, the arrays tell; what a plugin declares of itself is not 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any
@@ -14,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from lcmulti import plugins
+from lcmulti.conformance.inputs import numpy_dtype
 from lcmulti.dtypes import DTYPES
 
-__all__ = ["COMPILING", "as_it_runs", "forget", "framework_of", "wide"]
+__all__ = ["COMPILING", "forget", "framework_of", "keeps_subnormals", "wide"]
 
 COMPILING = ("jax",)
 """Every new shape costs these a compilation."""
@@ -47,14 +47,20 @@ def wide(backend: str, dtype: str) -> AbstractContextManager[Any]:
 
 
 @cache
-def as_it_runs(backend: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """A map ``(a, b, spec, resources)`` as the framework runs it: JAX never but compiled."""
-    if framework_of(backend) != "jax":
-        return function
-    import jax
-
-    compiled: Callable[..., Any] = jax.jit(function, static_argnums=(2, 3))
-    return compiled
+def keeps_subnormals(backend: str, dtype: str) -> bool:
+    """Whether the framework's own product of matrices keeps numbers below the normal ones."""
+    owner = plugins.load_backend(backend)
+    tiny = {"float16": -9, "bfloat16": -64, "float32": -68, "complex64": -68}.get(dtype, -520)
+    with wide(backend, dtype):
+        factor = owner.from_numpy(np.full((4, 4), 2.0**tiny).astype(numpy_dtype(dtype)))
+        name = framework_of(backend)
+        if name is None:
+            return True
+        matmul = {"torch": "matmul", "jax": "numpy.matmul", "tensorflow": "matmul"}[name]
+        function: Any = sys.modules[name]
+        for part in matmul.split("."):
+            function = getattr(function, part)
+        return bool(np.all(owner.to_numpy(function(factor, factor))))
 
 
 def forget(backend: str) -> None:

@@ -23,6 +23,7 @@ from lcmulti.conformance.certify.expectation import (
     without_bias,
 )
 from lcmulti.conformance.certify.geometries import TINY, TRANSFORMED
+from lcmulti.conformance.certify.large import expectation_of_any_size
 from lcmulti.conformance.certify.random_geometries import Examples
 from lcmulti.conformance.certify.subject import CORE_DTYPE, Subject
 from lcmulti.conformance.inputs import draw
@@ -219,10 +220,60 @@ def test_beyond_32_bits(backend: Subject) -> None:
 def test_symbolic_batch(subject: Subject, case: Case, dtype: str) -> None:
     """Exported once for every batch."""
     subject.require(case, dtype, batch=None)
-    known = expectation(case.name, dtype)
     (batch,) = jax.export.symbolic_shape("batch")
-    x, *weights = subject.arrays(known.inputs)
-    shape = jax.ShapeDtypeStruct((batch, *x.shape[1:]), x.dtype)
-    exported = jax.export.export(jax.jit(subject.call(case)))(shape, *weights)
-    y = exported.call(x, *weights)
-    subject.verify("y", y, x, known.values.forward, known.limits.forward)
+    exported = None
+    for samples in (case.batch, 1500):
+        known = expectation_of_any_size(replace(case, batch=samples), dtype)
+        x, *weights = subject.arrays(known.inputs)
+        if exported is None:
+            shape = jax.ShapeDtypeStruct((batch, *x.shape[1:]), x.dtype)
+            exported = jax.export.export(jax.jit(subject.call(case)))(shape, *weights)
+        y = exported.call(x, *weights)
+        subject.verify(f"y of {samples}", y, x, known.values.forward, known.limits.forward)
+
+
+SWITCHES = {
+    "matmul precision bfloat16": lambda: jax.default_matmul_precision("bfloat16"),
+    "matmul precision tensorfloat32": lambda: jax.default_matmul_precision("tensorfloat32"),
+    "nothing compiled": jax.disable_jit,
+    "rank promotion refused": lambda: jax.numpy_rank_promotion("raise"),
+    "NaN looked for": lambda: jax.debug_nans(True),
+}
+
+
+@some
+def test_switches(subject: Subject, case: Case, dtype: str) -> None:
+    """JAX' switches, which callers set for reasons of their own, change no number."""
+    subject.require(case, dtype)
+    known = expectation(case.name, dtype)
+    arrays, dy = subject.arrays(known.inputs), subject.array(known.inputs.dy)
+    for what, switch in SWITCHES.items():
+        with switch():
+            value, grads = _vjp(subject.call(case), arrays, dy)
+        for name, got in zip(MAPS, (value, *grads), strict=False):
+            limit = getattr(known.limits, name)
+            subject.verify(
+                f"{name} with {what}", got, arrays[0], getattr(known.values, name), limit
+            )
+
+
+@some
+def test_nested_vmap(subject: Subject, case: Case, dtype: str) -> None:
+    """`jax.vmap` of `jax.vmap`: every input with every kernel, and a gradient of each."""
+    subject.require(case, dtype)
+    case = without_bias(case)
+    known = [expectation_of(replace(case, name=f"{case.name} {i}"), dtype) for i in range(2)]
+    x, kernel = (
+        subject.array(np.stack([getattr(k.inputs, n) for k in known])) for n in ("x", "kernel")
+    )
+    dy = subject.array(known[0].inputs.dy)
+    call = subject.call(case)
+    crossed = jax.vmap(jax.vmap(lambda a, b: _vjp(call, (a, b), dy), (None, 0)), (0, None))
+    value, grads = crossed(x, kernel)
+    for i in range(2):
+        for j in range(2):
+            pair = known[0].inputs._replace(x=known[i].inputs.x, kernel=known[j].inputs.kernel)
+            expected = expectation_of(case, dtype, pair)
+            for name, got in zip(MAPS, (value, *grads), strict=False):
+                there, limit = getattr(expected.values, name), getattr(expected.limits, name)
+                subject.verify_host(f"{name} of {i}, {j}", np.asarray(got[i, j]), there, limit)

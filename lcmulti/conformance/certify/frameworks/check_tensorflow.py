@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from lcmulti.conformance.case import Case
 from lcmulti.conformance.certify.check_properties import Draw, holds
 from lcmulti.conformance.certify.expectation import Term, combined, expectation, without_bias
 from lcmulti.conformance.certify.geometries import TINY, TRANSFORMED
+from lcmulti.conformance.certify.large import expectation_of_any_size
 from lcmulti.conformance.certify.random_geometries import Examples
 from lcmulti.conformance.certify.subject import AUTO, CORE_DTYPE, Subject
 from lcmulti.conformance.inputs import draw
@@ -128,6 +130,51 @@ def test_function(subject: Subject, case: Case, dtype: str, compiled: bool) -> N
         for name, got in zip(MAPS, function(dy, *arrays), strict=False):
             value, limit = getattr(known.values, name), getattr(known.limits, name)
             subject.verify(name, got, arrays[0], value, limit)
+
+
+@some
+def test_many_samples_in_a_graph(subject: Subject, case: Case, dtype: str) -> None:
+    """A `tf.function` of an unknown batch, called with few samples and with 1,500."""
+    subject.require(case, dtype)
+    function = None
+    for samples in (case.batch, 1500):
+        known = expectation_of_any_size(replace(case, batch=samples), dtype)
+        arrays = subject.arrays(known.inputs)
+        if function is None:
+            signature = [tf.TensorSpec([None, *arrays[0].shape[1:]], arrays[0].dtype)]
+            signature += [tf.TensorSpec(each.shape, each.dtype) for each in arrays[1:]]
+            function = tf.function(subject.call(case), input_signature=signature, autograph=False)
+        y = function(*arrays)
+        subject.verify(f"y of {samples}", y, arrays[0], known.values.forward, known.limits.forward)
+
+
+@some
+def test_switches(subject: Subject, case: Case, dtype: str) -> None:
+    """TensorFlow's switches, which callers set for reasons of their own, change no number."""
+    subject.require(case, dtype)
+    known = expectation(case.name, dtype)
+    arrays, dy = subject.arrays(known.inputs), subject.array(known.inputs.dy)
+    switches = {
+        "TensorFloat-32": (
+            tf.config.experimental.tensor_float_32_execution_enabled,
+            tf.config.experimental.enable_tensor_float_32_execution,
+        ),
+        "functions run eagerly": (
+            tf.config.functions_run_eagerly, tf.config.run_functions_eagerly,
+        ),
+    }  # fmt: skip
+    for what, (read, write) in switches.items():
+        before = read()
+        write(not before)
+        try:
+            value, grads = subject.owner.vjp(subject.call(case), arrays, dy)
+        finally:
+            write(before)
+        for name, got in zip(MAPS, (value, *grads), strict=False):
+            limit = getattr(known.limits, name)
+            subject.verify(
+                f"{name} with {what}", got, arrays[0], getattr(known.values, name), limit
+            )
 
 
 @some

@@ -13,6 +13,7 @@ from lcmulti.conformance.case import Case
 from lcmulti.conformance.certify.expectation import expectation, expectation_of, without_bias
 from lcmulti.conformance.certify.frameworks.check_torch import leaves, some
 from lcmulti.conformance.certify.geometries import TRANSFORMED
+from lcmulti.conformance.certify.large import expectation_of_any_size
 from lcmulti.conformance.certify.subject import AUTO, CORE_DTYPE, Subject
 from lcmulti.operations.local_conv import local_conv
 
@@ -86,14 +87,18 @@ def export(function: Callable[..., Any], arrays: tuple[Any, ...], dynamic: Any) 
     return torch.export.export(Module(), arrays, dynamic_shapes=shapes).module()
 
 
+BATCHES = (5, 3, 1500)
+"""The first is what is traced; the last is beyond the batch that is assumed while it is unknown."""
+
+
 @pytest.mark.parametrize("tracer", ("compile", "export"))
 @traced
 def test_symbolic_batch(subject: Subject, case: Case, dtype: str, tracer: str) -> None:
-    """Traced once for every batch, and right for two that differ."""
+    """Traced once for every batch, and right for several that differ."""
     subject.require(case, dtype)
     require_transforms(subject, case)
     torch.compiler.reset()
-    known = [expectation_of(replace(case, batch=batch), dtype) for batch in (5, 3)]
+    known = [expectation_of_any_size(replace(case, batch=n), dtype) for n in BATCHES]
     first, *rest = subject.arrays(known[0].inputs)
     if tracer == "compile":
         torch._dynamo.mark_dynamic(first, 0)

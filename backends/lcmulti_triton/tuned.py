@@ -1,0 +1,170 @@
+"""Tiles measured on the user's GPU, kept in the user's cache and looked up at a first call.
+
+A file a GPU, version of Triton and source of the kernels, so that no choice outlives what it was
+made for. A layer is known by what is compiled for it, not by its sizes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import triton
+
+from lcmulti_triton.choice import admits_tf32x3, candidates, nominal
+from lcmulti_triton.layer import Layer, Tile
+from lcmulti_triton.starting import NAMES, start_of
+
+__all__ = ["Measured", "file_of", "keep", "look_up", "measure"]
+
+MILLISECONDS = 40
+"""How long each candidate is run."""
+
+
+class Measured(NamedTuple):
+    """One candidate; *seconds* is None where Triton refused it, and *error* says why."""
+
+    tile: Tile
+    seconds: float | None
+    error: str | None = None
+
+
+def look_up(layer: Layer, device: int, may_measure: bool) -> tuple[Tile | None, str]:
+    """The kept tile of a layer and where it came from, measured now if it is not kept and may be.
+
+    Not within the capture of a graph, where nothing may be waited for.
+    """
+    path = file_of(device)
+    kept = _read(path).get(known_by(layer))
+    if kept is not None:
+        tile = Tile(*kept["tile"])
+        if tile in candidates(nominal(layer)):
+            return tile, f"measured here, kept in {path}"
+    if not may_measure or torch.cuda.is_current_stream_capturing():
+        return None, ""
+    best = keep(layer, device, measure(layer, device))
+    return (None, "") if best is None else (best.tile, f"measured here, kept in {path}")
+
+
+def known_by(layer: Layer) -> str:
+    """What a layer is kept under: its map, its weights a position and the class of its batch."""
+    usual = nominal(layer)
+    axes = ",".join(f"{a.kernel}/{a.stride}/{a.dilation}{'' if a.w else 's'}" for a in layer.axes)
+    lie = "runs" if layer.runs else "apart" if layer.apart else "steps"
+    return (
+        f"{layer.map} {layer.dtype} {layer.channels}x{layer.filters}x{layer.groups} "
+        f"{axes} {lie} batch {usual.batch}"
+    )
+
+
+def measure(
+    layer: Layer,
+    device: int | None,
+    precision: str = "ieee",
+    told: Callable[[Measured], None] = lambda measured: None,
+) -> list[Measured]:
+    """Time every candidate on random arrays of the layer's own sizes; *told* hears of each."""
+    found = []
+    a, b, result = _arrays(layer, device)
+    for tile in candidates(nominal(layer)):
+        chosen = precision if admits_tf32x3(layer, tile) else "ieee"
+        try:
+            start = start_of(layer, tile, chosen, device, True)
+            one = Measured(tile, _seconds(lambda start=start: start(a, b, result), device))
+        except Exception as error:  # out of registers or shared memory: no candidate here
+            said = f"{type(error).__name__}: {error}".splitlines()[0]
+            one = Measured(tile, None, said)
+        found.append(one)
+        told(one)
+    return found
+
+
+def keep(layer: Layer, device: int | None, found: list[Measured]) -> Measured | None:
+    """Write the fastest to the cache, if it can be written, and return it."""
+    served = [each for each in found if each.seconds is not None]
+    if not served:
+        return None
+    best = min(served, key=lambda each: each.seconds or 0.0)
+    path = file_of(device)
+    table = _read(path) | {
+        known_by(layer): {
+            "tile": list(best.tile),
+            "microseconds": round((best.seconds or 0) * 1e6, 2),
+        }
+    }
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    with suppress(OSError):  # a cache that cannot be written is measured again
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(table, indent=1), encoding="utf-8")
+        temporary.replace(path)
+    return best
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def file_of(device: int | None) -> Path:
+    """Where the choices for a GPU are kept."""
+    import platformdirs
+
+    name = "interpreter" if device is None else torch.cuda.get_device_name(device)
+    gpu = "".join(letter if letter.isalnum() else "_" for letter in name)
+    folder = Path(platformdirs.user_cache_dir("lcmulti", appauthor=False)) / "tiles"
+    return folder / f"{gpu}-triton_{triton.__version__}-{source()}.json"
+
+
+@cache
+def source() -> str:
+    """A hash of the kernels' source."""
+    files = sorted((Path(__file__).parent / "kernels").glob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
+
+
+def _arrays(layer: Layer, device: int | None) -> tuple[Any, Any, Any]:
+    dtype = next(kind for kind, name in NAMES.items() if name == layer.dtype)
+    place = torch.device("cpu") if device is None else torch.device("cuda", device)
+
+    def reach(sample: int, channels: int, channel: int, steps: list[tuple[int, int]]) -> int:
+        inner = sum((n - 1) * step for n, step in steps) + (channels - 1) * channel
+        return max(layer.batch - 1, 0) * sample + inner + 1
+
+    x = reach(
+        layer.x_sample, layer.channels * layer.groups, layer.x_channel,
+        [(axis.size, axis.x) for axis in layer.axes],
+    )  # fmt: skip
+    y = reach(
+        layer.y_sample, layer.filters * layer.groups, layer.y_filter,
+        [(axis.out, axis.y) for axis in layer.axes],
+    )  # fmt: skip
+    w = layer.own * layer.terms * layer.filters * layer.groups
+    x, y, w = (torch.randn(n, device=place).to(dtype) for n in (x, y, w))
+    return {"forward": (x, w, y), "input_grad": (y, w, x), "kernel_grad": (x, y, w)}[layer.map]
+
+
+def _seconds(call: Callable[[], None], device: int | None) -> float:
+    """Of one call, the caches cold, as between the layers of a network."""
+    if device is not None:
+        return (
+            float(triton.testing.do_bench(call, warmup=10, rep=MILLISECONDS, return_mode="median"))
+            / 1e3
+        )
+    times = []
+    for _ in range(2):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)

@@ -1,0 +1,78 @@
+"""Compile ahead of the checks, by as many threads as there are cores.
+
+Of a framework that compiles, a check waits for compilers most of its time, and compilers wait for
+each other. What the next checks will ask is computed before them and dropped: the programs stay.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import os
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from lcmulti.conformance.case import Case
+from lcmulti.conformance.certify.frameworks import COMPILING, framework_of, wide
+from lcmulti.conformance.certify.subject import Subject
+from lcmulti.conformance.inputs import draw
+
+__all__ = ["Ahead", "Program"]
+
+DISTANCE = 6
+"""Programs that are begun before the one that is asked for."""
+
+
+class Program(NamedTuple):
+    """What is compiled once for all checks that ask for it."""
+
+    subject: Subject
+    case: Case
+    dtype: str
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What tells it from others."""
+        return self.subject, self.case.group, self.case.name, self.dtype
+
+
+class Ahead:
+    """Computes the programs of a list in order, a few of them ahead of where checks are.
+
+    Parameters
+    ----------
+    backend : str
+    programs : sequence of Program
+        In the order in which they will be asked for; one may come several times.
+    """
+
+    def __init__(self, backend: str, programs: Sequence[Program]) -> None:
+        self.begun: dict[tuple[Any, ...], Future[None]] = {}
+        unique = {each.key: each for each in programs}
+        self.known, self.pending = frozenset(unique), list(unique.values())[::-1]
+        self.pool: ThreadPoolExecutor | None = None
+        if framework_of(backend) in COMPILING and len(self.pending) > 1:
+            self.pool = ThreadPoolExecutor(os.cpu_count() or 1)
+
+    def wait(self, program: Program) -> None:
+        """Return when a program has been compiled, or has failed to be."""
+        if self.pool is None or program.key not in self.known:
+            return
+        while self.pending and (program.key not in self.begun or self._running() < DISTANCE):
+            following, context = self.pending.pop(), contextvars.copy_context()
+            self.begun[following.key] = self.pool.submit(context.run, _compute, following)
+        self.begun[program.key].result()
+
+    def stop(self) -> None:
+        """Begin nothing more."""
+        if self.pool is not None:
+            self.pool.shutdown(wait=True, cancel_futures=True)
+
+    def _running(self) -> int:
+        return sum(not each.done() for each in self.begun.values())
+
+
+def _compute(program: Program) -> None:
+    with suppress(Exception), wide(program.subject.backend, program.dtype):
+        program.subject.results(program.case, draw(program.case, program.dtype))

@@ -1,0 +1,29 @@
+import importlib.metadata
+import os
+from pathlib import Path
+
+import pytest
+
+SABOTEURS = Path(__file__).parent / "saboteurs"
+OURS = ("lcmulti", "saboteurs")
+
+
+@pytest.fixture(autouse=True)
+def only_ours(monkeypatch, fresh):
+    """What is counted here is the same whichever plugins of others are installed."""
+    found = importlib.metadata.entry_points
+
+    def ours(**selected):
+        points = found(**selected)
+        if selected.get("group") != "lcmulti":
+            return points
+        return [each for each in points if each.dist is None or each.dist.name in OURS]
+
+    monkeypatch.setattr(importlib.metadata, "entry_points", ours)
+
+
+@pytest.fixture
+def saboteurs(monkeypatch, only_ours):
+    """The saboteurs' distribution as if it were installed, here and in child processes."""
+    monkeypatch.syspath_prepend(str(SABOTEURS))
+    monkeypatch.setenv("PYTHONPATH", str(SABOTEURS), prepend=os.pathsep)

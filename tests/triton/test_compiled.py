@@ -1,0 +1,138 @@
+"""Every kernel, compiled for every target without a GPU and held to the table that is kept."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("triton", reason="needs Triton: pip install 'lcmulti[triton]'")
+
+import triton
+from lcmulti_triton import catalogue, choice, kept
+from lcmulti_triton.figures import figures
+from lcmulti_triton.layer import Tile
+from lcmulti_triton.starting import compile_for
+from lcmulti_triton.variant import constants
+
+SAME = triton.__version__ == kept.table()["triton"]
+needs_same = pytest.mark.skipif(
+    not SAME, reason=f"figures are kept for Triton {kept.table()['triton']}"
+)
+SMALL = {
+    "forward": "forward float32 tiles 32x16x16, 1 warp, 3 stages",
+    "input_grad": "input_grad float32 tiles 32x16x16, 1 warp, 3 stages",
+    "kernel_grad": "kernel_grad float32 tiles 16x32x16, 1 warp, 3 stages",
+}
+
+
+def kept_names(target):
+    return [*kept.table()["targets"].get(target, {})]
+
+
+def test_every_kernel_has_figures_for_the_target_that_chooses():
+    assert set(kept_names(kept.CHOSEN_BY)) == set(catalogue.variants())
+
+
+def test_every_target_has_figures():
+    for target in catalogue.TARGETS:
+        assert set(kept_names(target)) <= set(catalogue.variants()), target
+        assert len(kept_names(target)) >= 10, target
+
+
+def test_nothing_that_is_kept_spills():
+    for target in catalogue.TARGETS:
+        for name in kept_names(target):
+            assert catalogue.kept_figures(target, name).spills == 0, (target, name)
+
+
+def test_loads_are_wide_where_alignment_allows():
+    """What of x, weights and dy lies in runs of 16 bytes is read so, in the main loop."""
+    for name, variant in catalogue.variants().items():
+        if variant.tile.family not in ("tiles", "windows") or name.endswith(
+            ("channels first", "few filters", "groups", "dilation", "long offsets", "float16")
+        ):
+            continue
+        if name.startswith("kernel_grad float64"):
+            continue  # its matrix instruction wants x turned, which Triton loads number by number
+        found = catalogue.kept_figures("sm_90", name)
+        tile, size = variant.tile, variant.layer.itemsize
+        narrow = tile.samples * tile.filters * size < 16 * 32 * tile.warps  # for all threads
+        assert found.wide_loads + narrow >= found.loads > 0, name
+
+
+@pytest.mark.parametrize(
+    ("target", "instruction"),
+    [("sm_80", "HMMA"), ("sm_90", "HGMMA"), ("sm_100", "UTCHMMA"), ("sm_120", "HMMA"),
+     ("gfx90a", "v_mfma"), ("gfx942", "v_mfma")],
+)  # fmt: skip
+def test_half_types_are_multiplied_by_matrix_units(target, instruction):
+    large = next(name for name in catalogue.variants() if "forward bfloat16 tiles 128x" in name)
+    assert catalogue.kept_figures(target, large).multiply == instruction
+
+
+def test_float32_is_not_multiplied_by_them_unless_asked():
+    for target in ("sm_80", "sm_90", "sm_100", "sm_120"):
+        for name in kept_names(target):
+            variant = catalogue.variants()[name]
+            if variant.layer.dtype == "float32" and variant.tile.family == "tiles":
+                found = catalogue.kept_figures(target, name).multiply
+                assert ("FFMA" in found) == (variant.precision == "ieee"), (target, name)
+
+
+def test_what_choice_needs_is_kept():
+    for name in SMALL.values():
+        variant = catalogue.variants()[name]
+        assert choice.estimated(variant.layer) in choice.candidates(variant.layer)
+        assert kept.figures_of(variant.layer.map, "float32", variant.tile) is not None
+
+
+@needs_same
+@pytest.mark.parametrize("map_", SMALL)
+def test_as_kept_where_it_matters_most(map_):
+    got = catalogue.compiled_to("sm_90", SMALL[map_])
+    assert not catalogue.problems(
+        "sm_90", SMALL[map_], got, catalogue.kept_figures("sm_90", SMALL[map_])
+    )
+
+
+@needs_same
+@pytest.mark.slow
+@pytest.mark.parametrize("target", catalogue.TARGETS)
+def test_all_as_kept(target):
+    worse = [
+        problem
+        for name, got in catalogue.compile_all([target], kept_names(target))[target].items()
+        for problem in catalogue.problems(target, name, got, catalogue.kept_figures(target, name))
+    ]
+    assert not worse, "\n".join(worse)
+
+
+@needs_same
+def test_lost_vector_loads_are_noticed():
+    """Of arrays that are not aligned the compiler makes loads of single numbers."""
+    name = SMALL["forward"]
+    variant = catalogue.variants()[name]
+    kernel = compile_for(
+        catalogue.TARGETS["sm_90"], variant.layer, constants(variant.layer, variant.tile), 1, 3,
+        is_aligned=False,
+    )  # fmt: skip
+    found = catalogue.problems(
+        "sm_90", name, figures(kernel), catalogue.kept_figures("sm_90", name)
+    )
+    assert any("loads of 16 bytes" in problem for problem in found)
+
+
+@needs_same
+@pytest.mark.slow
+def test_spills_are_noticed():
+    """A tile with more sums than a warp has registers for."""
+    name = SMALL["kernel_grad"]
+    variant = catalogue.variants()[name]
+    tile = Tile("tiles", 16, 128, 64, 1, 3)
+    kernel = compile_for(
+        catalogue.TARGETS["sm_90"], variant.layer, constants(variant.layer, tile), 1, 3
+    )
+    found = catalogue.problems(
+        "sm_90", name, figures(kernel), catalogue.kept_figures("sm_90", name)
+    )
+    assert any("spills" in problem for problem in found)

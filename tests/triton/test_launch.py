@@ -1,0 +1,140 @@
+"""What a warm call costs beyond the launch, which is replaced; and how often is compiled."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("triton", reason="needs Triton: pip install 'lcmulti[triton]'")
+
+import torch
+from lcmulti_triton import implementation, launch, starting, state
+
+import lcmulti
+from lcmulti.plugins.contract import Resources
+
+CALL, BOTH = 40e-6, 150e-6
+
+
+class Kernel:
+    """A compiled kernel whose launches do nothing but count."""
+
+    def __init__(self):
+        self.launches = []
+
+    def __getitem__(self, grid):
+        def run(*arguments, stream):
+            self.launches.append((grid, len(arguments), stream))
+
+        return run
+
+
+@pytest.fixture
+def kernel(monkeypatch, fresh):
+    """CPU tensors take the path of those on a GPU, up to the launch."""
+    found = Kernel()
+    launch.prepared.cache_clear()
+    starting._kernels.clear()
+    compiled = []
+
+    def compile_for(target, layer, known, *rest):
+        compiled.append((layer.map, tuple(known.items())))
+        return found
+
+    found.compiled = compiled
+    monkeypatch.setattr(starting, "compile_for", compile_for)
+    monkeypatch.setattr(starting, "_target", lambda device: starting.GPUTarget("cuda", 90, 32))
+    monkeypatch.setattr(starting, "_stream", lambda: lambda device: 7)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(implementation, "_index", lambda array: 0)
+    monkeypatch.setattr(state, "unavailable", lambda device: None)
+    monkeypatch.setattr(state, "is_old", lambda index: None)
+    monkeypatch.setattr("lcmulti_triton.tuned.look_up", lambda *arguments: (None, ""))
+    yield found
+    launch.prepared.cache_clear()
+    starting._kernels.clear()
+
+
+def arrays(batch=32, size=(9, 8)):
+    spec = lcmulti.LocalConvSpec((*size, 16), 16, 3, data_format="channels_last")
+    return torch.ones(batch, *spec.input_shape), torch.ones(spec.kernel_shape), spec
+
+
+def seconds(call, limit):
+    """The least of many short runs, and of more while it is over *limit*, for 20 seconds."""
+    least, end = limit + 1, time.monotonic() + 20
+    while least > limit and time.monotonic() < end:
+        for _ in range(50):
+            start = time.thread_time()
+            for _ in range(20):
+                call()
+            least = min(least, (time.thread_time() - start) / 20)
+    return least
+
+
+def test_a_warm_call_costs_little(kernel):
+    x, w, spec = arrays()
+    served, resources = implementation.implementation, Resources(2**28)
+    least = seconds(lambda: served.forward(x, w, spec, resources), CALL)
+    assert kernel.launches[0][0] == (42, 1, 1)
+    assert least <= CALL, f"{least * 1e6:.0f} microseconds"
+
+
+def test_forward_and_backward_cost_little(kernel):
+    """Through dispatch and autograd; `torch.autograd` has a thread of its own, so wall time."""
+    x, w, _ = arrays()
+    x.requires_grad_(), w.requires_grad_()
+    dy = torch.ones(32, 7, 6, 16)
+
+    def both():
+        y = lcmulti.local_conv(x, w)
+        torch.autograd.grad(y, (x, w), dy)
+
+    least, end = 1.0, time.monotonic() + 20
+    while least > BOTH and time.monotonic() < end:
+        start = time.perf_counter()
+        for _ in range(20):
+            both()
+        least = min(least, (time.perf_counter() - start) / 20)
+    assert {len(kernel.compiled)} == {3}
+    assert least <= BOTH, f"{least * 1e6:.0f} microseconds"
+
+
+def test_one_compilation_whatever_batch_and_sizes(kernel):
+    for batch, size in ((16, (9, 8)), (33, (9, 8)), (64, (20, 31)), (48, (5, 100))):
+        x, w, _ = arrays(batch, size)
+        lcmulti.local_conv(x, w)
+    assert len(kernel.compiled) == 1
+    assert len(kernel.launches) == 4
+    x, w, _ = arrays(3)  # few samples are another kernel
+    lcmulti.local_conv(x, w)
+    assert len(kernel.compiled) == 2
+
+
+def test_nothing_is_launched_without_samples(kernel):
+    x, w, _ = arrays(0)
+    assert lcmulti.local_conv(x, w).shape == (0, 7, 6, 16)
+    assert not kernel.launches
+
+
+def test_a_gpu_that_is_not_current(kernel, monkeypatch):
+    entered = []
+
+    class Device:
+        def __init__(self, index):
+            entered.append(index)
+
+        def __enter__(self):
+            pass
+
+        def __exit__(self, *error):
+            pass
+
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "device", Device)
+    x, w, _ = arrays()
+    lcmulti.local_conv(x, w)
+    assert entered == [0, 0]  # to load the kernel, and to launch it
+    assert kernel.launches[0][2] == 7
