@@ -4,7 +4,7 @@ BACKENDS = ("numpy", "torch", "jax", "tensorflow")
 WAYS = (
     "numpy auto", "numpy native", "numpy reference",
     "torch auto", "torch native", "torch elementwise", "torch disjoint", "torch blocked",
-    "torch composed",
+    "torch composed", "torch triton",
     "jax auto", "jax native", "jax disjoint", "jax blocked", "jax composed",
     "tensorflow auto", "tensorflow native", "tensorflow disjoint", "tensorflow blocked",
     "tensorflow composed",

@@ -35,14 +35,14 @@ class Dispatch:
 
         import lcmulti
         from lcmulti import plugins
-        from lcmulti.choosing import dispatch
+        from lcmulti.choosing import dispatch, framework
         from lcmulti.operations import local_conv as functional
 
         owner = plugins.load_backend(backend)
         x, kernel = (owner.from_numpy(np.ones(s, "float32")) for s in ((1, 2, 1), (2, 1, 1, 1)))
         self.call = lambda: lcmulti.local_conv(x, kernel, data_format="channels_last")
         assert (owner.to_numpy(self.call()) == 1).all()
-        self.caches = dispatch._named, dispatch._plan
+        self.caches = framework._named, dispatch._plan
         self.calls = functional.calls
 
     def time_warm(self, backend):

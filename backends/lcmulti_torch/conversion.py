@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from lcmulti.errors import ArgumentError, ArgumentTypeError, described
-
-if TYPE_CHECKING:
-    from lcmulti_torch.base import LocallyConnectedNd
 
 __all__ = ["conv_of_layer", "layer_of_conv"]
 
@@ -39,7 +36,7 @@ def layer_of_conv(cls: Any, conv: Any, input_size: Any, **arguments: Any) -> Any
     return layer.train(conv.training)
 
 
-def conv_of_layer(layer: LocallyConnectedNd[Any], tolerance: float | None) -> Any:
+def conv_of_layer(layer: Any, tolerance: float | None) -> Any:
     """See `LocallyConnectedNd.to_conv`."""
     kernel, bias = _mean_weights(layer, tolerance)
     padding = layer.spec.padding
@@ -60,17 +57,13 @@ def conv_of_layer(layer: LocallyConnectedNd[Any], tolerance: float | None) -> An
     return conv.train(layer.training)
 
 
-def _mean_weights(
-    layer: LocallyConnectedNd[Any], tolerance: float | None
-) -> tuple[Tensor, Tensor | None]:
+def _mean_weights(layer: Any, tolerance: float | None) -> tuple[Tensor, Tensor | None]:
     """Kernel ``(*kernel_size, C, F)`` and bias, the same everywhere, or an error."""
     kernel = _mean(layer, "weight", layer.full_kernel(), tolerance)
     return kernel, None if layer.bias is None else _mean(layer, "bias", layer.bias, tolerance)
 
 
-def _mean(
-    layer: LocallyConnectedNd[Any], name: str, each: Tensor, tolerance: float | None
-) -> Tensor:
+def _mean(layer: Any, name: str, each: Tensor, tolerance: float | None) -> Tensor:
     axes = tuple(range(layer.ndim))
     values = each.detach()
     numbers = torch.view_as_real(values) if values.is_complex() else values

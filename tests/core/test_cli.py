@@ -231,7 +231,7 @@ def test_explain_over_ranks(lcm):
 
 
 def test_explain_over_ranks_as_json(lcm):
-    found = json.loads(lcm(*LARGE, "--ranks", "1x16", "--dtype", "bfloat16", "--json").out)
+    found = json.loads(lcm(*LARGE, "--ranks", "1x16", "--dtype", "float64", "--json").out)
     over = found["over_ranks"]
     assert (over["ranks"], over["parts"], over["others"]) == (16, [1, 16], [])
     assert over["weights"] * 16 == found["weight_bytes"]

@@ -5,21 +5,18 @@ Run as ``python -m lcmulti.conformance.certify.probe WHAT ARGUMENTS``; prints on
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import lcmulti
 from lcmulti.choosing.settings import DEFAULTS
 from lcmulti.conformance.certify.geometries import STATISTICS
+from lcmulti.conformance.certify.memory_held import CLEAR, reset_peak, status
 from lcmulti.conformance.inputs import draw
 
 __all__ = ["can_fork", "can_measure", "measured", "reset_peak", "run", "status"]
@@ -38,7 +35,6 @@ ONE_THREAD = dict.fromkeys(
 ENVIRONMENT = {"memory": GIVING_BACK, "growth": GIVING_BACK, "threads": ONE_THREAD}
 WATCHED = "PYTEST_CURRENT_TEST"
 """Set by pytest, by which code can tell that it is tested: a fresh process is as users' are."""
-CLEAR = Path("/proc/self/clear_refs")
 
 
 def can_measure() -> bool:
@@ -74,21 +70,6 @@ def measured(what: str, backend: str, implementations: tuple[str, ...]) -> dict[
     """What was measured of several implementations, all in one fresh process."""
     found: dict[str, Any] = run(what, backend, *implementations)
     return found
-
-
-def reset_peak() -> int:
-    """Give back what is free, forget the peak, and return the bytes held now."""
-    gc.collect()
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
-    CLEAR.write_text("5")  # proc(5): "reset the peak resident set size"
-    return status("VmRSS")
-
-
-def status(name: str) -> int:
-    """A size of memory that ``/proc/self/status`` tells, in bytes."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return int(dict(line.split(":", 1) for line in lines)[name].split()[0]) * 1024
 
 
 def fork(backend: str, implementation: str, name: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from lcmulti.conformance.bounds import compare, dot_bound, terms
 from lcmulti.conformance.calls import Inputs
 from lcmulti.conformance.case import Case
 from lcmulti.conformance.certify.geometries import STATISTICS
-from lcmulti.conformance.certify.probe import reset_peak, status
+from lcmulti.conformance.certify.memory_held import reset_peak, status
 from lcmulti.conformance.certify.subject import AUTO, Subject
 from lcmulti.conformance.inputs import draw
 from lcmulti.dtypes import DTYPES
