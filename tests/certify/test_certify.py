@@ -158,6 +158,7 @@ def test_every_other_random_call_is_as_layers_are():
     assert {dtype for _, dtype in drawn} == set(DTYPES)
 
 
+@pytest.mark.slow
 def test_part_of_the_suite_certifies_nothing():
     result = certify("numpy", checks=["test_devices"])
     assert (result.passed, result.failed) == (1, 0)
@@ -241,6 +242,7 @@ def test_interrupted(monkeypatch, capfd):
     assert "lcmulti: interrupted" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_every_night_is_another():
     """Examples are drawn anew, and drawn again from the seed that is told."""
     one = {"checks": ["test_devices"]}

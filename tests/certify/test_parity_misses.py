@@ -127,6 +127,7 @@ def test_a_miss_exits_with_1(sabotage, capsys):
     assert out.splitlines()[-1].startswith("FAIL: 1 miss in 2 checks")
 
 
+@pytest.mark.slow
 def test_a_saboteur_trains_on_another_curve(sabotage):
     sabotage("WindowOrder")
     report = parity(backends=["stranger"], cases=["batch_0"])

@@ -52,6 +52,7 @@ def examples():
                 yield parser, [word.strip("'") for word in call]
 
 
+@pytest.mark.slow
 def test_every_example_in_the_help_is_a_right_call():
     calls = list(examples())
     assert len(calls) > 12

@@ -7,6 +7,8 @@ import lcmulti
 from lcmulti import plugins
 from lcmulti.errors import ArgumentError, ArgumentTypeError, DtypeError, ShapeError
 
+pytestmark = pytest.mark.sampled
+
 SPEC = lcmulti.LocalConvSpec((6, 5, 2), 6, (3, 2), data_format="channels_last")
 
 

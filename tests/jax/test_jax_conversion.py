@@ -15,7 +15,7 @@ import jax.numpy as jnp  # noqa: E402
 
 from lcmulti.errors import ArgumentError, ArgumentTypeError  # noqa: E402
 
-pytestmark = pytest.mark.jax
+pytestmark = [pytest.mark.jax, pytest.mark.sampled]
 KEY = jax.random.key(1)
 
 

@@ -191,6 +191,7 @@ def test_equinox_dtypes(dtype, rank):
         assert kernel.imag.std() == pytest.approx(kernel.real.std(), rel=0.2)
 
 
+@pytest.mark.slow
 def test_equinox_low_rank_share_and_serialise(tmp_path):
     layer = for_equinox.LocallyConnected2d(3, 4, 3, 8, rank=2, key=jax.random.key(0))
     assert layer.weight is None

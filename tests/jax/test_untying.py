@@ -55,6 +55,7 @@ def run(model, x=X):
     return np.asarray(nnx.jit(call)(model, x))
 
 
+@pytest.mark.slow
 def test_nnx(net):
     from flax import nnx
     from lcmulti_jax.nnx import LocallyConnected, LocallyConnectedTranspose, retie, untie
@@ -129,6 +130,7 @@ def test_nnx_two_sizes():
         untie(Twice(nnx.Rngs(0)), X)
 
 
+@pytest.mark.slow
 def test_equinox():
     eqx = pytest.importorskip("equinox")
     from lcmulti_jax.equinox import LocallyConnected, retie, untie

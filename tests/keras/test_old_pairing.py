@@ -96,6 +96,7 @@ def test_layers_side_by_side(tmp_path):
         lcmulti_keras.load_legacy_weights(branching("one", "two"), path)
 
 
+@pytest.mark.slow
 def test_automatic_names_that_contradict_the_order_are_no_proof(tmp_path):
     keras.utils.clear_session()
     names = ("locally_connected1d_1", "locally_connected1d")

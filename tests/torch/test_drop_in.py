@@ -15,7 +15,7 @@ from torch import nn  # noqa: E402
 from lcmulti import plugins  # noqa: E402
 from lcmulti.errors import UnsupportedError  # noqa: E402
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.sampled]
 
 CHANNELS, SIZE = 3, (7, 6, 4)
 KINDS = {

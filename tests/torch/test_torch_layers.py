@@ -265,6 +265,7 @@ def test_functional_in_the_order_of_torch(ndim):
     torch.testing.assert_close(ours, conv(x, flat, bias.flatten(), 2, 1, 1, 2))
 
 
+@pytest.mark.slow
 def test_training_digits_beats_chance_by_far():
     from lcmulti.conformance import digits
 
