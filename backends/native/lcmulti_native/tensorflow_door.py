@@ -2,8 +2,7 @@
 
 What is exported is composed of TensorFlow's own operations instead. A function that was called
 before it is saved holds the operation ``Lcmulti>Native``: whoever loads the model must import this
-module first. ``tf.saved_model.SaveOptions(namespace_whitelist=[])`` makes TensorFlow refuse to save
-such a function. A function compiled by XLA (``jit_compile=True``) is composed
+module first. A function compiled by XLA (``jit_compile=True``) is composed
 as well: XLA knows no operations but its own.
 """
 
