@@ -180,6 +180,7 @@ def test_tensorflow_saves_what_loads_anywhere(tensorflow_arrays, tmp_path):
     subprocess.run([sys.executable, "-c", LOADED], check=True, cwd=tmp_path)
 
 
+@pytest.mark.slow
 def test_tensorflow_saves_a_function_that_ran_with_its_operation(tensorflow_arrays, tmp_path):
     """Who loads the model imports the door first."""
     import tensorflow as tf

@@ -11,7 +11,7 @@ pytestmark = [pytest.mark.tensorflow, pytest.mark.sampled]
 
 SPEC = lcmulti.LocalConvSpec((9, 8, 3), 4, (3, 2), data_format="channels_last")
 # Of `blocked` alone: LiteRT and ONNX have none of them.
-IN_LOOPS = {"Empty", "InplaceUpdate", "InplaceAdd", "StatelessWhile", "While", "Lcmulti>Native"}
+IN_LOOPS = {"Empty", "InplaceUpdate", "InplaceAdd", "StatelessWhile", "While", "LcmultiNative"}
 
 
 class Layer(tf.Module):

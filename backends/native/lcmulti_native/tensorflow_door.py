@@ -1,7 +1,7 @@
 """TensorFlow's door: an operation of a loaded library.
 
 What is exported is composed of TensorFlow's own operations instead. A function that was called
-before it is saved holds the operation ``Lcmulti>Native``: whoever loads the model must import this
+before it is saved holds the operation ``LcmultiNative``: whoever loads the model must import this
 module first. A function compiled by XLA (``jit_compile=True``) is composed
 as well: XLA knows no operations but its own.
 """

@@ -166,7 +166,7 @@ bool registered() {
     return false;
   }
   Status status;
-  const Handle op = tf.TF_NewOpDefinitionBuilder("Lcmulti>Native");
+  const Handle op = tf.TF_NewOpDefinitionBuilder("LcmultiNative");
   tf.TF_OpDefinitionBuilderAddAttr(op, "T: {float, double, bfloat16, half}");
   tf.TF_OpDefinitionBuilderAddAttr(op, "call: list(int)");
   tf.TF_OpDefinitionBuilderAddInput(op, "a: T");
@@ -175,9 +175,9 @@ bool registered() {
   tf.TF_OpDefinitionBuilderSetShapeInferenceFunction(op, &shape);
   tf.TF_RegisterOpDefinition(op, status.handle);
   for (const DataType &type : kTypes) {
-    const Handle kernel = tf.TF_NewKernelBuilder("Lcmulti>Native", "CPU", &create, &compute, &destroy);
+    const Handle kernel = tf.TF_NewKernelBuilder("LcmultiNative", "CPU", &create, &compute, &destroy);
     tf.TF_KernelBuilder_TypeConstraint(kernel, "T", type.tensorflow, status.handle);
-    tf.TF_RegisterKernelBuilder("Lcmulti>Native", kernel, status.handle);
+    tf.TF_RegisterKernelBuilder("LcmultiNative", kernel, status.handle);
   }
   return status.ok();
 }
