@@ -20,7 +20,9 @@ def once(tmp_path_factory):
         try:
             folder.mkdir()
         except FileExistsError:
+            end = time.monotonic() + 900
             while not done.exists():  # another worker is at it; a failure there is said here too
+                assert time.monotonic() < end, f"the worker that makes {name} came to no end"
                 time.sleep(0.1)
         else:
             trouble = None
