@@ -9,6 +9,7 @@ core that skips itself has failed.
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from lcmulti.conformance.case import Case
 from lcmulti.conformance.certify.ahead import Ahead, Program
 from lcmulti.conformance.certify.frameworks import COMPILING, forget, framework_of, wide
 from lcmulti.conformance.certify.geometries import GEOMETRIES
+from lcmulti.conformance.certify.probe import Probes, can_measure
 from lcmulti.conformance.certify.random_geometries import CI, Examples
 from lcmulti.conformance.certify.result import Failure, Result
 from lcmulti.conformance.certify.subject import AUTO, CORE_DTYPE, Subject
@@ -31,7 +33,7 @@ __all__ = ["Suite"]
 
 Rows = Iterable[tuple[Case, str]]
 CHECKS_BETWEEN_CLEARING = 100
-SAMPLE = 8
+SAMPLE = 4
 """Calls of one check and one implementation in a quick run."""
 ORDER = tuple(DTYPES)
 SUITE = Path(__file__).resolve().parent
@@ -90,8 +92,10 @@ class Suite:
         self.auto = Subject(result.backend, AUTO, result.device)
         self.subjects = self.named if chosen else [self.auto, *self.named]
         self.once, self.wrong = once, set[Subject]()
-        self.quick, self.is_interrupted = quick, False
+        self.quick, self.is_interrupted, self.has_frozen = quick, False, False
         self.ahead: Ahead | None = None
+        implementations = tuple(each.implementation for each in self.subjects)
+        self.measured = Probes(result.backend, implementations)
         self.core: set[str] = set()
         self.pending: set[str] = set()
         self.finished = 0
@@ -107,9 +111,9 @@ class Suite:
         return self.auto
 
     @pytest.fixture
-    def implementations(self) -> tuple[str, ...]:
-        """All that is certified: what is costly to start is measured for them together."""
-        return tuple(subject.implementation for subject in self.subjects)
+    def probes(self) -> Probes:
+        """What is costly to start is measured for all that is certified together."""
+        return self.measured
 
     @pytest.fixture(autouse=True)
     def precision(self, request: pytest.FixtureRequest) -> Iterator[None]:
@@ -220,8 +224,15 @@ class Suite:
             if core and parameters.get("dtype", CORE_DTYPE) == CORE_DTYPE:
                 self.core.add(item.nodeid)
             self.pending.add(item.nodeid)
+            measured = item.get_closest_marker("measured")
+            if measured is not None and can_measure():
+                self.measured.begin(*measured.args)
         programs = filter(None, map(_program, session.items))
         self.ahead = Ahead(self.result.backend, list(programs))
+        # Thousands of checks are looked through at each collection of garbage, and are none.
+        self.has_frozen = gc.get_freeze_count() == 0
+        if self.has_frozen:
+            gc.freeze()
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """A module that cannot be collected is a failure."""
@@ -297,6 +308,9 @@ class Suite:
 
     def pytest_sessionfinish(self) -> None:
         """What was collected and not run, for whatever reason, makes the run a part of one."""
+        if self.has_frozen:
+            gc.unfreeze()
+        self.measured.stop()
         if self.ahead is not None:
             self.ahead.stop()
         self.result.not_run += len(self.pending) + len(self.missing)
@@ -312,12 +326,13 @@ class Suite:
         terminalreporter.write_line(self.result.summary())
 
 
-def _geometry(item: pytest.Item) -> tuple[str, str, int]:
+def _geometry(item: pytest.Item) -> tuple[bool, str, str, int]:
+    """The key of the order; what other processes measure is asked for last."""
     parameters = getattr(getattr(item, "callspec", None), "params", {})
     case = parameters.get("case")
     if case is None:
-        return "", "", 0
-    return case.group, case.name, ORDER.index(parameters["dtype"])
+        return item.get_closest_marker("measured") is not None, "", "", 0
+    return False, case.group, case.name, ORDER.index(parameters["dtype"])
 
 
 def _sample(items: list[pytest.Item]) -> list[pytest.Item]:
