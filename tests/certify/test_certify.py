@@ -194,7 +194,7 @@ def test_settings_take_no_part(monkeypatch, saboteurs, isolated, place):
         monkeypatch.setenv("LCMULTI_THREADS", "3")
     else:
         (isolated / "lcmulti.toml").write_text("threads = 3\n")
-    arguments = ["-k", "(test_value and 1d) or test_many_threads"]
+    arguments = ["-k", "(test_value and 1d) or (test_many_threads and long_tiled)"]
     result = certify("numpy", implementation="wrong_with_threads", arguments=arguments)
     assert not result.failures, result.failures[:3]
     assert result.passed > 60
@@ -318,6 +318,16 @@ def test_as_a_module_and_in_nobody_elses_tests(tmp_path):
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
+
+
+def test_what_serves_nothing_on_this_machine_is_left_out_and_named(monkeypatch):
+    """As Triton without a GPU; by its own name it is asked all the same."""
+    maps = plugins.load_implementation("numpy", "blocked")
+    monkeypatch.setattr(maps, "unavailable", lambda: "needs an abacus", raising=False)
+    one = {"checks": ["test_implementation_record"]}
+    whole, named = certify("numpy", **one), certify("numpy", implementation="blocked", **one)
+    assert (whole.passed, whole.skipped["numpy-blocked: needs an abacus"]) == (1, 1)
+    assert named.passed == 1
 
 
 def test_what_does_not_run_on_a_device_is_named():

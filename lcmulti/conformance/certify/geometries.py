@@ -236,12 +236,14 @@ TRANSFORMED = ("2d-mixed", "2d-stride_is_kernel", "2d-convolution_plain")
 TINY: dict[str, Case] = {
     case.name: case
     for case in (
-        Case("mixed", "tiny", (4, 3, 2), 2, (2, 1), 2, (), (0,), {"groups": 2, "padding": 1}),
+        Case("mixed", "tiny", (3, 2, 2), 2, (2, 1), 2, (), (0,),
+            {"groups": 2, "padding": ((1, 0), (0, 1))}),
         Case("tiled", "tiny", (4, 2), 2, (2,), 2, (), (), {"strides": 2}),
         Case("elementwise", "tiny", (3, 3, 1), 1, (2, 2), 2, (), ()),
         Case("convolution", "tiny", (3, 4, 2), 2, (2, 2), 1, (0, 1), (0, 1)),
         Case("circular", "tiny", (2, 3, 3), 2, (2, 2), 1, (1,), (),
-            {"data_format": "channels_first", "padding_mode": "circular", "padding": 1}),
+            {"data_format": "channels_first", "padding_mode": "circular",
+                "padding": ((1, 0), (0, 1))}),
     )
 }  # fmt: skip
 """So small that the frameworks' own checkers can differentiate them number by number."""

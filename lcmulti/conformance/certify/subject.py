@@ -134,6 +134,13 @@ class Subject:
             return None
         return f"does not run on {device}"
 
+    def not_here(self) -> str | None:
+        """Why the implementation serves nothing on this machine, by its record or its own word."""
+        if (reason := self.lacks_device()) is not None:
+            return reason
+        unavailable: Callable[[], str | None] | None = getattr(self.maps, "unavailable", None)
+        return None if unavailable is None else unavailable()
+
     def refusal(self, case: Case, dtype: str, **facts: Any) -> str | None:
         """Why, by what its records declare and its implementation declines, it does not serve.
 
