@@ -16,10 +16,12 @@ from lcmulti import plugins
 from lcmulti.conformance.inputs import numpy_dtype
 from lcmulti.dtypes import DTYPES
 
-__all__ = ["COMPILING", "forget", "framework_of", "keeps_subnormals", "wide"]
+__all__ = ["COMPILING", "TRACING", "forget", "framework_of", "keeps_subnormals", "wide"]
 
 COMPILING = ("jax",)
 """Every new shape costs these a compilation."""
+TRACING = ("jax", "tensorflow")
+"""And every new amount of memory or number of threads costs these a graph."""
 
 ARRAYS = {"torch": "Tensor", "jax": "Array", "tensorflow": "Tensor"}
 
