@@ -7,7 +7,7 @@ from functools import lru_cache
 from lcmulti_triton.axes import Axis
 from lcmulti_triton.layer import Layer, Tile
 
-__all__ = ["admits_tf32x3", "candidates", "estimated", "nominal", "smallest"]
+__all__ = ["candidates", "estimated", "nominal", "refused_tf32x3", "smallest"]
 
 FEW = 8
 """Channels times filters up to which positions are the lanes: a sector of float32."""
@@ -70,11 +70,15 @@ between chips.
 """
 
 
-def admits_tf32x3(layer: Layer, tile: Tile) -> bool:
-    """Whether three products of TensorFloat-32 keep the error bound; never in sums over a batch."""
-    if layer.dtype != "float32" or layer.map == "kernel_grad":
-        return False
-    return tile.family in ("tiles", "windows") and summed(layer) >= TF32X3_FROM
+def refused_tf32x3(layer: Layer, tile: Tile) -> str | None:
+    """Why three products of TensorFloat-32 are not taken, or None where they keep the bound."""
+    if layer.dtype != "float32":
+        return f"it is for float32, not {layer.dtype}"
+    if layer.map == "kernel_grad":
+        return "never in sums over a batch"
+    if summed(layer) < TF32X3_FROM:
+        return f"sums of {summed(layer)} products, of {TF32X3_FROM} on it keeps the error bound"
+    return None if tile.family in ("tiles", "windows") else "this tile has no dots"
 
 
 def summed(layer: Layer) -> int:

@@ -12,7 +12,7 @@ from lcmulti_triton import catalogue, choice, kept
 from lcmulti_triton.figures import figures
 from lcmulti_triton.layer import Tile
 from lcmulti_triton.starting import compile_for
-from lcmulti_triton.variant import constants
+from lcmulti_triton.variant import arguments, constants, names
 
 SAME = triton.__version__ == kept.table()["triton"]
 needs_same = pytest.mark.skipif(
@@ -84,6 +84,37 @@ def test_what_choice_needs_is_kept():
         variant = catalogue.variants()[name]
         assert choice.estimated(variant.layer) in choice.candidates(variant.layer)
         assert kept.figures_of(variant.layer.map, "float32", variant.tile) is not None
+
+
+SAMPLE = [
+    *SMALL.values(),
+    *(name for name in catalogue.variants()
+      if " thin 1x" in name or " lanes " in name or " windows 32x16" in name
+      or "bfloat16 tiles 32x32x32" in name or name.endswith(("tf32x3", "shared"))),
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["sm_90", "gfx942"])
+def test_a_sample_compiles_with_every_version(target):
+    """Of each family, whichever Triton is installed; `nox -s triton` has each of them."""
+    for name in SAMPLE:
+        if target == "sm_90" or not name.endswith("tf32x3"):
+            found = catalogue.compiled_to(target, name)
+            assert not found.spills, name
+            assert found.multiplications, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SAMPLE)
+def test_numbers_that_are_one_may_be_constants(name):
+    """PyTorch's compiler makes constants of them, which have no methods; our launcher does not."""
+    variant = catalogue.variants()[name]
+    layer = variant.layer._replace(batch=1)
+    passed = dict(zip(names(layer.map)[3:], arguments(layer, variant.tile), strict=True))
+    known = constants(layer, variant.tile) | {key: 1 for key, n in passed.items() if n == 1}
+    assert {"batch", "k3", "s0"} <= set(known)
+    assert compile_for(catalogue.TARGETS["sm_90"], layer, known, variant.tile.warps, 1)
 
 
 @needs_same

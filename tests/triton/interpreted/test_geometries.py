@@ -38,10 +38,9 @@ def test_there_are_enough():
 
 
 @pytest.mark.parametrize("name", [*map(marked, EVERY)])
-def test_as_chosen(name, watch):
-    """Each dtype in turn: a geometry has one, a map and a family all."""
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_as_chosen(name, dtype, watch):
     case = GEOMETRIES[name]
-    dtype = DTYPES[EVERY.index(name) % 4]
     spec = case.spec.computed()
     arrays = lain(case, operands(spec, case.batch, dtype))
     for map_ in MAPS:
