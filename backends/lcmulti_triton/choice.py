@@ -24,6 +24,10 @@ WIDE = {
         (128, 16, 128, 8, 3),
     ),
     "input_grad": (
+        (32, 16, 16, 1, 3), (32, 32, 16, 1, 3), (64, 64, 16, 4, 2),  # 3 stages spill on sm_100
+        (128, 128, 16, 8, 3),
+    ),
+    "windows": (  # of the same map
         (32, 16, 16, 1, 3), (32, 32, 16, 1, 3), (64, 64, 16, 4, 3),
         (128, 128, 16, 8, 3),
     ),
@@ -46,6 +50,9 @@ HALF = {
         (64, 128, 256, 8, 2),
     ),
 }  # fmt: skip
+
+
+HALF["windows"] = HALF["input_grad"]
 
 
 def few_weights(layer: Layer) -> bool:
@@ -177,7 +184,7 @@ def _dots(layer: Layer) -> list[Tile]:
     windows = layer.map == "input_grad" and layer.never_meets
     terms = layer.channels if layer.map == "input_grad" and not windows else layer.terms
     sides = [power(16, n, 256) for n in (layer.batch, terms, layer.filters)]
-    shapes = (HALF if layer.itemsize == 2 else WIDE)[layer.map]
+    shapes = (HALF if layer.itemsize == 2 else WIDE)["windows" if windows else layer.map]
     summed = {"forward": 1, "input_grad": 2, "kernel_grad": 0}[layer.map]  # may be cut short
     found = [
         Tile("windows" if windows else "tiles", *shape)
