@@ -1,4 +1,4 @@
-"""How a map is computed: with which tile, in which precision, and where that came from."""
+"""Decide how a map is computed: the tile, the precision, and the reason for it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Choice(NamedTuple):
     ----------
     tile : Tile
     precision : {"ieee", "tf32x3"}
-        Of float32 products.
+        Precision of float32 products.
     source : str
         Where the tile came from, for people to read.
     refused : str or None
@@ -39,7 +39,7 @@ class Choice(NamedTuple):
 
 
 def decided(layer: Layer, device: int | None, settings: tuple[str, str]) -> Choice:
-    """What a call takes.
+    """Decide how a call is computed.
 
     Parameters
     ----------
