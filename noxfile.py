@@ -61,6 +61,15 @@ def torch(session: nox.Session) -> None:
 
 
 @nox.session
+@nox.parametrize("version", ["3.6.0", "3.7.1", "3.8.0", "3.9.0"])
+def triton(session: nox.Session, version: str) -> None:
+    """Compile a sample of the GPU kernels with each version of Triton that is accepted."""
+    install(session, "-e", ".[triton,test]")
+    session.install("--no-deps", f"triton=={version}")  # not that of constraints.txt
+    session.run("pytest", "--full", "tests/triton/test_compiled.py", "-k", "sample or constants")
+
+
+@nox.session
 def jax(session: nox.Session) -> None:
     """Run the tests with JAX alone."""
     run_tests(session, "test,jax,flax,equinox")
