@@ -257,7 +257,7 @@ def docs(session: nox.Session) -> None:
         session.run("asv", "publish", "--html-dir", str(site / "asv"))
 
 
-EXAMPLES = ("digits_compare", "untie", "topography", "faces", "snp", "field", "revive")
+EXAMPLES = ("digits_compare", "untie", "sharing", "topography", "faces", "snp", "field", "revive")
 
 
 @nox.session

@@ -1,12 +1,13 @@
-"""Few weights a position: sums of products of whole planes beat matrices of a few elements.
+"""Few weights a position and group: sums of products of planes beat matrices of a few elements.
 
-A plane is one channel, or one filter, at all positions of all samples. Each weight of the window
-multiplies one plane into another, with positions as the vector.
+A plane is one channel, or one filter, of every group at all positions of all samples. Each weight
+of a group's window multiplies one plane into another, with positions as the vector.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 from math import prod
 from typing import Any
 
@@ -17,7 +18,7 @@ from lcmulti_torch.composed import TorchOps
 from lcmulti_torch.memory import to_first, to_last
 
 MOST_WEIGHTS = 16
-"""Weights a position up to which this is the fastest (asv_benches/against_peers.py)."""
+"""Weights a position and group up to which this is the fastest (asv_benches/against_peers.py)."""
 
 _ops = TorchOps()
 
@@ -26,10 +27,10 @@ class TorchElementwise:
     """`lcmulti.backend.Implementation` for windows of a few weights."""
 
     def decline(self, problem: Problem) -> str | None:
-        """Serves up to `MOST_WEIGHTS` products an output position."""
+        """Serves up to `MOST_WEIGHTS` products an output position and group."""
         spec = problem.spec
-        if spec.terms * spec.filters > MOST_WEIGHTS:
-            return f"more than {MOST_WEIGHTS} weights a position"
+        if spec.terms * spec.filters // spec.groups > MOST_WEIGHTS:
+            return f"more than {MOST_WEIGHTS} weights a position and group"
         return None
 
     def workspace(self, problem: Problem) -> int:
@@ -37,23 +38,23 @@ class TorchElementwise:
         spec = problem.spec
         batch = problem.samples
         padded = prod(spec.padded_size) * spec.in_channels if any(map(any, spec.padding)) else 0
-        planes = batch * (padded + prod(spec.output_size))
+        planes = batch * (padded + prod(spec.output_size) * spec.groups)
         return (planes + prod(spec.kernel_shape)) * DTYPES[problem.dtype].itemsize
 
     def forward(self, x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
         """See `lcmulti.backend.Implementation.forward`."""
         x, kernel = _padded(x, spec), _positions_last(kernel, spec)
         y = x.new_zeros((x.shape[0], spec.filters, *spec.output_size))
-        for seen, channel, filter_, weight in _products(spec):
-            y[:, filter_].addcmul_(x[:, channel][seen], kernel[weight])
+        for seen, channels, filters, weight in _products(spec):
+            y[:, filters].addcmul_(x[:, channels][seen], kernel[weight])
         return to_last(y)
 
     def input_grad(self, dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
         """See `lcmulti.backend.Implementation.input_grad`."""
         dy, kernel = to_first(dy), _positions_last(kernel, spec)
         dx = dy.new_zeros((dy.shape[0], spec.in_channels, *spec.padded_size))
-        for seen, channel, filter_, weight in _products(spec):
-            dx[:, channel][seen].addcmul_(dy[:, filter_], kernel[weight])
+        for seen, channels, filters, weight in _products(spec):
+            dx[:, channels][seen].addcmul_(dy[:, filters], kernel[weight])
         return to_last(dx[:, :, *spec.inner])
 
     def kernel_grad(self, x: Any, dy: Any, spec: LocalConvSpec, resources: Resources) -> Any:
@@ -61,22 +62,22 @@ class TorchElementwise:
         x, dy = _padded(x, spec), to_first(dy)
         weights = (*spec.kernel_size, spec.in_channels // spec.groups, spec.filters)
         dkernel = x.new_empty((*weights, *spec.positions_shape))
-        summed = (0, *(axis + 1 for axis in spec.shared_axes))
-        for seen, channel, filter_, weight in _products(spec):
-            product = x[:, channel][seen] * dy[:, filter_]
-            dkernel[weight] = product.sum(summed).reshape(spec.positions_shape)
+        summed = (0, *(axis + 2 for axis in spec.shared_axes))
+        for seen, channels, filters, weight in _products(spec):
+            met = x[:, channels][seen] * dy[:, filters]
+            dkernel[weight] = met.sum(summed).reshape(spec.groups, *spec.positions_shape)
         taken = tuple(range(len(weights)))
         return dkernel.movedim(taken, tuple(axis + spec.ndim for axis in taken)).contiguous()
 
 
-def _products(spec: LocalConvSpec) -> Iterator[tuple[Any, int, int, tuple[int, ...]]]:
-    """What of a channel's plane is seen, the channel, the filter, and the weight's index."""
+def _products(spec: LocalConvSpec) -> Iterator[tuple[Any, slice, slice, tuple[Any, ...]]]:
+    """What of a plane is seen, channel and filter of every group, and the weight's index."""
     channels, filters = spec.in_channels // spec.groups, spec.filters // spec.groups
     for tap, seen in spec.taps():
-        for filter_ in range(spec.filters):
-            for c in range(channels):
-                channel = filter_ // filters * channels + c
-                yield (slice(None), *seen), channel, filter_, (*tap, c, filter_)
+        for c, filter_ in product(range(channels), range(filters)):
+            of_groups = slice(filter_, None, filters)
+            where = (slice(None), slice(None), *seen)
+            yield where, slice(c, None, channels), of_groups, (*tap, c, of_groups)
 
 
 def _padded(x: Any, spec: LocalConvSpec) -> Any:
