@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from copy import deepcopy
 from math import prod
 from typing import Any
 
@@ -21,6 +20,7 @@ from lcmulti.errors import ArgumentError, ArgumentTypeError, described
 from lcmulti.untying import Row, chosen, planned, tied
 from lcmulti_torch.base import LocallyConnectedNd
 from lcmulti_torch.layers import LocallyConnected1d, LocallyConnected2d, LocallyConnected3d
+from lcmulti_torch.replacing import carry_over, replaced
 from lcmulti_torch.sizes_seen import sizes_seen
 from lcmulti_torch.transposed import (
     LocallyConnectedTranspose1d,
@@ -37,11 +37,6 @@ LAYERS = {
         LocallyConnectedTranspose2d, LocallyConnectedTranspose3d,
     )
 }  # fmt: skip
-HOOKS = (
-    "_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called",
-    "_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_backward_hooks",
-    "_backward_pre_hooks",
-)  # fmt: skip
 
 
 def untie(
@@ -141,7 +136,7 @@ def untie(
     made: dict[tuple[Any, ...], nn.Parameter] = {}
     with torch.inference_mode(False):  # else they could never be trained
         layers = {id(conv): _layer(conv, size, arguments, made) for _, conv, size in take}
-        return _replaced(model, {id(conv): conv for _, conv, _ in take}, layers, inplace)
+        return replaced(model, {id(conv): conv for _, conv, _ in take}, layers, inplace)
 
 
 def retie(
@@ -172,8 +167,8 @@ def retie(
     for name, layer in take:
         convolutions[id(layer)] = conv = tied(name, layer, tolerance)
         kind = next(each for each in LAYERS.values() if isinstance(layer, each))
-        _carry_over(layer, conv, kind(1, 1, 1, 1, device="meta"))
-    return _replaced(model, {id(layer): layer for _, layer in take}, convolutions, inplace)
+        carry_over(layer, conv, kind(1, 1, 1, 1, device="meta"))
+    return replaced(model, {id(layer): layer for _, layer in take}, convolutions, inplace)
 
 
 def _check_module(model: Any) -> None:
@@ -271,7 +266,7 @@ def _layer(
             made[key] = nn.Parameter(_start(name, shape, original, kernel), original.requires_grad)
         setattr(layer, name, made[key])
     kind = next(each for each in LAYERS if isinstance(conv, each))
-    _carry_over(conv, layer, kind(1, 1, 1, device="meta"))
+    carry_over(conv, layer, kind(1, 1, 1, device="meta"))
     return layer
 
 
@@ -288,40 +283,3 @@ def _start(name: str, shape: tuple[int, ...], original: Any, kernel: Any) -> Any
         else:
             values.copy_((original if name == "bias" else kernel).detach().expand(shape))
     return values
-
-
-def _carry_over(old: nn.Module, new: nn.Module, plain: nn.Module) -> None:
-    """Mode, hooks, and what others have given *old*, which a *plain* one of its kind has not."""
-    new.training = old.training
-    for name in HOOKS:
-        if name in old.__dict__:
-            setattr(new, name, old.__dict__[name].copy())
-    for name, buffer in old._buffers.items():
-        persistent = name not in old._non_persistent_buffers_set
-        new.register_buffer(name, None if buffer is None else buffer.clone(), persistent)
-    for name, child in old._modules.items():
-        if name != "parametrizations":
-            new.add_module(name, deepcopy(child))
-    for name in old.__dict__.keys() - plain.__dict__.keys() - new.__dict__.keys():
-        setattr(new, name, old.__dict__[name])
-
-
-def _replaced(
-    model: nn.Module, old: dict[int, Any], new: dict[int, nn.Module], inplace: bool
-) -> nn.Module:
-    """*model*, or a copy of it, with other modules in place of some."""
-    if not inplace:
-        try:
-            return deepcopy(model, dict(new))
-        except (TypeError, RuntimeError) as error:
-            shown = described(f"one of which copy.deepcopy says: {error}")
-            what = "a module that can be copied; or pass inplace=True"
-            raise ArgumentError("model", what, shown) from error
-    if id(model) in new:
-        what = "a module that holds convolutions; a convolution cannot become another in place"
-        raise ArgumentError("inplace", what, True)
-    for module in list(model.modules()):
-        for name, child in module._modules.items():
-            if child is not None and id(child) in new:
-                module._modules[name] = new[id(child)]
-    return model
