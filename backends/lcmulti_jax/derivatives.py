@@ -24,12 +24,23 @@ from jax.experimental import jet
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir, xla
 
+from lcmulti import plugins
+from lcmulti.choosing.steps import with_steps
 from lcmulti.geometry.spec import LocalConvSpec
-from lcmulti.plugins.contract import Implementation, Map, Operation, Problem, Resources
+from lcmulti.plugins.contract import (
+    Call,
+    Implementation,
+    Map,
+    Operation,
+    Problem,
+    Resources,
+    Steps,
+)
 from lcmulti_jax.alike import with_gradient_alike
 from lcmulti_jax.array_operations import default_device
 from lcmulti_jax.composed import composed
 from lcmulti_jax.partitioning import ROLES, Placed, partitioned, placed
+from lcmulti_jax.parts import alone, with_copies
 
 __all__ = ["operation"]
 
@@ -40,6 +51,40 @@ kernel_grad_p = Primitive("local_conv_kernel_grad")
 
 
 PRIMITIVES = {"forward": forward_p, "input_grad": input_grad_p, "kernel_grad": kernel_grad_p}
+
+
+class _Closed(NamedTuple):
+    """One map of an implementation, differentiable: a `lcmulti.plugins.contract.WholeOperation`."""
+
+    implementation: Implementation
+    portable: bool
+    name: Map
+    where: Placed | None
+
+    def __call__(self, x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+        """See `lcmulti.plugins.contract.Operation`; *spec* may have any padding mode."""
+        if self.where is None:
+            kernel = with_gradient_alike(kernel)
+        return _bind(
+            PRIMITIVES[self.name],
+            x,
+            kernel,
+            implementation=self.implementation,
+            portable=self.portable,
+            spec=spec,
+            resources=resources,
+            where=self.where,
+        )
+
+    def whole(self, problem: Problem, steps: Steps) -> Call:
+        """See `lcmulti.plugins.contract.WholeOperation`: copies as padding are in the map.
+
+        So where rows are spread over devices, copies are made of the rows that a device sees.
+        """
+        if steps.given and steps.padding_indices:
+            problem = problem._replace(spec=with_copies(steps.given))
+        apart = Steps(steps.channels_first)
+        return with_steps(plugins.load_backend("jax"), self.__call__, problem, apart)
 
 
 def operation(
@@ -59,23 +104,7 @@ def operation(
     where : Placed, optional
         How its arrays are spread over devices; None leaves that to the arrays.
     """
-    primitive = PRIMITIVES[name]
-
-    def local_conv(x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
-        if where is None:
-            kernel = with_gradient_alike(kernel)
-        return _bind(
-            primitive,
-            x,
-            kernel,
-            implementation=implementation,
-            portable=portable,
-            spec=spec,
-            resources=resources,
-            where=where,
-        )
-
-    return local_conv
+    return _Closed(implementation, portable, name, where)
 
 
 def _bind(primitive: Primitive, a: Any, b: Any, **params: Any) -> Any:
@@ -123,7 +152,7 @@ def _lower(name: Map, context: Any, *operands: Any, **params: Any) -> Any:
     if where is not None:
         map_ = placed(name, where, **params)
     elif exported or not _spread(context.module_context.axis_context):
-        map_ = partial(getattr(params.pop("implementation"), name), **params)
+        map_ = alone(name, **params)
     else:
         map_ = partitioned(name, **params)
     return mlir.lower_fun(map_, multiple_results=False)(context, *operands)
@@ -173,7 +202,7 @@ def _serves_beside(
     if portable or where is not None or not isinstance(a.shape[1], int) or not size:
         return False
     problem = Problem(
-        spec.repeated(size), a.shape[1], a.dtype.name, default_device(), True, resources
+        spec.repeated(size).computed(), a.shape[1], a.dtype.name, default_device(), True, resources
     )
     return (
         implementation.decline(problem) is None

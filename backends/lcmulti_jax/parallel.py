@@ -16,13 +16,12 @@ from lcmulti.choosing import dispatch
 from lcmulti.choosing.settings import current
 from lcmulti.errors import ArgumentError, ArgumentTypeError, DtypeError, ShapeError, described
 from lcmulti.geometry.arguments import is_sequence
-from lcmulti.geometry.padding import padding_indices
-from lcmulti.geometry.spec import LocalConvSpec, replace_fields
+from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.plugins.contract import Map, Problem, Resources
 from lcmulti_jax import base, derivatives
 from lcmulti_jax.halos import Names
 from lcmulti_jax.partitioning import Placed
-from lcmulti_jax.parts import Part, Split, size
+from lcmulti_jax.parts import Part, Split, size, with_copies
 
 __all__ = ["Sharded", "sharded"]
 
@@ -124,7 +123,7 @@ class Sharded:
         self.transposed = transposed
         self.implementation = implementation
         self._where = where
-        self._inner = _without_padding_on_whole_axes(spec, where.split)
+        self._inner = with_copies(spec)
         if transposed and spec.padding_mode != "zeros":
             raise ArgumentError("spec", "padding_mode 'zeros' for a transposed operation", spec)
         self._roles = ("y", "x") if transposed else ("x", "y")
@@ -160,15 +159,9 @@ class Sharded:
 
     def input_shape(self, batch: int) -> tuple[int, ...]:
         """Shape of an input that devices divide; what lies beyond the layer's is never read."""
-        shape = self._where.shape(self._roles[0], self._inner_of_input(), batch)
+        shape = self._where.shape(self._roles[0], self._inner, batch)
         last = self.spec.data_format == "channels_last"
         return shape if last else (shape[0], shape[-1], *shape[1:-1])
-
-    def _inner_of_input(self) -> LocalConvSpec:
-        """The geometry before whole axes are padded with copies."""
-        if self.transposed:
-            return self._inner
-        return replace_fields(self._inner, input_size=self.spec.input_size)
 
     @property
     def input_sharding(self) -> NamedSharding:
@@ -285,8 +278,6 @@ class Sharded:
         first = spec.data_format == "channels_first"
         if first:
             x = jnp.moveaxis(x, 1, -1)
-        if not self.transposed:
-            x = self._padded_on_whole_axes(x)
         source = self._roles[0]
         batch = x.shape[0]
         x = _grown(x, where.shape(source, self._inner, batch))
@@ -321,16 +312,6 @@ class Sharded:
             if array.dtype != x.dtype:
                 raise DtypeError(name, f"dtype {x.dtype.name}, as x has", array.dtype.name)
 
-    def _padded_on_whole_axes(self, x: Any) -> Any:
-        spec = self.spec
-        for axis, names in enumerate(self._where.split.positions):
-            low, high = spec.padding[axis]
-            if spec.padding_mode != "zeros" and not names and (low or high):
-                length = spec.input_size[axis]
-                indices = padding_indices(length, low, high, spec.padding_mode)
-                x = jnp.take(x, indices, axis + 1)
-        return x
-
     def _operation(self, batch: int, dtype: str) -> tuple[Any, Resources]:
         """What computes a device's part, and with what."""
         settings, where = current(), self._where
@@ -353,23 +334,6 @@ def _names(argument: str, given: Any, mesh: Mesh) -> Names:
             known = ", ".join(map(repr, mesh.axis_names))
             raise ArgumentError(argument, f"axes of the mesh, which are {known}", given)
     return tuple(name for name in names if mesh.shape[name] > 1)
-
-
-def _without_padding_on_whole_axes(spec: LocalConvSpec, split: Split) -> LocalConvSpec:
-    """*spec* as `LocalConvSpec.computed`, but with its padding mode along axes that are spread."""
-    inner = spec.computed()
-    if spec.padding_mode == "zeros":
-        return inner
-    spread = [bool(names) for names in split.positions]
-    pick = [
-        tuple(b if s else a for s, a, b in zip(spread, *values, strict=True))
-        for values in (
-            (inner.input_size, spec.input_size),
-            (inner.padding, spec.padding),
-        )
-    ]
-    mode = spec.padding_mode if any(spread) else "zeros"
-    return replace_fields(inner, input_size=pick[0], padding=pick[1], padding_mode=mode)
 
 
 def _grown(array: Any, shape: tuple[int, ...]) -> Any:

@@ -28,7 +28,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.plugins.contract import Implementation, Map, Resources
 from lcmulti_jax.halos import Cut, Names
-from lcmulti_jax.parts import Axes, Part, Split, size
+from lcmulti_jax.parts import Axes, Part, Split, alone, size
 
 __all__ = ["Placed", "partitioned", "placed"]
 
@@ -92,7 +92,7 @@ def partitioned(
 
     @custom_partitioning
     def run(a: Any, b: Any) -> Any:
-        return getattr(implementation, name)(a, b, spec, resources)
+        return alone(name, implementation, spec, resources)(a, b)
 
     roles = ROLES[name]
 

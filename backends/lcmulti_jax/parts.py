@@ -12,7 +12,8 @@ counts may be split over axes of a mesh:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from math import prod
 from typing import Any, NamedTuple
 
@@ -22,22 +23,23 @@ from jax import lax
 from jax.sharding import Mesh
 
 from lcmulti.dtypes import DTYPES
+from lcmulti.geometry.padding import NUMPY_MODES
 from lcmulti.geometry.spec import LocalConvSpec, replace_fields
-from lcmulti.plugins.contract import Implementation, Problem, Resources
+from lcmulti.plugins.contract import Implementation, Map, Problem, Resources
 from lcmulti_jax import halos
 from lcmulti_jax.array_operations import default_device, widen
 from lcmulti_jax.blocked import blocked
 from lcmulti_jax.halos import Cut, Names
 
-__all__ = ["Axes", "Part", "Split", "size"]
+__all__ = ["Axes", "Part", "Split", "alone", "size", "with_copies"]
 
 Axes = tuple[Names, ...]
 """Mesh axes of each axis of an array."""
 
 
-def size(names: Names, mesh: Mesh) -> int:
+def size(names: Names, mesh: Mesh | None) -> int:
     """Devices along some axes of a mesh."""
-    return prod(mesh.shape[name] for name in names)
+    return 1 if mesh is None else prod(mesh.shape[name] for name in names)
 
 
 class Split(NamedTuple):
@@ -60,15 +62,26 @@ class Split(NamedTuple):
         return (self.samples, *self.positions, self.filters if role == "y" else self.channels)
 
 
+def with_copies(spec: LocalConvSpec) -> LocalConvSpec:
+    """*spec* as `LocalConvSpec.computed`, but with its padding mode: each device pads its part."""
+    return replace_fields(
+        spec.computed(),
+        input_size=spec.input_size,
+        padding=spec.padding,
+        padding_mode=spec.padding_mode,
+    )
+
+
 class Part(NamedTuple):
     """One device's part of each map, for use where the axes of a mesh have names.
 
     Parameters
     ----------
     spec : LocalConvSpec
-        Of the whole.
+        Of the whole, as `with_copies`.
     split : Split
-    mesh : Mesh
+    mesh : Mesh or None
+        None for one device, where nothing is split.
     x : Axes
         As ``x`` comes: without the axes of positions along which it is whole on each device.
     implementation : Implementation
@@ -77,7 +90,7 @@ class Part(NamedTuple):
 
     spec: LocalConvSpec
     split: Split
-    mesh: Mesh
+    mesh: Mesh | None
     x: Axes
     implementation: Implementation
     resources: Resources
@@ -94,7 +107,9 @@ class Part(NamedTuple):
         dx = self._run("input_grad", dy, kernel, wide=bool(summed))
         if any(self.split.positions) and not summed:
             dx = self._with_wide_borders(dx, dy, kernel)
-        held = list(dx.shape)
+        if self.spec.padding_mode != "zeros":  # copies of a row are summed
+            dx = widen(dx)
+        held = [dx.shape[0], *self.spec.input_size, dx.shape[-1]]
         for cut in self._cuts():
             held[cut.axis + 1] = cut.inputs
         like = jax.ShapeDtypeStruct(tuple(held), dx.dtype)
@@ -121,7 +136,11 @@ class Part(NamedTuple):
     def _seen(self, x: Any, held: bool = False) -> Any:
         for cut in self._cuts():
             x = halos.seen(x, cut, whole=not (held or self.x[cut.axis + 1]))
-        return x
+        if self.spec.padding_mode == "zeros":
+            return x
+        axes = zip(self.split.positions, self.spec.padding, strict=True)
+        widths = [(0, 0) if names else pair for names, pair in axes]
+        return jnp.pad(x, [(0, 0), *widths, (0, 0)], NUMPY_MODES[self.spec.padding_mode])
 
     def _real(self, array: Any, role: str) -> Any:
         """Zeros where a device's part reaches beyond the array, for memory there is undefined."""
@@ -142,7 +161,7 @@ class Part(NamedTuple):
 
     def local(self) -> LocalConvSpec:
         """The operation on a device's part, for an input with its padding along split axes."""
-        spec = self.spec
+        spec = self.spec.computed()
         filters = size(self.split.filters, self.mesh)
         channels = size(self.split.channels, self.mesh)
         spec = replace_fields(
@@ -153,7 +172,7 @@ class Part(NamedTuple):
         )
         for cut in self._cuts():
             spec = _with_size(spec, cut.axis, cut.window, cut.outputs)
-        return replace_fields(spec, padding_mode="zeros")
+        return spec
 
     def _run(self, name: str, a: Any, b: Any, wide: bool, spec: LocalConvSpec | None = None) -> Any:
         """A map on a device's part; *wide* sums of half types are left in float32."""
@@ -202,6 +221,19 @@ class Part(NamedTuple):
                 part = lax.slice_in_dim(part, skipped, skipped + shared, axis=axis)
                 dx = lax.dynamic_update_slice_in_dim(dx, part, at, axis)
         return dx
+
+
+def alone(
+    name: Map, implementation: Implementation, spec: LocalConvSpec, resources: Resources
+) -> Callable[[Any, Any], Any]:
+    """A map on one device."""
+    if spec.padding_mode == "zeros":
+        return partial(getattr(implementation, name), spec=spec, resources=resources)
+    unsplit = Split((), ((),) * spec.ndim, (), ())
+    run: Callable[[Any, Any], Any] = getattr(
+        Part(spec, unsplit, None, (), implementation, resources), name
+    )
+    return run
 
 
 def _with_size(spec: LocalConvSpec, axis: int, inputs: int, outputs: int) -> LocalConvSpec:

@@ -71,7 +71,7 @@ class _CallersMaps:
         self, within: Implementation, spec: LocalConvSpec, resources: Resources, steps: Steps
     ) -> None:
         self.within, self.spec, self.resources, self.steps = within, spec, resources, steps
-        self.channels_first, self.taken = steps
+        self.channels_first, self.taken = steps.channels_first, steps.padding_indices
         self.rounds = not getattr(within, "never_rounds", False)
 
     def bare(self, name: Map, a: Tensor, b: Tensor) -> Tensor:

@@ -137,7 +137,7 @@ def _plan(
     exported = any(each is not None and each.exported for each in facts)
     entry, _ = choose(backend, problem, arguments[-1], settings, exported)
     closed = operation(backend, entry.name, name)
-    steps = Steps(spec.data_format == "channels_first", spec.padding_indices())
+    steps = Steps(spec.data_format == "channels_first", spec.padding_indices(), spec)
     call = with_steps(plugins.load_backend(backend), closed, problem, steps)
     return Plan(backend, spec, problem, call)
 

@@ -11,6 +11,7 @@ from lcmulti.geometry.arguments import integer, is_sequence, per_axis
 from lcmulti.geometry.shapes import window_extent
 
 __all__ = [
+    "NUMPY_MODES",
     "PADDING_MODES",
     "PADDINGS",
     "SIZE_KEEPING",
@@ -24,8 +25,8 @@ SIZE_KEEPING = ("same", "causal", "keras_same")
 """Paddings with ``ceil(size / stride)`` windows."""
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
-# numpy.pad knows the three non-zero modes under other names.
-_NUMPY_MODES = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+NUMPY_MODES = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+"""The names under which `numpy.pad` knows the modes that are not zeros."""
 
 
 def _named_padding(
@@ -105,4 +106,4 @@ def check_padding_mode(
 
 def padding_indices(size: int, low: int, high: int, mode: str) -> np.ndarray:
     """Indices into an axis of *size* that pad it by *low* and *high* in a non-zero *mode*."""
-    return np.pad(np.arange(size), (low, high), mode=_NUMPY_MODES[mode])  # type: ignore[call-overload,no-any-return]
+    return np.pad(np.arange(size), (low, high), mode=NUMPY_MODES[mode])  # type: ignore[call-overload,no-any-return]

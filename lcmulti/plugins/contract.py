@@ -185,10 +185,13 @@ class Steps(NamedTuple):
         Whether arrays come and go with their channels after the batch.
     padding_indices : tuple of (int, ndarray)
         ``(axis, indices)`` that pad the channels-last input in a mode other than zeros.
+    given : LocalConvSpec, optional
+        The caller's geometry, of which both are: for an operation that pads on its own.
     """
 
     channels_first: bool = False
     padding_indices: tuple[tuple[int, np.ndarray], ...] = ()
+    given: LocalConvSpec | None = None
 
 
 @runtime_checkable
