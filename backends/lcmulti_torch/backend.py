@@ -154,11 +154,11 @@ class TorchBackend:
         with torch.autocast(kind, enabled=False):
             return torch.einsum(subscripts, *arrays).to(dtype)
 
-    def neighbour_cosines(self, kernel: Any, bias: Any, links: Any) -> Any:
-        """See `lcmulti_torch.sheet`."""
-        from lcmulti_torch.sheet import neighbour_cosines
+    def pair_products(self, kernel: Any, pairs: Any) -> list[Any]:
+        """See `lcmulti_torch.pairs`."""
+        from lcmulti_torch.pairs import pair_products
 
-        return neighbour_cosines(self, kernel, bias, links)
+        return pair_products(kernel, pairs)
 
     def close(
         self, implementation: Implementation, entry: ImplementationEntry, name: Map = "forward"

@@ -10,7 +10,7 @@ import numpy as np
 from lcmulti.operations.pairs import Pair, Range, products, taken
 from lcmulti.plugins.contract import Backend
 
-__all__ = ["Link", "cosines", "plain_cosines", "scale_of"]
+__all__ = ["Link", "cosines"]
 
 TINY = 1e-24
 """Squared length below which a filter counts as zero: its cosine is 0, and so is its gradient."""
@@ -75,7 +75,7 @@ def _moved(size: int, step: int, around: bool) -> tuple[Range, Range]:
     return (0, max(size - step, 0), 1), (step, size, 1)
 
 
-def scale_of(lengths: Any) -> Any:
+def _scale_of(lengths: Any) -> Any:
     """One over the length of each filter, given squared; 0 for a filter of zeros."""
     # Multiplied one by one, for a higher power of `TINY` is none of float32.
     inverse = (lengths + TINY) ** -0.5
@@ -84,9 +84,6 @@ def scale_of(lengths: Any) -> Any:
 
 def cosines(owner: Backend, kernel: Any, bias: Any, links: tuple[Link, ...]) -> Any:
     """The weighted sum of the cosines of all linked filters, a scalar.
-
-    A backend that can compute it and its derivative in fewer passes over the kernel has a method
-    ``neighbour_cosines(kernel, bias, links)``.
 
     Parameters
     ----------
@@ -97,12 +94,6 @@ def cosines(owner: Backend, kernel: Any, bias: Any, links: tuple[Link, ...]) -> 
         ``(*positions, filters)``, 1 where shared: one more weight of each filter.
     links : tuple of Link
     """
-    own = getattr(owner, "neighbour_cosines", None)
-    return plain_cosines(owner, kernel, bias, links) if own is None else own(kernel, bias, links)
-
-
-def plain_cosines(owner: Backend, kernel: Any, bias: Any, links: tuple[Link, ...]) -> Any:
-    """The same by products of pairs, in operations that every backend differentiates."""
 
     def multiplied(array: Any) -> list[Any]:
         """Lengths squared, and the products of each link's pairs."""
@@ -118,7 +109,7 @@ def plain_cosines(owner: Backend, kernel: Any, bias: Any, links: tuple[Link, ...
         of_bias, *more = multiplied(bias)
         lengths = lengths + of_bias
         dots = [a + b for a, b in zip(dots, more, strict=True)]
-    own, scale = tuple(lengths.shape)[:2], scale_of(lengths)
+    own, scale = tuple(lengths.shape)[:2], _scale_of(lengths)
     total = owner.einsum("aby->", lengths) * 0
     for link, dot in zip(links, dots, strict=True):
         first, second = link.pair(own)

@@ -1,64 +1,43 @@
-"""Neighbours on a sheet in PyTorch: in blocks, in place, and as its own operations say."""
+"""Products of pairs of filters in PyTorch: in blocks, in place, and as its own operations say."""
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
-from lcmulti_torch import sheet as sheet_module  # noqa: E402
+from lcmulti_torch import pairs  # noqa: E402
 
 import lcmulti  # noqa: E402
 
 SPEC = lcmulti.LocalConvSpec((7, 6, 2), 12, (3, 2), data_format="channels_last")
 
 
-def penalty(kernel, bias, sheet=(3, 4), spec=SPEC):
-    return lcmulti.sheet_smoothness(kernel, bias, spec, sheet=sheet, neighbours=8, circular=True)
-
-
-def value_and_gradients(kernel, bias, sheet=(3, 4), spec=SPEC):
+def value_and_gradients(kernel, bias, sheet=(3, 4)):
     leaves = [each.detach().clone().requires_grad_() for each in (kernel, bias)]
-    value = penalty(*leaves, sheet, spec)
+    value = lcmulti.sheet_smoothness(*leaves, SPEC, sheet=sheet, neighbours=8, circular=True)
     return [value.detach(), *torch.autograd.grad(value, leaves)]
 
 
 @pytest.mark.parametrize("block", [1, 1000, 2**20])
+@pytest.mark.parametrize("most_filters", [0, 128])
 @pytest.mark.parametrize("sheet", [(3, 4), (1, 12), (12, 1)])
-@pytest.mark.parametrize("shared", [(), (1,)])
-def test_blocks_are_the_whole(block, sheet, shared, monkeypatch):
-    spec = SPEC.sharing(shared)
+def test_blocks_are_the_whole(block, most_filters, sheet, monkeypatch):
     kernel, bias = (
-        torch.randn(s, dtype=torch.float64) for s in (spec.kernel_shape, spec.bias_shape)
+        torch.randn(s, dtype=torch.float64) for s in (SPEC.kernel_shape, SPEC.bias_shape)
     )
+    with torch.no_grad(), monkeypatch.context() as patch:
+        patch.setattr(pairs, "_Products", None)  # not even asked for
+        plain = lcmulti.sheet_smoothness(
+            kernel, bias, SPEC, sheet=sheet, neighbours=8, circular=True
+        )
     with monkeypatch.context() as patch:
-        patch.setattr(sheet_module, "is_transformed", lambda *_: True)
-        expected = value_and_gradients(kernel, bias, sheet, spec)
-    with monkeypatch.context() as patch:
-        patch.setattr(sheet_module, "plain_cosines", None)  # not even asked for
-        patch.setattr(sheet_module, "BLOCK", block)
-        found = value_and_gradients(kernel, bias, sheet, spec)
-        with torch.no_grad():
-            plain = penalty(kernel, bias, sheet, spec)
+        patch.setattr(pairs, "is_transformed", lambda *_: True)
+        expected = value_and_gradients(kernel, bias, sheet)
+    monkeypatch.setattr(pairs, "BLOCK", block)
+    monkeypatch.setattr(pairs, "MOST_FILTERS", most_filters)
+    found = value_and_gradients(kernel, bias, sheet)
     torch.testing.assert_close(plain, expected[0])
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs)
-
-
-def test_one_of_the_two_may_need_no_gradient():
-    kernel, bias = torch.randn(SPEC.kernel_shape), torch.randn(SPEC.bias_shape)
-    _, *expected = value_and_gradients(kernel, bias)
-    for i, leaf in enumerate((kernel, bias)):
-        leaf.requires_grad_()
-        (found,) = torch.autograd.grad(penalty(kernel, bias), leaf)
-        leaf.requires_grad_(False)
-        torch.testing.assert_close(found, expected[i])
-
-
-def test_a_penalty_scales_its_gradient():
-    kernel, bias = torch.randn(SPEC.kernel_shape), torch.randn(SPEC.bias_shape)
-    _, *expected = value_and_gradients(kernel, bias)
-    leaf = kernel.clone().requires_grad_()
-    (0.125 * penalty(leaf, bias)).backward()
-    torch.testing.assert_close(leaf.grad, expected[0] / 8)
 
 
 @pytest.mark.parametrize("order", ["contiguous", "filters first", "a slice"])
@@ -102,7 +81,7 @@ def test_no_copy_of_the_kernel_is_made():
     spec = lcmulti.LocalConvSpec((34, 34, 16), 64, 3, data_format="channels_last")
     kernel = torch.randn(spec.kernel_shape, requires_grad=True)
     size = kernel.numel() * 4
-    assert size > 2 * sheet_module.BLOCK
+    assert size > 2 * pairs.BLOCK
 
     def peak(run):
         with torch.profiler.profile(profile_memory=True) as profile:
