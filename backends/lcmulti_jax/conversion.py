@@ -5,8 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from lcmulti.errors import ArgumentError, described
 from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.untying import require_same, tolerance_of
 
 __all__ = ["as_adjoint", "same_everywhere", "scaled", "shifted"]
 
@@ -28,14 +28,8 @@ def same_everywhere(name: str, weights: jax.Array, axes: int, tolerance: float |
     """
     over = tuple(range(axes))
     first = weights[(0,) * axes]
-    apart = jnp.abs(weights - first).max()
-    if tolerance is not None and not apart <= tolerance:
-        expected = f"the same at every position within {tolerance}"
-        raise ArgumentError(
-            name,
-            f"{expected} (to_conv(tolerance=None) takes the mean)",
-            described(f"weights that differ by up to {float(apart):.3g} between positions"),
-        )
+    apart = float(jnp.abs(weights - first).max())
+    require_same(name, apart, tolerance_of(tolerance), "to_conv")
     # The mean of equal numbers could be rounded.
     return weights.mean(over) if apart else first
 

@@ -11,13 +11,13 @@ import jax.numpy as jnp
 from jax import Array
 
 from lcmulti.errors import ArgumentError, ArgumentTypeError
-from lcmulti.untying import chosen
+from lcmulti.untying import chosen, planned, tied
 from lcmulti_jax import equinox_layers as layers
 from lcmulti_jax.conversion import as_adjoint
 from lcmulti_jax.equinox_transposed import LocallyConnectedTranspose
-from lcmulti_jax.untying import called, means, planned, row, started
+from lcmulti_jax.untying import called, row, started
 
-__all__ = ["retie", "untie"]
+__all__ = ["LAYERS", "named_of", "retie", "untie"]
 
 CONVOLUTIONS = (eqx.nn.Conv, eqx.nn.ConvTranspose)
 LAYERS = (layers.LocallyConnected, LocallyConnectedTranspose)
@@ -74,7 +74,7 @@ def untie(
     if not callable(model):
         raise ArgumentTypeError("model", "an equinox.Module that can be called", model)
     arguments = {"shared_axes": shared_axes, "rank": rank, "implementation": implementation}
-    there = dict(_named(model, CONVOLUTIONS))
+    there = dict(named_of(model, CONVOLUTIONS))
     seen = _sizes_seen(model, example_input)
 
     def row_of(name: str, conv: Any, size: tuple[int, ...]) -> Any:
@@ -82,12 +82,11 @@ def untie(
         before = sum(each.size for each in (conv.weight, conv.bias) if each is not None)
         return row(name, conv, layer.spec, _shapes(layer), before, conv.weight.dtype)
 
-    plan, sizes = planned(there, seen, where, _unfit, row_of)
+    wanted = chosen(where, there.items())
+    plan, sizes = planned(wanted, seen, where is not None, _unfit, row_of)
     if dry_run:
         return plan
-    if tell is not None:
-        tell(str(plan))
-    plan.require(memory)
+    plan.announce(tell, memory)
     keys = jax.random.split(jax.random.key(0) if key is None else key, len(sizes))
     new = {}
     for name, each in zip(sizes, keys, strict=True):
@@ -115,19 +114,11 @@ def retie(model: Any, *, where: Any = None, tolerance: float | None = 0.0) -> An
     ArgumentError
         If weights differ more. The message names the layer and the difference.
     """
-    there = list(_named(model, LAYERS))
+    there = list(named_of(model, LAYERS))
     take = chosen(where, there)
     if not take:
         raise ArgumentError("model", "a network with locally connected layers", model)
-    new = {}
-    for name, layer in take:
-        weights = {"weight": layer.kernel(), "bias": layer.bias}
-        found = means(name, weights, tuple(range(layer.spec.ndim)), tolerance)
-        if isinstance(layer, LocallyConnectedTranspose):
-            new[name] = layer.to_conv(None)
-        else:
-            new[name] = _convolution(layer, found)
-    return _replaced(model, LAYERS, new)
+    return _replaced(model, LAYERS, {name: tied(name, layer, tolerance) for name, layer in take})
 
 
 def _is(kinds: tuple[type, ...]) -> Callable[[Any], bool]:
@@ -138,7 +129,8 @@ def _name(path: Any) -> str:
     return jax.tree_util.keystr(path, simple=True, separator=".")
 
 
-def _named(model: Any, kinds: tuple[type, ...]) -> list[tuple[str, Any]]:
+def named_of(model: Any, kinds: tuple[type, ...]) -> list[tuple[str, Any]]:
+    """Modules of these kinds by the paths they have in the model."""
     found, _ = jax.tree_util.tree_flatten_with_path(model, is_leaf=_is(kinds))
     return [(_name(path), each) for path, each in found if isinstance(each, kinds)]
 
@@ -165,7 +157,7 @@ def _sizes_seen(model: Any, example: Any) -> dict[str, list[tuple[int, ...]]]:
     seen: dict[str, list[tuple[int, ...]]] = {}
     watched = {
         name: _Watched(conv, seen.setdefault(name, []).append)
-        for name, conv in _named(model, CONVOLUTIONS)
+        for name, conv in named_of(model, CONVOLUTIONS)
     }
     eqx.filter_eval_shape(called, _replaced(model, CONVOLUTIONS, watched), example)
     return {name: sizes for name, sizes in seen.items() if sizes}
@@ -232,27 +224,3 @@ def _with(module: Any, values: dict[str, Any]) -> Any:
     return eqx.tree_at(
         lambda each: [getattr(each, name) for name in names], module, list(values.values())
     )
-
-
-def _convolution(layer: Any, weights: dict[str, Any]) -> Any:
-    spec = layer.spec
-    conv = eqx.filter_eval_shape(
-        lambda: eqx.nn.Conv(
-            spec.ndim,
-            spec.in_channels,
-            spec.filters,
-            spec.kernel_size,
-            spec.strides,
-            spec.padding,
-            spec.dilation,
-            spec.groups,
-            layer.bias is not None,
-            padding_mode=spec.padding_mode.upper(),
-            dtype=weights["weight"].dtype,
-            key=jax.random.key(0),
-        )
-    )
-    values = {"weight": jnp.moveaxis(weights["weight"], (-1, -2), (0, 1))}
-    if "bias" in weights:
-        values["bias"] = weights["bias"].reshape(conv.bias.shape)
-    return _with(conv, values)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,17 +10,16 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from lcmulti.errors import ArgumentError, ArgumentTypeError, described
+from lcmulti.errors import ArgumentError, ArgumentTypeError
 from lcmulti.geometry.transposed import bias_shape_of
-from lcmulti.untying import chosen
+from lcmulti.untying import chosen, planned, tied
 from lcmulti_jax.nnx_base import Layer
 from lcmulti_jax.nnx_layers import LocallyConnected
+from lcmulti_jax.nnx_modules import CONVOLUTIONS, named, replaced, swapped
 from lcmulti_jax.nnx_transposed import LocallyConnectedTranspose
-from lcmulti_jax.untying import called, means, planned, row, started
+from lcmulti_jax.untying import called, row, started
 
 __all__ = ["retie", "untie"]
-
-CONVOLUTIONS = (nnx.Conv, nnx.ConvTranspose)
 
 
 def untie(
@@ -75,7 +73,7 @@ def untie(
     if not isinstance(model, nnx.Module):
         raise ArgumentTypeError("model", "a flax.nnx.Module", model)
     arguments = {"shared_axes": shared_axes, "rank": rank, "implementation": implementation}
-    there = {name: each for name, each in _named(model) if isinstance(each, CONVOLUTIONS)}
+    there = {name: each for name, each in named(model) if isinstance(each, CONVOLUTIONS)}
     seen = _sizes_seen(model, example_input)
 
     def row_of(name: str, conv: Any, size: tuple[int, ...]) -> Any:
@@ -83,12 +81,11 @@ def untie(
         before = sum(each.size for each in jax.tree.leaves(nnx.state(conv, nnx.Param)))
         return row(name, conv, layer.spec, _shapes(layer), before, conv.kernel[...].dtype)
 
-    plan, sizes = planned(there, seen, where, _unfit, row_of)
+    wanted = chosen(where, there.items())
+    plan, sizes = planned(wanted, seen, where is not None, _unfit, row_of)
     if dry_run:
         return plan
-    if tell is not None:
-        tell(str(plan))
-    plan.require(memory)
+    plan.announce(tell, memory)
     rngs = nnx.Rngs(0) if rngs is None else rngs
 
     def made(name: str, conv: Any) -> Any:
@@ -99,7 +96,7 @@ def untie(
             setattr(layer, label, nnx.Param(value))
         return layer
 
-    return _replaced(model, dict.fromkeys(sizes, made))
+    return replaced(model, dict.fromkeys(sizes, made))
 
 
 def retie(model: nnx.Module, *, where: Any = None, tolerance: float | None = 0.0) -> nnx.Module:
@@ -116,85 +113,15 @@ def retie(model: nnx.Module, *, where: Any = None, tolerance: float | None = 0.0
     Raises
     ------
     ArgumentError
-        If weights differ more (the message names the layer and the difference), or if no
-        convolution of Flax has the padding of a layer.
+        If weights differ more (the message names the layer and the difference), or if Flax has no
+        convolution that is like a layer.
     """
-    there = [(name, each) for name, each in _named(model) if isinstance(each, Layer)]
+    there = [(name, each) for name, each in named(model) if isinstance(each, Layer)]
     take = chosen(where, there)
     if not take:
         raise ArgumentError("model", "a network with locally connected layers", model)
-    found = {}
-    for name, layer in take:
-        weights = {
-            "kernel": layer.full_kernel(),
-            "bias": None if layer.bias is None else layer.bias[...],
-        }
-        found[name] = means(name, weights, tuple(range(layer.spec.ndim)), tolerance)
-    return _replaced(
-        model, {name: lambda name, layer: _convolution(layer, found[name]) for name, _ in take}
-    )
-
-
-def _children(module: Any) -> Iterator[tuple[Any, Any]]:
-    if isinstance(module, (list, tuple)) or (
-        hasattr(module, "__len__") and isinstance(module, nnx.List)
-    ):
-        yield from enumerate(module)
-    elif isinstance(module, dict):
-        yield from module.items()
-    elif isinstance(module, nnx.Module):
-        yield from vars(module).items()
-
-
-def _named(model: Any) -> Iterator[tuple[str, Any]]:
-    """Modules by name, each only once."""
-    known: set[int] = set()
-
-    def walk(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-        if id(value) in known:
-            return
-        if isinstance(value, nnx.Module):
-            known.add(id(value))
-            yield name, value
-            if isinstance(value, (*CONVOLUTIONS, Layer)):
-                return
-        for key, child in _children(value):
-            if isinstance(child, (nnx.Module, list, tuple, dict)) and not str(key).startswith(
-                "_pytree"
-            ):
-                yield from walk(f"{name}.{key}" if name else str(key), child)
-
-    yield from walk("", model)
-
-
-def _swapped(value: Any, new: dict[int, Any], known: set[int]) -> Any:
-    """The value with modules replaced wherever it refers to them; modules change in place."""
-    if id(value) in new:
-        return new[id(value)]
-    if isinstance(value, tuple):
-        return type(value)(_swapped(each, new, known) for each in value)
-    if id(value) in known:
-        return value
-    if isinstance(value, (nnx.Module, list, dict)):
-        known.add(id(value))
-        for key, child in list(_children(value)):
-            if not isinstance(child, (nnx.Module, list, tuple, dict)):
-                continue
-            replaced = _swapped(child, new, known)
-            if replaced is child:
-                continue
-            if isinstance(value, (list, dict, nnx.List)):
-                value[key] = replaced
-            else:
-                setattr(value, key, replaced)
-    return value
-
-
-def _replaced(model: Any, makers: dict[str, Callable[[str, Any], Any]]) -> Any:
-    copy = nnx.clone(model)
-    modules = dict(_named(copy))
-    new = {id(modules[name]): make(name, modules[name]) for name, make in makers.items()}
-    return _swapped(copy, new, set())
+    convolutions = {name: tied(name, layer, tolerance) for name, layer in take}
+    return replaced(model, {name: lambda name, _: convolutions[name] for name, _ in take})
 
 
 class _Watched(nnx.Module):
@@ -219,10 +146,10 @@ def _sizes_seen(model: Any, example: Any) -> dict[str, list[tuple[int, ...]]]:
         copy = nnx.merge(graph, state)
         watched = {
             id(each): _Watched(each, seen.setdefault(name, []))
-            for name, each in _named(copy)
+            for name, each in named(copy)
             if isinstance(each, CONVOLUTIONS)
         }
-        called(_swapped(copy, watched, set()), example)
+        called(swapped(copy, watched, set()), example)
 
     jax.eval_shape(run, state, example)
     return {name: sizes for name, sizes in seen.items() if sizes}
@@ -294,38 +221,3 @@ def _shapes(layer: Any) -> dict[str, tuple[int, ...]]:
     if layer.bias is not None:
         shapes["bias"] = bias_shape_of(spec) if transposed else spec.bias_shape
     return shapes
-
-
-def _with_rngs(make: Any) -> Any:
-    return make(rngs=nnx.Rngs(0))
-
-
-def _convolution(layer: Any, weights: dict[str, Any]) -> Any:
-    spec, transposed = layer.spec, isinstance(layer, LocallyConnectedTranspose)
-    names: tuple[Any, ...] = ("SAME", "VALID") if transposed else (spec.padding,)
-    if spec.padding_mode != "zeros":
-        names = (spec.padding_mode.upper(),) if spec.padding_mode in ("circular", "reflect") else ()
-    for padding in names:
-        features = (
-            (spec.filters, spec.in_channels) if transposed else (spec.in_channels, spec.filters)
-        )
-        given = {
-            "strides": spec.strides, "padding": padding, "kernel_dilation": spec.dilation,
-            "use_bias": layer.bias is not None, "dtype": layer.dtype,
-            "param_dtype": layer.param_dtype, "precision": layer.precision,
-        }  # fmt: skip
-        if transposed:
-            given["transpose_kernel"] = True
-        else:
-            given["feature_group_count"] = spec.groups
-        kind = nnx.ConvTranspose if transposed else nnx.Conv
-        make = partial(kind, *features, spec.kernel_size, **given)
-        conv = nnx.eval_shape(partial(_with_rngs, make))
-        size = spec.output_size if transposed else spec.input_size
-        if _empty(conv, size, {"shared_axes": spec.shared_axes}).spec != spec:
-            continue
-        for label, value in weights.items():
-            setattr(conv, label, nnx.Param(value))
-        return conv
-    shown = described(f"{spec.padding} in mode {spec.padding_mode!r}")
-    raise ArgumentError("padding", "one that a convolution of Flax has", shown)

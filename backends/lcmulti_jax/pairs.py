@@ -28,14 +28,16 @@ def pair_products(kernel: Array, pairs: tuple[Pair, ...]) -> list[Array]:
     """See `lcmulti.operations.pairs.products`."""
     filters, window = kernel.shape[-1], tuple(range(2, kernel.ndim - 1))
     weights = prod(kernel.shape[2:-1])
-    here = pairs[0].first[:2]
+    whole = pairs[0].first[:2]
+    here = sum(first[:2] == second[:2] == whole for first, second in pairs)
     square = None
-    if filters <= MOST_FILTERS and filters * FEWEST_WEIGHTS <= weights:
+    if here > 1 and filters <= MOST_FILTERS and filters * FEWEST_WEIGHTS <= weights:
         square = _square(kernel.reshape(*kernel.shape[:2], weights, filters))
     found = []
     for first, second in pairs:
         offset = second[-1][0] - first[-1][0]
-        if square is None or first[:2] != here or second[:2] != here or first[-1][2] != 1:
+        apart = not first[:2] == second[:2] == whole
+        if square is None or apart or first[-1][2] != 1:
             found.append((taken(kernel, first) * taken(kernel, second)).sum(window))
         else:
             start, stop, _ = first[-1]

@@ -93,12 +93,12 @@ def _layers(model: Any) -> list[tuple[str, Any]]:
 
         if isinstance(model, nnx.Module):
             from lcmulti_jax.nnx_base import Layer
-            from lcmulti_jax.nnx_untying import _named as named_in_nnx
+            from lcmulti_jax.nnx_modules import named
 
-            return [(n, each) for n, each in named_in_nnx(model) if isinstance(each, Layer)]
-    from lcmulti_jax.equinox_untying import LAYERS, _named
+            return [(n, each) for n, each in named(model) if isinstance(each, Layer)]
+    from lcmulti_jax.equinox_untying import LAYERS, named_of
 
-    return _named(model, LAYERS)
+    return named_of(model, LAYERS)
 
 
 def _axes_of(path: Any, over: dict[str, tuple[int, ...]]) -> tuple[int, ...]:

@@ -19,6 +19,7 @@ from lcmulti_keras.legacy import (  # noqa: E402
     load_legacy_model,
     load_legacy_weights,
 )
+from lcmulti_keras.retying import retie  # noqa: E402
 from lcmulti_keras.sharing import ShareEvery  # noqa: E402
 from lcmulti_keras.smoothness import SheetSmoothness, Smoothness  # noqa: E402
 from lcmulti_keras.transposed import (  # noqa: E402
@@ -26,7 +27,7 @@ from lcmulti_keras.transposed import (  # noqa: E402
     LocallyConnected2DTranspose,
     LocallyConnected3DTranspose,
 )
-from lcmulti_keras.untying import retie, untie  # noqa: E402
+from lcmulti_keras.untying import untie  # noqa: E402
 
 advise(lambda layer: isinstance(layer, LocallyConnectedBase))
 

@@ -1,8 +1,8 @@
-"""`untie` makes the convolutions of a Keras model locally connected; `retie` does the opposite."""
+"""`untie` makes the convolutions of a Keras model locally connected."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from math import prod
 from typing import Any
 
@@ -11,37 +11,15 @@ import numpy as np
 from keras import ops
 
 from lcmulti.dtypes import DTYPES
-from lcmulti.errors import ArgumentError, ArgumentTypeError, described
+from lcmulti.errors import ArgumentError, described
 from lcmulti.types import Array
-from lcmulti.untying import Row, Untying, chosen
+from lcmulti.untying import Row, chosen, planned
 from lcmulti_keras.axes import moved_axes
-from lcmulti_keras.base import LocallyConnectedBase
-from lcmulti_keras.layers import LocallyConnected1D, LocallyConnected2D, LocallyConnected3D
-from lcmulti_keras.transposed import (
-    LocallyConnected1DTranspose,
-    LocallyConnected2DTranspose,
-    LocallyConnected3DTranspose,
-)
+from lcmulti_keras.cloning import DEPTHWISE, LAYERS, TAKEN_OVER, cloned, named, require_graph
 
-__all__ = ["retie", "untie"]
+__all__ = ["untie"]
 
-LAYERS = {
-    getattr(keras.layers, cls.convolution): cls
-    for cls in (
-        LocallyConnected1D, LocallyConnected2D, LocallyConnected3D, LocallyConnected1DTranspose,
-        LocallyConnected2DTranspose, LocallyConnected3DTranspose,
-    )
-} | {
-    keras.layers.DepthwiseConv1D: LocallyConnected1D,
-    keras.layers.DepthwiseConv2D: LocallyConnected2D,
-}  # fmt: skip
-DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
 SEPARABLE = (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
-TAKEN_OVER = (
-    "name", "trainable", "dtype", "kernel_size", "strides", "padding", "data_format",
-    "dilation_rate", "activation", "use_bias", "bias_initializer", "bias_regularizer",
-    "activity_regularizer", "bias_constraint",
-)  # fmt: skip
 
 
 def untie(
@@ -92,34 +70,29 @@ def untie(
         If the weights take more than *memory*. The message names the layers that cost most.
     """
     model = _with_sizes(model, example_input)
-    named, sizes = list(_named(model)), _sizes_seen(model, {})
-    there = [(name, layer) for name, layer in named if isinstance(layer, (*LAYERS, *SEPARABLE))]
+    layers, sizes = list(named(model)), _sizes_seen(model, {})
+    there = [(name, layer) for name, layer in layers if isinstance(layer, (*LAYERS, *SEPARABLE))]
     arguments = {"shared_axes": shared_axes, "rank": rank, "implementation": implementation}
-    rows, left, take = [], [], {}
-    for name, layer in chosen(where, there):
-        why = _unfit(layer)
-        if why and where is not None:
-            shown = described(f"{name}: {why}")
-            raise ArgumentError("where", "convolutions that can be untied", shown)
-        if why:
-            left.append((name, why))
-            continue
-        sample = _one_size(name, sizes.get(id(layer), set()))
-        take[id(layer)] = sample
-        rows.append(_row(name, layer, sample, arguments))
-    for name, layer in named:
-        inner = getattr(layer, "layer", None)
-        if where is None and isinstance(inner, (*LAYERS, *SEPARABLE)):
-            left.append((name, f"a {type(inner).__name__} within {type(layer).__name__}"))
-    if not rows:
-        shown = described(", ".join(f"{n} ({why})" for n, why in left) or model.name)
-        raise ArgumentError("model", "a network with convolutions", shown)
-    plan = Untying(tuple(rows), tuple(left))
+    left = [
+        (name, f"a {type(layer.layer).__name__} within {type(layer).__name__}")
+        for name, layer in layers
+        if where is None and isinstance(getattr(layer, "layer", None), (*LAYERS, *SEPARABLE))
+    ]
+    wanted = chosen(where, there)
+    seen = {name: sizes.get(id(layer), set()) for name, layer in wanted}
+    for name, each in seen.items():
+        if any(None in sample for sample in each):
+            shown = described(f"{name!r}, which sees samples of {min(each, key=str)}")
+            raise ArgumentError("model", "an input size, or an example_input", shown)
+
+    def row(name: str, layer: Any, sample: tuple[int, ...]) -> Row:
+        return _row(name, layer, sample, _layer(layer, sample, arguments))
+
+    plan, samples = planned(wanted, seen, where is not None, _unfit, row, left)
     if dry_run:
         return plan
-    if tell is not None:
-        tell(str(plan))
-    plan.require(memory)
+    plan.announce(tell, memory)
+    take = {id(layer): samples[name] for name, layer in wanted if name in samples}
 
     def made(layer: Any) -> Any:
         new = _layer(layer, take[id(layer)], arguments)
@@ -134,58 +107,12 @@ def untie(
         else:
             new.kernel_initializer = old.depthwise_initializer
 
-    return _cloned(model, take, made, filled)
-
-
-def retie(model: Any, *, where: Any = None, tolerance: float | None = 0.0) -> Any:
-    """A copy of *model* in which the locally connected layers are convolutions again.
-
-    Parameters
-    ----------
-    model : keras.Model
-    where : as for `untie`
-    tolerance : float or None, default 0
-        Largest difference of a weight between two positions. None takes the mean over positions,
-        however much they differ.
-
-    Raises
-    ------
-    ArgumentError
-        If weights differ more (the message names the layer and the difference), or if no
-        convolution of Keras has the padding of a layer.
-    """
-    _require_graph(model)
-    there = [(n, each) for n, each in _named(model) if isinstance(each, LocallyConnectedBase)]
-    take = chosen(where, there)
-    if not take:
-        shown = described(model.name)
-        raise ArgumentError("model", "a network with locally connected layers", shown)
-    means = {id(layer): _means(name, layer, tolerance) for name, layer in take}
-
-    def filled(old: Any, new: Any) -> None:
-        kernel, bias = means[id(old)]
-        target = new.kernel
-        target.assign(np.reshape(kernel, target.shape))
-        if bias is not None:
-            new.bias.assign(bias)
-
-    return _cloned(model, means, _convolution, filled)
-
-
-def _require_graph(model: Any) -> None:
-    if not isinstance(model, keras.Model):
-        raise ArgumentTypeError("model", "a keras.Model", model)
-    if not isinstance(model, (keras.Sequential, keras.src.models.Functional)):
-        what = "a functional or Sequential model, for others keep their layers to themselves"
-        raise ArgumentTypeError("model", what, described(type(model).__name__))
-    if not model.built:
-        shown = described(f"{model.name}, which has seen no input")
-        raise ArgumentError("model", "a model that is built", shown)
+    return cloned(model, take, made, filled)
 
 
 def _with_sizes(model: Any, example: Any) -> Any:
     """The model; with an example, a copy with the same layers and inputs of the example's size."""
-    _require_graph(model)
+    require_graph(model)
     if example is None:
         return model
     inputs = keras.tree.map_structure(
@@ -194,15 +121,6 @@ def _with_sizes(model: Any, example: Any) -> Any:
     kept = keras.models.clone_model(model, input_tensors=inputs, clone_function=lambda layer: layer)
     kept.name = model.name
     return kept
-
-
-def _named(model: Any, within: str = "") -> Iterator[tuple[str, Any]]:
-    """Layers by name; those of a nested model come after it."""
-    for layer in model.layers:
-        name = f"{within}{layer.name}"
-        yield name, layer
-        if isinstance(layer, keras.Model):
-            yield from _named(layer, f"{name}/")
 
 
 def _kind(layer: Any) -> Any:
@@ -235,22 +153,6 @@ def _sizes_seen(model: Any, found: dict[int, set[Any]]) -> dict[int, set[Any]]:
         if isinstance(layer, keras.Model):
             _sizes_seen(layer, found)
     return found
-
-
-def _one_size(name: str, seen: set[Any]) -> tuple[int, ...]:
-    """Shape of the input samples of a layer."""
-    if len(seen) > 1:
-        shown = " and ".join(map(str, sorted(seen, key=str)))
-        raise ArgumentError(
-            "model",
-            f"convolutions that see one size ({name!r} may be left out with where=)",
-            described(f"{name!r}, which is called on {shown}"),
-        )
-    sample: tuple[int, ...] = next(iter(seen), ())
-    if None in sample or not sample:
-        shown = described(f"{name!r}, which sees samples of {sample or 'no shape yet'}")
-        raise ArgumentError("model", "an input size, or an example_input", shown)
-    return sample
 
 
 def _layer(conv: Any, sample: tuple[int, ...], arguments: dict[str, Any]) -> Any:
@@ -315,12 +217,8 @@ def _fill(layer: Any, kernel: Array, bias: Array) -> None:
         layer.bias.assign(np.broadcast_to(bias, layer.bias.shape))
 
 
-def _row(name: str, conv: Any, sample: tuple[int, ...], arguments: dict[str, Any]) -> Row:
-    try:
-        layer = _layer(conv, sample, arguments)
-        spec = layer._geometry(layer._sample_shape((None, *sample)))
-    except ArgumentError as error:
-        raise error.about(f"{name}: {error.argument}") from None
+def _row(name: str, conv: Any, sample: tuple[int, ...], layer: Any) -> Row:
+    spec = layer._geometry(layer._sample_shape((None, *sample)))
     layer.spec = spec
     after = prod(spec.kernel_shape)
     if layer.rank is not None:
@@ -333,86 +231,3 @@ def _row(name: str, conv: Any, sample: tuple[int, ...], arguments: dict[str, Any
         name, type(conv).__name__, tuple(layer.kernel_size), spec.positions_shape,
         conv.count_params(), after, itemsize,
     )  # fmt: skip
-
-
-def _cloned(
-    model: Any, take: dict[int, Any], made: Callable[[Any], Any], fill: Callable[[Any, Any], None]
-) -> Any:
-    """A copy in which some layers are replaced; the others keep their weights."""
-    pairs: list[tuple[Any, Any]] = []
-
-    def clone(layer: Any) -> Any:
-        new = made(layer) if id(layer) in take else layer.__class__.from_config(layer.get_config())
-        pairs.append((layer, new))
-        return new
-
-    inputs = None
-    # Keeps the names, because inputs may be given by name.
-    if not isinstance(model, keras.Sequential):
-        inputs = keras.tree.map_structure(
-            lambda x: keras.Input(
-                batch_shape=x.shape, dtype=x.dtype, name=x._keras_history.operation.name
-            ),
-            model.input,
-        )
-    copy = keras.models.clone_model(model, inputs, clone_function=clone, recursive=True)
-    for old, new in pairs:
-        if id(old) in take:
-            fill(old, new)
-        elif not isinstance(old, keras.Model):
-            for ours, theirs in zip(new.variables, old.variables, strict=True):
-                # A copy: on JAX two variables would share one array, and training donates arrays.
-                ours.assign(np.array(ops.convert_to_numpy(theirs)))
-    return copy
-
-
-def _means(name: str, layer: Any, tolerance: float | None) -> tuple[Any, Any]:
-    """Kernel and bias of all positions; raise if they differ."""
-    axes = tuple(range(layer.ndim))
-    found: list[Array | None] = []
-    for label, each in (("kernel", layer.full_kernel()), ("bias", layer.bias)):
-        if each is None:
-            found.append(None)
-            continue
-        values = ops.convert_to_numpy(each)
-        apart = float((values.max(axes) - values.min(axes)).max())
-        if tolerance is not None and not apart <= tolerance:
-            raise ArgumentError(
-                f"{name}.{label}",
-                f"the same at every position within {tolerance} "
-                "(retie(tolerance=None) takes the mean)",
-                described(f"weights that differ by up to {apart:.3g} between positions"),
-            )
-        # The mean of equal numbers could be rounded.
-        found.append(values.mean(axes) if apart else values[(0,) * layer.ndim])
-    return found[0], found[1]
-
-
-def _convolution(layer: Any) -> Any:
-    """The convolution that replaces a layer, with Keras' initial weights."""
-    if layer.padding not in ("valid", "same", "causal") or getattr(
-        layer, "padding_mode", "zeros"
-    ) not in ("zeros",):
-        shown = described(f"{layer.padding!r} of {layer.name!r}")
-        raise ArgumentError("padding", "'valid' or 'same', as Keras' convolutions have", shown)
-    config = layer.get_config()
-    given = {name: config[name] for name in TAKEN_OVER}
-
-    def earlier(axis: int) -> list[int]:
-        return [axis - layer.ndim if axis >= layer.ndim else axis]
-
-    given["bias_constraint"] = moved_axes(config["bias_constraint"], earlier)
-    if isinstance(layer, tuple(LAYERS[kind] for kind in LAYERS if "Transpose" in kind.__name__)):
-        given["output_padding"] = config["output_padding"]
-    elif layer.groups > 1 and layer.ndim < 3 and layer.groups == layer.spec.in_channels:
-        # TensorFlow has no other grouped convolution on CPUs.
-        kind = DEPTHWISE[layer.ndim - 1]
-        given["depth_multiplier"] = layer.filters // layer.groups
-        given["depthwise_regularizer"] = config["kernel_regularizer"]
-        return kind.from_config(given)
-    else:
-        given["groups"] = layer.groups
-    given["kernel_regularizer"] = config["kernel_regularizer"]
-    given["kernel_constraint"] = moved_axes(config["kernel_constraint"], earlier)
-    kind = getattr(keras.layers, layer.convolution)
-    return kind.from_config(given | {"filters": layer.filters})

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from lcmulti.errors import ArgumentError, ArgumentTypeError, described
+from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.untying import require_same, tolerance_of
 
 __all__ = ["conv_of_layer", "layer_of_conv"]
 
@@ -39,14 +41,11 @@ def layer_of_conv(cls: Any, conv: Any, input_size: Any, **arguments: Any) -> Any
 def conv_of_layer(layer: Any, tolerance: float | None) -> Any:
     """See `LocallyConnectedNd.to_conv`."""
     kernel, bias = _mean_weights(layer, tolerance)
-    padding = layer.spec.padding
-    if any(low != high for low, high in padding):
-        shown = described(f"(low, high) pairs {padding}")
-        raise ArgumentError("padding", "the same on both sides, as a convolution has", shown)
+    padding = _padding(layer.spec)
     make: Any = layer.convolution
     conv = make(
         layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride,
-        tuple(low for low, _ in padding), groups=layer.groups, dilation=layer.dilation,
+        padding, groups=layer.groups, dilation=layer.dilation,
         bias=bias is not None, device="meta", dtype=kernel.dtype,
         **layer._convolution_arguments(layer),
     )  # fmt: skip
@@ -57,8 +56,20 @@ def conv_of_layer(layer: Any, tolerance: float | None) -> Any:
     return conv.train(layer.training)
 
 
+def _padding(spec: LocalConvSpec) -> tuple[int, ...] | str:
+    """As a convolution takes it: the same on both sides, or what it calls ``"same"``."""
+    if all(low == high for low, high in spec.padding):
+        return tuple(low for low, _ in spec.padding)
+    more = [d * (k - 1) for d, k in zip(spec.dilation, spec.kernel_size, strict=True)]
+    if set(spec.strides) == {1} and spec.padding == tuple((n // 2, n - n // 2) for n in more):
+        return "same"
+    shown = described(f"(low, high) pairs {spec.padding}")
+    raise ArgumentError("padding", "the same on both sides, as a convolution has", shown)
+
+
 def _mean_weights(layer: Any, tolerance: float | None) -> tuple[Tensor, Tensor | None]:
     """Kernel ``(*kernel_size, C, F)`` and bias of all positions; raise if they differ."""
+    tolerance = tolerance_of(tolerance)
     kernel = _mean(layer, "weight", layer.full_kernel(), tolerance)
     return kernel, None if layer.bias is None else _mean(layer, "bias", layer.bias, tolerance)
 
@@ -68,13 +79,7 @@ def _mean(layer: Any, name: str, each: Tensor, tolerance: float | None) -> Tenso
     values = each.detach()
     numbers = torch.view_as_real(values) if values.is_complex() else values
     apart = float((numbers.amax(axes) - numbers.amin(axes)).max())
-    if tolerance is not None and not apart <= tolerance:
-        raise ArgumentError(
-            name,
-            f"the same at every position within {tolerance} "
-            "(to_conv(tolerance=None) takes the mean)",
-            described(f"weights that differ by up to {apart:.3g} between positions"),
-        )
+    require_same(name, apart, tolerance, "to_conv")
     # The mean of equal numbers could be rounded.
     mean = values.mean(axes) if apart else values[(0,) * layer.ndim].clone()
     return mean.requires_grad_(each.requires_grad)

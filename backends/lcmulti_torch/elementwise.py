@@ -1,12 +1,14 @@
 """For few weights at each position: products of whole planes are faster than tiny matrices.
 
-A plane is one channel, or one filter, at all positions of all samples. For each weight of the
-window, one plane is multiplied and added to another, with positions along the vector.
+A plane is one channel, or one filter, of every group, at all positions of all samples. For each
+weight of a group's window, one plane is multiplied and added to another, with positions along the
+vector.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 from math import prod
 
 from torch import Tensor
@@ -18,19 +20,20 @@ from lcmulti_torch.composed import TorchOps
 from lcmulti_torch.memory import to_first, to_last
 
 MOST_WEIGHTS = 16
-"""Up to this many weights at a position, this is fastest (asv_benches/against_peers.py)."""
+"""This is fastest for up to so many weights of a group and position (see against_peers.py)."""
 
 _ops = TorchOps()
+_Product = tuple[tuple[slice, ...], slice, slice, tuple[int | slice, ...]]
 
 
 class TorchElementwise:
     """`lcmulti.backend.Implementation` for windows of a few weights."""
 
     def decline(self, problem: Problem) -> str | None:
-        """Serves up to `MOST_WEIGHTS` products for an output position."""
+        """Serves up to `MOST_WEIGHTS` products for an output position and group."""
         spec = problem.spec
-        if spec.terms * spec.filters > MOST_WEIGHTS:
-            return f"more than {MOST_WEIGHTS} weights a position"
+        if spec.terms * spec.filters // spec.groups > MOST_WEIGHTS:
+            return f"more than {MOST_WEIGHTS} weights a position and group"
         return None
 
     def workspace(self, problem: Problem) -> int:
@@ -38,7 +41,7 @@ class TorchElementwise:
         spec = problem.spec
         batch = problem.samples
         padded = prod(spec.padded_size) * spec.in_channels if any(map(any, spec.padding)) else 0
-        planes = batch * (padded + prod(spec.output_size))
+        planes = batch * (padded + prod(spec.output_size) * spec.groups)
         return (planes + prod(spec.kernel_shape)) * DTYPES[problem.dtype].itemsize
 
     def forward(
@@ -47,8 +50,8 @@ class TorchElementwise:
         """See `lcmulti.backend.Implementation.forward`."""
         x, kernel = _padded(x, spec), _positions_last(kernel, spec)
         y = x.new_zeros((x.shape[0], spec.filters, *spec.output_size))
-        for seen, channel, filter_, weight in _products(spec):
-            y[:, filter_].addcmul_(x[:, channel][seen], kernel[weight])
+        for seen, channels, filters, weight in _products(spec):
+            y[:, filters].addcmul_(x[:, channels][seen], kernel[weight])
         return to_last(y)
 
     def input_grad(
@@ -57,8 +60,8 @@ class TorchElementwise:
         """See `lcmulti.backend.Implementation.input_grad`."""
         dy, kernel = to_first(dy), _positions_last(kernel, spec)
         dx = dy.new_zeros((dy.shape[0], spec.in_channels, *spec.padded_size))
-        for seen, channel, filter_, weight in _products(spec):
-            dx[:, channel][seen].addcmul_(dy[:, filter_], kernel[weight])
+        for seen, channels, filters, weight in _products(spec):
+            dx[:, channels][seen].addcmul_(dy[:, filters], kernel[weight])
         return to_last(dx[:, :, *spec.inner])
 
     def kernel_grad(
@@ -68,22 +71,22 @@ class TorchElementwise:
         x, dy = _padded(x, spec), to_first(dy)
         weights = (*spec.kernel_size, spec.in_channels // spec.groups, spec.filters)
         dkernel = x.new_empty((*weights, *spec.positions_shape))
-        summed = (0, *(axis + 1 for axis in spec.shared_axes))
-        for seen, channel, filter_, weight in _products(spec):
-            product = x[:, channel][seen] * dy[:, filter_]
-            dkernel[weight] = product.sum(summed).reshape(spec.positions_shape)
+        summed = (0, *(axis + 2 for axis in spec.shared_axes))
+        for seen, channels, filters, weight in _products(spec):
+            met = x[:, channels][seen] * dy[:, filters]
+            dkernel[weight] = met.sum(summed).reshape(spec.groups, *spec.positions_shape)
         taken = tuple(range(len(weights)))
         return dkernel.movedim(taken, tuple(axis + spec.ndim for axis in taken)).contiguous()
 
 
-def _products(spec: LocalConvSpec) -> Iterator[tuple[tuple[slice, ...], int, int, tuple[int, ...]]]:
-    """For each weight: part of the channel's plane, channel, filter, and index of the weight."""
+def _products(spec: LocalConvSpec) -> Iterator[_Product]:
+    """For each weight: part of a plane, channel and filter of every group, index of the weight."""
     channels, filters = spec.in_channels // spec.groups, spec.filters // spec.groups
     for tap, seen in spec.taps():
-        for filter_ in range(spec.filters):
-            for c in range(channels):
-                channel = filter_ // filters * channels + c
-                yield (slice(None), *seen), channel, filter_, (*tap, c, filter_)
+        for c, filter_ in product(range(channels), range(filters)):
+            of_groups = slice(filter_, None, filters)
+            where = (slice(None), slice(None), *seen)
+            yield where, slice(c, None, channels), of_groups, (*tap, c, of_groups)
 
 
 def _padded(x: Tensor, spec: LocalConvSpec) -> Tensor:

@@ -2,58 +2,89 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from typing import Any
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from lcmulti.errors import ArgumentError, described
 from lcmulti_torch.base import LocallyConnectedNd
 
-__all__ = ["sizes_seen"]
+__all__ = ["Seen", "sizes_seen"]
 
 CONVOLUTIONS = (
     nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d
 )  # fmt: skip
+DETACH = torch.ops.aten.detach.default
+"""Reads nothing."""
 
 
-class _Counted(TorchDispatchMode):
-    """Counts convolutions, also those called as functions."""
+class Seen(NamedTuple):
+    """What a run of the example showed.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    sizes : dict of str to list of tuple
+        Spatial sizes of what each of the wanted convolutions was called with, by name.
+    elsewhere : dict of str to str
+        Of those whose parameters something else read as well: what did.
+    functions : int
+        How many convolutions were called as functions rather than modules.
+    """
+
+    sizes: dict[str, list[tuple[int, ...]]]
+    elsewhere: dict[str, str]
+    functions: int
+
+
+class _Watch(TorchDispatchMode):
+    """Notes who reads which parameters, and convolutions that no module calls."""
+
+    def __init__(self, model: nn.Module, wanted: dict[str, Any]) -> None:
         super().__init__()
-        self.calls = 0
+        holders = Counter(
+            id(parameter)
+            for module in model.modules()
+            for parameter in module.parameters(recurse=False)
+        )
+        # Of parameters that several modules hold `untie` says more than who reads them.
+        self.owners = {
+            id(parameter): (name, conv)
+            for name, conv in wanted.items()
+            for parameter in conv.parameters(recurse=False)
+            if holders[id(parameter)] == 1
+        }
+        self.running: list[Any] = []
+        self.functions = 0
+        self.elsewhere: dict[str, str] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.calls += func.overloadpacket is torch.ops.aten.convolution
+        if not self.running:
+            self.functions += func.overloadpacket is torch.ops.aten.convolution
+        for each in tree_leaves((args, kwargs)):
+            name, conv = self.owners.get(id(each), ("", None))
+            if conv is not None and conv not in self.running and func is not DETACH:
+                self.elsewhere.setdefault(name, str(func.overloadpacket))
         return func(*args, **(kwargs or {}))
 
 
-def sizes_seen(
-    model: nn.Module, example: Any, wanted: dict[str, Any]
-) -> tuple[dict[str, list[tuple[int, ...]]], int]:
+def sizes_seen(model: nn.Module, example: Any, wanted: dict[str, Any]) -> Seen:
     """Run the example once, without any effect on the model.
-
-    Returns
-    -------
-    seen : dict of str to list of tuple
-        Spatial sizes of all inputs of each of the *wanted* convolutions, by name.
-    functions : int
-        How many convolutions were called as functions instead of modules.
 
     Raises
     ------
     ArgumentError
-        If one is called with an ``output_size``.
+        If one of the *wanted* convolutions is called with an ``output_size``.
     """
-    seen: dict[str, list[tuple[int, ...]]] = {}
-    calls = [0]
-    convolutions = [m for m in model.modules() if isinstance(m, CONVOLUTIONS)]
+    sizes: dict[str, list[tuple[int, ...]]] = {}
+    watch = _Watch(model, wanted)
 
-    def watch(name: str) -> Any:
+    def note(name: str) -> Any:
         def hook(conv: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
             x = arguments[0] if arguments else named["input"]
             if named.get("output_size") is not None or len(arguments) > 1:
@@ -61,28 +92,34 @@ def sizes_seen(
                 shown = described(f"{name!r}, called with one; give it output_padding instead")
                 raise ArgumentError("model", what, shown)
             axes = len(conv.kernel_size)
-            seen.setdefault(name, []).append(tuple(map(int, x.shape[-axes:])))
+            sizes.setdefault(name, []).append(tuple(map(int, x.shape[-axes:])))
 
         return hook
 
-    def count(*_: Any) -> None:
-        calls[0] += 1
+    def enter(module: Any, _: Any) -> None:
+        watch.running.append(module)
+
+    def leave(*_: Any) -> None:
+        watch.running.pop()
 
     handles = [
-        conv.register_forward_pre_hook(watch(name), with_kwargs=True)
+        conv.register_forward_pre_hook(note(name), with_kwargs=True)
         for name, conv in wanted.items()
     ]
-    handles += [each.register_forward_pre_hook(count) for each in convolutions]
-    counted = _Counted()
-    # Layers of this package may also call convolutions, which must not be counted.
-    untied = any(isinstance(module, LocallyConnectedNd) for module in model.modules())
+    for module in model.modules():
+        # Layers of this package may also call convolutions, which must not be counted.
+        if isinstance(module, (*CONVOLUTIONS, LocallyConnectedNd)):
+            handles += [
+                module.register_forward_pre_hook(enter),
+                module.register_forward_hook(leave),
+            ]
     try:
-        with _unchanged(model), nullcontext() if untied else counted:
+        with _unchanged(model), watch:
             _call(model, example)
     finally:
         for handle in handles:
             handle.remove()
-    return seen, max(counted.calls - calls[0], 0)
+    return Seen(sizes, watch.elsewhere, watch.functions)
 
 
 def _call(model: nn.Module, example: Any) -> None:

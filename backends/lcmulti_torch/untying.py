@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from copy import deepcopy
 from math import prod
 from typing import Any
 
@@ -18,9 +17,10 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from lcmulti.errors import ArgumentError, ArgumentTypeError, described
-from lcmulti.untying import Row, Untying, chosen
+from lcmulti.untying import Row, chosen, planned, tied
 from lcmulti_torch.base import LocallyConnectedNd
 from lcmulti_torch.layers import LocallyConnected1d, LocallyConnected2d, LocallyConnected3d
+from lcmulti_torch.replacing import carry_over, replaced
 from lcmulti_torch.sizes_seen import sizes_seen
 from lcmulti_torch.transposed import (
     LocallyConnectedTranspose1d,
@@ -37,11 +37,6 @@ LAYERS = {
         LocallyConnectedTranspose2d, LocallyConnectedTranspose3d,
     )
 }  # fmt: skip
-HOOKS = (
-    "_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called",
-    "_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_backward_hooks",
-    "_backward_pre_hooks",
-)  # fmt: skip
 
 
 def untie(
@@ -112,37 +107,36 @@ def untie(
     _check_module(model)
     convolutions = _convolutions(model)
     wanted = chosen(where, convolutions.items())
-    by_name = where is not None
-    seen, functions = sizes_seen(model, example_input, dict(wanted))
-    take, left = [], []
-    for name, conv in wanted:
-        why = _unfit(conv, name in seen)
-        if why and by_name:
-            shown = described(f"{name}: {why}")
-            raise ArgumentError("where", "convolutions that can be untied", shown)
-        if why:
-            left.append((name, why))
-        else:
-            take.append((name, conv, _one_size(name, seen[name])))
-    if not take:
-        what = "a network with convolutions that the example reaches"
-        raise ArgumentError("model", what, described(_listed(left) or type(model).__name__))
+    seen = sizes_seen(model, example_input, dict(wanted))
     arguments = {"shared_axes": shared_axes, "rank": rank, "implementation": implementation}
-    plan = Untying(tuple(_row(*each, arguments) for each in take), tuple(left))
-    if functions:
+
+    def row(name: str, conv: Any, size: tuple[int, ...]) -> Row:
+        return _row(name, conv, _empty(conv, size, arguments))
+
+    def unfit(conv: Any) -> str | None:
+        return _unfit(conv) or read_elsewhere.get(id(conv))
+
+    read_elsewhere = {
+        id(conv): f"its weights are read elsewhere, too, by {seen.elsewhere[name]}"
+        for name, conv in wanted
+        if name in seen.elsewhere
+    }
+    plan, sizes = planned(wanted, seen.sizes, where is not None, unfit, row)
+    take = [(name, conv, sizes[name]) for name, conv in wanted if name in sizes]
+    if seen.functions:
         warnings.warn(
-            f"{functions} convolution(s) are called as functions, not as modules, and stay shared",
+            f"{seen.functions} convolution(s) are called as functions, not as modules, and stay "
+            "shared",
             stacklevel=2,
         )
     _check_shared(model, take)
     if dry_run:
         return plan
-    if tell is not None:
-        tell(str(plan))
-    plan.require(memory)
+    plan.announce(tell, memory)
     made: dict[tuple[Any, ...], nn.Parameter] = {}
-    layers = {id(conv): _layer(conv, size, arguments, made) for _, conv, size in take}
-    return _replaced(model, {id(conv): conv for _, conv, _ in take}, layers, inplace)
+    with torch.inference_mode(False):  # else they could never be trained
+        layers = {id(conv): _layer(conv, size, arguments, made) for _, conv, size in take}
+        return replaced(model, {id(conv): conv for _, conv, _ in take}, layers, inplace)
 
 
 def retie(
@@ -171,13 +165,10 @@ def retie(
         raise ArgumentError("model", "a network with locally connected layers", model)
     convolutions = {}
     for name, layer in take:
-        try:
-            convolutions[id(layer)] = conv = layer.to_conv(tolerance)
-        except ArgumentError as error:
-            label = f"{name}.{error.argument}" if name else error.argument
-            raise error.about(label) from None
-        _carry_over(layer, conv)
-    return _replaced(model, {id(layer): layer for _, layer in take}, convolutions, inplace)
+        convolutions[id(layer)] = conv = tied(name, layer, tolerance)
+        kind = next(each for each in LAYERS.values() if isinstance(layer, each))
+        carry_over(layer, conv, kind(1, 1, 1, 1, device="meta"))
+    return replaced(model, {id(layer): layer for _, layer in take}, convolutions, inplace)
 
 
 def _check_module(model: Any) -> None:
@@ -198,7 +189,7 @@ def _convolutions(model: nn.Module) -> dict[str, Any]:
     return {n: m for n, m in model.named_modules() if isinstance(m, tuple(LAYERS))}
 
 
-def _unfit(conv: Any, called: bool) -> str | None:
+def _unfit(conv: Any) -> str | None:
     """Why a convolution cannot be untied, or None."""
     kind = next(each for each in LAYERS if isinstance(conv, each))
     for name in ("forward", "_conv_forward"):
@@ -207,21 +198,12 @@ def _unfit(conv: Any, called: bool) -> str | None:
             return f"{type(conv).__name__} computes something of its own in {name}"
     if not isinstance(conv._parameters.get("weight"), nn.Parameter):
         return "its weight is computed (parametrization, weight norm, pruning); remove that first"
+    if "bias" not in conv._parameters:
+        return "its bias is computed (parametrization, pruning); remove that first"
     if set(conv._parameters) != {"weight", "bias"}:
         more = ", ".join(sorted(set(conv._parameters) - {"weight", "bias"}))
         return f"it has parameters of its own: {more}"
-    return None if called else "the example does not reach it"
-
-
-def _one_size(name: str, sizes: list[tuple[int, ...]]) -> tuple[int, ...]:
-    if len(set(sizes)) > 1:
-        shown = " and ".join(map(str, sorted(set(sizes))))
-        raise ArgumentError(
-            "model",
-            f"convolutions that see one size ({name!r} may be left out with where=)",
-            described(f"{name!r}, which is called on {shown}"),
-        )
-    return sizes[0]
+    return None
 
 
 def _class_of(conv: Any) -> type[LocallyConnectedNd[Any]]:
@@ -239,11 +221,7 @@ def _empty(conv: Any, size: tuple[int, ...], arguments: dict[str, Any]) -> Any:
     )  # fmt: skip
 
 
-def _row(name: str, conv: Any, size: tuple[int, ...], arguments: dict[str, Any]) -> Row:
-    try:
-        layer = _empty(conv, size, arguments)
-    except ArgumentError as error:
-        raise error.about(f"{name}: {error.argument}") from None
+def _row(name: str, conv: Any, layer: Any) -> Row:
     before, after = (sum(p.numel() for p in m.parameters()) for m in (conv, layer))
     return Row(
         name, type(conv).__name__, tuple(conv.kernel_size), layer.spec.positions_shape, before,
@@ -287,7 +265,8 @@ def _layer(
         if key not in made:
             made[key] = nn.Parameter(_start(name, shape, original, kernel), original.requires_grad)
         setattr(layer, name, made[key])
-    _carry_over(conv, layer)
+    kind = next(each for each in LAYERS if isinstance(conv, each))
+    carry_over(conv, layer, kind(1, 1, 1, device="meta"))
     return layer
 
 
@@ -304,36 +283,3 @@ def _start(name: str, shape: tuple[int, ...], original: Any, kernel: Tensor) -> 
         else:
             values.copy_((original if name == "bias" else kernel).detach().expand(shape))
     return values
-
-
-def _carry_over(old: nn.Module, new: nn.Module) -> None:
-    """Copy mode and hooks."""
-    new.training = old.training
-    for name in HOOKS:
-        if name in old.__dict__:
-            setattr(new, name, old.__dict__[name].copy())
-
-
-def _replaced(
-    model: nn.Module, old: dict[int, Any], new: dict[int, nn.Module], inplace: bool
-) -> nn.Module:
-    """*model*, or a copy of it, with some modules replaced."""
-    if not inplace:
-        try:
-            return deepcopy(model, dict(new))
-        except (TypeError, RuntimeError) as error:
-            shown = described(f"one of which copy.deepcopy says: {error}")
-            what = "a module that can be copied; or pass inplace=True"
-            raise ArgumentError("model", what, shown) from error
-    if id(model) in new:
-        what = "a module that holds convolutions; a convolution cannot become another in place"
-        raise ArgumentError("inplace", what, True)
-    for module in list(model.modules()):
-        for name, child in module._modules.items():
-            if child is not None and id(child) in new:
-                module._modules[name] = new[id(child)]
-    return model
-
-
-def _listed(left: list[tuple[str, str]]) -> str:
-    return ", ".join(f"{name} ({why})" for name, why in left)

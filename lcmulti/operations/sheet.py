@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -15,15 +15,13 @@ from lcmulti.errors import ArgumentError, ArgumentTypeError, DtypeError, ShapeEr
 from lcmulti.geometry.arguments import choice, integer_tuple
 from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.operations import calling
-from lcmulti.operations.pairs import Pair, Range, products, taken
+from lcmulti.operations.neighbours import Link, cosines
 from lcmulti.plugins.contract import Backend
 from lcmulti.types import Array
 
 __all__ = ["sheet_smoothness"]
 
 DISTANCES = ("cosine",)
-TINY = 1e-24
-"""Squared length below which a filter counts as zero: its cosine and its gradient are 0."""
 
 
 def sheet_smoothness(
@@ -127,57 +125,19 @@ class _Plan:
     circular: bool
 
 
-class _Part(NamedTuple):
-    """Some of the pairs of one direction: those of filters at certain places of their rectangles.
-
-    Parameters
-    ----------
-    moves : tuple of (int, bool)
-        For each position axis, the step from the first filter's position to the second's, and
-        whether these are the pairs across the edges of the sheet.
-    first, second : Range
-        Two runs of filters; the filters in the same place of both are a pair.
-    chosen : tuple of int
-        The places in these runs where the two filters are neighbours.
-    """
-
-    moves: tuple[tuple[int, bool], ...]
-    first: Range
-    second: Range
-    chosen: tuple[int, ...]
-
-    def pair(self, own: tuple[int, ...], size: tuple[int, ...]) -> Pair:
-        """The ranges to multiply, for an array with *own* positions: *size*, or 1 if shared."""
-        ends = [
-            ((0, 1, 1), (0, 1, 1)) if mine == 1 else _moved(n, *move)
-            for mine, n, move in zip(own, size, self.moves, strict=True)
-        ]
-        return Pair((*(a for a, _ in ends), self.first), (*(b for _, b in ends), self.second))
-
-    def count(self, size: tuple[int, ...]) -> int:
-        """Number of pairs of neighbours, on a sheet of *size* positions."""
-        ends = (_moved(n, *move)[0] for n, move in zip(size, self.moves, strict=True))
-        return prod(len(range(*each)) for each in ends) * len(self.chosen)
-
-
-def _moved(size: int, step: int, around: bool) -> tuple[Range, Range]:
-    """Positions along one axis, and those *step* further; with *around*, the last and the first."""
-    if around:
-        return (size - 1, size, 1), (0, 1, 1)
-    if step < 0:
-        return (-step, size, 1), (0, max(size + step, 0), 1)
-    return (0, max(size - step, 0), 1), (step, size, 1)
-
-
 @lru_cache(maxsize=256)
-def _directions(plan: _Plan) -> tuple[tuple[_Part, ...], ...]:
-    """The parts of each direction that has any pairs."""
+def _links(plan: _Plan) -> tuple[Link, ...]:
+    """All pairs of neighbours, weighted so that their cosines add up to the mean of directions."""
     steps = ((1, 0), (0, 1), (1, 1), (1, -1))[: plan.neighbours // 2]
-    found = (tuple(_parts(plan, step)) for step in steps)
-    return tuple(parts for parts in found if parts)
+    directions = [links for step in steps if (links := tuple(_towards(plan, step)))]
+    found = []
+    for links in directions:
+        pairs = sum(link.pairs for link in links)
+        found += [link._replace(weight=1 / (pairs * len(directions))) for link in links]
+    return tuple(found)
 
 
-def _parts(plan: _Plan, step: tuple[int, int]) -> Iterator[_Part]:
+def _towards(plan: _Plan, step: tuple[int, int]) -> Iterator[Link]:
     """Neighbours in one rectangle, and in two side by side, one below the other or at a corner."""
     (a, b), size = plan.sheet, plan.spec.output_size
     for rows, down in _places(a, step[0]):
@@ -193,9 +153,9 @@ def _parts(plan: _Plan, step: tuple[int, int]) -> Iterator[_Part]:
             if plan.circular and (down, across) in ((1, 0), (0, 1)) and 0 in step:
                 moves.append(((down, bool(down)), (across, bool(across))))
             for each in moves:
-                part = _Part(each, first, second, chosen)
-                if part.count(size):
-                    yield part
+                link = Link(size, each, first, second, chosen, 0.0)
+                if link.pairs:
+                    yield link
 
 
 def _places(side: int, step: int) -> Iterator[tuple[range, int]]:
@@ -211,49 +171,11 @@ def _places(side: int, step: int) -> Iterator[tuple[range, int]]:
 
 def _run(name: str, kernel: Array, bias: Array, arguments: tuple[_Plan]) -> Array:
     (plan,) = arguments
-    owner, spec = plugins.load_backend(name), plan.spec
-    _check(owner, kernel, bias, spec)
-    size, directions = spec.output_size, _directions(plan)
-    parts = [part for direction in directions for part in direction]
-
-    def multiplied(array: Array) -> list[Array]:
-        """The squared lengths of all filters, and the inner products of each part's pairs."""
-        own = tuple(array.shape)[:2]
-        pairs = (_itself(own, spec.filters), *(part.pair(own, size) for part in parts))
-        if array is kernel:
-            return products(owner, array, pairs)
-        return [taken(array, first) * taken(array, second) for first, second in pairs]
-
-    lengths, *dots = multiplied(kernel)
-    own = tuple(lengths.shape)[:2]
-    if bias is not None:
-        of_bias, *more = multiplied(bias)
-        lengths = lengths + of_bias
-        dots = [a + b for a, b in zip(dots, more, strict=True)]
-        own = tuple(lengths.shape)[:2]
-    # One over the length; for a filter of zeros it is 0, and so is the derivative. The factors are
-    # multiplied one by one, because a higher power of `TINY` underflows in float32.
-    inverse = (lengths + TINY) ** -0.5
-    scale = lengths * inverse * inverse * inverse
-    total, found = owner.einsum("aby->", lengths) * 0, iter(dots)
-    for direction in directions:
-        pairs_of_direction = sum(part.count(size) for part in direction)
-        for part in direction:
-            first, second = part.pair(own, size)
-            cosines = next(found) * taken(scale, first) * taken(scale, second)
-            if len(part.chosen) < len(range(*part.first)):
-                cosines = owner.take(cosines, np.asarray(part.chosen), 2)
-            # Where positions share their weights, one product stands for all of them.
-            each = part.count(size) / prod(tuple(cosines.shape))
-            total = total + owner.einsum("aby->", cosines) * (each / pairs_of_direction)
-    if not directions:
-        return total
-    return (1 - total / len(directions)) / 2
-
-
-def _itself(own: tuple[int, ...], filters: int) -> Pair:
-    whole = tuple((0, n, 1) for n in (*own, filters))
-    return Pair(whole, whole)
+    owner = plugins.load_backend(name)
+    _check(owner, kernel, bias, plan.spec)
+    links = _links(plan)
+    mean = cosines(owner, kernel, bias, links)
+    return (1 - mean) / 2 if links else mean
 
 
 def _check(owner: Backend, kernel: Array, bias: Array, spec: LocalConvSpec) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import prod
 
 from lcmulti import plugins
@@ -9,6 +10,7 @@ from lcmulti.errors import ArgumentTypeError, DtypeError, ShapeError, described
 from lcmulti.geometry.arguments import choice
 from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.operations import calling
+from lcmulti.operations.neighbours import Link, cosines
 from lcmulti.types import Array
 
 __all__ = ["DISTANCES", "smoothness"]
@@ -78,6 +80,9 @@ def _run(
         raise DtypeError(
             "kernel", "float32 or float64 (half types cannot tell neighbours)", facts.dtype
         )
+    links = _links(positions, shape[-1]) if distance == "cosine" else ()
+    if links:
+        return 1 - cosines(owner, kernel, None, links)
     letters = "abcdefgh"[: len(positions)]
     weights = f"{letters}{'ijklmnop'[: len(positions)]}x"
 
@@ -103,6 +108,21 @@ def _run(
         result = result + total(apart)
         pairs += prod(positions) // size * (size - 1)
     return result / max(pairs * shape[-1], 1)
+
+
+@lru_cache(maxsize=256)
+def _links(positions: tuple[int, ...], filters: int) -> tuple[Link, ...]:
+    """Each filter and the same filter one position further, along each of two axes."""
+    if len(positions) != 2:
+        return ()
+    pairs = sum(prod(positions) // size * (size - 1) for size in positions)
+    every = (0, filters, 1)
+    return tuple(
+        Link(positions, ((step, False), (1 - step, False)), every, every,
+             tuple(range(filters)), 1 / (pairs * filters))
+        for step, size in zip((1, 0), positions, strict=True)
+        if size > 1
+    )  # fmt: skip
 
 
 def _part(axis: int, start: int, stop: int) -> tuple[slice, ...]:

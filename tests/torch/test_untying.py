@@ -276,6 +276,42 @@ def test_what_belongs_to_a_convolution_is_carried_over():
     assert quietly(meta, torch.randn(1, 3, 6, 6, device="meta"))[0].weight.device.type == "meta"
 
 
+def test_what_others_gave_a_convolution_is_carried_over():
+    conv, x = nn.Conv2d(3, 4, 3), torch.randn(1, 3, 6, 6)
+    conv.register_buffer("seen", torch.tensor(2.0))
+    conv.add_module("after", nn.ReLU())
+    conv.scale = 3.0
+    conv.register_forward_hook(lambda module, _, y: module.after(y) * module.scale * module.seen)
+    net = nn.Sequential(conv)
+    untied = quietly(net, x)
+    assert set(untied.state_dict()) == set(net.state_dict())
+    torch.testing.assert_close(untied(x), net(x))
+    untied[0].seen += 1
+    assert conv.seen == 2
+    untied[0].seen -= 1
+    torch.testing.assert_close(retie(untied)(x), net(x))
+    with torch.inference_mode():
+        assert not quietly(net, x)[0].weight.is_inference()
+
+
+def test_weights_that_are_read_elsewhere_stay():
+    class Reads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 3, 3), nn.Conv2d(3, 3, 3)
+
+        def forward(self, x):
+            return self.a(x) * self.a.weight.norm() + self.b(x)
+
+    net, x = Reads(), torch.randn(1, 3, 6, 6)
+    assert quietly(net, x, dry_run=True).left == (
+        ("a", "its weights are read elsewhere, too, by aten.linalg_vector_norm"),
+    )
+    torch.testing.assert_close(quietly(net, x)(x), net(x))
+    net.a.forward = lambda x: x[..., 2:, 2:]  # of one module alone
+    assert "something of its own in forward" in quietly(net, x, dry_run=True).left[0][1]
+
+
 def test_training_saving_and_compiling(resnet, tmp_path):
     x = torch.randn(4, 3, 32, 32, dtype=torch.float64)
     untied = quietly(resnet, x, where="layer1.*").train()
@@ -334,18 +370,18 @@ def test_it_tells_and_refuses_before_anything_is_made(resnet, capsys):
         quietly(wide, torch.randn(1, 4096, 64, 64, device="meta"))
 
 
-def test_weights_that_are_no_numbers_are_not_tied():
-    untied = quietly(nn.Sequential(nn.Conv2d(3, 4, 3)), torch.randn(1, 3, 5, 5))
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
+def test_tying_again_what_same_padding_and_broken_weights_are():
+    net, x = nn.Sequential(nn.Conv2d(3, 4, (2, 4), padding="same")), torch.randn(1, 3, 5, 6)
+    untied = quietly(net, x)
+    assert retie(untied)[0].padding == "same"
+    torch.testing.assert_close(retie(untied)(x), net(x))
+    with pytest.raises(ArgumentError, match="tolerance: "):
+        retie(untied, tolerance=-1)
     with torch.no_grad():
         untied[0].weight[0, 0] = float("nan")
-    with pytest.raises(ArgumentError, match="0.weight"):
+    with pytest.raises(ArgumentError, match=r"0.weight: .*not finite"):
         retie(untied, tolerance=1.0)
-
-
-def test_a_forward_of_one_module_alone():
-    net, x = nn.Sequential(nn.Conv2d(3, 3, 3), nn.Conv2d(3, 3, 1)), torch.randn(1, 3, 5, 5)
-    net[0].forward = lambda x: x[..., 2:, 2:]
-    assert "something of its own in forward" in quietly(net, x, dry_run=True).left[0][1]
 
 
 def test_wrong_calls():

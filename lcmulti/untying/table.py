@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import Any
 
-from lcmulti.errors import ArgumentError, ArgumentTypeError, TooLargeError, described
+from lcmulti.errors import TooLargeError, described
 from lcmulti.geometry.arguments import byte_size
 from lcmulti.memory import memory_for
 
-__all__ = ["Row", "Untying", "chosen", "human", "strength_of"]
+__all__ = ["Row", "Untying", "human"]
 
 SHOWN = 5
 """How many layers a message names where there are more."""
@@ -88,6 +87,12 @@ class Untying:
         lines += [f"left as it is: {name} ({why})" for name, why in self.left]
         return "\n".join(lines)
 
+    def announce(self, tell: Callable[[str], Any] | None, memory: object) -> None:
+        """Tell the table before anything is made; raise if that takes too much."""
+        if tell is not None:
+            tell(str(self))
+        self.require(memory)
+
     def require(self, memory: object) -> None:
         """Raise if the weights take more than *memory* bytes (None: the memory of this machine).
 
@@ -113,45 +118,6 @@ class Untying:
         )
 
 
-def chosen(where: Any, modules: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
-    """Select modules: those that *where* names, or all of them if it is None.
-
-    Parameters
-    ----------
-    where : None, str, type, callable, or a sequence of these
-        A name or pattern (``"encoder.*"``), a class, or ``(name, module) -> bool``.
-    modules : iterable of (str, module)
-        Every convolution by its name.
-
-    Raises
-    ------
-    ArgumentError
-        If a name, pattern or class fits no convolution. The message lists the convolutions.
-    """
-    there = list(modules)
-    if where is None:
-        return there
-    every = where if isinstance(where, (list, tuple)) else [where]
-    wanted = [(each, _test(each)) for each in every]
-    for given, test in wanted:
-        if isinstance(given, (str, type)) and not any(test(*each) for each in there):
-            names = ", ".join(repr(name) for name, _ in there) or "none"
-            what = f"a name, pattern or class of the network's convolutions: {names}"
-            raise ArgumentError("where", what, given)
-    return [each for each in there if any(test(*each) for _, test in wanted)]
-
-
-def _test(given: object) -> Callable[[str, Any], bool]:
-    if isinstance(given, str):
-        return lambda name, _: name == given or fnmatchcase(name, given)
-    if isinstance(given, type):
-        return lambda _, module: isinstance(module, given)
-    if callable(given):
-        return lambda name, module: bool(given(name, module))
-    what = "None, a name, a pattern, a class, (name, module) -> bool, or a list of these"
-    raise ArgumentTypeError("where", what, given)
-
-
 def human(size: float) -> str:
     """A number of bytes for people to read, ``"12.3 MiB"``."""
     for unit in ("B", "KiB", "MiB", "GiB"):
@@ -171,10 +137,3 @@ def _by(sizes: tuple[int, ...]) -> str:
 
 def _short(name: str, most: int) -> str:
     return name if len(name) <= most else "..." + name[3 - most :]
-
-
-def strength_of(value: object) -> float:
-    """Check how far weights move towards their mean: a float above 0 and up to 1."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
-        raise ArgumentError("strength", "a number above 0 and up to 1", value)
-    return float(value)

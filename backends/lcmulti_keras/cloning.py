@@ -1,0 +1,89 @@
+"""Copy a Keras model with some layers replaced, and which layer replaces which."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from lcmulti.errors import ArgumentError, ArgumentTypeError, described
+from lcmulti_keras.layers import LocallyConnected1D, LocallyConnected2D, LocallyConnected3D
+from lcmulti_keras.transposed import (
+    LocallyConnected1DTranspose,
+    LocallyConnected2DTranspose,
+    LocallyConnected3DTranspose,
+)
+
+__all__ = ["DEPTHWISE", "LAYERS", "TAKEN_OVER", "cloned", "named", "require_graph"]
+
+LAYERS = {
+    getattr(keras.layers, cls.convolution): cls
+    for cls in (
+        LocallyConnected1D, LocallyConnected2D, LocallyConnected3D, LocallyConnected1DTranspose,
+        LocallyConnected2DTranspose, LocallyConnected3DTranspose,
+    )
+} | {
+    keras.layers.DepthwiseConv1D: LocallyConnected1D,
+    keras.layers.DepthwiseConv2D: LocallyConnected2D,
+}  # fmt: skip
+DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
+TAKEN_OVER = (
+    "name", "trainable", "dtype", "kernel_size", "strides", "padding", "data_format",
+    "dilation_rate", "activation", "use_bias", "bias_initializer", "bias_regularizer",
+    "activity_regularizer", "bias_constraint",
+)  # fmt: skip
+
+
+def require_graph(model: Any) -> None:
+    """Raise unless it is a functional or Sequential model that is built."""
+    if not isinstance(model, keras.Model):
+        raise ArgumentTypeError("model", "a keras.Model", model)
+    if not isinstance(model, (keras.Sequential, keras.src.models.Functional)):
+        what = "a functional or Sequential model, for others keep their layers to themselves"
+        raise ArgumentTypeError("model", what, described(type(model).__name__))
+    if not model.built:
+        shown = described(f"{model.name}, which has seen no input")
+        raise ArgumentError("model", "a model that is built", shown)
+
+
+def named(model: Any, within: str = "") -> Iterator[tuple[str, Any]]:
+    """Layers by name; those of a nested model come after it."""
+    for layer in model.layers:
+        name = f"{within}{layer.name}"
+        yield name, layer
+        if isinstance(layer, keras.Model):
+            yield from named(layer, f"{name}/")
+
+
+def cloned(
+    model: Any, take: dict[int, Any], made: Callable[[Any], Any], fill: Callable[[Any, Any], None]
+) -> Any:
+    """A copy in which some layers are replaced; the others keep their weights."""
+    pairs: list[tuple[Any, Any]] = []
+
+    def clone(layer: Any) -> Any:
+        new = made(layer) if id(layer) in take else layer.__class__.from_config(layer.get_config())
+        pairs.append((layer, new))
+        return new
+
+    inputs = None
+    # Keeps the names, because inputs may be given by name.
+    if not isinstance(model, keras.Sequential):
+        inputs = keras.tree.map_structure(
+            lambda x: keras.Input(
+                batch_shape=x.shape, dtype=x.dtype, name=x._keras_history.operation.name
+            ),
+            model.input,
+        )
+    copy = keras.models.clone_model(model, inputs, clone_function=clone, recursive=True)
+    for old, new in pairs:
+        if id(old) in take:
+            fill(old, new)
+        elif not isinstance(old, keras.Model):
+            for ours, theirs in zip(new.variables, old.variables, strict=True):
+                # A copy: on JAX two variables would share one array, and training donates arrays.
+                ours.assign(np.array(ops.convert_to_numpy(theirs)))
+    return copy

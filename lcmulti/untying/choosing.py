@@ -1,0 +1,50 @@
+"""Which layers of a network to change: names, patterns, classes or a predicate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from fnmatch import fnmatchcase
+from typing import Any
+
+from lcmulti.errors import ArgumentError, ArgumentTypeError
+
+__all__ = ["chosen"]
+
+
+def chosen(where: Any, modules: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """Select modules: those that *where* names, or all of them if it is None.
+
+    Parameters
+    ----------
+    where : None, str, type, callable, or a sequence of these
+        A name or pattern (``"encoder.*"``), a class, or ``(name, module) -> bool``.
+    modules : iterable of (str, module)
+        Every convolution by its name.
+
+    Raises
+    ------
+    ArgumentError
+        If a name, pattern or class fits no convolution. The message lists the convolutions.
+    """
+    there = list(modules)
+    if where is None:
+        return there
+    every = where if isinstance(where, (list, tuple)) else [where]
+    wanted = [(each, _test(each)) for each in every]
+    for given, test in wanted:
+        if isinstance(given, (str, type)) and not any(test(*each) for each in there):
+            names = ", ".join(repr(name) for name, _ in there) or "none"
+            what = f"a name, pattern or class of the network's convolutions: {names}"
+            raise ArgumentError("where", what, given)
+    return [each for each in there if any(test(*each) for _, test in wanted)]
+
+
+def _test(given: object) -> Callable[[str, Any], bool]:
+    if isinstance(given, str):
+        return lambda name, _: name == given or fnmatchcase(name, given)
+    if isinstance(given, type):
+        return lambda _, module: isinstance(module, given)
+    if callable(given):
+        return lambda name, module: bool(given(name, module))
+    what = "None, a name, a pattern, a class, (name, module) -> bool, or a list of these"
+    raise ArgumentTypeError("where", what, given)

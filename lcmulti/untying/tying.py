@@ -1,0 +1,62 @@
+"""How far weights move towards their mean, and whether all positions have the same."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from lcmulti.errors import ArgumentError, described
+
+__all__ = ["require_same", "strength_of", "tied", "tolerance_of"]
+
+
+def strength_of(value: object) -> float:
+    """Check how far weights move towards their mean: a float above 0 and up to 1."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
+        raise ArgumentError("strength", "a number above 0 and up to 1", value)
+    return float(value)
+
+
+def tolerance_of(value: object) -> float | None:
+    """Check how far weights of two positions may differ: a float of at least 0, or None for any."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
+        raise ArgumentError("tolerance", "a number of at least 0, or None for the mean", value)
+    return float(value)
+
+
+def require_same(name: str, apart: float, tolerance: float | None, caller: str) -> None:
+    """Raise if weights differ by more than *tolerance* between positions, or are not finite.
+
+    Parameters
+    ----------
+    name : str
+        Name of the parameter, for the error.
+    apart : float
+        The largest difference.
+    caller : str
+        The function that has the argument.
+
+    Raises
+    ------
+    ArgumentError
+    """
+    if tolerance is None or apart <= tolerance:
+        return
+    expected = f"the same at every position within {tolerance}"
+    found = f"weights that differ by up to {apart:.3g} between positions"
+    if math.isnan(apart):
+        found = "weights that are not finite"
+    raise ArgumentError(
+        name, f"{expected} ({caller}(tolerance=None) takes the mean)", described(found)
+    )
+
+
+def tied(name: str, layer: Any, tolerance: float | None) -> Any:
+    """The convolution of a layer (its ``to_conv``); errors name the layer."""
+    try:
+        return layer.to_conv(tolerance)
+    except ArgumentError as error:
+        of_layer = name and error.argument != "tolerance"
+        raise error.about(f"{name}.{error.argument}" if of_layer else error.argument) from None
