@@ -18,6 +18,7 @@ from lcmulti_keras.legacy.adjusting import adjust, class_of, droppable, paramete
 from lcmulti_keras.legacy.contract import Config
 from lcmulti_keras.legacy.custom import custom_layer
 from lcmulti_keras.legacy.graph import build_graph
+from lcmulti_keras.legacy.initial import Initializers
 from lcmulti_keras.legacy.origins import Origins
 from lcmulti_keras.legacy.stack import build_input, build_stack, short
 
@@ -52,6 +53,8 @@ class Builder:
         What was not carried over.
     stateful : list of Layer
         Those that are to keep a state of the size of a batch.
+    initializers : Initializers
+        Those whose values the file replaces.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class Builder:
         self.names: dict[str, str] = {}
         self.lost: list[str] = []
         self.stateful: list[Any] = []
+        self.initializers = Initializers()
         self.layers: list[Any] = []  # keeps them alive, so that an id is one layer's
 
     def refuse(self, reason: str) -> FileError:
@@ -89,6 +93,15 @@ class Builder:
         self.layers.append(made)
         self.expect(0)
         return made
+
+    def is_layer(self, name: Any) -> bool:
+        """Whether a class of this name, Keras' or the caller's, is a layer."""
+        if not isinstance(name, str):
+            return False
+        own = self.custom_objects.get(name, self.custom_objects.get(name.rpartition(">")[2]))
+        if own is not None:
+            return isinstance(own, type) and issubclass(own, keras.layers.Layer)
+        return name in allowed.LAYERS
 
     def expect(self, more: int) -> None:
         """Refuse so many layers beyond those there are if there may not be as many."""

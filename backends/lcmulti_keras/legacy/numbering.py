@@ -1,7 +1,8 @@
-"""Whether numbers alone tell which layer of a list is which, where a file has more or fewer.
+"""Whether numbers alone tell which layer is which, where a file has more or fewer of a class.
 
-``.weights.h5`` files name the layers of a list by class and number. Without its first ``Dense``
-a model's second is its first, and would take another layer's weights if shapes allowed.
+``.weights.h5`` files name the layers of a list by class and number, as Keras names layers that
+nobody does. Without its first ``Dense`` a model's second is its first, and would take another
+layer's weights if shapes allowed.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from lcmulti_keras.legacy.matches import Stored
 from lcmulti_keras.legacy.names import split_number
 from lcmulti_keras.legacy.structure import Slot
 
-__all__ = ["doubtful"]
+__all__ = ["doubtful", "only_in_place"]
 
 T = TypeVar("T")
 Unit = dict[str, list[T]]
@@ -53,7 +54,7 @@ def doubtful(
         for where in theirs.keys() & ours.keys()
         if where[0] not in layers
         and len(theirs[where]) != len(ours[where])
-        and not _only_in_place(list(theirs[where].values()), list(ours[where].values()), fits)
+        and not only_in_place(list(theirs[where].values()), list(ours[where].values()), fits)
     ]
 
 
@@ -72,8 +73,8 @@ def _lists(at: Mapping[str, list[T]]) -> dict[tuple[str, str], dict[str, Unit[T]
     }
 
 
-def _only_in_place(theirs: list[Unit[Stored]], ours: list[Unit[Slot]], fits: Fits) -> bool:
-    """Whether all of the fewer fit those of the same numbers, and no others in their order."""
+def only_in_place(theirs: Sequence[Unit[Stored]], ours: Sequence[Unit[Slot]], fits: Fits) -> bool:
+    """Whether all of the fewer fit those at the same places, and no others in their order."""
     shorter = min(len(theirs), len(ours))
     if len(theirs) * len(ours) > MOST_WAYS:
         return False
