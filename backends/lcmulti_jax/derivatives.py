@@ -1,24 +1,25 @@
-"""The derivative rules, closed once for all implementations.
+"""The derivative rules in JAX, written once for all implementations.
 
 Requirements this module is written to:
 
-* One primitive for each of the three maps. Each is bilinear, and the transposes of each are the
-  other two, so derivatives of any order, in both modes, are made of the three again.
-* An implementation only appears when a primitive is lowered: it need not be differentiable.
-* What `jax.export` writes to a file runs where no library of ours is loaded: there an
-  implementation that is not made of JAX's own operations is composed instead.
-* A batch axis of `jax.vmap` joins the batch of the operation, or its positions, where the maps
-  allow it.
+* There is one primitive for each of the three maps. Each is bilinear, and its transposes are the
+  other two. So derivatives of any order, in both modes, consist of the three primitives.
+* An implementation is used only when a primitive is lowered, so it need not be differentiable.
+* What `jax.export` writes to a file must run without lcmulti. There, an implementation that does
+  not consist of JAX's own operations is replaced by ``composed``.
+* A batch axis of `jax.vmap` becomes part of the batch of the operation, or of its positions, where
+  the maps allow it.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+from jax import Array, lax
 from jax._src import dispatch
 from jax.experimental import jet
 from jax.extend.core import Primitive
@@ -50,18 +51,23 @@ input_grad_p = Primitive("local_conv_input_grad")
 kernel_grad_p = Primitive("local_conv_kernel_grad")
 
 
-PRIMITIVES = {"forward": forward_p, "input_grad": input_grad_p, "kernel_grad": kernel_grad_p}
+PRIMITIVES: dict[Map, Primitive] = {
+    "forward": forward_p,
+    "input_grad": input_grad_p,
+    "kernel_grad": kernel_grad_p,
+}
 
 
-class _Closed(NamedTuple):
-    """One map of an implementation, differentiable: a `lcmulti.plugins.contract.WholeOperation`."""
+@dataclass(frozen=True)
+class ClosedMap:
+    """One differentiable map of an implementation; a `lcmulti.plugins.contract.WholeOperation`."""
 
     implementation: Implementation
     portable: bool
     name: Map
     where: Placed | None
 
-    def __call__(self, x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    def __call__(self, x: Array, kernel: Array, spec: LocalConvSpec, resources: Resources) -> Array:
         """See `lcmulti.plugins.contract.Operation`; *spec* may have any padding mode."""
         if self.where is None:
             kernel = with_gradient_alike(kernel)
@@ -77,9 +83,9 @@ class _Closed(NamedTuple):
         )
 
     def whole(self, problem: Problem, steps: Steps) -> Call:
-        """See `lcmulti.plugins.contract.WholeOperation`: copies as padding are in the map.
+        """See `lcmulti.plugins.contract.WholeOperation`. Padding with copies is part of the map.
 
-        So where rows are spread over devices, copies are made of the rows that a device sees.
+        So where rows are divided over devices, each device copies the rows that it has.
         """
         if steps.given and steps.padding_indices:
             problem = problem._replace(spec=with_copies(steps.given))
@@ -99,18 +105,18 @@ def operation(
     ----------
     implementation : Implementation
     portable : bool
-        Whether it is made of JAX's own operations alone.
+        Whether it consists of JAX's own operations.
     name : {"forward", "input_grad", "kernel_grad"}
     where : Placed, optional
-        How its arrays are spread over devices; None leaves that to the arrays.
+        How its arrays are divided over devices; None: as the arrays are.
     """
-    return _Closed(implementation, portable, name, where)
+    return ClosedMap(implementation, portable, name, where)
 
 
-def _bind(primitive: Primitive, a: Any, b: Any, **params: Any) -> Any:
-    """Under `jax.shard_map`, operands must vary along the same mesh axes, as JAX's own do.
+def _bind(primitive: Primitive, a: Array, b: Array, **params: Any) -> Any:
+    """Under `jax.shard_map`, operands must vary along the same mesh axes, as for JAX's primitives.
 
-    What made one vary sums its gradient over those axes.
+    The operation that makes an operand vary sums its gradient over these axes.
     """
     varying = [jax.typeof(each).manual_axis_type.varying for each in (a, b)]
     if varying[0] != varying[1]:
@@ -122,7 +128,7 @@ def _bind(primitive: Primitive, a: Any, b: Any, **params: Any) -> Any:
     return primitive.bind(a, b, **params)
 
 
-def _abstract(name: Map, a: Any, b: Any, **params: Any) -> Any:
+def _abstract(name: Map, a: Array, b: Array, **params: Any) -> Any:
     spec, where, batch = params["spec"], params["where"], a.shape[0]
     role = ROLES[name][2]
     if where is not None:
@@ -135,10 +141,10 @@ def _abstract(name: Map, a: Any, b: Any, **params: Any) -> Any:
 
 
 def _lower(name: Map, context: Any, *operands: Any, **params: Any) -> Any:
-    """Lower the map as JAX code of its own.
+    """Lower a map as JAX code.
 
-    It runs on one device's part. Were its values still marked as varying over a mesh, loops
-    would refuse what they start from and a gradient taken inside would be summed over the mesh.
+    The code runs on one device's part, so its values must not be marked as varying over a mesh:
+    loops would refuse their initial values, and gradients inside would be summed over the mesh.
     """
     where = params.pop("where")
     portable = params.pop("portable")
@@ -159,7 +165,7 @@ def _lower(name: Map, context: Any, *operands: Any, **params: Any) -> Any:
 
 
 def _spread(axes: Any) -> bool:
-    """Whether a program is one for several devices, and JAX says for which."""
+    """Whether a program is for several devices, and JAX tells for which."""
     if hasattr(axes, "num_devices"):
         return axes.num_devices > 1 and axes.device_assignment is not None
     return axes.mesh.size > 1
@@ -167,12 +173,13 @@ def _spread(axes: Any) -> bool:
 
 def _batch(
     primitive: Primitive,
-    arrays: tuple[Any, Any],
+    arrays: tuple[Array, Array],
     axes: tuple[int | None, int | None],
     **params: Any,
 ) -> tuple[Any, int]:
     (a, b), (axis_a, axis_b) = arrays, axes
-    if axis_b is None and primitive is not kernel_grad_p:  # the map is over samples: these are more
+    # The operand has samples: the new axis adds to them.
+    if axis_b is None and primitive is not kernel_grad_p:
         a = batching.bdim_at_front(a, axis_a, a.shape[axis_a])
         out = _bind(primitive, a.reshape(-1, *a.shape[2:]), b, **params)
         return out.reshape(*a.shape[:2], *out.shape[1:]), 0
@@ -186,7 +193,7 @@ def _batch(
 
 
 def _serves_beside(
-    a: Any,
+    a: Array,
     size: int,
     *,
     implementation: Implementation,
@@ -195,9 +202,9 @@ def _serves_beside(
     resources: Resources,
     where: Placed | None,
 ) -> bool:
-    """Whether the implementation takes operations of kernels of their own as positions of one.
+    """Whether several operations with different kernels become positions of a single one.
 
-    What is made of JAX's operations is quicker in a loop, whose arrays stay in the cache.
+    Implementations made of JAX's operations are faster in a loop, whose arrays stay in the cache.
     """
     if portable or where is not None or not isinstance(a.shape[1], int) or not size:
         return False
@@ -210,17 +217,17 @@ def _serves_beside(
     )
 
 
-def _beside(primitive: Primitive, a: Any, b: Any, size: int, **params: Any) -> tuple[Any, int]:
-    """Operations with kernels of their own are positions of one along an axis more.
+def _beside(primitive: Primitive, a: Array, b: Array, size: int, **params: Any) -> tuple[Any, int]:
+    """Operations with different kernels become positions of a single one, along a new axis.
 
-    So they are computed at once, and where they are spread over devices, each where it lies.
+    So they are computed at once; if they are divided over devices, each where it is.
     """
     spec = params["spec"]
     params["spec"] = spec.repeated(size)
     name = next(name for name, each in PRIMITIVES.items() if each is primitive)
     taps = spec.ndim + 1
 
-    def entering(array: Any, role: str) -> Any:
+    def entering(array: Array, role: str) -> Any:
         return lax.expand_dims(array, [taps]) if role == "kernel" else jnp.moveaxis(array, 0, 1)
 
     first, second, result = ROLES[name]
@@ -231,29 +238,29 @@ def _beside(primitive: Primitive, a: Any, b: Any, size: int, **params: Any) -> t
 
 
 class _Bound(NamedTuple):
-    """A map as JAX's rules call a primitive."""
+    """A map with the interface that JAX's rules expect of a primitive."""
 
     primitive: Primitive
 
-    def bind(self, a: Any, b: Any, **params: Any) -> Any:
+    def bind(self, a: Array, b: Array, **params: Any) -> Any:
         return _bind(self.primitive, a, b, **params)
 
 
-# Taylor mode: the rule JAX has for each of its own bilinear primitives.
+# Taylor mode: the rule that JAX uses for its own bilinear primitives.
 _of_any_product = jet.jet_rules[lax.dot_general_p].func
 
 for _name, _primitive in PRIMITIVES.items():
-    # As JAX evaluates its own: compiled as one and once for each geometry, also where
-    # `jax.disable_jit` or `jax.debug_nans` evaluate what is compiled operation by operation.
+    # As JAX evaluates its own primitives: compiled as a whole, once for each geometry, even where
+    # `jax.disable_jit` or `jax.debug_nans` evaluate compiled functions operation by operation.
     _primitive.def_impl(partial(xla.apply_primitive, _primitive))
     _primitive.def_abstract_eval(partial(_abstract, _name))
     mlir.register_lowering(_primitive, partial(_lower, _name))
     batching.primitive_batchers[_primitive] = partial(_batch, _primitive)
-    # What is partitioned must know its devices. JAX tells them to primitives of this set.
+    # Partitioning must know the devices. JAX tells them to the primitives in this set.
     dispatch.prim_requires_devices_during_lowering.add(_primitive)
     jet.jet_rules[_primitive] = partial(_of_any_product, _Bound(_primitive))
 
-# ``ct`` is the cotangent of the output; the operand that is being solved for is not there.
+# ``ct`` is the cotangent of the output. The operand whose gradient is computed is not given.
 ad.defbilinear(
     forward_p,
     lambda ct, x, kernel, **params: _bind(input_grad_p, ct, kernel, **params),

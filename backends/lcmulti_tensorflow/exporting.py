@@ -1,8 +1,8 @@
-"""Whether TensorFlow traces a graph for another process.
+"""Find out whether TensorFlow traces a graph for another process.
 
-TensorFlow does not say so. But each exporter traces within a call of its own: Keras' export, the
-LiteRT converter, tf2onnx, and `tf.saved_model.save` of a function that was not called before. A
-graph is traced seldom, so a look at the callers costs nothing that counts.
+TensorFlow does not tell. But each exporter traces within a call of its own: Keras' export, the
+LiteRT converter, tf2onnx, and `tf.saved_model.save` of a function that was not called before.
+Graphs are traced rarely, so the cost of looking at the callers does not matter.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ EXPORTERS = (
     "tf2onnx.",
     "tf_keras.src.saving.legacy.saved_model.",
 )
-"""Packages that trace what they write to a file."""
+"""Packages that trace functions to write them to a file."""
 
 
 def is_exporting() -> bool:
-    """Whether one of `EXPORTERS` is among the callers of a graph that is being traced."""
+    """Whether one of `EXPORTERS` is among the callers, while a graph is traced."""
     if tf.executing_eagerly():
         return False
     frame = sys._getframe(1)
