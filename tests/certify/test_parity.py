@@ -1,4 +1,4 @@
-"""`lcmulti parity`: every backend within its bound and learning alike, on the cases there are."""
+"""`lcmulti parity`: on all cases, every backend is within its bound and trains to the same."""
 
 import json
 import math

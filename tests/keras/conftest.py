@@ -1,4 +1,4 @@
-"""Old models, written once by tf_keras, and what each driver found on each of Keras' backends."""
+"""Old models, written once by tf_keras, and the results of each driver on each Keras backend."""
 
 import json
 import os
@@ -13,7 +13,7 @@ SAMPLES = Path(__file__).parents[1] / "data" / "legacy_models"
 
 @pytest.fixture(scope="session")
 def once(tmp_path_factory):
-    """Make a folder once for all workers: ``once(name, make)`` calls ``make(folder)`` in one."""
+    """Make a folder once for all workers: in ``once(name, make)``, one calls ``make(folder)``."""
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
@@ -68,7 +68,7 @@ def loaded(written, once):
 
 @pytest.fixture(scope="session")
 def checked(request, once):
-    """What came of a driver's checks on a backend, which runs them once."""
+    """The results of a driver's checks on a backend; the driver runs only once."""
 
     def on(driver, backend):
         needs(NEEDS[backend])

@@ -1,8 +1,8 @@
 """Load old models on the running backend of Keras 3: ``python load_legacy.py FOLDER...``.
 
-Prints JSON: for each file the largest difference from what it gave and the scale of that, or the
-error; also what was warned about, and whether it saves again. On NumPy, which compiles nothing,
-every file; on the others those in which something is theirs to do.
+It prints JSON: for each file, the largest difference from its old outputs and their scale, or the
+error; also the warnings, and whether it can be saved again. The NumPy backend loads every file, the
+others only those in `TELLING`.
 """
 
 import json
