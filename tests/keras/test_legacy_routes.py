@@ -108,7 +108,7 @@ def test_all_files_or_none(tmp_path, monkeypatch):
 @pytest.mark.parametrize("most", [0, 4_000, 12_000, 20_000])
 def test_a_full_disk(most, tmp_path):
     """Where the system lets a process write no more, at whatever point of the work that is."""
-    from lcmulti_keras import conversion
+    from lcmulti_keras import converting
 
     new, beside = tmp_path / "new.keras", tmp_path / "new.safetensors"
     new.write_bytes(b"what was there")
@@ -116,7 +116,7 @@ def test_a_full_disk(most, tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
     try:
         with pytest.raises(FileError, match=r"new\.\w+ cannot be written \("):
-            conversion.convert(DATA / f"{NAME}.h5", new, beside)
+            converting.convert(DATA / f"{NAME}.h5", new, beside)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert new.read_bytes() == b"what was there"
