@@ -64,7 +64,7 @@ def _rounds_on_gpu(kind: str) -> bool:
 
 def _rounds_here(kind: str) -> bool:
     """Whether oneDNN may round on this CPU; it does not have TensorFloat-32."""
-    return _has_bfloat16() and _allowed("mkldnn", kind) == "bf16"
+    return _allowed("mkldnn", kind) == "bf16" and _has_bfloat16()
 
 
 def _before_it_was_a_setting(backend: str, kind: str) -> str:
@@ -78,4 +78,9 @@ _allowed = getattr(torch._C, "_get_fp32_precision_getter", _before_it_was_a_sett
 
 @cache
 def _has_bfloat16() -> bool:
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    tracing = torch._C._get_tracing_state()
+    torch._C._set_tracing_state(None)  # `torch.jit.trace` cannot record an operation that is a bool
+    try:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    finally:
+        torch._C._set_tracing_state(tracing)
