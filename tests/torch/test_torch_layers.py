@@ -102,7 +102,9 @@ def test_to_conv_of_unequal_weights_says_how_far_they_differ():
     assert layer.to_conv(tolerance=0.25).weight.shape == (3, 2, 3, 3)
     mean = layer.to_conv(tolerance=None).weight
     torch.testing.assert_close(mean, layer.weight.mean((0, 1)).movedim((-1, -2), (0, 1)))
-    uneven = lcmulti_torch.LocallyConnected1d(2, 3, 2, 6, padding=[(0, 1)], bias=False).share_()
+    same = lcmulti_torch.LocallyConnected1d(2, 3, 2, 6, padding=[(0, 1)], bias=False).share_()
+    assert same.to_conv().padding == "same"
+    uneven = lcmulti_torch.LocallyConnected1d(2, 3, 2, 6, padding=[(1, 0)], bias=False).share_()
     with pytest.raises(ArgumentError, match="the same on both sides"):
         uneven.to_conv()
 
