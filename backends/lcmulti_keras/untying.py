@@ -15,6 +15,13 @@ from lcmulti.errors import ArgumentError, ArgumentTypeError, described
 from lcmulti.untying import Row, Untying, chosen
 from lcmulti_keras.axes import moved_axes
 from lcmulti_keras.base import LocallyConnectedBase
+from lcmulti_keras.convolutions import (
+    DEPTHWISE,
+    TAKEN_OVER,
+    convolution_for,
+    fill,
+    mean_weights,
+)
 from lcmulti_keras.layers import LocallyConnected1D, LocallyConnected2D, LocallyConnected3D
 from lcmulti_keras.transposed import (
     LocallyConnected1DTranspose,
@@ -34,13 +41,7 @@ LAYERS = {
     keras.layers.DepthwiseConv1D: LocallyConnected1D,
     keras.layers.DepthwiseConv2D: LocallyConnected2D,
 }  # fmt: skip
-DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
 SEPARABLE = (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
-TAKEN_OVER = (
-    "name", "trainable", "dtype", "kernel_size", "strides", "padding", "data_format",
-    "dilation_rate", "activation", "use_bias", "bias_initializer", "bias_regularizer",
-    "activity_regularizer", "bias_constraint",
-)  # fmt: skip
 
 
 def untie(
@@ -155,16 +156,12 @@ def retie(model: Any, *, where: Any = None, tolerance: float | None = 0.0) -> An
     if not take:
         shown = described(model.name)
         raise ArgumentError("model", "a network with locally connected layers", shown)
-    means = {id(layer): _means(name, layer, tolerance) for name, layer in take}
+    means = {id(layer): mean_weights(layer, tolerance, "retie", f"{name}.") for name, layer in take}
 
     def filled(old: Any, new: Any) -> None:
-        kernel, bias = means[id(old)]
-        target = new.kernel
-        target.assign(np.reshape(kernel, target.shape))
-        if bias is not None:
-            new.bias.assign(bias)
+        fill(new, *means[id(old)])
 
-    return _cloned(model, means, _convolution, filled)
+    return _cloned(model, means, convolution_for, filled)
 
 
 def _require_graph(model: Any) -> None:
@@ -351,54 +348,3 @@ def _cloned(
                 # A copy: on JAX two variables would share one array, which training gives away.
                 ours.assign(np.array(ops.convert_to_numpy(theirs)))
     return copy
-
-
-def _means(name: str, layer: Any, tolerance: float | None) -> tuple[Any, Any]:
-    """Kernel and bias, the same everywhere, or an error."""
-    axes, found = tuple(range(layer.ndim)), []
-    for label, each in (("kernel", layer.full_kernel()), ("bias", layer.bias)):
-        if each is None:
-            found.append(None)
-            continue
-        values = ops.convert_to_numpy(each)
-        apart = float((values.max(axes) - values.min(axes)).max())
-        if tolerance is not None and apart > tolerance:
-            raise ArgumentError(
-                f"{name}.{label}",
-                f"the same at every position within {tolerance} "
-                "(retie(tolerance=None) takes the mean)",
-                described(f"weights that differ by up to {apart:.3g} between positions"),
-            )
-        # A mean of equal numbers would be rounded.
-        found.append(values.mean(axes) if apart else values[(0,) * layer.ndim])
-    return found[0], found[1]
-
-
-def _convolution(layer: Any) -> Any:
-    """The convolution in place of a layer; its weights are those that Keras starts with."""
-    if layer.padding not in ("valid", "same", "causal") or getattr(
-        layer, "padding_mode", "zeros"
-    ) not in ("zeros",):
-        shown = described(f"{layer.padding!r} of {layer.name!r}")
-        raise ArgumentError("padding", "'valid' or 'same', as Keras' convolutions have", shown)
-    config = layer.get_config()
-    given = {name: config[name] for name in TAKEN_OVER}
-
-    def earlier(axis: int) -> list[int]:
-        return [axis - layer.ndim if axis >= layer.ndim else axis]
-
-    given["bias_constraint"] = moved_axes(config["bias_constraint"], earlier)
-    if isinstance(layer, tuple(LAYERS[kind] for kind in LAYERS if "Transpose" in kind.__name__)):
-        given["output_padding"] = config["output_padding"]
-    elif layer.groups > 1 and layer.ndim < 3 and layer.groups == layer.spec.in_channels:
-        # TensorFlow has no other convolution in groups on the CPU.
-        kind = DEPTHWISE[layer.ndim - 1]
-        given["depth_multiplier"] = layer.filters // layer.groups
-        given["depthwise_regularizer"] = config["kernel_regularizer"]
-        return kind.from_config(given)
-    else:
-        given["groups"] = layer.groups
-    given["kernel_regularizer"] = config["kernel_regularizer"]
-    given["kernel_constraint"] = moved_axes(config["kernel_constraint"], earlier)
-    kind = getattr(keras.layers, layer.convolution)
-    return kind.from_config(given | {"filters": layer.filters})

@@ -5,7 +5,6 @@ A line ends in ``# R: type`` where it reveals one, and in ``# E`` where it must 
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import json
 import os
@@ -21,7 +20,7 @@ CHECKERS = ("pyright", "mypy")
 
 def places(packages):
     """Where the packages are, unless they are installed like others."""
-    found = {Path(importlib.import_module(name).__file__).parents[1] for name in packages}
+    found = {Path(importlib.util.find_spec(name).origin).parents[1] for name in packages}
     return [str(each) for each in found if each.name != "site-packages"]
 
 
