@@ -186,6 +186,7 @@ def test_tensorflow_saves_a_function_that_ran_with_its_operation(tensorflow_arra
     import tensorflow as tf
 
     module = saved_module(tensorflow_arrays, tmp_path)
+    close(module.run(tensorflow_arrays[0]), Y)
     assert module.run.get_concrete_function().output_shapes.as_list() == [None, *Y.shape[1:]]
     tf.saved_model.save(module, str(tmp_path / "model"))
     code = "import lcmulti_native.tensorflow_door\n" + LOADED
