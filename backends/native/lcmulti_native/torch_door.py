@@ -24,10 +24,12 @@ from lcmulti_torch.watched import BATCHED_GRADIENTS, is_transformed
 from torch.autograd import forward_ad
 
 from lcmulti import LocalConvSpec, plugins
-from lcmulti.plugins.contract import Problem, Resources
+from lcmulti.errors import ArgumentTypeError, described
+from lcmulti.plugins.contract import DERIVATIVES, Map, Problem, Resources
 from lcmulti_native.library import (
     DTYPES,
     MAPS,
+    OPERANDS,
     Geometry,
     Native,
     Steps,
@@ -37,18 +39,11 @@ from lcmulti_native.library import (
     idle_lanes,
     library,
     packed,
+    require_operands,
 )
 
 _DTYPES = [getattr(torch, name) for name in DTYPES]
 _NAMES = dict(zip(_DTYPES, DTYPES, strict=True))
-
-# For each map of (a, b), which map of which arguments gives the gradient in a and in b when g is
-# the gradient of the result.
-_RULES = {
-    "forward": (("input_grad", "gb"), ("kernel_grad", "ag")),
-    "input_grad": (("forward", "gb"), ("kernel_grad", "ga")),
-    "kernel_grad": (("input_grad", "bg"), ("forward", "ag")),
-}
 
 
 class TorchNative(Native):
@@ -85,6 +80,7 @@ def _is_compiled() -> bool:
 
 def _map(map_: str, a: Any, b: Any, spec: LocalConvSpec, resources: Resources) -> Any:
     if not is_transformed(a, b):
+        require_operands(map_, a, b, spec)
         arguments = spec, len(a), _NAMES[a.dtype], implementation.threads(resources)
         return _run(map_, geometry, arguments, a, b, _result(map_, a, spec))
     if _is_compiled():
@@ -107,7 +103,9 @@ def _result(map_: str, a: Any, spec: LocalConvSpec) -> Any:
 
 def _run(map_: str, make: Any, arguments: tuple[Any, ...], a: Any, b: Any, result: Any) -> Any:
     """Compute *result* with the addresses of plain tensors."""
-    for argument, each in (("a", a), ("b", b)):
+    for argument, each in zip(OPERANDS[map_], (a, b), strict=True):
+        if not each.is_cpu:
+            raise ArgumentTypeError(argument, "a tensor on the CPU", described(str(each.device)))
         require_memory(argument, each)
     a, a_step = _readable(a)
     if map_ == "kernel_grad":
@@ -154,7 +152,7 @@ def _shape(map_: str, call: Geometry, batch: Any) -> tuple[Any, ...]:
     return (batch, *(y if map_ == "forward" else x)[1:])
 
 
-def _operation(map_: str) -> Any:
+def _operation(map_: Map) -> Any:
     """The map as an operation of `torch.library`; *call* is that of `lcmulti_native.library`."""
 
     def made_of(call: list[int]) -> Geometry:
@@ -197,7 +195,9 @@ def _operation(map_: str) -> Any:
                 _operations[name](operands[pair[0]], operands[pair[1]], ctx.call)
                 if needed
                 else None
-                for (name, pair), needed in zip(_RULES[map_], ctx.needs_input_grad, strict=False)
+                for (name, pair), needed in zip(
+                    DERIVATIVES[map_], ctx.needs_input_grad, strict=False
+                )
             ),
             None,
         )
@@ -207,5 +207,5 @@ def _operation(map_: str) -> Any:
 
 
 library()  # now: loaded in a forked child, it would not know that PyTorch's threads are gone
-_operations = {map_: _operation(map_) for map_ in MAPS}
+_operations: dict[str, Any] = {map_: _operation(map_) for map_ in DERIVATIVES}
 implementation = TorchNative()
