@@ -13,6 +13,7 @@ Requirements this module is written to:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -25,7 +26,14 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir, xla
 
 from lcmulti.geometry.spec import LocalConvSpec
-from lcmulti.plugins.contract import Implementation, Map, Operation, Problem, Resources
+from lcmulti.plugins.contract import (
+    DERIVATIVES,
+    Implementation,
+    Map,
+    Operation,
+    Problem,
+    Resources,
+)
 from lcmulti_jax.alike import with_gradient_alike
 from lcmulti_jax.array_operations import default_device
 from lcmulti_jax.composed import composed
@@ -39,7 +47,11 @@ input_grad_p = Primitive("local_conv_input_grad")
 kernel_grad_p = Primitive("local_conv_kernel_grad")
 
 
-PRIMITIVES = {"forward": forward_p, "input_grad": input_grad_p, "kernel_grad": kernel_grad_p}
+PRIMITIVES: dict[Map, Primitive] = {
+    "forward": forward_p,
+    "input_grad": input_grad_p,
+    "kernel_grad": kernel_grad_p,
+}
 
 
 def operation(
@@ -224,19 +236,17 @@ for _name, _primitive in PRIMITIVES.items():
     dispatch.prim_requires_devices_during_lowering.add(_primitive)
     jet.jet_rules[_primitive] = partial(_of_any_product, _Bound(_primitive))
 
-# ``ct`` is the cotangent of the output; the operand that is being solved for is not there.
-ad.defbilinear(
-    forward_p,
-    lambda ct, x, kernel, **params: _bind(input_grad_p, ct, kernel, **params),
-    lambda ct, x, kernel, **params: _bind(kernel_grad_p, x, ct, **params),
-)
-ad.defbilinear(
-    input_grad_p,
-    lambda ct, dy, kernel, **params: _bind(forward_p, ct, kernel, **params),
-    lambda ct, dy, kernel, **params: _bind(kernel_grad_p, ct, dy, **params),
-)
-ad.defbilinear(
-    kernel_grad_p,
-    lambda ct, x, dy, **params: _bind(input_grad_p, dy, ct, **params),
-    lambda ct, x, dy, **params: _bind(forward_p, x, ct, **params),
-)
+
+def _derivative(map_: Map, arguments: str) -> Callable[..., Any]:
+    """An entry of `DERIVATIVES` as JAX asks for it; the operand to be solved for is not there."""
+
+    def transpose(cotangent: Any, a: Any, b: Any, **params: Any) -> Any:
+        operands = {"g": cotangent, "a": a, "b": b}
+        first, second = arguments
+        return _bind(PRIMITIVES[map_], operands[first], operands[second], **params)
+
+    return transpose
+
+
+for _map, _pair in DERIVATIVES.items():
+    ad.defbilinear(PRIMITIVES[_map], *(_derivative(*each) for each in _pair))

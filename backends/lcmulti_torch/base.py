@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 import lcmulti
-from lcmulti.errors import ArgumentTypeError, ShapeError, UnsupportedError, described
+from lcmulti.errors import ArgumentError, ArgumentTypeError, ShapeError, UnsupportedError, described
 from lcmulti.geometry.arguments import integer, per_axis
 from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.weights.initial import geometry_told
 from lcmulti_torch.conversion import conv_of_layer, layer_of_conv
-from lcmulti_torch.functional import Padding, Sizes, with_batch
+from lcmulti_torch.functional import Padding, Sizes, in_torchs_words, with_batch
 from lcmulti_torch.memory import beyond_formats
+from lcmulti_torch.symbolic import called, is_proxy, node
 
 __all__ = ["Conv", "LocallyConnectedNd", "Padding", "Sizes"]
 
@@ -109,6 +111,9 @@ class LocallyConnectedNd(nn.Module, Generic[Conv]):
         """The weights of every position, ``spec.kernel_shape``, whether of full rank or not."""
         if self.rank is None:
             return self.weight
+        if is_proxy(self.basis):
+            traced: Tensor = called(lcmulti.low_rank_kernel, self.basis, self.coefficients)
+            return traced
         return lcmulti.low_rank_kernel(self.basis, self.coefficients)
 
     kernel = full_kernel
@@ -146,16 +151,27 @@ class LocallyConnectedNd(nn.Module, Generic[Conv]):
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply the layer to a batch, or to one sample without a batch axis."""
+        if not isinstance(input, torch.Tensor) and is_proxy(input):
+            traced: Tensor = node(self, input)
+            return traced
         return with_batch(self._checked, input, self.ndim)
 
     def _checked(self, x: Tensor) -> Tensor:
         # Ints in a loop, for a tracer must not take the batch for part of the comparison.
         for size, wanted in zip(x.shape[1:], self._sample_shape, strict=True):
             if size != wanted:
-                torch.compiler.disable(self._refuse)(tuple(x.shape[1:]))  # no error is traced
-        return self._run(x)
+                refuse = self._refuse
+                if torch.compiler.is_compiling():
+                    refuse = torch.compiler.disable(refuse)  # no error is traced
+                refuse(tuple(x.shape[1:]))
+        operation, weights, arguments = self._operation()
+        try:
+            return operation(x, *weights, **arguments)
+        except ArgumentError as error:
+            raise in_torchs_words(error) from None
 
-    def _run(self, x: Tensor) -> Tensor:
+    def _operation(self) -> tuple[Callable[..., Tensor], tuple[Tensor | None, ...], dict[str, Any]]:
+        """What computes the layer: of an input, these weights and these arguments."""
         raise NotImplementedError
 
     def _refuse(self, shape: tuple[int, ...]) -> None:
@@ -201,16 +217,24 @@ class LocallyConnectedNd(nn.Module, Generic[Conv]):
         own = {f"{prefix}{name}": value for name, value in self._parameters.items()}
         (kind, ours), (given, theirs) = _told(own, prefix), _told(state_dict, prefix)
         # A state of other names is torch's to judge: it alone knows whether to be strict.
-        weight = state_dict.get(f"{prefix}weight")
-        convolution = weight is not None and weight.dim() == self.ndim + 2
-        if given == kind and theirs != ours and not convolution:
+        told = self._tell_of_convolution(state_dict, prefix, errors)
+        if not told and given == kind and theirs != ours:
             errors.append(f"{prefix}{given} is for {theirs}; this layer is for {ours}")
-        if convolution:
-            name, conv = type(self).__name__, self.convolution.__name__
-            errors.append(
-                f"{prefix}weight is that of a {conv}: load it into one, and give that to "
-                f"{name}.from_conv(conv, input_size={self.input_size})"
-            )
+
+    def _tell_of_convolution(
+        self, state_dict: Mapping[str, Any], prefix: str, errors: list[str]
+    ) -> bool:
+        """Add to *errors* what to do with the state of a convolution, if it is one's."""
+        weight = state_dict.get(f"{prefix}weight")
+        if weight is None or is_lazy(weight) or weight.dim() != self.ndim + 2:
+            return False
+        conv, name = self.convolution.__name__, type(self).__name__.removeprefix("Lazy")
+        size = "..." if self.input_size is None else self.input_size
+        errors.append(
+            f"{prefix}weight is that of a {conv}: load it into one, and give that to "
+            f"{name}.from_conv(conv, input_size={size})"
+        )
+        return True
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Apply *fn* to all tensors; one that gives a memory format changes none of these.
@@ -233,7 +257,7 @@ class LocallyConnectedNd(nn.Module, Generic[Conv]):
     def from_conv(
         cls,
         conv: nn.Module,
-        input_size: Sizes,
+        input_size: Sizes = MISSING,
         *,
         data_format: str = "channels_first",
         shared_axes: Sequence[int] = (),

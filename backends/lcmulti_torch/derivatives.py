@@ -18,7 +18,15 @@ import torch
 from torch import Tensor
 
 from lcmulti.geometry.spec import LocalConvSpec
-from lcmulti.plugins.contract import Call, Implementation, Map, Problem, Resources, Steps
+from lcmulti.plugins.contract import (
+    DERIVATIVES,
+    Call,
+    Implementation,
+    Map,
+    Problem,
+    Resources,
+    Steps,
+)
 from lcmulti_torch.memory import (
     are_channels_apart,
     laid_out,
@@ -30,14 +38,6 @@ from lcmulti_torch.memory import (
 from lcmulti_torch.padding import padded, unpadded
 from lcmulti_torch.precision import refuse_rounding
 from lcmulti_torch.watched import is_transformed
-
-# For each map of (a, b), which map of which arguments gives the gradient in a and in b when g
-# is the gradient of the result. Gradients are conjugated, as PyTorch defines them.
-_RULES: dict[str, tuple[tuple[Map, str], tuple[Map, str]]] = {
-    "forward": (("input_grad", "gb"), ("kernel_grad", "ag")),
-    "input_grad": (("forward", "gb"), ("kernel_grad", "ga")),
-    "kernel_grad": (("input_grad", "bg"), ("forward", "ag")),
-}
 
 
 class ClosedMap:
@@ -169,13 +169,16 @@ class LocalConv(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        """The other two maps, recorded again where a second derivative may be asked for."""
+        """The other two maps, recorded again where a second derivative may be asked for.
+
+        Gradients are conjugated, as PyTorch defines them.
+        """
         (g,), (a, b) = grads, ctx.saved_tensors
         operands = {"a": a.conj(), "b": b.conj(), "g": g}
         derived = [
             _derived(name, operands[pair[0]], operands[pair[1]], ctx.maps, like) if needed else None
             for (name, pair), like, needed in zip(
-                _RULES[ctx.name], (a, b), ctx.needs_input_grad[:2], strict=True
+                DERIVATIVES[ctx.name], (a, b), ctx.needs_input_grad[:2], strict=True
             )
         ]
         dbias = ctx.maps.bias_grad(g, ctx.bias_shape) if ctx.needs_input_grad[2] else None

@@ -104,9 +104,10 @@ class _Lazy(LazyModuleMixin, LocallyConnectedForward[Conv]):
                 described(f"{sample}, for which a layer has {ours}; load weights of such a layer"),
             )
 
-    def _load_from_state_dict(self, *arguments: Any) -> None:
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
         # There is no geometry yet to hold the state to: the first batch has it.
-        nn.Module._load_from_state_dict(self, *arguments)
+        if not self._tell_of_convolution(state_dict, prefix, rest[-1]):
+            nn.Module._load_from_state_dict(self, state_dict, prefix, *rest)
 
 
 class LazyLocallyConnected1d(_Lazy[nn.Conv1d]):  # noqa: D101 - its base's
