@@ -123,8 +123,8 @@ def _means() -> list[str]:
         for name, shown in FRAMEWORKS.items()
     )
     return [
-        "With them, the fastest peer of a published layer takes this many times as long for",
-        "forward and backward, in the geometric mean of those measured, on two cores of a Zen 3:",
+        "With them, the fastest peer takes this many times as long for forward and backward, as",
+        "geometric mean over published layers, on two cores of a Zen 3:",
         f"{each}.",
     ]
 

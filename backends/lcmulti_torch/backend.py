@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,15 @@ _NAMES = {
     for name in ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
 }
 _DEVICES = {"cuda": "gpu", "mps": "gpu", "xpu": "gpu"}
+
+
+def _sizes(shape: Iterable[Any]) -> tuple[int, ...]:
+    """Sizes as integers; under `torch.jit.trace` they are tensors, which become constants."""
+    if not torch.jit.is_tracing():
+        return tuple(map(int, shape))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        return tuple(map(int, shape))
 
 
 _leaves: list[Callable[..., Any]] = []
@@ -89,7 +99,7 @@ class TorchBackend:
         shape = tuple(array.shape)
         if transformed:
             unknown = batched and isinstance(shape[0], torch.SymInt)
-            shape = (None, *map(int, shape[1:])) if unknown else tuple(map(int, shape))
+            shape = (None, *_sizes(shape[1:])) if unknown else _sizes(shape)
         dtype, kind = array.dtype, array.device.type
         return Facts(shape, _NAMES.get(dtype) or str(dtype), _DEVICES.get(kind, kind), transformed)
 

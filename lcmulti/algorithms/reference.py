@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lcmulti.dtypes import DTYPES
+from lcmulti.dtypes import DTYPES, name_of
 from lcmulti.geometry.spec import LocalConvSpec
 
 __all__ = ["bias_grad", "forward", "input_grad", "kernel_grad"]
@@ -38,13 +38,13 @@ def forward(x: Array, kernel: Array, spec: LocalConvSpec) -> Array:
     ndarray
         ``(N, *output_size, filters)``, of the dtype of *x*, summed in its accumulator dtype.
     """
-    padded = _pad(_wide(x), spec)
+    padded, weights = _by_position(_pad(_wide(x), spec), spec), _by_group(kernel, spec)
     y = np.zeros(
         (*spec.output_size, spec.groups, len(x), spec.filters // spec.groups), padded.dtype
     )
     for tap, seen in spec.taps():
-        y += _by_position(padded[:, *seen], spec) @ _by_group(_wide(_at_tap(kernel, tap)), spec)
-    return _by_sample(y, spec).astype(x.dtype)
+        y += padded[seen] @ _wide(weights[_at(tap)])
+    return _by_sample(y).astype(x.dtype)
 
 
 def input_grad(dy: Array, kernel: Array, spec: LocalConvSpec) -> Array:
@@ -62,12 +62,12 @@ def input_grad(dy: Array, kernel: Array, spec: LocalConvSpec) -> Array:
     ndarray
         ``(N, *input_size, in_channels)``, of the dtype of *dy*.
     """
-    dy_wide = _by_position(_wide(dy), spec)
-    dx = np.zeros((len(dy), *spec.padded_size, spec.in_channels), dy_wide.dtype)
+    dy_wide, weights = _by_position(_wide(dy), spec), _by_group(kernel, spec)
+    channels = spec.in_channels // spec.groups
+    dx = np.zeros((*spec.padded_size, spec.groups, len(dy), channels), dy_wide.dtype)
     for tap, seen in spec.taps():
-        transposed = np.swapaxes(_by_group(_wide(_at_tap(kernel, tap)), spec), -1, -2)
-        dx[:, *seen] += _by_sample(dy_wide @ transposed, spec)
-    return _unpad(dx, spec).astype(dy.dtype)
+        dx[seen] += dy_wide @ np.swapaxes(_wide(weights[_at(tap)]), -1, -2)
+    return _by_sample(dx[spec.inner]).astype(dy.dtype)
 
 
 def kernel_grad(x: Array, dy: Array, spec: LocalConvSpec) -> Array:
@@ -87,13 +87,12 @@ def kernel_grad(x: Array, dy: Array, spec: LocalConvSpec) -> Array:
     ndarray
         ``(*positions_shape, *kernel_size, in_channels // groups, filters)``, of the dtype of *x*.
     """
-    padded, dy_wide = _pad(_wide(x), spec), _by_position(_wide(dy), spec)
+    padded, dy_wide = _by_position(_pad(_wide(x), spec), spec), _by_position(_wide(dy), spec)
     dkernel = np.zeros(spec.kernel_shape, padded.dtype)
+    by_group = _by_group(dkernel, spec)  # a view
     for tap, seen in spec.taps():
-        products = np.swapaxes(_by_position(padded[:, *seen], spec), -1, -2) @ dy_wide  # O,G,C,F
-        summed = products.sum(axis=spec.shared_axes, keepdims=True)
-        at_tap = _at_tap(dkernel, tap)
-        at_tap[...] = np.swapaxes(summed, -2, -3).reshape(at_tap.shape)
+        products = np.swapaxes(padded[seen], -1, -2) @ dy_wide
+        by_group[_at(tap)] = products.sum(axis=spec.shared_axes, keepdims=True)
     return dkernel.astype(x.dtype)
 
 
@@ -113,23 +112,17 @@ def bias_grad(dy: Array, bias_shape: tuple[int, ...]) -> Array:
     return result
 
 
-def _at_tap(kernel: Array, tap: tuple[int, ...]) -> Array:
-    """``(*O, C, F)``, a view."""
-    index: tuple[Any, ...] = (..., *tap, slice(None), slice(None))
-    at_tap: Array = kernel[index]
-    return at_tap
+def _at(tap: tuple[int, ...]) -> tuple[Any, ...]:
+    """Index of ``(*O, G, C, F)`` in a kernel by group."""
+    return (..., *tap, slice(None), slice(None), slice(None))
 
 
 def _wide(array: Array) -> Array:
-    return array.astype(DTYPES[array.dtype.name].accumulator, copy=False)
+    return array.astype(DTYPES[name_of(array.dtype)].accumulator, copy=False)
 
 
 def _pad(x: Array, spec: LocalConvSpec) -> Array:
     return np.pad(x, ((0, 0), *spec.padding, (0, 0)))
-
-
-def _unpad(padded: Array, spec: LocalConvSpec) -> Array:
-    return padded[(slice(None), *spec.inner)]
 
 
 def _by_position(array: Array, spec: LocalConvSpec) -> Array:
@@ -138,13 +131,13 @@ def _by_position(array: Array, spec: LocalConvSpec) -> Array:
     return np.moveaxis(array.reshape(*array.shape[:-1], spec.groups, channels), 0, -2)
 
 
-def _by_sample(array: Array, spec: LocalConvSpec) -> Array:
+def _by_sample(array: Array) -> Array:
     """``(*O, G, N, F) -> (N, *O, G*F)``."""
     moved = np.moveaxis(array, -2, 0)
     return moved.reshape(*moved.shape[:-2], moved.shape[-2] * moved.shape[-1])
 
 
-def _by_group(tap_kernel: Array, spec: LocalConvSpec) -> Array:
-    """``(*O, C, G*F) -> (*O, G, C, F)``."""
-    grouped = tap_kernel.reshape(*tap_kernel.shape[:-1], spec.groups, spec.filters // spec.groups)
+def _by_group(kernel: Array, spec: LocalConvSpec) -> Array:
+    """``(*O, *k, C, G*F) -> (*O, *k, G, C, F)``."""
+    grouped = kernel.reshape(*kernel.shape[:-1], spec.groups, spec.filters // spec.groups)
     return np.swapaxes(grouped, -2, -3)

@@ -56,6 +56,7 @@ __all__ = [
     "dot_bound",
     "expect",
     "terms",
+    "within",
 ]
 
 Array = np.ndarray[Any, Any]
@@ -191,6 +192,15 @@ class Deviation(NamedTuple):
     def ok(self) -> bool:
         """Whether every element is within its bound."""
         return self.fraction <= 1
+
+
+def within(got: Array, expected: Array, limit: Array) -> bool:
+    """Whether every element of *got* is within its bound; `compare` tells by how much."""
+    if got.size == 0:
+        return True
+    error = np.abs(got.astype(expected.dtype) - expected)
+    # NaN and infinities are within no bound, infinite ones included.
+    return bool(np.isfinite(error.max()) and (error <= limit).all())
 
 
 def compare(got: Array, expected: Array, limit: Array) -> Deviation:

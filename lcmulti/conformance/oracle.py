@@ -16,7 +16,16 @@ import numpy as np
 
 from lcmulti.geometry.spec import LocalConvSpec
 
-__all__ = ["bias_grad", "forward", "input_grad", "kernel_grad", "results", "roundoff"]
+__all__ = [
+    "bias_grad",
+    "forward",
+    "input_grad",
+    "kernel_grad",
+    "products",
+    "results",
+    "roundoff",
+    "source",
+]
 
 Array = np.ndarray[Any, Any]
 Index = tuple[int, ...]
@@ -44,7 +53,7 @@ def products(spec: LocalConvSpec) -> Iterator[Term]:
     for o in product(*(range(n) for n in spec.output_size)):
         weights = tuple(0 if a in spec.shared_axes else o[a] for a in range(len(o)))
         for t in product(*(range(k) for k in spec.kernel_size)):
-            i = tuple(_source(spec, axis, o[axis], t[axis]) for axis in range(len(o)))
+            i = tuple(source(spec, axis, o[axis], t[axis]) for axis in range(len(o)))
             if -1 in i:
                 continue
             for f in range(spec.filters):
@@ -53,7 +62,7 @@ def products(spec: LocalConvSpec) -> Iterator[Term]:
                     yield Term(_at(spec, o, f), _at(spec, i, seen), (*weights, *t, c, f))
 
 
-def _source(spec: LocalConvSpec, axis: int, o: int, t: int) -> int:
+def source(spec: LocalConvSpec, axis: int, o: int, t: int) -> int:
     """The input index that tap *t* of output *o* reads, or -1 for a zero of the padding."""
     size = spec.input_size[axis]
     i = o * spec.strides[axis] + t * spec.dilation[axis] - spec.padding[axis][0]

@@ -163,16 +163,12 @@ class LocalConvSpec(SpecFields):
 
     def taps(self) -> Iterator[tuple[tuple[int, ...], tuple[slice, ...]]]:
         """Each tap's index in the window, and the padded input it shows to all outputs."""
-        for tap in product(*map(range, self.kernel_size)):
-            yield (
-                tap,
-                tuple(
-                    slice(t * d, t * d + (n - 1) * s + 1, s)
-                    for t, d, n, s in zip(
-                        tap, self.dilation, self.output_size, self.strides, strict=True
-                    )
-                ),
-            )
+        axes = zip(self.kernel_size, self.dilation, self.output_size, self.strides, strict=True)
+        seen = [
+            [slice(t * d, t * d + (n - 1) * s + 1, s) for t in range(size)]
+            for size, d, n, s in axes
+        ]
+        yield from zip(product(*map(range, self.kernel_size)), product(*seen), strict=True)
 
     def sharing(self, shared_axes: tuple[int, ...]) -> LocalConvSpec:
         """The same geometry with the kernel shared along other axes."""

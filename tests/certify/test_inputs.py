@@ -44,6 +44,7 @@ def test_masked_arrays_are_refused(argument):
         lcmulti.local_conv(**arrays)
 
 
+@pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
 def test_a_matrix_is_an_array():
     bias = np.matrix(np.ones((4, 5), "float32"))
     y = lcmulti.local_conv(X, KERNEL, bias)

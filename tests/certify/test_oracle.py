@@ -10,6 +10,8 @@ from lcmulti.conformance.bounds import bounds, compare, expect
 from lcmulti.conformance.calls import MAPS
 from lcmulti.conformance.case import Case
 from lcmulti.conformance.cases import select
+from lcmulti.conformance.certify import expectation
+from lcmulti.conformance.certify.geometries import GEOMETRIES
 from lcmulti.conformance.inputs import draw
 from lcmulti.geometry.spec import LocalConvSpec
 
@@ -90,6 +92,18 @@ def test_the_oracle_by_hand():
     assert dkernel.ravel().tolist() == [2, 3, 30, 50]
     assert dbias.ravel().tolist() == [1, 10]
     assert y.dtype == np.longdouble
+
+
+@pytest.mark.parametrize("kind", ["1d", "2d", "3d", "4d"])
+def test_all_products_at_once_are_those_of_the_loops(kind):
+    cases = [case for case in GEOMETRIES.values() if case.group == kind]
+    for spec in {case.spec for case in cases[:: 1 if kind == "1d" else 5]}:
+        shapes = spec.output_shape, spec.input_shape, spec.kernel_shape
+        looped = [
+            [int(np.ravel_multi_index(at, shape)) for at, shape in zip(term, shapes, strict=True)]
+            for term in oracle.products(spec)
+        ]
+        assert np.transpose(expectation.products(spec)).tolist() == looped
 
 
 @pytest.mark.parametrize("mode", MODES)

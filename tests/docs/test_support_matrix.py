@@ -16,7 +16,9 @@ def cells():
     for matrix in MATRICES:
         for row in matrix.rows:
             for column in matrix.columns:
-                marks = [getattr(pytest.mark, matrix.framework)]
+                # Together: what the cells of a row share is made once.
+                group = pytest.mark.xdist_group(f"matrix, {matrix.framework} {row}")
+                marks = [getattr(pytest.mark, matrix.framework), group]
                 for package in matrix.packages(row, column):
                     missing = importlib.util.find_spec(package) is None
                     marks.append(pytest.mark.skipif(missing, reason=f"needs {package}"))
@@ -29,7 +31,6 @@ def cells():
                 yield pytest.param(matrix, row, column, id=name, marks=marks)
 
 
-@pytest.mark.spread
 @pytest.mark.parametrize(("matrix", "row", "column"), list(cells()))
 def test_cell(matrix, row, column):
     matrix.run(row, column)

@@ -9,7 +9,7 @@
 A test that is named by its node, ``FILE::TEST``, runs in either.
 
 On several workers (``--dist loadgroup``) the tests of a file stay on one, which makes its fixtures
-once. Those marked ``spread`` need none and are dealt one by one.
+once, where they name no group of their own.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def pytest_addoption(parser):
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config, items):
     for item in items:
-        if not (item.get_closest_marker("spread") or item.get_closest_marker("xdist_group")):
+        if not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(item.location[0]))
     named = any("::" in argument for argument in config.args)
     if named or config.getoption("--full"):

@@ -114,11 +114,11 @@ def test_results_are_new_arrays(subject: Subject, case: Case, dtype: str) -> Non
 
 
 def layouts(array: Array) -> Iterator[tuple[str, Array]]:
-    """The values of an array (of a broadcast one: its first entry's) in memory of every kind."""
-    reverse = (slice(None, None, -1),) * array.ndim
-    yield "negative strides", array[reverse].copy()[reverse]
-    for axis, name in enumerate(("first axis turned", "second axis turned")):
-        yield name, np.flip(np.flip(array, axis).copy(), axis)
+    """The values of an array (of a broadcast one: its first entries') in memory of every kind."""
+    yield "all axes turned", np.flip(np.flip(array).copy())
+    for axis in range(MOST_AXES):
+        turned = np.flip(array, axis).copy() if axis < array.ndim else array
+        yield f"axis {axis} turned", np.flip(turned, axis) if axis < array.ndim else array
     wider = np.zeros((*array.shape[:-1], 2 * array.shape[-1]), array.dtype)
     wider[..., ::2] = array
     yield "every other", wider[..., ::2]
@@ -127,14 +127,17 @@ def layouts(array: Array) -> Iterator[tuple[str, Array]]:
     read_only.flags.writeable = False
     yield "read-only", read_only
     yield "broadcast", np.broadcast_to(array[:1], array.shape)
+    yield "broadcast along the last axis", np.broadcast_to(array[..., :1], array.shape)
     unaligned = np.zeros(array.nbytes + 1, np.uint8)[1:].view(array.dtype).reshape(array.shape)
     unaligned[...] = array
     yield "unaligned", unaligned
 
 
+MOST_AXES = 6
+"""Of a kernel in 2D."""
 KINDS = (
-    "negative strides", "first axis turned", "second axis turned", "every other", "Fortran order",
-    "read-only", "broadcast", "unaligned",
+    "all axes turned", *(f"axis {axis} turned" for axis in range(MOST_AXES)), "every other",
+    "Fortran order", "read-only", "broadcast", "broadcast along the last axis", "unaligned",
 )  # fmt: skip
 
 
@@ -160,6 +163,17 @@ def test_memory_of_every_kind(subject: Subject, case: Case, dtype: str, kind: st
         verify_results(subject, results(subject, case, each), known, plain.x)
     for name, array in _named(inputs).items():
         assert np.array_equal(array, before[name]), f"{name} was changed by the call"
+
+
+@pytest.mark.geometries(("2d-one_by_one_square",))
+def test_one_array_twice(subject: Subject, case: Case, dtype: str) -> None:
+    """An input may be what its gradient is taken along: ``y.backward(x)``."""
+    subject.require(case, dtype)
+    inputs = draw(case, dtype)
+    known = expectation_of(case, dtype, inputs._replace(dy=inputs.x))
+    there = known.inputs.each(subject.array)
+    same = there._replace(dy=there.x)
+    verify_results(subject, results(subject, case, same), known, there.x)
 
 
 @pytest.mark.geometries(("2d-plain", "2d-stride_is_kernel", "2d-convolution_plain"))

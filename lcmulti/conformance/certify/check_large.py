@@ -21,62 +21,48 @@ from lcmulti.conformance.calls import Inputs
 from lcmulti.conformance.case import Case
 from lcmulti.conformance.certify.check_contract import bits, results, verify_results
 from lcmulti.conformance.certify.expectation import without_bias
-from lcmulti.conformance.certify.geometries import STATISTICS
+from lcmulti.conformance.certify.geometries import LARGE, STATISTICS
 from lcmulti.conformance.certify.large import expectation_of_any_size
 from lcmulti.conformance.certify.subject import CORE_DTYPE, Subject
 from lcmulti.conformance.inputs import draw
-
-PAD = {"padding": 1}
-LARGE = {
-    case.name: case
-    for case in (
-        Case("large", "large", (14, 14, 32), 32, (3, 3), 4, (), (), PAD),
-        Case("large-tiled", "large", (32, 32, 16), 32, (4, 4), 16, (), (), {"strides": 4}),
-        Case("large-convolution", "large", (14, 14, 32), 32, (3, 3), 4, (0, 1), (0, 1), PAD),
-        Case("large-batch", "large", (8, 8, 8), 16, (3, 3), 1024),
-    )
-}
-"""Seven to forty million products."""
 
 MEDIUM = ("2d-long", "2d-long_tiled", "2d-long_convolution")
 WORKSPACES = ("4MiB", "256MiB")
 
 
-@pytest.mark.parametrize("name", (*STATISTICS, *LARGE))
-def test_bits_come_twice_on_larger_arrays(subject: Subject, name: str) -> None:
-    """Large enough to be split among threads; of the largest, elements are right, too."""
-    case = (STATISTICS | LARGE)[name]
-    subject.require(case, CORE_DTYPE)
-    there = draw(case, CORE_DTYPE).each(subject.array)
-    first = bits(subject, results(subject, case, there))
-    for _ in range(3):
+def rows(few: bool) -> Iterator[tuple[Case, str]]:
+    """All of them, large and larger."""
+    for case in (*STATISTICS.values(), *LARGE.values()):
+        yield case, CORE_DTYPE
+
+
+@pytest.mark.rows(of=rows)
+def test_bits_come_twice_on_larger_arrays(subject: Subject, case: Case, dtype: str) -> None:
+    """Large enough to be split among threads: right, and the same bits each time."""
+    subject.require(case, dtype)
+    known = expectation_of_any_size(case, dtype)
+    there = known.inputs.each(subject.array)
+    found = results(subject, case, there)
+    verify_results(subject, found, known, there.x)
+    first = bits(subject, found)
+    for _ in range(2):
         again = bits(subject, results(subject, case, there))
         assert again == first, "results differ from one call to the next"
 
 
-@pytest.mark.parametrize("name", tuple(LARGE)[:3])
-def test_values_of_large_calls(subject: Subject, name: str) -> None:
-    """Each element of the value and of all gradients."""
-    case = LARGE[name]
-    subject.require(case, CORE_DTYPE)
-    known = expectation_of_any_size(case, CORE_DTYPE)
-    there = known.inputs.each(subject.array)
-    verify_results(subject, results(subject, case, there), known, there.x)
+def rows_of_threads(few: bool) -> Iterator[tuple[Case, str]]:
+    """Of each kind a small one and a large one."""
+    for name in (*MEDIUM, *(name for name in LARGE if name != "large-batch")):
+        yield (STATISTICS | LARGE)[name], CORE_DTYPE
 
 
-@pytest.mark.parametrize(
-    "name, threads, rounds",
-    [
-        *((name, 8, 6) for name in MEDIUM),
-        *((name, 3, 2) for name in LARGE if name != "large-batch"),
-    ],
-)
-def test_many_threads(subject: Subject, name: str, threads: int, rounds: int) -> None:
+@pytest.mark.rows(of=rows_of_threads)
+def test_many_threads(subject: Subject, case: Case, dtype: str) -> None:
     """Every thread has the bits it has alone, with its own numbers and settings, and one kernel."""
-    case = without_bias((STATISTICS | LARGE)[name])
-    subject.require(case, CORE_DTYPE)
-    shared = subject.array(draw(case, CORE_DTYPE).kernel)
-    drawn = [draw(replace(case, name=f"{name} {i}"), CORE_DTYPE) for i in range(threads)]
+    subject.require(case, dtype)
+    case, threads, rounds = without_bias(case), *((3, 2) if case.name in LARGE else (8, 6))
+    shared = subject.array(draw(case, dtype).kernel)
+    drawn = [draw(replace(case, name=f"{case.name} {i}"), dtype) for i in range(threads)]
     arrays = [each.each(subject.array)._replace(kernel=shared) for each in drawn]
     alone = [[_bits_with(subject, case, each, held) for held in WORKSPACES] for each in arrays]
     start, wrong = threading.Barrier(threads), []

@@ -12,11 +12,12 @@ from lcmulti.conformance.certify.check_entry import PLAIN
 from lcmulti.conformance.certify.expectation import expectation_of, without_bias
 from lcmulti.conformance.certify.frameworks import COMPILING, framework_of
 from lcmulti.conformance.certify.geometries import CONTRACT, STATISTICS
+from lcmulti.conformance.certify.probe import Probes
 from lcmulti.conformance.certify.subject import CORE_DTYPE, Subject
 from lcmulti.plugins.contract import Resources
 
 WORKSPACE = (0, 1500, 2**14, 2**20, 2**31, 2**40)
-POOLS = (None, 1, 3)
+POOLS = (None, 1, 3, 8)
 
 
 @pytest.mark.geometries(CONTRACT)
@@ -32,7 +33,8 @@ def test_resources_of_every_size(named: Subject, case: Case, dtype: str) -> None
     known = expectation_of(case, dtype)
     there = known.inputs.each(named.array)
     compiling = framework_of(named.backend) in COMPILING  # each combination anew
-    every = zip(WORKSPACE, POOLS[::-1] * 2, strict=True) if compiling else product(WORKSPACE, POOLS)
+    few = zip(WORKSPACE, (3, 1, None, 8, 3, 1), strict=True)
+    every = few if compiling else product(WORKSPACE, POOLS)
     for held, threads in every:
         resources = Resources(held, threads)
         for name, pair in there.operands().items():
@@ -41,10 +43,11 @@ def test_resources_of_every_size(named: Subject, case: Case, dtype: str) -> None
             named.verify(f"{name} with {resources}", got, there.x, value, bound)
 
 
+@pytest.mark.measured("memory")
 @pytest.mark.parametrize("dtype", probe_memory.DTYPES_MEASURED)
 @pytest.mark.parametrize("name", probe_memory.LARGE)
 def test_memory_stays_under_its_ceiling(
-    subject: Subject, name: str, dtype: str, implementations: tuple[str, ...]
+    subject: Subject, name: str, dtype: str, probes: Probes
 ) -> None:
     """Peak memory of each map: its result, the workspace that was promised, and slack.
 
@@ -53,8 +56,7 @@ def test_memory_stays_under_its_ceiling(
     subject.require(probe_memory.LARGE[name], dtype)
     if not measurable(subject) or not probe.can_measure():
         pytest.skip("peak memory is measured on a CPU under Linux")
-    every = probe.measured("memory", subject.backend, implementations)
-    found = every[f"{subject.implementation} {name} {dtype}"]
+    found = probes.measured("memory")[f"{subject.implementation} {name} {dtype}"]
     assert "error" not in found, found["error"]
     if "refused" in found:
         pytest.skip(f"{subject}: refuses what would take more workspace than it may hold")
@@ -65,11 +67,12 @@ def test_memory_stays_under_its_ceiling(
         assert held <= allowed, f"{names}: {held:,} bytes held, at most {allowed:,} ({step})"
 
 
-def test_nothing_piles_up(subject: Subject, implementations: tuple[str, ...]) -> None:
+@pytest.mark.measured("growth")
+def test_nothing_piles_up(subject: Subject, probes: Probes) -> None:
     """After many calls with gradients, each with other numbers, memory is what it was before."""
     if not measurable(subject) or not probe.can_measure():
         pytest.skip("memory is measured on a CPU under Linux")
-    found = probe.measured("growth", subject.backend, implementations)
+    found = probes.measured("growth")
     if subject.implementation not in found:
         pytest.skip(f"{subject}: declines every geometry of this check")
     grown, most = found[subject.implementation], probe_memory.GROWTH
@@ -80,17 +83,18 @@ LEAST_OF_ONE = 0.7
 """Part of all processor time that one thread must have had, where one may compute."""
 
 
-def test_threads_are_no_more_than_allowed(
-    subject: Subject, implementations: tuple[str, ...]
-) -> None:
+@pytest.mark.measured("threads")
+def test_threads_are_no_more_than_allowed(subject: Subject, probes: Probes) -> None:
     """With ``threads=1`` one thread computes, in a process whose framework has one of its own."""
     if not measurable(subject) or not probe_threads.can_count():
         pytest.skip("threads are counted on a CPU under Linux")
-    found = probe.measured("threads", subject.backend, implementations)
+    found = probes.measured("threads")
     if subject.implementation not in found:
         pytest.skip(f"{subject}: declines every geometry of this check")
-    share = found[subject.implementation]
-    assert share >= LEAST_OF_ONE, f"with threads=1 the busiest thread had {share:.0%} of the work"
+    for step, share in found[subject.implementation].items():
+        assert share >= LEAST_OF_ONE, (
+            f"{step}: with threads=1 the busiest thread had {share:.0%} of the work"
+        )
 
 
 def measurable(subject: Subject) -> bool:

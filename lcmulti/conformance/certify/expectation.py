@@ -26,6 +26,7 @@ __all__ = [
     "Term",
     "combined",
     "evaluate",
+    "exact",
     "expectation",
     "expectation_of",
     "summed",
@@ -89,16 +90,38 @@ def summed(case: Case, inputs: Inputs, kind: np.dtype[Any]) -> Results:
 
 @lru_cache(maxsize=64)
 def products(spec: LocalConvSpec) -> tuple[Array, Array, Array]:
-    """Flat indices into one sample of ``y``, one of ``x``, and ``kernel``, of every product."""
-    rows = list(oracle.products(spec))
-    shapes = (spec.output_shape, spec.input_shape, spec.kernel_shape)
+    """Flat indices into one sample of ``y``, one of ``x``, and ``kernel``, of every product.
+
+    Those of `lcmulti.conformance.oracle.products` in its order, all at once. Which element a tap
+    reads is the oracle's formula.
+    """
+    ndim, channels = spec.ndim, spec.in_channels // spec.groups
+    whole = (*spec.output_size, *spec.kernel_size, spec.filters, channels)
+    *places, f, c = np.indices(whole, sparse=True)
+    outputs, taps, inputs = places[:ndim], places[ndim:], []
+    for axis, (size, window) in enumerate(zip(spec.output_size, spec.kernel_size, strict=True)):
+        read = [[oracle.source(spec, axis, o, t) for t in range(window)] for o in range(size)]
+        inputs.append(np.array(read, int).reshape(size, window)[outputs[axis], taps[axis]])
+    within = np.ones(whole, bool)
+    for each in inputs:
+        within &= each >= 0
+    group = f // (spec.filters // spec.groups)
+    weights = (0 * o if axis in spec.shared_axes else o for axis, o in enumerate(outputs))
+    rows = (
+        (_ordered(outputs, f, spec), spec.output_shape),
+        (_ordered(inputs, group * channels + c, spec), spec.input_shape),
+        ((*weights, *taps, c, f), spec.kernel_shape),
+    )
     y, x, kernel = (
-        np.ravel_multi_index(
-            tuple(np.array([r[i] for r in rows], int).reshape(-1, len(shape)).T), shape
-        )
-        for i, shape in enumerate(shapes)
+        np.broadcast_to(np.ravel_multi_index(index, shape, mode="clip"), whole)[within]
+        for index, shape in rows
     )
     return y, x, kernel
+
+
+def _ordered(position: list[Array], channel: Array, spec: LocalConvSpec) -> tuple[Array, ...]:
+    first = spec.data_format == "channels_first"
+    return (channel, *position) if first else (*position, channel)
 
 
 @cache

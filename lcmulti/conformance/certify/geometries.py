@@ -18,6 +18,7 @@ __all__ = [
     "COVERING",
     "DERIVATIVES",
     "GEOMETRIES",
+    "LARGE",
     "STATISTICS",
     "TINY",
     "TRANSFORMED",
@@ -72,6 +73,10 @@ ROWS: tuple[Row, ...] = (
     ("padding_high", {"padding": ((0, 2), (0, 1), (0, 1), (0, 1))}),
     ("padding_beyond_window", {"padding": (3, 2, 1, 0), "size": (2, 3, 3, 2),
         "kernel": (2, 1, 3, 1)}),
+    ("window_over_input", {"padding": ((2, 1), (1, 2), (1, 1), (0, 0)), "size": (2, 3, 2, 1),
+        "kernel": (4, 5, 3, 1)}),
+    ("window_over_input_dilated_first", {"padding": ((1, 2), (2, 1), (1, 1), (0, 0)),
+        "size": (3, 3, 2, 1), "kernel": (3, 2, 2, 1), "dilation": (2, 3, 1, 1), **FIRST}),
     ("padding_trimmed", {"padding": ((1, 2), (1, 1), (0, 2), (1, 0)), "strides": (4, 3, 5, 2),
         "kernel": (3, 2, 4, 1)}),
     *((f"{mode}_{name}", {"padding_mode": mode, **more})
@@ -125,6 +130,8 @@ ROWS: tuple[Row, ...] = (
         ("first", {"bias": (), **FIRST}),
         ("same_strided", {"padding": "same", "strides": (2, 3, 2, 1)}),
         ("asymmetric", {"padding": PAIRS}),
+        ("window_over_input", {"padding": ((2, 1), (1, 2), (1, 1), (0, 0)), "size": (2, 3, 2, 1),
+            "kernel": (4, 5, 3, 1)}),
         ("dilated", {"dilation": (2, 3, 1, 1), "kernel": (3, 2, 2, 1), "size": (6, 6, 4, 2)}),
         ("groups", {"channels": 4, "filters": 6, "groups": 2}),
         ("depthwise", {"channels": 3, "filters": 6, "groups": 3, "bias": None}),
@@ -229,12 +236,14 @@ TRANSFORMED = ("2d-mixed", "2d-stride_is_kernel", "2d-convolution_plain")
 TINY: dict[str, Case] = {
     case.name: case
     for case in (
-        Case("mixed", "tiny", (4, 3, 2), 2, (2, 1), 2, (), (0,), {"groups": 2, "padding": 1}),
+        Case("mixed", "tiny", (3, 2, 2), 2, (2, 1), 2, (), (0,),
+            {"groups": 2, "padding": ((1, 0), (0, 1))}),
         Case("tiled", "tiny", (4, 2), 2, (2,), 2, (), (), {"strides": 2}),
         Case("elementwise", "tiny", (3, 3, 1), 1, (2, 2), 2, (), ()),
         Case("convolution", "tiny", (3, 4, 2), 2, (2, 2), 1, (0, 1), (0, 1)),
         Case("circular", "tiny", (2, 3, 3), 2, (2, 2), 1, (1,), (),
-            {"data_format": "channels_first", "padding_mode": "circular", "padding": 1}),
+            {"data_format": "channels_first", "padding_mode": "circular",
+                "padding": ((1, 0), (0, 1))}),
     )
 }  # fmt: skip
 """So small that the frameworks' own checkers can differentiate them number by number."""
@@ -260,3 +269,15 @@ STATISTICS: dict[str, Case] = {
     )
 }  # fmt: skip
 """Long sums, where a systematic loss of digits shows."""
+
+_PADDED = {"padding": 1}
+LARGE: dict[str, Case] = {
+    case.name: case
+    for case in (
+        Case("large", "large", (14, 14, 32), 32, (3, 3), 4, (), (), _PADDED),
+        Case("large-tiled", "large", (32, 32, 16), 32, (4, 4), 16, (), (), {"strides": 4}),
+        Case("large-convolution", "large", (14, 14, 32), 32, (3, 3), 4, (0, 1), (0, 1), _PADDED),
+        Case("large-batch", "large", (8, 8, 8), 16, (3, 3), 1024),
+    )
+}
+"""Seven to forty million products."""

@@ -33,7 +33,10 @@ def family(dtype: str) -> str:
     return FAMILIES.get(dtype, dtype)
 
 
-_latest: dict[tuple[str, str, str], tuple[Inputs, Expected]] = {}
+Key = tuple[str, str, int, str]
+
+_exact: dict[Key, tuple[Inputs, Expected]] = {}
+_latest: dict[Key, Expectation] = {}
 
 
 def expectation_of_any_size(case: Case, dtype: str) -> Expectation:
@@ -41,15 +44,23 @@ def expectation_of_any_size(case: Case, dtype: str) -> Expectation:
 
     Checks are sorted by case and dtype, so it is computed once for all subjects.
     """
-    key = case.group, case.name, family(dtype)
+    key = case.group, case.name, case.batch, dtype
     if key not in _latest:
+        inputs, expected = _of_family(case, family(dtype))
+        inputs = inputs.each(lambda array: array.astype(numpy_dtype(dtype)))
+        limits = bounds(case, expected, inputs.bias, dtype)
         _latest.clear()
-        inputs = _drawn(case, family(dtype))
-        _latest[key] = inputs, _expected(case, inputs)
-    inputs, expected = _latest[key]
-    inputs = inputs.each(lambda array: array.astype(numpy_dtype(dtype)))
-    limits = bounds(case, expected, inputs.bias, dtype)
-    return Expectation(inputs, expected.values, expected.magnitudes, limits)
+        _latest[key] = Expectation(inputs, expected.values, expected.magnitudes, limits)
+    return _latest[key]
+
+
+def _of_family(case: Case, dtype: str) -> tuple[Inputs, Expected]:
+    key = case.group, case.name, case.batch, dtype
+    if key not in _exact:
+        inputs = _drawn(case, dtype)
+        _exact.clear()
+        _exact[key] = inputs, _expected(case, inputs)
+    return _exact[key]
 
 
 def _drawn(case: Case, dtype: str) -> Inputs:

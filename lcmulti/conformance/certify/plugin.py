@@ -9,9 +9,9 @@ core that skips itself has failed.
 
 from __future__ import annotations
 
+import gc
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,33 +19,27 @@ import pytest
 
 from lcmulti import plugins
 from lcmulti.conformance.case import Case
-from lcmulti.conformance.certify.ahead import Ahead, Program
-from lcmulti.conformance.certify.frameworks import COMPILING, forget, framework_of, wide
-from lcmulti.conformance.certify.geometries import GEOMETRIES
-from lcmulti.conformance.certify.random_geometries import CI, Examples
+from lcmulti.conformance.certify.ahead import Ahead
+from lcmulti.conformance.certify.collected import (
+    Drawn,
+    Rows,
+    again,
+    order,
+    program_of,
+    rows_of,
+    sample,
+    subject_of,
+)
+from lcmulti.conformance.certify.frameworks import forget, wide
+from lcmulti.conformance.certify.probe import Probes, can_measure
+from lcmulti.conformance.certify.random_geometries import Examples
 from lcmulti.conformance.certify.result import Failure, Result
 from lcmulti.conformance.certify.subject import AUTO, CORE_DTYPE, Subject
-from lcmulti.dtypes import DTYPES
 
 __all__ = ["Suite"]
 
-Rows = Iterable[tuple[Case, str]]
 CHECKS_BETWEEN_CLEARING = 100
-SAMPLE = 8
-"""Calls of one check and one implementation in a quick run."""
-ORDER = tuple(DTYPES)
 SUITE = Path(__file__).resolve().parent
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """Random cases, of which so many are taken as a run has examples."""
-
-    function: Callable[[int], Iterable[tuple[Case, str]]]
-    examples: Examples
-
-    def __iter__(self) -> Iterator[tuple[Case, str]]:
-        return iter(self.function(self.examples.seed))
 
 
 class Suite:
@@ -86,12 +80,14 @@ class Suite:
             names = [e.name for e in plugins.registry().implementations_of(result.backend)]
         self.named = [Subject(result.backend, name, result.device) for name in names]
         if not chosen:
-            self.named = [each for each in self.named if self._is_for_the_device(each)]
+            self.named = [each for each in self.named if self._serves_here(each)]
         self.auto = Subject(result.backend, AUTO, result.device)
         self.subjects = self.named if chosen else [self.auto, *self.named]
         self.once, self.wrong = once, set[Subject]()
-        self.quick, self.is_interrupted = quick, False
+        self.quick, self.is_interrupted, self.has_frozen = quick, False, False
         self.ahead: Ahead | None = None
+        implementations = tuple(each.implementation for each in self.subjects)
+        self.measured = Probes(result.backend, implementations)
         self.core: set[str] = set()
         self.pending: set[str] = set()
         self.finished = 0
@@ -107,15 +103,15 @@ class Suite:
         return self.auto
 
     @pytest.fixture
-    def implementations(self) -> tuple[str, ...]:
-        """All that is certified: what is costly to start is measured for them together."""
-        return tuple(subject.implementation for subject in self.subjects)
+    def probes(self) -> Probes:
+        """What is costly to start is measured for all that is certified together."""
+        return self.measured
 
     @pytest.fixture(autouse=True)
     def precision(self, request: pytest.FixtureRequest) -> Iterator[None]:
         """Whatever a framework must be asked for to compute in the dtype of the check."""
         parameters = getattr(getattr(request.node, "callspec", None), "params", {})
-        if self.ahead is not None and (program := _program(request.node)) is not None:
+        if self.ahead is not None and (program := program_of(request.node)) is not None:
             self.ahead.wait(program)
         with wide(self.result.backend, parameters.get("dtype", CORE_DTYPE)):
             yield
@@ -125,7 +121,7 @@ class Suite:
         named = "named" in metafunc.fixturenames
         of_subject = named or "subject" in metafunc.fixturenames
         names = ["named" if named else "subject"] if of_subject else []
-        rows = self._rows_of(metafunc.definition)
+        rows = rows_of(metafunc.definition, self.result.backend, self.drawn)
         if rows is not None:
             names += ["case", "dtype"]
         if not names:
@@ -151,16 +147,6 @@ class Suite:
         self.result.skipped.update(left_out)
         metafunc.parametrize(names, values, ids=ids)
 
-    def _rows_of(self, definition: pytest.Function) -> Rows | None:
-        """The cases and dtypes of a check: a list, or what can be drawn without an end."""
-        if (mark := definition.get_closest_marker("geometries")) is not None:
-            return [(GEOMETRIES[n], d) for n, d in _rows(*mark.args, **mark.kwargs)]
-        if (mark := definition.get_closest_marker("rows")) is not None:
-            return list(mark.kwargs["of"](framework_of(self.result.backend) in COMPILING))
-        if (mark := definition.get_closest_marker("drawn")) is not None:
-            return Drawn(mark.kwargs["of"], self.drawn)
-        return None
-
     def _served(
         self, subject: Subject | None, rows: Rows | None, left_out: list[str]
     ) -> Iterator[tuple[Case | None, str]]:
@@ -179,9 +165,9 @@ class Suite:
             elif not isinstance(rows, Drawn):
                 left_out.append(reason)
 
-    def _is_for_the_device(self, subject: Subject) -> bool:
+    def _serves_here(self, subject: Subject) -> bool:
         try:
-            reason = subject.lacks_device()
+            reason = subject.not_here()
         except Exception:  # a stranger's code: the checks themselves will meet it again, and fail
             return True
         self.result.skipped.update([] if reason is None else [f"{subject}: {reason}"])
@@ -202,9 +188,9 @@ class Suite:
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """One geometry in one dtype after the other: what is compiled for it serves all checks."""
-        items.sort(key=_geometry)
+        items.sort(key=order)
         if self.quick:
-            kept = _sample(items)
+            kept = sample(items)
             self.result.not_run += len(items) - len(kept)
             items[:] = kept
 
@@ -220,8 +206,15 @@ class Suite:
             if core and parameters.get("dtype", CORE_DTYPE) == CORE_DTYPE:
                 self.core.add(item.nodeid)
             self.pending.add(item.nodeid)
-        programs = filter(None, map(_program, session.items))
+            measured = item.get_closest_marker("measured")
+            if measured is not None and can_measure():
+                self.measured.begin(*measured.args)
+        programs = filter(None, map(program_of, session.items))
         self.ahead = Ahead(self.result.backend, list(programs))
+        # Thousands of checks are looked through at each collection of garbage, and are none.
+        self.has_frozen = gc.get_freeze_count() == 0
+        if self.has_frozen:
+            gc.freeze()
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """A module that cannot be collected is a failure."""
@@ -230,7 +223,7 @@ class Suite:
 
     def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
         """Pass over a check of an implementation that has failed, where one failure is enough."""
-        return True if self.once and _subject(item) in self.wrong else None
+        return True if self.once and subject_of(item) in self.wrong else None
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -239,31 +232,10 @@ class Suite:
         """Say of a failure what was called, and the command that does so again."""
         report = yield
         if report.failed:
-            if (subject := _subject(item)) is not None:
+            if (subject := subject_of(item)) is not None:
                 self.wrong.add(subject)
-            report.sections.append(("again", self._again(item)))
+            report.sections.append(("again", again(item, self.result, self.drawn)))
         return report
-
-    def _again(self, item: pytest.Item) -> str:
-        """What a check was made on, and the command that makes it again."""
-        parameters = getattr(getattr(item, "callspec", None), "params", {})
-        subject, case = _subject(item), parameters.get("case")
-        lines = [f"seed {self.drawn.seed}"]
-        if case is not None:
-            lines[0] += f", batch {case.batch}, {parameters['dtype']}, {case.spec}"
-        command = ["lcmulti certify", self.result.backend]
-        if subject is not None and subject.implementation != AUTO:
-            command += ["--implementation", subject.implementation]
-        if self.result.device is not None:
-            command += ["--device", self.result.device]
-        if self.drawn.seed or self.drawn.number > CI[0]:
-            command += ["--seed", str(self.drawn.seed)]
-        if self.drawn.number > CI[0]:
-            command += ["--nightly"]
-        command += ["--check", getattr(item, "originalname", item.name)]
-        if case is not None:
-            command += ["-k", f"{case.name}-{parameters['dtype']}"]
-        return "\n".join([*lines, " ".join(command)])
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Count; a check that fails in any phase has failed."""
@@ -297,6 +269,9 @@ class Suite:
 
     def pytest_sessionfinish(self) -> None:
         """What was collected and not run, for whatever reason, makes the run a part of one."""
+        if self.has_frozen:
+            gc.unfreeze()
+        self.measured.stop()
         if self.ahead is not None:
             self.ahead.stop()
         self.result.not_run += len(self.pending) + len(self.missing)
@@ -312,60 +287,6 @@ class Suite:
         terminalreporter.write_line(self.result.summary())
 
 
-def _geometry(item: pytest.Item) -> tuple[str, str, int]:
-    parameters = getattr(getattr(item, "callspec", None), "params", {})
-    case = parameters.get("case")
-    if case is None:
-        return "", "", 0
-    return case.group, case.name, ORDER.index(parameters["dtype"])
-
-
-def _sample(items: list[pytest.Item]) -> list[pytest.Item]:
-    """So many of each check for each subject, evenly spread over its geometries and dtypes.
-
-    Those that start another process are left out, one and all.
-    """
-    of_one: dict[Any, list[pytest.Item]] = {}
-    for item in items:
-        of_one.setdefault((item.path, item.originalname, _subject(item)), []).append(item)  # type: ignore[attr-defined]
-    kept: set[pytest.Item] = set()
-    for (path, _, _), each in of_one.items():
-        if path.name != "check_resources.py":
-            kept.update(each[:: -(-len(each) // SAMPLE)])
-    return [item for item in items if item in kept]
-
-
-def _subject(item: pytest.Item) -> Subject | None:
-    parameters = getattr(getattr(item, "callspec", None), "params", {})
-    return parameters.get("subject", parameters.get("named"))
-
-
-def _program(item: pytest.Item) -> Program | None:
-    """What is compiled for a check of a case, unless it asks for more than first gradients."""
-    parameters = getattr(getattr(item, "callspec", None), "params", {})
-    subject, case = _subject(item), parameters.get("case")
-    if subject is None or case is None:
-        return None
-    return Program(subject, case, parameters["dtype"])
-
-
 def _message(report: pytest.TestReport) -> str:
     crash = getattr(report.longrepr, "reprcrash", None)
     return str(crash.message if crash is not None else report.longrepr)
-
-
-def _rows(
-    names: Mapping[str, Any] | Sequence[str],
-    others: Sequence[str] = (),
-    dtypes: Sequence[str] = tuple(DTYPES),
-    computed: bool = False,
-) -> list[tuple[str, str]]:
-    """Names with dtypes: all in the core's, *others* in every other of *dtypes*.
-
-    With *computed*, only geometries that an implementation receives as they stand.
-    """
-    rows = [(name, CORE_DTYPE) for name in names]
-    rows += [(name, dtype) for dtype in dtypes if dtype != CORE_DTYPE for name in others]
-    if computed:
-        rows = [(n, d) for n, d in rows if GEOMETRIES[n].spec.computed() == GEOMETRIES[n].spec]
-    return rows

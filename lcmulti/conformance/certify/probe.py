@@ -1,6 +1,7 @@
 """Measurements that need a process of their own: peak memory, forking after use, imports.
 
-Run as ``python -m lcmulti.conformance.certify.probe WHAT ARGUMENTS``; prints one line of JSON.
+Those that take seconds are made while other checks run. Run as
+``python -m lcmulti.conformance.certify.probe WHAT ARGUMENTS``; prints one line of JSON.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import cache
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import lcmulti
@@ -19,7 +20,7 @@ from lcmulti.conformance.certify.geometries import STATISTICS
 from lcmulti.conformance.certify.memory_held import CLEAR, reset_peak, status
 from lcmulti.conformance.inputs import draw
 
-__all__ = ["can_fork", "can_measure", "measured", "reset_peak", "run", "status"]
+__all__ = ["Probes", "can_fork", "can_measure", "reset_peak", "run", "status"]
 
 TIMEOUT = 900
 GIVING_BACK = {
@@ -65,11 +66,32 @@ def run(what: str, *arguments: str) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@cache
-def measured(what: str, backend: str, implementations: tuple[str, ...]) -> dict[str, Any]:
-    """What was measured of several implementations, all in one fresh process."""
-    found: dict[str, Any] = run(what, backend, *implementations)
-    return found
+class Probes:
+    """Measures all implementations of a backend, each thing in one fresh process, one by one.
+
+    Parameters
+    ----------
+    backend : str
+    implementations : tuple of str
+    """
+
+    def __init__(self, backend: str, implementations: tuple[str, ...]) -> None:
+        self.arguments = backend, *implementations
+        self.pool, self.begun = ThreadPoolExecutor(1), dict[str, Future[Any]]()
+
+    def begin(self, what: str) -> Future[Any]:
+        """Measure it, once, beside whatever else is done."""
+        if what not in self.begun:
+            self.begun[what] = self.pool.submit(run, what, *self.arguments)
+        return self.begun[what]
+
+    def measured(self, what: str) -> Any:
+        """What was measured, when it is."""
+        return self.begin(what).result()
+
+    def stop(self) -> None:
+        """Begin nothing more."""
+        self.pool.shutdown(wait=False, cancel_futures=True)
 
 
 def fork(backend: str, implementation: str, name: str) -> dict[str, Any]:

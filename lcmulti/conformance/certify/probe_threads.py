@@ -5,21 +5,25 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lcmulti
 from lcmulti import plugins
 from lcmulti.choosing.settings import current
-from lcmulti.conformance.certify.check_large import LARGE
+from lcmulti.conformance.case import Case
+from lcmulti.conformance.certify.expectation import without_bias
+from lcmulti.conformance.certify.geometries import LARGE
 from lcmulti.conformance.certify.subject import AUTO, CORE_DTYPE, Subject
 from lcmulti.conformance.inputs import draw
 from lcmulti.plugins.contract import Resources
 
 __all__ = ["can_count", "threads"]
 
-ENOUGH = 0.3
-"""Seconds of processor time that are looked at."""
+ENOUGH = 0.15
+"""Seconds of processor time that are looked at, of each step."""
 TASKS = Path("/proc/self/task")
 
 
@@ -28,40 +32,53 @@ def can_count() -> bool:
     return (TASKS / str(threading.get_native_id()) / "schedstat").exists()
 
 
-def threads(backend: str, *implementations: str) -> dict[str, float]:
-    """With ``threads=1``, the part of all processor time that the busiest thread had."""
+def threads(backend: str, *implementations: str) -> dict[str, dict[str, float]]:
+    """With ``threads=1``, the part of all processor time that the busiest thread had in each step.
+
+    The steps are the call, the call with its gradients, and each map by itself: where one map of
+    three has several threads, their sum hardly shows it.
+    """
     if plugins.registry().backends[backend].package == "jax":
         os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:1]))  # it asks nothing else
     found = {}
     for subject in (Subject(backend, each) for each in implementations):
         served = [c for c in LARGE.values() if subject.refusal(c, CORE_DTYPE) is None]
         if served:
-            found[subject.implementation] = _share_of_the_busiest(subject, served[0])
+            with lcmulti.config(threads=1):
+                steps = _steps(subject, without_bias(served[0]))
+                found[subject.implementation] = {
+                    name: _share_of_the_busiest(subject, step) for name, step in steps
+                }
     return found
 
 
-def _share_of_the_busiest(subject: Subject, case: Any) -> float:
+def _steps(subject: Subject, case: Case) -> Iterator[tuple[str, Callable[[], tuple[Any, ...]]]]:
     there = draw(case, CORE_DTYPE).each(subject.array)
-    arrays = tuple(each for each in there[:3] if each is not None)
+    call, pair = subject.call(case), (there.x, there.kernel)
+    yield "forward", lambda: (call(*pair),)
+    if "reverse" in subject.entry.capabilities:
+        yield "gradients", lambda: tuple(subject.owner.vjp(call, pair, there.dy)[1])
+    if subject.implementation != AUTO:
+        rest = case.spec, Resources(current().max_workspace, current().threads)
+        for name, arrays in there.operands().items():
+            yield f"{name} alone", partial(_map, subject, name, *arrays, *rest)
 
-    def step() -> None:
-        results = [subject.call(case)(*arrays)]
-        if "reverse" in subject.entry.capabilities:
-            results += subject.owner.vjp(subject.call(case), arrays, there.dy)[1]
-        elif subject.implementation != AUTO:
-            rest = case.spec, Resources(current().max_workspace, current().threads)
-            results.append(subject.map("input_grad")(there.dy, there.kernel, *rest))
-            results.append(subject.map("kernel_grad")(there.x, there.dy, *rest))
-        for each in results:
+
+def _map(subject: Subject, name: str, *arguments: Any) -> tuple[Any, ...]:
+    return (subject.map(name)(*arguments),)
+
+
+def _share_of_the_busiest(subject: Subject, step: Callable[[], tuple[Any, ...]]) -> float:
+    def done() -> None:
+        for each in step():
             subject.owner.to_numpy(each)
 
-    with lcmulti.config(threads=1):
-        step()  # compiles, and starts what is started once
-        before, start = _times(), time.process_time()
-        while time.process_time() - start < ENOUGH:
-            step()
-        total = time.process_time() - start
-        after = _times()
+    done()  # compiles, and starts what is started once
+    before, start = _times(), time.process_time()
+    while time.process_time() - start < ENOUGH:
+        done()
+    total = time.process_time() - start
+    after = _times()
     return max(after[each] - before.get(each, 0.0) for each in after) / total
 
 

@@ -2,9 +2,10 @@
 
 Code is another beyond some size: a vector's length, a block's, a cache's, an index type's. So
 each argument (samples, channels, filters, groups, positions, taps, strides, dilation, zeros of
-padding) is once ``2**p`` and once ``2**p + 1`` for every ``p`` up to 12, in each of the three kinds
-of geometry that implementations are written for. Several arguments are large in one case, as far as
-its products allow, so that few cases hold all sizes.
+padding) is once ``2**p`` and once ``2**p + 1`` for every ``p`` up to 12, and once a prime halfway
+to the next power, which leaves a remainder in blocks of any length. What is over a power is met in
+each of the kinds of geometry that implementations are written for. Several arguments are large in
+one case, as far as its products allow, so that few cases hold all sizes.
 """
 
 from __future__ import annotations
@@ -12,13 +13,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache
 from math import isqrt, log2, prod
+from typing import Literal
 
 from lcmulti.conformance.case import Case
 from lcmulti.geometry.shapes import window_extent
 
-__all__ = ["KINDS", "LARGEST", "rows", "table"]
+__all__ = ["KINDS", "LARGEST", "PRIMES", "Side", "rows", "table"]
 
+Side = Literal["at", "between", "over"]
 LARGEST = 4096
+PRIMES = (3, 7, 13, 23, 47, 97, 191, 383, 769, 1531, 3067)
+"""One between any two powers of two."""
 MOST_PRODUCTS, MOST_ELEMENTS = 250_000, 500_000
 """Of one case, and of one of its arrays: what takes a few milliseconds to compute and to check."""
 
@@ -40,9 +45,11 @@ LEAST = {"line": 2, "grid": 4, "taps": 2, "window": 4}
 """The others are 1 where they are not large."""
 
 
-def levels(over: bool) -> list[int]:
-    """Powers of two up to `LARGEST`, or the numbers after them, the largest first."""
-    return [2**p + over for p in reversed(range(LARGEST.bit_length()))]
+def levels(side: Side) -> list[int]:
+    """Powers of two up to `LARGEST`, the numbers after them, or `PRIMES`, the largest first."""
+    if side == "between":
+        return list(PRIMES[::-1])
+    return [2**p + (side == "over") for p in reversed(range(LARGEST.bit_length()))]
 
 
 def split(count: int, axes: int) -> tuple[int, ...]:
@@ -54,36 +61,37 @@ def split(count: int, axes: int) -> tuple[int, ...]:
 
 
 def rows(few: bool) -> Iterator[tuple[Case, str]]:
-    """What is just over a power of two in every type; in float32 the powers themselves, too.
+    """What is just over a power of two in every type; in float32 the powers and primes, too.
 
     With *few*, each case is in one of the other types, and in another in the next: for frameworks
     that compile a program for each shape and type.
     """
     for kind in KINDS:
-        for number, case in enumerate(table(kind, over=True)):
+        for number, case in enumerate(table(kind, "over")):
             yield case, "float32"
             other = OTHER_DTYPES if kind != "any" else (*OTHER_DTYPES, "complex64")
             chosen = (other[number % len(other)],) if few else other
             yield from ((case, dtype) for dtype in chosen)
-    for case in table("any", over=False):
+    for case in (*table("any", "at"), *table("any", "between")):
         yield case, "float32"
 
 
 @cache
-def table(kind: str, over: bool) -> tuple[Case, ...]:
+def table(kind: str, side: Side) -> tuple[Case, ...]:
     """The fewest cases, or nearly, of a kind that have every size of every argument."""
-    pending = {argument: levels(over) for argument in KINDS[kind]}
+    pending = {argument: levels(side) for argument in KINDS[kind]}
     # The longest windows are in 1D and in more axes by turns: they take longest to check.
     if "window" in pending:
-        pending["taps"] = pending["taps"][over::2]
-        pending["window"] = pending["window"][1 - over :: 2]
+        first = int(side == "over")
+        pending["taps"] = pending["taps"][first::2]
+        pending["window"] = pending["window"][1 - first :: 2]
     found: list[Case] = []
     while any(pending.values()):
-        found.append(_next(kind, pending, len(found), "over" if over else "at"))
+        found.append(_next(kind, pending, len(found), side))
     return tuple(found)
 
 
-def _next(kind: str, pending: dict[str, list[int]], index: int, side: str) -> Case:
+def _next(kind: str, pending: dict[str, list[int]], index: int, side: Side) -> Case:
     """The case with the largest sizes that are left and fit together, which are ticked off."""
 
     def left(*names: str) -> float:

@@ -12,7 +12,7 @@ import numpy as np
 
 from lcmulti import plugins
 from lcmulti.choosing.settings import current
-from lcmulti.conformance.bounds import compare
+from lcmulti.conformance.bounds import compare, within
 from lcmulti.conformance.calls import BackendRunner, Inputs, Results
 from lcmulti.conformance.case import Case
 from lcmulti.conformance.certify.frameworks import COMPILING, framework_of, wide
@@ -134,6 +134,13 @@ class Subject:
             return None
         return f"does not run on {device}"
 
+    def not_here(self) -> str | None:
+        """Why the implementation serves nothing on this machine, by its record or its own word."""
+        if (reason := self.lacks_device()) is not None:
+            return reason
+        unavailable: Callable[[], str | None] | None = getattr(self.maps, "unavailable", None)
+        return None if unavailable is None else unavailable()
+
     def refusal(self, case: Case, dtype: str, **facts: Any) -> str | None:
         """Why, by what its records declare and its implementation declines, it does not serve.
 
@@ -201,6 +208,8 @@ class Subject:
     def verify_host(self, what: str, got: np.ndarray, value: np.ndarray, limit: np.ndarray) -> None:
         """Hold an array that is NumPy's to its bound."""
         assert got.shape == value.shape, f"{what}: shape {got.shape}, expected {value.shape}"
+        if within(got, value, limit):
+            return
         deviation = compare(got, value, limit)
         assert deviation.ok, (
             f"{what}: off by {deviation.error:.3g} at {deviation.place}, "

@@ -70,10 +70,14 @@ class UnstableWhenLarge(Honest):
 class ThreadsIgnored(Honest):
     """As many threads as it likes, whatever it was told."""
 
+    @staticmethod
+    def pool():
+        return ThreadPoolExecutor(4)
+
     def forward(self, x, kernel, spec, resources):
         if len(x) < 4 or not is_large(x, spec):
             return super().forward(x, kernel, spec, resources)
-        with ThreadPoolExecutor(4) as pool:
+        with self.pool() as pool:
             parts = pool.map(lambda p: blocked.forward(p, kernel, spec, resources), np.split(x, 4))
             return np.concatenate(list(parts))
 
@@ -124,13 +128,15 @@ class SummedInHalf(Honest):
 class BFloat16AsFloat16(Honest):
     """What has no bfloat16 takes the other half type, whose range is another."""
 
+    @staticmethod
+    def clipped(result):
+        if result.dtype.name != "bfloat16":
+            return result
+        wide, limit = result.astype(np.float32), np.finfo(np.float16).max
+        return np.where(np.abs(wide) > limit, np.sign(wide) * np.inf, wide).astype(result.dtype)
+
     def forward(self, x, kernel, spec, resources):
-        y = super().forward(x, kernel, spec, resources)
-        if x.dtype.name == "bfloat16":
-            limit = np.finfo(np.float16).max
-            wide = y.astype(np.float32)
-            return np.where(np.abs(wide) > limit, np.sign(wide) * np.inf, wide).astype(y.dtype)
-        return y
+        return self.clipped(super().forward(x, kernel, spec, resources))
 
 
 class ThreeProducts(Honest):

@@ -145,6 +145,23 @@ MODULES = {
         "subnormal_inputs_flushed": "test_subnormal_numbers",
         "scaled_by_the_largest": "test_numbers_of_every_size",
     },
+    "saboteurs_variants": {
+        "wrong_for_prime_positions": "test_every_size",
+        "wrong_for_remainders_of_filters": "test_every_size",
+        "wrong_for_windows_over_the_input": "test_gradients",
+        "wrong_with_five_threads": "test_resources",
+        "filters_summed_in_half": "test_every_size",
+        "windows_added_in_half": "test_gradients",
+        "gradient_of_old_numbers": "test_arrays_changed_between_calls",
+        "gradient_wrong_later": "test_the_hundredth_call",
+        "kernel_turned": "test_memory_of_every_kind",
+        "channels_turned": "test_memory_of_every_kind",
+        "broadcast_filters": "test_memory_of_every_kind",
+        "threads_ignored_by_a_gradient": "test_threads_are_no_more_than_allowed",
+        "one_array_twice": "test_one_array_twice",
+        "half_range_of_a_gradient": "test_numbers_of_every_size",
+        "sum_of_parts": "test_sums_that_just_fit",
+    },
 }
 IMPLEMENTATIONS = {name: check for each in MODULES.values() for name, check in each.items()}
 

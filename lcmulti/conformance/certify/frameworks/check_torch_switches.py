@@ -16,10 +16,9 @@ import torch
 
 from lcmulti.conformance.case import Case
 from lcmulti.conformance.certify.check_contract import results, verify_results
-from lcmulti.conformance.certify.check_large import LARGE
 from lcmulti.conformance.certify.expectation import expectation_of, without_bias
 from lcmulti.conformance.certify.frameworks.check_torch_transforms import require_transforms
-from lcmulti.conformance.certify.geometries import GEOMETRIES, TRANSFORMED
+from lcmulti.conformance.certify.geometries import GEOMETRIES, LARGE, TRANSFORMED
 from lcmulti.conformance.certify.large import expectation_of_any_size
 from lcmulti.conformance.certify.subject import CORE_DTYPE, Subject
 from lcmulti.errors import UnsupportedError

@@ -1,0 +1,130 @@
+"""What pytest has collected: the cases of a check, the order of all, and a sample of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from lcmulti.conformance.case import Case
+from lcmulti.conformance.certify.ahead import Program
+from lcmulti.conformance.certify.frameworks import COMPILING, framework_of
+from lcmulti.conformance.certify.geometries import GEOMETRIES
+from lcmulti.conformance.certify.random_geometries import CI, Examples
+from lcmulti.conformance.certify.result import Result
+from lcmulti.conformance.certify.subject import AUTO, CORE_DTYPE, Subject
+from lcmulti.dtypes import DTYPES
+
+__all__ = ["Drawn", "Rows", "again", "order", "program_of", "rows_of", "sample", "subject_of"]
+
+Rows = Iterable[tuple[Case, str]]
+SAMPLE = 4
+"""Calls of one check and one implementation in a quick run."""
+ORDER = tuple(DTYPES)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Random cases, of which so many are taken as a run has examples."""
+
+    function: Callable[[int], Iterable[tuple[Case, str]]]
+    examples: Examples
+
+    def __iter__(self) -> Iterator[tuple[Case, str]]:
+        return iter(self.function(self.examples.seed))
+
+
+def rows_of(definition: pytest.Function, backend: str, examples: Examples) -> Rows | None:
+    """The cases and dtypes of a check: a list, or what can be drawn without an end."""
+    if (mark := definition.get_closest_marker("geometries")) is not None:
+        return [(GEOMETRIES[n], d) for n, d in _rows(*mark.args, **mark.kwargs)]
+    if (mark := definition.get_closest_marker("rows")) is not None:
+        return list(mark.kwargs["of"](framework_of(backend) in COMPILING))
+    if (mark := definition.get_closest_marker("drawn")) is not None:
+        return Drawn(mark.kwargs["of"], examples)
+    return None
+
+
+def _rows(
+    names: Mapping[str, Any] | Sequence[str],
+    others: Sequence[str] = (),
+    dtypes: Sequence[str] = tuple(DTYPES),
+    computed: bool = False,
+) -> list[tuple[str, str]]:
+    """Names with dtypes: all in the core's, *others* in every other of *dtypes*.
+
+    With *computed*, only geometries that an implementation receives as they stand.
+    """
+    rows = [(name, CORE_DTYPE) for name in names]
+    rows += [(name, dtype) for dtype in dtypes if dtype != CORE_DTYPE for name in others]
+    if computed:
+        rows = [(n, d) for n, d in rows if GEOMETRIES[n].spec.computed() == GEOMETRIES[n].spec]
+    return rows
+
+
+def order(item: pytest.Item) -> tuple[bool, str, str, int]:
+    """The key of the order; what other processes measure is asked for last."""
+    parameters = _parameters(item)
+    case = parameters.get("case")
+    if case is None:
+        return item.get_closest_marker("measured") is not None, "", "", 0
+    return False, case.group, case.name, ORDER.index(parameters["dtype"])
+
+
+def sample(items: list[pytest.Item]) -> list[pytest.Item]:
+    """So many of each check for each subject, evenly spread over its geometries and dtypes.
+
+    Those that start another process are left out, one and all.
+    """
+    of_one: dict[Any, list[pytest.Item]] = {}
+    for item in items:
+        of_one.setdefault((item.path, item.originalname, subject_of(item)), []).append(item)  # type: ignore[attr-defined]
+    kept: set[pytest.Item] = set()
+    for (path, _, _), each in of_one.items():
+        if path.name != "check_resources.py":
+            kept.update(each[:: -(-len(each) // SAMPLE)])
+    return [item for item in items if item in kept]
+
+
+def _parameters(item: pytest.Item) -> dict[str, Any]:
+    parameters: dict[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
+    return parameters
+
+
+def subject_of(item: pytest.Item) -> Subject | None:
+    """The implementation that is asked, if the check is of one."""
+    parameters = _parameters(item)
+    return parameters.get("subject", parameters.get("named"))
+
+
+def program_of(item: pytest.Item) -> Program | None:
+    """What is compiled for a check of a case, unless it asks for more than first gradients."""
+    parameters = _parameters(item)
+    subject, case = subject_of(item), parameters.get("case")
+    if subject is None or case is None:
+        return None
+    return Program(subject, case, parameters["dtype"])
+
+
+def again(item: pytest.Item, result: Result, examples: Examples) -> str:
+    """What a check was made on, and the command that makes it again."""
+    parameters = _parameters(item)
+    subject, case = subject_of(item), parameters.get("case")
+    lines = [f"seed {examples.seed}"]
+    if case is not None:
+        lines[0] += f", batch {case.batch}, {parameters['dtype']}, {case.spec}"
+    command = ["lcmulti certify", result.backend]
+    if subject is not None and subject.implementation != AUTO:
+        command += ["--implementation", subject.implementation]
+    if result.device is not None:
+        command += ["--device", result.device]
+    if examples.seed or examples.number > CI[0]:
+        command += ["--seed", str(examples.seed)]
+    if examples.number > CI[0]:
+        command += ["--nightly"]
+    command += ["--check", getattr(item, "originalname", item.name)]
+    if case is not None:
+        command += ["-k", f"{case.name}-{parameters['dtype']}"]
+    return "\n".join([*lines, " ".join(command)])
