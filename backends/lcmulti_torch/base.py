@@ -160,9 +160,9 @@ class LocallyConnectedNd(nn.Module, Generic[Conv]):
         # Ints in a loop, for a tracer must not take the batch for part of the comparison.
         for size, wanted in zip(x.shape[1:], self._sample_shape, strict=True):
             if size != wanted:
-                refuse = self._refuse
-                if torch.compiler.is_compiling():
-                    refuse = torch.compiler.disable(refuse)  # no error is traced
+                # A compiler must not trace an error; where there is none, its import takes seconds.
+                plain = not torch.compiler.is_compiling() and "torch._dynamo" not in sys.modules
+                refuse = self._refuse if plain else torch.compiler.disable(self._refuse)
                 refuse(tuple(x.shape[1:]))
         operation, weights, arguments = self._operation()
         try:

@@ -154,6 +154,7 @@ def test_wrong_input_says_how_to_rebuild(kind):
         layer(torch.randn(3, 7))
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # the compiler's own look
 def test_wrong_input_says_so_in_compiled_code_too():
     model = nn.Sequential(LAYERS["plain"](), LAYERS["plain"]())
     with pytest.raises(ShapeError, match="in_channels=4"):

@@ -19,7 +19,8 @@ from lcmulti_keras import (
 )
 
 import lcmulti
-from lcmulti import layouts, transposed
+from lcmulti import layouts
+from lcmulti.geometry import transposed
 
 SIZES = {1: (7,), 2: (5, 4), 3: (4, 3, 3)}
 TRANSPOSED = [
