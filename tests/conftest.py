@@ -78,7 +78,7 @@ def fresh():
 
 @pytest.fixture
 def install(monkeypatch, fresh):
-    """Install plugins for one test, beside lcmulti's own for NumPy."""
+    """Install plugins for one test, beside lcmulti's own for NumPy, in place of all others."""
 
     def installed(**named):
         points = [Point("lcmulti", numpy_plugin)]

@@ -80,7 +80,8 @@ OWN = ["--input", "6x5x2", "--kernel", "3", "--filters", "3", "--batch", "4"]
 FEW = ["--backends", "numpy", "--repeat", "3"]
 
 
-def test_command_line(lcm, tmp_path):
+def test_command_line(lcm, tmp_path, install):
+    install()
     plotted = pytest.importorskip("matplotlib") is not None
     for suffix, magic in ((".png", b"\x89PNG"), (".svg", b"<?xml")):
         files = ["--json", tmp_path / "a.json", "--plot", tmp_path / f"a{suffix}"]

@@ -201,7 +201,8 @@ def test_explain(lcm):
     assert result.out.startswith(str(lcmulti.explain(spec, batch=32, backend="numpy")))
 
 
-def test_explain_json(lcm):
+def test_explain_json(lcm, install):
+    install()
     found = json.loads(lcm(*EXPLAIN, "--dtype", "FLOAT64", "--json").out)
     assert found["backend"] == "numpy"
     assert found["implementation"] == "blocked"
@@ -310,7 +311,8 @@ def test_backends(lcm):
     assert numpy["version"]
     assert numpy["devices"] == ["cpu"]
     assert "float16" in numpy["dtypes"]
-    assert [each["name"] for each in numpy["implementations"]] == ["blocked", "reference"]
+    names = [each["name"] for each in numpy["implementations"]]
+    assert names[-2:] == ["blocked", "reference"]  # after the native kernels, where there are any
     assert numpy["plugin"].startswith("lcmulti ")
     result = lcm("backends")
     assert result.code == 0

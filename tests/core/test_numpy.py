@@ -111,17 +111,18 @@ def check(spec, batch, dtype, implementation, max_workspace):
         assert (error <= bound).all(), f"{name}: {np.max(error - bound)} over the bound"
 
 
-IMPLEMENTATIONS = [
-    plugins.load_implementation("numpy", entry.name)
+SERVED = [
+    pytest.param(entry.name, dtype, id=f"{entry.name}-{dtype}")
     for entry in plugins.registry().implementations_of("numpy")
+    for dtype in entry.dtypes
 ]
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS, ids=lambda each: type(each).__name__)
+@pytest.mark.parametrize("name, dtype", SERVED)
 @pytest.mark.parametrize("max_workspace", [2**28, 1500], ids=["one block", "many blocks"])
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("geometry", GEOMETRIES)
-def test_geometries(geometry, dtype, max_workspace, implementation):
+def test_geometries(geometry, max_workspace, name, dtype):
+    implementation = plugins.load_implementation("numpy", name)
     arguments = dict(filters=6) | GEOMETRIES[geometry]
     spec = LocalConvSpec(**arguments).computed()
     for batch in (0, 1, 3):
@@ -263,8 +264,9 @@ def test_memory_of_every_kind(name, rng):
         np.testing.assert_array_equal(kernel2, before[1], err_msg=kind)
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS, ids=lambda each: type(each).__name__)
-def test_results_share_no_memory_with_inputs(implementation):
+@pytest.mark.parametrize("name", dict.fromkeys(param.values[0] for param in SERVED))
+def test_results_share_no_memory_with_inputs(name):
+    implementation = plugins.load_implementation("numpy", name)
     spec = LocalConvSpec((4, 2), 3, 1)
     (x, kernel, dy), _ = arrays_of(spec, 2, "float32")
     for result in maps(implementation, x, kernel, dy, spec, Resources(2**28)).values():
