@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from math import sqrt
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 import lcmulti
 from lcmulti.errors import ArgumentError, ArgumentTypeError, ShapeError, UnsupportedError, described
 from lcmulti.geometry.arguments import integer, per_axis
 from lcmulti.geometry.spec import LocalConvSpec
-from lcmulti.weights.initial import geometry_told
 from lcmulti_torch.conversion import conv_of_layer, layer_of_conv
 from lcmulti_torch.functional import Padding, Sizes, in_torchs_words, with_batch
 from lcmulti_torch.memory import beyond_formats
+from lcmulti_torch.states import of_a_convolution, of_another_geometry
 from lcmulti_torch.symbolic import called, is_proxy, node
 
 __all__ = ["Conv", "LocallyConnectedNd", "Padding", "Sizes"]
@@ -213,28 +212,11 @@ class LocallyConnectedNd(nn.Module, Generic[Conv]):
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *rest)
-        errors = rest[-1]
-        own = {f"{prefix}{name}": value for name, value in self._parameters.items()}
-        (kind, ours), (given, theirs) = _told(own, prefix), _told(state_dict, prefix)
-        # A state of other names is torch's to judge: it alone knows whether to be strict.
-        told = self._tell_of_convolution(state_dict, prefix, errors)
-        if not told and given == kind and theirs != ours:
-            errors.append(f"{prefix}{given} is for {theirs}; this layer is for {ours}")
-
-    def _tell_of_convolution(
-        self, state_dict: Mapping[str, Any], prefix: str, errors: list[str]
-    ) -> bool:
-        """Add to *errors* what to do with the state of a convolution, if it is one's."""
-        weight = state_dict.get(f"{prefix}weight")
-        if weight is None or is_lazy(weight) or weight.dim() != self.ndim + 2:
-            return False
-        conv, name = self.convolution.__name__, type(self).__name__.removeprefix("Lazy")
-        size = "..." if self.input_size is None else self.input_size
-        errors.append(
-            f"{prefix}weight is that of a {conv}: load it into one, and give that to "
-            f"{name}.from_conv(conv, input_size={size})"
+        trouble = of_a_convolution(self, state_dict, prefix) or of_another_geometry(
+            self, state_dict, prefix
         )
-        return True
+        if trouble:
+            rest[-1].append(trouble)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Apply *fn* to all tensors; one that gives a memory format changes none of these.
@@ -322,15 +304,6 @@ def _uniform_(tensor: torch.Tensor, bound: float) -> None:
     from lcmulti_torch.parallel.drawing import uniform_
 
     uniform_(tensor, bound)
-
-
-def _told(state: Mapping[str, Any], prefix: str) -> tuple[str, str]:
-    """The name of the weights in a state, and the geometry they are for; empty for neither."""
-    for names in (("weight",), ("basis", "coefficients")):
-        found = [state.get(f"{prefix}{name}") for name in names]
-        if all(each is not None for each in found):
-            return names[-1], geometry_told(*(tuple(each.shape) for each in found))
-    return "", ""
 
 
 def optional_rank(rank: Any) -> int | None:

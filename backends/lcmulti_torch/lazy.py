@@ -19,6 +19,7 @@ from lcmulti_torch.layers import (
     LocallyConnected3d,
     LocallyConnectedForward,
 )
+from lcmulti_torch.states import of_a_convolution
 
 __all__ = ["LazyLocallyConnected1d", "LazyLocallyConnected2d", "LazyLocallyConnected3d"]
 
@@ -106,8 +107,10 @@ class _Lazy(LazyModuleMixin, LocallyConnectedForward[Conv]):
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
         # There is no geometry yet to hold the state to: the first batch has it.
-        if not self._tell_of_convolution(state_dict, prefix, rest[-1]):
-            nn.Module._load_from_state_dict(self, state_dict, prefix, *rest)
+        if trouble := of_a_convolution(self, state_dict, prefix):
+            rest[-1].append(trouble)
+            return
+        nn.Module._load_from_state_dict(self, state_dict, prefix, *rest)
 
 
 class LazyLocallyConnected1d(_Lazy[nn.Conv1d]):  # noqa: D101 - its base's

@@ -255,3 +255,11 @@ def test_fx_sees_one_node(kind):
     torch.testing.assert_close(alone(x), layer(x), rtol=0, atol=0)
     alone(x).square().sum().backward()
     assert all(parameter.grad is not None for parameter in layer.parameters())
+
+
+@pytest.mark.parametrize("lazy", ["", "Lazy"])
+def test_the_state_of_a_convolution_is_told_where_to_go(lazy):
+    sizes = (4, 3) if lazy else (3, 4, 3, 6)
+    layer = getattr(lcmulti_torch, f"{lazy}LocallyConnected2d")(*sizes)
+    with pytest.raises(RuntimeError, match=r"LocallyConnected2d\.from_conv\(conv, input_size="):
+        layer.load_state_dict(nn.Conv2d(3, 4, 3).state_dict())
