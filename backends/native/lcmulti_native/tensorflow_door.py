@@ -1,8 +1,8 @@
 """TensorFlow's door: an operation of a loaded library.
 
 What is exported is composed of TensorFlow's own operations instead; saving traces a function again
-that ran with ``LcmultiNative``. A function compiled by XLA (``jit_compile=True``) is composed as well:
-XLA knows no operations but its own.
+that ran with ``LcmultiNative``. A function compiled by XLA (``jit_compile=True``) is composed as
+well: XLA knows no operations but its own.
 """
 
 from __future__ import annotations
