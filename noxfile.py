@@ -26,22 +26,22 @@ assert not {"torch", "jax", "tensorflow", "keras"} & set(sys.modules)
 
 
 def install(session: nox.Session, *requirements: str, groups: tuple[str, ...] = ()) -> None:
-    """Install requirements and dependency groups in the versions of constraints.txt."""
+    """Install requirements and dependency groups, in the versions of constraints.txt."""
     for group in groups:
         requirements += nox.project.dependency_groups(PYPROJECT, group)
-    # Byte code is written for what is imported, not for all of a framework.
+    # Compiles what is imported, instead of all files of a framework.
     session.install("--no-compile", "-c", "constraints.txt", *requirements)
 
 
 def run_tests(session: nox.Session, extras: str) -> None:
-    """Run pytest, with what stands after ``--`` on nox's command line."""
+    """Run pytest with the arguments after ``--`` on nox's command line."""
     install(session, "-e", f".[{extras}]")
     session.run("pytest", *session.posargs)
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style with ruff and types with mypy, strict on the core."""
+    """Check style with ruff, and types with mypy (strict, on the core and the backends)."""
     install(session, "-e", ".", groups=("lint",))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
@@ -50,7 +50,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(python=["3.11", "3.12", "3.13"])
 def tests(session: nox.Session) -> None:
-    """Run the tests with no framework at all, on each Python there is."""
+    """Run the tests without any framework, on each supported Python."""
     run_tests(session, "test")
 
 
@@ -84,9 +84,9 @@ BACKENDS = [nox.param(name, id=name) for name in OWN]
 
 
 def compile_quickly(session: nox.Session) -> dict[str, str]:
-    """Variables for JAX: a certification compiles thousands of functions and runs each twice.
+    """Environment variables for JAX: a certification compiles thousands of functions.
 
-    Half of them are the same program as one before, from another check: these are kept in files.
+    Half of them are the same program as one of an earlier check, so programs are cached in files.
     """
     return {
         "XLA_FLAGS": PYPROJECT["tool"]["xla"]["hurry"],
@@ -109,9 +109,9 @@ def certify_alone(
 @nox.session
 @nox.parametrize("backend", BACKENDS)
 def certify(session: nox.Session, backend: str) -> None:
-    """Certify one of our own backends, alone; JAX' functions are compiled in a hurry.
+    """Certify one of our own backends; JAX compiles with few optimisations, to be quick.
 
-    `nightly`, and `lcmulti certify jax` by itself, compile them as users do.
+    `nightly`, and `lcmulti certify jax` itself, compile as users do.
     """
     certify_alone(session, backend, *session.posargs, env=compile_quickly(session))
 
@@ -125,7 +125,7 @@ def nightly(session: nox.Session, backend: str) -> None:
 
 @nox.session
 def example(session: nox.Session) -> None:
-    """Install the example plugin as a stranger would, and certify what it adds."""
+    """Install the example plugin as its users would, and certify what it adds."""
     install(session, ".[conformance]", "tests/example_plugin")
     session.chdir(session.create_tmp())  # away from the checkout: the installed package is used
     session.run("lcmulti", "certify", "strict", "--certificate", "strict.md")
@@ -134,7 +134,7 @@ def example(session: nox.Session) -> None:
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
-    """Throw 20,000 settings files at the settings."""
+    """Fuzz the settings with 20,000 files."""
     install(session, "-e", ".[test]")
     examples = {"LCMULTI_FUZZ_EXAMPLES": "20000"}
     session.run("pytest", "tests/core/test_fuzz.py", *session.posargs, env=examples)
@@ -142,7 +142,7 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session
 def mutation(session: nox.Session) -> None:
-    """Change the core in small ways: tests must notice (survivors: docs/mutation.md)."""
+    """Change the core in small ways, which tests must notice (survivors: docs/mutation.md)."""
     install(session, "-e", ".[test]", groups=("mutation",))
     session.run("mutmut", "run", *session.posargs)
     session.run("mutmut", "results")
@@ -163,7 +163,7 @@ def native(session: nox.Session) -> None:
 
 @nox.session
 def wheel(session: nox.Session) -> None:
-    """Build the kernels' wheel for this machine; certify it where there is no compiler."""
+    """Build the kernels' wheel for this machine; certify it without a compiler."""
     install(session, groups=("wheel",))
     folder = Path(session.create_tmp(), "wheels").resolve()
     shutil.rmtree(folder, ignore_errors=True)
@@ -194,7 +194,7 @@ def fuzz_native(
         "cmake", "-S", "backends/native", "-B", str(folder), "-DLCMULTI_FUZZ=ON",
         "-DCMAKE_BUILD_TYPE=RelWithDebInfo", f"-DLCMULTI_SANITIZE={sanitizers}", *options,
     )  # fmt: skip
-    # With no number make starts all at once, which take more memory than a machine may have.
+    # Without a number, make starts all compilers at once, which may take too much memory.
     session.run("cmake", "--build", str(folder), "--parallel", str(os.cpu_count()))
     for isa in isas:
         session.run(
@@ -213,7 +213,7 @@ def sanitize(session: nox.Session) -> None:
 
 @nox.session
 def emulate(session: nox.Session) -> None:
-    """The same of what is written for AVX-512 and AMX, on a processor with AVX2."""
+    """Fuzz the code for AVX-512 and AMX likewise, on a processor with AVX2."""
     install(session, "cmake")
     fuzz_native(session, "address,undefined", WIDE, "-DLCMULTI_EMULATE=ON")
 
@@ -262,7 +262,7 @@ EXAMPLES = ("digits_compare", "untie", "topography", "faces", "snp", "field", "r
 
 @nox.session
 def figures(session: nox.Session) -> None:
-    """Draw every figure of README and docs anew, measuring what takes no native kernels."""
+    """Draw every figure of README and docs, and measure what needs no native kernels."""
     install(session, "-e", ".[all,legacy]")
     session.run("python", "docs/figures/draw.py")
     session.run("python", "docs/figures/native.py")  # of results kept: it measures nothing
@@ -286,7 +286,7 @@ NEWCOMERS = [nox.param(*row.groups(), id=row[1]) for row in map(ROW.fullmatch, T
 @nox.session(reuse_venv=False)
 @nox.parametrize(("extras", "keras", "example"), NEWCOMERS)
 def newcomer(session: nox.Session, extras: str, keras: str | None, example: str) -> None:
-    """Do what the README tells a newcomer, a framework at a time, and say how long it took."""
+    """Run the README's first steps for each framework, and print how long they took."""
     start = time.monotonic()
     session.install("-c", "constraints.txt", f".[{extras}]")
     session.run("python", example, env={"KERAS_BACKEND": keras})
@@ -295,7 +295,7 @@ def newcomer(session: nox.Session, extras: str, keras: str | None, example: str)
 
 @nox.session
 def build(session: nox.Session) -> None:
-    """Build sdist and wheel; see that the wheel works where there is nothing but its needs."""
+    """Build sdist and wheel; test the wheel with only its dependencies installed."""
     install(session, groups=("build",))
     dist = Path(session.create_tmp(), "dist").resolve()
     shutil.rmtree(dist, ignore_errors=True)

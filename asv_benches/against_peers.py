@@ -1,10 +1,10 @@
-"""Forward + backward of lcmulti beside what people use today, in one process.
+"""Time forward + backward of lcmulti and of what people use today, in one process.
 
     python asv_benches/against_peers.py torch|jax|tensorflow [WORKLOAD ...] [--device gpu] [--keep]
 
-The peers, and how they are timed, are those of ``lcmulti bench`` (`lcmulti.bench.peers`). Channels
-are first in PyTorch and last elsewhere, for ours as for the peers. What is to be quoted is the
-ratio. A peer that cannot run, or not within a minute, is named.
+The peers and their timing are those of ``lcmulti bench`` (`lcmulti.bench.peers`). Channels are
+first in PyTorch and last elsewhere, for lcmulti and for the peers. Quote the ratio, not the times.
+A peer that cannot run, or not within a minute, is listed with the reason.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FRAMEWORKS = ("torch", "jax", "tensorflow")
 
 
 def medians(steps: dict[str, Step], repeat: int) -> dict[str, float]:
-    """Median seconds of each, interleaved, after two warm-ups each."""
+    """Median seconds of each; calls are interleaved, after two warm-up calls of each."""
     for step in steps.values():
         step()
         step()
@@ -49,7 +49,7 @@ def main() -> int:
     arguments = parser.parse_intermixed_args()
     ratios: list[float] = []
     print("forward + backward, float32; x: times as long as ours")
-    # Each framework's own order, in which its people's arrays are.
+    # The data format that users of each framework usually have.
     order = "channels_first" if arguments.framework == "torch" else "channels_last"
     for each in named(arguments.workload or cases()):
         workload = each._replace(spec=in_format(each.spec, order))
@@ -61,7 +61,7 @@ def main() -> int:
         ours, *peers = report.rows
         row = f"{workload.name:<20} {ours.name:<9} "
         over = None
-        if ours.problem is not None:  # a first call alone has built and compiled, too
+        if ours.problem is not None:  # the first call also builds and compiles
             row += ours.problem
         else:
             over = ours.seconds / ours.roofline

@@ -1,9 +1,9 @@
-"""Time the native kernels on arrays whose channels come first beside those where they come last.
+"""Time the native kernels with channels first and with channels last.
 
     python asv_benches/channels_first.py [WORKLOAD ...] [--seconds 1] [--keep]
 
-The same numbers in both orders, called in turns, results written to memory that is there; medians
-of the three maps together.
+The numbers are the same in both formats, and calls take turns. Results are written to memory that
+is allocated already. Times are medians of the sum of the three maps.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Call = tuple[Any, int, int, int, int]
 
 
 def calls(workload: Workload, first: bool) -> list[Call]:
-    """The three maps on arrays of either order."""
+    """The three maps on arrays of one data format."""
     spec, batch = workload.spec.computed(), workload.batch
 
     def array(shape: tuple[int, ...]) -> Any:
@@ -46,7 +46,7 @@ def calls(workload: Workload, first: bool) -> list[Call]:
 
 
 def run(of: list[Call]) -> float:
-    """Seconds of all three."""
+    """Seconds of the three maps together."""
     start = time.perf_counter()
     for made, map_, *arrays in of:
         compute(made, map_, *(each.__array_interface__["data"][0] for each in arrays))

@@ -1,7 +1,7 @@
-"""lcmulti from this checkout, where neither it nor what it depends on is installed.
+"""Make lcmulti importable from this checkout, where it and its dependencies are not installed.
 
-Import it before lcmulti. Plugins are those that pyproject.toml names; the few functions that
-lcmulti uses of ``pluggy`` and ``platformdirs`` are stood in for where these are not there.
+Import this before lcmulti. The plugins are those in pyproject.toml. Where ``pluggy`` and
+``platformdirs`` are missing, this module replaces the few functions of them that lcmulti uses.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ ROOT = Path(__file__).parents[1]
 
 
 class PluginManager:
-    """Calls the hooks of the plugins that were registered."""
+    """Calls the hooks of registered plugins."""
 
     def __init__(self, group: str) -> None:
         self.plugins: list[Any] = []
         self.hook = SimpleNamespace()
 
     def add_hookspecs(self, specs: Any) -> None:
-        """Make a caller of each hook."""
+        """Make an attribute for each hook, which calls it."""
         for name in specs.__all__:
             setattr(self.hook, name, lambda name=name: self._call(name))
 
@@ -35,14 +35,14 @@ class PluginManager:
         self.plugins.append(plugin)
 
     def check_pending(self) -> None:
-        """Everything was checked where the packages are installed."""
+        """Check nothing: plugins are checked where the packages are installed."""
 
     def _call(self, name: str) -> list[Any]:
         return [getattr(plugin, name)() for plugin in self.plugins if hasattr(plugin, name)]
 
 
 def marker(group: str) -> Callable[[Any], Any]:
-    """Decorate with nothing."""
+    """Leave the function as it is."""
     return lambda function: function
 
 
@@ -68,7 +68,7 @@ if importlib.util.find_spec("lcmulti") is None:
     _stand_in("pluggy", PluginManager=PluginManager, HookimplMarker=marker, HookspecMarker=marker)
     _stand_in("platformdirs", user_cache_dir=_cache, user_config_dir=_cache)
     _entry_points = metadata.entry_points
-    # For the one group that is asked for; others go to the packages that are installed.
+    # Replaced for this one group; others still come from the installed packages.
     metadata.entry_points = (  # type: ignore[assignment]
         lambda **asked: _points() if asked.get("group") == "lcmulti" else _entry_points(**asked)
     )

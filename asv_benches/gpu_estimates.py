@@ -1,4 +1,4 @@
-"""The table of estimates in docs/performance.md: each map over the roofline, on an H200.
+"""Print the table of estimates in docs/performance.md: each map over the roofline, on an H200.
 
 python asv_benches/gpu_estimates.py     # prints it; no GPU is needed, and nothing is measured
 """
@@ -24,7 +24,7 @@ MAPS = ("forward", "input_grad", "kernel_grad")
 
 
 def table() -> list[str]:
-    """Markdown, a row a layer."""
+    """A Markdown table with a row for each layer."""
     lines = ["| layer | roofline us | forward | input's gradient | kernel's gradient |"]
     lines.append("|---|---|---|---|---|")
     for name, shape, kernel, strides, filters, batch, dtype in LAYERS:

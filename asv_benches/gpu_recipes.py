@@ -23,14 +23,14 @@ class Layer(NamedTuple):
 
 
 def layers() -> list[Layer]:
-    """Those of lcmulti's own conformance suite, at their sizes."""
+    """The layers of lcmulti's conformance suite that come from papers, at their real sizes."""
     from lcmulti.conformance.cases import select
 
     return [Layer(case.name, case.spec.computed(), case.batch) for case in select(["workloads"])]
 
 
 def tiny() -> list[Layer]:
-    """So small that an interpreter is done with them in seconds."""
+    """Layers so small that an interpreter computes them in seconds."""
     make = LocalConvSpec
     return [
         Layer("tiles", make((3, 4, 2), 5, 2, data_format="channels_last"), 9),
@@ -43,7 +43,7 @@ Call = Callable[[Any, Any], Any]
 
 
 def contenders(layer: Layer) -> dict[str, tuple[Call, str]]:
-    """``function(x, weights)`` of each and how its weights lie: "lcmulti", "einsum" or "bmm"."""
+    """``function(x, weights)`` of each, and its weight layout: "lcmulti", "einsum" or "bmm"."""
     spec = layer.spec
     rest = {"strides": spec.strides, "padding": spec.padding, "data_format": "channels_first"}
 
@@ -63,7 +63,7 @@ def contenders(layer: Layer) -> dict[str, tuple[Call, str]]:
 
 
 def weights_of(kernel: Any, spec: LocalConvSpec, how: str) -> Any:
-    """The kernel in the order a contender has it in: a window's channels before its taps."""
+    """The kernel in a contender's layout: a window's channels before its taps."""
     if how == "lcmulti":
         return kernel
     positions = spec.ndim
@@ -72,13 +72,13 @@ def weights_of(kernel: Any, spec: LocalConvSpec, how: str) -> Any:
 
 
 def padded(x: Any, spec: LocalConvSpec) -> Any:
-    """Zeros around the input."""
+    """Pad the input with zeros."""
     pads = [n for pair in reversed(spec.padding) for n in pair]
     return torch.nn.functional.pad(x, pads) if any(pads) else x
 
 
 def views(x: Any, w: Any, spec: LocalConvSpec) -> Any:
-    """Strided views, and an ``einsum`` that copies them."""
+    """Strided views and an ``einsum``, which copies them."""
     o, k = "opq"[: spec.ndim], "ijk"[: spec.ndim]
     patches = padded(x, spec)
     for axis, (size, step) in enumerate(zip(spec.kernel_size, spec.strides, strict=True)):
@@ -102,5 +102,5 @@ def unfolded(x: Any, w: Any, spec: LocalConvSpec, by_bmm: bool) -> Any:
 
 
 def compiled(spec: LocalConvSpec) -> Call:
-    """The first recipe, compiled whole."""
+    """The first recipe, compiled as one graph."""
     return torch.compile(lambda x, w: views(x, w, spec), fullgraph=True, dynamic=False)

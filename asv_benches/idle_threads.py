@@ -1,11 +1,11 @@
-"""What PyTorch's idle threads cost a native call that follows one of PyTorch's own operations.
+"""Time what PyTorch's idle threads cost a native call that follows an operation of PyTorch.
 
     python asv_benches/idle_threads.py [--keep]
 
-After a parallel operation the threads of PyTorch's OpenMP wait in a loop, on the core that the
-second thread of a pool of our own would want, unless OMP_WAIT_POLICY=passive sends them to sleep.
-So PyTorch's door has the kernels run on those threads. Medians of many calls of one kernel on the
-threads of either, alone and each after an addition, under both policies.
+After a parallel operation, PyTorch's OpenMP threads wait in a loop for the next one, unless
+OMP_WAIT_POLICY=passive sends them to sleep. They take the core on which a second thread of our own
+pool would run. So in PyTorch the kernels run on PyTorch's threads. This script prints medians of
+many calls of one kernel on the threads of each, alone and after an addition, under both policies.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def measured(policy: str) -> None:
         for whose, lender in threads.items():
             torch.add(terms, 1, out=total)
             times.setdefault((whose, "after an addition"), []).append(call(lender))
-            time.sleep(0.02)  # until nobody waits in a loop any more
+            time.sleep(0.02)  # until no thread waits in a loop any more
             times.setdefault((whose, "alone"), []).append(call(lender))
     for whose in threads:
         alone, after = (median(times[whose, when]) for when in ("alone", "after an addition"))

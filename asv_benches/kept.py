@@ -1,6 +1,6 @@
-"""Results kept beside the benchmarks that measured them: ``results/NAME.json``, with the machine.
+"""Keep results beside the benchmarks that measured them: ``results/NAME.json``, with the machine.
 
-python asv_benches/kept.py     # writes what README and docs/performance.md have between marks
+python asv_benches/kept.py     # writes the marked parts of README and docs/performance.md
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ def _version(distribution: str) -> str | None:
 
 
 def keep(name: str, rows: dict[str, Any], gpu: str | None = None) -> None:
-    """Add rows to those of *name*, or put them in their place; another machine's are dropped.
+    """Add rows to those of *name*, or replace rows of the same workload; drop another machine's.
 
-    *gpu* is the name of the one they were measured on, if it was one.
+    *gpu* is the name of the GPU they were measured on, if any.
     """
     from lcmulti_native.library import library
 
@@ -146,7 +146,7 @@ TABLES = {
 
 
 def with_tables(page: str, names: tuple[str, ...]) -> str:
-    """The page with what is between the marks of these names replaced."""
+    """The page, with the parts between the marks of these names replaced."""
     for name in names:
         start, end = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
         before, rest = page.split(start)

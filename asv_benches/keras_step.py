@@ -2,9 +2,9 @@
 
     python asv_benches/keras_step.py [--batch 32] [--steps 10]
 
-`fit` on the TensorFlow backend of Keras 3 against tf_keras' ``implementation=1``, in one
-process, epochs interleaved; times are medians and what is to be quoted is the ratio. Also how
-long each model takes to build, and that it does not grow with the positions.
+It compares `fit` on the TensorFlow backend of Keras 3 with tf_keras' ``implementation=1``, in one
+process with interleaved epochs. Times are medians; quote their ratio. It also prints how long each
+model takes to build, which should not grow with the number of positions.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ def main() -> int:
     y = rng.standard_normal((count, 28, 28, 32), dtype="float32")
     models, times = {}, {name: [] for name in apis}
     for name, (api, layer) in apis.items():
-        model(api, layer, 8)  # what is loaded and made once is no part of building a model
+        # So that building a model does not include what is loaded and made only once.
+        model(api, layer, 8)
         seconds = timed(
             lambda name=name, api=api, layer=layer: models.update({name: model(api, layer)})
         )
@@ -68,7 +69,8 @@ def main() -> int:
     for name, each in times.items():
         print(f"{name:<14} step {median(each) * 1e3:8.1f} ms, batch {arguments.batch}")
     print(f"ratio {theirs / ours:.1f}")
-    for size in (16, 64, 256):  # few weights a position: what is drawn at random is not the point
+    # Few weights at each position, because drawing random numbers is not what is timed.
+    for size in (16, 64, 256):
         layer = lcmulti_keras.LocallyConnected2D(1, 3)
         spent = timed(lambda layer=layer, size=size: layer.build((None, size, size, 1)))
         print(

@@ -1,16 +1,16 @@
-"""Time a layer's training step beside the layers people write, and weigh its memory.
+"""Compare the time and memory of a layer's training step with those of layers that people write.
 
     python asv_benches/layers_against_peers.py torch|nnx [WORKLOAD ...] [--repeat 5]
     python asv_benches/layers_against_peers.py memory [WORKLOAD] [--batch 32]
 
 A step is forward, loss, backward (also in the input, as in the middle of a network) and SGD.
-Peers: ``F.unfold`` + ``einsum`` and the module of the PyTorch forum ("Locally connected layers",
-discuss.pytorch.org 26979) for PyTorch; Flax linen's ``ConvLocal`` for NNX. Times are medians of
-interleaved runs in one process; what is to be quoted is the ratio.
+The peers are ``F.unfold`` + ``einsum`` and the module of the PyTorch forum ("Locally connected
+layers", discuss.pytorch.org 26979) for PyTorch, and Flax linen's ``ConvLocal`` for NNX. Times are
+medians of interleaved runs in one process; quote their ratio.
 
-The forum's module holds all products of a step, filters times the patches. Where they pass 1 GB
-it is timed with fewer samples, against ours with as many. Memory is the peak resident size of a
-process of its own, less what it had once the framework was imported and warm.
+The forum's module holds all products of a step, filters times the patches. Where they exceed 1 GB,
+both are timed with fewer samples. Memory is the peak resident size of a new process, less its size
+after the framework was imported and a first step was made.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ import lcmulti
 from lcmulti.bench.timing import Step
 from lcmulti.bench.workloads import Workload, cases, named
 
-PATCHES = 2e9  # bytes of patches of a workload that is measured
-PRODUCTS = 1e9  # bytes of products the forum's module may make
+PATCHES = 2e9  # largest number of bytes of a measured workload's patches
+PRODUCTS = 1e9  # largest number of bytes of the products that the forum's module makes
 IN_JAX = {"ours in NNX": "ours", "linen ConvLocal": "linen ConvLocal"}
 
 
 def padded_spec(spec: lcmulti.LocalConvSpec) -> list[int]:
-    """As torch.nn.functional.pad takes it."""
+    """The padding as torch.nn.functional.pad takes it."""
     return [n for pair in reversed(spec.padding) for n in pair]
 
 
 def torch_modules(spec: lcmulti.LocalConvSpec) -> dict[str, Callable[[], Any]]:
-    """Makers of our layer and of the two people write, with the same parameters each."""
+    """Functions that make our layer and the two that people write, with the same parameters."""
     import lcmulti_torch
     import torch
     from torch import nn
@@ -102,7 +102,7 @@ def torch_step(module: Any, spec: lcmulti.LocalConvSpec, batch: int) -> Step:
 
 
 def nnx_modules(spec: lcmulti.LocalConvSpec) -> dict[str, Callable[[int], Any]]:
-    """Makers of ``(apply, parameters)``."""
+    """Functions that make ``(apply, parameters)``."""
     import jax
     import jax.numpy as jnp
     import lcmulti_jax.nnx
@@ -121,7 +121,7 @@ def nnx_modules(spec: lcmulti.LocalConvSpec) -> dict[str, Callable[[int], Any]]:
             spec.filters, spec.kernel_size, strides=spec.strides, padding=spec.padding
         )
         shape = (batch, *spec.input_size, spec.in_channels)
-        # Its own initialiser is slow to no purpose here; the values do not matter.
+        # Its own initialiser is slow, and the values do not matter here.
         shapes = jax.eval_shape(layer.init, jax.random.key(0), jnp.zeros(shape))
         parameters = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.01, leaf.dtype), shapes)
         return layer.apply, parameters
@@ -157,7 +157,7 @@ def nnx_step(made: Any, spec: lcmulti.LocalConvSpec, batch: int) -> Step:
 
 
 def chosen(names: list[str]) -> list[Workload]:
-    """The 2D workloads asked for, or all whose patches are small enough."""
+    """The 2D workloads that were named, or all whose patches are small enough."""
     found = []
     for workload in named(names or cases()):
         spec = workload.spec
@@ -214,10 +214,10 @@ def resident(mark: str) -> int:
 
 
 def weigh(name: str, peer: str, batch: int) -> None:
-    """In a process of its own: print the bytes three steps took at the most."""
+    """Print the peak memory of three steps, in a process of its own."""
     (spec,) = (each.spec for each in named([name]))
     small = lcmulti.LocalConvSpec((4, 4, 1), 1, 2, data_format="channels_last")
-    for each, size in ((small, 1), (spec, batch)):  # the small one warms what stays
+    for each, size in ((small, 1), (spec, batch)):  # the small step allocates what stays allocated
         before = resident("VmRSS")
         if peer in IN_JAX:
             step = nnx_step(nnx_modules(each)[IN_JAX[peer]](size), each, size)
@@ -229,7 +229,7 @@ def weigh(name: str, peer: str, batch: int) -> None:
 
 
 def memory(names: list[str], batch: int) -> None:
-    """Print the peak of each beside ours."""
+    """Print the peak of each peer beside ours."""
     for name in names or ["deepface_l4"]:
         (spec,) = (each.spec for each in named([name]))
         print(f"{name}, batch {batch}: peak of three training steps")

@@ -1,9 +1,10 @@
-"""Time the two ways of a low-rank kernel: formed, or one convolution for each of its rank.
+"""Time the two ways to apply a low-rank kernel: form it, or apply each kernel of its basis.
 
     python asv_benches/low_rank.py [WORKLOAD ...] [--batch 1 8 32] [--rank 1 2 4]
 
-Forward and backward in PyTorch, float32, medians of interleaved runs. ``auto`` marks the way
-`lcmulti.local_conv_low_rank` takes; the costs in `lcmulti.low_rank` are set by this table.
+It times forward and backward in PyTorch in float32, as medians of interleaved runs. ``auto`` marks
+the way that `lcmulti.local_conv_low_rank` takes; the costs in `lcmulti.low_rank` are from this
+table.
 """
 
 from __future__ import annotations

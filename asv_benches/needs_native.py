@@ -1,4 +1,4 @@
-"""Imported first by what measures the native kernels: says how to get them where they are not."""
+"""Import this first in a script that measures the native kernels: it says how to install them."""
 
 import importlib.util
 import sys

@@ -1,10 +1,10 @@
-"""Everything there is to measure of the Triton kernels, in one run of at most nine minutes.
+"""Measure everything about the Triton kernels, in one run of at most nine minutes.
 
     python asv_benches/on_gpu.py [--minutes 9] [--out on_gpu.json] [--tiny] [--plot PICTURE]
 
-Needs a GPU, PyTorch (from 2.11) and Triton (from 3.6), and nothing to be installed: lcmulti is
-taken from this checkout. On a machine without a GPU it runs tiny layers in Triton's interpreter,
-which shows that the script works and measures nothing.
+It needs a GPU, PyTorch (from 2.11) and Triton (from 3.6). Nothing has to be installed: lcmulti is
+taken from this checkout. On a machine without a GPU it runs tiny layers in Triton's interpreter.
+That tests the script and measures nothing.
 
 The JSON is written after every section, so that what was measured stays if time runs out.
 """
@@ -49,7 +49,7 @@ RESOURCES = Resources(2**40)
 
 
 def seconds(call: Callable[[], Any], least: float = 0.02) -> float:
-    """Of one call: the median of several, on the GPU between events."""
+    """The median time of several calls, between events on the GPU."""
     if not GPU:
         start = time.perf_counter()
         call()
@@ -70,7 +70,7 @@ def seconds(call: Callable[[], Any], least: float = 0.02) -> float:
 
 
 def machine(layers: list[recipes.Layer]) -> Iterator[dict[str, Any]]:
-    """The GPU's own rates: what a copy, the second-level cache and products reach here."""
+    """The GPU's rates, as a copy, the second-level cache and products reach them."""
     size = 2**28 if GPU else 2**12
     large = torch.ones(size, device=DEVICE)
     other, small = torch.empty_like(large), large[: size // 64]
@@ -91,7 +91,7 @@ def machine(layers: list[recipes.Layer]) -> Iterator[dict[str, Any]]:
 
 
 def correctness(layers: list[recipes.Layer]) -> Iterator[dict[str, Any]]:
-    """All maps on 40 geometries against float64, as a share of the forward error bound."""
+    """Errors of all maps on 40 geometries against float64, as shares of the error bound."""
     from lcmulti.conformance.certify.geometries import GEOMETRIES
 
     names = [name for name in GEOMETRIES if name.startswith(("1d", "2d", "3d"))]
@@ -144,7 +144,7 @@ def arrays(layer: recipes.Layer, dtype: str, first: bool = False) -> tuple[Any, 
 
 
 def maps(layers: list[recipes.Layer]) -> Iterator[dict[str, Any]]:
-    """Each map over the roofline of the rates measured here, and what was estimated."""
+    """Each map over the roofline at the measured rates, and the estimate of it."""
     served = load_implementation("torch", "triton")
     for layer in layers:
         for dtype in DTYPES:
@@ -178,7 +178,7 @@ def training(layers: list[recipes.Layer]) -> Iterator[dict[str, Any]]:
                 try:
                     w = recipes.weights_of(kernel, layer.spec, how)
                     took[name] = seconds(_both(function, x, w, dy))
-                except RuntimeError as error:  # a recipe that takes all memory
+                except RuntimeError as error:  # a recipe may take all memory
                     took[name] = None
                     print(f"    {name}: {str(error).splitlines()[0][:60]}")
             peers = [t for n, t in took.items() if n not in ("triton", "blocked") and t]
@@ -193,7 +193,7 @@ def _both(function: Any, x: Any, w: Any, dy: Any) -> Callable[[], Any]:
 
 
 def small(layers: list[recipes.Layer]) -> Iterator[dict[str, Any]]:
-    """Layers of almost no work, where Python and launches are the whole cost."""
+    """The time of layers with almost no work, which is that of Python and launches."""
     spec = lcmulti.LocalConvSpec((6, 6, 2), 4, 3, data_format="channels_last")
     layer = recipes.Layer("small", spec, 4)
     x, kernel, dy = arrays(layer, "float32", first=True)
@@ -212,7 +212,7 @@ def small(layers: list[recipes.Layer]) -> Iterator[dict[str, Any]]:
 
 
 def graphs(layers: list[recipes.Layer]) -> Iterator[dict[str, Any]]:
-    """A capture of forward and backward, replayed: the same bits, and how long."""
+    """Capture forward and backward in a graph and replay it: compare the bits, and time it."""
     if not GPU:
         yield {"captured": "not without a GPU"}
         return
@@ -235,7 +235,7 @@ def graphs(layers: list[recipes.Layer]) -> Iterator[dict[str, Any]]:
 
 
 def memory(layers: list[recipes.Layer]) -> Iterator[dict[str, Any]]:
-    """Bytes held at most beyond inputs and results, in forward and backward."""
+    """Peak bytes beyond inputs and results, in forward and backward."""
     for layer in layers if GPU else []:
         x, kernel, dy = arrays(layer, "float32", first=True)
         found = {}
@@ -256,7 +256,7 @@ def memory(layers: list[recipes.Layer]) -> Iterator[dict[str, Any]]:
 
 
 SECTIONS = (machine, correctness, maps, training, small, graphs, memory)
-HERE = [H200]  # with the rates that were measured, once they are
+HERE = [H200]  # uses the measured rates, once there are any
 
 
 def shown(row: dict[str, Any]) -> str:
@@ -272,13 +272,13 @@ def shown(row: dict[str, Any]) -> str:
 
 
 def means(rows: list[dict[str, Any]], key: str, **where: Any) -> float | None:
-    """Geometric mean of *key* over the rows that are *where* says."""
+    """Geometric mean of *key* over the rows that *where* selects."""
     found = [row[key] for row in rows if all(row[k] == v for k, v in where.items()) and row[key]]
     return math.exp(sum(map(math.log, found)) / len(found)) if found else None
 
 
 def summary(result: dict[str, Any]) -> dict[str, Any]:
-    """What the figures come to."""
+    """A summary of the figures."""
     checked = result.get("correctness", [])
     timed = result.get("maps", [])
     worst = max((row[map_] for row in checked for map_ in MAPS), default=None)
@@ -296,7 +296,7 @@ def summary(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def plot(result: dict[str, Any], path: Path) -> None:
-    """Times the roofline, measured and estimated, a bar a layer and map."""
+    """Draw measured and estimated times over the roofline, with a bar for each layer and map."""
     from matplotlib.figure import Figure
 
     rows = [row for row in result["maps"] if row["dtype"] == "float32"]
@@ -314,7 +314,7 @@ def plot(result: dict[str, Any], path: Path) -> None:
 
 
 def main() -> int:
-    """Run the sections as far as time allows."""
+    """Run as many sections as time allows."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=9, help="stop after; default 9")
     parser.add_argument("--out", type=Path, default=Path("on_gpu.json"), metavar="FILE")

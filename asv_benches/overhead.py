@@ -1,10 +1,10 @@
-"""Microseconds a call of the native kernels costs beyond the kernel itself, in each framework.
+"""Time how many microseconds a native call takes beyond its kernel, in each framework.
 
     python asv_benches/overhead.py [numpy] [torch] [jax] [tensorflow] [--keep]
 
-The smallest problem there is, so that what is left of the time is overhead: the door alone,
-`lcmulti.local_conv` with all it does around it, and for comparison the framework's own ``x + x``
-called in the same way. Least of many runs of many calls.
+The problem is the smallest one, so that nearly all time is overhead. It times the door alone,
+`lcmulti.local_conv` as a whole, and for comparison the framework's own ``x + x``, called in the
+same way. Each time is the least of many runs of many calls.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ RESOURCES = Resources(2**28)
 
 
 def microseconds(call: Callable[[], Any], calls: int = 100, runs: int = 50) -> float:
-    """Of one call, at best."""
+    """The least time of one call."""
     call()
     least = float("inf")
     for _ in range(runs):
@@ -48,7 +48,7 @@ def public(x: Any, kernel: Any) -> Any:
 
 
 def add(x: Any, kernel: Any) -> Any:
-    """The least a framework can do."""
+    """The least that a framework can do."""
     return x + x
 
 
@@ -68,7 +68,7 @@ def doors(backend: str) -> tuple[Call, Call, Call, str]:
         import jax
 
         steps = [jax.jit(each) for each in (direct, public, add)]
-        # Each closes over its own step.
+        # Each function refers to its own step.
         ready = [lambda step=step: step(x, kernel).block_until_ready() for step in steps]
         return (*ready, "jitted")
     if backend == "tensorflow":
@@ -80,7 +80,7 @@ def doors(backend: str) -> tuple[Call, Call, Call, str]:
 
 
 def main() -> int:
-    """Print one line a framework."""
+    """Print one line for each framework."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("backend", nargs="*", help="names; ours by default")
     parser.add_argument("--keep", action="store_true", help="in results/")

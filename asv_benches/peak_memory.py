@@ -1,11 +1,11 @@
-"""What forward + backward of the native kernels hold beyond their results, each in a fresh process.
+"""Measure what forward + backward of the native kernels hold beyond results, in new processes.
 
     python asv_benches/peak_memory.py [numpy] [torch] [jax] [tensorflow] [--workload NAME ...]
         [--keep]
 
-Growth of the peak resident memory (Linux: ``VmHWM``, set back before) over what there was once the
-inputs and a first small call had been made, less the bytes of ``y`` and of the two gradients. At
-most 64 MiB may be left.
+The figure is the growth of the peak resident memory (Linux: ``VmHWM``, reset before), less the
+bytes of ``y`` and of the two gradients. It is counted from the time when the inputs exist and a
+first small call was made. It may be at most 64 MiB.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from kept import keep
 from lcmulti.bench.workloads import Workload, cases, named
 
 ALLOWED = 64.0
-MEMORY = 12e9  # of inputs and results, that both fit
+MEMORY = 12e9  # largest number of bytes of inputs and results, so that both fit
 
 
 def measured(backend: str, workload: Workload) -> float:
-    """Mebibytes beyond the results, in this process."""
+    """MiB held beyond the results, in this process."""
     import numpy as np
 
     import lcmulti
@@ -64,7 +64,7 @@ def measured(backend: str, workload: Workload) -> float:
         return [owner.from_numpy(rng.random(shape, dtype="float32")) for shape in shapes]
 
     def finished(made: list[Any]) -> list[Any]:
-        """JAX makes arrays while Python goes on."""
+        """Wait for arrays, which JAX computes in the background."""
         if backend == "jax":
             import jax
 
@@ -78,12 +78,12 @@ def measured(backend: str, workload: Workload) -> float:
     before = reset_peak()
     finished(step(*given, spec))
     held = status("VmHWM") - before
-    # Each result is as large as one of what was given.
+    # Each result is as large as one of the arguments.
     return (held - sum(owner.to_numpy(each).nbytes for each in given)) / 2**20
 
 
 def main() -> int:
-    """Print one line a framework; fail if any workload holds too much."""
+    """Print one line for each framework; fail if any workload holds too much."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("backend", nargs="*", default=["numpy", "torch", "jax", "tensorflow"])
     parser.add_argument("--workload", nargs="*", help="names; all that fit by default")

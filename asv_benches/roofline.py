@@ -1,14 +1,14 @@
-"""Time the native kernels beside what this machine could do at best, in one run.
+"""Compare the native kernels with the best that this machine could do, in one run.
 
     python asv_benches/roofline.py [WORKLOAD ...] [--dtype float32] [--threads 2] [--rounds 1]
         [--keep]
 
-The machine's streaming bandwidth and its rate of matrix products are measured before each
-workload, and the best of each counts, as do the least times of all rounds. The roofline of a map
-is ``max(bytes / bandwidth, flops / rate)``, with each of its three arrays moved once; that of
-forward + backward is the sum over the three maps. Times are of the kernels, writing to memory that
-is there; ``fresh`` is forward + backward through NumPy with newly allocated results, which the
-operating system must clear first, in as many page faults.
+The machine's streaming bandwidth and its rate of matrix products are measured before each workload,
+and the best of each is used. Times are the least of all rounds. The roofline of a map is
+``max(bytes / bandwidth, flops / rate)``, with each of its three arrays moved once; that of forward
++ backward is the sum over the three maps. Times are those of the kernels, which write to memory
+that is allocated already. ``fresh`` is forward + backward through NumPy with newly allocated
+results, whose pages the operating system must clear first.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from lcmulti.dtypes import DTYPES
 from lcmulti.plugins.contract import Resources
 
 MEMORY = 16e9
-OVERHEAD = 1e-3  # seconds of forward + backward under which a workload is overhead
+OVERHEAD = 1e-3  # seconds of forward + backward below which a workload is mostly overhead
 
 
 class Row(NamedTuple):
-    """What was measured of one workload."""
+    """The measurements of one workload."""
 
     name: str
     spec: LocalConvSpec
@@ -53,7 +53,7 @@ class Row(NamedTuple):
     faults: int
 
     def best(self, other: Row) -> Row:
-        """Of two rounds."""
+        """The better of two rounds."""
         return self._replace(
             machine=tuple(map(max, zip(self.machine, other.machine, strict=True))),
             times={each: min(time, other.times[each]) for each, time in self.times.items()},
@@ -63,7 +63,7 @@ class Row(NamedTuple):
 
 
 def measured(workload: Workload, dtype: str, threads: int) -> Row | None:
-    """One workload, or None if it does not fit."""
+    """Measure one workload; None if it does not fit into memory."""
     name, batch = workload.name, workload.batch
     spec = workload.spec.computed()
     rng = np.random.default_rng(0)

@@ -1,9 +1,9 @@
-"""What the sheet penalty adds to a training step of its layer, at batch 64.
+"""Time what the sheet penalty adds to a training step of its layer, at batch 64.
 
     python asv_benches/sheet.py [torch] [jax] [tensorflow]
 
-One row a layer: milliseconds of a step (forward, backward, SGD) without and with the penalty, taken
-in turns in one process, medians; and what the penalty adds, as a part of the step.
+There is a row for each layer: median milliseconds of a step (forward, backward, SGD) without and
+with the penalty, in turns in one process, and the share that the penalty adds.
 """
 
 from __future__ import annotations

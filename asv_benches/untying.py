@@ -1,7 +1,7 @@
-"""What untying MobileNetV2 at 96 x 96 takes: ``KERAS_BACKEND=torch python asv_benches/untying.py``.
+"""Measure `untie` of MobileNetV2, 96 x 96: ``KERAS_BACKEND=torch python asv_benches/untying.py``.
 
-Seconds of `untie`, by how much the process grew beside the weights that were made, and the largest
-difference of the outputs beside their size. Keras is warmed up before, on another model: it imports
+It prints the seconds, the growth of the process and the bytes of the new weights, and the largest
+difference of the outputs and their size. Another model is untied before, because Keras imports
 TensorFlow when it first writes down a layer's arguments.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 
 
 def grown() -> float:
-    """Most memory of this process until now, in MiB."""
+    """Peak memory of this process until now, in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 

@@ -1,4 +1,4 @@
-"""Follow every link and picture of the built site to its file and its anchor, offline.
+"""Check that every link and picture of the built site leads to a file and an anchor, offline.
 
 python docs/check_links.py docs/_build/html
 """
@@ -10,11 +10,11 @@ from urllib.parse import unquote, urlsplit
 
 
 class Page(HTMLParser):
-    """What a page links to, and the anchors it has."""
+    """Collects the links and the anchors of a page."""
 
     def __init__(self, path):
         super().__init__()
-        self.links, self.anchors = [], {"", "top"}  # both are the page itself
+        self.links, self.anchors = [], {"", "top"}  # both mean the page itself
         self.feed(path.read_text("utf-8"))
 
     def handle_starttag(self, tag, attrs):
@@ -27,7 +27,7 @@ class Page(HTMLParser):
 
 
 def broken(site):
-    """``page: link`` for each that leads nowhere; asv's own pages make theirs as they run."""
+    """``page: link`` for each that leads nowhere, without asv's pages, whose links are scripts."""
     found = (path for path in site.rglob("*.html") if site / "asv" not in path.parents)
     pages = {path: Page(path) for path in found}
     for path, page in pages.items():

@@ -24,7 +24,7 @@ extensions = [
     "myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "numpydoc", "sphinx_copybutton",
 ]  # fmt: skip
 exclude_patterns = ["_build"]
-default_role = "py:obj"  # docstrings write `names` in single backticks: links where they are known
+default_role = "py:obj"  # names in single backticks in docstrings become links if they are known
 nitpicky = False
 
 myst_enable_extensions = ["colon_fence", "deflist"]
@@ -46,7 +46,7 @@ html_show_sphinx = False
 
 
 def outside_links(app, docname, source):
-    """A link to a file of the checkout that is no page becomes its text."""
+    """Replace a link to a file of the checkout that is not a page by its text."""
     folder = (DOCS / docname).parent
 
     def plain(match):
@@ -60,7 +60,7 @@ def outside_links(app, docname, source):
 
 
 def write_command_line(app):
-    """The help of every command, as it is printed at 80 columns, as a page."""
+    """Write a page with the help of every command, as printed at 80 columns."""
     os.environ["COLUMNS"] = "80"
     from lcmulti.cli import _parser
 
@@ -76,7 +76,7 @@ def write_command_line(app):
 
 
 def own_signature(app, what, name, obj, options, signature, returned):
-    """Of a class whose metaclass hides it (Keras' and Flax's layers): that of ``__init__``."""
+    """The signature of ``__init__``, for classes whose metaclass hides it (Keras' and Flax's)."""
     if what != "class" or not name.startswith("lcmulti_"):
         return None
     parameters = list(inspect.signature(obj.__init__).parameters.values())[1:]

@@ -2,8 +2,8 @@
 
     python examples/digits_compare.py [--figure FILE]
 
-Two networks of one shape; only whether positions share their weights differs. Digits are centred
-and of one size, so what a position sees means the same in every image.
+Two networks have the same shape and differ only in whether positions share their weights. Digits
+are centred and of one size, so what a position sees means the same in every image.
 """
 
 import argparse
@@ -77,7 +77,7 @@ def main():
     parser.add_argument("--figure", metavar="FILE")
     path = parser.parse_args().figure
     torch.manual_seed(0)
-    torch.set_num_threads(1)  # layers this small gain nothing from more
+    torch.set_num_threads(1)  # more threads do not make layers this small faster
     training, testing = map(tensors, load())
     curves = {}
     for name, shared in (("convolution", True), ("locally connected", False)):

@@ -1,10 +1,10 @@
-"""A stack like DeepFace's on drawn faces: where things are is what tells people apart.
+"""Train a stack like DeepFace's on drawn faces, in which people differ by where things are.
 
     python examples/faces.py [--figure FILE]
 
-DeepFace (Taigman et al., CVPR 2014) put locally connected layers on aligned faces, for the
+DeepFace (Taigman et al., CVPR 2014) used locally connected layers on aligned faces, because the
 region of the eyes has other statistics than that of the mouth. No photographs ship with lcmulti, so
-faces are drawn: a person is the place and size of eyes, brows, nose and mouth, in noise.
+faces are drawn. A person is a place and size of eyes, brows, nose and mouth; noise is added.
 """
 
 import argparse
@@ -24,7 +24,7 @@ def spot(y, x, height, width):
 
 
 def face(person):
-    """A person's face, without noise: 8 numbers decide it."""
+    """A person's face without noise, from 8 numbers."""
     eyes, apart, brow, nose, mouth, wide, lips, round_ = person
     image = 0.6 * spot(18, 18, 17 + round_, 14 - round_)
     for side in (-1, 1):
@@ -35,7 +35,7 @@ def face(person):
 
 
 def photographs(people, count, rng):
-    """``(N, 1, SIZE, SIZE)`` and who it is: aligned to a pixel, lit and noisy."""
+    """Images ``(N, 1, SIZE, SIZE)`` aligned to a pixel, with light and noise, and their people."""
     who = rng.integers(0, len(people), count)
     images = np.stack([people[each] for each in who])
     images = images * rng.uniform(0.7, 1.3, (count, 1, 1))
@@ -46,7 +46,7 @@ def photographs(people, count, rng):
 
 
 def network(local):
-    """A convolution and pooling in front, then three layers, local or not, as in DeepFace."""
+    """A convolution and pooling, then three layers, local or not, as in DeepFace."""
     axes = () if local else (0, 1)
 
     def layer(channels, window, size, stride=1):
@@ -77,7 +77,7 @@ def train(model, training, testing):
 
 
 def draw(people, images, curves, path):
-    """Some people, one photograph of each, and how well each network knows them."""
+    """Draw some people, one photograph of each, and how well each network knows them."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 4), layout="constrained")
@@ -104,7 +104,7 @@ def main():
     parser.add_argument("--figure", metavar="FILE")
     path = parser.parse_args().figure
     torch.manual_seed(0)
-    torch.set_num_threads(1)  # layers this small gain nothing from more
+    torch.set_num_threads(1)  # more threads do not make layers this small faster
     rng = np.random.default_rng(0)
     people = [face(person) for person in rng.uniform(-1.6, 1.6, (PEOPLE, 8))]
     training, testing = photographs(people, 2000, rng), photographs(people, 1000, rng)

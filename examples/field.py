@@ -1,10 +1,10 @@
-"""A gridded field with weights of its own for every pixel, in JAX (some seconds).
+"""Fit a gridded field with weights for every pixel, in JAX (some seconds).
 
     python examples/field.py [--figure FILE]
 
-At each pixel of a 64 x 64 grid the response depends on two predictors in a way that changes over
-the map, as when local weather is told from a coarse forecast. A 1 x 1 window is a regression at
-each pixel; `lcmulti.smoothness` lets neighbours help one another.
+At each pixel of a 64 x 64 grid the response depends on two predictors, in a way that changes over
+the map, as local weather depends on a coarse forecast. A 1 x 1 window is a regression at each
+pixel. `lcmulti.smoothness` lets neighbouring pixels share what they learn.
 """
 
 import argparse
@@ -27,7 +27,7 @@ def truth():
 
 
 def fit(x, y, penalty):
-    """Weights by gradient descent."""
+    """Fit the weights by gradient descent."""
 
     def loss(kernel):
         error = lcmulti.local_conv(x, kernel, data_format="channels_last") - y
@@ -46,7 +46,7 @@ def fit(x, y, penalty):
 
 
 def draw(maps, path):
-    """The two weights over the map: true, alone, and with neighbours."""
+    """Draw the two weights over the map: true, fitted alone, and fitted with neighbours."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 5.6), layout="constrained")

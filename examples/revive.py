@@ -1,9 +1,9 @@
-"""A model that Keras 2 wrote, brought back in Keras 3 and trained on (half a minute).
+"""Load a model that Keras 2 wrote in Keras 3 and train it further (half a minute).
 
     python examples/revive.py [--figure FILE]
 
-tf_keras trains a locally connected model on handwritten digits and saves it as people did then.
-`lcmulti_keras.load_legacy_model` reads the file; the two give the same answers.
+tf_keras trains a locally connected model on handwritten digits and saves it as users of Keras 2
+did. `lcmulti_keras.load_legacy_model` reads the file. Both models give the same outputs.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from lcmulti.conformance.digits import load
 
 
 def old_model(training, path):
-    """As written in 2017."""
+    """A model as people wrote it in 2017."""
     layers = tf_keras.layers
     model = tf_keras.Sequential(
         [
@@ -39,7 +39,7 @@ def old_model(training, path):
 
 
 def draw(old, new, accuracies, path):
-    """Each probability in both models, and what training on brings."""
+    """Draw each probability in both models, and the accuracy as training goes on."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 4), layout="constrained")

@@ -1,4 +1,4 @@
-"""A layer with a filter of its own for each of 20 million positions, over two processes.
+"""Train a layer with a filter for each of 20 million positions, over two processes.
 
     python examples/sharded_jax.py                      # two processes on this machine
 
@@ -7,8 +7,8 @@ On several machines, one process on each, which `jax.distributed` joins:
     python examples/sharded_jax.py --address HOST:12345 --processes 2 --process 0    # on HOST
     python examples/sharded_jax.py --address HOST:12345 --processes 2 --process 1    # on the other
 
-Each process holds and updates the weights of its own positions. It sees one input of its
-neighbour's, sends none of its weights, and draws none of another's.
+Each process draws, holds and updates the weights of its own positions alone, and sends none of
+them. It receives one input from its neighbour.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ parser.add_argument("--address", help="HOST:PORT of process 0")
 
 
 def signal(shape: tuple[int, ...], sharding: NamedSharding, seed: int) -> jax.Array:
-    """Noise that each process draws for its own positions."""
+    """Noise, of which each process draws the part for its own positions."""
 
     def part(index: tuple[slice, ...]) -> np.ndarray:
         start, stop, _ = index[1].indices(shape[1])
@@ -47,7 +47,7 @@ def signal(shape: tuple[int, ...], sharding: NamedSharding, seed: int) -> jax.Ar
 
 
 def train(options: argparse.Namespace) -> None:
-    """Let every position find the filter that gives back what it was not shown: its own input."""
+    """Train the filter of every position to return the position's own input."""
     mesh = jax.make_mesh((jax.device_count(),), ("positions",))
     spec = lcmulti.LocalConvSpec(
         (options.positions, 1), 1, 3, padding="same", data_format="channels_last"
@@ -80,7 +80,7 @@ def train(options: argparse.Namespace) -> None:
 
 
 def main() -> int:
-    """Be one of the processes, or start them."""
+    """Run as one of the processes, or start them."""
     options = parser.parse_args()
     if options.process is not None:
         jax.distributed.initialize(options.address, options.processes, options.process)

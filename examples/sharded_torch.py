@@ -1,12 +1,12 @@
-"""A layer of 20 million positions over two processes, or over as many as torchrun starts.
+"""Train a layer of 20 million positions over two processes, or as many as torchrun starts.
 
     python examples/sharded_torch.py
     torchrun --nproc-per-node 2 examples/sharded_torch.py
     torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST:29500 \
         examples/sharded_torch.py
 
-Every position of a long signal has a filter of its own: 60 million weights, of which each process
-draws, holds and trains its share. Of the signal itself, a row travels from neighbour to neighbour.
+Every position of a long signal has its own filter and bias: 80 million numbers, of which each
+process draws, holds and trains its part. Of the signal, one row travels between neighbours.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def main() -> None:
     rank = dist.get_rank()
 
     layer = LocallyConnected1d(1, 1, TAPS, POSITIONS, padding="same", device="meta")
-    shard(layer, mesh)  # drawn here: no process ever has the whole
+    shard(layer, mesh)  # drawn here, because no process ever has the whole
     mine = layer.weight.to_local()
 
     # This rank's part of a signal, of which no process has the whole either.
@@ -44,8 +44,8 @@ def main() -> None:
         part, mesh, [Shard(2)], shape=whole, stride=(POSITIONS, POSITIONS, 1), run_check=False
     )
 
-    # Each position has one sample of a mean over all of them.
-    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1 * POSITIONS)
+    # A step of 0.05 at each position, of whose error the mean has one part in 20 million.
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.05 * POSITIONS)
     for step in range(3):
         loss = (layer(x) - x).square().mean().full_tensor()
         loss.backward()
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def same_as_one_process(layer: LocallyConnected1d, x: DTensor, rank: int) -> None:
-    """The last positions of each rank are what one process computes of them, to the bit."""
+    """Check that the last positions of each rank have the bits that one process computes."""
     with torch.no_grad():
         y = layer(x).to_local()
     if dist.get_world_size() == 1:

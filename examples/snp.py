@@ -1,11 +1,11 @@
-"""A genome of 500,000 positions into one locally connected layer (under a minute).
+"""Train one locally connected layer on a genome of 500,000 positions (under a minute).
 
     python examples/snp.py [--figure FILE]
 
-Genotypes are one-hot over 4 channels; a window is 8 positions and windows do not overlap, as in
-EIR's genomics models. Nothing is copied for the windows: the layer is a view and one batched
-product. The trait is simulated from 6 positions, which the weights then show: with 320 people that
-is what can be learnt, not how to tell the trait of others.
+Genotypes are one-hot over 4 channels. Windows are 8 positions long and do not overlap, as in EIR's
+genomics models. The layer is a view and one batched product, so windows are not copied. The trait
+is simulated from 6 positions, and the trained weights show which. From 320 people that can be
+learnt, but not how to predict the trait of others.
 """
 
 import argparse
@@ -23,7 +23,8 @@ def cohort(rng):
     """Genotypes 0, 1, 2 (3 is missing) as ``(N, positions)``, a trait, and what causes it."""
     frequency = rng.uniform(0.1, 0.5, POSITIONS).astype("float32")
     genotypes = np.empty((PEOPLE, POSITIONS), "uint8")
-    for person in genotypes:  # one at a time: the random numbers of all would take a gigabyte
+    # One at a time, because the random numbers of all would take a gigabyte.
+    for person in genotypes:
         person[:] = (rng.random((2, POSITIONS), "float32") < frequency).sum(0)
         person[rng.integers(0, POSITIONS, POSITIONS // 200)] = 3
     causes = np.sort(rng.choice(POSITIONS, CAUSES, replace=False))
@@ -55,7 +56,7 @@ class Genome(nn.Module):
 
 
 def draw(strength, causes, losses, path):
-    """Weights along the genome, and the loss."""
+    """Draw the weights along the genome, and the loss."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 4), layout="constrained")

@@ -22,7 +22,7 @@ STEPS, BATCH = 250, 32
 
 
 def photograph():
-    """Grey and whitened: each frequency about as strong as the others."""
+    """The photograph in grey and whitened, so that all frequencies are about as strong."""
     from matplotlib import cbook, image
 
     with cbook.get_sample_data("grace_hopper.jpg") as file:
@@ -34,7 +34,7 @@ def photograph():
 
 
 def patches(picture):
-    """A batch ``(N, 1, 24, 24)`` from anywhere in it."""
+    """A batch ``(N, 1, 24, 24)`` of patches from random places."""
     rows = torch.randint(picture.shape[0] - SIDE, (BATCH,))
     columns = torch.randint(picture.shape[1] - SIDE, (BATCH,))
     some = [picture[r : r + SIDE, c : c + SIDE] for r, c in zip(rows, columns, strict=True)]
@@ -42,7 +42,7 @@ def patches(picture):
 
 
 def train(picture, factor):
-    """The coding layer after training, and what was left of the error."""
+    """The coding layer after training, and its remaining error."""
     torch.manual_seed(0)
     filters = SHEET[0] * SHEET[1]
     coding = LocallyConnected2d(1, filters, WINDOW, SIDE, STRIDE)
@@ -80,7 +80,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--figure", metavar="FILE")
     path = parser.parse_args().figure
-    torch.set_num_threads(1)  # layers this small gain nothing from more
+    torch.set_num_threads(1)  # more threads do not make layers this small faster
     picture, layers, penalties = photograph(), {}, {}
     print("                 error   sheet_smoothness")
     for name, factor in (("without penalty", 0.0), ("with penalty", 1.0)):

@@ -1,9 +1,10 @@
-"""A trained convolutional network is untied and trained on: what do its positions learn?
+"""Untie a trained convolutional network, train it further, and see what its positions learn.
 
     python examples/untie.py [--figure FILE]
 
-`untie` replaces each convolution by a locally connected layer that computes the same. Trained on
-faces or, as here, digits that stand in the middle, positions then part where that helps.
+`untie` replaces each convolution by a locally connected layer that computes the same. Training on
+images that are aligned, such as faces or these centred digits, then moves positions apart where
+that helps.
 """
 
 import argparse
@@ -47,7 +48,7 @@ def accuracy(model, testing):
 
 
 def draw(before, after, path):
-    """How far the filters of each position have gone from their mean, and the filters."""
+    """Draw how far the filters of each position are from their mean, and the filters."""
     from matplotlib.figure import Figure
 
     from lcmulti import plot
@@ -65,13 +66,13 @@ def main():
     parser.add_argument("--figure", metavar="FILE")
     path = parser.parse_args().figure
     torch.manual_seed(0)
-    torch.set_num_threads(1)  # layers this small gain nothing from more
+    torch.set_num_threads(1)  # more threads do not make layers this small faster
     training, testing = map(tensors, load())
     net = network()
     train(net, training, 10, 3e-3)
     print(f"convolutional: {accuracy(net, testing):.1%} of the test images\n")
 
-    free = untie(net, training[0][:1])  # tells what it will make, and makes it
+    free = untie(net, training[0][:1])  # prints what it will make, and makes it
     with torch.no_grad():
         apart = (free(testing[0]) - net(testing[0])).abs().max().item()
     print(f"\nuntied, outputs differ by up to {apart:.1g}")

@@ -11,7 +11,7 @@ __all__ = ["DTYPES", "Dtype", "name_of"]
 
 @lru_cache(maxsize=256)
 def name_of(dtype: Any) -> str:
-    """Name of a NumPy element type, which NumPy puts together anew each time it is asked."""
+    """Name of a NumPy element type; kept, because NumPy builds the string at every request."""
     name: str = dtype.name
     return name
 

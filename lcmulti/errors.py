@@ -32,7 +32,7 @@ MOST_SHOWN = 500
 MOST_RECEIVED = 1000
 
 
-def printable(text: Any, most: int = MOST_SHOWN) -> str:
+def printable(text: object, most: int = MOST_SHOWN) -> str:
     """*text* as a message shows it: on one line, cut, and nothing in it that drives a terminal."""
     cut = str(text)
     cut = cut if len(cut) <= most else f"{cut[: most - 3]}..."
@@ -53,19 +53,19 @@ class LcmultiError(Exception):
 
 
 class ArgumentError(LcmultiError, ValueError):
-    """An argument has a value that cannot be.
+    """An argument has a value that is not allowed.
 
     Parameters
     ----------
     argument : str
         The argument's name as the caller wrote it.
     expected : str
-        What would have been right, in a few words.
+        What is allowed, in a few words.
     received : object
         What came.
     """
 
-    def __init__(self, argument: str, expected: str, received: Any) -> None:
+    def __init__(self, argument: str, expected: str, received: object) -> None:
         self.argument = argument
         self.expected = expected
         self.received = received
@@ -75,7 +75,7 @@ class ArgumentError(LcmultiError, ValueError):
         )
 
     def about(self, argument: str) -> ArgumentError:
-        """The same error about an argument that the caller knows by another name."""
+        """The same error, with the argument's name as the caller knows it."""
         return type(self)(argument, self.expected, self.received)
 
     def __reduce__(self) -> tuple[type[ArgumentError], tuple[Any, ...]]:
@@ -83,7 +83,7 @@ class ArgumentError(LcmultiError, ValueError):
 
 
 class _Shown(reprlib.Repr):
-    """`repr` of what came, cut where it is long; of an array what it is, not what it holds."""
+    """A short `repr`: long values are cut, and an array is shown by its type, shape and dtype."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class _Shown(reprlib.Repr):
         self.maxstring = self.maxother = 200
 
     def repr_int(self, x: int, level: int) -> str:
-        # Python refuses to write out numbers that are longer still.
+        # Python refuses to print integers of several thousand digits.
         return repr(x) if x.bit_length() < 256 else f"an integer of {x.bit_length()} bits"
 
     def repr_instance(self, x: object, level: int) -> str:
@@ -105,36 +105,36 @@ class _Shown(reprlib.Repr):
 _shown = _Shown().repr
 
 
-def shown(value: Any) -> str:
-    """*value* as a message shows what came: cut, and of an array what it is."""
+def shown(value: object) -> str:
+    """*value* as an error message shows it; see `_Shown`."""
     return _shown(value)
 
 
 class _Description(str):
-    """Text to be shown as it stands, without quotation marks."""
+    """Text that a message shows without quotation marks."""
 
     __slots__ = ()
 
 
 def described(text: str) -> str:
-    """Mark *text* as a description of what came, rather than the value itself."""
+    """Mark *text* as a description of the received value, rather than the value itself."""
     return _Description(text)
 
 
 class ArgumentTypeError(ArgumentError, TypeError):
-    """An argument has a type that cannot be."""
+    """An argument has a type that is not allowed."""
 
 
 class ShapeError(ArgumentError):
-    """The shape of an array or of a geometry cannot be."""
+    """The shape of an array is wrong, or a geometry is impossible."""
 
 
 class DtypeError(ArgumentTypeError):
-    """The dtype of an array cannot be."""
+    """The dtype of an array is not supported."""
 
 
 class FreedMemoryError(ArgumentError, RuntimeError):
-    """The memory of an array was freed, or cut short, while the array is still in use."""
+    """The memory of an array was freed or shortened while the array is still in use."""
 
 
 class MixedFrameworksError(ArgumentTypeError):
@@ -146,16 +146,16 @@ class ConfigError(ArgumentError):
 
 
 class FileError(LcmultiError, ValueError):
-    """A file cannot be read, or is not to be trusted.
+    """A file cannot be read or written, or its content is not safe to use.
 
     Parameters
     ----------
     path : path-like
     reason : str
-        What is wrong with it, as the rest of a sentence that begins with the path.
+        What is wrong with it: the rest of a sentence that begins with the path.
     """
 
-    def __init__(self, path: Any, reason: str) -> None:
+    def __init__(self, path: object, reason: str) -> None:
         self.path = path
         self.reason = reason
         super().__init__(f"{printable(path)} {printable(reason)}")
@@ -185,13 +185,13 @@ class TooLargeError(ArgumentError, MemoryError):
 
 
 class Interrupted(KeyboardInterrupt):
-    """The user's interrupt, with what was done until then.
+    """The user interrupted a long piece of work.
 
     Parameters
     ----------
     report : object
-        Of `lcmulti.conformance.parity`, `lcmulti.conformance.certify` or `lcmulti.bench.bench`,
-        as far as it got.
+        The unfinished report of `lcmulti.conformance.parity`, `lcmulti.conformance.certify` or
+        `lcmulti.bench.bench`: everything done before the interrupt.
     """
 
     def __init__(self, report: Any) -> None:

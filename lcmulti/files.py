@@ -1,4 +1,4 @@
-"""Open a file that may be a stranger's: a file, of bounded size, or one clear error."""
+"""Open a file that somebody else may have written: read a bounded size, or raise one error."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def opened_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     Raises
     ------
     FileError
-        If there is none, it may not be read, or it is a folder, a pipe or a device, of which a
-        read might never end.
+        If the file is missing or unreadable, or is a folder, a pipe or a device. Reading a pipe
+        or a device might never end.
     """
-    # A pipe that no one writes to would stop `open` itself, but for this flag.
+    # Without this flag, `open` itself would wait for a writer of a pipe.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
         descriptor = os.open(path, flags | getattr(os, "O_CLOEXEC", 0))

@@ -1,4 +1,4 @@
-"""How much memory arrays take and this machine has, asked before they are made."""
+"""Compare the memory that arrays need with the memory of this machine, before making them."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def memory_for(shape: tuple[int, ...], dtype: str, copies: int = 1) -> tuple[int
 
 
 def require_memory(argument: str, shape: tuple[int, ...], dtype: str, copies: int = 1) -> None:
-    """Raise before an array is made that this machine's memory cannot hold.
+    """Raise if this machine's memory cannot hold an array; called before the array is made.
 
     Parameters
     ----------
     argument : str
-        What makes it so large, for the message.
+        The argument that makes it so large, for the message.
     shape : tuple of int
     dtype : str
     copies : int, default 1
@@ -35,7 +35,7 @@ def require_memory(argument: str, shape: tuple[int, ...], dtype: str, copies: in
     Raises
     ------
     TooLargeError
-        With the shape, the size and the memory there is.
+        Names the shape, its size in bytes and the memory of the machine.
     """
     size, memory = memory_for(shape, dtype, copies)
     if size > memory:

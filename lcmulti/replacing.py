@@ -1,4 +1,4 @@
-"""Write a file whole or not at all, beside what is there until it is finished."""
+"""Replace a file in one step: its new content is written beside it first, then renamed."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ __all__ = ["Replacement", "replaced"]
 
 
 class Replacement:
-    """A new content for a file, under a name of its own until `commit`.
+    """New content for a file, kept under a temporary name until `commit`.
 
-    A link stays one, and the file behind it keeps its mode. The name is random: processes of the
-    same number, in containers that share a file system, do not meet.
+    A symbolic link stays a link, and the file behind it keeps its mode. The temporary name is
+    random, because processes in different containers may share a file system and a process id.
 
     Parameters
     ----------
     path : path-like
-        What is to be replaced, or made.
+        The file to replace or to make.
 
     Attributes
     ----------
     temporary : Path
-        Where the content is until then; in the same folder, and short whatever the file's name.
+        Where the new content is until `commit`: a file with a short name in the same folder.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -56,18 +56,18 @@ class Replacement:
         return stream
 
     def commit(self) -> None:
-        """Put the new content in the place of the old."""
+        """Replace the old content by the new."""
         with self.errors_told():
             self.temporary.replace(self._target)
 
     def discard(self) -> None:
-        """Remove the new content, if it has not been put in place."""
+        """Remove the new content, unless it is in place already."""
         with suppress(OSError):
             self.temporary.unlink()
 
     @contextmanager
     def errors_told(self) -> Iterator[None]:
-        """Whatever the system says of the temporary file is said of the file."""
+        """Report an error about the temporary file as an error about the file itself."""
         try:
             yield
         except OSError as error:
@@ -77,13 +77,13 @@ class Replacement:
 
 @contextmanager
 def replaced(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Replace a file with what is written within the ``with`` block, when that has gone well.
+    """Replace a file with what the ``with`` block writes, once the block has ended without error.
 
     Raises
     ------
     FileError
-        If it cannot be written; then, and after an interrupt, the old file is as it was and
-        nothing is beside it.
+        If the file cannot be written. Then, as after an interrupt, the old file is unchanged and
+        no temporary file is left.
     """
     new = Replacement(path)
     try:

@@ -1,4 +1,4 @@
-"""What untying a network's convolutions costs, told and held to a limit before it is done."""
+"""The cost of untying a network's convolutions: reported, and checked, before it is done."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from lcmulti.memory import memory_for
 __all__ = ["Row", "Untying", "chosen", "human", "strength_of"]
 
 SHOWN = 5
-"""Layers named where there are too many to name."""
+"""How many layers a message names where there are more."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One convolution and the layer that is to take its place.
+    """One convolution and the layer that replaces it.
 
     Parameters
     ----------
@@ -27,10 +27,10 @@ class Row:
     kind : str
         Class of the convolution.
     window, positions : tuple of int
-        Kernel size, and output positions (of a transposed one, input positions) with weights of
-        their own.
+        Kernel size, and the size of the grid of positions that have weights of their own: output
+        positions, or input positions of a transposed convolution.
     before, after : int
-        Parameters.
+        Number of parameters.
     itemsize : int
         Bytes of one parameter.
     """
@@ -60,7 +60,7 @@ class Untying:
 
     @property
     def parameters(self) -> tuple[int, int]:
-        """Of the layers that change, before and after."""
+        """Number of parameters of all layers that change, before and after."""
         return sum(row.before for row in self.rows), sum(row.after for row in self.rows)
 
     @property
@@ -88,13 +88,13 @@ class Untying:
         lines += [f"left as it is: {name} ({why})" for name, why in self.left]
         return "\n".join(lines)
 
-    def require(self, memory: Any) -> None:
-        """Refuse more than *memory* bytes of weights (None: than this machine has).
+    def require(self, memory: object) -> None:
+        """Raise if the weights take more than *memory* bytes (None: the memory of this machine).
 
         Raises
         ------
         TooLargeError
-            With the layers that cost most; nothing has been made then.
+            Names the layers that cost most. Nothing has been made yet.
         """
         size = self.bytes[1]
         limit = memory_for((), "float32")[1] if memory is None else byte_size("memory", memory)
@@ -114,7 +114,7 @@ class Untying:
 
 
 def chosen(where: Any, modules: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
-    """Those of *modules* that *where* says, which are its convolutions by default.
+    """Select modules: those that *where* names, or all of them if it is None.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ def chosen(where: Any, modules: Iterable[tuple[str, Any]]) -> list[tuple[str, An
     Raises
     ------
     ArgumentError
-        If a name, pattern or class fits no convolution, with those there are.
+        If a name, pattern or class fits no convolution. The message lists the convolutions.
     """
     there = list(modules)
     if where is None:
@@ -141,7 +141,7 @@ def chosen(where: Any, modules: Iterable[tuple[str, Any]]) -> list[tuple[str, An
     return [each for each in there if any(test(*each) for _, test in wanted)]
 
 
-def _test(given: Any) -> Callable[[str, Any], bool]:
+def _test(given: object) -> Callable[[str, Any], bool]:
     if isinstance(given, str):
         return lambda name, _: name == given or fnmatchcase(name, given)
     if isinstance(given, type):
@@ -153,7 +153,7 @@ def _test(given: Any) -> Callable[[str, Any], bool]:
 
 
 def human(size: float) -> str:
-    """Bytes for people, ``"12.3 MiB"``."""
+    """A number of bytes for people to read, ``"12.3 MiB"``."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if size < 1024:
             return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
@@ -173,8 +173,8 @@ def _short(name: str, most: int) -> str:
     return name if len(name) <= most else "..." + name[3 - most :]
 
 
-def strength_of(value: Any) -> float:
-    """How far weights move to their mean, as a float above 0 and up to 1."""
+def strength_of(value: object) -> float:
+    """Check how far weights move towards their mean: a float above 0 and up to 1."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
         raise ArgumentError("strength", "a number above 0 and up to 1", value)
     return float(value)

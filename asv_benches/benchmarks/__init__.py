@@ -1,5 +1,5 @@
-"""asv benchmarks of lcmulti: importing it, calling it, computing with it, and beside others.
+"""asv benchmarks of lcmulti: import, overhead of a call, computation, and comparison with peers.
 
-What is absent here is skipped: a ``setup`` raises `NotImplementedError`. Nothing happens when
-these modules are imported.
+What is not installed is skipped: its ``setup`` raises `NotImplementedError`. Importing these
+modules has no effect.
 """

@@ -1,4 +1,4 @@
-"""What several benchmarks need: names, and a step that was held against the reference."""
+"""What several benchmarks need: names, and a step whose result was compared with the reference."""
 
 BACKENDS = ("numpy", "torch", "jax", "tensorflow")
 WAYS = (
@@ -19,7 +19,7 @@ WORKLOADS = (
     "keras_10084_1d", "eir_snp_1", "grid_256", "neurite_3d",
 )  # fmt: skip
 MEMORY = 4_000_000_000
-"""Bytes of arrays up to which a workload is run, four times what they take once."""
+"""Largest number of bytes of a workload's arrays, counted four times, up to which it is run."""
 
 
 def need(backend):
@@ -32,7 +32,7 @@ def need(backend):
 
 
 def contender_of(way, workload):
-    """The arrays of a workload, what runs them and what is run; skip what cannot serve."""
+    """The arrays of a workload, its harness and its contender; skips what cannot serve."""
     import lcmulti
     from lcmulti.bench.contenders import ours
     from lcmulti.bench.harness import harness
@@ -52,12 +52,12 @@ def contender_of(way, workload):
         raise NotImplementedError("too large for a routine run")
     runner = harness(backend)
     contender = ours(arrays, backend, implementation, "channels_last")
-    runner.arrays(contender)  # drawn and given to the framework by now
+    runner.arrays(contender)  # the framework has its own copies now
     return arrays, runner, contender
 
 
 def step_of(way, workload, training, check=True):
-    """A step that was called once and gave what the reference gives; skip what cannot serve."""
+    """A step that was called once and agreed with the reference; skips what cannot serve."""
     from lcmulti.bench.contenders import disagreement
 
     arrays, runner, contender = contender_of(way, workload)

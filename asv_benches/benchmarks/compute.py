@@ -19,19 +19,20 @@ class Forward:
 
 
 class Training(Forward):
-    """With the gradients in input and weights."""
+    """The output and the gradients of input and weights."""
 
     training = True
 
 
 class Memory:
-    """Peak of the whole process, its framework and both copies of the arrays included."""
+    """Peak memory of the process, including its framework and both copies of the arrays."""
 
     params = (WAYS, WORKLOADS)
     param_names = ("way", "workload")
 
     def setup(self, way, workload):
-        # Unchecked: a reference in float64 would be the peak. `Training` holds the same to it.
+        # Not compared: a reference in float64 would be the peak. `Training` compares the same
+        # results.
         self.step = step_of(way, workload, True, check=False)
 
     def peakmem_training(self, way, workload):
@@ -46,7 +47,7 @@ class Build:
     unit = "s"
 
     def setup(self, way, workload):
-        step_of(way, "keras_docstring_1d", True)  # what a process does once is no part of it
+        step_of(way, "keras_docstring_1d", True)  # leaves out what a process does only once
         _, self.runner, self.contender = contender_of(way, workload)
 
     def track_first_call(self, way, workload):

@@ -2,7 +2,7 @@
 
 
 class Imports:
-    """What a program waits for before it computes."""
+    """What a program waits for before its first computation."""
 
     def timeraw_lcmulti(self):
         return "import lcmulti", "import numpy"

@@ -1,4 +1,4 @@
-"""What a call costs beyond computing: the smallest arrays there are, plans cached and not."""
+"""The overhead of a call, on the smallest arrays, with and without a cached plan."""
 
 from .common import BACKENDS, need
 
@@ -24,7 +24,7 @@ class Spec:
 
 
 class Dispatch:
-    """`lcmulti.local_conv` eagerly, from the arguments to the implementation and back."""
+    """Eager `lcmulti.local_conv`, from the arguments to the implementation and back."""
 
     params = (BACKENDS,)
     param_names = ("backend",)
@@ -49,7 +49,7 @@ class Dispatch:
         self.call()
 
     def time_cold(self, backend):
-        """Nothing is known of these shapes."""
+        """Calls with shapes that have no cached plan."""
         for cache in self.caches:
             cache.cache_clear()
         self.calls.clear()

@@ -1,7 +1,7 @@
-"""Two ratios measured within one process each, which is what may be quoted.
+"""Two ratios, each measured within one process. Quote these, not times.
 
-A peer that cannot run a workload, for memory or because it takes over a minute, is recorded as
--1, and why is printed.
+A peer that cannot run a workload, for lack of memory or because it takes over a minute, is
+recorded as -1, and the reason is printed.
 """
 
 import sys
@@ -12,7 +12,7 @@ CANNOT_RUN = -1.0
 
 
 class OverRoofline:
-    """Time of ``auto`` over the least this machine needs."""
+    """Time of ``auto`` over the least time that this machine needs."""
 
     params = (BACKENDS, ("forward", "training"), WORKLOADS)
     param_names = ("backend", "mode", "workload")
@@ -34,7 +34,7 @@ class OverRoofline:
 
 
 class OverPeer:
-    """How many times as fast as a peer ``auto`` is, in training."""
+    """Time of a peer over the time of ``auto``, in training."""
 
     params = (PEERS, WORKLOADS)
     param_names = ("peer", "workload")

@@ -1,6 +1,6 @@
 """lcmulti in JAX. The layers are in `lcmulti_jax.nnx` and `lcmulti_jax.equinox`.
 
-Importing this package imports nothing: the backend is loaded when arrays arrive.
+Importing this package does not import JAX: the first call with arrays loads the backend.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""A kernel whose gradient lies where the kernel does, for partitioners see no other link of them.
+"""Give the gradient of a kernel the sharding of the kernel.
 
-Gradients come of inputs and of what comes back, and where neither is split by rows (a dense layer
-follows, say) each device would compute the gradient of all weights.
+A partitioner sees no connection between the two. The gradient is computed from the input and the
+output's gradient. If neither is split by rows (because a dense layer follows, say), each device
+would compute the gradient of all weights.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-from jax import lax
+from jax import Array, lax
 from jax.experimental import jet
 from jax.experimental.shard_alike import shard_alike
 from jax.extend.core import Primitive
@@ -17,42 +18,42 @@ from jax.interpreters import ad, batching, mlir
 
 __all__ = ["with_gradient_alike"]
 
-# ``(a, b) -> a``, linear in *a*. Where *told*, XLA is told that both are sharded alike.
+# ``(a, b) -> a``, linear in *a*. With *told*, XLA is told that both are sharded alike.
 alike_p = Primitive("local_conv_alike")
 
 
-def with_gradient_alike(kernel: Any) -> Any:
-    """*kernel*; its gradient, if there is one, is sharded as it is."""
+def with_gradient_alike(kernel: Array) -> Array:
+    """*kernel*; its gradient, if there is one, gets the sharding of *kernel*."""
     if not isinstance(kernel, jax.core.Tracer):
         return kernel
     return alike_p.bind(kernel, lax.stop_gradient(kernel), told=False)
 
 
-def _jvp(primals: Any, tangents: Any, *, told: bool) -> Any:
+def _jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array], *, told: bool) -> Any:
     (a, b), (tangent, _) = primals, tangents
     if type(tangent) is not ad.Zero:
         tangent = alike_p.bind(tangent, b, told=told)
     return alike_p.bind(a, b, told=told), tangent
 
 
-def _transpose(cotangent: Any, a: Any, b: Any, *, told: bool) -> Any:
+def _transpose(cotangent: Array, a: Array, b: Array, *, told: bool) -> Any:
     if type(cotangent) is ad.Zero:
         return cotangent, None
     return alike_p.bind(cotangent, b, told=True), None
 
 
-def _batch(arrays: Any, axes: Any, *, told: bool) -> Any:
+def _batch(arrays: tuple[Array, Array], axes: Any, *, told: bool) -> Any:
     size = next(a.shape[i] for a, i in zip(arrays, axes, strict=True) if i is not None)
     a, b = (batching.bdim_at_front(*each, size) for each in zip(arrays, axes, strict=True))
     return alike_p.bind(a, b, told=told), 0
 
 
-def _taylor(primals: Any, series: Any, *, told: bool) -> Any:
+def _taylor(primals: tuple[Array, Array], series: Any, *, told: bool) -> Any:
     a, b = primals
     return alike_p.bind(a, b, told=told), [alike_p.bind(s, b, told=told) for s in series[0]]
 
 
-def _lower(context: Any, a: Any, b: Any, *, told: bool) -> Any:
+def _lower(context: Any, a: Array, b: Array, *, told: bool) -> Any:
     devices = getattr(context.module_context.axis_context, "num_devices", 1)
     if not told or devices == 1:
         return [a]

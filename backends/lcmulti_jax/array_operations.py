@@ -1,9 +1,10 @@
 """One block: its part of the input, the patches in it, and their products.
 
-The batch is the last axis here, so that what one tap sees is one run of memory whatever the
-strides. Patches are gathered and scattered by row numbers: XLA would fuse slices and stacks, or
-zeros and sums, into one loop that asks of every element which tap it came from. On a CPU that is
-slow; on a GPU it is not, but scattering is, and adds in another order each time.
+The batch is the last axis here, so that for any strides a tap reads contiguous memory. Patches are
+gathered and scattered by row numbers. Otherwise XLA would fuse slices and stacks, or zeros and
+sums, into one loop that determines for every element which tap it came from. That is slow on a CPU.
+On a GPU it is fast, but scattering is slow and adds in another order each time, so taps are summed
+there.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+from jax import Array, lax
 
 from lcmulti.dtypes import DTYPES
 from lcmulti.geometry.spec import LocalConvSpec
@@ -33,11 +34,11 @@ __all__ = [
 
 
 MOST_TERMS = 32
-"""Taps of one axis that XLA is given as one sum; more are added in a loop."""
+"""Up to this many taps of one axis are one sum for XLA; more are added in a loop."""
 
 
 def default_device() -> str:
-    """Kind of device that JAX computes on unless told otherwise: tracers have none."""
+    """Kind of JAX's default device, which is where traced code will run."""
     chosen = jax.config.jax_default_device
     if chosen is None:
         return jax.default_backend()
@@ -45,17 +46,19 @@ def default_device() -> str:
     return "gpu" if name in ("cuda", "rocm") else name
 
 
-def widen(array: Any) -> Any:
-    """Half types to float32, others as they are."""
+def widen(array: Array) -> Array:
+    """Convert half types to float32; return other types unchanged."""
     return array.astype(DTYPES[array.dtype.name].accumulator)
 
 
-def read(array: Any, start: tuple[Any, ...], size: tuple[Any, ...]) -> Any:
-    """Cut ``size[i]`` from ``start[i]`` on along the first axes, those that *start* names."""
+def read(array: Array, start: tuple[Any, ...], size: tuple[Any, ...]) -> Array:
+    """A slice of ``size[i]`` elements from ``start[i]`` on, along the first ``len(start)`` axes."""
     dtype = array.dtype
-    if dtype.itemsize == 2:  # XLA's CPU would cut half types in float32, and widen all of *array*
+    # On a CPU, XLA would slice half types in float32, and convert all of *array* first.
+    if dtype.itemsize == 2:
         traced = [at for at in start if isinstance(at, jax.core.Tracer)]
-        if traced:  # in a loop; were it not tied to the step, XLA would convert all before it
+        # In a loop, a dependence on the step keeps XLA from converting everything before the loop.
+        if traced:
             array, *_ = lax.optimization_barrier((array, *traced))
         array = lax.bitcast_convert_type(array, jnp.uint16)
     for axis, (at, length) in enumerate(zip(start, size, strict=False)):
@@ -64,16 +67,20 @@ def read(array: Any, start: tuple[Any, ...], size: tuple[Any, ...]) -> Any:
     return lax.bitcast_convert_type(array, dtype)
 
 
-def write(array: Any, part: Any, start: tuple[Any, ...]) -> Any:
-    """*array* with *part* from ``start[i]`` on along the first axes."""
+def write(array: Array, part: Any, start: tuple[Any, ...]) -> Array:
+    """*array* with *part* written from ``start[i]`` on along the first axes."""
     if part.shape == array.shape:
         return part
     return lax.dynamic_update_slice(array, part, (*start, *(0,) * (array.ndim - len(start))))
 
 
 def part_of_input(
-    x: Any, start: tuple[Any, ...], size: tuple[Any, ...], inner: LocalConvSpec, spec: LocalConvSpec
-) -> Any:
+    x: Array,
+    start: tuple[Any, ...],
+    size: tuple[Any, ...],
+    inner: LocalConvSpec,
+    spec: LocalConvSpec,
+) -> Array:
     """The padded input of a block, ``(N, *I, C) -> (prod(input_size), C, N)``."""
     at, length, offset = _places(start, inner, spec)
     x = read(x, (start[0], *at), (size[0], *length))
@@ -84,8 +91,8 @@ def part_of_input(
 
 
 def add_to_input(
-    dx: Any, part: Any, start: tuple[Any, ...], inner: LocalConvSpec, spec: LocalConvSpec
-) -> Any:
+    dx: Array, part: Any, start: tuple[Any, ...], inner: LocalConvSpec, spec: LocalConvSpec
+) -> Array:
     """The adjoint of `part_of_input`, added to *dx*."""
     part = jnp.moveaxis(part.reshape(*inner.input_shape, part.shape[-1]), -1, 0)
     at, length, offset = _places(start, inner, spec)
@@ -100,9 +107,9 @@ def add_to_input(
 def _places(
     start: tuple[Any, ...], inner: LocalConvSpec, spec: LocalConvSpec
 ) -> tuple[tuple[Any, ...], tuple[int, ...], tuple[Any, ...]]:
-    """Where to cut the input, how much, and where the block's windows start in that.
+    """Start and size of the slice of the input that a block needs, and its windows' start in it.
 
-    They may begin before the input and end behind it; what is cut lies inside.
+    Windows may begin before the input and end behind it; the slice lies inside.
     """
     places = []
     for axis, (size, (low, high)) in enumerate(zip(spec.input_size, spec.padding, strict=True)):
@@ -116,37 +123,37 @@ def _places(
             places.append((at, length, first - at))
         else:
             places.append((first, wanted, 0))
-    at, length, offset = zip(*places, strict=True)
-    return at, length, offset
+    where, lengths, offsets = zip(*places, strict=True)
+    return where, lengths, offsets
 
 
-def _shift(array: Any, axis: int, offset: Any, length: int) -> Any:
-    """``array[offset : offset + length]`` along *axis*, zeros where that is outside."""
+def _shift(array: Array, axis: int, offset: Any, length: int) -> Array:
+    """``array[offset : offset + length]`` along *axis*, with zeros outside of the array."""
     pairs = [(0, 0, 0)] * array.ndim
     zero = jnp.zeros((), array.dtype)
     if isinstance(offset, int):
         pairs[axis] = (-offset, offset + length - array.shape[axis], 0)
         return lax.pad(array, zero, pairs)
     pairs[axis] = (length, length, 0)
-    first = jnp.maximum(offset + length, 0)  # further off there is nothing but zeros either
+    first = jnp.maximum(offset + length, 0)  # beyond this distance there are only zeros, too
     return lax.dynamic_slice_in_dim(lax.pad(array, zero, pairs), first, length, axis)
 
 
-def windows(x: Any, spec: LocalConvSpec) -> Any:
+def windows(x: Array, spec: LocalConvSpec) -> Array:
     """Gather ``(prod(input_size), C, N) -> (prod(output_size), taps, C, N)``."""
     return x.at[_seen(spec)].get(mode="promise_in_bounds")
 
 
-def fold(patches: Any, spec: LocalConvSpec) -> Any:
-    """Scatter-add, the adjoint of `windows`."""
+def fold(patches: Array, spec: LocalConvSpec) -> Array:
+    """Add patches up into the input: the adjoint of `windows`."""
     if default_device() == "gpu":
         return _fold_by_taps(patches, spec)
     x = jnp.zeros((prod(spec.input_size), *patches.shape[2:]), patches.dtype)
     return x.at[_seen(spec)].add(patches, mode="promise_in_bounds")
 
 
-def _fold_by_taps(patches: Any, spec: LocalConvSpec) -> Any:
-    """One axis at a time, last first: the sum of all taps, each put apart by the stride."""
+def _fold_by_taps(patches: Array, spec: LocalConvSpec) -> Array:
+    """One axis at a time, the last one first: the sum of all taps, each spread by the stride."""
     rest = patches.shape[2:]
     array = patches.reshape(*spec.output_size, *spec.kernel_size, *rest)
     for axis in reversed(range(spec.ndim)):
@@ -154,20 +161,20 @@ def _fold_by_taps(patches: Any, spec: LocalConvSpec) -> Any:
     return array.reshape(prod(spec.input_size), *rest)
 
 
-def _sum_of_taps(array: Any, axis: int, spec: LocalConvSpec) -> Any:
-    """Positions and taps of one axis to places of the input; the taps' axis goes."""
+def _sum_of_taps(array: Array, axis: int, spec: LocalConvSpec) -> Array:
+    """Sum positions and taps of one axis into places of the input; removes the axis of taps."""
     taps, dilation = spec.kernel_size[axis], spec.dilation[axis]
     reach = (spec.output_size[axis] - 1) * spec.strides[axis] + 1
     behind = spec.input_size[axis] - reach
     zero = jnp.zeros((), array.dtype)
 
-    def placed(tap: Any, low: int, high: int) -> Any:
+    def placed(tap: Any, low: int, high: int) -> Array:
         seen = lax.dynamic_index_in_dim(array, tap, spec.ndim + axis, keepdims=False)
         pairs = [(0, 0, 0)] * seen.ndim
         pairs[axis] = (low, high, spec.strides[axis] - 1)
         return lax.pad(seen, zero, pairs)
 
-    def add(tap: Any, total: Any) -> Any:
+    def add(tap: Any, total: Array) -> Array:
         at = tap * dilation
         part = lax.dynamic_slice_in_dim(total, at, reach, axis) + placed(tap, 0, 0)
         return lax.dynamic_update_slice_in_dim(total, part, at, axis)
@@ -178,8 +185,8 @@ def _sum_of_taps(array: Any, axis: int, spec: LocalConvSpec) -> Any:
     return sum(placed(tap, at, behind - at) for tap, at in enumerate(places))
 
 
-def _seen(spec: LocalConvSpec) -> Any:
-    """``(prod(output_size), taps)``: the row of the input that each tap of each window sees."""
+def _seen(spec: LocalConvSpec) -> Array:
+    """``(prod(output_size), taps)``: the row of the input that each tap of each window reads."""
     axes = spec.ndim
     rows: Any = 0
     for axis in range(axes):
@@ -193,8 +200,8 @@ def _seen(spec: LocalConvSpec) -> Any:
     return rows.reshape(prod(spec.output_size), prod(spec.kernel_size))
 
 
-def multiply(order: str, a: Any, b: Any, spec: LocalConvSpec) -> Any:
-    """Sum of products of two of patches ``P``, kernel ``K`` and output ``Y``, giving the third.
+def multiply(order: str, a: Array, b: Array, spec: LocalConvSpec) -> Array:
+    """Of patches ``P``, kernel ``K`` and output ``Y``, compute one as sums of products of two.
 
     *order* names both operands and the result: ``P (prod(output_size), taps, C, N)``,
     ``K (*positions, *kernel_size, C // groups, F)`` and ``Y (N, *output_size, F)``.
@@ -207,16 +214,16 @@ def multiply(order: str, a: Any, b: Any, spec: LocalConvSpec) -> Any:
     s = "".join(letters[axis] for axis in spec.shared_axes)
     subscripts = {"P": f"{letters}tgcn", "K": f"{u}tcgf", "Y": f"n{letters}gf"}
 
-    def split(kind: str, array: Any) -> Any:
+    def split(kind: str, array: Array) -> Array:
         if kind == "P":
             return array.reshape(*sizes, taps, groups, channels, array.shape[-1])
         if kind == "K":
             return array.reshape(*(sizes[axis] for axis in own), taps, channels, groups, filters)
         return array.reshape(array.shape[0], *sizes, groups, filters)
 
-    left, right, out = order
-    # Asked for the axes in the order a matrix product has them, einsum leaves the operands where
-    # they are. Then only small arrays are transposed, unless kernels are grouped or shared.
+    left, right, out = tuple(order)
+    # If the result has the order of axes of a matrix product, einsum does not transpose the
+    # operands. Then only small arrays are transposed, unless kernels are grouped or shared.
     plain = {"PKY": f"{u}g{s}nf", "KPY": f"{u}gf{s}n", "KYP": f"{u}gtc{s}n", "PYK": f"{u}gtcf"}
     product = jnp.einsum(
         f"{subscripts[left]},{subscripts[right]}->{plain[order]}",

@@ -1,4 +1,4 @@
-"""The JAX backend: arrays in and out of it, and what dispatch asks of them."""
+"""The JAX backend: conversions, facts about arrays, and derivatives."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from lcmulti.dtypes import DTYPES, name_of
 from lcmulti.errors import DtypeError
@@ -22,61 +23,63 @@ __all__ = ["backend"]
 class JaxBackend:
     """`lcmulti.backend.Backend` for JAX."""
 
-    def prepare(self, arrays: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Nothing to prepare: JAX has neither variables nor automatic casts."""
+    def prepare(self, arrays: tuple[Array, ...]) -> tuple[Array, ...]:
+        """Return *arrays*: JAX has neither variables nor automatic casts."""
         return arrays
 
-    def facts(self, array: Any, batched: bool = False) -> Facts:
+    def facts(self, array: Array, batched: bool = False) -> Facts:
         """See `Backend.facts`; what is not committed to a device is computed on the default one."""
         committed = not isinstance(array, jax.core.Tracer) and getattr(array, "committed", False)
         device = next(iter(array.devices())).platform if committed else default_device()
         shape = tuple(n if type(n) is int else None for n in array.shape)
         return Facts(shape, name_of(array.dtype), device)
 
-    def from_numpy(self, array: np.ndarray, like: Any = None) -> Any:
-        """Convert a copy, for JAX would keep reading memory that NumPy may write to.
+    def from_numpy(self, array: np.ndarray, like: Array | None = None) -> Array:
+        """Convert a copy, because JAX would go on reading memory that NumPy may change.
 
         Raises
         ------
         DtypeError
-            For a dtype JAX would round, because its 64-bit mode is off.
+            For a dtype that JAX would round because its 64-bit mode is off.
         """
         if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
             enable = "jax.config.update('jax_enable_x64', True)"
             raise DtypeError("array", f"a dtype of 32 bits, or JAX with {enable}", array.dtype.name)
-        concrete = like is not None and not isinstance(like, jax.core.Tracer)
-        device = like.device if concrete and len(like.devices()) == 1 else None
+        device = None
+        if like is not None and not isinstance(like, jax.core.Tracer) and len(like.devices()) == 1:
+            device = like.device
         return jnp.array(array, device=device)
 
-    def held(self, array: Any) -> Any:
-        """What this process writes of an array to a file of weights."""
+    def held(self, array: Array) -> Any:
+        """The part of an array that this process writes to a file of weights."""
         from lcmulti_jax.files import held
 
         return held(array)
 
-    def to_numpy(self, array: Any) -> np.ndarray:
-        """Copy to NumPy, for what JAX shows of its own memory may not be written to."""
+    def to_numpy(self, array: Array) -> np.ndarray:
+        """Copy to NumPy, because a view of JAX's memory is read-only."""
         return np.array(array)
 
     def on(self, device: str) -> AbstractContextManager[Any]:
-        """The default device, changed."""
+        """A context that changes the default device."""
         return jax.default_device(jax.devices(device)[0])
 
-    def move_axis(self, array: Any, source: int, destination: int) -> Any:
+    def move_axis(self, array: Array, source: int, destination: int) -> Array:
         """`numpy.moveaxis`."""
         return jnp.moveaxis(array, source, destination)
 
-    def take(self, array: Any, indices: np.ndarray, axis: int) -> Any:
+    def take(self, array: Array, indices: np.ndarray, axis: int) -> Array:
         """`numpy.take`."""
         return jnp.take(array, indices, axis)
 
-    def add(self, y: Any, bias: Any) -> Any:
-        """In the accumulator dtype, so that the gradient of the bias is summed there."""
+    def add(self, y: Array, bias: Array) -> Array:
+        """Add in the accumulator dtype, so that the gradient of the bias is summed in it."""
         wide = DTYPES[y.dtype.name].accumulator
-        of_rank = jnp.expand_dims(bias, range(y.ndim - bias.ndim))  # JAX may be told to ask for it
+        # Explicit, because JAX may be configured to refuse implicit promotion.
+        of_rank = jnp.expand_dims(bias, range(y.ndim - bias.ndim))
         return (y.astype(wide) + of_rank.astype(wide)).astype(y.dtype)
 
-    def einsum(self, subscripts: str, *arrays: Any) -> Any:
+    def einsum(self, subscripts: str, *arrays: Array) -> Array:
         """See `Backend.einsum`."""
         wide = DTYPES[arrays[0].dtype.name].accumulator
         product = jnp.einsum(
@@ -84,7 +87,7 @@ class JaxBackend:
         )
         return product.astype(arrays[0].dtype)
 
-    def pair_products(self, kernel: Any, pairs: Any) -> list[Any]:
+    def pair_products(self, kernel: Array, pairs: Any) -> list[Array]:
         """See `lcmulti_jax.pairs`."""
         from lcmulti_jax.pairs import pair_products
 
@@ -101,19 +104,19 @@ class JaxBackend:
         return function
 
     def devices(self) -> list[str]:
-        """Platform and model of each device."""
+        """The platform and model of each device."""
         return [f"{device.platform}:{device.id} {device.device_kind}" for device in jax.devices()]
 
     def vjp(
-        self, function: Callable[..., Any], arrays: tuple[Any, ...], cotangent: Any
-    ) -> tuple[Any, tuple[Any, ...]]:
+        self, function: Callable[..., Any], arrays: tuple[Array, ...], cotangent: Array
+    ) -> tuple[Array, tuple[Array, ...]]:
         """See `Backend.vjp`."""
         value, pull_back = jax.vjp(function, *arrays)
         return value, pull_back(cotangent)
 
     def jvp(
-        self, function: Callable[..., Any], arrays: tuple[Any, ...], tangents: tuple[Any, ...]
-    ) -> tuple[Any, Any]:
+        self, function: Callable[..., Any], arrays: tuple[Array, ...], tangents: tuple[Array, ...]
+    ) -> tuple[Array, Array]:
         """See `Backend.jvp`."""
         value, tangent = jax.jvp(function, arrays, tangents)
         return value, tangent

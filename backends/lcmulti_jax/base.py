@@ -1,4 +1,4 @@
-"""What the layers for Flax NNX and for Equinox have in common; neither is imported here."""
+"""The common base of the layers for Flax NNX and for Equinox, without importing either."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from jax import Array, lax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from lcmulti.errors import ShapeError, described
@@ -23,7 +23,7 @@ __all__ = [
 ]  # fmt: skip
 
 DRAWN_AT_ONCE = 2**20
-"""Elements that an initialiser is asked for at once."""
+"""Number of elements for one call of an initialiser."""
 
 
 def at_every_position(
@@ -32,12 +32,12 @@ def at_every_position(
     positions: tuple[int, ...],
     shape: Any,
     sharding: NamedSharding | None = None,
-) -> Any:
+) -> Array:
     """Draw ``init(key, shape)`` anew at each position: ``(*positions, *shape)``.
 
-    An initialiser that saw the whole shape would count positions as fan-in. With a *sharding* each
-    device draws its own positions, of which there may be more than *positions*: those are zeros.
-    The values are the same without one.
+    An initialiser that is given the whole shape would count positions as fan-in. With a *sharding*,
+    each device draws its own positions; positions beyond *positions* are zeros. The values do not
+    depend on the sharding.
     """
     if sharding is None:
         return _drawn(init, jax.random.split(key, prod(positions)), positions, shape)
@@ -46,7 +46,7 @@ def at_every_position(
     padded = tuple(-(-n // part) * part for n, part in zip(positions, parts, strict=True))
     spread = PartitionSpec(*names)
 
-    def draw(key: Any) -> Any:
+    def draw(key: Any) -> Array:
         keys = jax.random.key_data(jax.random.split(key, prod(positions)))
         keys = keys.reshape(*positions, keys.shape[-1])
         more = [(0, m - n) for n, m in zip(positions, padded, strict=True)]
@@ -72,8 +72,8 @@ def at_every_position(
     return jax.jit(draw, out_shardings=sharding)(key)
 
 
-def _drawn(init: Any, keys: Any, positions: tuple[int, ...], shape: Any) -> Any:
-    """Some positions at a time, for *init* holds several arrays as large as what it draws.
+def _drawn(init: Any, keys: Any, positions: tuple[int, ...], shape: Any) -> Array:
+    """Draw some positions at a time, because *init* holds several arrays as large as its result.
 
     The last few may be drawn twice.
     """
@@ -104,10 +104,10 @@ def normalised_padding(
     strides: tuple[int, ...],
     dilation: tuple[int, ...],
 ) -> tuple[Any, str]:
-    """Padding and padding mode for `LocalConvSpec` from the spellings JAX's libraries have.
+    """Padding and padding mode for `LocalConvSpec`, from padding as JAX's libraries write it.
 
-    Beyond lcmulti's own: ``"SAME_LOWER"`` (the odd one before), ``"CIRCULAR"`` and ``"REFLECT"``
-    (as much as keeps the size at stride 1, filled so), in any case.
+    In addition to lcmulti's names, in any case: ``"SAME_LOWER"`` (an odd one is at the start),
+    ``"CIRCULAR"`` and ``"REFLECT"`` (as much as keeps the size at stride 1, filled in this mode).
     """
     name = padding.upper() if isinstance(padding, str) else ""
     if name == "SAME_LOWER":
@@ -122,9 +122,9 @@ def normalised_padding(
 def sizes(
     kernel_size: Any, input_size: Any, strides: Any, dilation: Any
 ) -> tuple[tuple[int, ...], ...]:
-    """Input size, kernel size, strides and dilation, one int per axis that *kernel_size* has.
+    """Input size, kernel size, strides and dilation; one int for each axis of *kernel_size*.
 
-    An int for it is one axis; no strides or dilation are 1, as in Flax.
+    An int for *kernel_size* means one axis. None for strides or dilation means 1, as in Flax.
     """
     axes = len(kernel_size) if is_sequence(kernel_size) else 1
     return (
@@ -136,7 +136,7 @@ def sizes(
 
 
 def checked(shape: tuple[int, ...], wanted: tuple[int, ...], advice: str) -> None:
-    """Refuse samples of another shape than the weights were made for."""
+    """Raise if samples have another shape than the weights were made for."""
     if shape != wanted:
         raise ShapeError(
             "inputs",
@@ -146,7 +146,7 @@ def checked(shape: tuple[int, ...], wanted: tuple[int, ...], advice: str) -> Non
 
 
 def checked_sample(shape: tuple[int, ...], wanted: tuple[int, ...]) -> None:
-    """The same for a layer that takes one sample, channels first."""
+    """As `checked`, for a layer that takes one sample, channels first."""
     advice = "it takes one sample, and jax.vmap(layer) a batch"
     if len(shape) == len(wanted):
         rebuild = f"in_channels={shape[0]}, input_size={shape[1:]}"
@@ -156,11 +156,11 @@ def checked_sample(shape: tuple[int, ...], wanted: tuple[int, ...]) -> None:
     checked(shape, wanted, advice)
 
 
-def shared_mean(weights: Any, axes: tuple[int, ...]) -> Any:
-    """The mean over position *axes*, at every position again."""
+def shared_mean(weights: Any, axes: tuple[int, ...]) -> Array:
+    """The mean over position *axes*, repeated at every position."""
     return jnp.broadcast_to(weights.mean(axes, keepdims=True), weights.shape)
 
 
 def share(axes: Any, spec: LocalConvSpec) -> tuple[int, ...]:
-    """Spatial axes to average along; None for all."""
+    """Check spatial axes to average along; None means all."""
     return tuple(range(spec.ndim)) if axes is None else spec.sharing(axes).shared_axes

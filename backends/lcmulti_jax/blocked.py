@@ -1,12 +1,12 @@
-"""Patches times kernels, a block of output positions at a time.
+"""Patches times kernels, one block of output positions at a time.
 
 Requirements this module is written to:
 
-* Nothing of the size of the input or of all patches is held: what a block needs is cut from the
-  arrays as they lie, padded and put in order inside the loop.
-* Tracing and compiling cost the same for any number of positions: all blocks run through one
-  loop, and what remains at the end of the one axis that is cut unevenly through a second.
-* The batch may be symbolic. It is then not cut.
+* No array of the size of the input or of all patches is held. Inside the loop, the part that a
+  block needs is sliced from the arrays, padded and reordered.
+* Tracing and compiling take the same time for any number of positions. All blocks run in one loop;
+  the rest of the one axis that blocks do not divide runs in a second one.
+* The batch may be symbolic. Then it is not divided.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from math import prod
 from typing import Any
 
 import jax.numpy as jnp
-from jax import lax
+from jax import Array, lax
 
-from lcmulti.algorithms.blocked import Grid, cut
+from lcmulti.algorithms.blocked import Grid, grid_of
 from lcmulti.dtypes import DTYPES
 from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.plugins.contract import UNKNOWN_BATCH, Problem, Resources
@@ -34,47 +34,47 @@ from lcmulti_jax.array_operations import (
     write,
 )
 
-__all__ = ["Blocked", "blocked"]
+__all__ = ["JaxBlocked", "blocked"]
 
 CACHE_TARGET = 16 * 2**20
-"""Bytes of a block on a CPU; more than NumPy's, for each step of an XLA loop costs more."""
+"""Bytes of a block on a CPU; more than for NumPy, because a step of an XLA loop costs more."""
 
 MOST_PLACES = 2**31 - 1
-"""Places in the input of one block, which XLA counts in 32 bits."""
+"""Largest number of places in the input of one block; XLA counts them in 32 bits."""
 
-# Where a block starts and how long it is along the batch and each output axis. A start is traced
-# where there are several blocks; only the length of the batch may be symbolic.
+# Start and length of a block along the batch and each output axis. A start is traced if there are
+# several blocks. Only the length of the batch may be symbolic.
 Start = tuple[Any, ...]
 Size = tuple[Any, ...]
 Step = Callable[[Start, Size, Any], Any]
 
 
-class Blocked:
+class JaxBlocked:
     """`lcmulti.backend.Implementation` in blocks of a bounded size.
 
     Parameters
     ----------
     bounded : bool
-        False takes everything as one block.
+        False computes everything as one block.
     """
 
     def __init__(self, bounded: bool) -> None:
         self.bounded = bounded
 
     def decline(self, problem: Problem) -> str | None:
-        """Serves all but a block too large to be indexed."""
+        """Serves every call, unless one block is too large to be indexed."""
         if prod(_block(problem.spec, self._grid_of(problem).positions).input_size) > MOST_PLACES:
             return f"a block of more than {MOST_PLACES:,} input places"
         return None
 
     def workspace(self, problem: Problem) -> int:
-        """Bytes of one block, and the float32 gradient that half types are summed in."""
+        """Bytes of one block, and of the float32 gradient in which half types are summed."""
         spec, dtype = problem.spec, DTYPES[problem.dtype]
         grid = self._grid_of(problem)
         inner = _block(spec, grid.positions)
         patches = prod(grid.positions) * prod(spec.kernel_size) * spec.in_channels
         one = patches + prod(inner.output_shape) + prod(inner.input_shape)
-        # Each once as cut or gathered, and once in the order of the matrix product.
+        # Each is held as it was sliced or gathered, and in the order of the matrix product.
         elements = 2 * (grid.samples * one + prod(inner.kernel_shape))
         if dtype.is_half:
             batch = problem.samples
@@ -82,12 +82,12 @@ class Blocked:
             elements += max(batch * prod(spec.input_shape), kernel)
         return elements * DTYPES[dtype.accumulator].itemsize
 
-    def forward(self, x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    def forward(self, x: Array, kernel: Array, spec: LocalConvSpec, resources: Resources) -> Array:
         """See `lcmulti.backend.Implementation.forward`."""
-        # The smaller operand is the one to be transposed for the matrix product.
+        # The smaller operand is transposed for the matrix product.
         few = _known(x) is not None and x.shape[0] <= spec.filters // spec.groups
 
-        def step(start: Start, size: Size, y: Any) -> Any:
+        def step(start: Start, size: Size, y: Array) -> Any:
             inner = _block(spec, size[1:])
             patches = windows(part_of_input(x, start, size, inner, spec), inner)
             kernels = _kernels(kernel, start, inner)
@@ -101,10 +101,12 @@ class Blocked:
         y = jnp.zeros((x.shape[0], *spec.output_shape), x.dtype)
         return self._walk(step, y, x, spec, resources)
 
-    def input_grad(self, dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    def input_grad(
+        self, dy: Array, kernel: Array, spec: LocalConvSpec, resources: Resources
+    ) -> Array:
         """See `lcmulti.backend.Implementation.input_grad`."""
 
-        def step(start: Start, size: Size, dx: Any) -> Any:
+        def step(start: Start, size: Size, dx: Array) -> Any:
             inner = _block(spec, size[1:])
             part = widen(read(dy, start, size))
             patches = multiply("KYP", _kernels(kernel, start, inner), part, inner)
@@ -113,13 +115,13 @@ class Blocked:
         dx = jnp.zeros((dy.shape[0], *spec.input_shape), DTYPES[dy.dtype.name].accumulator)
         return self._walk(step, dx, dy, spec, resources).astype(dy.dtype)
 
-    def kernel_grad(self, x: Any, dy: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    def kernel_grad(self, x: Array, dy: Array, spec: LocalConvSpec, resources: Resources) -> Array:
         """See `lcmulti.backend.Implementation.kernel_grad`."""
         batch = _known(x)
         grid = self._grid(spec, batch, x.dtype.name, resources)
         once = self._once(spec, batch, grid)
 
-        def step(start: Start, size: Size, dkernel: Any) -> Any:
+        def step(start: Start, size: Size, dkernel: Array) -> Any:
             inner = _block(spec, size[1:])
             patches = windows(part_of_input(x, start, size, inner, spec), inner)
             part = multiply("PYK", patches, widen(read(dy, start, size)), inner)
@@ -128,13 +130,13 @@ class Blocked:
                 part += read(dkernel, at, part.shape)
             return write(dkernel, part.astype(dkernel.dtype), at)
 
-        # Where several blocks add to one kernel, their sum is held in the accumulator dtype.
+        # If several blocks add to one kernel, the sum is held in the accumulator dtype.
         dtype = x.dtype if once else DTYPES[x.dtype.name].accumulator
         dkernel = jnp.zeros(spec.kernel_shape, dtype)
         return self._walk(step, dkernel, x, spec, resources).astype(x.dtype)
 
     def _once(self, spec: LocalConvSpec, batch: int | None, grid: Grid) -> bool:
-        """Whether each part of the kernel's gradient comes from one block alone."""
+        """Whether each part of the kernel's gradient comes from a single block."""
         return not spec.shared_axes and (batch is None or grid.samples >= batch)
 
     def _grid_of(self, problem: Problem) -> Grid:
@@ -146,16 +148,16 @@ class Blocked:
         samples = UNKNOWN_BATCH if batch is None else max(batch, 1)
         if not self.bounded:
             return Grid(spec.output_size, samples)
-        target = resources.max_workspace // 2  # with what a step holds beside its patches
+        target = resources.max_workspace // 2  # including what a step holds besides its patches
         if default_device() == "cpu":
             target = min(CACHE_TARGET, target)
-        # XLA cuts the kernel by copying: a block of it weighs as much as this many more samples.
-        grid = cut(spec, samples + spec.filters // spec.groups, dtype, target)
+        # XLA copies a block of the kernel, which costs as much as this many additional samples.
+        grid = grid_of(spec, samples + spec.filters // spec.groups, dtype, target)
         return grid._replace(samples=samples if batch is None else min(grid.samples, samples))
 
     def _walk(
-        self, step: Step, carry: Any, array: Any, spec: LocalConvSpec, resources: Resources
-    ) -> Any:
+        self, step: Step, carry: Any, array: Array, spec: LocalConvSpec, resources: Resources
+    ) -> Array:
         """Fold ``step(start, size, carry) -> carry`` over the batch and the output positions."""
         batch = _known(array)
         grid = self._grid(spec, batch, array.dtype.name, resources)
@@ -169,7 +171,8 @@ class Blocked:
             count.append(length // part)
             rest.append(length % part)
         carry = _loop(step, carry, [0] * len(size), size, count)
-        for axis, remainder in enumerate(rest):  # at most one: the outermost that is cut
+        # At most one axis has a remainder, the outermost one that is divided.
+        for axis, remainder in enumerate(rest):
             if remainder:
                 first = [0] * len(size)
                 first[axis] = size[axis] * count[axis]
@@ -180,7 +183,7 @@ class Blocked:
 
 
 def _loop(step: Step, carry: Any, first: list[int], size: list[Any], count: list[int]) -> Any:
-    """Fold *step* over ``count[axis]`` blocks of ``size[axis]`` along each axis, from *first*."""
+    """Fold *step* over ``count[axis]`` blocks of ``size[axis]`` along each axis, after *first*."""
     if prod(count) == 1:
         return step(tuple(first), tuple(size), carry)
 
@@ -195,13 +198,13 @@ def _loop(step: Step, carry: Any, first: list[int], size: list[Any], count: list
     return lax.fori_loop(0, prod(count), body, carry)
 
 
-def _known(array: Any) -> int | None:
+def _known(array: Array) -> int | None:
     """The batch, or None if it is symbolic."""
     return array.shape[0] if isinstance(array.shape[0], int) else None
 
 
 def _block(spec: LocalConvSpec, positions: tuple[int, ...]) -> LocalConvSpec:
-    """The operation on so many positions of a padded input."""
+    """The operation on this many positions of a padded input."""
     return spec.block((0,) * spec.ndim, positions)[0]
 
 
@@ -209,8 +212,8 @@ def _kernel_start(start: Start, spec: LocalConvSpec) -> Start:
     return tuple(0 if axis in spec.shared_axes else at for axis, at in enumerate(start[1:]))
 
 
-def _kernels(kernel: Any, start: Start, inner: LocalConvSpec) -> Any:
+def _kernels(kernel: Array, start: Start, inner: LocalConvSpec) -> Array:
     return widen(read(kernel, _kernel_start(start, inner), inner.positions_shape))
 
 
-blocked = Blocked(bounded=True)
+blocked = JaxBlocked(bounded=True)

@@ -1,7 +1,7 @@
-"""All patches at once: `Blocked` with everything in one block."""
+"""All patches at once: `JaxBlocked` with a single block."""
 
-from lcmulti_jax.blocked import Blocked
+from lcmulti_jax.blocked import JaxBlocked
 
 __all__ = ["composed"]
 
-composed = Blocked(bounded=False)
+composed = JaxBlocked(bounded=False)

@@ -1,4 +1,4 @@
-"""Weights of JAX' convolutions and batch normalisations in those of the layers, and back."""
+"""Convert weights of JAX's convolutions and batch normalisations to those of layers, and back."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["as_adjoint", "same_everywhere", "scaled", "shifted"]
 
 
 def same_everywhere(name: str, weights: jax.Array, axes: int, tolerance: float | None) -> jax.Array:
-    """The weights that all positions have, or (*tolerance* None) their mean.
+    """The weights that all positions have, or with *tolerance* None their mean over positions.
 
     Parameters
     ----------
     name : str
-        Of the parameter, for the error.
+        Name of the parameter, for the error.
     weights : array
         With *axes* position axes first.
 
@@ -36,15 +36,15 @@ def same_everywhere(name: str, weights: jax.Array, axes: int, tolerance: float |
             f"{expected} (to_conv(tolerance=None) takes the mean)",
             described(f"weights that differ by up to {float(apart):.3g} between positions"),
         )
-    # A mean of equal numbers would be rounded.
+    # The mean of equal numbers could be rounded.
     return weights.mean(over) if apart else first
 
 
 def as_adjoint(kernel: jax.Array, groups: int) -> jax.Array:
-    """A transposed convolution's kernel as that of the operation it is the adjoint of.
+    """The kernel of a transposed convolution as the kernel of the operation it is the adjoint of.
 
-    JAX slides the kernel over the spread input: ``(*kernel_size, in // groups, out)``. The adjoint
-    turns it round: ``(*kernel_size, out // groups, in)``. Done twice, it is the kernel again.
+    JAX slides the kernel over the dilated input: ``(*kernel_size, in // groups, out)``. The adjoint
+    reverses the window: ``(*kernel_size, out // groups, in)``. Twice gives the same kernel again.
     """
     axes = kernel.ndim - 2
     taps, (inputs, filters) = kernel.shape[:axes], kernel.shape[axes:]
@@ -67,7 +67,7 @@ def scaled(kernel: jax.Array, scale: jax.Array, spec: LocalConvSpec, transposed:
     scale = scale.astype(kernel.dtype)
     if not transposed:
         return kernel * scale
-    groups = spec.groups  # the channels of a filter are those of its group
+    groups = spec.groups  # the channels of a filter are those of its own group
     by_filter = jnp.repeat(scale.reshape(groups, -1).T, spec.filters // groups, axis=1)
     return kernel * by_filter
 

@@ -1,13 +1,12 @@
-"""One kernel for all output positions: XLA's own convolution."""
+"""XLA's own convolution, for a kernel that all positions share."""
 
 from __future__ import annotations
 
 from math import prod
 from operator import gt
-from typing import Any
 
 import jax
-from jax import lax
+from jax import Array, lax
 
 from lcmulti.dtypes import DTYPES
 from lcmulti.geometry.shapes import window_extent
@@ -18,18 +17,18 @@ from lcmulti_jax.array_operations import widen
 __all__ = ["conv"]
 
 
-class Conv:
-    """One kernel for all output positions: XLA's convolution and its transposes."""
+class JaxConvolution:
+    """`lcmulti.backend.Implementation` by XLA's convolution and its transposes."""
 
     def decline(self, problem: Problem) -> str | None:
-        """Serves one shared kernel; on a GPU where XLA gets it right.
+        """Serves one shared kernel; on a GPU only where XLA computes it correctly.
 
         In JAX 0.11.2 on an H100, `lcmulti certify jax --device gpu` found wrong gradients of
-        grouped kernels in 4D, and gradients in which not-a-number spread over gaps between
-        windows, which are multiplied as zeros there.
+        grouped kernels in 4D, and gradients in which NaN spread over gaps between windows, because
+        XLA multiplies these as zeros.
         """
         if not problem.spec.is_convolution:
-            return "kernels differ between positions"
+            return "the kernel is not shared along all output axes"
         if prod(problem.spec.output_size) == 1:
             return "a single position is a matrix product"
         if problem.device != "gpu":
@@ -42,17 +41,19 @@ class Conv:
         return None
 
     def workspace(self, problem: Problem) -> int:
-        """Input and output, padded, in another order and in the accumulator dtype."""
+        """Input and output: padded, in another order and in the accumulator dtype."""
         spec = problem.spec
         batch = problem.samples
         elements = batch * (prod(spec.padded_size) * spec.in_channels + prod(spec.output_shape))
         return 2 * elements * DTYPES[DTYPES[problem.dtype].accumulator].itemsize
 
-    def forward(self, x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    def forward(self, x: Array, kernel: Array, spec: LocalConvSpec, resources: Resources) -> Array:
         """See `lcmulti.backend.Implementation.forward`."""
         return self._convolve(widen(x), widen(kernel), spec).astype(x.dtype)
 
-    def input_grad(self, dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    def input_grad(
+        self, dy: Array, kernel: Array, spec: LocalConvSpec, resources: Resources
+    ) -> Array:
         """See `lcmulti.backend.Implementation.input_grad`."""
         wide = widen(dy)
         x = jax.ShapeDtypeStruct((dy.shape[0], *spec.input_shape), wide.dtype)
@@ -60,7 +61,7 @@ class Conv:
         (dx,) = jax.linear_transpose(lambda x: self._convolve(x, kernel, spec), x)(wide)
         return dx.astype(dy.dtype)
 
-    def kernel_grad(self, x: Any, dy: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    def kernel_grad(self, x: Array, dy: Array, spec: LocalConvSpec, resources: Resources) -> Array:
         """See `lcmulti.backend.Implementation.kernel_grad`."""
         wide = widen(x)
         kernel = jax.ShapeDtypeStruct(spec.kernel_shape, wide.dtype)
@@ -69,7 +70,7 @@ class Conv:
         )
         return dkernel.astype(x.dtype)
 
-    def _convolve(self, x: Any, kernel: Any, spec: LocalConvSpec) -> Any:
+    def _convolve(self, x: Array, kernel: Array, spec: LocalConvSpec) -> Array:
         axes = tuple(range(1, spec.ndim + 1))
         return lax.conv_general_dilated(
             x,
@@ -87,4 +88,4 @@ class Conv:
         )
 
 
-conv = Conv()
+conv = JaxConvolution()

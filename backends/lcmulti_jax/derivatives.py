@@ -1,43 +1,49 @@
-"""The derivative rules, closed once for all implementations.
+"""The derivative rules in JAX, written once for all implementations.
 
 Requirements this module is written to:
 
-* One primitive for each of the three maps. Each is bilinear, and the transposes of each are the
-  other two, so derivatives of any order, in both modes, are made of the three again.
-* An implementation only appears when a primitive is lowered: it need not be differentiable.
-* What `jax.export` writes to a file runs where no library of ours is loaded: there an
-  implementation that is not made of JAX's own operations is composed instead.
-* A batch axis of `jax.vmap` joins the batch of the operation, or its positions, where the maps
-  allow it.
+* There is one primitive for each of the three maps. Each is bilinear, and its transposes are the
+  other two. So derivatives of any order, in both modes, consist of the three primitives.
+* An implementation is used only when a primitive is lowered, so it need not be differentiable.
+* What `jax.export` writes to a file must run without lcmulti. There, an implementation that does
+  not consist of JAX's own operations is replaced by ``composed``.
+* A batch axis of `jax.vmap` becomes part of the batch of the operation, or of its positions, where
+  the maps allow it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+from jax import Array, lax
 from jax._src import dispatch
 from jax.experimental import jet
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir, xla
 
+from lcmulti import plugins
+from lcmulti.choosing.steps import with_steps
 from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.plugins.contract import (
     DERIVATIVES,
+    Call,
     Implementation,
     Map,
     Operation,
     Problem,
     Resources,
+    Steps,
 )
 from lcmulti_jax.alike import with_gradient_alike
 from lcmulti_jax.array_operations import default_device
 from lcmulti_jax.composed import composed
 from lcmulti_jax.partitioning import ROLES, Placed, partitioned, placed
+from lcmulti_jax.parts import alone, with_copies
 
 __all__ = ["operation"]
 
@@ -54,6 +60,41 @@ PRIMITIVES: dict[Map, Primitive] = {
 }
 
 
+@dataclass(frozen=True)
+class ClosedMap:
+    """One differentiable map of an implementation; a `lcmulti.plugins.contract.WholeOperation`."""
+
+    implementation: Implementation
+    portable: bool
+    name: Map
+    where: Placed | None
+
+    def __call__(self, x: Array, kernel: Array, spec: LocalConvSpec, resources: Resources) -> Array:
+        """See `lcmulti.plugins.contract.Operation`; *spec* may have any padding mode."""
+        if self.where is None:
+            kernel = with_gradient_alike(kernel)
+        return _bind(
+            PRIMITIVES[self.name],
+            x,
+            kernel,
+            implementation=self.implementation,
+            portable=self.portable,
+            spec=spec,
+            resources=resources,
+            where=self.where,
+        )
+
+    def whole(self, problem: Problem, steps: Steps) -> Call:
+        """See `lcmulti.plugins.contract.WholeOperation`. Padding with copies is part of the map.
+
+        So where rows are divided over devices, each device copies the rows that it has.
+        """
+        if steps.given and steps.padding_indices:
+            problem = problem._replace(spec=with_copies(steps.given))
+        apart = Steps(steps.channels_first)
+        return with_steps(plugins.load_backend("jax"), self.__call__, problem, apart)
+
+
 def operation(
     implementation: Implementation,
     portable: bool,
@@ -66,34 +107,18 @@ def operation(
     ----------
     implementation : Implementation
     portable : bool
-        Whether it is made of JAX's own operations alone.
+        Whether it consists of JAX's own operations.
     name : {"forward", "input_grad", "kernel_grad"}
     where : Placed, optional
-        How its arrays are spread over devices; None leaves that to the arrays.
+        How its arrays are divided over devices; None: as the arrays are.
     """
-    primitive = PRIMITIVES[name]
-
-    def local_conv(x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
-        if where is None:
-            kernel = with_gradient_alike(kernel)
-        return _bind(
-            primitive,
-            x,
-            kernel,
-            implementation=implementation,
-            portable=portable,
-            spec=spec,
-            resources=resources,
-            where=where,
-        )
-
-    return local_conv
+    return ClosedMap(implementation, portable, name, where)
 
 
-def _bind(primitive: Primitive, a: Any, b: Any, **params: Any) -> Any:
-    """Under `jax.shard_map`, operands must vary along the same mesh axes, as JAX's own do.
+def _bind(primitive: Primitive, a: Array, b: Array, **params: Any) -> Any:
+    """Under `jax.shard_map`, operands must vary along the same mesh axes, as for JAX's primitives.
 
-    What made one vary sums its gradient over those axes.
+    The operation that makes an operand vary sums its gradient over these axes.
     """
     varying = [jax.typeof(each).manual_axis_type.varying for each in (a, b)]
     if varying[0] != varying[1]:
@@ -105,7 +130,7 @@ def _bind(primitive: Primitive, a: Any, b: Any, **params: Any) -> Any:
     return primitive.bind(a, b, **params)
 
 
-def _abstract(name: Map, a: Any, b: Any, **params: Any) -> Any:
+def _abstract(name: Map, a: Array, b: Array, **params: Any) -> Any:
     spec, where, batch = params["spec"], params["where"], a.shape[0]
     role = ROLES[name][2]
     if where is not None:
@@ -118,10 +143,10 @@ def _abstract(name: Map, a: Any, b: Any, **params: Any) -> Any:
 
 
 def _lower(name: Map, context: Any, *operands: Any, **params: Any) -> Any:
-    """Lower the map as JAX code of its own.
+    """Lower a map as JAX code.
 
-    It runs on one device's part. Were its values still marked as varying over a mesh, loops
-    would refuse what they start from and a gradient taken inside would be summed over the mesh.
+    The code runs on one device's part, so its values must not be marked as varying over a mesh:
+    loops would refuse their initial values, and gradients inside would be summed over the mesh.
     """
     where = params.pop("where")
     portable = params.pop("portable")
@@ -135,14 +160,14 @@ def _lower(name: Map, context: Any, *operands: Any, **params: Any) -> Any:
     if where is not None:
         map_ = placed(name, where, **params)
     elif exported or not _spread(context.module_context.axis_context):
-        map_ = partial(getattr(params.pop("implementation"), name), **params)
+        map_ = alone(name, **params)
     else:
         map_ = partitioned(name, **params)
     return mlir.lower_fun(map_, multiple_results=False)(context, *operands)
 
 
 def _spread(axes: Any) -> bool:
-    """Whether a program is one for several devices, and JAX says for which."""
+    """Whether a program is for several devices, and JAX tells for which."""
     if hasattr(axes, "num_devices"):
         return axes.num_devices > 1 and axes.device_assignment is not None
     return axes.mesh.size > 1
@@ -150,12 +175,13 @@ def _spread(axes: Any) -> bool:
 
 def _batch(
     primitive: Primitive,
-    arrays: tuple[Any, Any],
+    arrays: tuple[Array, Array],
     axes: tuple[int | None, int | None],
     **params: Any,
 ) -> tuple[Any, int]:
     (a, b), (axis_a, axis_b) = arrays, axes
-    if axis_b is None and primitive is not kernel_grad_p:  # the map is over samples: these are more
+    # The operand has samples: the new axis adds to them.
+    if axis_b is None and primitive is not kernel_grad_p:
         a = batching.bdim_at_front(a, axis_a, a.shape[axis_a])
         out = _bind(primitive, a.reshape(-1, *a.shape[2:]), b, **params)
         return out.reshape(*a.shape[:2], *out.shape[1:]), 0
@@ -169,7 +195,7 @@ def _batch(
 
 
 def _serves_beside(
-    a: Any,
+    a: Array,
     size: int,
     *,
     implementation: Implementation,
@@ -178,14 +204,14 @@ def _serves_beside(
     resources: Resources,
     where: Placed | None,
 ) -> bool:
-    """Whether the implementation takes operations of kernels of their own as positions of one.
+    """Whether several operations with different kernels become positions of a single one.
 
-    What is made of JAX's operations is quicker in a loop, whose arrays stay in the cache.
+    Implementations made of JAX's operations are faster in a loop, whose arrays stay in the cache.
     """
     if portable or where is not None or not isinstance(a.shape[1], int) or not size:
         return False
     problem = Problem(
-        spec.repeated(size), a.shape[1], a.dtype.name, default_device(), True, resources
+        spec.repeated(size).computed(), a.shape[1], a.dtype.name, default_device(), True, resources
     )
     return (
         implementation.decline(problem) is None
@@ -193,17 +219,17 @@ def _serves_beside(
     )
 
 
-def _beside(primitive: Primitive, a: Any, b: Any, size: int, **params: Any) -> tuple[Any, int]:
-    """Operations with kernels of their own are positions of one along an axis more.
+def _beside(primitive: Primitive, a: Array, b: Array, size: int, **params: Any) -> tuple[Any, int]:
+    """Operations with different kernels become positions of a single one, along a new axis.
 
-    So they are computed at once, and where they are spread over devices, each where it lies.
+    So they are computed at once; if they are divided over devices, each where it is.
     """
     spec = params["spec"]
     params["spec"] = spec.repeated(size)
     name = next(name for name, each in PRIMITIVES.items() if each is primitive)
     taps = spec.ndim + 1
 
-    def entering(array: Any, role: str) -> Any:
+    def entering(array: Array, role: str) -> Any:
         return lax.expand_dims(array, [taps]) if role == "kernel" else jnp.moveaxis(array, 0, 1)
 
     first, second, result = ROLES[name]
@@ -214,25 +240,25 @@ def _beside(primitive: Primitive, a: Any, b: Any, size: int, **params: Any) -> t
 
 
 class _Bound(NamedTuple):
-    """A map as JAX's rules call a primitive."""
+    """A map with the interface that JAX's rules expect of a primitive."""
 
     primitive: Primitive
 
-    def bind(self, a: Any, b: Any, **params: Any) -> Any:
+    def bind(self, a: Array, b: Array, **params: Any) -> Any:
         return _bind(self.primitive, a, b, **params)
 
 
-# Taylor mode: the rule JAX has for each of its own bilinear primitives.
+# Taylor mode: the rule that JAX uses for its own bilinear primitives.
 _of_any_product = jet.jet_rules[lax.dot_general_p].func
 
 for _name, _primitive in PRIMITIVES.items():
-    # As JAX evaluates its own: compiled as one and once for each geometry, also where
-    # `jax.disable_jit` or `jax.debug_nans` evaluate what is compiled operation by operation.
+    # As JAX evaluates its own primitives: compiled as a whole, once for each geometry, even where
+    # `jax.disable_jit` or `jax.debug_nans` evaluate compiled functions operation by operation.
     _primitive.def_impl(partial(xla.apply_primitive, _primitive))
     _primitive.def_abstract_eval(partial(_abstract, _name))
     mlir.register_lowering(_primitive, partial(_lower, _name))
     batching.primitive_batchers[_primitive] = partial(_batch, _primitive)
-    # What is partitioned must know its devices. JAX tells them to primitives of this set.
+    # Partitioning must know the devices. JAX tells them to the primitives in this set.
     dispatch.prim_requires_devices_during_lowering.add(_primitive)
     jet.jet_rules[_primitive] = partial(_of_any_product, _Bound(_primitive))
 

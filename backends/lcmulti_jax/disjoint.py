@@ -1,4 +1,4 @@
-"""Windows that tile the input: no patches, XLA fuses the sum over each window."""
+"""Windows that tile the input: no patches, because XLA fuses the sum over each window."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+from jax import Array, lax
 
 from lcmulti.dtypes import DTYPES
 from lcmulti.geometry.spec import LocalConvSpec
@@ -19,18 +19,18 @@ __all__ = ["disjoint"]
 
 ALL = slice(None)
 MOST_TERMS = 64
-"""Sums longer than this are better left to matrix products."""
+"""Longer sums are faster as matrix products."""
 
 
-class Disjoint:
-    """Windows that tile the input: each sample is viewed as windows, and XLA fuses the sum.
+class JaxDisjoint:
+    """`lcmulti.backend.Implementation`: a sample is viewed as windows, and XLA fuses the sum.
 
-    Samples are taken one by one in a loop. Without it XLA would fuse the sums into whatever uses
-    them, or else hold their terms, and sum over the batch with a stride as long as a sample.
+    A loop takes one sample at a time. Without it, XLA would fuse the sums into the operations that
+    use them, or hold all terms, and would sum over the batch with the stride of a sample.
     """
 
     def decline(self, problem: Problem) -> str | None:
-        """Serves small windows that tile the input."""
+        """Serves small windows that tile the input, without padding."""
         spec = problem.spec
         if not spec.is_disjoint:
             return "windows overlap, leave gaps or reach into padding"
@@ -39,15 +39,15 @@ class Disjoint:
         return None
 
     def workspace(self, problem: Problem) -> int:
-        """The kernel in another order, or a gradient in the accumulator dtype."""
+        """The kernel in another order, or its gradient in the accumulator dtype."""
         return prod(problem.spec.kernel_shape) * DTYPES[DTYPES[problem.dtype].accumulator].itemsize
 
-    def forward(self, x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    def forward(self, x: Array, kernel: Array, spec: LocalConvSpec, resources: Resources) -> Array:
         """See `lcmulti.backend.Implementation.forward`."""
         kernels = widen(_by_group(kernel, spec))
         taps = [*product(*map(range, spec.kernel_size))]
 
-        def one(x: Any) -> Any:
+        def one(x: Array) -> Any:
             windows = _tiles(widen(x), spec)
             y = sum(
                 windows[(..., *tap, ALL, c, None)] * kernels[(..., *tap, c, ALL, ALL)]
@@ -58,12 +58,14 @@ class Disjoint:
 
         return lax.map(one, x)
 
-    def input_grad(self, dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    def input_grad(
+        self, dy: Array, kernel: Array, spec: LocalConvSpec, resources: Resources
+    ) -> Array:
         """See `lcmulti.backend.Implementation.input_grad`."""
         kernels = jnp.swapaxes(widen(_by_group(kernel, spec)), -3, -2)  # (*positions, *k, G, C, F)
         like = jax.ShapeDtypeStruct(spec.input_shape, dy.dtype)
 
-        def one(dy: Any) -> Any:
+        def one(dy: Array) -> Any:
             outputs = self._behind_taps(dy, spec)[..., None, :]
             windows = sum(
                 outputs[..., f] * kernels[..., f] for f in range(spec.filters // spec.groups)
@@ -73,10 +75,10 @@ class Disjoint:
 
         return lax.map(one, dy)
 
-    def kernel_grad(self, x: Any, dy: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    def kernel_grad(self, x: Array, dy: Array, spec: LocalConvSpec, resources: Resources) -> Array:
         """See `lcmulti.backend.Implementation.kernel_grad`."""
 
-        def add(total: Any, sample: tuple[Any, Any]) -> tuple[Any, None]:
+        def add(total: Array, sample: tuple[Any, Any]) -> tuple[Array, None]:
             x, dy = sample
             windows = jnp.swapaxes(_tiles(widen(x), spec), -1, -2)[..., None]
             outputs = self._behind_taps(dy, spec)[..., None, :, :]
@@ -87,14 +89,14 @@ class Disjoint:
         total, _ = lax.scan(add, zeros, (x, dy))
         return total.astype(x.dtype)
 
-    def _behind_taps(self, dy: Any, spec: LocalConvSpec) -> Any:
+    def _behind_taps(self, dy: Array, spec: LocalConvSpec) -> Array:
         """``(*O, G*F) -> (*O, 1 for each side of a window, G, F)``."""
         sides = tuple(range(spec.ndim, 2 * spec.ndim))
         return jnp.expand_dims(widen(_by_group(dy, spec)), sides)
 
 
-def _tiles(x: Any, spec: LocalConvSpec) -> Any:
-    """``(*I, G*C) -> (*O, *k, G, C)``; what remains behind the last window is cut off."""
+def _tiles(x: Array, spec: LocalConvSpec) -> Array:
+    """``(*I, G*C) -> (*O, *k, G, C)``; inputs behind the last window are left out."""
     axes = spec.ndim
     for axis, (n, k) in enumerate(zip(spec.output_size, spec.kernel_size, strict=True)):
         x = lax.slice_in_dim(x, 0, n * k, axis=axis)
@@ -103,9 +105,9 @@ def _tiles(x: Any, spec: LocalConvSpec) -> Any:
     return x.transpose(*range(0, 2 * axes, 2), *range(1, 2 * axes, 2), 2 * axes, 2 * axes + 1)
 
 
-def _by_group(array: Any, spec: LocalConvSpec) -> Any:
+def _by_group(array: Array, spec: LocalConvSpec) -> Array:
     """``(..., G*F) -> (..., G, F)``."""
     return array.reshape(*array.shape[:-1], spec.groups, spec.filters // spec.groups)
 
 
-disjoint = Disjoint()
+disjoint = JaxDisjoint()

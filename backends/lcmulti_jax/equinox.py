@@ -3,7 +3,7 @@
 from lcmulti_jax.missing import missing
 
 try:
-    from lcmulti_jax.equinox_fused import fuse_bn
+    from lcmulti_jax.equinox_fusing import fuse_bn
     from lcmulti_jax.equinox_layers import (
         LocallyConnected,
         LocallyConnected1d,

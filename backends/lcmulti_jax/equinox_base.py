@@ -1,4 +1,4 @@
-"""What the layers for Equinox have in common: parameters, attributes and averages."""
+"""The base of the layers for Equinox: parameters, attributes and averages."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ WORDS = {"filters": "out_channels", "strides": "stride"}
 
 @contextmanager
 def in_equinox_words() -> Iterator[None]:
-    """Errors about the geometry name arguments as these layers do."""
+    """Errors about the geometry use the argument names of these layers."""
     try:
         yield
     except ArgumentError as error:
@@ -46,7 +46,7 @@ def in_equinox_words() -> Iterator[None]:
 
 
 class Layer(eqx.Module):
-    """Parameters and their geometry."""
+    """A module with parameters and their geometry."""
 
     _axes: ClassVar[int | None] = None
 
@@ -66,7 +66,7 @@ class Layer(eqx.Module):
         dtype: Any,
         key: jax.Array,
     ) -> None:
-        """Draw parameters as `equinox.nn.Conv` does, at every position anew."""
+        """Draw parameters as `equinox.nn.Conv` does, independently at every position."""
         spec = self.spec
         self.rank = None if rank is None else integer("rank", rank, 1)
         dtype = jnp.zeros(()).dtype if dtype is None else dtype  # float64 in JAX's 64-bit mode
@@ -91,42 +91,42 @@ class Layer(eqx.Module):
 
     @property
     def num_spatial_dims(self) -> int:
-        """As of `equinox.nn.Conv`."""
+        """As in `equinox.nn.Conv`."""
         return self.spec.ndim
 
     @property
     def kernel_size(self) -> tuple[int, ...]:
-        """As of `equinox.nn.Conv`."""
+        """As in `equinox.nn.Conv`."""
         return self.spec.kernel_size
 
     @property
     def stride(self) -> tuple[int, ...]:
-        """As of `equinox.nn.Conv`."""
+        """As in `equinox.nn.Conv`."""
         return self.spec.strides
 
     @property
     def padding(self) -> tuple[tuple[int, int], ...]:
-        """As of `equinox.nn.Conv`, in pairs."""
+        """As in `equinox.nn.Conv`, in pairs."""
         return self.spec.padding
 
     @property
     def padding_mode(self) -> str:
-        """As of `equinox.nn.Conv`."""
+        """As in `equinox.nn.Conv`."""
         return self.spec.padding_mode.upper()
 
     @property
     def dilation(self) -> tuple[int, ...]:
-        """As of `equinox.nn.Conv`."""
+        """As in `equinox.nn.Conv`."""
         return self.spec.dilation
 
     @property
     def groups(self) -> int:
-        """As of `equinox.nn.Conv`."""
+        """As in `equinox.nn.Conv`."""
         return self.spec.groups
 
     @property
     def use_bias(self) -> bool:
-        """As of `equinox.nn.Conv`."""
+        """As in `equinox.nn.Conv`."""
         return self.bias is not None
 
     @property
@@ -135,7 +135,7 @@ class Layer(eqx.Module):
         return self.spec.shared_axes
 
     def full_kernel(self) -> jax.Array:
-        """The weights of every position, ``spec.kernel_shape``, whether of full rank or not."""
+        """The weights of every position, ``spec.kernel_shape``; also of a low-rank layer."""
         if self.weight is not None:
             return self.weight
         kernel: jax.Array = lcmulti.low_rank_kernel(self.basis, self.coefficients)
@@ -146,7 +146,7 @@ class Layer(eqx.Module):
         return self.full_kernel()
 
     def share(self, axes: Ints | None = None) -> Self:
-        """A layer whose weights (with a rank, coefficients) are the mean over positions.
+        """A layer whose weights (with a rank, its coefficients) are their mean over positions.
 
         Parameters
         ----------
@@ -162,7 +162,7 @@ class Layer(eqx.Module):
         return self._with(**changed)
 
     def _spread(self, kernel: jax.Array, bias: jax.Array | None) -> Self:
-        """The same layer with the weights of a convolution at every position."""
+        """The same layer, with the weights of a convolution at every position."""
         assert self.weight is not None
         changed = {"weight": jnp.broadcast_to(kernel, self.weight.shape)}
         if self.bias is not None and bias is not None:
@@ -170,7 +170,7 @@ class Layer(eqx.Module):
         return self._with(**changed)
 
     def _everywhere(self, tolerance: float | None) -> tuple[jax.Array, jax.Array | None]:
-        """Kernel and bias, the same at every position."""
+        """Kernel and bias of all positions; raise if they differ by more than *tolerance*."""
         axes = self.spec.ndim
         kernel = same_everywhere("weight", self.full_kernel(), axes, tolerance)
         bias = self.bias
@@ -189,7 +189,7 @@ class Layer(eqx.Module):
     def _fused(
         self, scale: jax.Array, shift: jax.Array, bias_shape: tuple[int, ...], transposed: bool
     ) -> Self:
-        """The same layer, its outputs *scale* times as large and *shift* more."""
+        """The same layer, with its outputs multiplied by *scale* and increased by *shift*."""
         name = "weight" if self.rank is None else "basis"
         kernel = getattr(self, name)
         bias = self.bias
@@ -203,12 +203,12 @@ class Layer(eqx.Module):
 
 
 def axes_of(own: int | None, conv: Any, kind: type) -> tuple[int, ...]:
-    """What a layer is told of the number of axes before all else: nothing if it has its *own*.
+    """The argument ``num_spatial_dims`` of a layer; empty for a class with its *own* number.
 
     Raises
     ------
     ArgumentTypeError
-        If *conv* is no convolution of *kind*, or one of another number of axes.
+        If *conv* is not a convolution of *kind*, or has another number of axes.
     """
     name = f"{kind.__name__}{'' if own is None else f'{own}d'}"
     if not isinstance(conv, kind):

@@ -33,11 +33,11 @@ class LocallyConnected(Layer):
     Parameters
     ----------
     num_spatial_dims : int
-        Not given to `LocallyConnected1d`, `2d` and `3d`.
+        `LocallyConnected1d`, `2d` and `3d` do not have this argument.
     in_channels, out_channels : int
     kernel_size : int or sequence of int
     input_size : int or sequence of int
-        Spatial size of what comes in: each position has weights, so it is part of the layer.
+        Spatial size of the input. The layer must know it, because each position has weights.
     stride, padding, dilation, groups, use_bias, padding_mode, dtype
         As in `equinox.nn.Conv`.
     shared_axes : sequence of int, default ()
@@ -47,13 +47,13 @@ class LocallyConnected(Layer):
         coefficients of its own (arXiv 2002.02959).
     implementation : str, default "auto"
     key : PRNG key
-        Parameters are drawn as in `equinox.nn.Conv`, at every position anew.
+        Parameters are drawn as in `equinox.nn.Conv`, independently at every position.
 
     Attributes
     ----------
     weight : array or None
         ``(*output_size, *kernel_size, in_channels // groups, out_channels)``, lcmulti's layout.
-        With a rank None, and instead ``basis`` ``(rank, 1.., *kernel_size, .., out_channels)`` and
+        None with a rank, which has ``basis`` ``(rank, 1.., *kernel_size, .., out_channels)`` and
         ``coefficients`` ``(*output_size, rank)``.
     bias : array or None
         ``(*output_size, out_channels)``.
@@ -62,7 +62,8 @@ class LocallyConnected(Layer):
     Raises
     ------
     ArgumentError
-        For an argument that cannot be; at call time (`ShapeError`) for a sample of another shape.
+        For an argument that is not allowed; at call time (`ShapeError`) for a sample of another
+        shape.
     """
 
     def __init__(
@@ -109,17 +110,17 @@ class LocallyConnected(Layer):
 
     @property
     def in_channels(self) -> int:
-        """As of `equinox.nn.Conv`."""
+        """As in `equinox.nn.Conv`."""
         return self.spec.in_channels
 
     @property
     def out_channels(self) -> int:
-        """As of `equinox.nn.Conv`."""
+        """As in `equinox.nn.Conv`."""
         return self.spec.filters
 
     @property
     def input_size(self) -> tuple[int, ...]:
-        """Spatial size of what comes in."""
+        """Spatial size of the input."""
         return self.spec.input_size
 
     def __call__(self, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
@@ -139,15 +140,7 @@ class LocallyConnected(Layer):
         """
         spec = self.spec
         base.checked_sample(tuple(x.shape), spec.input_shape)
-        arguments: dict[str, Any] = {
-            "strides": spec.strides,
-            "padding": spec.padding,
-            "padding_mode": spec.padding_mode,
-            "dilation": spec.dilation,
-            "groups": spec.groups,
-            "data_format": spec.data_format,
-            "implementation": self.implementation,
-        }
+        arguments = spec.arguments() | {"implementation": self.implementation}
         if self.rank is None:
             y = lcmulti.local_conv(x[None], self.weight, self.bias, **arguments)
         else:
@@ -166,19 +159,19 @@ class LocallyConnected(Layer):
         shared_axes: Sequence[int] = (),
         implementation: str = "auto",
     ) -> Self:
-        """A layer that computes what *conv* does, and may then differ between positions.
+        """A layer that computes what *conv* does; in training, its positions may become different.
 
         Parameters
         ----------
         conv : equinox.nn.Conv
         input_size : int or sequence of int
         shared_axes, implementation
-            Of the layer.
+            Arguments of the layer.
 
         Raises
         ------
         ArgumentTypeError
-            If *conv* is another module, or of another number of axes.
+            If *conv* is another module, or has another number of axes.
         """
         make: Any = cls
         layer: Self = make(
@@ -191,7 +184,7 @@ class LocallyConnected(Layer):
         return layer._spread(kernel, conv.bias)
 
     def to_conv(self, tolerance: float | None = 0.0) -> eqx.nn.Conv:
-        """The convolution this layer is, or (*tolerance* None) the mean over positions.
+        """The convolution equal to this layer, or with *tolerance* None the mean over positions.
 
         Parameters
         ----------
@@ -201,7 +194,7 @@ class LocallyConnected(Layer):
         Raises
         ------
         ArgumentError
-            If weights differ more between positions, with how far.
+            If weights differ more between positions. The message says by how much.
         """
         kernel, bias = self._everywhere(tolerance)
         conv = convolution(

@@ -13,7 +13,7 @@ import lcmulti
 from lcmulti.errors import ArgumentError
 from lcmulti.geometry.arguments import integer, per_axis
 from lcmulti.geometry.shapes import window_extent
-from lcmulti.geometry.transposed import bias_shape_of, output_padding_of
+from lcmulti.geometry.transposed import bias_shape_of, output_padding_of, transposed_arguments
 from lcmulti_jax import base
 from lcmulti_jax.conversion import as_adjoint
 from lcmulti_jax.equinox_base import (
@@ -38,20 +38,20 @@ __all__ = [
 class LocallyConnectedTranspose(Layer):
     """A transposed convolution whose weights differ at every input position.
 
-    It is the exact adjoint of the `LocallyConnected` of the same arguments whose output has the
+    It is the exact adjoint of the `LocallyConnected` that has the same arguments, and outputs of
     size *input_size*.
 
     Parameters
     ----------
     num_spatial_dims : int
-        Not given to `LocallyConnectedTranspose1d`, `2d` and `3d`.
+        `LocallyConnectedTranspose1d`, `2d` and `3d` do not have this argument.
     in_channels, out_channels, kernel_size, input_size, stride
-        As in `LocallyConnected`, of what comes in here.
+        As in `LocallyConnected`; *input_size* is that of this layer.
     output_padding : int or sequence of int, default 0
-        As in `equinox.nn.ConvTranspose`: makes the output longer, less than the stride; with
-        padding ``"SAME"`` shorter.
+        As in `equinox.nn.ConvTranspose`: it makes the output longer, and is less than the stride.
+        With padding ``"SAME"`` it makes the output shorter.
     padding, dilation, groups, use_bias, dtype
-        As in `equinox.nn.ConvTranspose`, of the operation this is the adjoint of.
+        As in `equinox.nn.ConvTranspose`; they describe the operation this is the adjoint of.
     shared_axes, rank, implementation, key
         As in `LocallyConnected`.
 
@@ -62,7 +62,7 @@ class LocallyConnectedTranspose(Layer):
     bias : array or None
         ``(*output_size, out_channels)``.
     spec : LocalConvSpec
-        Of the operation this is the adjoint of.
+        The geometry of the operation this is the adjoint of.
     """
 
     def __init__(
@@ -106,28 +106,28 @@ class LocallyConnectedTranspose(Layer):
             )
         self.implementation = implementation
         bias_shape = bias_shape_of(self.spec) if use_bias else None
-        # As `equinox.nn.ConvTranspose`, which counts the inputs of a group: here, filters.
+        # As `equinox.nn.ConvTranspose`, which counts the inputs of a group. Here they are filters.
         fan = prod(kernel) * (self.spec.filters // self.spec.groups)
         self._draw(rank, fan, bias_shape, dtype, key)
 
     @property
     def in_channels(self) -> int:
-        """As of `equinox.nn.ConvTranspose`."""
+        """As in `equinox.nn.ConvTranspose`."""
         return self.spec.filters
 
     @property
     def out_channels(self) -> int:
-        """As of `equinox.nn.ConvTranspose`."""
+        """As in `equinox.nn.ConvTranspose`."""
         return self.spec.in_channels
 
     @property
     def input_size(self) -> tuple[int, ...]:
-        """Spatial size of what comes in."""
+        """Spatial size of the input."""
         return self.spec.output_size
 
     @property
     def output_padding(self) -> tuple[int, ...]:
-        """As of `equinox.nn.ConvTranspose`, beside explicit padding."""
+        """As in `equinox.nn.ConvTranspose` with explicit padding."""
         return output_padding_of(self.spec)
 
     def __call__(self, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
@@ -145,20 +145,11 @@ class LocallyConnectedTranspose(Layer):
         array
             ``(out_channels, *output_size)``.
         """
-        spec = self.spec
-        base.checked_sample(tuple(x.shape), spec.output_shape)
+        base.checked_sample(tuple(x.shape), self.spec.output_shape)
         y: jax.Array = lcmulti.local_conv_transpose(
-            x[None],
-            self.full_kernel(),
-            self.bias,
-            strides=spec.strides,
-            padding=spec.padding,
-            output_padding=self.output_padding,
-            dilation=spec.dilation,
-            groups=spec.groups,
-            data_format=spec.data_format,
-            implementation=self.implementation,
-        )
+            x[None], self.full_kernel(), self.bias, implementation=self.implementation,
+            **transposed_arguments(self.spec),
+        )  # fmt: skip
         return y[0]
 
     @classmethod
@@ -184,7 +175,7 @@ class LocallyConnectedTranspose(Layer):
         return layer._spread(kernel, conv.bias)
 
     def to_conv(self, tolerance: float | None = 0.0) -> eqx.nn.ConvTranspose:
-        """The transposed convolution this layer is; see `LocallyConnected.to_conv`."""
+        """The transposed convolution equal to this layer; see `LocallyConnected.to_conv`."""
         kernel, bias = self._everywhere(tolerance)
         conv = convolution(
             "ConvTranspose", self, self.in_channels, self.out_channels, kernel.dtype,
@@ -292,7 +283,7 @@ def _of_adjoint(
     dilation: tuple[int, ...],
     output_padding: tuple[int, ...],
 ) -> tuple[Any, tuple[int, ...]]:
-    """Padding and output padding in numbers, as `equinox.nn.ConvTranspose` understands names."""
+    """Padding and output padding as numbers, from names as in `equinox.nn.ConvTranspose`."""
     name = padding.upper() if isinstance(padding, str) else ""
     if name not in ("SAME", "SAME_LOWER"):
         return padding, output_padding

@@ -1,4 +1,4 @@
-"""`untie`: the convolutions of an Equinox module become locally connected; `retie`: and back."""
+"""`untie` makes the convolutions of an Equinox module locally connected; `retie` the opposite."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from lcmulti.errors import ArgumentError, ArgumentTypeError
 from lcmulti.untying import chosen
@@ -35,27 +36,28 @@ def untie(
     tell: Callable[[str], Any] | None = print,
     key: Any = None,
 ) -> Any:
-    """A copy of *model* in which convolutions are locally connected and compute the same at first.
+    """A copy of *model* with locally connected layers, which compute what its convolutions did.
 
     Parameters
     ----------
     model : equinox.Module
-        Or any tree of them. Its convolutions are found by tracing the example through it, which
-        computes nothing.
+        A module, or any tree of modules. The example is traced through it to find its convolutions;
+        nothing is computed.
     example_input : array, tuple or dict
-        What the network is called with, positional or by name: one sample, as Equinox has it.
+        Arguments for a call of the network, positional or by name: one sample, as in Equinox.
     where : str, type, callable or a list of these, optional
         Names (``"layers.0"``), patterns, classes, or ``(name, module) -> bool``. None: all.
     shared_axes, rank, implementation
-        Of the new layers. Of low-rank weights the first kernel is the convolution's.
+        Arguments of the new layers. The first kernel of low-rank weights is that of the
+        convolution.
     memory : int or str, optional
-        Most bytes (``"4GiB"``) that the new weights may take. None: what this machine has.
+        Largest size of the new weights (``"4GiB"``). None: the memory of this machine.
     dry_run : bool, default False
-        Return what would be done, and do nothing.
+        Only return what would be done.
     tell : callable or None
-        Given a table of parameters and memory, layer by layer, before anything is made.
+        Called with a table of the parameters and memory of each layer, before anything is made.
     key : PRNG key, optional
-        What the other kernels of low-rank weights are drawn with.
+        Key for the other kernels of low-rank weights.
 
     Returns
     -------
@@ -65,9 +67,9 @@ def untie(
     Raises
     ------
     ArgumentError
-        If a convolution sees two sizes (both are named), or *where* fits none.
+        If a convolution has inputs of two sizes (the message names both), or *where* fits none.
     TooLargeError
-        If the weights take more than *memory*, with the layers that cost most.
+        If the weights take more than *memory*. The message names the layers that cost most.
     """
     if not callable(model):
         raise ArgumentTypeError("model", "an equinox.Module that can be called", model)
@@ -98,20 +100,20 @@ def untie(
 
 
 def retie(model: Any, *, where: Any = None, tolerance: float | None = 0.0) -> Any:
-    """A copy of *model* in which locally connected layers are convolutions again.
+    """A copy of *model* in which the locally connected layers are convolutions again.
 
     Parameters
     ----------
     model : equinox.Module
     where : as for `untie`
     tolerance : float or None, default 0
-        Largest difference of a weight between two positions; None takes the mean over positions
-        whatever they differ by.
+        Largest difference of a weight between two positions. None takes the mean over positions,
+        however much they differ.
 
     Raises
     ------
     ArgumentError
-        If weights differ more, naming the layer and by how much they do.
+        If weights differ more. The message names the layer and the difference.
     """
     there = list(_named(model, LAYERS))
     take = chosen(where, there)
@@ -149,12 +151,12 @@ def _replaced(model: Any, kinds: tuple[type, ...], new: dict[str, Any]) -> Any:
 
 
 class _Watched(eqx.Module):
-    """A convolution that notes the size of what it is called with."""
+    """A convolution that records the size of its input."""
 
     conv: Any
     note: Any = eqx.field(static=True)
 
-    def __call__(self, x: Any, **named: Any) -> Any:
+    def __call__(self, x: Array, **named: Any) -> Any:
         self.note(tuple(map(int, x.shape[1:])))
         return self.conv(x, **named)
 
@@ -189,7 +191,7 @@ def _kernel_of(conv: Any) -> Any:
 
 
 def _empty(conv: Any, size: tuple[int, ...], arguments: dict[str, Any]) -> Any:
-    """The layer without memory for its weights."""
+    """The new layer, without memory for its weights."""
     if isinstance(conv, eqx.nn.ConvTranspose):
         return eqx.filter_eval_shape(
             lambda: LocallyConnectedTranspose(
@@ -225,7 +227,7 @@ def _shapes(layer: Any) -> dict[str, tuple[int, ...]]:
 
 
 def _with(module: Any, values: dict[str, Any]) -> Any:
-    """The module with arrays for what had a shape alone."""
+    """The module, with arrays in place of abstract parameters."""
     names = ["weight" if name == "kernel" else name for name in values]
     return eqx.tree_at(
         lambda each: [getattr(each, name) for name in names], module, list(values.values())

@@ -1,4 +1,4 @@
-"""Weights that lie on several devices, or on those of several processes, to files."""
+"""Write weights to files that are on several devices, or on those of several processes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class _AllProcesses:
 
 
 def held(array: jax.Array) -> Held | None:
-    """What this process writes of an array: of copies, the first alone. None while it is traced."""
+    """The part of an array that this process writes; only the first of copies. None if traced."""
     if isinstance(array, jax.core.Tracer):
         return None
     pieces = []

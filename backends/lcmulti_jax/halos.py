@@ -1,8 +1,8 @@
-"""Inputs that other devices hold: what each needs along one split axis, and how it comes.
+"""Halos: the inputs of other devices that each device needs along one divided axis.
 
-`lcmulti.geometry.sharding` tells which rows those are. All devices run one program, so what
-differs between them comes from tables by rank, and messages that travel equally far are equally
-long.
+`lcmulti.geometry.sharding` tells which rows these are. All devices run the same program. So
+whatever differs between them comes from tables indexed by rank, and messages over the same distance
+have the same length.
 """
 
 from __future__ import annotations
@@ -22,49 +22,49 @@ from lcmulti.geometry.spec import LocalConvSpec
 __all__ = ["Cut", "Names", "seen"]
 
 Names = tuple[str, ...]
-"""Axes of a mesh that one axis of an array is split over."""
+"""Axes of a mesh that divide one axis of an array."""
 
 
 class Cut(NamedTuple):
-    """One spatial axis of an operation, in as many parts as there are devices along *names*.
+    """One spatial axis of an operation, divided among the devices along *names*.
 
-    Every device has as many rows as the first; the last ones' may reach beyond the axis.
+    All devices have the same number of rows; those of the last ones may reach beyond the axis.
     """
 
     spec: LocalConvSpec
     axis: int
     names: Names
-    count: int
+    devices: int
 
     @property
     def parts(self) -> tuple[AxisPart, ...]:
-        """What each device owns, needs and sends."""
-        return axis_parts(self.spec, self.axis, self.count)
+        """The rows that each device owns, needs and sends."""
+        return axis_parts(self.spec, self.axis, self.devices)
 
     @property
     def outputs(self) -> int:
-        """Output positions of a device."""
-        return -(-self.spec.output_size[self.axis] // self.count)
+        """Number of output positions of a device."""
+        return -(-self.spec.output_size[self.axis] // self.devices)
 
     @property
     def inputs(self) -> int:
-        """Input rows of a device."""
-        return -(-self.spec.input_size[self.axis] // self.count)
+        """Number of input rows of a device."""
+        return -(-self.spec.input_size[self.axis] // self.devices)
 
     @property
     def extent(self) -> int:
-        """Rows from a window's first to its last."""
+        """Number of rows from a window's first to its last."""
         spec = self.spec
         return window_extent(spec.kernel_size[self.axis], spec.dilation[self.axis])
 
     @property
     def window(self) -> int:
-        """Rows, padding among them, that the windows of one device see."""
+        """Number of rows, including padding, that the windows of one device read."""
         return (self.outputs - 1) * self.spec.strides[self.axis] + self.extent
 
 
 class _Run(NamedTuple):
-    """Rows that lie one after the other at their owner, and where the first of them goes."""
+    """Rows that are contiguous at their owner, and the place where the first of them goes."""
 
     rows: range
     place: int
@@ -74,18 +74,18 @@ _NOTHING = _Run(range(0), 0)
 
 
 def seen(x: jax.Array, cut: Cut, whole: bool) -> jax.Array:
-    """The input that a device's windows see, with its padding.
+    """The input that a device's windows read, with its padding.
 
     Parameters
     ----------
     x : array
-        ``(N, *input_size, channels)``, along the axis that is cut `Cut.inputs` long, or as long as
-        the axis if it is there *whole*. Then nothing travels.
+        ``(N, *input_size, channels)``. Its length along the divided axis is `Cut.inputs`, or that
+        of the whole axis if every device has it *whole*. Then nothing travels.
 
     Returns
     -------
     array
-        Along that axis `Cut.window` long.
+        The window; its length along this axis is `Cut.window`.
     """
     device = _Device(cut)
     zeros = cut.spec.padding_mode == "zeros"
@@ -93,7 +93,7 @@ def seen(x: jax.Array, cut: Cut, whole: bool) -> jax.Array:
     needed = device.empty(x, length)
     for distance, runs in _travels(cut.parts, whole, zeros):
         if whole:
-            needed = device.put(x, [0] * cut.count, runs, needed)
+            needed = device.put(x, [0] * cut.devices, runs, needed)
         elif not distance:
             needed = device.put(x, device.starts, runs, needed)
         else:
@@ -104,7 +104,7 @@ def seen(x: jax.Array, cut: Cut, whole: bool) -> jax.Array:
 def _travels(
     parts: Iterable[AxisPart], whole: bool, zeros: bool
 ) -> Iterable[tuple[int, list[_Run]]]:
-    """How far rows come from, nearest first, and for each device those that come from there."""
+    """The distances that rows travel, the smallest first, and the rows of each device for each."""
     found: dict[tuple[int, int], list[_Run]] = {}
     parts = tuple(parts)
     for part in parts:
@@ -121,16 +121,16 @@ def _travels(
 
 
 class _Device:
-    """Array operations on one device's part, along the axis that is cut."""
+    """Array operations on one device's part, along the divided axis."""
 
     def __init__(self, cut: Cut) -> None:
         self.cut = cut
         self.axis = cut.axis + 1
         self.rank = lax.axis_index(cut.names)
-        self.starts = [rank * cut.inputs for rank in range(cut.count)]
+        self.starts = [rank * cut.inputs for rank in range(cut.devices)]
 
     def here(self, table: Iterable[int | list[int]]) -> jax.Array:
-        """The entry that is this device's, of a table by rank."""
+        """The entry of this device in a table indexed by rank."""
         return jnp.asarray(np.array([*table], np.int32))[self.rank]
 
     def empty(self, x: jax.Array, length: int) -> jax.Array:
@@ -140,7 +140,7 @@ class _Device:
     def put(
         self, array: jax.Array, starts: list[int], runs: list[_Run], under: jax.Array
     ) -> jax.Array:
-        """*under* with the rows of a run, of an *array* that begins at row ``starts[rank]``."""
+        """*under* with the rows of a run written into it; *array* begins at ``starts[rank]``."""
         length = under.shape[self.axis]
         around = [(0, 0, 0)] * array.ndim
         around[self.axis] = (length, length, 0)
@@ -156,9 +156,10 @@ class _Device:
         return jnp.where((low <= places) & (places < high), moved, under)
 
     def fetch(self, x: jax.Array, distance: int, runs: list[_Run]) -> tuple[jax.Array, list[int]]:
-        """Rows of the device *distance* further on, and which is the first.
+        """Rows of the device *distance* further on, and the number of the first one.
 
-        Messages are as long as the longest: what starts too late for that is sent from earlier on.
+        All messages have the length of the longest. If rows start too late for that, the message
+        starts earlier.
         """
         held, longest = self.cut.inputs, max(len(run.rows) for run in runs)
         starts, cuts = [0] * len(runs), [0] * len(runs)
@@ -173,7 +174,7 @@ class _Device:
         return _sent(message, self.cut.names, pairs), starts
 
     def surrounded(self, needed: jax.Array) -> jax.Array:
-        """The rows a device needs, with copies of some of them for padding."""
+        """The rows that a device needs, with copies of some of them as padding."""
         parts, window = self.cut.parts, self.empty(needed, self.cut.window)
         nothing = [0] * len(parts)
         inner = [_Run(part.inner, len(part.before)) for part in parts]
@@ -192,7 +193,7 @@ class _Device:
 
 
 def _sent(message: jax.Array, names: Names, pairs: list[tuple[int, int]]) -> jax.Array:
-    """`jax.lax.ppermute`; half types as they are, for XLA's CPU would send them as float32."""
+    """`jax.lax.ppermute`. Half types are sent as integers: XLA on CPUs would send float32."""
     if message.dtype.itemsize != 2:
         return lax.ppermute(message, names, pairs)
     bits = lax.ppermute(lax.bitcast_convert_type(message, jnp.uint16), names, pairs)

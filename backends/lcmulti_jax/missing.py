@@ -1,4 +1,4 @@
-"""What to install where a package that layers need is missing; imports none of them."""
+"""The error for a missing package that layers need; it says what to install."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ NAMES = {"jax": "JAX", "jaxlib": "JAX", "flax": "Flax", "equinox": "Equinox"}
 
 
 def missing(module: str, extra: str, error: ModuleNotFoundError) -> Exception:
-    """The error to raise instead of *error*, which is returned if it is about something else."""
+    """The error to raise instead of *error*; *error* itself if it has another cause."""
     package = NAMES.get((error.name or "").partition(".")[0])
     if package is None:
         return error

@@ -3,7 +3,7 @@
 from lcmulti_jax.missing import missing
 
 try:
-    from lcmulti_jax.nnx_fused import fuse_bn
+    from lcmulti_jax.nnx_fusing import fuse_bn
     from lcmulti_jax.nnx_layers import LocallyConnected
     from lcmulti_jax.nnx_transposed import LocallyConnectedTranspose
     from lcmulti_jax.nnx_untying import retie, untie

@@ -1,4 +1,4 @@
-"""What the two layers for Flax NNX have in common: parameters and batch dimensions."""
+"""The base of the layers for Flax NNX: parameters and batch dimensions."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, Self, TypeVar
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import Array
 from jax.sharding import NamedSharding, PartitionSpec
 
 import lcmulti
@@ -28,7 +29,7 @@ default_bias_init = nnx.initializers.zeros_init()
 
 @contextmanager
 def in_flax_words() -> Iterator[None]:
-    """Errors about the geometry name arguments as these layers do."""
+    """Errors about the geometry use the argument names of these layers."""
     try:
         yield
     except ArgumentError as error:
@@ -36,18 +37,18 @@ def in_flax_words() -> Iterator[None]:
 
 
 Ints = int | Sequence[int]
-Padding = str | int | Sequence[int | tuple[int, int]]
+Padding = str | int | Sequence[int] | Sequence[tuple[int, int]]
 Initializer = Callable[..., Any]
 
 
 class Layer(nnx.Module):
-    """Parameters, a spec and one call."""
+    """A module with parameters and their geometry."""
 
     spec: LocalConvSpec
-    kernel: nnx.Param[jax.Array]
-    basis: nnx.Param[jax.Array]
-    coefficients: nnx.Param[jax.Array]
-    bias: nnx.Param[jax.Array] | None
+    kernel: nnx.Param[Array]
+    basis: nnx.Param[Array]
+    coefficients: nnx.Param[Array]
+    bias: nnx.Param[Array] | None
     rank: int | None
     implementation: str
     dtype: Any
@@ -56,32 +57,32 @@ class Layer(nnx.Module):
 
     @property
     def kernel_size(self) -> tuple[int, ...]:
-        """As of `flax.nnx.Conv`."""
+        """As in `flax.nnx.Conv`."""
         return self.spec.kernel_size
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """As of `flax.nnx.Conv`."""
+        """As in `flax.nnx.Conv`."""
         return self.spec.strides
 
     @property
     def padding(self) -> tuple[tuple[int, int], ...]:
-        """As of `flax.nnx.Conv`, in pairs."""
+        """As in `flax.nnx.Conv`, in pairs."""
         return self.spec.padding
 
     @property
     def kernel_dilation(self) -> tuple[int, ...]:
-        """As of `flax.nnx.Conv`."""
+        """As in `flax.nnx.Conv`."""
         return self.spec.dilation
 
     @property
     def feature_group_count(self) -> int:
-        """As of `flax.nnx.Conv`."""
+        """As in `flax.nnx.Conv`."""
         return self.spec.groups
 
     @property
     def use_bias(self) -> bool:
-        """As of `flax.nnx.Conv`."""
+        """As in `flax.nnx.Conv`."""
         return self.bias is not None
 
     @property
@@ -126,15 +127,15 @@ class Layer(nnx.Module):
             bias = bias_init(rngs.params(), bias_shape, self.param_dtype)
             self.bias = nnx.Param(bias, **bias_metadata)
 
-    def full_kernel(self) -> jax.Array:
-        """The weights of every position, ``spec.kernel_shape``, whether of full rank or not."""
+    def full_kernel(self) -> Array:
+        """The weights of every position, ``spec.kernel_shape``; also of a low-rank layer."""
         if self.rank is None:
             return self.kernel[...]
-        kernel: jax.Array = lcmulti.low_rank_kernel(self.basis[...], self.coefficients[...])
+        kernel: Array = lcmulti.low_rank_kernel(self.basis[...], self.coefficients[...])
         return kernel
 
     def share_(self, axes: Ints | None = None) -> None:
-        """Average the weights (with a rank, the coefficients) over positions, in place.
+        """Replace weights (with a rank, coefficients) by their mean over positions, in place.
 
         Parameters
         ----------
@@ -146,15 +147,15 @@ class Layer(nnx.Module):
             if each is not None:
                 each[...] = base.shared_mean(each[...], over)
 
-    def _spread(self, kernel: jax.Array, bias: Any) -> Self:
-        """Take the weights of a convolution at every position."""
+    def _spread(self, kernel: Array, bias: Array) -> Self:
+        """Set the weights of every position to those of a convolution."""
         self.kernel[...] = jnp.broadcast_to(kernel, self.kernel.shape)
         if self.bias is not None and bias is not None:
             self.bias[...] = jnp.broadcast_to(bias[...], self.bias.shape)
         return self
 
-    def _everywhere(self, tolerance: float | None) -> tuple[jax.Array, jax.Array | None]:
-        """Kernel and bias, the same at every position."""
+    def _everywhere(self, tolerance: float | None) -> tuple[Array, Array | None]:
+        """Kernel and bias of all positions; raise if they differ by more than *tolerance*."""
         axes = self.spec.ndim
         kernel = same_everywhere("kernel", self.full_kernel(), axes, tolerance)
         if self.bias is None:
@@ -165,7 +166,7 @@ class Layer(nnx.Module):
         return nnx.nn.dtypes.promote_dtype((inputs, *weights), dtype=self.dtype)
 
     def _on_batches(self, run: Callable[[Any], Any], inputs: Any, sample: tuple[int, ...]) -> Any:
-        """Run with all batch dimensions as one, or with a batch of one where there is none."""
+        """Run with all batch dimensions merged, or with a batch of one if there are none."""
         ndim = self.spec.ndim + 1
         shape, advice = inputs.shape[-ndim:], "it takes (*batch, *input_size, in_features)"
         if len(shape) == ndim:
@@ -182,23 +183,23 @@ class Layer(nnx.Module):
 
 
 def _sharding_in(metadata: Mapping[str, Any], positions: tuple[int, ...]) -> NamedSharding | None:
-    """Where a kernel of this metadata is to lie, so that it is drawn there; None if it is open.
+    """The sharding that metadata asks for, in which a kernel is drawn; None if it asks for none.
 
     Raises
     ------
     ArgumentError
-        If the devices do not divide the positions, which JAX refuses.
+        If the number of devices does not divide the positions, which JAX requires.
     """
     names = metadata.get("out_sharding")
     try:
         mesh = jax.sharding.get_mesh()
-    except ValueError:  # while a function is traced, what is drawn is placed by its constraints
+    except ValueError:  # in a traced function, constraints place the result
         return None
     if not names or mesh.empty:
         return None
     known = {*mesh.axis_names}
     each = [(n,) if isinstance(n, str) else tuple(n or ()) for n in names]
-    if any(name not in known for group in each for name in group):  # of Flax' own rules
+    if any(name not in known for group in each for name in group):  # an error of Flax' own rules
         return None
     for axis, (n, group) in enumerate(zip(positions, each, strict=False)):
         parts = prod(mesh.shape[name] for name in group)
@@ -213,7 +214,7 @@ def _sharding_in(metadata: Mapping[str, Any], positions: tuple[int, ...]) -> Nam
 
 
 def blank(like: Any) -> dict[str, Any]:
-    """Arguments of a layer or a convolution with the dtypes of another, and zeros for weights."""
+    """Arguments of a layer or convolution that has the dtypes of another one, and zero weights."""
     return {
         "use_bias": like.bias is not None,
         "dtype": like.dtype,
@@ -224,17 +225,17 @@ def blank(like: Any) -> dict[str, Any]:
     }
 
 
-def masked(conv: nnx.Conv | nnx.ConvTranspose) -> jax.Array:
-    """The kernel that a convolution computes with."""
-    kernel: jax.Array = conv.kernel[...]
+def masked(conv: nnx.Conv | nnx.ConvTranspose) -> Array:
+    """The kernel of a convolution, with its mask applied."""
+    kernel: Array = conv.kernel[...]
     return kernel if conv.mask is None else kernel * jnp.asarray(conv.mask)
 
 
 Convolution = TypeVar("Convolution", nnx.Conv, nnx.ConvTranspose)
 
 
-def weighted(conv: Convolution, kernel: jax.Array, bias: jax.Array | None) -> Convolution:
-    """A convolution that has other weights now."""
+def weighted(conv: Convolution, kernel: Array, bias: Array | None) -> Convolution:
+    """Set the weights of a convolution, and return it."""
     conv.kernel[...] = kernel
     if conv.bias is not None and bias is not None:
         conv.bias[...] = bias
@@ -242,7 +243,7 @@ def weighted(conv: Convolution, kernel: jax.Array, bias: jax.Array | None) -> Co
 
 
 def per_flax_axis(value: Ints | None, axes: int) -> tuple[int, ...]:
-    """One int for each axis; None is 1."""
+    """One int for each axis; None means 1."""
     return tuple(value) if isinstance(value, Sequence) else (value or 1,) * axes
 
 
@@ -256,7 +257,8 @@ class _plain:  # noqa: N801 - a function that remembers what it was told
     """An initialiser without the metadata that `nnx.with_partitioning` wraps its result in."""
 
     def __init__(self, init: Any, dtype: Any) -> None:
-        self.init, self.dtype, self.metadata = init, dtype, {}
+        self.init, self.dtype = init, dtype
+        self.metadata: dict[str, Any] = {}
 
     def __call__(self, key: Any, shape: tuple[int, ...]) -> Any:
         drawn = self.init(key, shape, self.dtype)

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
 import lcmulti
 from lcmulti.errors import ArgumentError, ArgumentTypeError, described
@@ -24,7 +25,6 @@ from lcmulti_jax.nnx_base import (
     default_kernel_init,
     in_flax_words,
     masked,
-    nnx,
     weighted,
 )
 
@@ -38,9 +38,9 @@ class LocallyConnected(Layer):
     ----------
     in_features, out_features : int
     kernel_size : int or sequence of int
-        As many as there are spatial axes; an int means one.
+        One number for each spatial axis; an int means one axis.
     input_size : int or sequence of int
-        Spatial size of what comes in: each position has weights, so it is part of the layer.
+        Spatial size of the input. The layer must know it, because each position has weights.
     strides, kernel_dilation : int or sequence of int, default 1
     padding : str, int or sequence, default ``"SAME"``
         As in `flax.nnx.Conv` (``"SAME"``, ``"VALID"``, ``"CAUSAL"``, ``"CIRCULAR"``, ``"REFLECT"``,
@@ -48,12 +48,12 @@ class LocallyConnected(Layer):
     feature_group_count : int, default 1
     use_bias : bool, default True
     dtype, param_dtype
-        As in `flax.nnx.Conv`: of the computation (None: promoted), and of the parameters.
+        As in `flax.nnx.Conv`: dtype of the computation (None: promoted), and of the parameters.
     precision
-        Taken for the sake of `flax.nnx.Conv`'s signature: lcmulti never rounds float32 further
-        and sums half types in float32, whatever it says.
+        Accepted for compatibility with `flax.nnx.Conv`, and without effect: lcmulti never rounds
+        float32 to a shorter type, and sums half types in float32.
     kernel_init, bias_init : initializer
-        *kernel_init* is called for one position at a time, so fans are those of a convolution.
+        *kernel_init* gets the shape of one position, so that fans are those of a convolution.
     shared_axes : sequence of int, default ()
         Spatial axes of the output along which the kernel is shared.
     rank : int, optional
@@ -61,14 +61,14 @@ class LocallyConnected(Layer):
         coefficients of its own (arXiv 2002.02959).
     implementation : str, default "auto"
     kernel_metadata, bias_metadata : mapping
-        Of the parameters; ``out_sharding`` shards them, axis 0 being output rows.
+        Metadata of the parameters. ``out_sharding`` shards them; their axis 0 is output rows.
     rngs : flax.nnx.Rngs
 
     Attributes
     ----------
     kernel : nnx.Param
         ``(*output_size, *kernel_size, in_features // feature_group_count, out_features)``.
-        With a rank, instead ``basis`` ``(rank, 1.., *kernel_size, .., out_features)`` and
+        With a rank, there are ``basis`` ``(rank, 1.., *kernel_size, .., out_features)`` and
         ``coefficients`` ``(*output_size, rank)``.
     bias : nnx.Param or None
         ``(*output_size, out_features)``.
@@ -77,7 +77,8 @@ class LocallyConnected(Layer):
     Raises
     ------
     ArgumentError
-        For an argument that cannot be; at call time (`ShapeError`) for samples of another shape.
+        For an argument that is not allowed; at call time (`ShapeError`) for samples of another
+        shape.
     """
 
     def __init__(
@@ -143,17 +144,8 @@ class LocallyConnected(Layer):
         return self._on_batches(self._run, inputs, self.spec.input_shape)
 
     def _run(self, x: jax.Array) -> jax.Array:
-        spec = self.spec
         bias = None if self.bias is None else self.bias[...]
-        arguments: dict[str, Any] = {
-            "strides": spec.strides,
-            "padding": spec.padding,
-            "padding_mode": spec.padding_mode,
-            "dilation": spec.dilation,
-            "groups": spec.groups,
-            "data_format": "channels_last",
-            "implementation": self.implementation,
-        }
+        arguments = self.spec.arguments() | {"implementation": self.implementation}
         if self.rank is None:
             x, kernel, bias = self._promoted(x, self.kernel[...], bias)
             y: jax.Array = lcmulti.local_conv(x, kernel, bias, **arguments)
@@ -164,17 +156,17 @@ class LocallyConnected(Layer):
 
     @property
     def in_features(self) -> int:
-        """As of `flax.nnx.Conv`."""
+        """As in `flax.nnx.Conv`."""
         return self.spec.in_channels
 
     @property
     def out_features(self) -> int:
-        """As of `flax.nnx.Conv`."""
+        """As in `flax.nnx.Conv`."""
         return self.spec.filters
 
     @property
     def input_size(self) -> tuple[int, ...]:
-        """Spatial size of what comes in."""
+        """Spatial size of the input."""
         return self.spec.input_size
 
     @classmethod
@@ -186,20 +178,20 @@ class LocallyConnected(Layer):
         shared_axes: Sequence[int] = (),
         implementation: str = "auto",
     ) -> Self:
-        """A layer that computes what *conv* does, and may then differ between positions.
+        """A layer that computes what *conv* does; in training, its positions may become different.
 
         Parameters
         ----------
         conv : flax.nnx.Conv
-            With its mask, if it has one. Its dtypes are taken over.
+            Its mask, if it has one, is applied. The layer takes its dtypes.
         input_size : int or sequence of int
         shared_axes, implementation
-            Of the layer.
+            Arguments of the layer.
 
         Raises
         ------
         ArgumentError
-            If *conv* is another module, or spreads its input (``input_dilation``).
+            If *conv* is another module, or dilates its input (``input_dilation``).
         """
         if not isinstance(conv, nnx.Conv):
             raise ArgumentTypeError("conv", "a flax.nnx.Conv", conv)
@@ -215,7 +207,7 @@ class LocallyConnected(Layer):
         return layer._spread(masked(conv), conv.bias)
 
     def to_conv(self, tolerance: float | None = 0.0) -> nnx.Conv:
-        """The convolution this layer is, or (*tolerance* None) the mean over positions.
+        """The convolution equal to this layer, or with *tolerance* None the mean over positions.
 
         Parameters
         ----------
@@ -225,8 +217,8 @@ class LocallyConnected(Layer):
         Raises
         ------
         ArgumentError
-            If weights differ more between positions (with how far), or the padding is one that
-            `flax.nnx.Conv` does not have.
+            If weights differ more between positions (the message says by how much), or if
+            `flax.nnx.Conv` does not have this padding.
         """
         spec = self.spec
         padding: Any = spec.padding

@@ -7,12 +7,13 @@ from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
 import lcmulti
 from lcmulti.errors import ArgumentError, ArgumentTypeError
 from lcmulti.geometry.arguments import integer
 from lcmulti.geometry.shapes import window_extent
-from lcmulti.geometry.transposed import bias_shape_of, output_padding_of
+from lcmulti.geometry.transposed import bias_shape_of, output_padding_of, transposed_arguments
 from lcmulti_jax import base
 from lcmulti_jax.conversion import as_adjoint
 from lcmulti_jax.nnx_base import (
@@ -26,7 +27,6 @@ from lcmulti_jax.nnx_base import (
     default_kernel_init,
     in_flax_words,
     masked,
-    nnx,
     pairs_of,
     per_flax_axis,
     weighted,
@@ -38,18 +38,19 @@ __all__ = ["LocallyConnectedTranspose"]
 class LocallyConnectedTranspose(Layer):
     """A transposed convolution whose weights differ at every input position.
 
-    It is the exact adjoint of the `LocallyConnected` of the same arguments whose output has the
+    It is the exact adjoint of the `LocallyConnected` that has the same arguments, and outputs of
     size *input_size*.
 
     Parameters
     ----------
     in_features, out_features, kernel_size, input_size, strides
-        As in `LocallyConnected`, of what comes in here.
+        As in `LocallyConnected`; *input_size* is that of this layer.
     padding : str, int or sequence, default ``"SAME"``
-        Of the operation this is the adjoint of. ``"SAME"`` gives *input_size* times *strides*.
+        Padding of the operation this is the adjoint of. With ``"SAME"`` the output has the size
+        *input_size* times *strides*.
     output_padding : int or sequence of int, optional
-        As in `lcmulti.transposed_spec`. None: as `flax.nnx.ConvTranspose`, whose ``"VALID"``
-        output is no smaller than *input_size* times *strides*.
+        As in `lcmulti.transposed_spec`. None: as in `flax.nnx.ConvTranspose`, where the output for
+        ``"VALID"`` is not smaller than *input_size* times *strides*.
     kernel_dilation, feature_group_count, use_bias, dtype, param_dtype, precision, kernel_init,
     bias_init, shared_axes, rank, implementation, kernel_metadata, bias_metadata, rngs
         As in `LocallyConnected`.
@@ -61,7 +62,7 @@ class LocallyConnectedTranspose(Layer):
     bias : nnx.Param or None
         ``(*output_size, out_features)``.
     spec : LocalConvSpec
-        Of the operation this is the adjoint of.
+        The geometry of the operation this is the adjoint of.
     """
 
     def __init__(
@@ -133,37 +134,29 @@ class LocallyConnectedTranspose(Layer):
         bias = None if self.bias is None else self.bias[...]
         x, kernel, bias = self._promoted(x, self.full_kernel(), bias)
         y: jax.Array = lcmulti.local_conv_transpose(
-            x,
-            kernel,
-            bias,
-            strides=self.spec.strides,
-            padding=self.spec.padding,
-            output_padding=output_padding_of(self.spec),
-            dilation=self.spec.dilation,
-            groups=self.spec.groups,
-            data_format="channels_last",
-            implementation=self.implementation,
-        )
+            x, kernel, bias, implementation=self.implementation,
+            **transposed_arguments(self.spec),
+        )  # fmt: skip
         return y
 
     @property
     def in_features(self) -> int:
-        """As of `flax.nnx.ConvTranspose`."""
+        """As in `flax.nnx.ConvTranspose`."""
         return self.spec.filters
 
     @property
     def out_features(self) -> int:
-        """As of `flax.nnx.ConvTranspose`."""
+        """As in `flax.nnx.ConvTranspose`."""
         return self.spec.in_channels
 
     @property
     def input_size(self) -> tuple[int, ...]:
-        """Spatial size of what comes in."""
+        """Spatial size of the input."""
         return self.spec.output_size
 
     @property
     def output_padding(self) -> tuple[int, ...]:
-        """By how much the output is longer than the shortest of its input, along each axis."""
+        """By how much the output is longer than the shortest possible one, along each axis."""
         return output_padding_of(self.spec)
 
     @classmethod
@@ -180,13 +173,15 @@ class LocallyConnectedTranspose(Layer):
         Raises
         ------
         ArgumentError
-            If *conv* is another module, or pads its input with copies or by more than the kernel.
+            If *conv* is another module, pads with other than zeros, or pads by more than the
+            kernel.
         """
         if not isinstance(conv, nnx.ConvTranspose):
             raise ArgumentTypeError("conv", "a flax.nnx.ConvTranspose", conv)
         padding: Any = conv.padding
         output_padding: tuple[int, ...] | None = None
-        if not isinstance(padding, str):  # of the spread input: what of it windows leave out
+        # Padding of the dilated input becomes padding of the adjoint operation.
+        if not isinstance(padding, str):
             axes = len(conv.kernel_size)
             extents = map(
                 window_extent, conv.kernel_size, per_flax_axis(conv.kernel_dilation, axes)
@@ -204,17 +199,17 @@ class LocallyConnectedTranspose(Layer):
             shared_axes=shared_axes, implementation=implementation, **blank(conv),
         )  # fmt: skip
         kernel = masked(conv)
-        # With *transpose_kernel* it is that of the operation whose adjoint is meant.
+        # With *transpose_kernel*, the kernel is that of the adjoint operation already.
         own = kernel if conv.transpose_kernel else as_adjoint(kernel, 1)
         return layer._spread(own, conv.bias)
 
     def to_conv(self, tolerance: float | None = 0.0) -> nnx.ConvTranspose:
-        """The transposed convolution this layer is; see `LocallyConnected.to_conv`.
+        """The transposed convolution equal to this layer; see `LocallyConnected.to_conv`.
 
         Raises
         ------
         ArgumentError
-            If weights differ between positions, or there are groups, which Flax has not here.
+            If weights differ between positions, or there are groups, which Flax does not have here.
         """
         spec = self.spec
         if spec.groups > 1:

@@ -1,4 +1,4 @@
-"""`untie`: the convolutions of a Flax NNX module become locally connected; `retie`: and back."""
+"""`untie` makes the convolutions of a Flax NNX module locally connected; `retie` the opposite."""
 
 from __future__ import annotations
 
@@ -37,27 +37,28 @@ def untie(
     tell: Callable[[str], Any] | None = print,
     rngs: nnx.Rngs | None = None,
 ) -> Any:
-    """A copy of *model* in which convolutions are locally connected and compute the same at first.
+    """A copy of *model* with locally connected layers, which compute what its convolutions did.
 
     Parameters
     ----------
     model : flax.nnx.Module
-        Its `nnx.Conv` and `nnx.ConvTranspose` are found by tracing the example through it, which
-        computes nothing and changes nothing.
+        The example is traced through it to find its `nnx.Conv` and `nnx.ConvTranspose`; nothing is
+        computed or changed.
     example_input : array, tuple or dict
-        What the network is called with, positional or by name.
+        Arguments for a call of the network, positional or by name.
     where : str, type, callable or a list of these, optional
         Names (``"layers.0.conv"``), patterns, classes, or ``(name, module) -> bool``. None: all.
     shared_axes, rank, implementation
-        Of the new layers. Of low-rank weights the first kernel is the convolution's.
+        Arguments of the new layers. The first kernel of low-rank weights is that of the
+        convolution.
     memory : int or str, optional
-        Most bytes (``"4GiB"``) that the new weights may take. None: what this machine has.
+        Largest size of the new weights (``"4GiB"``). None: the memory of this machine.
     dry_run : bool, default False
-        Return what would be done, and do nothing.
+        Only return what would be done.
     tell : callable or None
-        Given a table of parameters and memory, layer by layer, before anything is made.
+        Called with a table of the parameters and memory of each layer, before anything is made.
     rngs : flax.nnx.Rngs, optional
-        What the other kernels of low-rank weights are drawn with.
+        Random numbers for the other kernels of low-rank weights.
 
     Returns
     -------
@@ -67,9 +68,9 @@ def untie(
     Raises
     ------
     ArgumentError
-        If a convolution sees two sizes (both are named), or *where* fits none.
+        If a convolution has inputs of two sizes (the message names both), or *where* fits none.
     TooLargeError
-        If the weights take more than *memory*, with the layers that cost most.
+        If the weights take more than *memory*. The message names the layers that cost most.
     """
     if not isinstance(model, nnx.Module):
         raise ArgumentTypeError("model", "a flax.nnx.Module", model)
@@ -102,21 +103,21 @@ def untie(
 
 
 def retie(model: nnx.Module, *, where: Any = None, tolerance: float | None = 0.0) -> nnx.Module:
-    """A copy of *model* in which locally connected layers are convolutions again.
+    """A copy of *model* in which the locally connected layers are convolutions again.
 
     Parameters
     ----------
     model : flax.nnx.Module
     where : as for `untie`
     tolerance : float or None, default 0
-        Largest difference of a weight between two positions; None takes the mean over positions
-        whatever they differ by.
+        Largest difference of a weight between two positions. None takes the mean over positions,
+        however much they differ.
 
     Raises
     ------
     ArgumentError
-        If weights differ more, naming the layer and by how much they do; or if a layer's padding
-        is one that no convolution of Flax has.
+        If weights differ more (the message names the layer and the difference), or if no
+        convolution of Flax has the padding of a layer.
     """
     there = [(name, each) for name, each in _named(model) if isinstance(each, Layer)]
     take = chosen(where, there)
@@ -146,7 +147,7 @@ def _children(module: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _named(model: Any) -> Iterator[tuple[str, Any]]:
-    """Modules by name, each once."""
+    """Modules by name, each only once."""
     known: set[int] = set()
 
     def walk(name: str, value: Any) -> Iterator[tuple[str, Any]]:
@@ -167,7 +168,7 @@ def _named(model: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _swapped(value: Any, new: dict[int, Any], known: set[int]) -> Any:
-    """The value with modules replaced, in place within modules, wherever they are referred to."""
+    """The value with modules replaced wherever it refers to them; modules change in place."""
     if id(value) in new:
         return new[id(value)]
     if isinstance(value, tuple):
@@ -197,7 +198,7 @@ def _replaced(model: Any, makers: dict[str, Callable[[str, Any], Any]]) -> Any:
 
 
 class _Watched(nnx.Module):
-    """A convolution that notes the size of what it is called with."""
+    """A convolution that records the size of its input."""
 
     def __init__(self, conv: Any, sizes: list[tuple[int, ...]]) -> None:
         self.conv = conv
@@ -250,13 +251,13 @@ def _kernel_of(conv: Any) -> Any:
     kernel = conv.kernel[...]
     if isinstance(conv, nnx.Conv):
         return kernel
-    if conv.transpose_kernel:  # as the convolution's that it is the adjoint of
+    if conv.transpose_kernel:  # as the kernel of the convolution that it is the adjoint of
         return kernel
     return jnp.flip(kernel, tuple(range(kernel.ndim - 2))).swapaxes(-1, -2)
 
 
 def _empty(conv: Any, size: tuple[int, ...], arguments: dict[str, Any]) -> Any:
-    """The layer without memory for its weights."""
+    """The new layer, without memory for its weights."""
     transposed = isinstance(conv, nnx.ConvTranspose)
     given = {
         "padding": conv.padding, "kernel_dilation": conv.kernel_dilation,
@@ -301,7 +302,7 @@ def _with_rngs(make: Any) -> Any:
 
 def _convolution(layer: Any, weights: dict[str, Any]) -> Any:
     spec, transposed = layer.spec, isinstance(layer, LocallyConnectedTranspose)
-    names = ("SAME", "VALID") if transposed else (spec.padding,)
+    names: tuple[Any, ...] = ("SAME", "VALID") if transposed else (spec.padding,)
     if spec.padding_mode != "zeros":
         names = (spec.padding_mode.upper(),) if spec.padding_mode in ("circular", "reflect") else ()
     for padding in names:

@@ -1,7 +1,8 @@
-"""Products of pairs of filters, compiled as one, so that no product of kernels is ever stored.
+"""Products of pairs of filters, compiled as a whole, so that no product of kernels is stored.
 
-Filters of one position meet in a matrix product, the quickest sum over a window that XLA has for
-filters that lie innermost, unless all with all would take more memory than a part of the kernel.
+Filters of one position are multiplied in a matrix product. For filters along the last axis, this is
+XLA's fastest sum over a window. It is not used if the products of all pairs would take too much
+memory compared with the kernel.
 """
 
 from __future__ import annotations
@@ -12,17 +13,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from lcmulti.operations.pairs import Pair, taken
 
 __all__ = ["pair_products"]
 
 MOST_FILTERS, FEWEST_WEIGHTS = 128, 4
-"""Filters up to which, and weights per filter from which on, all meet all."""
+"""All pairs are multiplied up to this many filters, and from this many weights per filter on."""
 
 
 @partial(jax.jit, static_argnames="pairs")
-def pair_products(kernel: Any, pairs: tuple[Pair, ...]) -> list[Any]:
+def pair_products(kernel: Array, pairs: tuple[Pair, ...]) -> list[Array]:
     """See `lcmulti.operations.pairs.products`."""
     filters, window = kernel.shape[-1], tuple(range(2, kernel.ndim - 1))
     weights = prod(kernel.shape[2:-1])
@@ -42,18 +44,18 @@ def pair_products(kernel: Any, pairs: tuple[Pair, ...]) -> list[Any]:
 
 
 @jax.custom_jvp
-def _square(matrices: Any) -> Any:
-    """Products of all columns with all, ``(*positions, filters, filters)``."""
+def _square(matrices: Array) -> Array:
+    """Products of all pairs of columns, ``(*positions, filters, filters)``."""
     return _product(matrices, matrices)
 
 
 @_square.defjvp
-def _square_jvp(primals: tuple[Any], tangents: tuple[Any]) -> tuple[Any, Any]:
-    # The product is symmetric, so one of matrices is enough, here and in the transpose.
+def _square_jvp(primals: tuple[Any], tangents: tuple[Array]) -> tuple[Any, Any]:
+    # The product is symmetric, so one matrix product is enough, here and in the transpose.
     (matrices,), (tangent,) = primals, tangents
     half = _product(matrices, tangent)
     return _square(matrices), half + half.swapaxes(-1, -2)
 
 
-def _product(a: Any, b: Any) -> Any:
+def _product(a: Array, b: Array) -> Array:
     return jnp.einsum("rckf,rckg->rcfg", a, b, precision=jax.lax.Precision.HIGHEST)

@@ -1,4 +1,4 @@
-"""`sharded`: a locally connected operation whose weights are spread over the devices of a mesh."""
+"""`sharded`: a locally connected operation, with its weights divided over the devices of a mesh."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from jax.sharding import AxisType, Mesh, NamedSharding
 
 from lcmulti import plugins
@@ -16,13 +17,12 @@ from lcmulti.choosing import dispatch
 from lcmulti.choosing.settings import current
 from lcmulti.errors import ArgumentError, ArgumentTypeError, DtypeError, ShapeError, described
 from lcmulti.geometry.arguments import is_sequence
-from lcmulti.geometry.padding import padding_indices
-from lcmulti.geometry.spec import LocalConvSpec, replace_fields
+from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.plugins.contract import Map, Problem, Resources
 from lcmulti_jax import base, derivatives
 from lcmulti_jax.halos import Names
 from lcmulti_jax.partitioning import Placed
-from lcmulti_jax.parts import Part, Split, size
+from lcmulti_jax.parts import Part, Split, size, with_copies
 
 __all__ = ["Sharded", "sharded"]
 
@@ -38,26 +38,26 @@ def sharded(
     transposed: bool = False,
     implementation: str = "auto",
 ) -> Sharded:
-    """Spread a locally connected operation over the devices of a mesh, by output positions.
+    """Divide a locally connected operation over the devices of a mesh, by output positions.
 
-    Each device holds the weights of its positions and computes them. Inputs travel at the borders
-    alone, from one device to the next. Sizes need not be multiples of the number of devices, and
+    Each device holds the weights of its positions and computes them. Only inputs at the borders
+    travel, from one device to the next. Sizes need not be multiples of the number of devices, and
     there may be fewer positions than devices.
 
     Parameters
     ----------
     spec : LocalConvSpec
-        Of the whole; any padding mode.
+        The geometry of the whole; any padding mode.
     mesh : jax.sharding.Mesh
     positions : str or tuple
-        Axis of the mesh that the first spatial axis is spread over; or one entry for each spatial
-        axis, a name, a tuple of names, or None.
+        Axis of the mesh that divides the first spatial axis; or one entry for each spatial axis: a
+        name, a tuple of names, or None.
     batch : str or tuple of str, optional
-        Axes of the mesh that the batch is spread over.
+        Axes of the mesh that divide the batch.
     transposed : bool, default False
-        The transposed operation that is the adjoint of *spec*: ``positions`` are its inputs'.
+        Whether it is the transposed operation, the adjoint of *spec*, whose positions are inputs.
     implementation : str, default ``"auto"``
-        What computes a device's part.
+        The implementation that computes each device's part.
 
     Returns
     -------
@@ -67,7 +67,7 @@ def sharded(
     Raises
     ------
     ArgumentError
-        For names that the mesh lacks, or that are given twice.
+        For names that the mesh does not have, or that are given twice.
 
     Examples
     --------
@@ -81,8 +81,8 @@ def sharded(
     """
     if not isinstance(mesh, Mesh):
         raise ArgumentTypeError("mesh", "a jax.sharding.Mesh", mesh)
-    given = positions if is_sequence(positions) else (positions,)
-    given = (*given, *(None,) * (spec.ndim - len(given)))
+    told = tuple(positions) if is_sequence(positions) else (positions,)
+    given = (*told, *(None,) * (spec.ndim - len(told)))
     if len(given) != spec.ndim:
         expected = f"at most {spec.ndim} entries, one for each spatial axis"
         raise ArgumentError("positions", expected, positions)
@@ -91,7 +91,7 @@ def sharded(
     flat = [name for each in (*names, samples) for name in each]
     if len(set(flat)) != len(flat):
         raise ArgumentError("batch" if samples else "positions", "each axis of the mesh once", flat)
-    # Whatever the types of its axes are for others, shardings here are no part of types.
+    # Shardings are not part of types here, whatever the types of the axes of *mesh*.
     types = (AxisType.Auto,) * mesh.devices.ndim
     automatic = Mesh(mesh.devices, mesh.axis_names, axis_types=types)
     where = Placed(automatic, Split(samples, names, (), ()))
@@ -99,12 +99,12 @@ def sharded(
 
 
 class Sharded:
-    """What `sharded` returns: a function of arrays that are spread over devices.
+    """The result of `sharded`: a function of arrays that are divided over devices.
 
     Parameters
     ----------
     spec : LocalConvSpec
-        Of the whole.
+        The geometry of the whole.
     where : Placed
     transposed : bool
     implementation : str
@@ -112,8 +112,8 @@ class Sharded:
     Attributes
     ----------
     kernel_shape, bias_shape : tuple of int
-        Of the arrays it takes. Along axes that are spread they are a multiple of the number of
-        devices; what lies beyond the layer is never read, and its gradient is zero.
+        Shapes of the arrays it takes. Divided axes are multiples of the number of devices. Elements
+        beyond the layer are never read, and their gradient is zero.
     kernel_sharding, bias_sharding : NamedSharding
     """
 
@@ -124,14 +124,14 @@ class Sharded:
         self.transposed = transposed
         self.implementation = implementation
         self._where = where
-        self._inner = _without_padding_on_whole_axes(spec, where.split)
+        self._inner = with_copies(spec)
         if transposed and spec.padding_mode != "zeros":
             raise ArgumentError("spec", "padding_mode 'zeros' for a transposed operation", spec)
         self._roles = ("y", "x") if transposed else ("x", "y")
 
     @property
     def mesh(self) -> Mesh:
-        """The mesh that arrays are spread over, with automatic axes."""
+        """The mesh of the arrays, with automatic axes."""
         return self._where.mesh
 
     @property
@@ -141,38 +141,32 @@ class Sharded:
 
     @property
     def kernel_sharding(self) -> NamedSharding:
-        """Where its parts lie."""
+        """The sharding of it."""
         return self._where.sharding("kernel", self._inner)
 
     @property
     def bias_shape(self) -> tuple[int, ...]:
-        """Shape of a bias, 1 along axes that the kernel is shared along."""
+        """Shape of a bias, with 1 along axes along which the kernel is shared."""
         full = self._where.shape(self._roles[1], self._inner, 1)[1:]
         shared = self.spec.shared_axes
         return tuple(1 if axis in shared else n for axis, n in enumerate(full))
 
     @property
     def bias_sharding(self) -> NamedSharding:
-        """Where its parts lie."""
+        """The sharding of it."""
         spec = self._where.split.positions
         own = (() if a in self.spec.shared_axes else names for a, names in enumerate(spec))
         return self._sharding(*own, ())
 
     def input_shape(self, batch: int) -> tuple[int, ...]:
-        """Shape of an input that devices divide; what lies beyond the layer's is never read."""
-        shape = self._where.shape(self._roles[0], self._inner_of_input(), batch)
+        """Shape of an evenly divided input; elements beyond the layer's input are never read."""
+        shape = self._where.shape(self._roles[0], self._inner, batch)
         last = self.spec.data_format == "channels_last"
         return shape if last else (shape[0], shape[-1], *shape[1:-1])
 
-    def _inner_of_input(self) -> LocalConvSpec:
-        """The geometry before whole axes are padded with copies."""
-        if self.transposed:
-            return self._inner
-        return replace_fields(self._inner, input_size=self.spec.input_size)
-
     @property
     def input_sharding(self) -> NamedSharding:
-        """Where the layer wants its input; what lies elsewhere is moved there."""
+        """The sharding that the layer needs of its input; other inputs are moved to it."""
         axes = (self._where.split.samples, *self._where.split.positions)
         last = self.spec.data_format == "channels_last"
         return self._sharding(*axes, ()) if last else self._sharding(axes[0], (), *axes[1:])
@@ -185,8 +179,8 @@ class Sharded:
         key: Any,
         init: Callable[[Any, tuple[int, ...], Any], Any] | None = None,
         dtype: Any = None,
-    ) -> tuple[jax.Array, jax.Array]:
-        """Draw a kernel and a bias of zeros; each device draws its own part.
+    ) -> tuple[Array, Array]:
+        """Draw a kernel, and make a bias of zeros. Each device draws its own part.
 
         The values do not depend on the number of devices.
 
@@ -194,10 +188,10 @@ class Sharded:
         ----------
         key : PRNG key
         init : callable, optional
-            ``(key, shape, dtype) -> array``, called for one position at a time; None draws
-            uniformly from the limits that `equinox.nn.Conv` and `torch.nn.Conv2d` have.
+            ``(key, shape, dtype) -> array``, called with the shape of one position. None draws
+            uniformly within the limits of `equinox.nn.Conv` and `torch.nn.Conv2d`.
         dtype : optional
-            None: float32, or float64 in JAX's 64-bit mode.
+            None means float32, or float64 in JAX's 64-bit mode.
         """
         dtype = jnp.zeros(()).dtype if dtype is None else dtype
         limit = 1 / sqrt(self.spec.terms)
@@ -216,14 +210,14 @@ class Sharded:
         zeros = jax.jit(lambda: jnp.zeros(self.bias_shape, dtype), out_shardings=self.bias_sharding)
         return kernel, zeros()
 
-    def put(self, array: Any) -> jax.Array:
-        """Spread a whole kernel or bias; each device copies its own rows of it.
+    def put(self, array: Array) -> Array:
+        """Divide a whole kernel or bias. Each device copies its own rows.
 
         Parameters
         ----------
         array : array-like
-            ``spec.kernel_shape`` or the shape of a bias, in the memory of this process, or a file
-            that `numpy.memmap` shows.
+            ``spec.kernel_shape`` or the shape of a bias: an array of this process, or a file opened
+            with `numpy.memmap`.
         """
         shape = tuple(array.shape)
         for wanted, padded, sharding in (
@@ -240,8 +234,8 @@ class Sharded:
         expected = f"shape {kernel} of a kernel or {bias} of a bias"
         raise ShapeError("array", expected, described(str(shape)))
 
-    def whole(self, array: jax.Array) -> jax.Array:
-        """A kernel or a bias, or a gradient of one, without what lies beyond the layer."""
+    def whole(self, array: Array) -> Array:
+        """A kernel or a bias, or a gradient of one, without the elements beyond the layer."""
         for wanted, padded in (
             (self.spec.kernel_shape, self.kernel_shape),
             (self._whole_bias_shape(), self.bias_shape),
@@ -258,22 +252,23 @@ class Sharded:
         shared = spec.shared_axes
         return (*(1 if a in shared else n for a, n in enumerate(sizes)), channels)
 
-    def __call__(self, x: Any, kernel: Any, bias: Any = None) -> jax.Array:
+    def __call__(self, x: Array, kernel: Array, bias: Array | None = None) -> Array:
         """Apply the operation.
 
         Parameters
         ----------
         x : array
-            ``(N, *input_size, in_channels)`` or channels first, as `spec` says, wherever it lies;
-            or of `input_shape`, which devices divide.
+            ``(N, *input_size, in_channels)``, or channels first as in `spec`, with any sharding; or
+            of `input_shape`, which is divided evenly.
         kernel, bias : array
-            Of `kernel_shape` and `bias_shape`, as `init` and `put` make them.
+            With shapes `kernel_shape` and `bias_shape`, as `init` and `put` make them.
 
         Returns
         -------
         array
-            ``(N, *output_size, filters)`` or channels first. Within `jax.jit` its rows stay where
-            they were computed; at its border, JAX gathers what is no multiple of the devices.
+            ``(N, *output_size, filters)`` or channels first. Within `jax.jit`, rows stay where they
+            are computed. As the result of a compiled function, JAX gathers an array whose size is
+            not a multiple of the number of devices.
 
         Raises
         ------
@@ -285,8 +280,6 @@ class Sharded:
         first = spec.data_format == "channels_first"
         if first:
             x = jnp.moveaxis(x, 1, -1)
-        if not self.transposed:
-            x = self._padded_on_whole_axes(x)
         source = self._roles[0]
         batch = x.shape[0]
         x = _grown(x, where.shape(source, self._inner, batch))
@@ -299,7 +292,7 @@ class Sharded:
         y = y[(slice(None), *map(slice, size))]
         return jnp.moveaxis(y, -1, 1) if first else y
 
-    def _check(self, x: Any, kernel: Any, bias: Any) -> None:
+    def _check(self, x: Array, kernel: Array, bias: Array) -> None:
         spec = self.spec
         sample = spec.output_shape if self.transposed else spec.input_shape
         given = tuple(x.shape[1:])
@@ -321,18 +314,8 @@ class Sharded:
             if array.dtype != x.dtype:
                 raise DtypeError(name, f"dtype {x.dtype.name}, as x has", array.dtype.name)
 
-    def _padded_on_whole_axes(self, x: Any) -> Any:
-        spec = self.spec
-        for axis, names in enumerate(self._where.split.positions):
-            low, high = spec.padding[axis]
-            if spec.padding_mode != "zeros" and not names and (low or high):
-                length = spec.input_size[axis]
-                indices = padding_indices(length, low, high, spec.padding_mode)
-                x = jnp.take(x, indices, axis + 1)
-        return x
-
     def _operation(self, batch: int, dtype: str) -> tuple[Any, Resources]:
-        """What computes a device's part, and with what."""
+        """The operation that computes a device's part, and its resources."""
         settings, where = current(), self._where
         resources = Resources(settings.max_workspace, settings.threads)
         device = self.mesh.devices.flat[0].platform
@@ -346,7 +329,7 @@ class Sharded:
 
 
 def _names(argument: str, given: Any, mesh: Mesh) -> Names:
-    """Axes of the mesh, without those of one device."""
+    """Check axes of the mesh; leave out those with one device."""
     names = () if given is None else (given,) if isinstance(given, str) else tuple(given)
     for name in names:
         if name not in mesh.shape:
@@ -355,32 +338,15 @@ def _names(argument: str, given: Any, mesh: Mesh) -> Names:
     return tuple(name for name in names if mesh.shape[name] > 1)
 
 
-def _without_padding_on_whole_axes(spec: LocalConvSpec, split: Split) -> LocalConvSpec:
-    """*spec* as `LocalConvSpec.computed`, but with its padding mode along axes that are spread."""
-    inner = spec.computed()
-    if spec.padding_mode == "zeros":
-        return inner
-    spread = [bool(names) for names in split.positions]
-    pick = [
-        tuple(b if s else a for s, a, b in zip(spread, *values, strict=True))
-        for values in (
-            (inner.input_size, spec.input_size),
-            (inner.padding, spec.padding),
-        )
-    ]
-    mode = spec.padding_mode if any(spread) else "zeros"
-    return replace_fields(inner, input_size=pick[0], padding=pick[1], padding_mode=mode)
-
-
-def _grown(array: Any, shape: tuple[int, ...]) -> Any:
-    """*array* with zeros behind it."""
+def _grown(array: Array, shape: tuple[int, ...]) -> Array:
+    """*array* with zeros at the end of its axes."""
     if tuple(array.shape) == shape:
         return array
     return jnp.pad(array, [(0, n - m) for n, m in zip(shape, array.shape, strict=True)])
 
 
-def _rows(array: Any, index: tuple[slice, ...], shape: tuple[int, ...]) -> np.ndarray:
-    """A part of *array* as it would be with zeros behind it."""
+def _rows(array: Array, index: tuple[slice, ...], shape: tuple[int, ...]) -> np.ndarray:
+    """A part of *array* with zeros at the end of its axes."""
     ranges = [range(*each.indices(n)) for each, n in zip(index, shape, strict=True)]
     part = np.asarray(array[index])
     missing = [(0, len(each) - n) for each, n in zip(ranges, part.shape, strict=True)]

@@ -1,14 +1,14 @@
-"""Who computes what where arrays are spread over the devices of a mesh.
+"""Decide which device computes what, for arrays divided over the devices of a mesh.
 
-Either the arrays tell, through XLA's partitioner, which hears of shardings from GSPMD or from
-Shardy and asks here what to make of them:
+There are two ways. Either the shardings of the arrays decide: XLA's partitioner, GSPMD or Shardy,
+asks this module what to do with them. By these rules,
 
-* positions are split as the kernel is, else as ``y`` is, else as ``x`` is, so that a kernel never
+* positions are divided like the kernel, else like ``y``, else like ``x``, so that a kernel never
   travels;
-* samples are split as ``y`` and ``x`` are;
-* filters and channels, or groups of both, are split as the kernel is, else as ``y`` or ``x`` is.
+* samples are divided like ``y`` and ``x``;
+* filters and channels, or groups of both, are divided like the kernel, else like ``y`` or ``x``.
 
-Or the caller tells (`lcmulti_jax.sharded`), and `jax.shard_map` is what runs the parts.
+Or the caller decides, with `lcmulti_jax.sharded`, and `jax.shard_map` runs the parts.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+from jax import Array, ShapeDtypeStruct
 from jax.experimental.custom_partitioning import (
     ArrayMapping,
     CompoundFactor,
@@ -28,7 +29,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.plugins.contract import Implementation, Map, Resources
 from lcmulti_jax.halos import Cut, Names
-from lcmulti_jax.parts import Axes, Part, Split, size
+from lcmulti_jax.parts import Axes, Part, Split, alone, size
 
 __all__ = ["Placed", "partitioned", "placed"]
 
@@ -37,11 +38,11 @@ ROLES: dict[str, tuple[str, str, str]] = {
     "input_grad": ("y", "kernel", "x"),
     "kernel_grad": ("x", "y", "kernel"),
 }
-"""What a map's operands and its result are."""
+"""The roles of each map's operands and of its result."""
 
 
 class Placed(NamedTuple):
-    """A split that the caller chose. Arrays are padded to what devices have room for."""
+    """A division that the caller chose. Arrays are padded so that all devices have equal parts."""
 
     mesh: Mesh
     split: Split
@@ -53,15 +54,15 @@ class Placed(NamedTuple):
             for axis, names in enumerate(self.split.positions)
         ]
         if role == "x":
-            return (batch, *(cut.inputs * cut.count for cut in cuts), spec.in_channels)
-        outputs = tuple(cut.outputs * cut.count for cut in cuts)
+            return (batch, *(cut.inputs * cut.devices for cut in cuts), spec.in_channels)
+        outputs = tuple(cut.outputs * cut.devices for cut in cuts)
         if role == "y":
             return (batch, *outputs, spec.filters)
         own = (1 if axis in spec.shared_axes else n for axis, n in enumerate(outputs))
         return (*own, *spec.kernel_shape[spec.ndim :])
 
     def sharding(self, role: str, spec: LocalConvSpec) -> NamedSharding:
-        """Where the parts of ``x``, ``kernel`` or ``y`` lie."""
+        """The sharding of ``x``, ``kernel`` or ``y``."""
         return _sharding(self.mesh, self.split.of(role, spec))
 
 
@@ -72,7 +73,7 @@ def placed(
     spec: LocalConvSpec,
     resources: Resources,
 ) -> Callable[[Any, Any], Any]:
-    """A map of arrays that are spread as the caller says."""
+    """A map of arrays that are divided as the caller says."""
     part = Part(spec, where.split, where.mesh, where.split.of("x", spec), implementation, resources)
     *operands, result = (where.sharding(role, spec).spec for role in ROLES[name])
     run: Callable[[Any, Any], Any] = jax.shard_map(
@@ -80,7 +81,7 @@ def placed(
         mesh=where.mesh,
         in_specs=tuple(operands),
         out_specs=result,
-        check_vma=False,  # sums over devices are within
+        check_vma=False,  # the parts themselves sum over devices
     )
     return run
 
@@ -88,15 +89,15 @@ def placed(
 def partitioned(
     name: Map, implementation: Implementation, spec: LocalConvSpec, resources: Resources
 ) -> Callable[[Any, Any], Any]:
-    """A map that is computed where its arrays lie, for use within a compiled program."""
+    """A map that is computed where its arrays are, for use within a compiled program."""
 
     @custom_partitioning
-    def run(a: Any, b: Any) -> Any:
-        return getattr(implementation, name)(a, b, spec, resources)
+    def run(a: Array, b: Array) -> Any:
+        return alone(name, implementation, spec, resources)(a, b)
 
     roles = ROLES[name]
 
-    def split_of(mesh: Mesh, arrays: dict[str, Any]) -> Split:
+    def split_of(mesh: Mesh, arrays: dict[str, ShapeDtypeStruct]) -> Split:
         known = {role: _axes(each.sharding, len(each.shape), mesh) for role, each in arrays.items()}
         return _split(spec, arrays[roles[0]].shape[0], known, mesh)
 
@@ -119,7 +120,7 @@ def partitioned(
 
 
 def _rule(name: Map, spec: LocalConvSpec) -> SdyShardingRule:
-    """What Shardy propagates: which axes are split alike."""
+    """The rule for Shardy: which axes are divided alike."""
     sizes: dict[str, int] = {}
     inputs: Any = "channels"
     outputs: Any = "filters"
@@ -131,7 +132,7 @@ def _rule(name: Map, spec: LocalConvSpec) -> SdyShardingRule:
         if spec.filters > spec.groups:
             outputs = CompoundFactor("groups", "filters")
             sizes["filters"] = spec.filters // spec.groups
-        if "groups" in (inputs, outputs):  # then its size is plain
+        if "groups" in (inputs, outputs):  # then its size is an ordinary int
             del sizes["groups"]
     positions = [f"position{axis}" for axis in range(spec.ndim)]
     own = [f"all{a}" if a in spec.shared_axes else each for a, each in enumerate(positions)]
@@ -146,7 +147,7 @@ def _rule(name: Map, spec: LocalConvSpec) -> SdyShardingRule:
 
 
 def _axes(sharding: Any, rank: int, mesh: Mesh) -> Axes:
-    """Mesh axes of each axis of an array, without those of one device."""
+    """The mesh axes of each axis of an array, without those with one device."""
     if not isinstance(sharding, NamedSharding):
         return ((),) * rank
     entries = (*sharding.spec, *(None,) * (rank - len(sharding.spec)))
@@ -159,7 +160,7 @@ def _sharding(mesh: Mesh, axes: Axes) -> NamedSharding:
 
 
 def _split(spec: LocalConvSpec, batch: int, known: dict[str, Axes], mesh: Mesh) -> Split:
-    """Decide from what is known of the arrays; each axis of the mesh splits one thing."""
+    """Decide from the known shardings; each axis of the mesh divides at most one thing."""
     claimed: dict[Any, Names] = {}
     used: set[str] = set()
 
@@ -197,7 +198,7 @@ def _split(spec: LocalConvSpec, batch: int, known: dict[str, Axes], mesh: Mesh) 
 
 
 def _as_it_comes(wanted: Axes, given: Axes) -> Axes:
-    """How ``x`` is taken: whole along positions if it is there whole, else split as they are."""
+    """The division of ``x``: whole along positions if it is whole already, else like positions."""
     elsewhere = {name for names in given for name in names}
     return tuple(
         () if 0 < axis < len(wanted) - 1 and not elsewhere & {*names} else names

@@ -1,4 +1,4 @@
-"""Registers the JAX backend; imports no JAX."""
+"""Registers the JAX backend, without importing JAX."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def lcmulti_backends() -> Iterable[BackendEntry]:
         name="jax",
         load="lcmulti_jax.backend:backend",
         package="jax",
-        # Tracers stand for arrays under jit, grad and vmap, and are no subclass of jax.Array.
+        # Tracers replace arrays under jit, grad and vmap, and are not a subclass of jax.Array.
         array_types=("jax:Array", "jax.core:Tracer"),
         install="pip install 'lcmulti[jax]'",
     )
@@ -26,7 +26,7 @@ def lcmulti_backends() -> Iterable[BackendEntry]:
 
 @hookimpl
 def lcmulti_implementations() -> Iterable[ImplementationEntry]:
-    """One for each special geometry, one for bounded memory, one that is a single block."""
+    """The implementations: for special geometries, for bounded memory, and for a single block."""
     for place, priority, summary in (
         ("convolution:conv", 40, "one kernel for all positions: the framework's convolution"),
         ("disjoint:disjoint", 30, "windows that tile the input: multiply-adds on it as it lies"),

@@ -1,4 +1,4 @@
-"""`ShareEvery`: an optax transformation that pulls weights of layers together as they train."""
+"""`ShareEvery`: an optax transformation that moves the weights of positions towards each other."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ def ShareEvery(  # noqa: N802 - in all frameworks of one name
     """Every *steps* steps, move the weights of each layer towards their mean over positions.
 
     Dynamic weight sharing (Pogodin, Mehta, Lillicrap and Latham, "Towards biologically plausible
-    convolutional networks", NeurIPS 2021): locally connected layers that now and then share come
-    near a convolution. A transformation for the end of `optax.chain`, for what it is given must
-    be what is added to the parameters.
+    convolutional networks", NeurIPS 2021): locally connected layers that share their weights from
+    time to time become similar to convolutions. It must be the last transformation of
+    `optax.chain`, because its input must be the final update of the parameters.
 
     Parameters
     ----------
     model : flax.nnx.Module or equinox.Module
-        Which of the parameters to be trained are whose is read off it; it is not kept.
+        A model with locally connected layers, whose parameters are trained. It is not kept.
     steps : int
-        Updates between two times of sharing.
+        The weights are moved at every *steps*-th update.
     axes : tuple of int, optional
         Spatial axes to average along; None takes all.
     strength : float, default 1.0
-        How far the weights move: 1 to the mean, less a part of the way.
+        How far the weights move: 1 is all the way to the mean.
     where : str, type, callable or a list of these, optional
-        Which layers, as for `untie`.
+        Which layers; as for `untie`.
 
     Examples
     --------
@@ -87,7 +87,7 @@ def ShareEvery(  # noqa: N802 - in all frameworks of one name
 
 
 def _layers(model: Any) -> list[tuple[str, Any]]:
-    """By the names their parameters' paths begin with."""
+    """The layers, by the beginning of the paths of their parameters."""
     if "flax" in sys.modules:
         from flax import nnx
 
@@ -102,11 +102,11 @@ def _layers(model: Any) -> list[tuple[str, Any]]:
 
 
 def _axes_of(path: Any, over: dict[str, tuple[int, ...]]) -> tuple[int, ...]:
-    """Position axes of the parameter at a path of the tree, if it is one of a layer."""
+    """Position axes of the parameter at a path of the tree; None if no layer has it."""
     parts = [
         str(getattr(key, "name", getattr(key, "key", getattr(key, "idx", "")))) for key in path
     ]
-    if parts and parts[-1] == "value":  # of a variable of Flax
+    if parts and parts[-1] == "value":  # the entry of a variable of Flax
         del parts[-1]
     if not parts or parts[-1] not in SHARED:
         return ()

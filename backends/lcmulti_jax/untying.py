@@ -1,4 +1,4 @@
-"""What untying has in common for Flax NNX and Equinox; neither is imported here."""
+"""The common part of untying for Flax NNX and Equinox, without importing either."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from lcmulti.errors import ArgumentError, described
 from lcmulti.geometry.spec import LocalConvSpec
@@ -16,15 +17,15 @@ from lcmulti.untying import Row, Untying, chosen
 __all__ = ["called", "means", "one_size", "planned", "row", "started"]
 
 
-def called(model: Any, example: Any) -> Any:
-    """Call with the example: arguments by position, by name, or the only one."""
+def called(model: Any, example: Any) -> Array:
+    """Call the model with the example: positional arguments, named ones, or a single one."""
     if isinstance(example, dict):
         return model(**example)
     return model(*example) if isinstance(example, (tuple, list)) else model(example)
 
 
 def one_size(name: str, seen: list[tuple[int, ...]]) -> tuple[int, ...]:
-    """The size that a convolution sees, or an error that names two."""
+    """The input size of a convolution; raise if it has two."""
     if len(set(seen)) > 1:
         shown = " and ".join(map(str, sorted(set(seen))))
         raise ArgumentError(
@@ -39,12 +40,12 @@ def planned(
     convolutions: dict[str, Any], seen: dict[str, list[tuple[int, ...]]], where: Any,
     unfit: Callable[[Any], str | None], row: Callable[[str, Any, tuple[int, ...]], Row],
 ) -> tuple[Untying, dict[str, tuple[int, ...]]]:  # fmt: skip
-    """What will be done, and the sizes of those it will be done to.
+    """The table of what will be done, and the input sizes of the convolutions.
 
     Raises
     ------
     ArgumentError
-        If *where* asks for what cannot be untied, or nothing can.
+        If *where* names a convolution that cannot be untied, or if none can.
     """
     rows, left, sizes = [], [], {}
     for name, conv in chosen(where, convolutions.items()):
@@ -70,14 +71,16 @@ def row(
     name: str, conv: Any, spec: LocalConvSpec, shapes: dict[str, tuple[int, ...]], before: int,
     dtype: Any,
 ) -> Row:  # fmt: skip
-    """A row of the table for a layer whose parameters have these shapes."""
+    """The row of the table for a layer whose parameters have these shapes."""
     after = sum(map(prod, shapes.values()))
     kind, positions = type(conv).__name__, spec.positions_shape
     return Row(name, kind, spec.kernel_size, positions, before, after, np.dtype(dtype).itemsize)
 
 
-def started(shapes: dict[str, tuple[int, ...]], kernel: Any, bias: Any, key: Any) -> dict[str, Any]:
-    """A layer's parameters: the convolution's everywhere, of low-rank ones in the first kernel.
+def started(
+    shapes: dict[str, tuple[int, ...]], kernel: Array, bias: Array, key: Any
+) -> dict[str, Any]:
+    """Parameters of a layer that computes the convolution; with a rank, the basis begins with it.
 
     Parameters
     ----------
@@ -86,7 +89,7 @@ def started(shapes: dict[str, tuple[int, ...]], kernel: Any, bias: Any, key: Any
     kernel, bias : array
         ``(*kernel_size, channels of a group, filters)`` and ``(filters,)``.
     key : PRNG key
-        What the other kernels of low-rank weights are drawn with.
+        Key for the other kernels of low-rank weights.
     """
     import jax
 
@@ -108,7 +111,7 @@ def started(shapes: dict[str, tuple[int, ...]], kernel: Any, bias: Any, key: Any
 def means(
     name: str, weights: dict[str, Any], axes: tuple[int, ...], tolerance: float | None
 ) -> dict[str, Any]:
-    """Each of the weights the same everywhere, without positions, or an error."""
+    """Each of the weights, without positions; raise if positions differ."""
     found = {}
     for label, values in weights.items():
         if values is None:
@@ -121,6 +124,6 @@ def means(
                 "(retie(tolerance=None) takes the mean)",
                 described(f"weights that differ by up to {apart:.3g} between positions"),
             )
-        # A mean of equal numbers would be rounded.
+        # The mean of equal numbers could be rounded.
         found[label] = values.mean(axes) if apart else values[(0,) * len(axes)]
     return found

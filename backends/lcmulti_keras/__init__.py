@@ -1,7 +1,6 @@
-"""Locally connected layers for Keras 3 on all its backends, and old models brought back to life.
+"""Locally connected layers for Keras 3 on all its backends, and loading of old models.
 
-Importing this imports Keras; which of its backends then runs is decided in
-`lcmulti_keras.startup`.
+Importing this package imports Keras. `lcmulti_keras.startup` decides which of Keras' backends runs.
 """
 
 from lcmulti_keras.startup import choose_backend

@@ -1,9 +1,9 @@
-"""Have errors about old arrays name what takes them.
+"""Let errors about arrays of Keras 2 name the function that converts them.
 
-Keras compares shapes itself, before any layer is asked, when a model loads a ``.h5`` file or is
-given a list of arrays; its errors then say which shapes differ and no more. So two of its methods
-are wrapped here: nothing is changed but the text of a `ValueError` about a model that has locally
-connected layers. It is the one place where lcmulti_keras touches Keras itself.
+When a model loads a ``.h5`` file or is given a list of arrays, Keras compares shapes itself, before
+it calls any layer. Its errors then only say which shapes differ. So two methods of Keras are
+wrapped here. They change nothing but the text of a `ValueError` about a model with locally
+connected layers. This is the only place where lcmulti_keras changes Keras itself.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ ADVICE = (
 
 
 def require_own_layout(layer: Any, shapes: Sequence[tuple[int, ...]]) -> None:
-    """Refuse a kernel that Keras 2 stored, and say what takes it.
+    """Raise for a kernel in a layout of Keras 2, naming the function that converts it.
 
     Parameters
     ----------
     layer : keras.layers.Layer
-        A locally connected one, built.
+        A locally connected layer that is built.
     shapes : sequence of tuple of int
-        Of the arrays it is given, the kernel's first.
+        Shapes of the given arrays; the first one is that of the kernel.
 
     Raises
     ------
@@ -51,23 +51,23 @@ def require_own_layout(layer: Any, shapes: Sequence[tuple[int, ...]]) -> None:
 
 
 def _keras2_layout(shape: Sequence[int], spec: LocalConvSpec) -> str | None:
-    """The layout of Keras 2 in which a kernel of this geometry has a shape, if in any."""
+    """The layout of Keras 2 in which a kernel of this geometry has this shape, or None."""
     for layout in ("keras2-1", "keras2-2", "keras2-3"):
         try:
             if layouts.kernel_shape(layout, spec) == tuple(shape):
                 return layout
-        except UnsupportedError:  # shared axes, groups
+        except UnsupportedError:  # Keras 2 has no shared axes and no groups
             return None
     return None
 
 
 def advise(is_local: Callable[[Any], bool]) -> None:
-    """Wrap what of Keras takes arrays for a whole model.
+    """Wrap the methods of Keras that take the arrays of a whole model.
 
     Parameters
     ----------
     is_local : callable
-        Whether a layer is a locally connected one.
+        Tells whether a layer is locally connected.
     """
     for name in ("load_weights", "set_weights"):
         method = getattr(keras.Model, name)

@@ -1,4 +1,4 @@
-"""Normalise the arguments in which Keras' layers differ from lcmulti's own."""
+"""Normalise the arguments in which Keras' layers differ from lcmulti."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ class LayerArguments(TypedDict, total=False):
 
 
 def padding_of(padding: Any, rank: int) -> Any:
-    """A name in lower case, or whatever else `lcmulti.LocalConvSpec` takes, as tuples."""
+    """Padding as `lcmulti.LocalConvSpec` takes it: names in lower case, lists as tuples."""
     if isinstance(padding, str):
         known = PADDINGS if rank == 1 else tuple(name for name in PADDINGS if name != "causal")
         return choice("padding", padding, known)
-    if is_sequence(padding):  # Keras and JSON hand tuples back as lists
+    if is_sequence(padding):  # Keras and JSON turn tuples into lists
         return tuple(tuple(each) if is_sequence(each) else each for each in padding)
     return padding
 
 
 def shared_axes_of(value: Any, rank: int) -> tuple[int, ...]:
-    """Distinct spatial axes as a tuple."""
+    """Check distinct spatial axes; return a tuple."""
     if is_sequence(value) and not value:
         return ()
     axes = integer_tuple("shared_axes", value, 0)
@@ -56,7 +56,7 @@ def shared_axes_of(value: Any, rank: int) -> tuple[int, ...]:
 
 
 def implementation_of(value: Any) -> str | int:
-    """A number of Keras 2, ``"auto"``, or a name that some backend of lcmulti has."""
+    """Check an implementation: a number of Keras 2, ``"auto"``, or a name in any backend."""
     if isinstance(value, int) and not isinstance(value, bool):
         if value not in KERAS2_IMPLEMENTATIONS:
             raise ArgumentError("implementation", "1, 2, 3, 'auto' or a name", value)

@@ -1,4 +1,4 @@
-"""Constraints name axes of a kernel; where a kernel changes its axes, so must they."""
+"""Constraints name axes of a kernel. If the axes of a kernel change, so must the names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _warned: set[int] = set()
 
 
 def warn_of_other_axes(implementation: Any, constraint: Any) -> None:
-    """Say once for an implementation of Keras 2 that a constraint's axes are not its any more."""
+    """Warn, once for each implementation of Keras 2, that a constraint's axes have changed."""
     if implementation not in _KEPT_IN_KERAS2 or implementation in _warned:
         return
     if getattr(constraint, "axis", None) is None:
@@ -34,14 +34,14 @@ def warn_of_other_axes(implementation: Any, constraint: Any) -> None:
 
 
 def moved_axes(constraint: Any, moved: Callable[[int], Iterable[int]]) -> Any:
-    """A serialised constraint with its ``axis`` named anew.
+    """A serialised constraint with its ``axis`` renumbered.
 
     Parameters
     ----------
     constraint : dict or None
-        As `keras.constraints.serialize` gives it.
+        As `keras.constraints.serialize` returns it.
     moved : callable
-        From an old axis to the new ones.
+        Maps an old axis to the new ones.
     """
     if not isinstance(constraint, dict) or "axis" not in constraint.get("config", {}):
         return constraint

@@ -1,4 +1,4 @@
-"""What the layers and their transposed have in common: arguments, weights and their sharing."""
+"""The base of the layers and of the transposed layers: arguments, weights and their sharing."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from lcmulti.errors import ArgumentError, ArgumentTypeError, ShapeError, describ
 from lcmulti.geometry.arguments import choice, integer, is_sequence, per_axis
 from lcmulti.geometry.formats import DATA_FORMATS
 from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.types import Array
 from lcmulti.weights.initial import geometry_told
 from lcmulti_keras.advising import require_own_layout
 from lcmulti_keras.arguments import implementation_of, padding_of, shared_axes_of
@@ -28,13 +29,13 @@ __all__ = ["LocallyConnectedBase"]
 
 
 class LocallyConnectedBase(keras.layers.Layer):
-    """Arguments, weights and a geometry; the number of spatial axes is a class attribute.
+    """A layer with weights and a geometry. The number of spatial axes is a class attribute.
 
     Attributes
     ----------
     spec : LocalConvSpec
-        The geometry, once built; of a transposed layer, that of the operation it is the adjoint
-        of.
+        The geometry, once the layer is built; for a transposed layer, that of the operation it is
+        the adjoint of.
     kernel : keras.Variable or None
         ``spec.kernel_shape``. With *rank*, there are ``basis`` and ``coefficients`` instead.
     bias : keras.Variable or None
@@ -101,7 +102,7 @@ class LocallyConnectedBase(keras.layers.Layer):
         self.input_spec = keras.layers.InputSpec(ndim=self.ndim + 2)
 
     def _take_input_shape(self, kwargs: dict[str, Any], data_format: str | None) -> None:
-        """Turn Keras 2's older ways to give the input shape into ``input_shape``."""
+        """Convert older arguments of Keras 2 for the input shape to ``input_shape``."""
         batched = kwargs.pop("batch_input_shape", None)
         if batched is not None:
             kwargs["input_shape"] = tuple(batched)[1:]
@@ -111,7 +112,7 @@ class LocallyConnectedBase(keras.layers.Layer):
             kwargs["input_shape"] = shape[::-1] if first else shape
 
     def _sample_shape(self, input_shape: Any) -> tuple[int, ...]:
-        """Shape of one sample, without the batch, or an error where weights need to know it."""
+        """Shape of one sample, without the batch; raise if a size that weights need is unknown."""
         if not is_sequence(input_shape) or len(input_shape) != self.ndim + 2:
             raise ShapeError(
                 "input_shape", f"{self.ndim + 2} axes, the first the batch", input_shape
@@ -134,11 +135,11 @@ class LocallyConnectedBase(keras.layers.Layer):
         return self.spec.bias_shape
 
     def _keras2_implementation(self) -> int | None:
-        """Which implementation of Keras 2 to start the weights as, if any."""
+        """The implementation of Keras 2 whose initial weights are wanted, or None."""
         return None
 
     def build(self, input_shape: Any) -> None:
-        """Make the weights; their number of variables does not depend on the positions."""
+        """Make the weights. The number of variables does not depend on the number of positions."""
         sample = self._sample_shape(input_shape)
         self.spec = spec = self._geometry(sample)
         taps = spec.kernel_shape[self.ndim :]
@@ -163,7 +164,7 @@ class LocallyConnectedBase(keras.layers.Layer):
                     self.kernel_initializer, shape, spec, self._keras2_implementation()
                 ),
             )
-            # Mixed so, kernels have the variance of one of the basis.
+            # With this variance, mixed kernels have the variance of the basis.
             self.coefficients = self.add_weight(
                 name="coefficients",
                 shape=(*spec.positions_shape, self.rank),
@@ -181,7 +182,7 @@ class LocallyConnectedBase(keras.layers.Layer):
         self._built_for = sample
 
     def _require_fitting(self, shape: tuple[int | None, ...]) -> None:
-        """Refuse samples of another shape than the weights were made for, where there are any."""
+        """Raise if samples have another shape than the weights, if there are weights already."""
         built_for = self._built_for if self.built else shape
         if any(n not in (None, m) for n, m in zip(shape, built_for, strict=True)):
             advice = f"for these build a new layer, on keras.Input({shape})"
@@ -202,18 +203,19 @@ class LocallyConnectedBase(keras.layers.Layer):
         Raises
         ------
         ShapeError
-            If the kernel is in a layout of Keras 2's, with what brings it to this one.
+            If the kernel is in a layout of Keras 2. The message names the function that converts
+            it.
         """
         require_own_layout(self, [tuple(getattr(each, "shape", ())) for each in weights])
         super().set_weights(weights)
 
     def load_own_variables(self, store: Any) -> None:
-        """Load the weights, or say for which geometry those that do not fit are.
+        """Load the weights. If they do not fit, the error names the geometry that they are for.
 
         Raises
         ------
         ShapeError
-            With both geometries; Keras shows the message in an error of its own.
+            Names both geometries. Keras shows the message in an error of its own.
         """
         stored = [tuple(store[name].shape) for name in sorted(store.keys(), key=int)]
         own = [tuple(each.shape) for each in self.weights]
@@ -225,28 +227,28 @@ class LocallyConnectedBase(keras.layers.Layer):
         super().load_own_variables(store)
 
     def _told(self, shapes: list[tuple[int, ...]]) -> str:
-        """The geometry of a layer of as many axes whose weights have these shapes."""
+        """The geometry, as text, of a layer of this kind whose weights have these shapes."""
         low_rank = len(shapes) > 1 and len(shapes[0]) == 2 * self.ndim + 3
         return geometry_told(*shapes[: 1 + low_rank])
 
-    def _penalty(self, weights: Any) -> Any:
-        """The kernel's penalty, which a variable must bear; with a rank its coefficients do."""
+    def _penalty(self, weights: Any) -> Array:
+        """The penalty of the kernel. A variable must carry it; with a rank, the coefficients do."""
         kernel = weights if self.rank is None else _mixed(self.basis, weights)
         if not isinstance(self.kernel_regularizer, SheetSmoothness):
             return self.kernel_regularizer(kernel)
         bias = self.bias if self._bias_shape() == self.spec.bias_shape else None
         return self.kernel_regularizer(kernel, bias, self.spec)
 
-    def full_kernel(self) -> Any:
-        """The weights of every position, ``spec.kernel_shape``, whether of full rank or not."""
+    def full_kernel(self) -> Array:
+        """The weights of every position, ``spec.kernel_shape``; also of a low-rank layer."""
         if self.rank is None:
             return tensor_of(self.kernel)
         return _mixed(self.basis, self.coefficients)
 
     def share_(self, axes: Any = None) -> Self:
-        """Average the weights (with a rank, the coefficients) over positions, in place.
+        """Replace weights (with a rank, coefficients) by their mean over positions, in place.
 
-        Taken every few steps, it keeps a layer near a convolution.
+        Every few training steps, this keeps a layer near a convolution.
 
         Parameters
         ----------
@@ -264,14 +266,14 @@ class LocallyConnectedBase(keras.layers.Layer):
                 each.assign(ops.broadcast_to(mean, each.shape))
         return self
 
-    def _cast(self, *arrays: Any) -> tuple[Any, ...]:
-        """Inputs and variables in the dtype of the computation."""
+    def _cast(self, *arrays: Array) -> tuple[Array, ...]:
+        """Cast inputs and variables to the dtype of the computation."""
         return tuple(tensor_of(each, self.compute_dtype) for each in arrays)
 
     def _arguments(self) -> dict[str, Any]:
-        """What every operation of lcmulti is told."""
+        """Keyword arguments for all operations of lcmulti."""
         backend = keras.config.backend()
-        # A name asked for, where the backend has it: a model may move to another one.
+        # The named implementation, if the backend has it: a model may move to another backend.
         has = (backend, self.implementation) in plugins.registry().implementations
         return {
             "strides": self.strides,
@@ -308,17 +310,17 @@ class LocallyConnectedBase(keras.layers.Layer):
 
     @classmethod
     def from_conv(cls, conv: Any, input_shape: Sequence[int], **changes: Any) -> Self:
-        """Start from a trained convolution: the same outputs, then free at each position.
+        """A layer that computes what *conv* does; in training, its positions may become different.
 
         Parameters
         ----------
         conv : keras.layers.Layer
-            The convolution this layer is the locally connected form of, of as many axes
-            (``Conv2D``; for a transposed layer ``Conv2DTranspose``), and built.
+            A convolution of the same number of axes that is built (``Conv2D``; for a transposed
+            layer ``Conv2DTranspose``).
         input_shape : tuple of int
-            Of one sample, as ``input_shape=`` of a layer takes it.
+            Shape of one sample, as ``input_shape=`` of a layer.
         **changes
-            Arguments of the new layer that are not to be the convolution's.
+            Arguments of the new layer that differ from those of the convolution.
 
         Returns
         -------
@@ -327,7 +329,7 @@ class LocallyConnectedBase(keras.layers.Layer):
         Raises
         ------
         ArgumentError
-            If *conv* is no such layer or not built, or does not take *input_shape*.
+            If *conv* is another layer or is not built, or does not take *input_shape*.
         """
         kind = getattr(keras.layers, cls.convolution)
         if not isinstance(conv, kind) or not conv.built:
@@ -337,7 +339,8 @@ class LocallyConnectedBase(keras.layers.Layer):
             raise ArgumentError("rank", "None, for a layer that starts with the weights of conv",
                                 changes["rank"])  # fmt: skip
 
-        # A convolution's kernel is ours without the positions, so its axes come that much later.
+        # Our kernel has position axes before those of a convolution, so axis numbers increase by
+        # these.
         def later(axis: int) -> list[int]:
             return [axis + cls.ndim if axis >= 0 else axis]
 
@@ -377,6 +380,6 @@ class LocallyConnectedBase(keras.layers.Layer):
         return conv_of_layer(self, tolerance)
 
 
-def _mixed(basis: Any, coefficients: Any) -> Any:
+def _mixed(basis: Array, coefficients: Array) -> Array:
     backend = keras.config.backend()
     return lcmulti.low_rank_kernel(tensor_of(basis), tensor_of(coefficients), backend=backend)

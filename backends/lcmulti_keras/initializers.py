@@ -1,9 +1,9 @@
-"""Start each position's weights as those of a convolution, with any of Keras' initialisers.
+"""Initialise each position's weights like those of a convolution, with any Keras initialiser.
 
-Keras takes an array's last two axes for channels and filters and all others for the window. So
-an initialiser that looks at the shape would count the output positions as taps, and start the
-weights about ``sqrt(positions)`` too small, as Keras 2 did. Each initialiser is called once,
-whatever the number of positions.
+Keras assumes that the last two axes of an array are channels and filters and all others the window.
+So an initialiser that depends on the shape would count output positions as taps, and initial
+weights would be about ``sqrt(positions)`` too small, as in Keras 2. Each initialiser is called
+once, for any number of positions.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ def kernel_initializer(
     spec: LocalConvSpec,
     keras2_implementation: int | None = None,
 ) -> Callable[..., Any]:
-    """Adapt a Keras initialiser to an array of kernels, one for each position or of a basis.
+    """Adapt a Keras initialiser to an array of kernels: one for each position, or a basis.
 
     Parameters
     ----------
     initializer : keras.initializers.Initializer or callable
-        One of Keras' own gives each position what it would give a convolution's kernel,
+        One of Keras' own initialisers treats each position like a convolution's kernel,
         ``(*kernel_size, in_channels // groups, filters)``. Any other callable is called with
         the shape of the whole array.
     whole : tuple of int
-        Shape of the array: any axes, then those of one kernel.
+        Shape of the array; its last axes are those of one kernel.
     spec : LocalConvSpec
     keras2_implementation : {1, 2, 3}, optional
-        Give the distribution this implementation of Keras 2 gave instead.
+        Use the distribution of this implementation of Keras 2 instead.
 
     Returns
     -------
@@ -58,16 +58,16 @@ def kernel_initializer(
             wanted = fans(layouts.kernel_shape(f"keras2-{keras2_implementation}", spec.sharing(())))
         return _rescaled(initializer, wanted, _own_fans(initializer, whole))
     if keras2_implementation is not None:
-        return initializer  # type: ignore[no-any-return]
+        return initializer
     if isinstance(initializer, keras.initializers.Orthogonal):
         return lambda shape, dtype=None: _orthogonal(initializer, shape, one, dtype)
     if isinstance(initializer, (keras.initializers.Identity, keras.initializers.STFT)):
         return lambda shape, dtype=None: ops.broadcast_to(initializer(one, dtype=dtype), shape)
-    return initializer  # type: ignore[no-any-return]
+    return initializer
 
 
 def fans(shape: Shape) -> tuple[int, int]:
-    """Fan-in and fan-out Keras finds in a shape: ``(*window, channels, filters)``."""
+    """Fan-in and fan-out that Keras computes from a shape ``(*window, channels, filters)``."""
     if len(shape) < 3:
         return shape[0], shape[-1]
     window = prod(shape[:-2])
@@ -84,7 +84,7 @@ def _own_fans(initializer: Any, shape: Shape) -> tuple[int, int]:
 
 
 def _rescaled(initializer: Any, wanted: tuple[int, int], found: tuple[int, int]) -> Any:
-    """A copy whose scale makes up for the fans it will find in the whole kernel's shape."""
+    """A copy whose scale compensates for the fans that it computes from the whole shape."""
 
     def divisor(fan_in: int, fan_out: int) -> float:
         return {"fan_in": fan_in, "fan_out": fan_out}.get(initializer.mode, (fan_in + fan_out) / 2)
@@ -95,7 +95,7 @@ def _rescaled(initializer: Any, wanted: tuple[int, int], found: tuple[int, int])
 
 
 def _orthogonal(initializer: Any, shape: Shape, one: Shape, dtype: Any) -> Any:
-    """One orthogonal matrix ``(prod(one[:-1]), one[-1])`` per position (Saxe et al. 2014)."""
+    """One orthogonal matrix ``(prod(one[:-1]), one[-1])`` for each position (Saxe et al. 2014)."""
     rows, columns = prod(one[:-1]), one[-1]
     dtype = keras.backend.standardize_dtype(dtype)
     tall = (prod(shape[: -len(one)]), max(rows, columns), min(rows, columns))
@@ -103,7 +103,8 @@ def _orthogonal(initializer: Any, shape: Shape, one: Shape, dtype: Any) -> Any:
         tall, dtype="float32" if dtype in _HALF else dtype, seed=initializer.seed
     )
     q, r = ops.qr(drawn)
-    q = q * ops.sign(ops.diagonal(r, axis1=-2, axis2=-1))[:, None, :]  # else Q is not uniform
+    # Without this, Q is not uniformly distributed.
+    q = q * ops.sign(ops.diagonal(r, axis1=-2, axis2=-1))[:, None, :]
     if rows < columns:
         q = ops.transpose(q, (0, 2, 1))
     return ops.cast(initializer.gain * ops.reshape(q, shape), dtype)

@@ -11,6 +11,7 @@ import lcmulti
 from lcmulti.geometry.arguments import choice
 from lcmulti.geometry.padding import PADDING_MODES
 from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.types import Array
 from lcmulti_keras.arguments import KERAS2_IMPLEMENTATIONS, LayerArguments
 from lcmulti_keras.base import LocallyConnectedBase
 
@@ -20,62 +21,61 @@ __all__ = ["LocallyConnected1D", "LocallyConnected2D", "LocallyConnected3D"]
 class LocallyConnected(LocallyConnectedBase):
     """A convolution whose weights differ at every output position, in any number of axes.
 
-    The arguments are those of Keras 2's layers, and ``dilation_rate``, ``groups``,
+    The arguments are those of Keras 2's layers, and in addition ``dilation_rate``, ``groups``,
     ``padding_mode``, ``shared_axes``, ``keras2_init`` and ``rank``. Activations, initialisers,
-    regularisers and constraints are Keras' own, by name, config or object.
+    regularisers and constraints are those of Keras: a name, a config or an object.
 
     Parameters
     ----------
     filters : int
         Output channels.
     kernel_size, strides, dilation_rate : int or sequence of int
-        One for all spatial axes, or one per axis. Not both of strides and dilation other than 1.
+        One for all spatial axes, or one per axis. Strides or dilation must be 1.
     padding : str, int or sequence, default ``"valid"``
         In any case: ``"valid"``; ``"same"``, as a convolution pads; ``"causal"`` (1D);
         ``"keras_same"``, which Keras 2's locally connected layers called "same"; or what
         `lcmulti.LocalConvSpec` takes.
     data_format : {"channels_last", "channels_first"}, optional
-        None takes that of keras.json.
+        None takes the format of keras.json.
     activation : str, callable or None
     use_bias : bool, default True
-        A bias per position and filter.
+        Whether there is a bias for each position and filter.
     kernel_initializer, bias_initializer
-        Give each position what they would give a convolution of the same geometry.
+        They treat each position like a convolution of the same geometry.
     kernel_regularizer, bias_regularizer, activity_regularizer, kernel_constraint, bias_constraint
-        Of the whole kernel, bias or output.
+        They apply to the whole kernel, bias or output.
     implementation : str or {1, 2, 3}, default ``"auto"``
-        A name chooses among lcmulti's implementations, where the running backend has it.
-        The numbers of Keras 2 are accepted and choose nothing: how the layer computes and how
-        it stores its weights does not depend on them (`keras2_init` does).
+        A name chooses among lcmulti's implementations, if the running backend has it. The numbers
+        of Keras 2 are accepted and have no effect on how the layer computes or stores its weights
+        (only `keras2_init` uses them).
     groups : int, default 1
-        The channels of a filter's group are all it sees.
+        Channels and filters are divided into so many groups; a filter reads its own group only.
     padding_mode : {"zeros", "reflect", "replicate", "circular"}
         What the padding is filled with.
     shared_axes : tuple of int, default ()
-        Spatial axes along which one kernel and bias is shared, counted from 0.
+        Spatial axes, counted from 0, along which one kernel and one bias are shared.
     keras2_init : bool, default False
-        Start the weights at Keras 2's scale for `implementation` (1 where that is no number),
-        about ``sqrt(positions)`` smaller, to reproduce old work.
+        Draw the initial weights at the scale of Keras 2's `implementation` (of 1 if that is not a
+        number), which is about ``sqrt(positions)`` smaller, to reproduce old work.
     rank : int, optional
         Low-rank weights: the kernel of a position is a sum of *rank* shared kernels times
-        coefficients of its own (arXiv 2002.02959). Takes no kernel_constraint. None: weights of
-        full rank.
+        coefficients of its own (arXiv 2002.02959). It excludes kernel_constraint. None: full rank.
     **kwargs
-        Of `keras.layers.Layer`; also ``input_shape``, ``batch_input_shape`` and, in 1D,
+        Arguments of `keras.layers.Layer`; also ``input_shape``, ``batch_input_shape`` and, in 1D,
         ``input_dim`` with ``input_length``.
 
     Attributes
     ----------
     kernel : keras.Variable
         ``(*output_size, *kernel_size, in_channels // groups, filters)`` in either data format,
-        1 along shared axes. With a rank None, and instead:
+        with 1 along shared axes. None with a rank, which has these instead:
     basis, coefficients : keras.Variable
         ``(rank, 1.., *kernel_size, in_channels // groups, filters)`` and
         ``(*output_size, rank)``.
     bias : keras.Variable or None
         ``(*output_size, filters)``.
     spec : LocalConvSpec
-        The geometry, once built.
+        The geometry, once the layer is built.
 
     Raises
     ------
@@ -140,7 +140,7 @@ class LocallyConnected(LocallyConnectedBase):
         numbered = self.implementation in KERAS2_IMPLEMENTATIONS
         return int(self.implementation) if numbered else 1
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Any) -> Array:
         """``(N, *input_size, channels)`` to ``(N, *output_size, filters)``, or channels first."""
         self._require_fitting(tuple(inputs.shape)[1:])
         arguments = self._arguments() | {

@@ -1,4 +1,4 @@
-"""Locally connected layers in a file of Keras 2 or 3, for `lcmulti.plot`."""
+"""Find locally connected layers in a file of Keras 2 or 3, for `lcmulti.plot`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["layers_of"]
 
 
 def layers_of(path: Path) -> list[tuple[str, Any, Any, bool]]:
-    """Name, kernel, spec and whether it is transposed, of each layer; no code of the file runs.
+    """Name, kernel, spec and whether it is transposed, for each layer. No code in the file runs.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""`ShareEvery`: pull the weights of locally connected layers together while they train."""
+"""`ShareEvery`: move the weights of positions towards each other during training."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ class ShareEvery(keras.callbacks.Callback):
     """Every *steps* batches, move the weights of each layer towards their mean over positions.
 
     Dynamic weight sharing (Pogodin, Mehta, Lillicrap and Latham, "Towards biologically plausible
-    convolutional networks", NeurIPS 2021): locally connected layers that now and then share come
-    near a convolution.
+    convolutional networks", NeurIPS 2021): locally connected layers that share their weights from
+    time to time become similar to convolutions.
 
     Parameters
     ----------
     steps : int
-        Batches between two times of sharing.
+        The weights are moved at every *steps*-th batch.
     axes : tuple of int, optional
         Spatial axes to average along; None takes all.
     strength : float, default 1.0
-        How far the weights move: 1 to the mean, less a part of the way.
+        How far the weights move: 1 is all the way to the mean.
     where : str, type, callable or a list of these, optional
-        Which layers, as for `untie`.
+        Which layers; as for `untie`.
 
     Examples
     --------
@@ -47,7 +47,7 @@ class ShareEvery(keras.callbacks.Callback):
         self.count, self._last = 0, -1
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Find the layers, models in the model included."""
+        """Find the layers, also those of nested models."""
         there = [
             (each.path, each)
             for each in self.model._flatten_layers()
@@ -59,17 +59,18 @@ class ShareEvery(keras.callbacks.Callback):
             raise ArgumentError("model", "a network with locally connected layers", shown)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Batches are counted from 0 again."""
+        """Count batches from 0 again."""
         self._last = -1
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Share, if it is time; several batches may have been run at once."""
+        """Share, if it is time. Keras may have run several batches at once."""
         before, self.count = self.count, self.count + batch - self._last
         self._last = batch
         if self.count // self.steps == before // self.steps:
             return
         if hasattr(self.model, "jax_state_sync"):
-            self.model.jax_state_sync()  # on JAX the weights are elsewhere until asked for
+            # On JAX, variables do not hold the current weights until this.
+            self.model.jax_state_sync()
         for layer in self.layers:
             self._share(layer)
 

@@ -1,4 +1,4 @@
-"""Penalties on neighbours that differ, as regularisers of Keras."""
+"""Penalties on differences between neighbours, as regularisers of Keras."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from lcmulti.errors import ArgumentError, ShapeError, described
 from lcmulti.geometry.arguments import choice, integer_tuple
 from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.operations.smoothness import DISTANCES
+from lcmulti.types import Array
 from lcmulti_keras.variables import tensor_of
 
 __all__ = ["SheetSmoothness", "Smoothness"]
@@ -22,25 +23,26 @@ __all__ = ["SheetSmoothness", "Smoothness"]
 class Smoothness(keras.regularizers.Regularizer):
     """Penalty on kernels that differ between neighbouring positions: `lcmulti.smoothness`.
 
-    As ``kernel_regularizer`` of a locally connected layer, transposed or not, with or without a
-    rank.
+    It is a ``kernel_regularizer`` of any locally connected layer, also a transposed or a low-rank
+    one.
 
     Parameters
     ----------
     factor : float, default 0.01
-        What the mean distance is multiplied by.
+        Factor of the mean distance.
     distance : {"cosine", "squared"}
 
     Raises
     ------
     ArgumentError
-        If an argument cannot be; at call time (`ShapeError`) for what is no such kernel.
+        If an argument is not allowed; at call time (`ShapeError`) for an array that is not a
+        kernel.
     """
 
     def __init__(self, factor: float = 0.01, distance: str = "cosine") -> None:
         self.factor, self.distance = _factor(factor), choice("distance", distance, DISTANCES)
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Array) -> Any:
         """*factor* times the mean distance between neighbours, a scalar."""
         backend = keras.config.backend()
         return self.factor * lcmulti.smoothness(
@@ -56,23 +58,24 @@ class Smoothness(keras.regularizers.Regularizer):
 class SheetSmoothness(keras.regularizers.Regularizer):
     """The topographic penalty of All-TNN: `lcmulti.sheet_smoothness`.
 
-    As ``kernel_regularizer`` of a locally connected layer of two axes, with or without a rank. The
-    layer lets it see the bias, which belongs to each filter as its weights do. (The bias of a
-    transposed layer belongs to no filter, and is left out.)
+    It is a ``kernel_regularizer`` of a locally connected layer of two axes, which may be low-rank.
+    The layer also passes its bias, because a filter is its weights and its bias. (The bias of a
+    transposed layer does not belong to filters, and is left out.)
 
     Parameters
     ----------
     factor : float
-        What the penalty, between 0 and 1, is multiplied by.
+        Factor of the penalty, which is between 0 and 1.
     sheet : (int, int)
-        Rows and columns that the filters of one position lie on.
+        Rows and columns to lay the filters of one position on.
     neighbours : {4, 8}
     circular : bool, default False
 
     Raises
     ------
     ArgumentError
-        If an argument cannot be; as the layer is built, if *sheet* does not hold its filters.
+        If an argument is not allowed; when the layer is built, if ``rows * columns`` of *sheet* is
+        not the number of filters.
 
     Examples
     --------
@@ -83,11 +86,13 @@ class SheetSmoothness(keras.regularizers.Regularizer):
         self, factor: float, sheet: Sequence[int], neighbours: int = 4, circular: bool = False
     ) -> None:
         self.factor, self.circular = _factor(factor), circular
-        self.sheet = integer_tuple("sheet", sheet, 1)
+        self.sheet: tuple[int, ...] = integer_tuple("sheet", sheet, 1)
         self.neighbours = neighbours
 
-    def __call__(self, x: Any, bias: Any = None, spec: LocalConvSpec | None = None) -> Any:
-        """*factor* times the penalty, a scalar; a layer of another kind gives its kernel alone."""
+    def __call__(
+        self, x: Array, bias: Array | None = None, spec: LocalConvSpec | None = None
+    ) -> Any:
+        """*factor* times the penalty, a scalar. A layer of another kind passes only its kernel."""
         return self.factor * lcmulti.sheet_smoothness(
             _wide(x),
             None if bias is None else _wide(bias),
@@ -114,7 +119,7 @@ def _factor(value: Any) -> float:
     return float(value)
 
 
-def _spec(x: Any) -> LocalConvSpec:
+def _spec(x: Array) -> LocalConvSpec:
     """A geometry that has kernels of this shape."""
     shape = tuple(x.shape)
     axes = len(shape) // 2 - 1
@@ -126,7 +131,7 @@ def _spec(x: Any) -> LocalConvSpec:
     return LocalConvSpec((*size, shape[-2]), shape[-1], window, data_format="channels_last")
 
 
-def _wide(x: Any) -> Any:
-    """A tensor; of a half type, which cannot tell neighbours, in float32."""
+def _wide(x: Array) -> Array:
+    """A tensor, in float32 if it has a half type, which cannot distinguish neighbours."""
     half = keras.backend.standardize_dtype(x.dtype) in ("float16", "bfloat16")
     return tensor_of(x, "float32" if half else None)

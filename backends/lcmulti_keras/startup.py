@@ -1,4 +1,4 @@
-"""Decide which of Keras' backends runs, before Keras is imported and it is too late."""
+"""Decide which of Keras' backends runs; this must happen before Keras is imported."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from lcmulti.errors import MissingBackendError, MissingExtraError
 __all__ = ["OLDEST_KERAS", "choose_backend"]
 
 OLDEST_KERAS = (3, 15, 1)
-"""Older ones read files unsafely: see the advisories named in ``docs/keras.md``."""
+"""Older versions read files unsafely; see the advisories in ``docs/keras.md``."""
 
 INSTALL = "pip install 'lcmulti[keras]'"
 KERAS_BACKENDS = ("tensorflow", "torch", "jax", "numpy", "openvino")
 
 
 def choose_backend() -> None:
-    """Have Keras run on lcmulti's configured backend, unless something stronger decides.
+    """Let Keras run on lcmulti's configured backend, unless something else takes precedence.
 
-    ``KERAS_BACKEND`` and a Keras that is imported already are stronger; if they differ from
-    what lcmulti is configured for, a warning says so. Without a configured backend, Keras
-    decides as it always does.
+    ``KERAS_BACKEND``, and a Keras that is imported already, take precedence. If they differ from
+    lcmulti's configuration, a warning says so. Without a configured backend, Keras decides as
+    usual.
 
     Raises
     ------
     MissingExtraError
-        If Keras is missing or too old, with the command that installs it.
+        If Keras is missing or too old. The message has the command that installs it.
     MissingBackendError
-        If Keras runs on a backend lcmulti has none for, or on one that is not installed.
+        If lcmulti has no backend for that of Keras, or if that is not installed.
     """
     _require_keras()
     configured = settings.sources()["backend"]
@@ -68,7 +68,7 @@ def choose_backend() -> None:
 
 
 def _not_installed(wanted: str) -> str:
-    """What to do where Keras' backend, by default TensorFlow, is not there."""
+    """The advice for a missing backend of Keras, by default TensorFlow."""
     entries = plugins.registry().backends
     there = [n for n in KERAS_BACKENDS if n in entries and plugins.is_installed(entries[n])]
     return (

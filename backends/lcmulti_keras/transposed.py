@@ -1,4 +1,4 @@
-"""`LocallyConnected1DTranspose`, `2D` and `3D`, as Keras' ``Conv*DTranspose``."""
+"""`LocallyConnected1DTranspose`, `2D` and `3D`, like Keras' ``Conv*DTranspose``."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from lcmulti.geometry.arguments import per_axis
 from lcmulti.geometry.shapes import window_extent
 from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.geometry.transposed import bias_shape_of
+from lcmulti.types import Array
 from lcmulti_keras.arguments import LayerArguments
 from lcmulti_keras.base import LocallyConnectedBase
 
@@ -26,44 +27,44 @@ __all__ = [
 class LocallyConnectedTranspose(LocallyConnectedBase):
     """A transposed convolution whose weights differ at every input position.
 
-    It is the adjoint of the locally connected layer whose output has the size of what comes in
-    here. The arguments are those of Keras' transposed convolutions, and ``implementation``,
-    ``groups``, ``shared_axes`` and ``rank``, which mean what they do in `LocallyConnected2D`.
+    It is the adjoint of the locally connected layer whose output has the size of this layer's
+    input. The arguments are those of Keras' transposed convolutions, and ``implementation``,
+    ``groups``, ``shared_axes`` and ``rank`` as in `LocallyConnected2D`.
 
     Parameters
     ----------
     filters : int
         Output channels.
     kernel_size, strides, dilation_rate : int or sequence of int
-        One for all spatial axes, or one per axis. Not both of strides and dilation other than 1.
+        One for all spatial axes, or one per axis. Strides or dilation must be 1.
     padding : str, int or sequence, default ``"valid"``
-        ``"valid"`` and ``"same"`` are Keras': an output of ``(size - 1) * strides +
-        max(kernel_size, strides)``, or of ``size * strides``. Whatever else
-        `lcmulti.transposed_spec` takes is the padding of the operation this is the adjoint of.
+        ``"valid"`` and ``"same"`` are as in Keras: the output has the size ``(size - 1) * strides +
+        max(kernel_size, strides)``, or ``size * strides``. Any other padding that
+        `lcmulti.transposed_spec` takes is that of the operation this is the adjoint of.
     output_padding : int or sequence of int, optional
-        Less than the strides, as Keras takes it: the output is then ``(size - 1) * strides +
-        kernel_size + output_padding`` with ``"valid"`` padding, ``(size - 1) * strides +
-        kernel_size % 2 + output_padding`` with ``"same"`` (of the dilated window), and with any
-        other so much longer than the smallest.
+        As in Keras, and less than the strides. With ``"valid"`` padding the output has the size
+        ``(size - 1) * strides + kernel_size + output_padding``. With ``"same"`` it has the size
+        ``(size - 1) * strides + kernel_size % 2 + output_padding`` (of the dilated window). With
+        any other padding it is added to the smallest size.
     data_format, activation, use_bias, kernel_initializer, bias_initializer, kernel_regularizer,
     bias_regularizer, activity_regularizer, kernel_constraint, bias_constraint, implementation,
     groups, shared_axes, rank, **kwargs
-        As in `LocallyConnected2D`; axes are those of the input.
+        As in `LocallyConnected2D`; shared axes are those of the input.
 
     Attributes
     ----------
     kernel : keras.Variable
-        ``(*input_size, *kernel_size, filters // groups, in_channels)``, 1 along shared axes.
+        ``(*input_size, *kernel_size, filters // groups, in_channels)``, with 1 along shared axes.
         With a rank None, and instead ``basis`` and ``coefficients``.
     bias : keras.Variable or None
-        ``(*output_size, filters)``, 1 along shared axes.
+        ``(*output_size, filters)``, with 1 along shared axes.
     spec : LocalConvSpec
-        Of the operation this is the adjoint of, once built.
+        The geometry of the operation this is the adjoint of, once the layer is built.
 
     Raises
     ------
     ArgumentError
-        (a `ValueError`) naming the argument, what was expected and what came.
+        (a `ValueError`) Names the argument, what is allowed and what was given.
     """
 
     def __init__(
@@ -122,7 +123,7 @@ class LocallyConnectedTranspose(LocallyConnectedBase):
         )
 
     def _paddings(self) -> tuple[Any, Any]:
-        """Padding and output padding in lcmulti's sense of what was given in Keras'."""
+        """Convert padding and output padding of Keras to those of lcmulti."""
         given = self.output_padding
         extents = tuple(map(window_extent, self.kernel_size, self.dilation_rate))
         axes = tuple(zip(extents, self.strides, strict=True))
@@ -130,7 +131,7 @@ class LocallyConnectedTranspose(LocallyConnectedBase):
             return "valid", tuple(max(stride - extent, 0) for extent, stride in axes)
         if self.padding != "same" or given is None:
             return self.padding, given
-        # As TensorFlow divides what is cut off: the odd one at the end.
+        # As in TensorFlow, an odd one is cut off at the end.
         cut = [n - n % 2 - extra for n, extra in zip(extents, given, strict=True)]
         pairs = tuple((max(n, 0) // 2, max(n, 0) - max(n, 0) // 2) for n in cut)
         return pairs, tuple(max(-n, 0) for n in cut)
@@ -138,7 +139,7 @@ class LocallyConnectedTranspose(LocallyConnectedBase):
     def _bias_shape(self) -> tuple[int, ...]:
         return bias_shape_of(self.spec)
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Any) -> Array:
         """``(N, *input_size, channels)`` to ``(N, *output_size, filters)``, or channels first."""
         self._require_fitting(tuple(inputs.shape)[1:])
         padding, output_padding = self._paddings()
@@ -149,7 +150,7 @@ class LocallyConnectedTranspose(LocallyConnectedBase):
         return self.activation(y)
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
-        """Shape of the output, the batch included."""
+        """Shape of the output, including the batch."""
         sample = self._sample_shape(input_shape)
         self._require_fitting(sample)
         return (input_shape[0], *self._geometry(sample).input_shape)

@@ -1,4 +1,4 @@
-"""`untie`: the convolutions of a Keras model become locally connected; `retie`: and back."""
+"""`untie` makes the convolutions of a Keras model locally connected; `retie` does the opposite."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from keras import ops
 
 from lcmulti.dtypes import DTYPES
 from lcmulti.errors import ArgumentError, ArgumentTypeError, described
+from lcmulti.types import Array
 from lcmulti.untying import Row, Untying, chosen
 from lcmulti_keras.axes import moved_axes
 from lcmulti_keras.base import LocallyConnectedBase
@@ -56,39 +57,40 @@ def untie(
     dry_run: bool = False,
     tell: Callable[[str], Any] | None = print,
 ) -> Any:
-    """A copy of *model* in which convolutions are locally connected and compute the same at first.
+    """A copy of *model* with locally connected layers, which compute what its convolutions did.
 
     Parameters
     ----------
     model : keras.Model
-        Functional or Sequential, models in models included; built. Depthwise and transposed
-        convolutions are taken, separable ones and those within wrappers are left.
+        A functional or Sequential model that is built; it may have nested models. Depthwise and
+        transposed convolutions are replaced too; separable ones and those in wrappers stay.
     example_input : array, optional
-        A batch for a model whose input size is open; the copy is for samples of its size.
+        A batch, for a model whose input size is open; the copy takes samples of this size.
     where : str, type, callable or a list of these, optional
-        Names (``"block1_conv1"``; in a model within, ``"encoder/conv"``), patterns, classes, or
-        ``(name, layer) -> bool``. None: all that can be.
+        Names (``"block1_conv1"``; in a nested model, ``"encoder/conv"``), patterns, classes, or
+        ``(name, layer) -> bool``. None: all that can be untied.
     shared_axes, rank, implementation
-        Of the new layers. Of low-rank weights the first kernel is the convolution's.
+        Arguments of the new layers. The first kernel of low-rank weights is that of the
+        convolution.
     memory : int or str, optional
-        Most bytes (``"4GiB"``) that the new weights may take. None: what this machine has.
+        Largest size of the new weights (``"4GiB"``). None: the memory of this machine.
     dry_run : bool, default False
-        Return what would be done, and do nothing.
+        Only return what would be done.
     tell : callable or None
-        Given a table of parameters and memory, layer by layer, before anything is made.
+        Called with a table of the parameters and memory of each layer, before anything is made.
 
     Returns
     -------
     keras.Model
-        Not compiled. Layers keep their names, weights, policies and ``trainable``. With *dry_run*
-        a `lcmulti.untying.Untying`.
+        The copy, not compiled. Layers keep their names, weights, policies and ``trainable``. With
+        *dry_run*, a `lcmulti.untying.Untying`.
 
     Raises
     ------
     ArgumentError
-        If a convolution sees two sizes (both are named), or *where* fits none.
+        If a convolution has inputs of two sizes (the message names both), or *where* fits none.
     TooLargeError
-        If the weights take more than *memory*, with the layers that cost most.
+        If the weights take more than *memory*. The message names the layers that cost most.
     """
     model = _with_sizes(model, example_input)
     named, sizes = list(_named(model)), _sizes_seen(model, {})
@@ -134,21 +136,21 @@ def untie(
 
 
 def retie(model: Any, *, where: Any = None, tolerance: float | None = 0.0) -> Any:
-    """A copy of *model* in which locally connected layers are convolutions again.
+    """A copy of *model* in which the locally connected layers are convolutions again.
 
     Parameters
     ----------
     model : keras.Model
     where : as for `untie`
     tolerance : float or None, default 0
-        Largest difference of a weight between two positions; None takes the mean over positions
-        whatever they differ by.
+        Largest difference of a weight between two positions. None takes the mean over positions,
+        however much they differ.
 
     Raises
     ------
     ArgumentError
-        If weights differ more, naming the layer and by how much they do; or if a layer's padding
-        is one that no convolution of Keras has.
+        If weights differ more (the message names the layer and the difference), or if no
+        convolution of Keras has the padding of a layer.
     """
     _require_graph(model)
     there = [(n, each) for n, each in _named(model) if isinstance(each, LocallyConnectedBase)]
@@ -176,7 +178,7 @@ def _require_graph(model: Any) -> None:
 
 
 def _with_sizes(model: Any, example: Any) -> Any:
-    """The model, or for an example a copy over inputs of its size that has the same layers."""
+    """The model; with an example, a copy with the same layers and inputs of the example's size."""
     _require_graph(model)
     if example is None:
         return model
@@ -189,7 +191,7 @@ def _with_sizes(model: Any, example: Any) -> Any:
 
 
 def _named(model: Any, within: str = "") -> Iterator[tuple[str, Any]]:
-    """Layers by name, those of a model in a model after it."""
+    """Layers by name; those of a nested model come after it."""
     for layer in model.layers:
         name = f"{within}{layer.name}"
         yield name, layer
@@ -217,7 +219,7 @@ def _unfit(layer: Any) -> str | None:
 
 
 def _sizes_seen(model: Any, found: dict[int, set[Any]]) -> dict[int, set[Any]]:
-    """Shapes of the samples that layers are called with in this model, by their ids."""
+    """Shapes of the samples that each layer of this model is called with, by the layer's id."""
     graph = model._functional if isinstance(model, keras.Sequential) else model
     for node in (each for nodes in graph._nodes_by_depth.values() for each in nodes):
         if node.input_tensors:
@@ -230,7 +232,7 @@ def _sizes_seen(model: Any, found: dict[int, set[Any]]) -> dict[int, set[Any]]:
 
 
 def _one_size(name: str, seen: set[Any]) -> tuple[int, ...]:
-    """Shape of the samples a layer sees."""
+    """Shape of the input samples of a layer."""
     if len(seen) > 1:
         shown = " and ".join(map(str, sorted(seen, key=str)))
         raise ArgumentError(
@@ -246,10 +248,10 @@ def _one_size(name: str, seen: set[Any]) -> tuple[int, ...]:
 
 
 def _layer(conv: Any, sample: tuple[int, ...], arguments: dict[str, Any]) -> Any:
-    """The layer in place of a convolution; its weights are zeros."""
+    """The layer that replaces a convolution, with weights of zeros."""
     cls, config = LAYERS[_kind(conv)], conv.get_config()
 
-    # A convolution's kernel is ours without the positions, so its axes come that much later.
+    # Our kernel has position axes before those of a convolution, so axis numbers increase by these.
     def later(axis: int) -> list[int]:
         return [axis + cls.ndim if axis >= 0 else axis]
 
@@ -282,8 +284,8 @@ def _kernel_of(conv: Any) -> Any:
     return kernel
 
 
-def _fill(layer: Any, kernel: Any, bias: Any) -> None:
-    """The convolution's weights everywhere."""
+def _fill(layer: Any, kernel: Array, bias: Array) -> None:
+    """Set the weights of every position to those of the convolution."""
     if layer.rank is None:
         layer.kernel.assign(np.broadcast_to(kernel, layer.kernel.shape))
     else:
@@ -323,7 +325,7 @@ def _row(name: str, conv: Any, sample: tuple[int, ...], arguments: dict[str, Any
 def _cloned(
     model: Any, take: dict[int, Any], made: Callable[[Any], Any], fill: Callable[[Any, Any], None]
 ) -> Any:
-    """A copy with other layers in place of some, and the weights of the rest."""
+    """A copy in which some layers are replaced; the others keep their weights."""
     pairs: list[tuple[Any, Any]] = []
 
     def clone(layer: Any) -> Any:
@@ -332,7 +334,8 @@ def _cloned(
         return new
 
     inputs = None
-    if not isinstance(model, keras.Sequential):  # of the same names, by which a model may be fed
+    # Keeps the names, because inputs may be given by name.
+    if not isinstance(model, keras.Sequential):
         inputs = keras.tree.map_structure(
             lambda x: keras.Input(
                 batch_shape=x.shape, dtype=x.dtype, name=x._keras_history.operation.name
@@ -345,6 +348,6 @@ def _cloned(
             fill(old, new)
         elif not isinstance(old, keras.Model):
             for ours, theirs in zip(new.variables, old.variables, strict=True):
-                # A copy: on JAX two variables would share one array, which training gives away.
+                # A copy: on JAX two variables would share one array, and training donates arrays.
                 ours.assign(np.array(ops.convert_to_numpy(theirs)))
     return copy

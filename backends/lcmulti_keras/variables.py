@@ -1,4 +1,4 @@
-"""Keras' variables as the tensors that lcmulti takes."""
+"""Convert Keras' variables to the tensors that lcmulti takes."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from typing import Any
 import keras
 from keras import ops
 
+from lcmulti.types import Array
+
 __all__ = ["tensor_of"]
 
 
-def tensor_of(value: Any, dtype: Any = None) -> Any:
-    """A variable's value, or a tensor, in a dtype (None: its own); None for None."""
+def tensor_of(value: Any, dtype: Any = None) -> Array:
+    """The value of a variable, or a tensor, in a dtype (None: its own); None stays None."""
     if value is None:
         return None
-    if isinstance(value, keras.Variable):  # on TensorFlow one passes for a tensor and is none
+    # On TensorFlow a variable is accepted as a tensor without being one.
+    if isinstance(value, keras.Variable):
         value = value.value
     return ops.cast(value, dtype or keras.backend.standardize_dtype(value.dtype))

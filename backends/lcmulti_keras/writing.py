@@ -1,4 +1,4 @@
-"""Write several files: all of them, or none and what was there is as it was."""
+"""Write several files together: either all are written, or existing files are unchanged."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ __all__ = ["Written"]
 
 
 class Written:
-    """Files that are to appear together.
+    """Files that are written together.
 
-    Made before the work begins, so that a folder that cannot be written to is found out then.
+    It is made before the work begins, so that a folder that cannot be written to raises early.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class Written:
             raise
 
     def _folder(self, path: Path) -> Path:
-        """A folder beside *path*, in which its draft has its name; it goes with this object."""
+        """A temporary folder beside *path* for a draft with the same name."""
         try:
             if path.is_dir():
                 raise IsADirectoryError("it is a directory")
@@ -52,18 +52,18 @@ class Written:
         return Path(folder)
 
     def write(self, path: Path, write: Callable[[Path], None]) -> None:
-        """Have *write* write one of the files, where no one sees it yet."""
+        """Let *write* write the draft of one of the files."""
         try:
             write(self.drafts[path])
             with self.drafts[path].open("rb") as stream:
                 os.fsync(stream.fileno())
         except LcmultiError:
             raise
-        except Exception as error:  # HDF5 has errors of its own for a full disk
+        except Exception as error:  # HDF5 raises other errors for a full disk
             raise _not_written(path, error) from error
 
     def publish(self) -> None:
-        """Put all files in their places, or put back what was there."""
+        """Move all drafts to their places, or restore what was there."""
         undo = ExitStack()
         try:
             for path, draft in self.drafts.items():
@@ -95,7 +95,7 @@ class Written:
 def _keep(path: Path, kept: Path) -> None:
     try:
         os.link(path, kept)
-    except OSError:  # no hard links here
+    except OSError:  # this file system has no hard links
         shutil.copy2(path, kept)
 
 

@@ -13,21 +13,21 @@ from lcmulti.dtypes import DTYPES
 from lcmulti.errors import ShapeError
 from lcmulti.plugins.contract import Facts, Implementation, ImplementationEntry, Map, Operation
 from lcmulti_tensorflow import derivatives
-from lcmulti_tensorflow.composed import device_of, refuse_rounding
 from lcmulti_tensorflow.exporting import is_exporting
+from lcmulti_tensorflow.precision import device_of, refuse_rounding
 
 
 class TensorFlowBackend:
     """`lcmulti.backend.Backend` for TensorFlow."""
 
-    def prepare(self, arrays: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Read variables, whole or in parts, so that a tape records the reading."""
+    def prepare(self, arrays: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, ...]:
+        """Read variables, also partitioned ones, so that a tape records it."""
         return tuple(
             each if each is None or isinstance(each, tf.Tensor) else tf.convert_to_tensor(each)
             for each in arrays
         )
 
-    def facts(self, array: Any, batched: bool = False) -> Facts:
+    def facts(self, array: tf.Tensor, batched: bool = False) -> Facts:
         """See `Backend.facts`; a symbolic tensor may have no batch and no device yet."""
         try:
             shape = tuple(array.shape)
@@ -35,43 +35,43 @@ class TensorFlowBackend:
             raise ShapeError("x", "a tensor of known rank", array) from None
         return Facts(shape, array.dtype.name, device_of(array), exported=is_exporting())
 
-    def from_numpy(self, array: np.ndarray, like: Any = None) -> Any:
+    def from_numpy(self, array: np.ndarray, like: tf.Tensor | None = None) -> tf.Tensor:
         """See `Backend.from_numpy`."""
         with nullcontext() if like is None else tf.device(like.device):
             return tf.convert_to_tensor(array)
 
-    def to_numpy(self, array: Any) -> np.ndarray:
+    def to_numpy(self, array: tf.Tensor) -> np.ndarray:
         """See `Backend.to_numpy`."""
-        result: np.ndarray = np.asarray(array.numpy())  # of a total it is a scalar
+        result: np.ndarray = np.asarray(array.numpy())  # a sum over all axes gives a scalar
         return result
 
     def on(self, device: str) -> AbstractContextManager[Any]:
         """A `tf.device` scope."""
         return tf.device(f"/{device.upper()}:0")
 
-    def move_axis(self, array: Any, source: int, destination: int) -> Any:
+    def move_axis(self, array: tf.Tensor, source: int, destination: int) -> tf.Tensor:
         """See `Backend.move_axis`."""
         axes = list(range(array.shape.rank))
         axes.insert(destination % len(axes), axes.pop(source))
         return tf.transpose(array, axes)
 
-    def take(self, array: Any, indices: np.ndarray, axis: int) -> Any:
+    def take(self, array: tf.Tensor, indices: np.ndarray, axis: int) -> tf.Tensor:
         """See `Backend.take`."""
         return tf.gather(array, indices, axis=axis)
 
-    def add(self, y: Any, bias: Any) -> Any:
-        """In the accumulator dtype, so that the gradient of the bias is summed there."""
+    def add(self, y: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+        """Add in the accumulator dtype, so that the gradient of the bias is summed in it."""
         wide = DTYPES[y.dtype.name].accumulator
         return tf.cast(tf.cast(y, wide) + tf.cast(bias, wide), y.dtype)
 
-    def einsum(self, subscripts: str, *arrays: Any) -> Any:
+    def einsum(self, subscripts: str, *arrays: tf.Tensor) -> tf.Tensor:
         """See `Backend.einsum`."""
         refuse_rounding(arrays[0])
         wide = DTYPES[arrays[0].dtype.name].accumulator
         product = tf.einsum(subscripts, *(tf.cast(each, wide) for each in arrays))
         return tf.cast(product, arrays[0].dtype)
 
-    def pair_products(self, kernel: Any, pairs: Any) -> list[Any]:
+    def pair_products(self, kernel: tf.Tensor, pairs: Any) -> list[tf.Tensor]:
         """See `lcmulti_tensorflow.pairs`."""
         from lcmulti_tensorflow.pairs import pair_products
 
@@ -92,8 +92,8 @@ class TensorFlowBackend:
         return [device.name.removeprefix("/device:") for device in tf.config.list_logical_devices()]
 
     def vjp(
-        self, function: Callable[..., Any], arrays: tuple[Any, ...], cotangent: Any
-    ) -> tuple[Any, tuple[Any, ...]]:
+        self, function: Callable[..., Any], arrays: tuple[tf.Tensor, ...], cotangent: tf.Tensor
+    ) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
         """See `Backend.vjp`; TensorFlow's own gradients are conjugates of these."""
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             for array in arrays:
@@ -103,8 +103,11 @@ class TensorFlowBackend:
         return value, tuple(map(tf.math.conj, gradients))
 
     def jvp(
-        self, function: Callable[..., Any], arrays: tuple[Any, ...], tangents: tuple[Any, ...]
-    ) -> tuple[Any, Any]:
+        self,
+        function: Callable[..., Any],
+        arrays: tuple[tf.Tensor, ...],
+        tangents: tuple[tf.Tensor, ...],
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """See `Backend.jvp`."""
         with tf.autodiff.ForwardAccumulator(arrays, tangents) as accumulator:
             value = function(*arrays)

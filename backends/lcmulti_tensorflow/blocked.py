@@ -1,10 +1,10 @@
 """Bounded memory: patches of a few output positions at a time, in a loop of constant graph size.
 
-The input is laid out once with the batch last. A tap of a window is then a long row, patches
-are a gather of rows and their adjoint a scatter of rows, whatever the strides and dilation.
-Positions are walked in one flat order by a `tf.while_loop`, and what is left over after it.
-Results are scattered into a tensor that the loop carries, which TensorFlow and XLA do in place.
-Where copies of all samples would be too large, the samples are cut in the same way.
+The input is transposed once, to have the batch last. Then a tap of a window is a long row: patches
+are a gather of rows, and their adjoint is a scatter of rows, for any strides and dilation. A
+`tf.while_loop` goes over blocks of positions in one flat order; the rest is computed after it. The
+loop scatters results into a tensor that it carries, which TensorFlow and XLA do in place. If copies
+of all samples would be too large, samples are divided into blocks as well.
 """
 
 from __future__ import annotations
@@ -18,39 +18,48 @@ from lcmulti.algorithms.composed import Composed
 from lcmulti.dtypes import DTYPES
 from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.plugins.contract import Problem, Resources
-from lcmulti_tensorflow.composed import device_of, ops
+from lcmulti_tensorflow.composed import ops
 from lcmulti_tensorflow.loops import add, by_samples, in_graph, new, over, put, size, slice_of
-from lcmulti_tensorflow.rows import Cut, cut, rows_of
+from lcmulti_tensorflow.precision import device_of
+from lcmulti_tensorflow.rows import Grid, grid_of, rows_of
 
 
-class Blocked(Composed):
+class TensorFlowBlocked(Composed):
     """`lcmulti.backend.Implementation`; letters as in `lcmulti.composed`."""
 
     def workspace(self, problem: Problem) -> int:
-        """See `lcmulti_tensorflow.rows.cut`."""
+        """See `lcmulti_tensorflow.rows.grid_of`."""
         spec, batch, dtype, device, _, resources = problem
-        return cut(spec, batch, dtype, device, resources.max_workspace).workspace
+        return grid_of(spec, batch, dtype, device, resources.max_workspace).workspace
 
-    def forward(self, x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    def forward(
+        self, x: tf.Tensor, kernel: tf.Tensor, spec: LocalConvSpec, resources: Resources
+    ) -> tf.Tensor:
         """See `lcmulti.backend.Implementation.forward`."""
         return in_graph(_forward, spec, resources)(x, kernel)
 
-    def input_grad(self, dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    def input_grad(
+        self, dy: tf.Tensor, kernel: tf.Tensor, spec: LocalConvSpec, resources: Resources
+    ) -> tf.Tensor:
         """See `lcmulti.backend.Implementation.input_grad`."""
         return in_graph(_input_grad, spec, resources)(dy, kernel)
 
-    def kernel_grad(self, x: Any, dy: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    def kernel_grad(
+        self, x: tf.Tensor, dy: tf.Tensor, spec: LocalConvSpec, resources: Resources
+    ) -> tf.Tensor:
         """See `lcmulti.backend.Implementation.kernel_grad`."""
         return in_graph(_kernel_grad, spec, resources)(x, dy)
 
 
-def _forward(x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+def _forward(
+    x: tf.Tensor, kernel: tf.Tensor, spec: LocalConvSpec, resources: Resources
+) -> tf.Tensor:
     blocks, kernel = _blocks(x, spec, resources), _by_own(kernel, spec)
 
-    def samples(x: Any) -> Any:
+    def samples(x: tf.Tensor) -> tf.Tensor:
         rows = _rows(x, spec)
 
-        def block(y: Any, first: Any, count: Any) -> Any:
+        def block(y: tf.Tensor, first: Any, count: Any) -> Any:
             kernels = _kernels(kernel, first, count, spec)
             part = tf.matmul(_patches(rows, first, count, spec), kernels, transpose_a=True)
             return put(y, first * spec.groups, tf.cast(part, y.dtype))
@@ -64,22 +73,24 @@ def _forward(x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> 
     return by_samples(samples, x, (*spec.output_size, spec.filters), blocks.samples)
 
 
-def _input_grad(dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+def _input_grad(
+    dy: tf.Tensor, kernel: tf.Tensor, spec: LocalConvSpec, resources: Resources
+) -> tf.Tensor:
     blocks, kernel = _blocks(dy, spec, resources), _by_own(kernel, spec)
 
-    def samples(dy: Any) -> Any:
+    def samples(dy: tf.Tensor) -> tf.Tensor:
         matrices = layout._by_position(dy, (), spec)
         where = rows_of(spec)
-        per_row = prod(where.padded) * spec.in_channels // where.count
+        per_row = prod(where.padded) * spec.in_channels // where.total
 
-        def block(dx: Any, first: Any, count: Any) -> Any:
+        def block(dx: tf.Tensor, first: Any, count: Any) -> Any:
             part = slice_of(matrices, first * spec.groups, count * spec.groups)
             patches = tf.matmul(_kernels(kernel, first, count, spec), part, transpose_b=True)
             patches = tf.reshape(patches, (-1, size(dx, 1)))
-            index = where.index(first, count)
+            index = where.numbers(first, count)
             return add(dx, index, patches)
 
-        dx = new((where.count, per_row * size(dy, 0)), matrices.dtype, zeros=True)
+        dx = new((where.total, per_row * size(dy, 0)), matrices.dtype, zeros=True)
         dx = over(prod(spec.positions_shape), blocks.positions, block, dx)
         dx = tf.reshape(dx, (*where.padded, spec.in_channels, size(dy, 0)))
         dx = tf.transpose(dx[spec.inner], (spec.ndim + 1, *range(spec.ndim + 1)))
@@ -88,16 +99,19 @@ def _input_grad(dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources)
     return by_samples(samples, dy, (*spec.input_size, spec.in_channels), blocks.samples)
 
 
-def _kernel_grad(x: Any, dy: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+def _kernel_grad(
+    x: tf.Tensor, dy: tf.Tensor, spec: LocalConvSpec, resources: Resources
+) -> tf.Tensor:
     blocks, own = _blocks(x, spec, resources), prod(spec.positions_shape)
     filters, batch = spec.filters // spec.groups, size(x, 0)
-    once = isinstance(batch, int) and 0 < batch <= blocks.samples  # then nothing is summed here
+    # If so, there are no sums over blocks.
+    once = isinstance(batch, int) and 0 < batch <= blocks.samples
 
-    def samples(dkernel: Any, first: Any, count: Any) -> Any:
+    def samples(dkernel: tf.Tensor, first: Any, count: Any) -> tf.Tensor:
         rows = _rows(slice_of(x, first, count), spec)
         matrices = layout._by_position(slice_of(dy, first, count), (), spec)
 
-        def block(dkernel: Any, first: Any, count: Any) -> Any:
+        def block(dkernel: tf.Tensor, first: Any, count: Any) -> Any:
             part = slice_of(matrices, first * spec.groups, count * spec.groups)
             part = tf.matmul(ops.widen(_patches(rows, first, count, spec)), part)
             if spec.groups > 1:
@@ -116,30 +130,30 @@ def _kernel_grad(x: Any, dy: Any, spec: LocalConvSpec, resources: Resources) -> 
     return ops.narrow(tf.reshape(dkernel, spec.kernel_shape), x)
 
 
-def _blocks(array: Any, spec: LocalConvSpec, resources: Resources) -> Cut:
+def _blocks(array: tf.Tensor, spec: LocalConvSpec, resources: Resources) -> Grid:
     limit = resources.max_workspace
-    return cut(spec, array.shape[0], array.dtype.name, device_of(array), limit)
+    return grid_of(spec, array.shape[0], array.dtype.name, device_of(array), limit)
 
 
-def _rows(x: Any, spec: LocalConvSpec) -> Any:
+def _rows(x: tf.Tensor, spec: LocalConvSpec) -> tf.Tensor:
     """``(N, *I, G*C) -> (rows, N)`` or ``(rows, C*N)``; see `lcmulti_tensorflow.rows`."""
     x = ops.pad(x, ((0, 0), *spec.padding, (0, 0)))
     x = tf.transpose(x, (*range(1, spec.ndim + 2), 0))
-    return tf.reshape(x, (rows_of(spec).count, -1))
+    return tf.reshape(x, (rows_of(spec).total, -1))
 
 
-def _patches(rows: Any, first: Any, count: Any, spec: LocalConvSpec) -> Any:
+def _patches(rows: Any, first: Any, count: Any, spec: LocalConvSpec) -> tf.Tensor:
     """``(U*G, k*C, S*N)`` of *count* own positions."""
-    patches = tf.gather(rows, rows_of(spec).index(first, count))
+    patches = tf.gather(rows, rows_of(spec).numbers(first, count))
     return ops.widen(tf.reshape(patches, (count * spec.groups, spec.terms, -1)))
 
 
-def _by_own(kernel: Any, spec: LocalConvSpec) -> Any:
+def _by_own(kernel: tf.Tensor, spec: LocalConvSpec) -> tf.Tensor:
     """``(*positions, *k, C, G*F) -> (U, k*C, G*F)``."""
     return tf.reshape(kernel, (-1, spec.terms, spec.filters))
 
 
-def _kernels(kernel: Any, first: Any, count: Any, spec: LocalConvSpec) -> Any:
+def _kernels(kernel: tf.Tensor, first: Any, count: Any, spec: LocalConvSpec) -> tf.Tensor:
     """``(U, k*C, G*F) -> (U*G, k*C, F)`` of *count* own positions."""
     kernel, filters = ops.widen(slice_of(kernel, first, count)), spec.filters // spec.groups
     if spec.groups > 1:
@@ -149,4 +163,4 @@ def _kernels(kernel: Any, first: Any, count: Any, spec: LocalConvSpec) -> Any:
 
 
 layout = Composed(ops)
-blocked = Blocked(ops)
+blocked = TensorFlowBlocked(ops)

@@ -1,4 +1,4 @@
-"""One kernel shared by all positions is a convolution, and TensorFlow has one."""
+"""TensorFlow's own convolution, for a kernel that all positions share."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from lcmulti.plugins.contract import Problem, Resources
 from lcmulti_tensorflow.composed import ops
 
 
-class Convolution:
+class TensorFlowConvolution:
     """`lcmulti.backend.Implementation` by ``Conv2D`` and ``Conv3D`` and their two gradients."""
 
     def decline(self, problem: Problem) -> str | None:
-        """What TensorFlow computes on every device, gradients included."""
+        """Serves what TensorFlow can compute on every device, including gradients."""
         spec = problem.spec
         if not spec.is_convolution:
-            return "the kernel is not shared by all positions"
+            return "the kernel is not shared along all output axes"
         if prod(spec.output_size) == 1:
             return "a single position is a matrix product"
         if spec.ndim > 3:
@@ -32,20 +32,24 @@ class Convolution:
         return None
 
     def workspace(self, problem: Problem) -> int:
-        """Padded input, and both in the layout that the convolution prefers."""
+        """The padded input, and input and output in the layout that the convolution prefers."""
         spec, dtype = problem.spec, DTYPES[problem.dtype]
         batch = problem.samples
         elements = 2 * batch * (prod(spec.padded_size) * spec.in_channels + prod(spec.output_shape))
         return (elements + 2 * prod(spec.kernel_shape)) * DTYPES[dtype.accumulator].itemsize
 
-    def forward(self, x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    def forward(
+        self, x: tf.Tensor, kernel: tf.Tensor, spec: LocalConvSpec, resources: Resources
+    ) -> tf.Tensor:
         """See `lcmulti.backend.Implementation.forward`."""
         arguments = _input(x, spec), _kernel(kernel, spec)
         convolve = tf.raw_ops.Conv3D if spec.ndim == 3 else tf.raw_ops.Conv2D
         y = convolve(input=arguments[0], filter=arguments[1], **_options(spec))
         return ops.narrow(tf.reshape(y, (-1, *spec.output_size, spec.filters)), x)
 
-    def input_grad(self, dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    def input_grad(
+        self, dy: tf.Tensor, kernel: tf.Tensor, spec: LocalConvSpec, resources: Resources
+    ) -> tf.Tensor:
         """See `lcmulti.backend.Implementation.input_grad`."""
         size = (tf.shape(dy)[0], *_lifted(spec.padded_size, 1), spec.in_channels)
         arguments = {"filter": _kernel(kernel, spec), "out_backprop": _output(dy, spec)}
@@ -56,7 +60,9 @@ class Convolution:
         dx = tf.reshape(dx, (-1, *spec.padded_size, spec.in_channels))
         return ops.narrow(dx[(slice(None), *spec.inner)], dy)
 
-    def kernel_grad(self, x: Any, dy: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    def kernel_grad(
+        self, x: tf.Tensor, dy: tf.Tensor, spec: LocalConvSpec, resources: Resources
+    ) -> tf.Tensor:
         """See `lcmulti.backend.Implementation.kernel_grad`."""
         size = (*_lifted(spec.kernel_size, 1), spec.in_channels, spec.filters)
         arguments = {"input": _input(x, spec), "out_backprop": _output(dy, spec)}
@@ -72,7 +78,7 @@ class Convolution:
 
 
 def _lifted(sizes: tuple[int, ...], filler: int) -> tuple[int, ...]:
-    """One spatial axis becomes two: TensorFlow's own 1D convolution does the same."""
+    """Turn one spatial axis into two, as TensorFlow's own 1D convolution does."""
     return (filler, *sizes) if len(sizes) == 1 else sizes
 
 
@@ -80,18 +86,18 @@ def _options(spec: LocalConvSpec) -> dict[str, Any]:
     return {"strides": [1, *_lifted(spec.strides, 1), 1], "padding": "VALID"}
 
 
-def _input(x: Any, spec: LocalConvSpec) -> Any:
+def _input(x: tf.Tensor, spec: LocalConvSpec) -> tf.Tensor:
     x = ops.pad(ops.widen(x), ((0, 0), *spec.padding, (0, 0)))
     return tf.reshape(x, (-1, *_lifted(spec.padded_size, 1), spec.in_channels))
 
 
-def _output(dy: Any, spec: LocalConvSpec) -> Any:
+def _output(dy: tf.Tensor, spec: LocalConvSpec) -> tf.Tensor:
     return tf.reshape(ops.widen(dy), (-1, *_lifted(spec.output_size, 1), spec.filters))
 
 
-def _kernel(kernel: Any, spec: LocalConvSpec) -> Any:
+def _kernel(kernel: tf.Tensor, spec: LocalConvSpec) -> tf.Tensor:
     shape = (*_lifted(spec.kernel_size, 1), spec.in_channels, spec.filters)
     return tf.reshape(ops.widen(kernel), shape)
 
 
-conv = Convolution()
+conv = TensorFlowConvolution()

@@ -1,8 +1,8 @@
-"""Windows that tile the input: the input itself, seen window by window, is the patches.
+"""Windows that tile the input: the patches are the input itself, viewed as windows.
 
-One transposition brings positions to the front, one batched product computes them all. Where
-that copy would be too large, samples are cut into blocks, and positions in the kernel's gradient,
-which is a sum over samples.
+One transposition moves positions to the front, and one batched product computes all of them. If
+that copy would be too large, samples are divided into blocks. In the kernel's gradient, which is a
+sum over samples, positions are divided instead.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from lcmulti_tensorflow.loops import by_samples, in_graph, new, over, put
 from lcmulti_tensorflow.rows import fitting
 
 
-class Cut(NamedTuple):
-    """Samples in a block, rows of positions in one of the kernel's gradient, bytes held."""
+class Grid(NamedTuple):
+    """Samples in a block, rows of positions in a block of the kernel's gradient, and bytes held."""
 
     samples: int
     rows: int
@@ -32,11 +32,11 @@ class Cut(NamedTuple):
 
 
 @lru_cache(maxsize=1024)
-def cut(spec: LocalConvSpec, batch: int | None, dtype: str, limit: int) -> Cut:
-    """Choose blocks that fit *limit*, all at once if that does.
+def grid_of(spec: LocalConvSpec, batch: int | None, dtype: str, limit: int) -> Grid:
+    """Choose blocks that fit *limit*; a single one if everything fits.
 
-    Held are both factors and the product in matrix order, those of half types or of groups once
-    more on their way there, and with blocks what is cut out and what is put back.
+    Both factors and the product are held in matrix order. With half types or groups, they are held
+    a second time while they are reordered. With blocks, the slices are held as well.
     """
     kind, whole = DTYPES[dtype], UNKNOWN_BATCH if batch is None else max(batch, 1)
     wide, converted = DTYPES[kind.accumulator].itemsize, kind.is_half or spec.groups > 1
@@ -46,23 +46,25 @@ def cut(spec: LocalConvSpec, batch: int | None, dtype: str, limit: int) -> Cut:
     sample = arrays * (2 if converted else 1)
     count, held = spec.output_size[_row_axis(spec)], kernels + whole * sample
     if held <= limit or len(spec.shared_axes) == spec.ndim:
-        return Cut(whole, count, held)
+        return Grid(whole, count, held)
     sample += arrays
     samples = even(whole, fitting(limit - kernels, sample, whole))
     row = (whole * sample + kernels + weights) // count
     rows = even(count, fitting(limit, row, count))
-    return Cut(samples, rows, max(kernels + samples * sample, rows * row))
+    return Grid(samples, rows, max(kernels + samples * sample, rows * row))
 
 
 def _row_axis(spec: LocalConvSpec) -> int:
-    """The first axis that shares nothing: the kernel is contiguous along it."""
+    """The first axis that is not shared: the kernel is contiguous along it."""
     return next((axis for axis in range(spec.ndim) if axis not in spec.shared_axes), 0)
 
 
 class Tiled(Composed):
-    """`Composed` that views and transposes where others gather and scatter."""
+    """`Composed` with views and transpositions instead of gathering and scattering."""
 
-    def input_grad(self, dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    def input_grad(
+        self, dy: tf.Tensor, kernel: tf.Tensor, spec: LocalConvSpec, resources: Resources
+    ) -> tf.Tensor:
         """See `lcmulti.backend.Implementation.input_grad`."""
         ops = self.ops
         kernels = self._kernel_matrices(kernel, spec)
@@ -76,7 +78,7 @@ class Tiled(Composed):
         unseen = ((0, n - m) for n, m in zip(spec.input_size, seen, strict=True))
         return ops.narrow(ops.pad(dx, ((0, 0), *unseen, (0, 0))), dy)
 
-    def _patch_matrices(self, x: Any, spec: LocalConvSpec) -> Any:
+    def _patch_matrices(self, x: tf.Tensor, spec: LocalConvSpec) -> tf.Tensor:
         ops = self.ops
         pairs = zip(spec.output_size, spec.kernel_size, strict=True)
         seen = tuple(slice(0, n * k) for n, k in pairs)
@@ -103,66 +105,80 @@ def _positions_first(spec: LocalConvSpec) -> tuple[int, ...]:
     return (*own, group, *shared, 0, *taps, group + 1)
 
 
-class Disjoint(Tiled):
+class TensorFlowDisjoint(Tiled):
     """`Tiled` in blocks that fit `Resources.max_workspace`."""
 
     def decline(self, problem: Problem) -> str | None:
         """Serves windows that neither overlap nor leave gaps, without padding."""
-        return None if problem.spec.is_disjoint else "windows do not tile the input"
+        if not problem.spec.is_disjoint:
+            return "windows overlap, leave gaps or reach into padding"
+        return None
 
     def workspace(self, problem: Problem) -> int:
-        """See `cut`."""
+        """See `grid_of`."""
         limit = problem.resources.max_workspace
-        return cut(problem.spec, problem.batch, problem.dtype, limit).workspace
+        return grid_of(problem.spec, problem.batch, problem.dtype, limit).workspace
 
-    def forward(self, x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    def forward(
+        self, x: tf.Tensor, kernel: tf.Tensor, spec: LocalConvSpec, resources: Resources
+    ) -> tf.Tensor:
         """See `lcmulti.backend.Implementation.forward`."""
         if _fits(x, spec, resources):
             return tiled.forward(x, kernel, spec, resources)
         return in_graph(_forward, spec, resources)(x, kernel)
 
-    def input_grad(self, dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    def input_grad(
+        self, dy: tf.Tensor, kernel: tf.Tensor, spec: LocalConvSpec, resources: Resources
+    ) -> tf.Tensor:
         """See `lcmulti.backend.Implementation.input_grad`."""
         if _fits(dy, spec, resources):
             return tiled.input_grad(dy, kernel, spec, resources)
         return in_graph(_input_grad, spec, resources)(dy, kernel)
 
-    def kernel_grad(self, x: Any, dy: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    def kernel_grad(
+        self, x: tf.Tensor, dy: tf.Tensor, spec: LocalConvSpec, resources: Resources
+    ) -> tf.Tensor:
         """See `lcmulti.backend.Implementation.kernel_grad`."""
         if _fits(x, spec, resources):
             return tiled.kernel_grad(x, dy, spec, resources)
         return in_graph(_kernel_grad, spec, resources)(x, dy)
 
 
-def _cut(array: Any, spec: LocalConvSpec, resources: Resources) -> Cut:
-    return cut(spec, array.shape[0], array.dtype.name, resources.max_workspace)
+def _grid_of(array: tf.Tensor, spec: LocalConvSpec, resources: Resources) -> Grid:
+    return grid_of(spec, array.shape[0], array.dtype.name, resources.max_workspace)
 
 
-def _fits(array: Any, spec: LocalConvSpec, resources: Resources) -> bool:
+def _fits(array: tf.Tensor, spec: LocalConvSpec, resources: Resources) -> bool:
     whole = array.shape[0]
-    return _cut(array, spec, resources).samples >= (UNKNOWN_BATCH if whole is None else whole)
+    return _grid_of(array, spec, resources).samples >= (UNKNOWN_BATCH if whole is None else whole)
 
 
-def _forward(x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+def _forward(
+    x: tf.Tensor, kernel: tf.Tensor, spec: LocalConvSpec, resources: Resources
+) -> tf.Tensor:
     return by_samples(
         lambda part: tiled.forward(part, kernel, spec, resources),
-        x, (*spec.output_size, spec.filters), _cut(x, spec, resources).samples,
+        x, (*spec.output_size, spec.filters), _grid_of(x, spec, resources).samples,
     )  # fmt: skip
 
 
-def _input_grad(dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+def _input_grad(
+    dy: tf.Tensor, kernel: tf.Tensor, spec: LocalConvSpec, resources: Resources
+) -> tf.Tensor:
     return by_samples(
         lambda part: tiled.input_grad(part, kernel, spec, resources),
-        dy, (*spec.input_size, spec.in_channels), _cut(dy, spec, resources).samples,
+        dy, (*spec.input_size, spec.in_channels), _grid_of(dy, spec, resources).samples,
     )  # fmt: skip
 
 
-def _kernel_grad(x: Any, dy: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+def _kernel_grad(
+    x: tf.Tensor, dy: tf.Tensor, spec: LocalConvSpec, resources: Resources
+) -> tf.Tensor:
     axis = _row_axis(spec)
     count, step = spec.output_size[axis], spec.kernel_size[axis]
     start = (0,) * spec.ndim
 
-    def rows(dkernel: Any, first: Any, count: int) -> Any:
+    def rows(dkernel: tf.Tensor, first: Any, count: int) -> tf.Tensor:
         stop = (*spec.output_size[:axis], count, *spec.output_size[axis + 1 :])
         block, _ = spec.block(start, stop)
         part = tiled.kernel_grad(
@@ -172,15 +188,15 @@ def _kernel_grad(x: Any, dy: Any, spec: LocalConvSpec, resources: Resources) -> 
         return put(dkernel, first, tf.reshape(part, (count, -1)))
 
     dkernel = new((count, prod(spec.kernel_shape) // count), x.dtype)
-    dkernel = over(count, _cut(x, spec, resources).rows, rows, dkernel)
+    dkernel = over(count, _grid_of(x, spec, resources).rows, rows, dkernel)
     return tf.reshape(dkernel, spec.kernel_shape)
 
 
-def _rows(array: Any, axis: int, first: Any, size: tuple[int, ...]) -> Any:
-    """A block of spatial *size* from *first* on along one axis, from 0 on along the others."""
+def _rows(array: tf.Tensor, axis: int, first: Any, size: tuple[int, ...]) -> tf.Tensor:
+    """A block of spatial *size* that begins at *first* along one axis, at 0 along others."""
     begin = [0] * array.shape.rank
     begin[1 + axis] = first
     return tf.slice(array, begin, (-1, *size, array.shape[-1]))
 
 
-tiled, disjoint = Tiled(ops), Disjoint(ops)
+tiled, disjoint = Tiled(ops), TensorFlowDisjoint(ops)

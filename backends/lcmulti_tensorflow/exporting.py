@@ -1,9 +1,9 @@
-"""Whether TensorFlow traces a graph for another process.
+"""Find out whether TensorFlow traces a graph for another process.
 
-TensorFlow does not say so. But each exporter traces within a call of its own: Keras' export, the
-LiteRT converter, tf2onnx, and `tf.saved_model.save` of a function that was not called before.
-People hand exporters what ``get_concrete_function`` gives, too. A graph is traced seldom, so a look
-at the callers costs nothing that counts.
+TensorFlow does not tell. But each exporter traces within a call of its own: Keras' export, the
+LiteRT converter, tf2onnx, and `tf.saved_model.save`. People also give exporters the result of
+``get_concrete_function``. Graphs are traced rarely, so the cost of looking at the callers does not
+matter.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ EXPORTERS = (
     "tf2onnx.",
     "tf_keras.src.saving.legacy.saved_model.",
 )
-"""Packages that trace what they write to a file."""
+"""Packages that trace functions to write them to a file."""
 
 CONCRETE = ("tensorflow.python.eager.polymorphic_function.", "get_concrete_function")
 STAYS_HERE = "tensorflow.python.data."

@@ -1,4 +1,4 @@
-"""Loops over blocks, of constant graph size, that write into the tensor they carry."""
+"""Loops over blocks, with a graph of constant size, that write into the tensor they carry."""
 
 from __future__ import annotations
 
@@ -14,38 +14,40 @@ from lcmulti.plugins.contract import Resources
 
 @lru_cache(maxsize=1024)
 def _traced(function: Any, spec: LocalConvSpec, resources: Resources, eager: bool) -> Any:
-    def mapped(a: Any, b: Any) -> Any:
+    def mapped(a: tf.Tensor, b: tf.Tensor) -> Any:
         return function(a, b, spec, resources)
 
     return tf.function(mapped, autograph=False) if eager else mapped
 
 
 def in_graph(function: Any, spec: LocalConvSpec, resources: Resources) -> Any:
-    """The function as a graph: op by op, an eager loop costs more than what it computes."""
+    """The function as a graph: an eager loop would cost more than its operations."""
     return _traced(function, spec, resources, tf.executing_eagerly())
 
 
 def by_samples(
-    function: Callable[[Any], Any], array: Any, shape: tuple[int, ...], block: int
+    function: Callable[[Any], Any], array: tf.Tensor, shape: tuple[int, ...], block: int
 ) -> Any:
-    """Apply *function* to *block* samples at a time and put what it returns together."""
+    """Apply *function* to *block* samples at a time, and join the results."""
     total = size(array, 0)
     if isinstance(total, int) and 0 < total <= block:
         return function(array)
 
-    def samples(carry: Any, first: Any, count: Any) -> Any:
+    def samples(carry: Any, first: Any, count: Any) -> tf.Tensor:
         return put(carry, first, function(slice_of(array, first, count)))
 
     return over(total, block, samples, new((total, *shape), array.dtype))
 
 
-def over(total: Any, block: Any, body: Callable[[Any, Any, Any], Any], carry: Any) -> Any:
+def over(
+    total: tf.Tensor, block: tf.Tensor, body: Callable[[Any, Any, Any], Any], carry: Any
+) -> tf.Tensor:
     """Carry a tensor through ``body(carry, first, count)`` over blocks that cover *total*.
 
     *total* is an int, or a scalar tensor where it is not known yet.
     """
     known = isinstance(total, int)
-    if not known:  # XLA checks a block against what it is cut from even if the loop never turns
+    if not known:  # XLA checks the size of a block even if the loop has no iteration
         block = tf.maximum(tf.minimum(block, total), 1)
     full = total // block
     if not known or full > 1:
@@ -59,20 +61,20 @@ def over(total: Any, block: Any, body: Callable[[Any, Any, Any], Any], carry: An
         carry = body(carry, 0, block)
     rest = total - full * block
     if not known:
-        # XLA also checks the branch that is not taken, where there must be something to scatter.
+        # XLA also checks the branch that is not taken, in which the block must not be empty.
         first, count = tf.maximum(tf.minimum(full * block, total - 1), 0), tf.maximum(rest, 1)
         return tf.cond(rest > 0, lambda: body(carry, first, count), lambda: carry)
     return body(carry, full * block, rest) if rest else carry
 
 
-def size(array: Any, axis: int) -> Any:
-    """The size of an axis, an int if it is known."""
+def size(array: tf.Tensor, axis: int) -> Any:
+    """The size of an axis; an int if it is known."""
     known = array.shape[axis]
     return tf.shape(array)[axis] if known is None else known
 
 
-def slice_of(array: Any, first: Any, count: Any) -> Any:
-    """``array[first : first + count]``, of static size where *count* is."""
+def slice_of(array: tf.Tensor, first: Any, count: Any) -> tf.Tensor:
+    """``array[first : first + count]``, with a static size if *count* is static."""
     if isinstance(count, int) and count == array.shape[0]:
         return array
     rank = array.shape.rank
@@ -80,13 +82,13 @@ def slice_of(array: Any, first: Any, count: Any) -> Any:
     return tf.slice(array, [first] + [0] * (rank - 1), [count, *sizes])
 
 
-def new(shape: tuple[Any, ...], dtype: Any, zeros: bool = False) -> Any:
-    """A tensor that is nobody else's, as `put` and `add` ask for: never a folded constant."""
+def new(shape: tuple[Any, ...], dtype: Any, zeros: bool = False) -> tf.Tensor:
+    """A new tensor that only `put` and `add` use; never a folded constant."""
     return tf.raw_ops.Empty(shape=shape, dtype=dtype, init=zeros)
 
 
-def put(carry: Any, first: Any, part: Any) -> Any:
-    """*carry* with *part* in place of its elements from *first* on."""
+def put(carry: Any, first: Any, part: tf.Tensor) -> tf.Tensor:
+    """*carry*, with its elements from *first* on replaced by *part*."""
     index = first + tf.range(size(part, 0))
     return _on_cpu_or_not(
         lambda: tf.raw_ops.InplaceUpdate(x=carry, i=index, v=part),
@@ -94,8 +96,8 @@ def put(carry: Any, first: Any, part: Any) -> Any:
     )
 
 
-def add(carry: Any, index: Any, part: Any) -> Any:
-    """*carry* with *part* added to its elements *index*, which may repeat."""
+def add(carry: Any, index: Any, part: tf.Tensor) -> tf.Tensor:
+    """*carry*, with *part* added to the elements *index*, which may repeat."""
     return _on_cpu_or_not(
         lambda: tf.raw_ops.InplaceAdd(x=carry, i=index, v=part),
         lambda: tf.tensor_scatter_nd_add(carry, index[:, None], part),
@@ -103,7 +105,7 @@ def add(carry: Any, index: Any, part: Any) -> Any:
 
 
 def _on_cpu_or_not(cpu: Callable[[], Any], other: Callable[[], Any]) -> Any:
-    # TensorFlow copies all of what a loop carries for each scatter into it, unless told that
-    # nobody else holds it; XLA sees that by itself and has no such operation. Which of the two
-    # computes is not known before the graph is placed: this is how TensorFlow's own RNNs choose.
+    # TensorFlow copies the whole carried tensor for each scatter, unless it is told that nobody
+    # else uses it. XLA finds out by itself, and does not have this operation. Which of the two will
+    # run is unknown until the graph is placed. TensorFlow's own RNNs choose in the same way.
     return tf.switch_case(tf.raw_ops.DeviceIndex(device_names=["CPU"]), [cpu, other])

@@ -1,4 +1,4 @@
-"""What the TensorFlow backend brings, as data; TensorFlow is not imported."""
+"""Registers the TensorFlow backend, without importing TensorFlow."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ def lcmulti_backends() -> Iterable[BackendEntry]:
         array_types=(
             "tensorflow:Tensor",
             "tensorflow:Variable",
-            "tensorflow.python.distribute.sharded_variable:ShardedVariable",  # no public name
+            # There is no public name for it.
+            "tensorflow.python.distribute.sharded_variable:ShardedVariable",
         ),
         install="pip install 'lcmulti[tensorflow]'",
     )
@@ -29,7 +30,7 @@ def lcmulti_backends() -> Iterable[BackendEntry]:
 
 @hookimpl
 def lcmulti_implementations() -> Iterable[ImplementationEntry]:
-    """Fastest where each serves first; ``blocked`` serves everything."""
+    """The implementations, fastest first; ``blocked`` serves every call."""
     yield ImplementationEntry(
         name="conv",
         backend="tensorflow",

@@ -1,7 +1,7 @@
-"""Where patches lie in an input laid out with the batch last, and how to cut a problem by them.
+"""The rows of patches in an input with the batch last, and the choice of blocks of them.
 
-The padded input is a matrix of ``rows``: one for each element of a sample, or, where that is
-all a patch needs, one for all channels of a pixel. Letters as in `lcmulti.composed`.
+The padded input is a matrix of ``rows``. A row is one element of a sample, or, where patches allow
+it, all channels of a pixel. Letters as in `lcmulti.composed`.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.plugins.contract import UNKNOWN_BATCH
 
 BLOCK = 8 * 2**20
-"""Bytes of a block on a CPU, by measurement: what is smaller pays for the loop's own turns."""
+"""Bytes of a block on a CPU, by measurement; with smaller blocks, the loop itself costs time."""
 
 
 class Rows(NamedTuple):
-    """Row numbers of patches: of own position ``u`` they are ``start(u) + offsets + shared``.
+    """Row numbers of patches; those of own position ``u`` are ``start(u) + offsets + shared``.
 
     Parameters
     ----------
     padded : tuple of int
         Spatial sizes of the padded input.
     sizes, steps : tuple of int
-        One entry per axis of ``U``: positions along it, and rows from one to the next.
+        One entry per axis of ``U``: number of positions, and rows from one to the next.
     offsets : ndarray
         ``(G * k * C, 1)``, or ``(k, 1)`` where a row holds all channels.
     shared : ndarray
-        ``(S,)``, of the positions that share a kernel.
-    count : int
-        Rows of the padded input.
+        ``(S,)``, offsets of the positions that share a kernel.
+    total : int
+        Number of rows of the padded input.
     """
 
     padded: tuple[int, ...]
@@ -44,15 +44,15 @@ class Rows(NamedTuple):
     steps: tuple[int, ...]
     offsets: np.ndarray
     shared: np.ndarray
-    count: int
+    total: int
 
     @property
     def index_size(self) -> int:
-        """Bytes of the row numbers of one own position."""
+        """Bytes of the row numbers of one position."""
         return int(self.offsets.size * self.shared.size * self.offsets.itemsize)
 
-    def index(self, first: Any, count: Any) -> Any:
-        """``(count * offsets.size * shared.size,)``, of *count* own positions from *first* on."""
+    def numbers(self, first: Any, count: Any) -> Any:
+        """``(count * offsets.size * shared.size,)``, for *count* own positions from *first* on."""
         position = tf.cast(first, self.offsets.dtype) + tf.range(count, dtype=self.offsets.dtype)
         start = tf.zeros_like(position)
         for size, step in zip(reversed(self.sizes), reversed(self.steps), strict=True):
@@ -66,7 +66,7 @@ class Rows(NamedTuple):
 
 @lru_cache(maxsize=1024)
 def rows_of(spec: LocalConvSpec) -> Rows:
-    """Lay out the patches of *spec*."""
+    """The rows of the patches of *spec*."""
     padded = spec.padded_size
     pixels = spec.groups == 1 and not spec.shared_axes  # a row holds all channels
     channels = 1 if pixels else spec.in_channels
@@ -100,7 +100,7 @@ def _grid(sizes: Any, steps: Any) -> np.ndarray:
     return grid
 
 
-class Cut(NamedTuple):
+class Grid(NamedTuple):
     """Samples and own positions in a block, and the bytes held while it is computed."""
 
     samples: int
@@ -109,7 +109,7 @@ class Cut(NamedTuple):
 
 
 @lru_cache(maxsize=1024)
-def cut(spec: LocalConvSpec, batch: int | None, dtype: str, device: str, limit: int) -> Cut:
+def grid_of(spec: LocalConvSpec, batch: int | None, dtype: str, device: str, limit: int) -> Grid:
     """Choose blocks that fit *limit*, if one sample does; on a CPU, that fit the cache as well.
 
     An unknown batch is taken for a large one and given no such target: with the usual few
@@ -135,7 +135,7 @@ def cut(spec: LocalConvSpec, batch: int | None, dtype: str, device: str, limit: 
         room = min(room, BLOCK)
     most = fitting(room, block, own)
     positions = even(own, most)
-    return Cut(samples, positions, fixed + samples * sample + positions * block)
+    return Grid(samples, positions, fixed + samples * sample + positions * block)
 
 
 def fitting(room: int, one: int, most: int) -> int:

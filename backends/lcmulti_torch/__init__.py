@@ -1,7 +1,7 @@
 """lcmulti in PyTorch: `LocallyConnected1d`, `2d`, `3d`, their transposed and lazy variants.
 
-Importing this package imports nothing: the backend is loaded when tensors arrive, the layers
-when they are asked for.
+Importing this package does not import PyTorch. The backend is loaded by the first call with
+tensors, and the layers when they are first used.
 """
 
 from typing import TYPE_CHECKING
@@ -23,7 +23,7 @@ __all__ = [
     "untie",
 ]
 
-if TYPE_CHECKING:  # what a type checker and an editor see
+if TYPE_CHECKING:  # for type checkers and editors
     from lcmulti_torch import functional
     from lcmulti_torch.fusing import fuse_bn
     from lcmulti_torch.layers import LocallyConnected1d, LocallyConnected2d, LocallyConnected3d

@@ -1,15 +1,16 @@
-"""The PyTorch backend: conversions, facts of tensors, and the derivatives as people ask them."""
+"""The PyTorch backend: conversions, facts about tensors, and derivatives."""
 
 from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from lcmulti.choosing.framework import ARGUMENTS
 from lcmulti.errors import ArgumentTypeError, described
@@ -43,26 +44,26 @@ _allowed: set[int] = set()
 
 
 def _allow_in_graph(number: int) -> None:
-    """Make one of `_leaves` a leaf to Dynamo, once that is there: it takes seconds to import."""
+    """Make one of `_leaves` a leaf for Dynamo, if Dynamo is imported: the import takes seconds."""
     if number not in _allowed and "torch._dynamo" in sys.modules:
         torch.compiler.allow_in_graph(_leaves[number])
         _allowed.add(number)
 
 
-# So that Dynamo calls it as it traces, before it comes to the leaf.
+# With this mark, Dynamo calls the function while tracing, before it reaches the leaf.
 _allow_in_graph._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _dtensor() -> Any:
-    """The class, or None while nobody has imported it."""
+    """The class `DTensor`; None if it is not imported."""
     return getattr(sys.modules.get("torch.distributed.tensor"), "DTensor", None)
 
 
 class TorchBackend:
     """`lcmulti.backend.Backend` for PyTorch."""
 
-    def prepare(self, arrays: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Apply autocast, as PyTorch's own convolutions do: all but float64 is cast."""
+    def prepare(self, arrays: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Apply autocast, as PyTorch's convolutions do: every dtype but float64 is cast."""
         for argument, each in zip(ARGUMENTS, arrays, strict=True):
             if each is not None and (each.layout is not torch.strided or each.is_nested):
                 raise ArgumentTypeError(argument, "a dense tensor", described(str(each.layout)))
@@ -77,23 +78,23 @@ class TorchBackend:
             for each in arrays
         )
 
-    def spread(self, operation: str, arrays: Any) -> Callable[..., Any] | None:
-        """What runs an operation on DTensors, or None on tensors of this process alone."""
+    def spread(self, operation: str, arrays: Sequence[Tensor]) -> Callable[..., Any] | None:
+        """The function that runs an operation on DTensors; None if there are only local tensors."""
         if _dtensor() not in map(type, arrays):
             return None
         from lcmulti_torch.parallel.operations import OPERATIONS
 
         return OPERATIONS.get(operation)
 
-    def held(self, array: Any) -> Held | None:
-        """What this process writes of a DTensor; None for tensors of this process alone."""
+    def held(self, array: Tensor) -> Held | None:
+        """The part of a DTensor that this process writes; None for a local tensor."""
         if type(array) is not _dtensor():
             return None
         from lcmulti_torch.parallel.files import held
 
         return held(array)
 
-    def facts(self, array: Any, batched: bool = False) -> Facts:
+    def facts(self, array: Tensor, batched: bool = False) -> Facts:
         """See `Backend.facts`; a symbolic size other than the batch becomes a constant."""
         transformed = is_transformed(array)
         shape = tuple(array.shape)
@@ -103,20 +104,21 @@ class TorchBackend:
         dtype, kind = array.dtype, array.device.type
         return Facts(shape, _NAMES.get(dtype) or str(dtype), _DEVICES.get(kind, kind), transformed)
 
-    def from_numpy(self, array: np.ndarray, like: Any = None) -> Any:
-        """Copy to the device of *like*, or the default device if that has memory."""
-        return self.adopt(array.copy(order="C"), like)  # neither negative strides nor read-only
+    def from_numpy(self, array: np.ndarray, like: Tensor | None = None) -> Tensor:
+        """Copy to the device of *like*, or to the default device if that has memory."""
+        return self.adopt(array.copy(order="C"), like)  # a writable copy without negative strides
 
-    def adopt(self, array: np.ndarray, like: Any = None) -> Any:
-        """As `from_numpy`, of a new array that no one else has, whose memory may be kept."""
+    def adopt(self, array: np.ndarray, like: Tensor | None = None) -> Tensor:
+        """As `from_numpy`, for a new array that nobody else uses; its memory may be kept."""
         device = torch.get_default_device() if like is None else like.device
         if like is None and device.type == "meta":
             device = torch.device("cpu")
-        if array.dtype.name == "bfloat16":  # no common type: the bits are carried over as int16
+        # NumPy and PyTorch share no bfloat16, so the bits go through int16.
+        if array.dtype.name == "bfloat16":
             return torch.from_numpy(array.view(np.int16)).to(device).view(torch.bfloat16)
         return torch.from_numpy(array).to(device)
 
-    def to_numpy(self, array: Any) -> np.ndarray:
+    def to_numpy(self, array: Tensor) -> np.ndarray:
         """Copy to host memory."""
         array = array.detach().cpu().resolve_conj().resolve_neg()
         if array.dtype == torch.bfloat16:
@@ -128,22 +130,22 @@ class TorchBackend:
         return result
 
     def on(self, device: str) -> AbstractContextManager[Any]:
-        """The default device, changed; of several accelerators the current one."""
+        """A context that changes the default device; of several accelerators, to the current."""
         return torch.device(torch.accelerator.current_accelerator() if device == "gpu" else device)
 
-    def move_axis(self, array: Any, source: int, destination: int) -> Any:
+    def move_axis(self, array: Tensor, source: int, destination: int) -> Tensor:
         """A view."""
         return array.movedim(source, destination)
 
-    def take(self, array: Any, indices: np.ndarray, axis: int) -> Any:
+    def take(self, array: Tensor, indices: np.ndarray, axis: int) -> Tensor:
         """See `Backend.take`; channels that lie apart stay so."""
         return take(array, indices, axis)
 
-    def add(self, y: Any, bias: Any) -> Any:
+    def add(self, y: Tensor, bias: Tensor) -> Tensor:
         """See `Backend.add`; PyTorch's own sums of half types are held in float32."""
         return y + bias
 
-    def einsum(self, subscripts: str, *arrays: Any) -> Any:
+    def einsum(self, subscripts: str, *arrays: Tensor) -> Tensor:
         """See `Backend.einsum`; never autocast, for `prepare` has done that."""
         refuse_rounding(arrays[0])
         kind, dtype = arrays[0].device.type, arrays[0].dtype
@@ -154,7 +156,7 @@ class TorchBackend:
         with torch.autocast(kind, enabled=False):
             return torch.einsum(subscripts, *arrays).to(dtype)
 
-    def pair_products(self, kernel: Any, pairs: Any) -> list[Any]:
+    def pair_products(self, kernel: Tensor, pairs: Any) -> list[Tensor]:
         """See `lcmulti_torch.pairs`."""
         from lcmulti_torch.pairs import pair_products
 
@@ -167,7 +169,7 @@ class TorchBackend:
         return ClosedMap(implementation, name)
 
     def opaque(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """A leaf to Dynamo, which would fail on caches and settings; AOTAutograd sees inside."""
+        """Make *function* a leaf for Dynamo, which cannot trace caches; AOTAutograd traces it."""
         number = len(_leaves)
         _leaves.append(function)
 
@@ -178,19 +180,20 @@ class TorchBackend:
         return call
 
     def devices(self) -> list[str]:
-        """The CPU and each accelerator by name."""
+        """The names of the CPU and of each accelerator."""
         names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
         return ["cpu", *names, *(["mps"] if torch.backends.mps.is_available() else [])]
 
     def vjp(
-        self, function: Callable[..., Any], arrays: tuple[Any, ...], cotangent: Any
-    ) -> tuple[Any, tuple[Any, ...]]:
-        """Through `torch.autograd.grad`; complex cotangents follow lcmulti's convention.
+        self, function: Callable[..., Any], arrays: tuple[Tensor, ...], cotangent: Tensor
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """By `torch.autograd.grad`; complex cotangents follow lcmulti's convention.
 
-        PyTorch's gradient of ``sum(conj(cotangent) * value)`` is conjugated, so conjugating what
-        goes in and what comes out leaves the plain transpose of the Jacobian.
+        PyTorch computes the conjugate of the gradient of ``sum(conj(cotangent) * value)``. So the
+        cotangent and the gradients are conjugated, which gives the transpose of the Jacobian.
         """
-        if torch._C._are_functorch_transforms_active():  # within `jvp`, where grad is refused
+        # Within `jvp`, `torch.autograd.grad` is not allowed.
+        if torch._C._are_functorch_transforms_active():
             value, pull_back = torch.func.vjp(function, *arrays)
             grads = pull_back(cotangent.conj())
         else:
@@ -204,9 +207,9 @@ class TorchBackend:
         return value, tuple(each.conj().resolve_conj() for each in grads)
 
     def jvp(
-        self, function: Callable[..., Any], arrays: tuple[Any, ...], tangents: tuple[Any, ...]
-    ) -> tuple[Any, Any]:
-        """Through `torch.func.jvp`."""
+        self, function: Callable[..., Any], arrays: tuple[Tensor, ...], tangents: tuple[Tensor, ...]
+    ) -> tuple[Tensor, Tensor]:
+        """By `torch.func.jvp`."""
         value, tangent = torch.func.jvp(function, arrays, tangents)
         return value, tangent
 

@@ -1,4 +1,4 @@
-"""What the layer and its transposed have in common: parameters, their start, their geometry."""
+"""The base of the layer and of the transposed layer: parameters, initial values, geometry."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ __all__ = ["Conv", "LocallyConnectedNd", "Padding", "Sizes"]
 Conv = TypeVar("Conv", bound=nn.Module)
 
 MISSING: Any = None
-"""Default of ``input_size``, to be said in more words than Python has for it."""
+"""Default of ``input_size``, so that its absence gives a better error than Python's."""
 
 
 class LocallyConnectedNd(nn.Module, Generic[Conv]):
-    """Parameters, a spec and one call; the number of spatial axes is a class attribute.
+    """A module with parameters, a spec and a call. The number of spatial axes is a class attribute.
 
     Attributes
     ----------
     spec : LocalConvSpec
-        The geometry; of a transposed layer, that of the operation it is the adjoint of.
+        The geometry; for a transposed layer, that of the operation it is the adjoint of.
     weight : Parameter
         ``spec.kernel_shape``. With *rank*, there are ``basis`` and ``coefficients`` instead.
     bias : Parameter or None
@@ -90,11 +90,11 @@ class LocallyConnectedNd(nn.Module, Generic[Conv]):
         return self.spec.bias_shape
 
     def reset_parameters(self) -> None:
-        """Draw weight and bias as `torch.nn.Conv2d` does, at every position anew.
+        """Draw weight and bias as `torch.nn.Conv2d` does, independently at every position.
 
-        Uniform within ``1 / sqrt(in_channels // groups * prod(kernel_size))``. With a rank, the
-        basis is drawn so and the coefficients with variance ``1 / rank``, which gives the mixed
-        kernels the variance of one of the basis.
+        They are uniform within ``1 / sqrt(in_channels // groups * prod(kernel_size))``. With a
+        rank, this holds for the basis, and the coefficients have variance ``1 / rank``, so that the
+        mixed kernels have the variance of the basis.
         """
         bound = 1 / sqrt(self.spec.terms)
         if self.rank is None:
@@ -107,7 +107,7 @@ class LocallyConnectedNd(nn.Module, Generic[Conv]):
             _uniform_(self.bias, bound)
 
     def full_kernel(self) -> Tensor:
-        """The weights of every position, ``spec.kernel_shape``, whether of full rank or not."""
+        """The weights of every position, ``spec.kernel_shape``; also of a low-rank layer."""
         if self.rank is None:
             return self.weight
         if is_proxy(self.basis):
@@ -119,10 +119,10 @@ class LocallyConnectedNd(nn.Module, Generic[Conv]):
 
     @torch.no_grad()
     def share_(self, axes: Sequence[int] | None = None) -> Self:
-        """Average the weights over output positions, in place, so that all have the mean.
+        """Replace the weights, in place, by their mean over output positions.
 
-        Taken every few steps, it keeps a layer near a convolution. With a rank, the coefficients
-        are averaged.
+        Every few training steps, this keeps a layer near a convolution. With a rank, the
+        coefficients are averaged.
 
         Parameters
         ----------
@@ -133,7 +133,9 @@ class LocallyConnectedNd(nn.Module, Generic[Conv]):
         -------
         The layer itself.
         """
-        axes = tuple(range(self.ndim)) if axes is None else self.spec.sharing(axes).shared_axes
+        axes = (
+            tuple(range(self.ndim)) if axes is None else self.spec.sharing(tuple(axes)).shared_axes
+        )
         for name in ("weight" if self.rank is None else "coefficients", "bias"):
             each = getattr(self, name)
             if each is None or not axes:
@@ -142,21 +144,22 @@ class LocallyConnectedNd(nn.Module, Generic[Conv]):
             if name in self._parameters:
                 each.copy_(mean)
             elif nn.utils.parametrize.is_parametrized(self, name):
-                setattr(self, name, mean.contiguous())  # it finds what gives this, or refuses
+                # The setter finds an original with this value, or raises.
+                setattr(self, name, mean.contiguous())
             else:
                 computed = described("a tensor that is computed before each call")
                 raise ArgumentTypeError(name, "a parameter", computed)
         return self
 
     def forward(self, input: Tensor) -> Tensor:
-        """Apply the layer to a batch, or to one sample without a batch axis."""
+        """Apply the layer to a batch, or to a single sample without a batch axis."""
         if not isinstance(input, torch.Tensor) and is_proxy(input):
             traced: Tensor = node(self, input)
             return traced
         return with_batch(self._checked, input, self.ndim)
 
     def _checked(self, x: Tensor) -> Tensor:
-        # Ints in a loop, for a tracer must not take the batch for part of the comparison.
+        # Ints in a loop, so that the batch does not become part of a traced comparison.
         for size, wanted in zip(x.shape[1:], self._sample_shape, strict=True):
             if size != wanted:
                 # A compiler must not trace an error; where there is none, its import takes seconds.
@@ -190,7 +193,7 @@ class LocallyConnectedNd(nn.Module, Generic[Conv]):
         )
 
     def extra_repr(self) -> str:
-        """What differs from the defaults, as `torch.nn.Conv2d` writes it."""
+        """The arguments that differ from the defaults, in the form of `torch.nn.Conv2d`."""
         text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"
         text += f", input_size={self.input_size}, stride={self.stride}"
         defaults = {
@@ -219,16 +222,17 @@ class LocallyConnectedNd(nn.Module, Generic[Conv]):
             rest[-1].append(trouble)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Apply *fn* to all tensors; one that gives a memory format changes none of these.
+        """Apply *fn* to all tensors. A change of memory format has no effect on weights.
 
-        ``model.to(memory_format=torch.channels_last)`` is meant for weights of convolutions and
-        tells them by their number of axes, which here are others.
+        ``model.to(memory_format=torch.channels_last)`` is for weights of convolutions, which it
+        recognises by their number of axes. The axes of these weights have other meanings.
         """
         return super()._apply(lambda tensor: beyond_formats(fn, tensor), recurse)
 
     def __setattr__(self, name: str, value: Any) -> None:
         caller = sys._getframe(1).f_globals.get("__name__")
-        if caller == "torch.nn.utils.fusion":  # it takes the first axis of a weight for filters
+        # PyTorch's fusion assumes that the first axis of a weight is the filters.
+        if caller == "torch.nn.utils.fusion":
             raise UnsupportedError(
                 "torch.nn.utils.fuse_conv_bn_eval knows weights of convolutions alone; "
                 "lcmulti_torch.fuse_bn(layer, bn) fuses a locally connected layer"
@@ -245,16 +249,16 @@ class LocallyConnectedNd(nn.Module, Generic[Conv]):
         shared_axes: Sequence[int] = (),
         implementation: str = "auto",
     ) -> Self:
-        """A layer that computes what *conv* does, and may then differ between positions.
+        """A layer that computes what *conv* does; in training, its positions may become different.
 
         Parameters
         ----------
         conv : torch.nn.Module
-            The convolution this layer is the locally connected form of. Left as it is; its
-            dtype, device, ``requires_grad`` and mode are taken over.
+            A convolution of the same number of axes; it is not changed. The layer takes its dtype,
+            device, ``requires_grad`` and mode.
         input_size : int or tuple of int
         data_format, shared_axes, implementation
-            Of the layer.
+            Arguments of the layer.
 
         Raises
         ------
@@ -269,7 +273,7 @@ class LocallyConnectedNd(nn.Module, Generic[Conv]):
         )  # fmt: skip
 
     def to_conv(self, tolerance: float | None = 0.0) -> Conv:
-        """The convolution this layer is, or (*tolerance* None) the mean over positions.
+        """The convolution equal to this layer, or with *tolerance* None the mean over positions.
 
         Parameters
         ----------
@@ -279,21 +283,21 @@ class LocallyConnectedNd(nn.Module, Generic[Conv]):
         Raises
         ------
         ArgumentError
-            If weights differ more between positions (with how far), or the padding is one that
-            PyTorch's convolutions do not have.
+            If weights differ more between positions (the message says by how much), or if PyTorch's
+            convolutions do not have this padding.
         """
         conv: Conv = conv_of_layer(self, tolerance)
         return conv
 
     @staticmethod
     def _convolution_arguments(like: Any) -> dict[str, Any]:
-        """What this kind has beyond the arguments that both have, of a layer or convolution."""
+        """The arguments of a layer or convolution that only this kind has."""
         raise NotImplementedError
 
 
-def _uniform_(tensor: torch.Tensor, bound: float) -> None:
-    """Draw from ``[-bound, bound)``; a part of a DTensor as it would be drawn in the whole."""
-    if type(tensor) in (torch.Tensor, nn.Parameter):
+def _uniform_(tensor: Tensor, bound: float) -> None:
+    """Draw from ``[-bound, bound)``. A part of a DTensor gets the values it has in the whole."""
+    if type(tensor) in (Tensor, nn.Parameter):
         nn.init.uniform_(tensor, -bound, bound)
         return
     from torch.distributed.tensor import DTensor
@@ -307,7 +311,7 @@ def _uniform_(tensor: torch.Tensor, bound: float) -> None:
 
 
 def optional_rank(rank: Any) -> int | None:
-    """Check a rank; None is full rank."""
+    """Check a rank; None means full rank."""
     return None if rank is None else integer("rank", rank, 1)
 
 
@@ -317,7 +321,7 @@ def sample_shape(channels: int, size: tuple[int, ...], data_format: str) -> tupl
 
 
 def sizes_of_input(input_size: Any, layer: LocallyConnectedNd[Any]) -> tuple[int, ...]:
-    """The spatial size of the input as a tuple, or an error that says where to get it."""
+    """The spatial size of the input; the error for a missing one says where to get it."""
     if input_size is None:
         name = type(layer).__name__
         lazy = "" if "Transpose" in name else f"; Lazy{name} learns it from the first batch"

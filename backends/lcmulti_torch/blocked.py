@@ -1,7 +1,8 @@
-"""The shared algorithm block by block: strided views for windows, sums in place, buffers kept.
+"""The shared algorithm block by block: strided views for windows, sums in place, reused buffers.
 
-On a GPU the fewest operations are the fastest: where all patches fit there is a view, a product and
-a fold, and nothing is kept. So it is on a CPU where all of it stays in the cache.
+On a GPU, few operations are faster than small blocks. So where all patches fit in the workspace,
+they are taken at once, by a view, a product and a fold. The same holds on a CPU where all of it
+stays in the cache.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from math import prod
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lcmulti.algorithms.blocked import Blocked
 from lcmulti.algorithms.composed import Composed, axis_taps
@@ -25,29 +27,35 @@ STAYS_IN_CACHE = 2**19
 
 
 class TorchBlocked(Blocked):
-    """`lcmulti.backend.Implementation`; it keeps no state, its calls do."""
+    """`lcmulti.backend.Implementation`. It has no state; buffers belong to a call."""
 
     def decline(self, problem: Problem) -> str | None:
-        """Meta tensors have no memory to bound."""
+        """Serves every call but those on meta tensors, which have no memory to bound."""
         return "there is no data to work through" if problem.device == "meta" else None
 
-    def forward(self, x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    def forward(
+        self, x: Tensor, kernel: Tensor, spec: LocalConvSpec, resources: Resources
+    ) -> Tensor:
         """See `Blocked.forward`."""
         return self._maps(x, spec, resources).forward(x, kernel, spec, resources)
 
-    def input_grad(self, dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    def input_grad(
+        self, dy: Tensor, kernel: Tensor, spec: LocalConvSpec, resources: Resources
+    ) -> Tensor:
         """See `Blocked.input_grad`."""
         return self._maps(dy, spec, resources).input_grad(dy, kernel, spec, resources)
 
-    def kernel_grad(self, x: Any, dy: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    def kernel_grad(
+        self, x: Tensor, dy: Tensor, spec: LocalConvSpec, resources: Resources
+    ) -> Tensor:
         """See `Blocked.kernel_grad`."""
         return self._maps(x, spec, resources).kernel_grad(x, dy, spec, resources)
 
-    def _maps(self, array: Any, spec: LocalConvSpec, resources: Resources) -> Composed:
-        """Those of one call."""
+    def _maps(self, array: Tensor, spec: LocalConvSpec, resources: Resources) -> Composed:
+        """The maps of one call."""
         dtype = str(array.dtype)[6:]
         whole = fits(spec, len(array), dtype, array.device.type, resources)
-        return _whole if whole else _Call()
+        return _whole if whole else _Buffered()
 
     def workspace(self, problem: Problem) -> int:
         """See `Blocked.workspace`; of all patches where they are taken at once."""
@@ -58,30 +66,30 @@ class TorchBlocked(Blocked):
 
 
 class _Buffers:
-    """Memory that the blocks of one call use one after another, by what it holds.
+    """Memory that the blocks of one call use one after the other, by name.
 
-    A block's arrays are a few MiB. Taken anew for every block, the system would clear their
-    pages each time, which costs as much as the products.
+    A block's arrays are a few MiB. If they were allocated for every block, the system would clear
+    their pages each time, which costs as much as the products.
     """
 
     def __init__(self) -> None:
         self._held: dict[str, Any] = {}
 
-    def take(self, name: str, shape: tuple[int, ...], like: Any) -> Any:
-        """An array of *shape* in the dtype of *like*, its contents undefined."""
+    def take(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        """An array of *shape* in the dtype of *like*, with undefined contents."""
         size, held = prod(shape), self._held.get(name)
         if held is None or held.numel() < size:
             held = self._held[name] = like.new_empty(size)
         return held[:size].view(shape)
 
 
-class _CallOps(TorchOps):
-    """Products into a buffer: a block makes one, and uses it up before the next."""
+class _BufferedOps(TorchOps):
+    """Products go into a buffer, because a block has finished with one before it makes the next."""
 
     def __init__(self, buffers: _Buffers) -> None:
         self.buffers = buffers
 
-    def product(self, a: Any, b: Any) -> Any:
+    def product(self, a: Tensor, b: Tensor) -> Tensor:
         """See `TorchOps.product`."""
         if a.device.type != "cpu":
             return torch.bmm(a, b)
@@ -92,54 +100,54 @@ class _CallOps(TorchOps):
         return out.mT if narrow else out
 
 
-class _Call(Blocked):
+class _Buffered(Blocked):
     """The maps of one call."""
 
     def __init__(self) -> None:
         self.buffers = _Buffers()
-        super().__init__(_CallOps(self.buffers))
+        super().__init__(_BufferedOps(self.buffers))
 
-    def new(self, shape: tuple[int, ...], like: Any, wide: bool, zeros: bool) -> Any:
+    def new(self, shape: tuple[int, ...], like: Tensor, wide: bool, zeros: bool) -> Tensor:
         """See `Blocked.new`."""
         dtype = torch.float32 if wide and like.dtype in HALF else like.dtype
         make = torch.zeros if zeros else torch.empty
         return make(shape, dtype=dtype, device=like.device)
 
-    def facts(self, array: Any) -> Facts:
+    def facts(self, array: Tensor) -> Facts:
         """See `Blocked.facts`."""
         return Facts(tuple(array.shape), str(array.dtype)[6:], array.device.type)
 
-    def output(self, x: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    def output(self, x: Tensor, spec: LocalConvSpec, resources: Resources) -> Tensor:
         """See `Blocked.output`; laid out as `memory` would, which then copies nothing."""
         if not is_channels_first(x):
             return super().output(x, spec, resources)
         shape = (len(x), spec.filters, *spec.output_size)
         return to_last(self.new(shape, x, wide=False, zeros=False))
 
-    def put(self, y: Any, part: Any) -> None:
-        """Bring each sample's channels together before they are taken apart, channels first.
+    def put(self, y: Tensor, part: Tensor) -> None:
+        """Make each sample's channels contiguous before they are copied to channels first.
 
-        Products lie positions first. Straight from there PyTorch would fetch single numbers
-        that are often a power of two apart and fall on the same few lines of the cache.
+        Products have their positions first. A direct copy would read single numbers that are often
+        a power of two apart in memory, and would use only a few lines of the cache.
         """
         y.copy_(part if y.stride(-1) == 1 else self._channels_last("outputs", part))
 
-    def seen_grad(self, dy: Any) -> Any:
+    def seen_grad(self, dy: Tensor) -> Tensor:
         """See `Blocked.seen_grad`; a channels-first one is transposed block by block."""
         return self.ops.widen(dy if dy.stride(-1) == 1 else self._channels_last("outputs", dy))
 
-    def _channels_last(self, name: str, part: Any) -> Any:
+    def _channels_last(self, name: str, part: Tensor) -> Tensor:
         return self.buffers.take(name, tuple(part.shape), part).copy_(part)
 
-    def windows(self, x: Any, spec: LocalConvSpec) -> Any:
-        """A view: nothing is copied until it is put in matrix order.
+    def windows(self, x: Tensor, spec: LocalConvSpec) -> Tensor:
+        """A view; only putting it in matrix order copies it.
 
-        Only an input with its channels apart (channels first) is brought together before: a
-        block of it is small, and its patches show every element many times.
+        An input with channels first is made channels last before: a block of it is small, and its
+        patches repeat every element many times.
         """
         return view(x if x.stride(-1) == 1 else self._channels_last("input", x), spec)
 
-    def flat(self, array: Any, shape: tuple[int, ...], taps: tuple[int, ...]) -> Any:
+    def flat(self, array: Tensor, shape: tuple[int, ...], taps: tuple[int, ...]) -> Tensor:
         """See `Composed.flat`; patches are copied into a buffer."""
         if not taps:
             return array.reshape(shape)
@@ -147,9 +155,9 @@ class _Call(Blocked):
         return buffer.view(shape)
 
     def put_kernel_grad(
-        self, out: Any, x: Any, dy: Any, spec: LocalConvSpec, resources: Resources
+        self, out: Tensor, x: Tensor, dy: Tensor, spec: LocalConvSpec, resources: Resources
     ) -> None:
-        """Multiply right into the gradient, the largest array of all, where its layout allows."""
+        """Multiply directly into the gradient, the largest array, if its layout allows it."""
         direct = spec.groups == 1 and spec.filters >= FEW_COLUMNS and out.dtype == x.dtype
         if not (direct and out.is_contiguous()):
             return super().put_kernel_grad(out, x, dy, spec, resources)
@@ -157,8 +165,8 @@ class _Call(Blocked):
         torch.bmm(patches.mT, for_mkl(dy), out=out.view(-1, spec.terms, spec.filters))
         return None
 
-    def fold(self, patches: Any, spec: LocalConvSpec) -> Any:
-        """One axis at a time, in place; positions lie before samples in memory, as in patches."""
+    def fold(self, patches: Tensor, spec: LocalConvSpec) -> Tensor:
+        """One axis at a time, in place. In memory, positions come before samples, as in patches."""
         if patches.device.type != "cpu":
             return fold(patches, spec)
         positions = tuple(range(spec.ndim))
@@ -175,18 +183,20 @@ class _Call(Blocked):
 
 
 class _Whole(Composed):
-    """All patches at once, in as few operations as there are."""
+    """All patches at once, in as few operations as possible."""
 
-    def input_grad(self, dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    def input_grad(
+        self, dy: Tensor, kernel: Tensor, spec: LocalConvSpec, resources: Resources
+    ) -> Tensor:
         """See `Composed.input_grad`; no part of a larger, padded array."""
         return super().input_grad(dy, kernel, spec, resources).contiguous()
 
-    def windows(self, x: Any, spec: LocalConvSpec) -> Any:
+    def windows(self, x: Tensor, spec: LocalConvSpec) -> Tensor:
         """See `view`."""
         return view(x, spec)
 
-    def fold(self, patches: Any, spec: LocalConvSpec) -> Any:
-        """See the function."""
+    def fold(self, patches: Tensor, spec: LocalConvSpec) -> Tensor:
+        """See `fold`."""
         return fold(patches, spec)
 
 
@@ -199,7 +209,7 @@ def fits(spec: LocalConvSpec, samples: int, dtype: str, device: str, resources: 
 
 
 def whole_bytes(spec: LocalConvSpec, samples: int, dtype: str) -> int:
-    """Patches, the same folded along the last axis, and input and output twice."""
+    """Bytes of patches, of the same folded along the last axis, and twice of input and output."""
     outputs, taps = prod(spec.output_size), prod(spec.kernel_size)
     patches = outputs * taps * spec.in_channels
     folded = patches // spec.output_size[-1] // spec.kernel_size[-1] * spec.padded_size[-1]
@@ -209,8 +219,8 @@ def whole_bytes(spec: LocalConvSpec, samples: int, dtype: str) -> int:
     return elements * DTYPES[DTYPES[dtype].accumulator].itemsize
 
 
-def view(x: Any, spec: LocalConvSpec) -> Any:
-    """``(N, *I, C)`` as ``(N, *output_size, *kernel_size, C)``, of the same memory."""
+def view(x: Tensor, spec: LocalConvSpec) -> Tensor:
+    """``(N, *I, C)`` as a view ``(N, *output_size, *kernel_size, C)``."""
     batch, *steps, channel = x.stride()
     outer = (step * s for step, s in zip(steps, spec.strides, strict=True))
     taps = (step * d for step, d in zip(steps, spec.dilation, strict=True))
@@ -218,8 +228,8 @@ def view(x: Any, spec: LocalConvSpec) -> Any:
     return x.as_strided(shape, (batch, *outer, *taps, channel))
 
 
-def fold(patches: Any, spec: LocalConvSpec) -> Any:
-    """The adjoint of `view`: one axis at a time, last first, each in one operation if it can be."""
+def fold(patches: Tensor, spec: LocalConvSpec) -> Tensor:
+    """The adjoint of `view`: one axis at a time, last first, in one operation if possible."""
     for axis in reversed(range(spec.ndim)):
         *shape, taps, channels = patches.shape
         shape = [*shape, channels]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
+from torch import Tensor
 
 from lcmulti.algorithms.composed import Composed
 from lcmulti.plugins.contract import Problem
@@ -17,27 +16,29 @@ FEW_COLUMNS = 12
 class TorchOps:
     """`lcmulti.composed.ArrayOps` for PyTorch."""
 
-    def reshape(self, array: Any, shape: tuple[int, ...]) -> Any:
+    def reshape(self, array: Tensor, shape: tuple[int, ...]) -> Tensor:
         """See `ArrayOps`."""
         return array.reshape(shape)
 
-    def permute(self, array: Any, axes: tuple[int, ...]) -> Any:
+    def permute(self, array: Tensor, axes: tuple[int, ...]) -> Tensor:
         """See `ArrayOps`."""
         return array.permute(axes)
 
-    def stack(self, arrays: list[Any], axis: int) -> Any:
+    def stack(self, arrays: list[Tensor], axis: int) -> Tensor:
         """See `ArrayOps`."""
         return torch.stack(arrays, axis)
 
-    def pad(self, array: Any, pairs: tuple[tuple[int, int], ...]) -> Any:
+    def pad(self, array: Tensor, pairs: tuple[tuple[int, int], ...]) -> Tensor:
         """See `ArrayOps`."""
         if not any(map(any, pairs)):
             return array
         return torch.nn.functional.pad(array, [n for pair in reversed(pairs) for n in pair])
 
-    def matmul(self, a: Any, b: Any, transpose_a: bool = False, transpose_b: bool = False) -> Any:
+    def matmul(
+        self, a: Tensor, b: Tensor, transpose_a: bool = False, transpose_b: bool = False
+    ) -> Tensor:
         """See `ArrayOps`; never autocast, for the accumulator dtype is chosen already."""
-        a = a.transpose(1, 2) if transpose_a else a  # exporters do not know `mT`
+        a = a.transpose(1, 2) if transpose_a else a  # exporters do not support `mT`
         b = b.transpose(1, 2) if transpose_b else b
         kind = a.device.type
         if kind != "meta" and torch.is_autocast_enabled(kind):
@@ -45,25 +46,25 @@ class TorchOps:
                 return self.product(a, b)
         return self.product(a, b)
 
-    def product(self, a: Any, b: Any) -> Any:
-        """Product of two stacks of matrices in layouts PyTorch is quick at."""
+    def product(self, a: Tensor, b: Tensor) -> Tensor:
+        """Product of two stacks of matrices, in the layouts that PyTorch multiplies fastest."""
         if a.device.type != "cpu" or is_transformed(a):
             return torch.bmm(a, b)
         a, b = for_mkl(a), for_mkl(b)
-        # MKL runs the transposed product of a narrow right factor up to four times faster.
+        # With a narrow right factor, MKL computes the transposed product up to four times as fast.
         return torch.bmm(b.mT, a.mT).mT if b.shape[2] < FEW_COLUMNS else torch.bmm(a, b)
 
-    def widen(self, array: Any) -> Any:
+    def widen(self, array: Tensor) -> Tensor:
         """See `ArrayOps`."""
         return array.float() if array.dtype in HALF else array
 
-    def narrow(self, array: Any, like: Any) -> Any:
+    def narrow(self, array: Tensor, like: Tensor) -> Tensor:
         """See `ArrayOps`."""
         return array.to(like.dtype)
 
 
-def for_mkl(array: Any) -> Any:
-    """A layout PyTorch hands to MKL whole; others it copies and multiplies one by one."""
+def for_mkl(array: Tensor) -> Tensor:
+    """The array in a layout that PyTorch passes to MKL as one batch, not matrix by matrix."""
     _, rows, columns = array.shape
     _, down, across = array.stride()
     if (across == 1 and down >= columns) or (down == 1 and across >= rows):
@@ -72,10 +73,10 @@ def for_mkl(array: Any) -> Any:
 
 
 class TorchComposed(Composed):
-    """Nothing but slices, stack, reshape and matrix products."""
+    """`Composed` for PyTorch: only slices, stack, reshape and matrix products."""
 
-    def cut(self, array: Any, index: tuple[slice, ...]) -> Any:
-        """Indexing returns an alias where a slice is whole, which batched gradients refuse."""
+    def cut(self, array: Tensor, index: tuple[slice, ...]) -> Tensor:
+        """Slice. Indexing with a whole slice gives an alias, which batched gradients refuse."""
         for axis, each in enumerate(index):
             if each != slice(None):
                 array = torch.ops.aten.slice(array, axis, each.start, each.stop, each.step or 1)

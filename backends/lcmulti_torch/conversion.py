@@ -1,4 +1,4 @@
-"""From a convolution to the layer that computes the same, and back."""
+"""Convert a convolution to the layer that computes the same, and back."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def conv_of_layer(layer: Any, tolerance: float | None) -> Any:
 
 
 def _mean_weights(layer: Any, tolerance: float | None) -> tuple[Tensor, Tensor | None]:
-    """Kernel ``(*kernel_size, C, F)`` and bias, the same everywhere, or an error."""
+    """Kernel ``(*kernel_size, C, F)`` and bias of all positions; raise if they differ."""
     kernel = _mean(layer, "weight", layer.full_kernel(), tolerance)
     return kernel, None if layer.bias is None else _mean(layer, "bias", layer.bias, tolerance)
 
@@ -75,6 +75,6 @@ def _mean(layer: Any, name: str, each: Tensor, tolerance: float | None) -> Tenso
             "(to_conv(tolerance=None) takes the mean)",
             described(f"weights that differ by up to {apart:.3g} between positions"),
         )
-    # A mean of equal numbers would be rounded.
+    # The mean of equal numbers could be rounded.
     mean = values.mean(axes) if apart else values[(0,) * layer.ndim].clone()
     return mean.requires_grad_(each.requires_grad)

@@ -1,4 +1,4 @@
-"""One kernel shared by all positions is a convolution, and PyTorch has that already."""
+"""PyTorch's own convolution, for a kernel that all positions share."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from math import prod
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lcmulti.algorithms.composed import Composed, workspace
 from lcmulti.geometry.spec import LocalConvSpec
@@ -34,11 +35,11 @@ _TRANSPOSED = {
 class TorchConvolution:
     """`lcmulti.backend.Implementation` by ``conv1d``, ``conv2d`` and ``conv3d``.
 
-    Where cuDNN would round float32, the patches serve.
+    Where cuDNN would round float32, patches and matrix products are used instead.
     """
 
     def decline(self, problem: Problem) -> str | None:
-        """Serves a kernel shared along all axes, in up to 3D."""
+        """Serves a kernel that is shared along all axes, in up to 3D."""
         if not problem.spec.is_convolution:
             return "the kernel is not shared along all output axes"
         if prod(problem.spec.output_size) == 1:
@@ -48,13 +49,15 @@ class TorchConvolution:
         return None
 
     def workspace(self, problem: Problem) -> int:
-        """Copies in PyTorch's order, and patches where the convolution makes them a sample."""
+        """Copies in PyTorch's order, and patches of a sample, which the convolution may make."""
         spec = problem.spec
         batch = problem.samples
         small = workspace(spec, spec.output_size, 1, problem.dtype)
         return 2 * spec.bytes(batch, problem.dtype) + 2 * small
 
-    def forward(self, x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    def forward(
+        self, x: Tensor, kernel: Tensor, spec: LocalConvSpec, resources: Resources
+    ) -> Tensor:
         """See `lcmulti.backend.Implementation.forward`."""
         if convolutions_round(x):
             return _patches(x, kernel).forward(x, kernel, spec, resources)
@@ -69,18 +72,20 @@ class TorchConvolution:
             )
         return _ops.narrow(to_last(y), x)
 
-    def input_grad(self, dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    def input_grad(
+        self, dy: Tensor, kernel: Tensor, spec: LocalConvSpec, resources: Resources
+    ) -> Tensor:
         """See `lcmulti.backend.Implementation.input_grad`."""
         if convolutions_round(dy):
             return _patches(dy, kernel).input_grad(dy, kernel, spec, resources)
-        if is_transformed(dy, kernel):  # what exporters know by name
+        if is_transformed(dy, kernel):  # operations that exporters support
             return self._transposed(dy, kernel, spec)
         shape = (dy.shape[0], spec.in_channels, *spec.padded_size)
         x = torch.empty((1,), dtype=dy.dtype, device=dy.device).expand(shape)
         dx = _backward(dy, _ops.widen(x), _weight(kernel, spec), spec, wanted=0)
         return _unpadded(dx, dy, spec)
 
-    def _transposed(self, dy: Any, kernel: Any, spec: LocalConvSpec) -> Any:
+    def _transposed(self, dy: Tensor, kernel: Tensor, spec: LocalConvSpec) -> Tensor:
         with _no_autocast(dy):
             dx = _TRANSPOSED[spec.ndim](
                 to_first(_ops.widen(dy)),
@@ -92,7 +97,9 @@ class TorchConvolution:
             )
         return _unpadded(dx, dy, spec)
 
-    def kernel_grad(self, x: Any, dy: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    def kernel_grad(
+        self, x: Tensor, dy: Tensor, spec: LocalConvSpec, resources: Resources
+    ) -> Tensor:
         """See `lcmulti.backend.Implementation.kernel_grad`."""
         if convolutions_round(x):
             return _patches(x, dy).kernel_grad(x, dy, spec, resources)
@@ -104,27 +111,27 @@ class TorchConvolution:
         return _ops.narrow(dkernel, x)
 
 
-def _patches(a: Any, b: Any) -> Composed:
+def _patches(a: Tensor, b: Tensor) -> Composed:
     return composed if is_transformed(a, b) else blocked
 
 
-def _unpadded(dx: Any, dy: Any, spec: LocalConvSpec) -> Any:
+def _unpadded(dx: Tensor, dy: Tensor, spec: LocalConvSpec) -> Tensor:
     """``(N, C, *padded_size) -> (N, *input_size, C)``, in the dtype of *dy*."""
     return _ops.narrow(to_last(dx)[(slice(None), *spec.inner)], dy)
 
 
-def _no_autocast(x: Any) -> Any:
+def _no_autocast(x: Tensor) -> Any:
     kind = x.device.type
     return nullcontext() if kind == "meta" else torch.autocast(kind, enabled=False)
 
 
-def _weight(kernel: Any, spec: LocalConvSpec) -> Any:
+def _weight(kernel: Tensor, spec: LocalConvSpec) -> Tensor:
     """``(1.., *k, C, F) -> (F, C, *k)``."""
     kernel = _ops.widen(kernel).reshape(kernel.shape[spec.ndim :])
     return kernel.movedim((spec.ndim + 1, spec.ndim), (0, 1))
 
 
-def _backward(dy: Any, x: Any, weight: Any, spec: LocalConvSpec, wanted: int) -> Any:
+def _backward(dy: Tensor, x: Tensor, weight: Tensor, spec: LocalConvSpec, wanted: int) -> Tensor:
     with _no_autocast(dy):
         return torch.ops.aten.convolution_backward(
             to_first(_ops.widen(dy)), x, weight, None, spec.strides,

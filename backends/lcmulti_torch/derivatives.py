@@ -1,13 +1,13 @@
-"""The derivative rules, closed once for every implementation.
+"""PyTorch's backward: the derivative rules, written once for every implementation.
 
-The operation is bilinear, and so are its two adjoints; the derivatives of each of the three
-maps are the other two. In eager mode one `torch.autograd.Function` says so and PyTorch nests it
-to any order in reverse mode. It takes a caller's arrays as they are, channels first or padded by
-reflection, and adds the bias: the graph has one node for a call, and the result is no view.
+The operation is bilinear, and so are its two adjoints. So the derivatives of each of the three maps
+are the other two. In eager mode, one `torch.autograd.Function` implements this, and PyTorch nests
+it to any order in reverse mode. It takes the caller's arrays directly (channels first, or padded by
+reflection) and adds the bias. So the graph has one node for a call, and the result is not a view.
 
-That Function must not be seen by anything else: under forward AD it would drop the tangent in
-silence, and ``torch.func`` and fullgraph compilation refuse one or the other form of it. There,
-maps made of PyTorch's own differentiable operations run bare and PyTorch differentiates them.
+This Function is not for anything else. Under forward AD it would silently drop the tangent, and
+``torch.func`` and fullgraph compilation refuse it in one form or another. There, maps that consist
+of PyTorch's own differentiable operations are called without it, and PyTorch differentiates them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from lcmulti_torch.watched import is_transformed
 
 
 class ClosedMap:
-    """One map of an implementation, differentiable: a `lcmulti.plugins.contract.WholeOperation`."""
+    """One differentiable map of an implementation; a `lcmulti.plugins.contract.WholeOperation`."""
 
     def __init__(self, implementation: Implementation, name: Map = "forward") -> None:
         self.implementation, self.name = implementation, name
@@ -65,17 +65,17 @@ class ClosedMap:
 
 
 class _CallersMaps:
-    """The three maps on arrays as the caller has them: adjoint to each other as those within."""
+    """The three maps on the caller's arrays. They are adjoint to each other, like those within."""
 
     def __init__(
         self, within: Implementation, spec: LocalConvSpec, resources: Resources, steps: Steps
     ) -> None:
         self.within, self.spec, self.resources, self.steps = within, spec, resources, steps
-        self.channels_first, self.taken = steps
+        self.channels_first, self.taken = steps.channels_first, steps.padding_indices
         self.rounds = not getattr(within, "never_rounds", False)
 
     def bare(self, name: Map, a: Tensor, b: Tensor) -> Tensor:
-        """A map by name, its result channels last."""
+        """A map by name; its result has channels last."""
         if self.channels_first:
             a = to_last(a)
             b = to_last(b) if name == "kernel_grad" else b
@@ -87,7 +87,7 @@ class _CallersMaps:
     def plain(
         self, name: Map, a: Tensor, b: Tensor, bias: Tensor | None, channels_apart: bool
     ) -> Tensor:
-        """A new array, with the bias added in place."""
+        """A map, with the bias added in place. The result is a new array."""
         result = self.bare(name, a.resolve_conj(), b.resolve_conj())
         if name == "kernel_grad":
             return owned(result.contiguous())
@@ -97,7 +97,7 @@ class _CallersMaps:
     def watched(
         self, name: Map, a: Tensor, b: Tensor, bias: Tensor | None, channels_apart: bool
     ) -> Tensor:
-        """The same in operations that any transform can see through."""
+        """The same as `plain`, in operations that any transform can see through."""
         result = self.bare(name, a, b)
         if name == "kernel_grad":
             return result
@@ -107,11 +107,11 @@ class _CallersMaps:
         return result.clone() if result._is_view() else result
 
     def through(self, other: Implementation) -> _CallersMaps:
-        """The same maps by another implementation."""
+        """The same maps of another implementation."""
         return _CallersMaps(other, self.spec, self.resources, self.steps)
 
     def lies_apart(self, array: Tensor) -> bool:
-        """Whether the channels of a caller's array lie apart in memory."""
+        """Whether the channels of a caller's array are not adjacent in memory."""
         return are_channels_apart(array, self.channels_first)
 
     def bias_grad(self, g: Tensor, shape: torch.Size) -> Tensor:
@@ -122,14 +122,14 @@ class _CallersMaps:
         return total if torch.is_grad_enabled() or is_transformed(g) else owned(total)
 
     def _placed(self, bias: Tensor) -> Tensor:
-        """``(*output_size, filters)``, with its filters where the caller has channels."""
+        """The bias ``(*output_size, filters)``, with its filters moved to the caller's channels."""
         return bias.movedim(bias.dim() - 1, 0) if self.channels_first else bias
 
 
 def _call(
     name: Map, x: Tensor, kernel: Tensor, bias: Tensor | None, maps: _CallersMaps, transformed: bool
 ) -> Tensor:
-    """Run what a user asked for; its result lies in memory as *x* does."""
+    """Run a user's call. The result has the memory layout of *x*."""
     if maps.rounds:
         refuse_rounding(x)
     if transformed:
@@ -144,7 +144,7 @@ def _call(
 def _run(
     name: Map, a: Tensor, b: Tensor, bias: Tensor | None, maps: _CallersMaps, channels_apart: bool
 ) -> Tensor:
-    """A map of plain tensors, recorded where a gradient may be asked for."""
+    """A map of ordinary tensors, recorded in the graph if a gradient may be needed."""
     if torch.is_grad_enabled() and (
         a.requires_grad or b.requires_grad or (bias is not None and bias.requires_grad)
     ):
@@ -161,7 +161,7 @@ class LocalConv(torch.autograd.Function):
         ctx: Any, a: Tensor, b: Tensor, bias: Tensor | None, name: Map, maps: _CallersMaps,
         channels_apart: bool,
     ) -> Tensor:  # fmt: skip
-        """Compute and keep what the derivatives need."""
+        """Compute, and save what the derivatives need."""
         ctx.save_for_backward(a, b)
         ctx.name, ctx.maps = name, maps
         ctx.bias_shape = None if bias is None else bias.shape
@@ -169,12 +169,9 @@ class LocalConv(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        """The other two maps, recorded again where a second derivative may be asked for.
-
-        Gradients are conjugated, as PyTorch defines them.
-        """
+        """The other two maps, recorded again if a second derivative may be needed."""
         (g,), (a, b) = grads, ctx.saved_tensors
-        operands = {"a": a.conj(), "b": b.conj(), "g": g}
+        operands = {"a": a.conj(), "b": b.conj(), "g": g}  # PyTorch's gradients are conjugated
         derived = [
             _derived(name, operands[pair[0]], operands[pair[1]], ctx.maps, like) if needed else None
             for (name, pair), like, needed in zip(
@@ -186,9 +183,9 @@ class LocalConv(torch.autograd.Function):
 
 
 def _derived(name: Map, a: Tensor, b: Tensor, maps: _CallersMaps, like: Tensor) -> Tensor:
-    """A map within a derivative, which may be transformed though the value was not.
+    """A map within a derivative. A transform may see it even if none has seen the value.
 
-    A gradient lies in memory as *like*, which it is the gradient of.
+    The gradient has the memory layout of *like*, the array that it belongs to.
     """
     transformed = is_transformed(a, b)
     if transformed or maps.rounds:
@@ -197,7 +194,7 @@ def _derived(name: Map, a: Tensor, b: Tensor, maps: _CallersMaps, like: Tensor) 
         for each in (a, b):
             require_memory("a tensor of the backward pass", each)
         return _run(name, a, b, None, maps, name != "kernel_grad" and maps.lies_apart(like))
-    from lcmulti_torch.composed import composed  # which serves every geometry under any transform
+    from lcmulti_torch.composed import composed  # it serves every geometry under any transform
 
     result = maps.through(composed).bare(name, a, b)
     return to_first(result) if maps.channels_first and name != "kernel_grad" else result

@@ -1,9 +1,9 @@
-"""Windows that tile the input need no patches: the input is the patches, seen in place.
+"""Windows that tile the input: the patches are views of the input, and nothing is copied.
 
-Along the last axis a window is one run of memory, ``kernel_size[-1] * in_channels`` long. Where
-windows have length 1 along all leading axes, one view ``(N, P, run)`` of the input shows every
-position its window; elsewhere each row of positions and each tap of the leading axes has such
-a view, and the products of the taps are summed.
+Along the last axis, a window is one contiguous run of ``kernel_size[-1] * in_channels`` elements.
+Where windows have length 1 along all other axes, one view ``(N, P, run)`` of the input has the
+windows of all positions. Elsewhere, each row of positions and each tap of the other axes has such a
+view, and the products of the taps are summed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import product
 from math import prod
-from typing import Any
+
+from torch import Tensor
 
 from lcmulti.algorithms.blocked import CACHE_TARGET
 from lcmulti.dtypes import DTYPES
@@ -27,7 +28,7 @@ class TorchDisjoint:
     """`lcmulti.backend.Implementation` for stride == kernel size, without padding."""
 
     def decline(self, problem: Problem) -> str | None:
-        """Serves where views show all windows; under a transform, where one view does."""
+        """Serves where views give all windows; under a transform, where a single view does."""
         spec = problem.spec
         if not spec.is_disjoint:
             return "windows overlap, leave gaps or reach into padding"
@@ -40,12 +41,14 @@ class TorchDisjoint:
         return None
 
     def workspace(self, problem: Problem) -> int:
-        """Factors and product of one piece."""
+        """The factors and the product of one piece."""
         one = _position(problem.spec, problem.samples, problem.dtype)
         room = _room(problem.device, problem.resources)
         return min(prod(problem.spec.output_size) * one, max(room, one))
 
-    def forward(self, x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    def forward(
+        self, x: Tensor, kernel: Tensor, spec: LocalConvSpec, resources: Resources
+    ) -> Tensor:
         """See `lcmulti.backend.Implementation.forward`."""
         if is_transformed(x, kernel):
             y = _product(_runs(x, spec).movedim(0, 1), _matrices(kernel, spec))
@@ -55,7 +58,9 @@ class TorchDisjoint:
             out.add_(_product(runs, matrices))
         return y
 
-    def input_grad(self, dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    def input_grad(
+        self, dy: Tensor, kernel: Tensor, spec: LocalConvSpec, resources: Resources
+    ) -> Tensor:
         """See `lcmulti.backend.Implementation.input_grad`."""
         if is_transformed(dy, kernel):
             dx = _product(_outputs(dy, spec).movedim(0, 1), _matrices(kernel, spec).transpose(1, 2))
@@ -65,7 +70,9 @@ class TorchDisjoint:
             runs.copy_(_product(out, matrices.mT))
         return dx
 
-    def kernel_grad(self, x: Any, dy: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    def kernel_grad(
+        self, x: Tensor, dy: Tensor, spec: LocalConvSpec, resources: Resources
+    ) -> Tensor:
         """See `lcmulti.backend.Implementation.kernel_grad`."""
         if is_transformed(x, dy):
             runs, out = _runs(x, spec).movedim(0, 1), _outputs(dy, spec).movedim(0, 1)
@@ -81,11 +88,11 @@ def _is_one_view(spec: LocalConvSpec) -> bool:
     return prod(spec.kernel_size[:-1]) == 1 and all(n * s == size for n, s, size in tiles)
 
 
-def _product(a: Any, b: Any) -> Any:
+def _product(a: Tensor, b: Tensor) -> Tensor:
     return _ops.narrow(_ops.matmul(_ops.widen(a), _ops.widen(b)), a)
 
 
-def _runs(x: Any, spec: LocalConvSpec) -> Any:
+def _runs(x: Tensor, spec: LocalConvSpec) -> Tensor:
     """``(N, *I, C)`` as ``(N, P, run)`` or ``(N, *leading I, last O, run)``."""
     last, window = spec.output_size[-1], spec.kernel_size[-1]
     if _is_one_view(spec):
@@ -93,7 +100,7 @@ def _runs(x: Any, spec: LocalConvSpec) -> Any:
     return x[..., : last * window, :].unflatten(-2, (last, window)).flatten(-2)
 
 
-def _matrices(kernel: Any, spec: LocalConvSpec) -> Any:
+def _matrices(kernel: Tensor, spec: LocalConvSpec) -> Tensor:
     """``(P, run, F)`` or ``(*leading O, last O, *leading k, run, F)``."""
     run = (spec.kernel_size[-1] * spec.in_channels, spec.filters)
     if _is_one_view(spec):
@@ -101,7 +108,7 @@ def _matrices(kernel: Any, spec: LocalConvSpec) -> Any:
     return kernel.reshape(*spec.output_size, *spec.kernel_size[:-1], *run)
 
 
-def _outputs(y: Any, spec: LocalConvSpec) -> Any:
+def _outputs(y: Tensor, spec: LocalConvSpec) -> Tensor:
     """``(N, P, F)`` or ``(N, *O, F)``."""
     return y.reshape(-1, prod(spec.output_size), spec.filters) if _is_one_view(spec) else y
 
@@ -120,12 +127,12 @@ def _room(device: str, resources: Resources) -> int:
 
 
 def _pieces(
-    x: Any, kernel: Any, y: Any, spec: LocalConvSpec, resources: Resources
-) -> Iterator[tuple[Any, Any, Any]]:
+    x: Tensor, kernel: Tensor, y: Tensor, spec: LocalConvSpec, resources: Resources
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Views ``(p, N, run)`` of x, ``(p, run, F)`` of the kernel and ``(p, N, F)`` of y.
 
-    Together they cover the operation; ``p`` positions are as many as stay in a CPU's cache. Of an
-    input in another memory layout, such as channels first, a piece is a copy of that piece.
+    Together they cover the operation. On a CPU, ``p`` is so small that a piece stays in the cache.
+    For an input in another memory layout, such as channels first, a piece is copied.
     """
     window, size, taps = spec.kernel_size[-1], spec.output_size, spec.kernel_size[:-1]
     if _is_one_view(spec) and x.is_contiguous() and y.is_contiguous():

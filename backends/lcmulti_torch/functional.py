@@ -28,7 +28,7 @@ Padding = str | Sizes | Sequence[tuple[int, int]]
 """As in `lcmulti.local_conv`."""
 
 _NAMES = {"x": "input", "kernel": "weight", "strides": "stride"}
-"""Arguments of `lcmulti.local_conv` as PyTorch calls them."""
+"""PyTorch's names of the arguments of `lcmulti.local_conv`."""
 
 
 def in_torchs_words(error: ArgumentError) -> ArgumentError:
@@ -39,8 +39,8 @@ def in_torchs_words(error: ArgumentError) -> ArgumentError:
 
 
 def with_batch(run: Callable[[Tensor], Tensor], x: Tensor, ndim: int) -> Tensor:
-    """Run on *x*, which may be one sample without a batch axis, as PyTorch's convolutions."""
-    if not isinstance(x, torch.Tensor):
+    """Run on *x*, which may be a single sample without a batch axis, as in PyTorch."""
+    if not isinstance(x, Tensor):
         raise ArgumentTypeError("input", "a torch.Tensor", x)
     if x.dim() == ndim + 2:
         return run(x)
@@ -50,7 +50,7 @@ def with_batch(run: Callable[[Tensor], Tensor], x: Tensor, ndim: int) -> Tensor:
             "input", f"rank {ndim + 2}, or {ndim + 1} without a batch", described(str(shape))
         )
     y = run(x.unsqueeze(0))
-    # Nobody else has y, so this need not be seen as a view of it.
+    # Nobody else uses y, so the result need not be a view of it to autograd.
     result: Tensor = torch.ops.aten._unsafe_view(y, y.shape[1:])
     return result
 
@@ -59,7 +59,7 @@ def _call(
     operation: Callable[..., Tensor], ndim: int, input: Tensor, weight: Tensor, layout: str,
     **arguments: Any,
 ) -> Tensor:  # fmt: skip
-    if isinstance(weight, torch.Tensor) and weight.dim() != 2 * ndim + 2:
+    if isinstance(weight, Tensor) and weight.dim() != 2 * ndim + 2:
         found = f"shape {tuple(weight.shape)}"
         if weight.dim() == ndim + 2:
             layer = "LocallyConnectedTranspose" if "transpose" in layout else "LocallyConnected"
@@ -108,7 +108,8 @@ def local_conv1d(
     input : Tensor
         ``(N, in_channels, L)`` or ``(in_channels, L)``.
     weight : Tensor
-        ``(L_out, kernel_size, in_channels // groups, out_channels)``; ``L_out`` may be 1: shared.
+        ``(L_out, kernel_size, in_channels // groups, out_channels)``. If ``L_out`` is 1, the weight
+        is shared.
     bias : Tensor, optional
         ``(L_out, out_channels)``, or ``(1, out_channels)``.
     stride, padding, dilation, groups
@@ -214,7 +215,8 @@ def local_conv_transpose1d(
     input : Tensor
         ``(N, in_channels, L)`` or ``(in_channels, L)``.
     weight : Tensor
-        ``(L, kernel_size, out_channels // groups, in_channels)``; its first axis may be 1: shared.
+        ``(L, kernel_size, out_channels // groups, in_channels)``. If the first axis is 1, the
+        weight is shared.
     bias : Tensor, optional
         ``(L_out, out_channels)``, or ``(1, out_channels)``.
     stride, padding, output_padding, groups, dilation

@@ -1,4 +1,4 @@
-"""A batch normalisation that follows a layer, taken into the layer's weights."""
+"""Fuse a batch normalisation into the weights of the layer before it."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ Layer = TypeVar("Layer", bound=LocallyConnectedNd[Any])
 
 @torch.no_grad()
 def fuse_bn(layer: Layer, bn: _BatchNorm) -> Layer:
-    """One layer that computes what *layer* and then *bn* do, both in evaluation mode.
+    """One layer that computes *layer* followed by *bn*, both in evaluation mode.
 
-    What `torch.nn.utils.fuse_conv_bn_eval` is for convolutions: the weights of each filter are
+    As `torch.nn.utils.fuse_conv_bn_eval` for convolutions. The weights of each filter are
     multiplied by ``s = bn.weight / sqrt(bn.running_var + bn.eps)``, and the bias becomes
     ``(bias - bn.running_mean) * s + bn.bias``.
 
     Parameters
     ----------
     layer : LocallyConnectedNd
-        Channels first, transposed or not, of full rank or not.
+        With channels first; may be transposed or low-rank.
     bn : BatchNorm1d, BatchNorm2d, BatchNorm3d or SyncBatchNorm
-        With as many features as *layer* has filters, and with running statistics.
+        With one feature for each filter of *layer*, and with running statistics.
 
     Returns
     -------
     LocallyConnectedNd
-        A new layer, with a bias; the two are left as they are.
+        A new layer, with a bias. *layer* and *bn* are not changed.
 
     Raises
     ------
     ArgumentError
-        If either is in training mode, or they do not fit together.
+        If one of them is in training mode, or they do not fit together.
     """
     if not isinstance(layer, LocallyConnectedNd):
         raise ArgumentTypeError("layer", "a locally connected layer", layer)
@@ -84,7 +84,7 @@ def _require_fitting(layer: LocallyConnectedNd[Any], bn: _BatchNorm) -> None:
 
 
 def _statistics(bn: _BatchNorm) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean, scale and shift of each feature, at least in float32."""
+    """Mean, scale and shift of each feature, in float32 or wider."""
     mean, var = bn.running_mean, bn.running_var
     assert mean is not None and var is not None
     wide = torch.promote_types(var.dtype, torch.float32)
@@ -96,25 +96,25 @@ def _statistics(bn: _BatchNorm) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _along_filters(scale: Tensor, layer: LocallyConnectedNd[Any]) -> Tensor:
-    """To be multiplied with the last two axes of a weight."""
+    """The factors for the last two axes of a weight."""
     if not isinstance(layer, LocallyConnectedTransposeNd):
         return scale
-    # What comes out are the channels of the kernel, of the group that a filter is in.
+    # The outputs are the channels of the kernel, in the group of each filter.
     groups = layer.groups
     return scale.reshape(groups, -1).T.repeat_interleave(layer.in_channels // groups, 1)
 
 
 def _values(layer: nn.Module, name: str) -> Any:
-    """Those of a parameter, which may be parametrized, or None."""
+    """The values of a parameter, which may be parametrized; None if there is none."""
     if name not in layer._parameters and not parametrize.is_parametrized(layer, name):
         computed = described("a tensor that is computed before each call")
         raise ArgumentTypeError(name, "a parameter", computed)
-    with torch.enable_grad():  # so that it says whether a gradient is asked for
+    with torch.enable_grad():  # for its ``requires_grad``
         return getattr(layer, name)
 
 
 def _copy_of(layer: Layer) -> Layer:
-    """All but parameters. A parametrized layer has a class of its own, with which it is copied."""
+    """Copy everything but parameters. A parametrized layer has a class of its own; that is kept."""
     kind: Any = type(layer)
     if parametrize.is_parametrized(layer):
         (kind,) = kind.__bases__

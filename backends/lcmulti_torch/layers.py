@@ -1,4 +1,4 @@
-"""`LocallyConnected1d`, `2d` and `3d`: `torch.nn.Conv*d` with weights of its own everywhere."""
+"""`LocallyConnected1d`, `2d` and `3d`: `torch.nn.Conv*d` with other weights at every position."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ class LocallyConnectedForward(LocallyConnectedNd[Conv]):
     in_channels, out_channels : int
     kernel_size : int or tuple of int
     input_size : int or tuple of int
-        Spatial size of what comes in: each position has weights, so it is part of the layer.
+        Spatial size of the input. The layer must know it, because each position has weights.
     stride, padding, dilation, groups, bias, padding_mode
-        As in `torch.nn.Conv2d`. *padding* is also a string of `lcmulti.LocalConvSpec` or one
-        ``(low, high)`` pair per axis; ``"same"`` may have strides, by the rule of TensorFlow.
+        As in `torch.nn.Conv2d`. *padding* may also be a string of `lcmulti.LocalConvSpec` or one
+        ``(low, high)`` pair per axis. ``"same"`` may have strides, by the rule of TensorFlow.
     data_format : {"channels_first", "channels_last"}
-        Where the channels stand in what comes in and goes out.
+        Where the channels are in the input and in the output.
     shared_axes : tuple of int, default ()
         Spatial axes of the output along which the kernel is shared.
     rank : int, optional
         Low-rank weights: the kernel of a position is a sum of *rank* shared kernels times
-        coefficients of its own (arXiv 2002.02959). None: weights of full rank.
+        coefficients of its own (arXiv 2002.02959). None: full rank.
     implementation : str, default "auto"
     device, dtype
-        As in any module.
+        As in any PyTorch module.
 
     Attributes
     ----------
@@ -56,13 +56,14 @@ class LocallyConnectedForward(LocallyConnectedNd[Conv]):
     bias : Parameter or None
         ``(*output_size, out_channels)``.
     basis, coefficients : Parameter
-        In place of ``weight`` with a rank: ``(rank, 1.., *kernel_size, in_channels // groups,
+        With a rank, in place of ``weight``: ``(rank, 1.., *kernel_size, in_channels // groups,
         out_channels)`` and ``(*output_size, rank)``.
 
     Raises
     ------
     ArgumentError
-        For an argument that cannot be; at call time (`ShapeError`) for samples of another shape.
+        For an argument that is not allowed; at call time (`ShapeError`) for samples of another
+        shape.
     """
 
     def __init__(
@@ -102,7 +103,7 @@ class LocallyConnectedForward(LocallyConnectedNd[Conv]):
         groups: Any, padding_mode: Any, data_format: Any, shared_axes: Any, rank: Any,
         implementation: Any,
     ) -> None:  # fmt: skip
-        """What can be checked before the input is known."""
+        """Check what can be checked before the size of the input is known."""
         self.out_channels, self.groups = integer("out_channels", out_channels, 1), groups
         self.kernel_size = per_axis("kernel_size", kernel_size, self.ndim)
         self.stride = per_axis("stride", stride, self.ndim)

@@ -27,8 +27,8 @@ __all__ = ["LazyLocallyConnected1d", "LazyLocallyConnected2d", "LazyLocallyConne
 class _Lazy(LazyModuleMixin, LocallyConnectedForward[Conv]):
     """`LocallyConnected1d`, `2d` or `3d` without ``in_channels`` and ``input_size``.
 
-    Both are learned from the first input, as in `torch.nn.LazyConv2d`; other parameters are as
-    in the layer it then becomes.
+    The layer takes both from its first input, as `torch.nn.LazyConv2d` does. Other arguments are
+    those of the layer that it then becomes.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class _Lazy(LazyModuleMixin, LocallyConnectedForward[Conv]):
 
     @classmethod
     def from_conv(cls, *arguments: Any, **keywords: Any) -> Any:
-        """The layer this one would become, for with *input_size* there is nothing to learn."""
+        """The layer that this one would become: with *input_size* everything is known."""
         return cls.cls_to_become.from_conv(*arguments, **keywords)
 
     def _start(
@@ -69,12 +69,12 @@ class _Lazy(LazyModuleMixin, LocallyConnectedForward[Conv]):
             self.register_parameter(name, value)
 
     def reset_parameters(self) -> None:
-        """Draw the parameters, once there are any."""
+        """Draw the parameters, if they exist already."""
         if not self.has_uninitialized_params():
             super().reset_parameters()
 
     def initialize_parameters(self, input: Tensor) -> None:
-        """Make the parameters for samples like those of *input*."""
+        """Make the parameters for samples of the shape of *input*."""
         shape = tuple(input.shape)
         if len(shape) not in (self.ndim + 1, self.ndim + 2):
             expected = f"rank {self.ndim + 2}, or {self.ndim + 1} without a batch"
@@ -83,7 +83,7 @@ class _Lazy(LazyModuleMixin, LocallyConnectedForward[Conv]):
         first = self.data_format == "channels_first"
         channels, size = (sample[0], sample[1:]) if first else (sample[-1], sample[:-1])
         self._set_geometry(channels, size)
-        if not self.has_uninitialized_params():  # a state was loaded before the first batch
+        if not self.has_uninitialized_params():  # a state dict was loaded before the first batch
             self._require_fitting(sample)
             return
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""How tensors lie in memory: in which order, whose it is, and whether it is there at all."""
+"""The memory of tensors: its order, its owner, and whether it still exists."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch.nn.parameter import is_lazy
 from lcmulti.errors import FreedMemoryError, described
 
 MOST_AXES_OF_A_FORMAT = 5
-"""PyTorch knows formats of 4 and 5 axes, ``channels_last`` and ``channels_last_3d``."""
+"""The memory formats of PyTorch by number of axes."""
 
 
 def to_last(array: Tensor) -> Tensor:
-    """``(N, channels, *size)`` as ``(N, *size, channels)``; exporters know no negative axes."""
+    """``(N, channels, *size)`` as ``(N, *size, channels)``; exporters need non-negative axes."""
     return array.movedim(1, array.dim() - 1)
 
 
@@ -25,20 +25,21 @@ def to_first(array: Tensor) -> Tensor:
 
 
 def is_channels_first(array: Tensor) -> bool:
-    """Whether ``(N, *size, channels)`` lies in memory with its channels apart."""
-    apart = array.stride(1) == 1 and array.shape[-1] > 1  # with one position channels adjoin
+    """Whether ``(N, *size, channels)`` is channels first in memory."""
+    # With one position both orders are the same.
+    apart = array.stride(1) == 1 and array.shape[-1] > 1
     return apart or array.stride(-1) != 1
 
 
 def are_channels_apart(array: Tensor, channels_first: bool) -> bool:
-    """`is_channels_first` of an array in a caller's data format, without a view of it."""
+    """`is_channels_first` of an array in the caller's data format, without making a view."""
     if not channels_first:
         return is_channels_first(array)
     return (array.stride(2) == 1 and array.shape[1] > 1) or array.stride(1) != 1
 
 
 def laid_out(y: Tensor, channels_apart: bool, channels_first: bool) -> Tensor:
-    """``(N, *size, channels)`` in one order of memory and, as its axes, in one data format.
+    """``(N, *size, channels)`` in an order of memory, and with its axes in a data format.
 
     PyTorch's convolutions lay results out as their input is, so that people may call ``view``.
     """
@@ -50,27 +51,28 @@ def laid_out(y: Tensor, channels_apart: bool, channels_first: bool) -> Tensor:
 
 
 def laid_out_as(x: Tensor, y: Tensor) -> Tensor:
-    """*y* in the order of memory of *x*, both channels last."""
+    """*y* in the memory order of *x*; the axes of both are channels last."""
     return laid_out(y, is_channels_first(x), False)
 
 
 def owned(array: Tensor) -> Tensor:
-    """*array*, new and dense, as the one owner of its memory.
+    """*array*, which is new and dense, as the only owner of its memory.
 
-    A view of memory that nobody else has is still a view to autograd: in-place operations on it
-    are refused, or pass by the hooks of the tensor.
+    A view is a view to autograd even if nobody else uses its memory: in-place operations on it are
+    refused, or do not run the hooks of the tensor.
     """
     if array._is_view():
         array = array.data
     whole = not array.storage_offset() and array.untyped_storage().nbytes() == array.nbytes
-    return array if whole else array.clone()  # a part would keep all of the larger array alive
+    # A part of a larger array would keep all of that alive.
+    return array if whole else array.clone()
 
 
 def require_memory(argument: str, array: Tensor) -> None:
-    """Raise where a tensor's storage was freed, or cut to less than its elements need.
+    """Raise if the storage of a tensor was freed, or is smaller than its elements need.
 
-    Sharded training frees weights in this way between their uses. Many of PyTorch's operations
-    raise of themselves, others read on.
+    Sharded training frees weights in this way between their uses. Many operations of PyTorch raise
+    an error then, but others read memory that is no longer theirs.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Padding that is not zeros: elements taken along each axis, and the adjoint of that."""
+"""Padding with other than zeros: elements are taken along each axis; and the adjoint of that."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Taken = tuple[tuple[int, np.ndarray], ...]
 
 
 def take(array: Tensor, indices: np.ndarray, axis: int) -> Tensor:
-    """`numpy.take` from ``(N, *size, channels)``; channels that lie apart stay so."""
+    """`numpy.take` from ``(N, *size, channels)``; channels first in memory stays channels first."""
     chosen = torch.tensor(indices.tolist(), device=array.device)
     if axis and is_channels_first(array):
         return to_last(to_first(array).index_select(axis + 1, chosen))
@@ -21,14 +21,14 @@ def take(array: Tensor, indices: np.ndarray, axis: int) -> Tensor:
 
 
 def padded(x: Tensor, taken: Taken) -> Tensor:
-    """``(N, *size, channels)`` with the padding around it."""
+    """``(N, *size, channels)`` with padding around it."""
     for axis, indices in taken:
         x = take(x, indices, axis)
     return x
 
 
 def unpadded(dx: Tensor, taken: Taken) -> Tensor:
-    """The adjoint of `padded`: elements add up where they were taken from."""
+    """The adjoint of `padded`: elements are added where they were taken from."""
     for axis, indices in reversed(taken):
         chosen = torch.tensor(indices.tolist(), device=dx.device)
         shape = list(dx.shape)

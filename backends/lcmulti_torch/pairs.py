@@ -1,8 +1,8 @@
-"""Products of pairs of filters without a copy of the kernel, forwards and backwards.
+"""Products of pairs of filters without a copy of the kernel, also in the backward pass.
 
-Filters of one position meet in one matrix product, blocks of positions at a time; those of
-neighbouring positions element by element. The gradient is written in place, where slices
-differentiated by PyTorch would each fill an array as large as the kernel.
+Filters of the same position are multiplied in one matrix product, a block of positions at a time.
+Filters of neighbouring positions are multiplied element by element. The gradient is written in
+place. If PyTorch differentiated the slices, each would make an array of the kernel's size.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lcmulti.operations.pairs import Pair, Range, taken
 from lcmulti_torch.precision import refuse_rounding
@@ -20,12 +21,12 @@ from lcmulti_torch.watched import is_transformed
 __all__ = ["pair_products"]
 
 BLOCK = 16 * 2**20
-"""Bytes of the kernel that are worked on at a time."""
+"""Bytes of the kernel in one block."""
 MOST_FILTERS = 128
-"""Up to which products of all filters with all cost less than those of pairs alone."""
+"""Up to this many filters, the products of all pairs cost less than those of selected pairs."""
 
 
-def pair_products(kernel: Any, pairs: tuple[Pair, ...]) -> list[Any]:
+def pair_products(kernel: Tensor, pairs: tuple[Pair, ...]) -> list[Tensor]:
     """See `lcmulti.operations.pairs.products`."""
     if is_transformed(kernel):
         return list(_plain(kernel, pairs))
@@ -35,30 +36,31 @@ def pair_products(kernel: Any, pairs: tuple[Pair, ...]) -> list[Any]:
         return _forward(kernel, pairs)
 
 
-def unrounded(kernel: Any) -> AbstractContextManager[Any]:
-    """No autocast, which would tell neighbours apart in a half type."""
+def unrounded(kernel: Tensor) -> AbstractContextManager[Any]:
+    """A context without autocast: a half type cannot distinguish neighbours."""
     refuse_rounding(kernel)
     kind = kernel.device.type
     return nullcontext() if kind == "meta" else torch.autocast(kind, enabled=False)
 
 
-def _plain(kernel: Any, pairs: tuple[Pair, ...]) -> tuple[Any, ...]:
-    """In PyTorch's own operations, for whatever watches them."""
+def _plain(kernel: Tensor, pairs: tuple[Pair, ...]) -> tuple[Tensor, ...]:
+    """In PyTorch's own operations, for transforms and tracers."""
     window = tuple(range(2, kernel.dim() - 1))
     return tuple((taken(kernel, a) * taken(kernel, b)).sum(window) for a, b in pairs)
 
 
 class _Products(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, kernel: Any, pairs: tuple[Pair, ...]) -> tuple[Any, ...]:
+    def forward(ctx: Any, kernel: Tensor, pairs: tuple[Pair, ...]) -> tuple[Tensor, ...]:
         ctx.save_for_backward(kernel)
         ctx.pairs = pairs
         return tuple(_forward(kernel, pairs))
 
     @staticmethod
-    def backward(ctx: Any, *grads: Any) -> tuple[Any, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (kernel,) = ctx.saved_tensors
-        if torch.is_grad_enabled() or is_transformed(kernel, *grads):  # a derivative of this one
+        # Here the gradient is differentiated again.
+        if torch.is_grad_enabled() or is_transformed(kernel, *grads):
             with torch.enable_grad():
                 found = _plain(kernel, ctx.pairs)
                 (grad,) = torch.autograd.grad(found, kernel, grads, create_graph=True)
@@ -67,7 +69,7 @@ class _Products(torch.autograd.Function):
             return _backward(kernel.detach(), ctx.pairs, grads), None
 
 
-def _forward(kernel: Any, pairs: tuple[Pair, ...]) -> list[Any]:
+def _forward(kernel: Tensor, pairs: tuple[Pair, ...]) -> list[Tensor]:
     kernel = _flat(kernel.detach())
     found = [kernel.new_empty(_sizes(first)) for first, _ in pairs]
     here, there = _sorted(pairs)
@@ -90,7 +92,7 @@ def _forward(kernel: Any, pairs: tuple[Pair, ...]) -> list[Any]:
     return found
 
 
-def _backward(kernel: Any, pairs: tuple[Pair, ...], grads: tuple[Any, ...]) -> Any:
+def _backward(kernel: Tensor, pairs: tuple[Pair, ...], grads: tuple[Tensor, ...]) -> Tensor:
     shape, kernel = kernel.shape, _flat(kernel)
     total = torch.empty_like(kernel)
     here, there = _sorted(pairs)
@@ -108,9 +110,9 @@ def _backward(kernel: Any, pairs: tuple[Pair, ...], grads: tuple[Any, ...]) -> A
             continue
         out.zero_()
         for i, grad in zip(here, given, strict=True):
-            first, second = (slice(*each[-1]) for each in pairs[i])
-            out[..., first].addcmul_(part[..., second], grad[:, None])
-            out[..., second].addcmul_(part[..., first], grad[:, None])
+            one, other = (slice(*each[-1]) for each in pairs[i])
+            out[..., one].addcmul_(part[..., other], grad[:, None])
+            out[..., other].addcmul_(part[..., one], grad[:, None])
     for i in there:
         ends = pairs[i]
         for to, of in (ends, ends[::-1]):
@@ -120,13 +122,13 @@ def _backward(kernel: Any, pairs: tuple[Pair, ...], grads: tuple[Any, ...]) -> A
     return total.view(shape)
 
 
-def _flat(kernel: Any) -> Any:
+def _flat(kernel: Tensor) -> Tensor:
     """``(rows, columns, weights of a filter, filters)``."""
     return kernel.contiguous().flatten(2, -2)
 
 
-def _lined_up(block: Any) -> Any:
-    """A block's positions along one axis, in the same memory."""
+def _lined_up(block: Tensor) -> Tensor:
+    """A block with its positions along one axis; a view."""
     return block.view(-1, *block.shape[2:])
 
 
@@ -135,7 +137,7 @@ def _sizes(ranges: tuple[Range, ...]) -> tuple[int, ...]:
 
 
 def _sorted(pairs: tuple[Pair, ...]) -> tuple[list[int], list[int]]:
-    """Which pairs are of filters of one position, at all positions, and which are not."""
+    """Split pairs into those of filters of the same position, at all positions, and the others."""
     whole = pairs[0].first[:2]
     here = [
         i
@@ -145,12 +147,12 @@ def _sorted(pairs: tuple[Pair, ...]) -> tuple[list[int], list[int]]:
     return here, [i for i in range(len(pairs)) if i not in here]
 
 
-def _is_square(kernel: Any) -> bool:
+def _is_square(kernel: Tensor) -> bool:
     return bool(kernel.shape[-1] <= MOST_FILTERS)
 
 
-def _blocks(array: Any) -> Iterator[tuple[slice, slice]]:
-    """Positions of an array ``(rows, columns, ..)``, `BLOCK` bytes at a time."""
+def _blocks(array: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Slices of the positions of an array ``(rows, columns, ..)``, of about `BLOCK` bytes each."""
     rows, columns = array.shape[:2]
     room = max(BLOCK // max(array[0, 0].numel() * array.element_size(), 1), 1) if rows else 1
     at_once, wide = max(room // max(columns, 1), 1), min(room, columns)

@@ -1,4 +1,4 @@
-"""What the PyTorch backend registers; PyTorch is not imported here."""
+"""Registers the PyTorch backend, without importing PyTorch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def lcmulti_backends() -> Iterable[BackendEntry]:
 
 @hookimpl
 def lcmulti_implementations() -> Iterable[ImplementationEntry]:
-    """From the most special to the most general."""
+    """The implementations, from the most special to the most general."""
     yield ImplementationEntry(
         name="conv",
         backend="torch",

@@ -1,4 +1,4 @@
-"""State dicts of PyTorch from files, for `lcmulti.plot`."""
+"""Read state dicts of PyTorch from files, for `lcmulti.plot`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ __all__ = ["state_of"]
 
 
 def state_of(path: Path) -> dict[str, Any]:
-    """Tensors by name, as NumPy's; also where they are in ``"state_dict"`` or ``"model"``.
+    """Tensors by name, as NumPy arrays; also from within ``"state_dict"`` or ``"model"``.
 
     Raises
     ------
     FileError
-        If the file is none that loads without executing anything.
+        If the file cannot be loaded without executing code.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)

@@ -1,4 +1,4 @@
-"""`ShareEvery`: pull the weights of locally connected layers together while they train."""
+"""`ShareEvery`: move the weights of positions towards each other during training."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ class ShareEvery:
     """Every *steps* steps, move the weights of each layer towards their mean over positions.
 
     Dynamic weight sharing (Pogodin, Mehta, Lillicrap and Latham, "Towards biologically plausible
-    convolutional networks", NeurIPS 2021): locally connected layers that now and then share come
-    near a convolution.
+    convolutional networks", NeurIPS 2021): locally connected layers that share their weights from
+    time to time become similar to convolutions.
 
     Parameters
     ----------
     model : torch.nn.Module
-        Whose locally connected layers, transposed ones too, are shared by `share_`.
+        A model with locally connected layers, which may be transposed.
     steps : int
-        Calls of `step` between two times of sharing.
+        The weights are moved at every *steps*-th call of `step`.
     axes : tuple of int, optional
         Spatial axes to average along; None takes all.
     strength : float, default 1.0
-        How far the weights move: 1 to the mean, less a part of the way.
+        How far the weights move: 1 is all the way to the mean.
     where : str, type, callable or a list of these, optional
-        Which layers, as for `untie`.
+        Which layers; as for `untie`.
 
     Examples
     --------
@@ -60,7 +60,7 @@ class ShareEvery:
 
     @torch.no_grad()
     def step(self) -> bool:
-        """Count one step, after that of the optimizer; whether the weights were shared."""
+        """Count one step, after that of the optimizer. Return whether weights were moved."""
         self.count += 1
         if self.count % self.steps:
             return False
@@ -73,9 +73,9 @@ class ShareEvery:
         return True
 
     def state_dict(self) -> dict[str, int]:
-        """How many steps were counted."""
+        """The number of steps so far."""
         return {"count": self.count}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on where another one was."""
+        """Continue from the number of steps in *state*."""
         self.count = integer("count", state["count"], 0)

@@ -1,4 +1,4 @@
-"""Which sizes the convolutions of a module see, by running it once."""
+"""Run a module once to find the input sizes of its convolutions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CONVOLUTIONS = (
 
 
 class _Counted(TorchDispatchMode):
-    """Counts convolutions, whoever calls them."""
+    """Counts convolutions, also those called as functions."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,14 +35,14 @@ class _Counted(TorchDispatchMode):
 def sizes_seen(
     model: nn.Module, example: Any, wanted: dict[str, Any]
 ) -> tuple[dict[str, list[tuple[int, ...]]], int]:
-    """Run the example once, and leave no trace of it.
+    """Run the example once, without any effect on the model.
 
     Returns
     -------
     seen : dict of str to list of tuple
-        Spatial sizes of what each of the *wanted* convolutions was called with, by name.
+        Spatial sizes of all inputs of each of the *wanted* convolutions, by name.
     functions : int
-        How many convolutions were called as functions rather than modules.
+        How many convolutions were called as functions instead of modules.
 
     Raises
     ------
@@ -74,7 +74,7 @@ def sizes_seen(
     ]
     handles += [each.register_forward_pre_hook(count) for each in convolutions]
     counted = _Counted()
-    # Layers of this package compute by convolutions, too, and those are not to be counted.
+    # Layers of this package may also call convolutions, which must not be counted.
     untied = any(isinstance(module, LocallyConnectedNd) for module in model.modules())
     try:
         with _unchanged(model), nullcontext() if untied else counted:
@@ -96,7 +96,7 @@ def _call(model: nn.Module, example: Any) -> None:
 
 @contextmanager
 def _unchanged(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; modes, buffers and random states as before, after."""
+    """Evaluation mode without gradients; restore modes, buffers and random states afterwards."""
     modes = {module: module.training for module in model.modules()}
     buffers = [(each, each.detach().clone()) for each in model.buffers()]
     devices = {p.device for p in model.parameters() if p.device.type == "cuda"}

@@ -1,4 +1,4 @@
-"""`LocallyConnectedTranspose1d`, `2d` and `3d`, as `torch.nn.ConvTranspose*d`."""
+"""`LocallyConnectedTranspose1d`, `2d` and `3d`, like `torch.nn.ConvTranspose*d`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = [
 class LocallyConnectedTransposeNd(LocallyConnectedNd[Conv]):
     """A transposed convolution whose weights differ at every input position.
 
-    It is the adjoint of the locally connected layer of the same arguments whose output has the
+    It is the adjoint of the locally connected layer that has the same arguments, and outputs of
     size *input_size*.
 
     Parameters
@@ -41,10 +41,10 @@ class LocallyConnectedTransposeNd(LocallyConnectedNd[Conv]):
     in_channels, out_channels : int
     kernel_size : int or tuple of int
     input_size : int or tuple of int
-        Spatial size of what comes in.
+        Spatial size of the input.
     stride, padding, output_padding, groups, bias, dilation
-        As in `torch.nn.ConvTranspose2d`, with ``output_padding`` less than the stride. None
-        takes what `lcmulti.transposed_spec` says; *padding* is also a string of
+        As in `torch.nn.ConvTranspose2d`, but ``output_padding`` must be less than the stride. None
+        is the default of `lcmulti.transposed_spec`. *padding* may also be a string of
         `lcmulti.LocalConvSpec` or one ``(low, high)`` pair per axis.
     data_format : {"channels_first", "channels_last"}
     shared_axes : tuple of int, default ()
@@ -53,7 +53,7 @@ class LocallyConnectedTransposeNd(LocallyConnectedNd[Conv]):
         As in `LocallyConnected2d`.
     implementation : str, default "auto"
     device, dtype
-        As in any module.
+        As in any PyTorch module.
 
     Attributes
     ----------
@@ -65,7 +65,8 @@ class LocallyConnectedTransposeNd(LocallyConnectedNd[Conv]):
     Raises
     ------
     ArgumentError
-        For an argument that cannot be; at call time (`ShapeError`) for samples of another shape.
+        For an argument that is not allowed; at call time (`ShapeError`) for samples of another
+        shape.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
-"""`untie`: the convolutions of any module become locally connected; `retie`: and back.
+"""`untie` makes the convolutions of any module locally connected; `retie` does the opposite.
 
-The module's example is run once with hooks to learn the size each convolution sees. The result is a
-deep copy in which each convolution is another layer from the start, so that whatever refers to it,
-in whatever container or attribute, refers to that.
+The example runs once, with hooks, to find the input size of each convolution. The result is a deep
+copy, in which the copy of each convolution is the new layer. So everything that refers to the
+convolution, in any container or attribute, refers to the new layer.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from math import prod
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from lcmulti.errors import ArgumentError, ArgumentTypeError, described
@@ -62,44 +62,44 @@ def untie(
     Parameters
     ----------
     model : torch.nn.Module
-        Of any shape. Its convolutions, transposed ones too, are found by running the example once,
-        in evaluation mode and without gradients: no statistic, buffer, random state or mode is
-        changed. Convolutions called as functions (``F.conv2d``) are not modules and stay; a
-        warning counts them.
+        Any module. The example is run once to find its convolutions, including transposed ones, in
+        evaluation mode and without gradients. No statistic, buffer, random state or mode is
+        changed. Convolutions that are called as functions (``F.conv2d``) are not modules and stay;
+        a warning says how many there are.
     example_input : Tensor, tuple or dict
-        What the network is called with, positional or by name. The sizes it has are those that the
-        new network takes; its batch does not matter.
+        Arguments for a call of the network, positional or by name. The new network takes inputs of
+        this size; the batch does not matter.
     where : str, type, callable or a list of these, optional
         Which convolutions: names (``"layer1.0.conv1"``), patterns (``"layer1.*"``), classes, or
-        ``(name, module) -> bool``. None: all that can be.
+        ``(name, module) -> bool``. None: all that can be untied.
     shared_axes : tuple of int, default ()
         Spatial axes along which the kernel stays shared.
     rank : int, optional
-        Low-rank weights, of which the first kernel is the convolution's.
+        Low-rank weights, whose first kernel is that of the convolution.
     memory : int or str, optional
-        Most bytes (``"4GiB"``) that the new weights may take. None: what this machine has.
+        Largest size of the new weights (``"4GiB"``). None: the memory of this machine.
     implementation : str, default "auto"
-        Of the new layers.
+        Implementation of the new layers.
     dry_run : bool, default False
-        Return what would be done, and do nothing.
+        Only return what would be done.
     inplace : bool, default False
-        Change *model* itself rather than a copy of it.
+        Change *model* itself instead of a copy.
     tell : callable or None
-        Given a table of parameters and memory, layer by layer, before anything is made.
+        Called with a table of the parameters and memory of each layer, before anything is made.
 
     Returns
     -------
     torch.nn.Module
-        The new network, whose new layers have the names, dtypes, devices, modes, hooks and
-        ``requires_grad`` of the convolutions. With *dry_run* a `lcmulti.untying.Untying`.
+        The new network. Its new layers have the names, dtypes, devices, modes, hooks and
+        ``requires_grad`` of the convolutions. With *dry_run*, a `lcmulti.untying.Untying`.
 
     Raises
     ------
     ArgumentError
-        If a convolution sees two sizes (both are named), has weights that are computed or shared
-        with another module, or if *where* fits none.
+        If a convolution has inputs of two sizes (the message names both), if its weights are
+        computed or shared with another module, or if *where* fits none.
     TooLargeError
-        If the weights take more than *memory*, with the layers that cost most.
+        If the weights take more than *memory*. The message names the layers that cost most.
 
     Examples
     --------
@@ -155,14 +155,14 @@ def retie(
     model : torch.nn.Module
     where : as for `untie`
     tolerance : float or None, default 0
-        Largest difference of a weight between two positions; None takes the mean over positions
-        whatever they differ by.
+        Largest difference of a weight between two positions. None takes the mean over positions,
+        however much they differ.
     inplace : bool, default False
 
     Raises
     ------
     ArgumentError
-        If weights differ more, naming the layer and by how much they do.
+        If weights differ more. The message names the layer and the difference.
     """
     _check_module(model)
     there = [(n, m) for n, m in model.named_modules() if isinstance(m, LocallyConnectedNd)]
@@ -194,7 +194,7 @@ def _check_module(model: Any) -> None:
 
 
 def _convolutions(model: nn.Module) -> dict[str, Any]:
-    """By name, each once however many names it has."""
+    """The convolutions by name, each only once even if it has several names."""
     return {n: m for n, m in model.named_modules() if isinstance(m, tuple(LAYERS))}
 
 
@@ -223,12 +223,12 @@ def _one_size(name: str, sizes: list[tuple[int, ...]]) -> tuple[int, ...]:
     return sizes[0]
 
 
-def _class_of(conv: Any) -> type[LocallyConnectedNd]:
+def _class_of(conv: Any) -> type[LocallyConnectedNd[Any]]:
     return next(cls for kind, cls in LAYERS.items() if isinstance(conv, kind))
 
 
 def _empty(conv: Any, size: tuple[int, ...], arguments: dict[str, Any]) -> Any:
-    """The layer without memory for its weights."""
+    """The new layer, without memory for its weights."""
     cls = _class_of(conv)
     return cls(
         conv.in_channels, conv.out_channels, conv.kernel_size, size, stride=conv.stride,
@@ -251,7 +251,7 @@ def _row(name: str, conv: Any, size: tuple[int, ...], arguments: dict[str, Any])
 
 
 def _check_shared(model: nn.Module, take: list[tuple[str, Any, tuple[int, ...]]]) -> None:
-    """Refuse weights that another module has as well, whose tie would be cut in silence."""
+    """Raise if another module shares the weights: they would silently become separate."""
     size_of = {id(conv): (size, conv) for _, conv, size in take}
     owners: dict[int, list[tuple[str, str, nn.Module]]] = {}
     for prefix, module in model.named_modules():
@@ -275,7 +275,7 @@ def _check_shared(model: nn.Module, take: list[tuple[str, Any, tuple[int, ...]]]
 def _layer(
     conv: Any, size: tuple[int, ...], arguments: dict[str, Any], made: dict[Any, nn.Parameter]
 ) -> nn.Module:
-    """The layer with the convolution's weights everywhere."""
+    """The new layer, with the convolution's weights at every position."""
     layer = _empty(conv, size, arguments)
     kernel = conv.weight.detach().movedim((0, 1), (-1, -2))  # to (*kernel_size, .., ..)
     for name, shape in layer._parameter_shapes().items():
@@ -290,8 +290,8 @@ def _layer(
     return layer
 
 
-def _start(name: str, shape: tuple[int, ...], original: Any, kernel: Any) -> Any:
-    """Values of one parameter; of low-rank ones the first kernel is the convolution's."""
+def _start(name: str, shape: tuple[int, ...], original: Any, kernel: Tensor) -> Tensor:
+    """Values of one parameter; in a basis, the first kernel is that of the convolution."""
     values = original.new_empty(shape)
     with torch.no_grad():
         if name == "basis":
@@ -306,7 +306,7 @@ def _start(name: str, shape: tuple[int, ...], original: Any, kernel: Any) -> Any
 
 
 def _carry_over(old: nn.Module, new: nn.Module) -> None:
-    """Mode and hooks."""
+    """Copy mode and hooks."""
     new.training = old.training
     for name in HOOKS:
         if name in old.__dict__:
@@ -316,7 +316,7 @@ def _carry_over(old: nn.Module, new: nn.Module) -> None:
 def _replaced(
     model: nn.Module, old: dict[int, Any], new: dict[int, nn.Module], inplace: bool
 ) -> nn.Module:
-    """*model*, or a copy of it, with other modules in place of some."""
+    """*model*, or a copy of it, with some modules replaced."""
     if not inplace:
         try:
             return deepcopy(model, dict(new))

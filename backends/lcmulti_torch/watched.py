@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
+from torch import Tensor
 from torch.autograd import forward_ad
 
-# Set while autograd computes batched gradients (``is_grads_batched``), with an older vmap than
-# ``torch.func``'s.
+# Set while autograd computes batched gradients (``is_grads_batched``), which uses an older vmap
+# than ``torch.func``.
 BATCHED_GRADIENTS = torch._C._dispatch_key_parse("VmapMode")
 
-_PLAIN = {torch.Tensor, torch.nn.Parameter}
+_PLAIN = {Tensor, torch.nn.Parameter}
 
 
-def is_transformed(*arrays: Any) -> bool:
-    """Whether a compiler, a transform, a dispatch mode or a tensor subclass sees what is done.
+def is_transformed(*arrays: Tensor) -> bool:
+    """Whether a compiler, a transform, a dispatch mode or a tensor subclass sees the operations.
 
-    *arrays* are those that are operated on.
+    *arrays* are the operands.
     """
     return (
         torch.compiler.is_compiling()

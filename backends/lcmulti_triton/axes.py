@@ -1,4 +1,4 @@
-"""A call as the kernels are told it: a few integers an axis, leading axes folded."""
+"""A call as kernels receive it: a few integers for each axis, with leading axes merged."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ class Axis(NamedTuple):
     Parameters
     ----------
     out, size, kernel, stride, dilation, low : int
-        Positions, inputs, taps, the step between windows and between taps, padding before.
+        Number of positions, inputs and taps; step between windows and between taps; padding before
+        the input.
     x, y, w : int
-        Elements from one input, one output and one position's weights to the next; the last is 0
-        where the kernel is shared.
+        Steps in memory, in elements, between inputs, between outputs and between the weights of
+        positions. The last is 0 if the kernel is shared.
     """
 
     out: int
@@ -36,12 +37,12 @@ class Axis(NamedTuple):
 
     @property
     def is_pointwise(self) -> bool:
-        """Whether each position sees the input at its own place."""
+        """Whether each position reads only the input at its own place."""
         return self.kernel == 1 and self.stride == 1 and not self.low and self.out == self.size
 
     @property
     def is_whole(self) -> bool:
-        """Whether one position sees the whole axis, as it lies."""
+        """Whether one position reads the whole axis in order."""
         steps = self.dilation == 1 or self.kernel == 1
         return self.out == 1 and self.kernel == self.size and not self.low and steps
 
@@ -52,7 +53,7 @@ class Axis(NamedTuple):
 
     @property
     def inverse(self) -> int:
-        """Inverse of the dilation modulo the stride, both over their `gcd`."""
+        """Inverse of the dilation modulo the stride, both divided by their `gcd`."""
         step = self.stride // self.gcd
         return pow(self.dilation // self.gcd, -1, step) if step > 1 else 0
 
@@ -60,12 +61,12 @@ class Axis(NamedTuple):
 def axes_of(
     spec: LocalConvSpec, x: tuple[int, ...] | None = None, y: tuple[int, ...] | None = None
 ) -> list[Axis]:
-    """The axes of a call whose arrays lie as *x* and *y* say, or channels last.
+    """The axes of a call whose arrays have the strides *x* and *y*, or are channels last.
 
     Parameters
     ----------
     x, y : tuple of int, optional
-        Elements from one to the next along each spatial axis.
+        Strides along each spatial axis, in elements.
     """
     x = x or contiguous(spec.input_size, spec.in_channels)
     y = y or contiguous(spec.output_size, spec.filters)
@@ -73,7 +74,7 @@ def axes_of(
     axes = []
     for axis in range(spec.ndim):
         out, size = spec.output_size[axis], spec.input_size[axis]
-        # A step along an axis of one element is never taken, and may be anything.
+        # The stride of an axis of one element is never used, and may have any value.
         axes.append(
             Axis(
                 out, size, spec.kernel_size[axis],
@@ -89,12 +90,12 @@ def axes_of(
 
 
 def contiguous(sizes: tuple[int, ...], unit: int) -> tuple[int, ...]:
-    """Steps along the axes of an array ``(*sizes, unit)``."""
+    """Strides of a contiguous array ``(*sizes, unit)``."""
     return tuple(unit * prod(sizes[axis + 1 :]) for axis in range(len(sizes)))
 
 
 def folded(axes: list[Axis]) -> list[Axis]:
-    """Neighbours as one axis where windows and memory let them be."""
+    """Merge adjacent axes where windows and memory allow it."""
     found: list[Axis] = []
     for axis in axes:
         if not found:

@@ -1,21 +1,21 @@
-"""The kernels whose figures are kept: each tile of each map, and what is compiled otherwise.
+"""The kernels whose figures are kept: each tile of each map, and special variants.
 
     python -m lcmulti_triton.catalogue sm_90           # compile all, compare with the table
-    python -m lcmulti_triton.catalogue --write         # every target; write the table anew
-    python -m lcmulti_triton.catalogue --write sm_90   # one target of it
+    python -m lcmulti_triton.catalogue --write         # compile for every target, write the table
+    python -m lcmulti_triton.catalogue --write sm_90   # the same for one target
 
-Needs Triton and no GPU.
+It needs Triton, but no GPU.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import triton
 from triton.backends.compiler import GPUTarget
@@ -46,7 +46,7 @@ LARGE = LocalConvSpec((10, 10, 256), 256, 3, data_format="channels_last")
 
 
 class Variant(NamedTuple):
-    """One kernel, compiled in one way."""
+    """One compiled variant of a kernel."""
 
     name: str
     layer: Layer
@@ -55,12 +55,12 @@ class Variant(NamedTuple):
 
 
 def variants() -> dict[str, Variant]:
-    """Every one, by name."""
+    """All variants by name."""
     return {each.name: each for each in (*_tiles(), *_special())}
 
 
 def _tiles() -> Iterator[Variant]:
-    """What `choice.estimated` chooses among."""
+    """The tiles that `choice.estimated` chooses among."""
     for map_ in KERNELS:
         for spec, batch, dtype in (
             (LARGE, 256, "float32"), (LARGE, 256, "bfloat16"), (LARGE, 256, "float64"),
@@ -80,7 +80,7 @@ def _tiles() -> Iterator[Variant]:
 
 
 def _special() -> Iterator[Variant]:
-    """What is compiled in when a layer has it, in one tile."""
+    """Variants for properties of a layer that are compiled in; one tile each."""
     small = {
         "forward": Tile("tiles", 32, 16, 16, 1, 3),
         "input_grad": Tile("tiles", 32, 16, 16, 1, 3),
@@ -88,7 +88,7 @@ def _special() -> Iterator[Variant]:
     }
     maps: tuple[Map, ...] = ("forward", "input_grad", "kernel_grad")
     first = (64 * 900, 30, 1, 900), (64 * 784, 28, 1, 784)
-    cases = {
+    cases: dict[str, Callable[[Map], Layer]] = {
         "channels first": lambda map_: layer_of(map_, WIDE.computed(), "float32", 32, *first),
         "groups": lambda map_: _layer(map_, groups=4),
         "dilation": lambda map_: _layer(map_, dilation=2),
@@ -102,7 +102,7 @@ def _special() -> Iterator[Variant]:
     for map_ in maps:
         for name, make in cases.items():
             if name == "shared" and map_ != "kernel_grad":
-                continue  # to the others it is a step of 0
+                continue  # for the other maps a shared axis only has a stride of 0
             layer = make(map_)
             yield Variant(key(map_, layer.dtype, small[map_], name), layer, small[map_])
         if map_ != "kernel_grad":
@@ -111,13 +111,13 @@ def _special() -> Iterator[Variant]:
             yield Variant(key(map_, "float32", tile, "tf32x3"), layer, tile, "tf32x3")
 
 
-def _layer(map_: Map, filters: int = 64, **options: object) -> Layer:
+def _layer(map_: Map, filters: int = 64, **options: Any) -> Layer:
     spec = LocalConvSpec((30, 30, 64), filters, 3, data_format="channels_last", **options)
     return layer_of(map_, spec.computed(), "float32", 32)
 
 
 def compiled_to(target: str, name: str) -> Figures:
-    """Compile one for a target and read what it became."""
+    """Compile one variant for a target, and read its figures."""
     variant = variants()[name]
     known = constants(variant.layer, variant.tile, variant.precision)
     return figures(
@@ -132,12 +132,12 @@ def _pair(pair: tuple[str, str]) -> tuple[str, str, Figures]:
 def compile_all(
     targets: list[str], names: list[str] | None = None
 ) -> dict[str, dict[str, Figures]]:
-    """Figures by target and name; two at a time."""
+    """Figures by target and name; compiles two at a time."""
     pairs = [
         (target, name)
         for target in targets
         for name in names or variants()
-        if not (target.startswith("gfx") and name.endswith("tf32x3"))  # NVIDIA's alone
+        if not (target.startswith("gfx") and name.endswith("tf32x3"))  # only for NVIDIA
     ]
     found: dict[str, dict[str, Figures]] = {target: {} for target in targets}
     with ProcessPoolExecutor(2, get_context("spawn")) as pool:
@@ -152,7 +152,7 @@ def compile_all(
 
 
 def problems(target: str, name: str, got: Figures, kept: Figures | None) -> list[str]:
-    """What is worse than what is kept, in words."""
+    """Describe what is worse than the kept figures."""
     if kept is None:
         return [f"{target} {name}: no figures are kept"]
     found = []
@@ -174,7 +174,7 @@ def problems(target: str, name: str, got: Figures, kept: Figures | None) -> list
 
 
 def main(arguments: list[str]) -> int:
-    """Compare with the table, or write it, for the targets that are named or all."""
+    """Compare with the table, or write it, for the named targets or for all."""
     writes = "--write" in arguments
     targets = [each for each in arguments if each != "--write"] or [*TARGETS]
     found = compile_all(targets)
@@ -192,7 +192,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _write(found: dict[str, dict[str, Figures]]) -> None:
-    """A line a kernel, so that a change shows what it changed."""
+    """The table with one line for each kernel, so that a diff shows what has changed."""
     path = Path(__file__).parent / "data" / TABLE
     path.parent.mkdir(exist_ok=True)
     blocks = []
@@ -208,7 +208,7 @@ def _write(found: dict[str, dict[str, Figures]]) -> None:
 
 
 def kept_figures(target: str, name: str) -> Figures | None:
-    """What the table has."""
+    """Read the table."""
     found = table()["targets"].get(target, {}).get(name)
     return None if found is None else Figures(*found)
 

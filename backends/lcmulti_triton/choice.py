@@ -1,4 +1,4 @@
-"""Which tiles can serve a map, which of them is estimated to be the fastest, and tf32x3."""
+"""The tiles that can serve a map, the one with the shortest estimate, and the use of tf32x3."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from lcmulti_triton.layer import Layer, Tile
 __all__ = ["admits_tf32x3", "candidates", "estimated", "nominal", "smallest"]
 
 FEW = 8
-"""Channels times filters up to which positions are the lanes: a sector of float32."""
+"""Up to this product of channels and filters, positions are the lanes: a sector of float32."""
 
 THIN = 8
-"""Samples up to which filters are the lanes and nothing is a dot, which pads samples to 16."""
+"""Up to this many samples, filters are the lanes, without dots, which would pad samples to 16."""
 
-# (samples, terms or channels, filters, warps, stages). Sums of half types are held in float32, so
-# that a tile of them is as large in registers; they come from memory twice as wide, and a step
-# of theirs is a matrix instruction for which shorter tiles would be mostly waiting.
+# (samples, terms or channels, filters, warps, stages). Sums of half types are held in float32, so a
+# tile takes as many registers as in float32. But a load brings twice as many numbers, and a step is
+# a matrix instruction, which shorter tiles would mostly wait for.
 WIDE = {
     "forward": (
         (32, 16, 16, 1, 3), (32, 16, 32, 1, 3), (64, 16, 64, 4, 3),
@@ -49,12 +49,12 @@ HALF = {
 
 
 def few_weights(layer: Layer) -> bool:
-    """Whether a tap has so few weights that positions are the lanes."""
+    """Whether a tap has few enough weights for positions to be the lanes."""
     return layer.channels * layer.filters <= FEW
 
 
 TF32X3_FROM = 64
-"""Terms from which three TensorFloat-32 products keep the forward error bound.
+"""From this number of terms on, three TensorFloat-32 products keep the forward error bound.
 
 A float32 is the sum of two TensorFloat-32 numbers within ``2^-22`` of it (11 significand bits each,
 rounded to nearest), and of the four products that of the two small ones is left out. So a product
@@ -71,14 +71,14 @@ between chips.
 
 
 def admits_tf32x3(layer: Layer, tile: Tile) -> bool:
-    """Whether three products of TensorFloat-32 keep the error bound; never in sums over a batch."""
+    """Whether three TensorFloat-32 products keep the error bound; never for sums over a batch."""
     if layer.dtype != "float32" or layer.map == "kernel_grad":
         return False
     return tile.family in ("tiles", "windows") and summed(layer) >= TF32X3_FROM
 
 
 def summed(layer: Layer) -> int:
-    """Products in one element of what a map makes, where most are."""
+    """Number of products in one element of the result, where it has most."""
     if layer.map == "forward":
         return layer.terms
     windows = 1
@@ -89,7 +89,7 @@ def summed(layer: Layer) -> int:
 
 @lru_cache(maxsize=4096)
 def estimated(layer: Layer) -> Tile:
-    """The tile with the shortest estimate, of those whose figures are kept."""
+    """The tile with the shortest estimate among those whose figures are kept."""
     from lcmulti_triton.estimate import estimate
     from lcmulti_triton.kept import figures_of
 
@@ -106,9 +106,9 @@ def estimated(layer: Layer) -> Tile:
 
 
 def nominal(layer: Layer) -> Layer:
-    """A layer with the same weights a position, of a usual size, and a usual batch of its class.
+    """A layer with the same weights at each position, but a typical size and batch.
 
-    So that what is chosen, and compiled, depends on neither.
+    So the choice, and what is compiled, depends on neither the size nor the batch.
     """
     most = {1: 784, 2: 28, 3: 12, 4: 6}[len(layer.axes)]
     axes = tuple(
@@ -126,11 +126,11 @@ def _extent(axis: Axis) -> int:
 
 
 BATCHES = (1, THIN, 64)
-"""Largest batch of each class; a layer is compiled once for each class it is called with."""
+"""Largest batch of each class. A layer is compiled once for each class of its batches."""
 
 
 def candidates(layer: Layer) -> list[Tile]:
-    """Every tile that serves a map of a layer; how large its sides are in it decides nothing."""
+    """Every tile that serves a map of a layer; it does not depend on the sizes of the layer."""
     families = _lanes(layer) if few_weights(layer) else []
     if layer.batch <= THIN:
         families += _thin(layer)
@@ -138,12 +138,12 @@ def candidates(layer: Layer) -> list[Tile]:
 
 
 def smallest(layer: Layer) -> Tile:
-    """The tile that takes the least registers and shared memory."""
+    """The tile that takes the fewest registers and the least shared memory."""
     return min(candidates(layer), key=lambda tile: tile.samples * tile.terms * tile.filters)
 
 
 def power(least: int, n: int, most: int) -> int:
-    """The power of two that holds *n*, within bounds."""
+    """The smallest power of two that is at least *n*, within bounds."""
     return min(max(1 << (n - 1).bit_length(), least), most)
 
 
@@ -161,7 +161,7 @@ def _thin(layer: Layer) -> list[Tile]:
     if layer.map == "kernel_grad":
         return [Tile("thin", 1, power(1, layer.terms, 32), filters, 1, 2)]
     if layer.map == "forward":
-        # All products of a step are sums in registers: 64 of a thread.
+        # All products of a step are held in registers: 64 for each thread.
         return [Tile("thin", samples, power(1, layer.terms, 64 // samples), filters, 1, 2)]
     length = layer.terms if layer.never_meets else layer.channels
     name = "thin windows" if layer.never_meets else "thin"
@@ -169,7 +169,7 @@ def _thin(layer: Layer) -> list[Tile]:
 
 
 def _dots(layer: Layer) -> list[Tile]:
-    """Tiles no larger than what they cut but where a dot, at least 16 along each side, is."""
+    """Limit tiles to the size of the layer, but to at least 16 along sides of a dot."""
     windows = layer.map == "input_grad" and layer.never_meets
     terms = layer.channels if layer.map == "input_grad" and not windows else layer.terms
     sides = [power(16, n, 256) for n in (layer.batch, terms, layer.filters)]

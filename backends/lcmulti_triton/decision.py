@@ -1,4 +1,4 @@
-"""How a map is computed: with which tile, in which precision, and where that came from."""
+"""Decide how a map is computed: the tile, the precision, and the reason for it."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Choice(NamedTuple):
     ----------
     tile : Tile
     precision : {"ieee", "tf32x3"}
-        Of float32 products.
+        Precision of float32 products.
     source : str
-        Where the tile came from, for people to read.
+        Where the tile comes from, as text.
     """
 
     tile: Tile
@@ -31,7 +31,7 @@ class Choice(NamedTuple):
 
 
 def decided(layer: Layer, device: int | None, settings: tuple[str, str]) -> Choice:
-    """What a call takes.
+    """Decide how a call is computed.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def decided(layer: Layer, device: int | None, settings: tuple[str, str]) -> Choi
         tile, source = tuned.look_up(layer, device, tiles == "measured")
     if tile is None:
         tile, source = estimated(nominal(layer)), "estimated for an H200"
-    on_amd = device is not None and torch.version.hip is not None  # Triton has it for NVIDIA alone
+    on_amd = device is not None and torch.version.hip is not None  # Triton has it only for NVIDIA
     if precision == "tf32x3" and (on_amd or not admits_tf32x3(layer, tile)):
         precision = "ieee"
     return Choice(tile, precision, source)

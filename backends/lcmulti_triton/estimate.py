@@ -1,13 +1,13 @@
-"""How long a map takes on a GPU, estimated from what its kernel compiled to. No measurement.
+"""Estimate the time of a map on a GPU from its compiled kernel, without a measurement.
 
-The longest of four times, each with one thing that could not be any faster:
+The estimate is the longest of four times, each limited by one resource:
 
-* **memory**: every array moved once at the rate a copy has;
-* **L2**: what programs read and write, each for itself, at the rate of the second-level cache;
-* **issue**: instructions, at one a clock and scheduler. Programs are dealt out evenly, and the
-  fullest scheduler decides;
-* **latency**: the steps of one program after the other, each no shorter than a load takes divided
-  by the loads in flight, for as many rounds as it takes to run all programs.
+* **memory**: every array is read or written once, at the rate of a copy;
+* **L2**: the reads and writes of all programs, at the rate of the second-level cache;
+* **issue**: one instruction per clock and scheduler. Programs are distributed evenly, and the
+  scheduler with the most instructions counts;
+* **latency**: the steps of a program one after the other, each as long as a load divided by the
+  loads in flight, times the number of rounds that running all programs takes.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ __all__ = ["H200", "Estimate", "Machine", "estimate", "roofline", "steps"]
 
 
 class Machine(NamedTuple):
-    """A GPU, as far as an estimate asks.
+    """The properties of a GPU that an estimate needs.
 
     Parameters
     ----------
     name : str
     processors, schedulers : int
-        Streaming multiprocessors, and warp schedulers of one.
+        Number of streaming multiprocessors, and of warp schedulers in each.
     clock, memory, cache : float
-        Hertz; bytes a second of a copy, and of the second-level cache.
+        Hertz; bytes per second of a copy, and of the second-level cache.
     float32, half : float
-        Operations a second in float32 and in half types with tensor cores.
+        Operations per second in float32, and in half types with tensor cores.
     registers, shared, warps, programs : int
-        Of one multiprocessor: registers, bytes of shared memory, warps and programs at a time.
+        Limits of one multiprocessor: registers, bytes of shared memory, warps and programs.
     latency : float
-        Seconds a load from memory takes.
+        Seconds of a load from memory.
     """
 
     name: str
@@ -56,11 +56,11 @@ class Machine(NamedTuple):
 
 
 H200 = Machine("H200", 132, 4, 1.98e9, 4.3e12, 5.5e12, 66.9e12, 790e12)
-"""The copy and the half types were seen on such a machine; the second-level cache is assumed."""
+"""The rates of a copy and of half types were measured; that of the cache is an assumption."""
 
 
 class Estimate(NamedTuple):
-    """Seconds, by what they are spent on; the whole takes the longest of them."""
+    """Seconds for each resource; the estimate is the longest of them."""
 
     memory: float
     cache: float
@@ -69,17 +69,17 @@ class Estimate(NamedTuple):
 
     @property
     def seconds(self) -> float:
-        """All of it."""
+        """The estimate in seconds."""
         return max(self)
 
     @property
     def bound(self) -> str:
-        """What it is spent on."""
+        """The resource that limits it."""
         return self._fields[self.index(self.seconds)]
 
 
 def roofline(layer: Layer, machine: Machine = H200) -> float:
-    """Seconds that no implementation falls below: arrays moved once, or products multiplied."""
+    """A lower bound in seconds for any implementation: move all arrays once, or multiply."""
     rate = machine.float32 if layer.itemsize == 4 else machine.half
     if layer.itemsize == 8:
         rate = machine.float32 / 2
@@ -87,12 +87,12 @@ def roofline(layer: Layer, machine: Machine = H200) -> float:
 
 
 def products(layer: Layer) -> int:
-    """Multiplications, those with padding counted too."""
+    """Number of multiplications, including those with padding."""
     return layer.batch * layer.outputs * layer.groups * layer.filters * layer.terms
 
 
 def estimate(layer: Layer, tile: Tile, found: Figures, machine: Machine = H200) -> Estimate:
-    """Seconds of a map cut in *tile* that compiled to *found*."""
+    """Estimate a map with *tile*, whose kernel has the figures *found*."""
     count = programs(layer, tile)
     total = steps(layer, tile)
     loop = found.loop or found.code
@@ -101,7 +101,7 @@ def estimate(layer: Layer, tile: Tile, found: Figures, machine: Machine = H200) 
     at_once = machine.processors * held
     instructions = (total * loop + count * own) * tile.warps
     lanes = machine.processors * machine.schedulers
-    # The fullest scheduler has a whole number of warps, each with its share of all that is done.
+    # The scheduler with the most work has a whole number of warps, each with an equal share.
     rounds = ceil(count * tile.warps / lanes) * lanes / (count * tile.warps)
     if count * tile.warps > 8 * lanes:
         rounds = 1.0
@@ -115,7 +115,7 @@ def estimate(layer: Layer, tile: Tile, found: Figures, machine: Machine = H200) 
 
 
 def _resident(tile: Tile, found: Figures, machine: Machine) -> int:
-    """Programs of one multiprocessor at a time."""
+    """Number of programs that one multiprocessor runs at the same time."""
     registers = -(-found.registers // 8) * 8 * 32 * tile.warps
     by_shared = machine.shared // (found.shared + 1024)
     return max(
@@ -143,14 +143,14 @@ def _w(layer: Layer) -> int:
 
 
 def _seen(layer: Layer) -> int:
-    """Inputs that windows see, counted for each window."""
+    """Number of inputs that windows read, counted for each window."""
     return layer.batch * layer.outputs * layer.terms * layer.groups
 
 
 def _through_cache(layer: Layer, tile: Tile) -> int:
-    """Bytes that programs move between the second-level cache and themselves."""
+    """Bytes that programs read from and write to the second-level cache."""
     samples = -(-layer.batch // tile.samples)
-    if tile.family == "lanes":  # neighbours share lines, which stay in the first level
+    if tile.family == "lanes":  # neighbours share lines, which stay in the first-level cache
         moved = _x(layer) + _y(layer) + _w(layer)
         return layer.itemsize * moved * (1 if layer.map == "kernel_grad" else samples)
     filters, terms = -(-layer.filters // tile.filters), -(-layer.terms // tile.terms)
@@ -166,7 +166,7 @@ def _through_cache(layer: Layer, tile: Tile) -> int:
 
 
 def _pairs(layer: Layer) -> int:
-    """Pairs of a window and an input it sees, padding left out."""
+    """Number of pairs of a window and an input that it reads, without padding."""
     total = 1
     for axis in layer.axes:
         seen = 0
@@ -180,7 +180,7 @@ def _pairs(layer: Layer) -> int:
 
 
 def steps(layer: Layer, tile: Tile) -> float:
-    """Steps of the main loop in all programs together."""
+    """Number of steps of the main loop in all programs together."""
     samples = -(-layer.batch // tile.samples)
     filters = -(-layer.filters // tile.filters)
     if layer.map == "kernel_grad":
@@ -202,7 +202,7 @@ def steps(layer: Layer, tile: Tile) -> float:
     channels = -(-layer.channels // tile.terms)
     if layer.filters >= tile.filters:
         return samples * channels * layer.groups * _pairs(layer) * filters
-    # Taps share steps, those of one input: the last step of each is half empty.
+    # The taps of one input share steps, of which the last one is half empty on average.
     inputs = prod(axis.size for axis in layer.axes)
-    each = _pairs(layer) * layer.filters / tile.filters + inputs / 2
-    return samples * channels * layer.groups * each
+    steps = _pairs(layer) * layer.filters / tile.filters + inputs / 2
+    return samples * channels * layer.groups * steps

@@ -1,7 +1,7 @@
-"""What a kernel compiled to: registers, spills, shared memory and its main loop, without a GPU.
+"""Figures of a compiled kernel, without a GPU: registers, spills, shared memory, main loop.
 
-The compiler and the disassemblers come with Triton. A loop is the code between a branch backwards
-and where it leads; the main one is that with the most multiplications.
+The compiler and the disassemblers come with Triton. A loop is the code between a backward branch
+and its target. The main loop is the one with the most multiplications.
 """
 
 from __future__ import annotations
@@ -28,26 +28,27 @@ LOAD = re.compile(r"\bLDG\.|\bLDGSTS\.|global_load|buffer_load")
 
 
 class Figures(NamedTuple):
-    """Of one compiled kernel.
+    """The figures of one compiled kernel.
 
     Parameters
     ----------
     registers : int
-        Of a thread.
+        Registers of a thread.
     spills : int
-        Registers or bytes put into memory for want of registers; none are expected.
+        Registers or bytes that are kept in memory because there are too few registers; 0 is
+        expected.
     shared : int
-        Bytes of shared memory of a program.
+        Bytes of shared memory that a program uses.
     code, loop : int
-        Instructions of the kernel, and of them those of its main loop, one step; 0 where that has
-        been unrolled altogether.
+        Instructions of the kernel, and of one step of its main loop; 0 if the loop is fully
+        unrolled.
     loads, wide_loads : int
-        Loads from global memory in the main loop, or where there is none in the kernel, and how
-        many of them are of 16 bytes.
+        Loads from global memory in the main loop (in the kernel, if there is no loop), and how many
+        of them are 16 bytes wide.
     multiply : str
-        The multiplication that the main loop makes most of.
+        The multiplication instruction that is most frequent in the main loop.
     multiplications : int
-        How many of them a step has.
+        Their number in one step.
     """
 
     registers: int
@@ -62,7 +63,7 @@ class Figures(NamedTuple):
 
 
 def figures(kernel: Any) -> Figures:
-    """Of what `lcmulti_triton.starting.compile_for` returned."""
+    """The figures of a kernel that `lcmulti_triton.starting.compile_for` compiled."""
     if "cubin" in kernel.asm:
         return _nvidia(kernel)
     return _amd(kernel)
@@ -76,7 +77,8 @@ def _nvidia(kernel: Any) -> Figures:
         code = _said("nvdisasm", "-c", file.name)
     found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
     assert found is not None, usage
-    lines, labels = [], {}
+    lines: list[str] = []
+    labels: dict[str, int] = {}
     for line in code.splitlines():
         if label := re.match(r"\s*(\.L_x_\d+):", line):
             labels[label[1]] = len(lines)
@@ -98,7 +100,8 @@ def _amd(kernel: Any) -> Figures:
         found = re.search(rf"\.{name}:\s*(\d+)", text)
         return int(found[1]) if found else 0
 
-    lines, labels = [], {}
+    lines: list[str] = []
+    labels: dict[str, int] = {}
     for line in text.splitlines():
         if label := re.match(r"(\.LBB\d+_\d+):", line):
             labels[label[1]] = len(lines)
@@ -118,7 +121,7 @@ def _figures(
         found = re.search(branch, line)
         if found and labels.get(found[1], end) < end:
             loops.append(lines[labels[found[1]] : end + 1])
-    # The innermost of those with as many multiplications: the shortest.
+    # Among those with equally many multiplications, the innermost: the shortest.
     main = max(loops, key=lambda loop: (_multiplications(loop)[1], -len(loop)), default=[])
     name, count = _multiplications(main or lines)
     return Figures(

@@ -1,14 +1,15 @@
-"""The implementation: which calls it serves, and its three maps."""
+"""The implementation ``triton``: which calls it serves, and its three maps."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from lcmulti_torch.precision import refuse_rounding
 from lcmulti_torch.watched import is_transformed
+from torch import Tensor
 
 from lcmulti import plugins
 from lcmulti.geometry.spec import LocalConvSpec
@@ -24,17 +25,17 @@ __all__ = ["implementation"]
 
 MAPS: tuple[Map, ...] = ("forward", "input_grad", "kernel_grad")
 NEXT = "blocked"
-"""Serves what turns out at run time not to be served."""
+"""Serves calls that turn out at run time not to be servable here."""
 
 
 class Triton:
     """`lcmulti.backend.Implementation` by fused kernels, in any memory layout."""
 
     never_rounds = True
-    """Its float32 is no TensorFloat-32, whatever PyTorch's own products may do."""
+    """It never uses TensorFloat-32, even where PyTorch's own products may."""
 
     def decline(self, problem: Problem) -> str | None:
-        """Under a transform serves a compiler alone, and on the CPU an interpreter alone."""
+        """Under a transform, serves only a compiler; on the CPU, serves only in the interpreter."""
         spec = problem.spec
         if problem.transformed and not is_compiled():
             return "only compilers can take it as an opaque operation"
@@ -47,18 +48,18 @@ class Triton:
         return next(iter(state.failures.values()), None)
 
     def unavailable(self) -> str | None:
-        """Why neither a GPU nor an interpreter serves here, in a sentence."""
+        """A sentence that says why neither a GPU nor the interpreter serves here, or None."""
         failed = next(iter(state.failures.values()), None)
         missing = state.without_triton() or (None if state.is_interpreted() else state.on_gpu())
         return missing or failed
 
     def details(self, problem: Problem) -> tuple[str, ...]:
-        """The tile of each map and where the choice came from."""
+        """The tile of each map, and why it was chosen."""
         from lcmulti_triton.decision import decided
 
         device = _device(problem.device)
         resources = problem.resources
-        # Nothing is measured to explain.
+        # An explanation must not measure anything.
         tiles = "tuned" if resources.tiles == "measured" else resources.tiles
         return tuple(
             f"{map_} in {choice.tile}"
@@ -72,17 +73,18 @@ class Triton:
     def tune(
         self, problem: Problem, told: Callable[[str, str, float | None], None]
     ) -> tuple[str, ...]:
-        """Measure the candidates of each map on this machine and keep the fastest.
+        """Measure the candidates of each map on this machine, and keep the fastest.
 
         Parameters
         ----------
         told : callable
-            ``(map, candidate, seconds)`` of each as it was measured; None seconds: it failed.
+            Called with ``(map, candidate, seconds)`` after each measurement; None: it failed.
 
         Returns
         -------
         tuple of str
-            What was chosen, in a line a map, and where it is kept.
+            A line for each map that says what was chosen, and a line with the place where it is
+            kept.
         """
         from lcmulti_triton import tuned
 
@@ -98,18 +100,24 @@ class Triton:
         return (*lines, f"kept in {tuned.file_of(device)}")
 
     def workspace(self, problem: Problem) -> int:
-        """Nothing beside inputs and outputs."""
+        """It holds nothing besides inputs and outputs."""
         return 0
 
-    def forward(self, x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    def forward(
+        self, x: Tensor, kernel: Tensor, spec: LocalConvSpec, resources: Resources
+    ) -> Tensor:
         """See `lcmulti.backend.Implementation.forward`."""
         return _run("forward", x, kernel, spec, resources)
 
-    def input_grad(self, dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    def input_grad(
+        self, dy: Tensor, kernel: Tensor, spec: LocalConvSpec, resources: Resources
+    ) -> Tensor:
         """See `lcmulti.backend.Implementation.input_grad`."""
         return _run("input_grad", dy, kernel, spec, resources)
 
-    def kernel_grad(self, x: Any, dy: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    def kernel_grad(
+        self, x: Tensor, dy: Tensor, spec: LocalConvSpec, resources: Resources
+    ) -> Tensor:
         """See `lcmulti.backend.Implementation.kernel_grad`."""
         return _run("kernel_grad", x, dy, spec, resources)
 
@@ -119,12 +127,12 @@ def _device(kind: str) -> int | None:
 
 
 def _layers(problem: Problem) -> list[Layer]:
-    """The maps of a problem, arrays channels last."""
+    """The layers of the three maps of a problem, for arrays with channels last."""
     batch = problem.samples
     return [layer_of(map_, problem.spec, problem.dtype, batch) for map_ in MAPS]
 
 
-def _run(map_: Map, a: Any, b: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+def _run(map_: Map, a: Tensor, b: Tensor, spec: LocalConvSpec, resources: Resources) -> Tensor:
     if is_transformed(a, b):
         return _transformed(map_, a, b, spec, resources)
     a = a.resolve_neg()
@@ -140,8 +148,10 @@ def _run(map_: Map, a: Any, b: Any, spec: LocalConvSpec, resources: Resources) -
     return result
 
 
-def _ready(map_: Map, a: Any, b: Any, spec: LocalConvSpec, resources: Resources) -> Ready | None:
-    """What a call needs, or None where another implementation has to serve it."""
+def _ready(
+    map_: Map, a: Tensor, b: Tensor, spec: LocalConvSpec, resources: Resources
+) -> Ready | None:
+    """What a call needs; None if another implementation has to serve it."""
     from lcmulti_triton.launch import prepared
 
     index = _index(a)
@@ -153,15 +163,15 @@ def _ready(map_: Map, a: Any, b: Any, spec: LocalConvSpec, resources: Resources)
             map_, spec, a.dtype, index, len(a), a.stride(), b.stride(), aligned,
             (resources.precision, resources.tiles),
         )  # fmt: skip
-    except Exception as error:  # a compiler's, a driver's: whatever it is, others can serve
+    except Exception as error:  # of the compiler or the driver; another implementation can serve
         said = f"{type(error).__name__}: {error}".strip().splitlines()[0]
         state.failures[map_] = f"Triton failed to compile {map_} here ({said})"
         warnings.warn(f"lcmulti: {state.failures[map_]}; {NEXT!r} serves", stacklevel=2)
         return None
 
 
-def _index(array: Any) -> int | None:
-    """Number of the GPU an array lies on, or None."""
+def _index(array: Tensor) -> int | None:
+    """Number of the GPU of an array, or None."""
     return array.get_device() if array.is_cuda else None
 
 
@@ -169,12 +179,14 @@ def _next() -> Implementation:
     return plugins.load_implementation("torch", NEXT)
 
 
-def _transformed(map_: Map, a: Any, b: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+def _transformed(
+    map_: Map, a: Tensor, b: Tensor, spec: LocalConvSpec, resources: Resources
+) -> Tensor:
     if is_compiled():
         from lcmulti_triton import tracing
 
         return tracing.traced(map_, a, b, spec, resources)
-    # Planned for a compiler, and called within another transform of the same shapes.
+    # Planned for a compiler, but called within another transform of the same shapes.
     refuse_rounding(a)
     composed = plugins.load_implementation("torch", "composed")
     return getattr(composed, map_)(a, b, spec, resources)

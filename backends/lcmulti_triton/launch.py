@@ -1,7 +1,7 @@
-"""From tensors to a launch: what is prepared once, and what every call does.
+"""From tensors to a launch: the part that is prepared once, and the part of every call.
 
-A warm call looks its geometry up, asks for memory and starts the kernel; it neither compiles nor
-waits, and allocates nothing but the result, so that it may be captured in a CUDA graph.
+A warm call looks up its geometry, allocates the result and starts the kernel. It does not compile,
+wait or allocate anything else, so it may be captured in a CUDA graph.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ __all__ = ["Ready", "prepared", "result_of"]
 
 
 class Ready(NamedTuple):
-    """A map of one geometry, ready to run.
+    """One map of one geometry, ready to run.
 
     Parameters
     ----------
     shape, strides : tuple of int
-        Of the result.
+        Shape and strides of the result.
     clear : bool
-        Whether the result is to be filled with zeros first.
+        Whether the result must be filled with zeros first.
     start : callable
         ``(a, b, result)``; computes the result.
     layer, tile
-        What is computed, and how.
+        The computed layer, and its tile.
     """
 
     shape: tuple[int, ...]
@@ -57,16 +57,16 @@ def prepared(
     is_aligned: bool,
     settings: tuple[str, str],
 ) -> Ready:
-    """What a call of *map_* on arrays of these strides needs; *device* is None for the CPU.
+    """Prepare calls of *map_* on arrays of these strides; *device* is None for the CPU.
 
     Parameters
     ----------
     a, b : tuple of int
-        Strides of the two arrays; those of weights are not looked at.
+        Strides of the two arrays; those of weights are not used.
     is_aligned : bool
-        Whether both begin at a multiple of 16 bytes.
+        Whether both arrays begin at a multiple of 16 bytes.
     settings : tuple of str
-        Precision of float32, and where tiles come from.
+        ``precision`` and ``tiles`` of the settings.
     """
     shape, strides = result_of(map_, spec, batch, a)
     x, y = {"forward": (a, strides), "input_grad": (strides, a), "kernel_grad": (a, b)}[map_]
@@ -74,7 +74,7 @@ def prepared(
     tile, precision, _ = decided(layer, device, settings)
     try:
         start = start_of(layer, tile, precision, device, is_aligned)
-    except OutOfResources:  # a GPU with less than any that was thought of
+    except OutOfResources:  # a GPU with less shared memory than any known one
         tile = smallest(layer)
         start = start_of(layer, tile, precision, device, is_aligned)
     clear = tile.family.endswith("windows") and not layer.covers
@@ -84,7 +84,7 @@ def prepared(
 def result_of(
     map_: Map, spec: LocalConvSpec, batch: int, a: tuple[int, ...]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Shape and strides of what a map makes of an array of strides *a*: it lies as that does."""
+    """Shape and strides of the result of a map; its memory order is that of the array *a*."""
     if map_ == "kernel_grad":
         return spec.kernel_shape, _strides(spec.kernel_shape)
     *size, channels = spec.output_shape if map_ == "forward" else spec.input_shape

@@ -1,4 +1,4 @@
-"""What of a call the compiler knows, and what it is told at run time."""
+"""`Layer` and `Tile`: one map of a call, and how it is divided into programs."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ LARGEST = 2**31 - 1
 
 
 class Tile(NamedTuple):
-    """How a map is cut into programs.
+    """How a map is divided into programs.
 
     Parameters
     ----------
     family : str
-        ``"tiles"``, ``"thin"`` (a few samples: no dot), ``"lanes"`` (a few weights a position),
-        ``"windows"`` and ``"thin windows"`` (of the input's gradient, windows that do not meet).
+        ``"tiles"``; ``"thin"`` (few samples, no dot); ``"lanes"`` (few weights at a position);
+        ``"windows"`` and ``"thin windows"`` (input gradient of windows that do not overlap).
     samples, terms, filters : int
-        Sides of the tile, powers of two. The second counts channels in the input's gradient. With
-        ``"lanes"`` it counts positions.
+        Sides of the tile, powers of two. *terms* are channels in the input's gradient, and
+        positions with ``"lanes"``.
     warps, stages : int
-        Warps of a program; loads in flight in its loop.
+        Warps of a program, and loads in flight in its loop.
     """
 
     family: str
@@ -45,7 +45,7 @@ class Tile(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """A map of a layer, its arrays as they lie.
+    """One map of a layer, with the strides of its arrays.
 
     Parameters
     ----------
@@ -54,9 +54,9 @@ class Layer(NamedTuple):
     batch : int
     axes : tuple of Axis
     channels, filters, groups : int
-        The first two of one group.
+        Number of channels and filters of one group, and of groups.
     x_sample, x_channel, y_sample, y_filter : int
-        Elements from one to the next.
+        Strides in elements.
     """
 
     map: Map
@@ -73,32 +73,32 @@ class Layer(NamedTuple):
 
     @property
     def taps(self) -> int:
-        """Places in a window."""
+        """Number of taps of a window."""
         return prod(axis.kernel for axis in self.axes)
 
     @property
     def terms(self) -> int:
-        """Products in one output."""
+        """Number of products in one output."""
         return self.taps * self.channels
 
     @property
     def outputs(self) -> int:
-        """Positions."""
+        """Number of output positions."""
         return prod(axis.out for axis in self.axes)
 
     @property
     def inputs(self) -> int:
-        """Inputs of one channel."""
+        """Number of inputs of one channel."""
         return prod(axis.size for axis in self.axes)
 
     @property
     def own(self) -> int:
-        """Positions with weights of their own."""
+        """Number of positions with weights of their own."""
         return prod(axis.out for axis in self.axes if axis.w or axis.out == 1)
 
     @property
     def is_shared(self) -> bool:
-        """Whether positions share their weights along an axis."""
+        """Whether positions share their weights along any axis."""
         return any(axis.out > 1 and not axis.w for axis in self.axes)
 
     @property
@@ -108,29 +108,29 @@ class Layer(NamedTuple):
 
     @property
     def runs(self) -> bool:
-        """Whether a window is one run of memory along the last axis."""
+        """Whether a window is contiguous in memory along the last axis."""
         last = self.axes[-1]
         together = self.groups == 1 and (self.x_channel == 1 or self.channels == 1)
         return together and last.x in (self.channels, 0) and last.dilation == 1
 
     @property
     def apart(self) -> bool:
-        """Whether the inputs of one channel lie next to each other, and channels apart."""
+        """Whether the inputs of one channel are adjacent in memory, instead of the channels."""
         return self.channels > 1 and self.x_channel > max(self.axes[-1].x, 1)
 
     @property
     def never_meets(self) -> bool:
-        """Whether no two windows see the same input."""
+        """Whether no two windows read the same input."""
         return all(a.out == 1 or (a.kernel - 1) * a.dilation < a.stride for a in self.axes)
 
     @property
     def covers(self) -> bool:
-        """Whether windows that do not meet see all of the input."""
+        """Whether windows that do not overlap cover the whole input."""
         return all(a.low == 0 and a.dilation == 1 and a.size == a.out * a.kernel for a in self.axes)
 
     @property
     def wide(self) -> bool:
-        """Whether an offset in a sample, or one among the weights, needs 64 bits."""
+        """Whether an offset within a sample, or within the weights, needs 64 bits."""
         x = sum((a.size - 1) * a.x + a.kernel * a.dilation * a.x for a in self.axes)
         y = sum((a.out - 1) * a.y for a in self.axes)
         x += self.channels * self.groups * self.x_channel
@@ -141,14 +141,14 @@ class Layer(NamedTuple):
 
     @property
     def x_unit(self) -> int:
-        """A power of two that divides all steps but that along channels, which is 1; else 0."""
+        """A power of two that divides all strides of x but the channels', if that is 1; else 0."""
         if self.x_channel != 1:
             return 0
         return _unit(self.channels * self.groups, (self.x_sample, *(a.x for a in self.axes)))
 
     @property
     def y_unit(self) -> int:
-        """The same of y."""
+        """The same for y."""
         if self.y_filter != 1:
             return 0
         return _unit(self.filters * self.groups, (self.y_sample, *(a.y for a in self.axes)))
@@ -168,7 +168,7 @@ def layer_of(
     x: tuple[int, ...] | None = None,
     y: tuple[int, ...] | None = None,
 ) -> Layer:
-    """A map of *spec* on arrays of these strides, or channels last.
+    """The layer of a map of *spec* on arrays of these strides, or channels last.
 
     Parameters
     ----------
@@ -187,5 +187,5 @@ def layer_of(
 
 
 def is_served(spec: LocalConvSpec) -> bool:
-    """Whether there are no more axes than kernels take."""
+    """Whether, after merging, there are no more axes than kernels take."""
     return len(axes_of(spec)) <= MOST_AXES

@@ -1,6 +1,6 @@
-"""Each map as an operation of `torch.library` whose kernels PyTorch's compiler sees.
+"""Each map as an operation of `torch.library`, whose kernel is visible to PyTorch's compiler.
 
-A call travels as a list of integers, which a graph can hold: the geometry and the settings.
+A call is passed as a list of integers, which a graph can hold: the geometry and the settings.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from functools import lru_cache
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
 from lcmulti.choosing.settings import PRECISIONS, TILES
-from lcmulti.geometry.spec import LocalConvSpec, replace_fields
-from lcmulti.plugins.contract import Map, Resources
+from lcmulti.geometry.fields import replace_fields
+from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.plugins.contract import DERIVATIVES, Map, Resources
 from lcmulti_triton.decision import decided
 from lcmulti_triton.launch import result_of
 from lcmulti_triton.layer import layer_of
@@ -22,14 +24,6 @@ from lcmulti_triton.starting import KERNELS, NAMES
 from lcmulti_triton.variant import arguments, constants, programs
 
 __all__ = ["call_of", "operations"]
-
-# For each map of (a, b), which map of which arguments gives the gradient in a and in b when g is
-# the gradient of the result.
-_RULES: dict[Map, tuple[tuple[Map, str], tuple[Map, str]]] = {
-    "forward": (("input_grad", "gb"), ("kernel_grad", "ag")),
-    "input_grad": (("forward", "gb"), ("kernel_grad", "ga")),
-    "kernel_grad": (("input_grad", "bg"), ("forward", "ag")),
-}
 
 
 def call_of(spec: LocalConvSpec, resources: Resources) -> list[int]:
@@ -63,7 +57,7 @@ def _spec_of(call: tuple[int, ...]) -> LocalConvSpec:
 def _operation(map_: Map) -> Any:
     kernel = KERNELS[map_]
 
-    def run(a: torch.Tensor, b: torch.Tensor, call: list[int]) -> torch.Tensor:
+    def run(a: Tensor, b: Tensor, call: list[int]) -> Tensor:
         spec, settings = _read(call)
         _check(map_, spec, a, b)
         if map_ != "kernel_grad":
@@ -93,12 +87,12 @@ def _operation(map_: Map) -> Any:
         a, b, ctx.call = inputs
         ctx.save_for_backward(a, b)
 
-    def backward(ctx: Any, grad: Any) -> tuple[Any, ...]:
+    def backward(ctx: Any, grad: Any) -> tuple[Tensor | None, ...]:
         a, b = ctx.saved_tensors
         operands = {"a": a, "b": b, "g": grad}
         derived = (
             operations[name](operands[pair[0]], operands[pair[1]], ctx.call) if needed else None
-            for (name, pair), needed in zip(_RULES[map_], ctx.needs_input_grad, strict=False)
+            for (name, pair), needed in zip(DERIVATIVES[map_], ctx.needs_input_grad, strict=False)
         )
         return (*derived, None)
 
@@ -106,8 +100,8 @@ def _operation(map_: Map) -> Any:
     return operation
 
 
-def _check(map_: Map, spec: LocalConvSpec, a: Any, b: Any) -> None:
-    """Refuse arrays that a call from a file, say, was not made for: kernels would believe it."""
+def _check(map_: Map, spec: LocalConvSpec, a: Tensor, b: Tensor) -> None:
+    """Raise for arrays that do not fit the call (it may come from a file): kernels do not check."""
     x, kernel, y = spec.input_shape, spec.kernel_shape, spec.output_shape
     mine, other = {"forward": (x, kernel), "input_grad": (y, kernel), "kernel_grad": (x, y)}[map_]
     theirs = b.shape[1:] if map_ == "kernel_grad" else b.shape

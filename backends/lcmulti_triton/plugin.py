@@ -1,4 +1,4 @@
-"""Registers the Triton kernels with the PyTorch backend; neither PyTorch nor Triton is imported."""
+"""Registers the Triton kernels with the PyTorch backend, without importing either."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ hookimpl = pluggy.HookimplMarker("lcmulti")
 
 @hookimpl
 def lcmulti_implementations() -> Iterable[ImplementationEntry]:
-    """One, ahead of all but PyTorch's convolution for kernels that all positions share."""
+    """One implementation; only PyTorch's convolution, for shared kernels, has a higher priority."""
     yield ImplementationEntry(
         name="triton",
         backend="torch",
@@ -22,6 +22,7 @@ def lcmulti_implementations() -> Iterable[ImplementationEntry]:
         priority=39,
         dtypes=("float16", "bfloat16", "float32", "float64"),
         devices=("gpu", "cpu"),
-        # To PyTorch's compiler its maps are operations with derivatives; it declines the rest.
+        # Its maps are operations with derivatives for PyTorch's compiler; it declines other
+        # transforms.
         transformable=True,
     )

@@ -1,4 +1,4 @@
-"""Compiling a kernel, once for each layer, and starting it."""
+"""Compile a kernel, once for each layer, and start it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import triton
+from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
@@ -22,18 +23,18 @@ from lcmulti_triton.variant import arguments, constants, programs, signature
 
 __all__ = ["KERNELS", "NAMES", "Launch", "compile_for", "start_of"]
 
-KERNELS = {"forward": forward, "input_grad": input_grad, "kernel_grad": kernel_grad}
+KERNELS: dict[Map, Any] = {"forward": forward, "input_grad": input_grad, "kernel_grad": kernel_grad}
 NAMES = {getattr(torch, name): name for name in DTYPES if not name.startswith("complex")}
 
 Launch = Callable[[Any, Any, Any], None]
 
-_interpreter = threading.Lock()  # it patches Triton's language as it runs
+_interpreter = threading.Lock()  # it patches Triton's language while it runs
 
 
 def start_of(
     layer: Layer, tile: Tile, precision: str, device: int | None, is_aligned: bool
 ) -> Launch:
-    """What starts a map of a layer, cut in this way, on a device or in the interpreter."""
+    """The function that starts a map of a layer with a tile, on a device or in the interpreter."""
     count = programs(layer, tile)
     passed, known = arguments(layer, tile), constants(layer, tile, precision)
     if count == 0:
@@ -44,14 +45,14 @@ def start_of(
     return _started(kernel, device, count, (*passed, *known.values()))
 
 
-def _nothing(a: Any, b: Any, result: Any) -> None:
-    """Start no program: there is nothing to write."""
+def _nothing(a: Tensor, b: Tensor, result: Any) -> None:
+    """Start no program, because the result is empty."""
 
 
 def _interpreted(map_: Map, count: int, passed: tuple[int, ...], known: dict[str, Any]) -> Launch:
     kernel = KERNELS[map_]
 
-    def start(a: Any, b: Any, result: Any) -> None:
+    def start(a: Tensor, b: Tensor, result: Any) -> None:
         with _interpreter:
             kernel[(count,)](a.detach(), b.detach(), result, *passed, **known)
 
@@ -61,7 +62,7 @@ def _interpreted(map_: Map, count: int, passed: tuple[int, ...], known: dict[str
 def _started(kernel: Any, device: int, count: int, rest: tuple[Any, ...]) -> Launch:
     run, stream, current = kernel[count, 1, 1], _stream(), torch.cuda.current_device
 
-    def start(a: Any, b: Any, result: Any) -> None:
+    def start(a: Tensor, b: Tensor, result: Any) -> None:
         if current() == device:
             run(a, b, result, *rest, stream=stream(device))
         else:
@@ -72,12 +73,12 @@ def _started(kernel: Any, device: int, count: int, rest: tuple[Any, ...]) -> Lau
 
 
 def _stream() -> Callable[[int], int]:
-    """What tells the number of PyTorch's current stream on a device."""
-    return triton.runtime.driver.active.get_current_stream  # type: ignore[no-any-return]
+    """The function that returns PyTorch's current stream on a device."""
+    return triton.runtime.driver.active.get_current_stream
 
 
 def compiled(layer: Layer, tile: Tile, precision: str, is_aligned: bool, device: int) -> Any:
-    """The kernel, compiled for a device and loaded there."""
+    """The kernel, compiled for a device and loaded on it."""
     target = _target(device)
     with _on(device):
         key = (layer.map, layer.dtype, layer.wide, tile.warps, tile.stages, is_aligned)
@@ -91,7 +92,7 @@ def _target(device: int) -> GPUTarget:
 
 
 def _on(device: int) -> AbstractContextManager[Any]:
-    """A device made the current one, if it is another."""
+    """A context that makes a device the current one."""
     return nullcontext() if torch.cuda.current_device() == device else torch.cuda.device(device)
 
 
@@ -99,7 +100,7 @@ _kernels: dict[Any, Any] = {}
 
 
 def _compiled(key: Any, known: Any, layer: Layer, target: GPUTarget, device: int) -> Any:
-    """By what it is compiled for alone: sizes and the batch are no part of it."""
+    """The compiled kernel; sizes and the batch are not part of the cache key."""
     whole = (key, known, target.backend, target.arch, device)
     if whole not in _kernels:
         *_, warps, stages, is_aligned = key
@@ -115,7 +116,7 @@ def compile_for(
     stages: int,
     is_aligned: bool = True,
 ) -> Any:
-    """Compile a kernel for *target*, which need not be here."""
+    """Compile a kernel for *target*, which this machine need not have."""
     kernel = KERNELS[layer.map]
     aligned = {(index,): [["tt.divisibility", 16]] for index in range(3 if is_aligned else 0)}
     source = ASTSource(kernel, signature(layer, known), known, aligned)

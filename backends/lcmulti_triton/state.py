@@ -1,4 +1,4 @@
-"""Whether the kernels can run here, asked before Triton is imported; and what failed so far."""
+"""Whether the kernels can run here, without importing Triton; and the failures so far."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ import torch
 __all__ = ["FIRST", "LAST", "failures", "is_old", "unavailable"]
 
 FIRST, LAST = (3, 6), (3, 9)
-"""Versions of Triton that the kernels were compiled with."""
+"""Versions of Triton that the kernels are known to compile with."""
 
 INSTALL = "pip install 'lcmulti[triton]'"
 OLDEST = (8, 0)
 AMD = ("gfx90a", "gfx942")
 
 failures: dict[str, str] = {}
-"""What Triton said of kernels it could not compile or load, by map."""
+"""Errors of Triton for kernels that it could not compile or load, by map."""
 
 
 def unavailable(device: str) -> str | None:
-    """Why no kernel runs on this kind of device, in a sentence, or None if they do."""
+    """A sentence that says why no kernel runs on this kind of device, or None."""
     return without_triton() or (_on_cpu() if device == "cpu" else on_gpu())
 
 
 @cache
 def without_triton() -> str | None:
-    """Why Triton is not used, whatever the device."""
+    """Why Triton is not used on any device, or None."""
     if importlib.util.find_spec("triton") is None:
         return f"Triton is not installed; install it with: {INSTALL}"
     try:
@@ -44,14 +44,14 @@ def without_triton() -> str | None:
 
 
 def _version_of_module() -> str:
-    """That of PyTorch's own builds for AMD, which come under another distribution's name."""
+    """The version in PyTorch's builds for AMD, where the distribution has another name."""
     import triton
 
     return str(triton.__version__)
 
 
 def is_interpreted() -> bool:
-    """Whether Triton interprets its kernels, on any device, instead of compiling them."""
+    """Whether Triton interprets kernels instead of compiling them."""
     return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes", "y")
 
 
@@ -61,7 +61,7 @@ def _on_cpu() -> str | None:
 
 @cache
 def on_gpu() -> str | None:
-    """Why no GPU here is served."""
+    """Why no GPU of this machine is served, or None."""
     if not torch.cuda.is_available():
         return "PyTorch sees no GPU of NVIDIA's or AMD's"
     reasons = [is_old(index) for index in range(torch.cuda.device_count())]
@@ -70,7 +70,7 @@ def on_gpu() -> str | None:
 
 @cache
 def is_old(index: int) -> str | None:
-    """Why the GPU of this number is not served, or None if it is."""
+    """Why the GPU of this number is not served, or None."""
     found = torch.cuda.get_device_properties(index)
     if torch.version.hip:
         architecture = found.gcnArchName.split(":")[0]

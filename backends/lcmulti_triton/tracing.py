@@ -1,4 +1,4 @@
-"""The maps as operations of `torch.library` that PyTorch's compiler sees the kernels of."""
+"""Call the maps as operations of `torch.library`, while PyTorch's compiler traces."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from lcmulti_torch.watched import BATCHED_GRADIENTS
+from torch import Tensor
 from torch.autograd import forward_ad
 
 from lcmulti.geometry.spec import LocalConvSpec
@@ -25,8 +26,8 @@ def is_compiled() -> bool:
     )
 
 
-def traced(map_: Map, a: Any, b: Any, spec: LocalConvSpec, resources: Resources) -> Any:
-    """Call the map as an operation with derivatives of its own."""
+def traced(map_: Map, a: Tensor, b: Tensor, spec: LocalConvSpec, resources: Resources) -> Any:
+    """Call the map as an operation with its own derivatives."""
     from lcmulti_triton.operations import call_of, operations
 
     return operations[map_](a, b, call_of(spec, resources))

@@ -1,7 +1,7 @@
-"""Tiles measured on the user's GPU, kept in the user's cache and looked up at a first call.
+"""Tiles that were measured on the user's GPU. The user's cache keeps them; a first call reads it.
 
-A file a GPU, version of Triton and source of the kernels, so that no choice outlives what it was
-made for. A layer is known by what is compiled for it, not by its sizes.
+There is one file for each GPU, version of Triton and source of the kernels, so that choices are not
+used after one of these has changed. The key of a layer is what is compiled for it, not its sizes.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ import statistics
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 import triton
+from torch import Tensor
 
 from lcmulti_triton.choice import admits_tf32x3, candidates, nominal
 from lcmulti_triton.layer import Layer, Tile
@@ -27,11 +28,11 @@ from lcmulti_triton.starting import NAMES, start_of
 __all__ = ["Measured", "file_of", "keep", "look_up", "measure"]
 
 MILLISECONDS = 40
-"""How long each candidate is run."""
+"""Seconds for which each candidate runs."""
 
 
 class Measured(NamedTuple):
-    """One candidate; *seconds* is None where Triton refused it, and *error* says why."""
+    """One candidate. *seconds* is None if Triton failed, and *error* says why."""
 
     tile: Tile
     seconds: float | None
@@ -39,9 +40,9 @@ class Measured(NamedTuple):
 
 
 def look_up(layer: Layer, device: int, may_measure: bool) -> tuple[Tile | None, str]:
-    """The kept tile of a layer and where it came from, measured now if it is not kept and may be.
+    """The kept tile of a layer and its source; measured now if none is kept and settings allow it.
 
-    Not within the capture of a graph, where nothing may be waited for.
+    It is not measured while a graph is captured, because a measurement must wait for results.
     """
     path = file_of(device)
     kept = _read(path).get(known_by(layer))
@@ -56,7 +57,7 @@ def look_up(layer: Layer, device: int, may_measure: bool) -> tuple[Tile | None, 
 
 
 def known_by(layer: Layer) -> str:
-    """What a layer is kept under: its map, its weights a position and the class of its batch."""
+    """The key of a layer: its map, its weights at each position and the class of its batch."""
     usual = nominal(layer)
     axes = ",".join(f"{a.kernel}/{a.stride}/{a.dilation}{'' if a.w else 's'}" for a in layer.axes)
     lie = "runs" if layer.runs else "apart" if layer.apart else "steps"
@@ -72,15 +73,15 @@ def measure(
     precision: str = "ieee",
     told: Callable[[Measured], None] = lambda measured: None,
 ) -> list[Measured]:
-    """Time every candidate on random arrays of the layer's own sizes; *told* hears of each."""
+    """Time every candidate on random arrays of the layer's sizes; *told* is called after each."""
     found = []
     a, b, result = _arrays(layer, device)
     for tile in candidates(nominal(layer)):
         chosen = precision if admits_tf32x3(layer, tile) else "ieee"
         try:
             start = start_of(layer, tile, chosen, device, True)
-            one = Measured(tile, _seconds(lambda start=start: start(a, b, result), device))
-        except Exception as error:  # out of registers or shared memory: no candidate here
+            one = Measured(tile, _seconds(partial(start, a, b, result), device))
+        except Exception as error:  # out of registers or shared memory: not a candidate here
             said = f"{type(error).__name__}: {error}".splitlines()[0]
             one = Measured(tile, None, said)
         found.append(one)
@@ -89,7 +90,7 @@ def measure(
 
 
 def keep(layer: Layer, device: int | None, found: list[Measured]) -> Measured | None:
-    """Write the fastest to the cache, if it can be written, and return it."""
+    """Return the fastest, and write it to the cache if that is writable."""
     served = [each for each in found if each.seconds is not None]
     if not served:
         return None
@@ -102,7 +103,7 @@ def keep(layer: Layer, device: int | None, found: list[Measured]) -> Measured | 
         }
     }
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    with suppress(OSError):  # a cache that cannot be written is measured again
+    with suppress(OSError):  # without a writable cache, it is measured again in the next process
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(json.dumps(table, indent=1), encoding="utf-8")
         temporary.replace(path)
@@ -118,7 +119,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def file_of(device: int | None) -> Path:
-    """Where the choices for a GPU are kept."""
+    """The file with the choices for a GPU."""
     import platformdirs
 
     name = "interpreter" if device is None else torch.cuda.get_device_name(device)
@@ -134,7 +135,7 @@ def source() -> str:
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
 
 
-def _arrays(layer: Layer, device: int | None) -> tuple[Any, Any, Any]:
+def _arrays(layer: Layer, device: int | None) -> tuple[Tensor, Tensor, Tensor]:
     dtype = next(kind for kind, name in NAMES.items() if name == layer.dtype)
     place = torch.device("cpu") if device is None else torch.device("cuda", device)
 
@@ -156,7 +157,7 @@ def _arrays(layer: Layer, device: int | None) -> tuple[Any, Any, Any]:
 
 
 def _seconds(call: Callable[[], None], device: int | None) -> float:
-    """Of one call, the caches cold, as between the layers of a network."""
+    """Seconds of one call with cold caches, as between the layers of a network."""
     if device is not None:
         return (
             float(triton.testing.do_bench(call, warmup=10, rep=MILLISECONDS, return_mode="median"))

@@ -1,4 +1,4 @@
-"""A layer and a tile as arguments of a kernel: what is compiled in, and what is passed."""
+"""A layer and a tile as arguments of a kernel: those compiled in, and those passed at run time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MODULAR = tuple(f"{name}{axis}" for name in ("gcd", "inverse") for axis in range
 
 
 def constants(layer: Layer, tile: Tile, precision: str = "ieee") -> dict[str, Any]:
-    """What a kernel is compiled for, by parameter: nothing of it depends on sizes or the batch."""
+    """The parameters that are compiled in; none of them depends on sizes or the batch."""
     known = {
         "ND": len(layer.axes),
         "C": layer.channels,
@@ -53,7 +53,7 @@ def constants(layer: Layer, tile: Tile, precision: str = "ieee") -> dict[str, An
 
 
 def arguments(layer: Layer, tile: Tile) -> tuple[int, ...]:
-    """What is passed after the arrays, in the order of `names`."""
+    """The arguments that are passed after the arrays, in the order of `names`."""
     axes = [*layer.axes]
     x, y = max(layer.x_unit, 1), max(layer.y_unit, 1)
     w = layer.terms * layer.filters * layer.groups
@@ -73,13 +73,13 @@ def arguments(layer: Layer, tile: Tile) -> tuple[int, ...]:
 
 
 def names(map_: str) -> tuple[str, ...]:
-    """Parameters of a kernel that are passed at run time."""
+    """The names of the parameters that are passed at run time."""
     modular = MODULAR if map_ == "input_grad" else ()
     return (*OPERANDS[map_], "batch", "positions", *NAMES, *modular)
 
 
 def signature(layer: Layer, known: dict[str, Any]) -> dict[str, str]:
-    """The type of each parameter, as the compiler names them."""
+    """The type of each parameter, in the compiler's notation."""
     types = dict.fromkeys(names(layer.map), "i32")
     types |= dict.fromkeys(OPERANDS[layer.map], POINTER[layer.dtype])
     types |= dict.fromkeys(("xn", "yn"), "i64")
@@ -89,14 +89,14 @@ def signature(layer: Layer, known: dict[str, Any]) -> dict[str, str]:
 
 
 def positions(layer: Layer) -> int:
-    """What programs share out among them."""
+    """The sizes of the grid of programs."""
     return {"forward": layer.outputs, "input_grad": layer.inputs, "kernel_grad": layer.own}[
         layer.map
     ]
 
 
 def programs(layer: Layer, tile: Tile) -> int:
-    """How many programs there are; at most 2**31 - 1 can be started."""
+    """Number of programs; at most 2**31 - 1 can be started."""
     samples = -(-layer.batch // tile.samples)
     filters = -(-layer.filters // tile.filters)
     where = positions(layer)

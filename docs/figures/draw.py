@@ -2,7 +2,7 @@
 
     python docs/figures/draw.py
 
-One of the house: who calls whom. One of the three maps of a small 1D layer.
+One picture shows which part of lcmulti calls which, the other the three maps of a small 1D layer.
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 FOLDER = Path(__file__).parent
-matplotlib.rcParams["svg.hashsalt"] = "lcmulti"  # the same file each time
+matplotlib.rcParams["svg.hashsalt"] = "lcmulti"  # so that the file is the same each time
 CORE, BACKEND, WAY, PEOPLE = "#dbe7f3", "#f6e3d3", "#dcefdc", "#eeeeee"
 
 
@@ -42,7 +42,7 @@ def blank(width, height, right, top):
 
 
 def house():
-    """From a call to the numbers."""
+    """Draw the way from a call to its result."""
     figure, axes = blank(9, 5.4, 10, 6)
     box(axes, 0.2, 5.1, 9.6, 0.7, "layers: torch.nn, Flax NNX, Equinox, Keras 3", PEOPLE)
     call = "lcmulti.local_conv(x, kernel, bias, strides=..., padding=...)"
@@ -66,7 +66,7 @@ def house():
 
 
 def maps():
-    """Five inputs, windows of three, three positions: who sees whom in each map."""
+    """Draw which elements each map connects: five inputs, windows of three, three positions."""
     figure = Figure(figsize=(9, 2.9), layout="constrained")
     titles = (
         ("forward", "x, kernel to y"),
@@ -105,7 +105,7 @@ def maps():
 
 
 def main():
-    """Write both."""
+    """Write both pictures."""
     for draw in (house, maps):
         draw().savefig(FOLDER / f"{draw.__name__}.svg", metadata={"Date": None})
 

@@ -1,10 +1,10 @@
-"""What the native kernels reach, drawn from the results kept (docs/performance.md).
+"""Draw the speed of the native kernels from the kept results (docs/performance.md).
 
     python docs/figures/native.py
 
-Left: time over the roofline, by layer; a line at one. Right: how many times as long the fastest
-peer of each framework takes, by layer, with the geometric mean as a bar. It measures nothing: the
-commands that do are on the page.
+On the left is the time over the roofline by layer, with a line at one. On the right is how many
+times as long the fastest peer of each framework takes, by layer, with the geometric mean as a bar.
+This script measures nothing; the page has the commands that measure.
 """
 
 import json
@@ -18,7 +18,7 @@ FOLDER = Path(__file__).parent
 RESULTS = FOLDER.parents[1] / "asv_benches" / "results"
 FRAMEWORKS = {"torch": "PyTorch", "jax": "JAX", "tensorflow": "TensorFlow"}
 COLORS = {"torch": "#dd8452", "jax": "#55a868", "tensorflow": "#c44e52"}
-matplotlib.rcParams["svg.hashsalt"] = "lcmulti"  # the same file each time
+matplotlib.rcParams["svg.hashsalt"] = "lcmulti"  # so that the file is the same each time
 
 
 def kept(name):

@@ -1,9 +1,9 @@
-"""How many times as fast as its peers lcmulti trains, measured and drawn (README, performance).
+"""Measure and draw how many times as fast as its peers lcmulti trains (README, docs/measuring.md).
 
     python docs/figures/speed.py [--draw]       # --draw: from speed.json, without measuring
 
-Forward and both gradients, float32, what ``implementation="auto"`` takes without the native
-kernels, against each peer of `lcmulti.bench` in the same process.
+It times forward and both gradients in float32, with what ``implementation="auto"`` takes without
+the native kernels, against each peer of `lcmulti.bench` in the same process.
 """
 
 import argparse
@@ -22,11 +22,11 @@ WORKLOADS = (
     "keras_docstring_1", "keras_docstring_2", "deepface_l5", "deepface_l6", "cuda_convnet_local3",
 )  # fmt: skip
 PEERS = ("unfold+einsum", "forum recipe", "lax local", "Flax ConvLocal", "tf_keras 1")
-matplotlib.rcParams["svg.hashsalt"] = "lcmulti"  # the same file each time
+matplotlib.rcParams["svg.hashsalt"] = "lcmulti"  # so that the file is the same each time
 
 
 def measure(repeat):
-    """Write speed.json, a workload after the other."""
+    """Measure one workload after the other and write speed.json."""
     from lcmulti.bench import bench
 
     found = {"machine": None, "rows": []}
@@ -48,7 +48,7 @@ def measure(repeat):
 
 
 def draw(found):
-    """A bar for each peer, its geometric mean, and a dot for each workload."""
+    """Draw the geometric mean of each peer as a bar, and each workload as a dot."""
     figure = Figure(figsize=(8, 3), layout="constrained")
     axes = figure.subplots()
     frameworks = {"torch": "#dd8452", "jax": "#55a868", "tensorflow": "#c44e52"}

@@ -1,9 +1,9 @@
-"""Work through blocks of output positions, so that only one block's patches exist at a time.
+"""Compute block by block of output positions, so that only one block's patches exist at a time.
 
-A block of a locally connected operation is again one, without padding, on a part of the input
-and of the kernel (`LocalConvSpec.block`). The maps of the whole are loops over the maps of the
-blocks. Blocks are also faster than the whole: patches of a few MiB stay in the cache between
-being gathered and being multiplied.
+A block of a locally connected operation is itself a locally connected operation, on a part of
+the input and of the kernel and without padding (`LocalConvSpec.block`). So each map of the whole
+is a loop over the same map of the blocks. Blocks are also faster than the whole: patches of a few
+MiB stay in the cache between being gathered and being multiplied.
 """
 
 from __future__ import annotations
@@ -18,22 +18,23 @@ from lcmulti.algorithms.composed import Composed, workspace
 from lcmulti.dtypes import DTYPES
 from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.plugins.contract import Facts, Problem, Resources
+from lcmulti.types import Array
 
 __all__ = ["CACHE_TARGET", "Block", "Blocked", "Grid", "even"]
 
 CACHE_TARGET = 16 * 2**20
-"""Bytes of workspace a block is cut to on a CPU; of 8 to 64 MiB the fastest in PyTorch."""
+"""Largest workspace of a block on a CPU, in bytes: the fastest in PyTorch among 8 to 64 MiB."""
 
 
 class Grid(NamedTuple):
-    """How a problem is cut: positions per axis and samples in one block."""
+    """How large blocks are: positions along each axis, and samples."""
 
     positions: tuple[int, ...]
     samples: int
 
 
 class Block(NamedTuple):
-    """One block: what it covers of each array.
+    """One block: the part of each array that it covers.
 
     Parameters
     ----------
@@ -44,9 +45,9 @@ class Block(NamedTuple):
     padding : tuple of (int, int)
         Zeros to put around that part of ``x``.
     kernel : tuple of slice
-        Of the position axes of the kernel; all of a shared one.
+        Of the position axes of the kernel; the whole axis where the kernel is shared.
     spec : LocalConvSpec
-        Of the block, for a padded input.
+        Geometry of the block, for an input that is padded already.
     """
 
     samples: slice
@@ -58,20 +59,21 @@ class Block(NamedTuple):
 
 
 def even(total: int, most: int) -> int:
-    """Size of blocks of at most *most*: the fewest that cover *total*, all about as large."""
+    """Size of blocks: at most *most*, as few as cover *total*, all of about the same size."""
     return -(-total // -(-total // most))
 
 
 @lru_cache(maxsize=1024)
-def cut(spec: LocalConvSpec, batch: int, dtype: str, target: int) -> Grid:
-    """Choose blocks whose workspace stays under *target* bytes, if one position's can.
+def grid_of(spec: LocalConvSpec, batch: int, dtype: str, target: int) -> Grid:
+    """Choose blocks whose workspace stays under *target* bytes, if that of one position does.
 
-    Whole trailing axes first, so that a block of the kernel is one piece of memory; the batch
-    is cut only when a single position is too much.
+    Trailing axes stay whole as long as possible, so that a block of the kernel is contiguous in
+    memory. The batch is split only if a single position is too large.
     """
     inner = _unpadded(spec)
     one = workspace(inner, (1,), max(batch, 1), dtype)
-    once = workspace(inner, (0,), max(batch, 1), dtype)  # the input of half types, in float32
+    # Half types: the input once more, in float32.
+    once = workspace(inner, (0,), max(batch, 1), dtype)
     room = max((target - once) // max(one - once, 1), 1)
     positions: list[int] = []
     for size in reversed(spec.output_size):
@@ -85,7 +87,7 @@ def _unpadded(spec: LocalConvSpec) -> LocalConvSpec:
 
 
 def blocks(spec: LocalConvSpec, grid: Grid, batch: int) -> Iterator[Block]:
-    """Walk all blocks, the batch innermost so that a block of the kernel is read once."""
+    """All blocks, with the batch innermost: then each block of the kernel is read once."""
     starts = (range(0, n, b) for n, b in zip(spec.output_size, grid.positions, strict=True))
     for start in product(*starts):
         stop = tuple(
@@ -103,28 +105,28 @@ def blocks(spec: LocalConvSpec, grid: Grid, batch: int) -> Iterator[Block]:
 
 
 def _clip(window: slice, padding: tuple[int, int], size: int) -> tuple[slice, tuple[int, int]]:
-    """A window on the padded input as a slice of the unpadded one and zeros around it."""
+    """A slice of the padded input, as a slice of the input itself and the zeros around it."""
     start, stop = window.start - padding[0], window.stop - padding[0]
     inside = slice(min(max(start, 0), size), max(min(stop, size), 0))
     low = max(-start, 0)
-    if inside.stop <= inside.start:  # in the padding altogether
+    if inside.stop <= inside.start:  # the whole slice lies in the padding
         return slice(0, 0), (stop - start, 0)
     return inside, (low, stop - start - low - (inside.stop - inside.start))
 
 
 class Blocked(Composed):
-    """`Composed` on one block at a time, for frameworks whose arrays can be written into."""
+    """`Composed` applied to one block at a time, for frameworks with arrays that can be changed."""
 
-    def new(self, shape: tuple[int, ...], like: Any, wide: bool, zeros: bool) -> Any:
-        """A new array on the device of *like*, of its dtype or (*wide*) its accumulator's."""
+    def new(self, shape: tuple[int, ...], like: Array, wide: bool, zeros: bool) -> Array:
+        """A new array on the device of *like*, in its dtype or (*wide*) its accumulator dtype."""
         raise NotImplementedError
 
-    def facts(self, array: Any) -> Facts:
+    def facts(self, array: Array) -> Facts:
         """Shape, dtype and device of an array."""
         raise NotImplementedError
 
-    def output(self, x: Any, spec: LocalConvSpec, resources: Resources) -> Any:
-        """A new ``(N, *output_size, filters)`` array, every element of which is written."""
+    def output(self, x: Array, spec: LocalConvSpec, resources: Resources) -> Array:
+        """A new ``(N, *output_size, filters)`` array; the caller writes every element."""
         return self.new((len(x), *spec.output_shape), x, wide=False, zeros=False)
 
     def workspace(self, problem: Problem) -> int:
@@ -138,7 +140,7 @@ class Blocked(Composed):
             total += 4 * max(_wide_samples(spec, batch, limit) * prod(spec.input_shape), kernel)
         return total
 
-    def forward(self, x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    def forward(self, x: Array, kernel: Array, spec: LocalConvSpec, resources: Resources) -> Array:
         """See `lcmulti.backend.Implementation.forward`."""
         y = self.output(x, spec, resources)
         for block in self._blocks(x, spec, resources):
@@ -147,7 +149,9 @@ class Blocked(Composed):
             self.put(y[(block.samples, *block.outputs)], part)
         return y
 
-    def input_grad(self, dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    def input_grad(
+        self, dy: Array, kernel: Array, spec: LocalConvSpec, resources: Resources
+    ) -> Array:
         """See `lcmulti.backend.Implementation.input_grad`."""
         facts = self.facts(dy)
         samples = _wide_samples(spec, len(dy), resources.max_workspace)
@@ -168,7 +172,7 @@ class Blocked(Composed):
             dx[(block.samples, *block.inputs)] += part[(slice(None), *inner)]
         return self.ops.narrow(dx, dy)
 
-    def kernel_grad(self, x: Any, dy: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    def kernel_grad(self, x: Array, dy: Array, spec: LocalConvSpec, resources: Resources) -> Array:
         """See `lcmulti.backend.Implementation.kernel_grad`."""
         grid = self._grid_of(x, spec, resources)
         summed = _is_summed(spec, grid, len(x))
@@ -182,45 +186,46 @@ class Blocked(Composed):
                 self.put_kernel_grad(dkernel[block.kernel], seen, part, block.spec, resources)
         return self.ops.narrow(dkernel, x)
 
-    def put(self, y: Any, part: Any) -> None:
-        """Write the outputs of one block to where they belong."""
+    def put(self, y: Array, part: Any) -> None:
+        """Write the outputs of one block into the whole."""
         y[...] = part
 
-    def seen_grad(self, dy: Any) -> Any:
+    def seen_grad(self, dy: Array) -> Array:
         """One block's part of the output gradient, in the accumulator dtype."""
         return self.ops.widen(dy)
 
     def put_kernel_grad(
-        self, out: Any, x: Any, dy: Any, spec: LocalConvSpec, resources: Resources
+        self, out: Any, x: Array, dy: Array, spec: LocalConvSpec, resources: Resources
     ) -> None:
-        """Write the kernel gradient of one block to where it belongs."""
+        """Write the kernel gradient of one block into the whole."""
         out[...] = super().kernel_grad(x, dy, spec, resources)
 
-    def _input(self, x: Any, block: Block) -> Any:
+    def _input(self, x: Array, block: Block) -> Any:
         part = x[(block.samples, *block.inputs)]
         if any(map(any, block.padding)):
             part = self.ops.pad(part, ((0, 0), *block.padding, (0, 0)))
         return part
 
-    def _grid_of(self, array: Any, spec: LocalConvSpec, resources: Resources) -> Grid:
+    def _grid_of(self, array: Array, spec: LocalConvSpec, resources: Resources) -> Grid:
         facts = self.facts(array)
         return _grid(spec, len(array), facts.dtype, facts.device, resources)
 
-    def _blocks(self, array: Any, spec: LocalConvSpec, resources: Resources) -> Iterator[Block]:
+    def _blocks(self, array: Array, spec: LocalConvSpec, resources: Resources) -> Iterator[Block]:
         return blocks(spec, self._grid_of(array, spec, resources), len(array))
 
 
 def _grid(spec: LocalConvSpec, batch: int, dtype: str, device: str, resources: Resources) -> Grid:
-    # Half is for blocks, a quarter for wide gradients, a quarter for copies in another layout.
+    # Half of the limit is for blocks, a quarter for float32 gradients of half types, and a quarter
+    # for copies in another layout.
     room = resources.max_workspace // 2
-    return cut(spec, batch, dtype, min(CACHE_TARGET, room) if device == "cpu" else room)
+    return grid_of(spec, batch, dtype, min(CACHE_TARGET, room) if device == "cpu" else room)
 
 
 def _is_summed(spec: LocalConvSpec, grid: Grid, batch: int) -> bool:
-    """Whether several blocks add to one part of the kernel, or none writes it."""
+    """Whether several blocks add to the same part of the kernel, or no block writes to it."""
     return bool(spec.shared_axes) or grid.samples < batch or batch == 0
 
 
 def _wide_samples(spec: LocalConvSpec, batch: int, limit: int) -> int:
-    """Samples whose input gradient is summed in float32 at a time, in a quarter of *limit*."""
+    """How many samples' input gradients, in float32, fit in a quarter of *limit*."""
     return max(min(batch, limit // 4 // (4 * prod(spec.input_shape))), 1)

@@ -1,9 +1,9 @@
-"""The operation as patches times matrices, written once over a handful of array operations.
+"""The operation as patches times matrices, written once over a few array operations.
 
 Any framework that can slice, stack, permute, reshape, pad and multiply matrices gets the three
-maps from `Composed`. All dimensions but the batch are static and the batch is only ever ``-1``,
-so it may be symbolic. The number of operations grows with the kernel's sides, never with the
-number of output positions.
+maps from `Composed`. All dimensions but the batch are static. The batch only appears as ``-1``,
+so it may be symbolic. The number of array operations grows with the sides of the window, and
+does not depend on the number of output positions.
 
 Letters: ``N`` batch, ``O`` output positions, of which ``U`` have weights of their own and ``S``
 share them, ``G`` groups, ``k`` taps, ``C`` channels and ``F`` filters of one group.
@@ -18,44 +18,47 @@ from typing import Any, NamedTuple, Protocol
 from lcmulti.dtypes import DTYPES
 from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.plugins.contract import Problem, Resources
+from lcmulti.types import Array
 
 __all__ = ["ArrayOps", "Composed"]
 
 
 class ArrayOps(Protocol):
-    """What a framework must be able to do; slicing with ``x[...]`` and ``+`` beside it."""
+    """The operations that a framework must provide, besides slicing with ``x[...]`` and ``+``."""
 
-    def reshape(self, array: Any, shape: tuple[int, ...]) -> Any:
+    def reshape(self, array: Array, shape: tuple[int, ...]) -> Array:
         """Reshape in C order; one entry of *shape* may be -1."""
         ...
 
-    def permute(self, array: Any, axes: tuple[int, ...]) -> Any:
+    def permute(self, array: Array, axes: tuple[int, ...]) -> Array:
         """`numpy.transpose`."""
         ...
 
-    def stack(self, arrays: list[Any], axis: int) -> Any:
+    def stack(self, arrays: list[Array], axis: int) -> Array:
         """`numpy.stack`."""
         ...
 
-    def pad(self, array: Any, pairs: tuple[tuple[int, int], ...]) -> Any:
+    def pad(self, array: Array, pairs: tuple[tuple[int, int], ...]) -> Array:
         """Pad with zeros, one ``(low, high)`` pair per axis."""
         ...
 
-    def matmul(self, a: Any, b: Any, transpose_a: bool = False, transpose_b: bool = False) -> Any:
-        """Product of two stacks of matrices, either transposed in its last two axes."""
+    def matmul(
+        self, a: Array, b: Array, transpose_a: bool = False, transpose_b: bool = False
+    ) -> Array:
+        """Product of two stacks of matrices; each may be transposed in its last two axes first."""
         ...
 
-    def widen(self, array: Any) -> Any:
-        """Half types to float32, others as they are."""
+    def widen(self, array: Array) -> Array:
+        """Convert half types to float32; return other types unchanged."""
         ...
 
-    def narrow(self, array: Any, like: Any) -> Any:
+    def narrow(self, array: Array, like: Array) -> Array:
         """Round to the dtype of *like*."""
         ...
 
 
 class _Layout(NamedTuple):
-    """How axes are ordered around the matrix product; depends on the spec alone."""
+    """The order of axes before and after the matrix product; it depends on the spec alone."""
 
     positions: tuple[int, ...]  # (U..., S...) as axes of O
     own: tuple[int, ...]  # sizes of U
@@ -84,30 +87,32 @@ def _inverse(axes: tuple[int, ...]) -> tuple[int, ...]:
 class Composed:
     """`lcmulti.backend.Implementation` over any `ArrayOps`.
 
-    It copies the whole of the patches, so it serves where patches are small and where a
-    framework wants to see nothing but its own operations.
+    It copies all patches at once. So it is for small patches, and for transforms and compilers
+    that must see nothing but the framework's own operations.
     """
 
     def __init__(self, ops: ArrayOps) -> None:
         self.ops = ops
 
     def decline(self, problem: Problem) -> str | None:
-        """Serves everything."""
+        """Serves every call."""
         return None
 
     def workspace(self, problem: Problem) -> int:
-        """Patches, their copy in matrix order, and both factors in the accumulator dtype."""
+        """The patches, their copy in matrix order, and both factors in the accumulator dtype."""
         spec = problem.spec
         return workspace(spec, spec.output_size, problem.samples, problem.dtype)
 
-    def forward(self, x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    def forward(self, x: Array, kernel: Array, spec: LocalConvSpec, resources: Resources) -> Array:
         """See `lcmulti.backend.Implementation.forward`."""
         ops = self.ops
         patches = self._patch_matrices(x, spec)
         y = ops.matmul(patches, self._kernel_matrices(kernel, spec))
         return ops.narrow(self._by_sample(y, (), spec.filters, spec), x)
 
-    def input_grad(self, dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    def input_grad(
+        self, dy: Array, kernel: Array, spec: LocalConvSpec, resources: Resources
+    ) -> Array:
         """See `lcmulti.backend.Implementation.input_grad`."""
         ops = self.ops
         kernels = self._kernel_matrices(kernel, spec)
@@ -115,7 +120,7 @@ class Composed:
         patches = self._by_sample(patches, spec.kernel_size, spec.in_channels, spec)
         return ops.narrow(self._unpad(self.fold(patches, spec), spec), dy)
 
-    def kernel_grad(self, x: Any, dy: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    def kernel_grad(self, x: Array, dy: Array, spec: LocalConvSpec, resources: Resources) -> Array:
         """See `lcmulti.backend.Implementation.kernel_grad`."""
         ops = self.ops
         patches = self._patch_matrices(x, spec)
@@ -127,25 +132,26 @@ class Composed:
             product = ops.permute(product, (0, 2, 1, 3))
         return ops.narrow(ops.reshape(product, spec.kernel_shape), x)
 
-    def flat(self, array: Any, shape: tuple[int, ...], taps: tuple[int, ...]) -> Any:
-        """Flatten an array in matrix order; of patches, which have *taps*, it makes a copy."""
+    def flat(self, array: Array, shape: tuple[int, ...], taps: tuple[int, ...]) -> Array:
+        """Flatten an array that is in matrix order. Patches, which have *taps*, are copied."""
         return self.ops.reshape(array, shape)
 
-    def cut(self, array: Any, index: tuple[slice, ...]) -> Any:
+    def cut(self, array: Array, index: tuple[slice, ...]) -> Array:
         """Slice the leading axes of an array."""
         return array[index]
 
-    def windows(self, x: Any, spec: LocalConvSpec) -> Any:
+    def windows(self, x: Array, spec: LocalConvSpec) -> Array:
         """Gather ``(N, *padded_size, channels) -> (N, *output_size, *kernel_size, channels)``."""
         for axis in range(spec.ndim):
             x = self.ops.stack([self.cut(x, seen) for seen in axis_taps(spec, axis)], -2)
         return x
 
-    def fold(self, patches: Any, spec: LocalConvSpec) -> Any:
-        """Scatter-add, the adjoint of `windows`.
+    def fold(self, patches: Array, spec: LocalConvSpec) -> Array:
+        """Add patches up into the padded input: the adjoint of `windows`.
 
-        One axis at a time, last first. A tap's elements lie ``stride`` apart, so without
-        dilation ``stride`` consecutive taps interleave into one run that is added at once.
+        One axis at a time, the last one first. The elements of one tap lie ``stride`` apart. So,
+        without dilation, ``stride`` consecutive taps interleave into one contiguous run, which is
+        added at once.
         """
         ops = self.ops
         for axis in reversed(range(spec.ndim)):
@@ -175,12 +181,12 @@ class Composed:
             patches = total
         return patches
 
-    def _patch_matrices(self, x: Any, spec: LocalConvSpec) -> Any:
+    def _patch_matrices(self, x: Array, spec: LocalConvSpec) -> Array:
         """``(N, *I, G*C) -> (U*G, S*N, k*C)``."""
         x = self.ops.pad(self.ops.widen(x), ((0, 0), *spec.padding, (0, 0)))
         return self._by_position(self.windows(x, spec), spec.kernel_size, spec)
 
-    def _kernel_matrices(self, kernel: Any, spec: LocalConvSpec) -> Any:
+    def _kernel_matrices(self, kernel: Array, spec: LocalConvSpec) -> Array:
         """``(*positions, *k, C, G*F) -> (U*G, k*C, F)``."""
         ops, layout, kernel = self.ops, _layout(spec), self.ops.widen(kernel)
         filters = spec.filters // spec.groups
@@ -189,7 +195,7 @@ class Composed:
             kernel = ops.permute(ops.reshape(kernel, shape), (0, 2, 1, 3))
         return ops.reshape(kernel, (layout.matrices * spec.groups, spec.terms, filters))
 
-    def _by_position(self, array: Any, taps: tuple[int, ...], spec: LocalConvSpec) -> Any:
+    def _by_position(self, array: Array, taps: tuple[int, ...], spec: LocalConvSpec) -> Array:
         """``(N, *O, *taps, G*C) -> (U*G, S*N, taps*C)``."""
         ops, layout, t = self.ops, _layout(spec), len(taps)
         channels = array.shape[-1] // spec.groups
@@ -200,7 +206,7 @@ class Composed:
         return self.flat(array, (matrices, -1, prod(taps) * channels), taps)
 
     def _by_sample(
-        self, array: Any, taps: tuple[int, ...], channels: int, spec: LocalConvSpec
+        self, array: Array, taps: tuple[int, ...], channels: int, spec: LocalConvSpec
     ) -> Any:
         """``(U*G, S*N, taps*C) -> (N, *O, *taps, G*C)``, the inverse of `_by_position`."""
         ops, layout, groups = self.ops, _layout(spec), spec.groups
@@ -208,7 +214,7 @@ class Composed:
         array = ops.permute(ops.reshape(array, shape), _inverse(_to_position(layout, len(taps))))
         return ops.reshape(array, (-1, *spec.output_size, *taps, channels))
 
-    def _unpad(self, padded: Any, spec: LocalConvSpec) -> Any:
+    def _unpad(self, padded: Array, spec: LocalConvSpec) -> Array:
         return self.cut(padded, (slice(None), *spec.inner))
 
 
@@ -224,7 +230,7 @@ def _to_position(layout: _Layout, taps: int) -> tuple[int, ...]:
 
 
 def axis_taps(spec: LocalConvSpec, axis: int) -> list[tuple[slice, ...]]:
-    """For each tap along one axis, the slice of the padded input that all outputs see."""
+    """For each tap along one axis, the slice of the padded input that it reads for all outputs."""
     n, s, d = spec.output_size[axis], spec.strides[axis], spec.dilation[axis]
     before = (slice(None),) * (axis + 1)
     return [
@@ -239,8 +245,8 @@ def _at(axis: int, pair: tuple[int, int], rank: int) -> tuple[tuple[int, int], .
 def workspace(spec: LocalConvSpec, positions: tuple[int, ...], batch: int, dtype: str) -> int:
     """Bytes held while a block of *positions* is computed for *batch* samples.
 
-    Patches twice (as gathered and in matrix order), what is multiplied with them twice, the
-    padded input, and for half types the kernel in float32.
+    The patches twice (as gathered and in matrix order), the array they are multiplied with twice,
+    the padded input, and for half types the kernel in float32.
     """
     count = prod(positions)
     elements = 2 * batch * count * (spec.terms * spec.groups + spec.filters)

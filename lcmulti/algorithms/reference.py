@@ -13,17 +13,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lcmulti.dtypes import DTYPES, name_of
 from lcmulti.geometry.spec import LocalConvSpec
 
 __all__ = ["bias_grad", "forward", "input_grad", "kernel_grad"]
 
-Array = NDArray[Any]
 
-
-def forward(x: Array, kernel: Array, spec: LocalConvSpec) -> Array:
+def forward(x: np.ndarray, kernel: np.ndarray, spec: LocalConvSpec) -> np.ndarray:
     """``y[n,o,f] = sum over t, c of x[n, o*stride + t*dilation - pad, c] * kernel[o,t,c,f]``.
 
     Parameters
@@ -47,7 +44,7 @@ def forward(x: Array, kernel: Array, spec: LocalConvSpec) -> Array:
     return _by_sample(y).astype(x.dtype)
 
 
-def input_grad(dy: Array, kernel: Array, spec: LocalConvSpec) -> Array:
+def input_grad(dy: np.ndarray, kernel: np.ndarray, spec: LocalConvSpec) -> np.ndarray:
     """``dx[n,i,c] = sum over o, t, f with o*stride + t*dilation - pad = i of dy * kernel``.
 
     Parameters
@@ -70,10 +67,10 @@ def input_grad(dy: Array, kernel: Array, spec: LocalConvSpec) -> Array:
     return _by_sample(dx[spec.inner]).astype(dy.dtype)
 
 
-def kernel_grad(x: Array, dy: Array, spec: LocalConvSpec) -> Array:
+def kernel_grad(x: np.ndarray, dy: np.ndarray, spec: LocalConvSpec) -> np.ndarray:
     """``dkernel[o,t,c,f] = sum over n of x[n, o*stride + t*dilation - pad, c] * dy[n,o,f]``.
 
-    Summed over the positions that share a kernel, too.
+    Also summed over the positions that share a kernel.
 
     Parameters
     ----------
@@ -96,7 +93,7 @@ def kernel_grad(x: Array, dy: Array, spec: LocalConvSpec) -> Array:
     return dkernel.astype(x.dtype)
 
 
-def bias_grad(dy: Array, bias_shape: tuple[int, ...]) -> Array:
+def bias_grad(dy: np.ndarray, bias_shape: tuple[int, ...]) -> np.ndarray:
     """Sum of *dy* over the batch and over the positions that share a bias.
 
     Parameters
@@ -108,36 +105,36 @@ def bias_grad(dy: Array, bias_shape: tuple[int, ...]) -> Array:
     """
     summed = _wide(dy).sum(axis=0)
     shared = tuple(i for i, n in enumerate(bias_shape[:-1]) if n == 1)
-    result: Array = summed.sum(axis=shared, keepdims=True).astype(dy.dtype)
+    result: np.ndarray = summed.sum(axis=shared, keepdims=True).astype(dy.dtype)
     return result
 
 
 def _at(tap: tuple[int, ...]) -> tuple[Any, ...]:
-    """Index of ``(*O, G, C, F)`` in a kernel by group."""
+    """The index of a tap's ``(*O, G, C, F)`` in what `_by_group` returns."""
     return (..., *tap, slice(None), slice(None), slice(None))
 
 
-def _wide(array: Array) -> Array:
+def _wide(array: np.ndarray) -> np.ndarray:
     return array.astype(DTYPES[name_of(array.dtype)].accumulator, copy=False)
 
 
-def _pad(x: Array, spec: LocalConvSpec) -> Array:
+def _pad(x: np.ndarray, spec: LocalConvSpec) -> np.ndarray:
     return np.pad(x, ((0, 0), *spec.padding, (0, 0)))
 
 
-def _by_position(array: Array, spec: LocalConvSpec) -> Array:
+def _by_position(array: np.ndarray, spec: LocalConvSpec) -> np.ndarray:
     """``(N, *O, G*C) -> (*O, G, N, C)``."""
     channels = array.shape[-1] // spec.groups
     return np.moveaxis(array.reshape(*array.shape[:-1], spec.groups, channels), 0, -2)
 
 
-def _by_sample(array: Array) -> Array:
+def _by_sample(array: np.ndarray) -> np.ndarray:
     """``(*O, G, N, F) -> (N, *O, G*F)``."""
     moved = np.moveaxis(array, -2, 0)
     return moved.reshape(*moved.shape[:-2], moved.shape[-2] * moved.shape[-1])
 
 
-def _by_group(kernel: Array, spec: LocalConvSpec) -> Array:
+def _by_group(kernel: np.ndarray, spec: LocalConvSpec) -> np.ndarray:
     """``(*O, *k, C, G*F) -> (*O, *k, G, C, F)``."""
     grouped = kernel.reshape(*kernel.shape[:-1], spec.groups, spec.filters // spec.groups)
     return np.swapaxes(grouped, -2, -3)

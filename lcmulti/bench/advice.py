@@ -1,4 +1,4 @@
-"""How to make the layer faster here, read off what was measured."""
+"""Advice on how to make a layer faster on this machine, from the measurements."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from lcmulti.bench.report import Report, Row
 __all__ = ["advice"]
 
 WORTH = 1.15
-"""Times as fast from which a change is worth a line, beyond both spreads."""
+"""A change is mentioned if it makes a layer this many times as fast, beyond both spreads."""
 
 NEAR = 1.5
-"""Times the roofline below which there is little left to gain."""
+"""Below this many times the roofline, there is little left to gain."""
 
 
 def advice(report: Report) -> list[str]:
-    """Lines for a person, the most useful first; none where nothing was measured."""
+    """Lines of advice, the most useful one first; empty if nothing was measured."""
     found: list[str] = []
     for workload in report.workloads:
         autos = [r for r in _measured(report, workload.name) if r.auto]
@@ -62,12 +62,12 @@ def _for_backend(report: Report, auto: Row) -> list[str]:
 
 
 def _measured(report: Report, workload: str) -> list[Row]:
-    """Rows called often enough to have a spread: nothing is advised by fewer."""
+    """Rows with enough calls to have a spread; others are not used for advice."""
     return [row for row in report.of(workload) if row.spread is not None]
 
 
 def _gain(row: Row, than: Row) -> float:
-    """How many times as fast a sample *row* is, less what both spreads explain."""
+    """How many times as fast *row* is for one sample, reduced by both spreads."""
     a, b = row.seconds or 0.0, than.seconds or 0.0
     noise = (row.spread or 0) + (than.spread or 0)
     return (b / than.batch) / (a / row.batch) * (1 - min(noise, 1))

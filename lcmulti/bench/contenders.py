@@ -1,4 +1,4 @@
-"""Our own ways to compute a workload, as `Contender`: what is timed, whoever wrote it."""
+"""`Contender`: a way to compute a workload that is timed. And the contenders of lcmulti."""
 
 from __future__ import annotations
 
@@ -9,37 +9,38 @@ import numpy as np
 
 import lcmulti
 from lcmulti import plugins
-from lcmulti.bench.workloads import Array, Arrays, in_format
+from lcmulti.bench.workloads import Arrays, in_format
 from lcmulti.choosing import framework
 from lcmulti.choosing.settings import current
 from lcmulti.conformance.bounds import compare, dot_bound
 from lcmulti.dtypes import DTYPES
+from lcmulti.types import Array
 
 __all__ = ["Contender", "disagreement", "ours"]
 
 CHECKED = 2
-"""Samples whose outputs are held against the reference."""
+"""Number of samples whose outputs are compared with the reference."""
 
 
 class Contender(NamedTuple):
-    """A function of input and weights, with the arrays it is called on.
+    """A function of input and weights, and the arrays it is called with.
 
     Parameters
     ----------
     function : callable
-        ``(x, weights) -> y``, in a framework's own arrays.
+        ``(x, weights) -> y``, on arrays of a framework.
     x, dy : ndarray
-        Input and the output gradient, with the axes in the function's order.
+        Input and output gradient, with the axes in the order of the function.
     weights : ndarray or variable
-        In the function's own layout; or the framework's own, which is then taken as it is.
+        In the layout of the function; or a variable of the framework, which is used directly.
     maps : callable, optional
-        ``(x, weights, dy) -> (y, dx, dweights)`` where the framework does not differentiate.
+        ``(x, weights, dy) -> (y, dx, dweights)``, for a framework without differentiation.
     """
 
     function: Callable[[Any, Any], Any]
-    x: Array
+    x: np.ndarray
     weights: Any
-    dy: Array
+    dy: np.ndarray
     maps: Callable[[Any, Any, Any], Any] | None = None
 
 
@@ -47,7 +48,7 @@ def ours(arrays: Arrays, backend: str, implementation: str, data_format: str) ->
     """`lcmulti.local_conv`."""
     arguments = _arguments(arrays, data_format, backend, implementation)
 
-    def function(x: Any, kernel: Any) -> Any:
+    def function(x: Array, kernel: Array) -> Any:
         return lcmulti.local_conv(x, kernel, **arguments)
 
     maps = None
@@ -60,26 +61,17 @@ def ours(arrays: Arrays, backend: str, implementation: str, data_format: str) ->
 def _arguments(
     arrays: Arrays, data_format: str, backend: str, implementation: str
 ) -> dict[str, Any]:
-    """Those of `lcmulti.local_conv`."""
-    spec = arrays.spec
-    return {
-        "strides": spec.strides,
-        "padding": spec.padding,
-        "padding_mode": spec.padding_mode,
-        "dilation": spec.dilation,
-        "groups": spec.groups,
-        "data_format": data_format,
-        "backend": backend,
-        "implementation": implementation,
-    }
+    """Keyword arguments of `lcmulti.local_conv`."""
+    named = {"data_format": data_format, "backend": backend, "implementation": implementation}
+    return arrays.spec.arguments() | named
 
 
 def _three_maps(
     arrays: Arrays, backend: str, implementation: str, data_format: str
 ) -> Callable[[Any, Any, Any], Any]:
-    """What a backend without differentiation has: the maps of an implementation.
+    """The three maps of an implementation, for a backend without differentiation.
 
-    In a padding mode that is not zeros, ``dx`` is that of the padded input.
+    In a padding mode other than zeros, ``dx`` is the gradient of the padded input.
     """
     found = lcmulti.explain(
         in_format(arrays.spec, data_format), batch=arrays.batch, dtype=arrays.dtype.name,
@@ -92,10 +84,10 @@ def _three_maps(
     spec, first = arrays.spec.computed(), data_format == "channels_first"
     sources = arrays.spec.padding_indices()
 
-    def moved(array: Any, source: int, destination: int) -> Any:
+    def moved(array: Array, source: int, destination: int) -> Array:
         return owner.move_axis(array, source, destination) if first else array
 
-    def maps(x: Any, kernel: Any, dy: Any) -> Any:
+    def maps(x: Array, kernel: Array, dy: Array) -> Any:
         x, dy = moved(x, 1, -1), moved(dy, 1, -1)
         for axis, indices in sources:
             x = owner.take(x, indices, axis)
@@ -106,10 +98,10 @@ def _three_maps(
     return maps
 
 
-def disagreement(y: Array, arrays: Arrays, data_format: str) -> str | None:
-    """How the first outputs differ from the reference by more than rounding explains, or None.
+def disagreement(y: np.ndarray, arrays: Arrays, data_format: str) -> str | None:
+    """How the first outputs differ from the reference, beyond rounding; None if they do not.
 
-    A peer may hold the sums of half types in that type, so the bound is that of the type itself.
+    A peer may sum half types in that type, so the bound is that of sums in the type itself.
     """
     got = np.moveaxis(y, 1, -1) if data_format == "channels_first" else y
     got = got[:CHECKED].astype("float64")

@@ -1,7 +1,7 @@
-"""How each framework is run: once compiled where it compiles, and waited for.
+"""How each framework runs: compiled where it has a compiler, and until the result is ready.
 
-A harness turns a `Contender` into a `Step` of forward alone, or of forward and the gradients of
-``sum(y * dy)`` in input and weights, as in the middle of a network.
+A harness turns a `Contender` into a `Step`. A step is a forward pass, or a forward pass and the
+gradients of ``sum(y * dy)`` in input and weights, as in the middle of a network.
 """
 
 from __future__ import annotations
@@ -9,16 +9,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
+import numpy as np
+
 from lcmulti import plugins
 from lcmulti.bench.contenders import Contender
 from lcmulti.bench.timing import Step
-from lcmulti.bench.workloads import Array
+from lcmulti.types import Array
 
 __all__ = ["Harness", "harness"]
 
 
 class Harness(ABC):
-    """Runs contenders in one framework, which share what is made of the same NumPy arrays.
+    """Runs contenders in one framework. They share the arrays made from one NumPy array.
 
     Parameters
     ----------
@@ -34,35 +36,36 @@ class Harness(ABC):
     def __init__(self, backend: str, device: str) -> None:
         self.owner, self.device = plugins.load_backend(backend), device
         self.placement = plugins.placement(backend, device)
-        self._placed: dict[int, tuple[Array, Any]] = {}
+        self._placed: dict[int, tuple[np.ndarray, Any]] = {}
 
-    def arrays(self, contender: Contender) -> tuple[Any, Any, Any]:
+    def arrays(self, contender: Contender) -> tuple[Array, Array, Array]:
         """``x``, ``weights`` and ``dy``."""
         return self._place(contender.x), self._place(contender.weights), self._place(contender.dy)
 
-    def _place(self, array: Any) -> Any:
+    def _place(self, array: Array) -> Array:
         if not hasattr(array, "__array_interface__"):
             return array
-        if id(array) not in self._placed:  # the array is kept, so that its id stays its own
+        # The NumPy array is kept, so that its id is not used again.
+        if id(array) not in self._placed:
             with self.placement():
                 self._placed[id(array)] = array, self.owner.from_numpy(array)
         return self._placed[id(array)][1]
 
-    def value(self, result: Any) -> Array:
-        """The output in what a step returned."""
+    def value(self, result: Any) -> np.ndarray:
+        """The output ``y`` in the result of a step."""
         return self.owner.to_numpy(result[0])
 
-    def product(self, a: Any, b: Any) -> Any:
-        """A matrix product, nothing rounded but its sums."""
+    def product(self, a: Array, b: Array) -> Array:
+        """A matrix product in the full precision of its dtype."""
         return a @ b
 
     @abstractmethod
     def step(self, contender: Contender, training: bool) -> Step:
-        """What is timed; its first call builds and compiles."""
+        """The step to time; its first call builds and compiles."""
 
 
 class Eager(Harness):
-    """NumPy, and the backends of strangers: called as they are."""
+    """NumPy, and third-party backends: called directly."""
 
     def step(self, contender: Contender, training: bool) -> Step:
         """See `Harness.step`; reading a result is how a stranger's is waited for."""
@@ -83,7 +86,7 @@ class Eager(Harness):
 
 
 class Torch(Harness):
-    """Eager, as most people run it."""
+    """Eager mode, as most people run it."""
 
     def step(self, contender: Contender, training: bool) -> Step:
         """See `Harness.step`."""
@@ -94,7 +97,7 @@ class Torch(Harness):
             x.requires_grad_()
             weights.requires_grad_()
 
-        def forward() -> Any:
+        def forward() -> Array:
             with torch.no_grad():
                 return (contender.function(x, weights),)
 
@@ -115,9 +118,9 @@ class Torch(Harness):
 
 
 class Jax(Harness):
-    """Jitted."""
+    """Compiled by ``jax.jit``."""
 
-    def product(self, a: Any, b: Any) -> Any:
+    def product(self, a: Array, b: Array) -> Array:
         """See `Harness.product`; on a GPU the default precision rounds to TF32."""
         import jax.numpy as jnp
 
@@ -127,27 +130,27 @@ class Jax(Harness):
         """See `Harness.step`."""
         import jax
 
-        # Put there explicitly: what `jit` may move it takes to the default device.
+        # Placed explicitly: `jit` moves arrays without a device to the default one.
         x, weights, dy = jax.device_put(self.arrays(contender), jax.devices(self.device)[0])
 
-        def forward(x: Any, weights: Any, dy: Any) -> Any:
+        def forward(x: Array, weights: Any, dy: Array) -> Array:
             return (contender.function(x, weights),)
 
-        def both(x: Any, weights: Any, dy: Any) -> Any:
+        def both(x: Array, weights: Any, dy: Array) -> Any:
             y, pull = jax.vjp(contender.function, x, weights)
             return y, *pull(dy)
 
         chosen = jax.jit(both if training else forward)
 
         def run() -> Any:
-            with self.placement():  # what is traced asks for the default device
+            with self.placement():  # tracing asks for the default device
                 return jax.block_until_ready(chosen(x, weights, dy))
 
         return run
 
 
 class TensorFlow(Harness):
-    """In a ``tf.function``; on a GPU, from then on, without TF32, which its default is."""
+    """In a ``tf.function``. On a GPU it turns TF32, TensorFlow's default, off for the process."""
 
     def __init__(self, backend: str, device: str) -> None:
         super().__init__(backend, device)
@@ -162,7 +165,7 @@ class TensorFlow(Harness):
 
         x, weights, dy = self.arrays(contender)
 
-        def forward() -> Any:
+        def forward() -> Array:
             return (contender.function(x, weights),)
 
         def both() -> Any:
@@ -184,6 +187,6 @@ class TensorFlow(Harness):
 
 
 def harness(backend: str, device: str = "cpu") -> Harness:
-    """That of a backend, or for one we do not know a plain one; errors are those of `Harness`."""
+    """The harness of a backend; `Eager` for a third-party one. Raises as `Harness` does."""
     known: dict[str, type[Harness]] = {"torch": Torch, "jax": Jax, "tensorflow": TensorFlow}
     return known.get(backend, Eager)(backend, device)

@@ -1,4 +1,4 @@
-"""What people use in JAX, channels last; in full precision, which a GPU's default is not."""
+"""What people use in JAX, channels last. In full precision, which is not the default on GPUs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from jax import lax
 
 from lcmulti.bench.contenders import Contender
 from lcmulti.bench.workloads import Arrays
+from lcmulti.types import Array
 from lcmulti.weights.layouts import export_kernel
 
 __all__ = ["conv_local", "eir_einsum", "lax_local"]
@@ -20,7 +21,7 @@ def lax_local(arrays: Arrays) -> Contender:
     letters = "HWDABCEFG"[: spec.ndim]
     dims = (f"N{letters}C", f"{letters}IO", f"N{letters}C")
 
-    def function(x: Any, weights: Any) -> Any:
+    def function(x: Array, weights: Any) -> Any:
         return lax.conv_general_dilated_local(
             x, weights, spec.strides, spec.padding, spec.kernel_size, dimension_numbers=dims,
             precision=lax.Precision.HIGHEST,
@@ -39,7 +40,7 @@ def conv_local(arrays: Arrays) -> Contender:
         use_bias=False, dtype=dtype, param_dtype=dtype, precision=lax.Precision.HIGHEST,
     )  # fmt: skip
 
-    def function(x: Any, weights: Any) -> Any:
+    def function(x: Array, weights: Any) -> Any:
         return layer.apply({"params": {"kernel": weights}}, x)
 
     return Contender(function, arrays.x, export_kernel(arrays.kernel, "flax", spec), arrays.dy)
@@ -49,7 +50,7 @@ def eir_einsum(arrays: Arrays) -> Contender:
     """EIR's LCL, where windows tile one channel."""
     spec = arrays.spec
 
-    def function(x: Any, weights: Any) -> Any:
+    def function(x: Array, weights: Any) -> Any:
         seen = x.reshape(arrays.batch, *spec.output_size, -1)
         return jnp.einsum("nhw,ohw->nho", seen, weights, precision=lax.Precision.HIGHEST)
 

@@ -1,4 +1,4 @@
-"""What this machine can do at best: bytes it moves and sums of products it makes, a second."""
+"""The peak speeds of this machine: memory bandwidth, and rate of matrix products."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ __all__ = ["available_memory", "bandwidth", "cores", "gpu", "measure", "processo
 
 
 def cores() -> int:
-    """Processors this process may use."""
+    """Number of processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def bandwidth(threads: int, elements: int = 1 << 25) -> float:
-    """Bytes per second of the faster of reading and copying memory far beyond the caches."""
+    """Bytes per second of reading or of copying, whichever is faster, far beyond the caches."""
     source = [np.ones(elements, "float32") for _ in range(threads)]
     target = [np.ones_like(each) for each in source]
 
@@ -50,14 +50,14 @@ def bandwidth(threads: int, elements: int = 1 << 25) -> float:
 
 
 def rate(dtype: str, backends: Iterable[str] = (), n: int = 2048) -> float:
-    """Flops per second of a large matrix product, the best of NumPy's and the backends'.
+    """Flops per second of a large matrix product: the best of NumPy and the backends.
 
-    In the type that sums of *dtype* are held in.
+    In the accumulator dtype of *dtype*.
     """
     a = np.ones((n, n), DTYPES[dtype].accumulator)
     out = np.empty_like(a)
     best = least(lambda: np.matmul(a, a, out=out))
-    if "torch" in backends:  # its matrix library may be quicker than NumPy's
+    if "torch" in backends:  # its matrix library may be faster than NumPy's
         import torch
 
         b = torch.from_numpy(a)
@@ -66,7 +66,7 @@ def rate(dtype: str, backends: Iterable[str] = (), n: int = 2048) -> float:
 
 
 def gpu(dtype: str, backends: Iterable[str]) -> tuple[float, float, str]:
-    """Bandwidth and rate of the GPU, the best of what the backends reach on it, and its name."""
+    """Bandwidth and rate of the GPU (the best that a backend reaches), and its name."""
     elements, n = 1 << 26, 4096
     big, one = np.ones(elements, "float32"), np.ones(1, "float32")
     square = np.ones((n, n), numpy_dtype(dtype))
@@ -82,7 +82,7 @@ def gpu(dtype: str, backends: Iterable[str]) -> tuple[float, float, str]:
 
 
 def measure(dtype: str, backends: Iterable[str], device: str = "cpu") -> Machine:
-    """Measure and describe this machine; a few seconds."""
+    """Measure and describe this machine; it takes a few seconds."""
     backends = list(backends)
     found = plugins.registry().backends
     versions = {name: plugins.framework_version(found[name]) or "unknown" for name in backends}
@@ -112,7 +112,7 @@ def processor() -> str:
 
 
 def available_memory() -> int:
-    """Bytes that may still be taken, or 4 GiB where the system does not say."""
+    """Bytes of free memory, or 4 GiB where the system does not tell."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
             if line.startswith("MemAvailable"):

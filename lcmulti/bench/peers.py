@@ -1,6 +1,6 @@
-"""What people use today instead, as data; a peer's framework is imported when it is run.
+"""Peers: what people use today instead. As data; a framework is imported when a peer is run.
 
-Each peer is given our weights in its own layout (`lcmulti.layouts`) and held to the same
+Each peer gets the same weights in its own layout (`lcmulti.layouts`) and must give the same
 outputs.
 """
 
@@ -34,21 +34,21 @@ class Peer:
     load : str
         ``"module:function"`` of ``(arrays) -> Contender``.
     data_format : str
-        Of its input and output.
+        Data format of its input and output.
     needs : str
-        Package it comes from.
+        Import name of its package.
     install : str
     axes : tuple of int
-        Numbers of spatial axes it exists for; empty for any.
+        Numbers of spatial axes it supports; empty for any.
     holds : callable
-        ``(spec, batch)`` to elements it holds in a forward pass beyond input, output and weights.
+        ``(spec, batch) -> int``: elements a forward pass holds beyond input, output and weights.
     gradient_holds : callable
-        ``(spec, batch)`` to elements a training step holds beyond twice those.
+        ``(spec, batch) -> int``: elements that a training step holds beyond twice those.
     is_slow : callable
-        ``(spec, batch)`` to whether building it may take more than a minute, so that it is tried
-        in a process that can be ended.
+        ``(spec, batch) -> bool``: whether building it may take more than a minute. It is then
+        tried in another process, which can be ended.
     tiles : bool
-        Whether it is for windows that tile the one channel there is.
+        Whether it supports only windows that tile the input, of one channel.
     """
 
     name: str
@@ -64,11 +64,11 @@ class Peer:
     tiles: bool = False
 
     def is_installed(self) -> bool:
-        """Whether its package can be found."""
+        """Whether its package is installed."""
         return importlib.util.find_spec(self.needs) is not None
 
     def declines(self, spec: LocalConvSpec) -> str | None:
-        """Why it has no such layer, or None."""
+        """Why it does not support such a layer, or None."""
         if self.axes and spec.ndim not in self.axes:
             return f"exists in {' and '.join(f'{n}D' for n in self.axes)} alone"
         if spec.groups > 1:
@@ -82,18 +82,18 @@ class Peer:
         return None
 
     def applies(self, spec: LocalConvSpec) -> bool:
-        """Whether it is made for such a geometry; left out without a word where it is not."""
+        """Whether it is made for such a geometry; if not, it is left out silently."""
         return not self.tiles or (spec.is_disjoint and spec.ndim == 1 and spec.in_channels == 1)
 
     def memory(self, spec: LocalConvSpec, batch: int, itemsize: int, training: bool) -> int:
-        """Bytes beyond input, output and weights; what is differentiated is held twice."""
+        """Bytes it holds beyond input, output and weights; differentiation holds them twice."""
         held = self.holds(spec, batch)
         if training:
             held = 2 * held + self.gradient_holds(spec, batch)
         return held * itemsize
 
     def contender(self, arrays: Arrays) -> Contender:
-        """Import its framework and make it."""
+        """Import its framework and make a contender."""
         module, _, function = self.load.partition(":")
         made: Contender = getattr(importlib.import_module(module), function)(arrays)
         return made
@@ -108,17 +108,17 @@ def _products(spec: LocalConvSpec, batch: int) -> int:
 
 
 def _whole_inputs(spec: LocalConvSpec, batch: int) -> int:
-    """TensorFlow's gradient of a slice is as large as what it was cut from, zeros around it."""
+    """TensorFlow's gradient of a slice has the size of the whole array, filled with zeros."""
     return batch * prod(spec.output_size) * prod(spec.input_shape)
 
 
 def _dense(spec: LocalConvSpec, batch: int) -> int:
-    """The weights between all inputs and all outputs, their mask and their product."""
+    """The dense weights between all inputs and all outputs, their mask, and the product of both."""
     return 3 * prod(spec.input_shape) * prod(spec.output_shape)
 
 
 def _entries(spec: LocalConvSpec, batch: int) -> int:
-    """Two 64-bit indices a weight, and the Python tuples they are made of."""
+    """Two 64-bit indices for each weight, and the Python tuples they are made from."""
     return 36 * prod(spec.kernel_shape)
 
 
@@ -142,11 +142,11 @@ def _tf(name: str, function: str, needs: str, *facts: Any, **more: Any) -> Peer:
 
 
 def _many_positions(spec: LocalConvSpec, batch: int) -> bool:
-    return prod(spec.output_size) > 4000  # a slice and a product in the graph for each
+    return prod(spec.output_size) > 4000  # the graph has a slice and a product for each position
 
 
 def _many_weights(spec: LocalConvSpec, batch: int) -> bool:
-    return prod(spec.kernel_shape) > 2_000_000  # a Python tuple for each, and they are sorted
+    return prod(spec.kernel_shape) > 2_000_000  # a Python tuple for each weight, and a sort
 
 
 PEERS = (
@@ -162,4 +162,4 @@ PEERS = (
     _tf("tf_keras 3", "keras_3", "tf_keras", (1, 2), _entries, is_slow=_many_weights),
     _tf("EIR einsum", "eir_einsum", "tensorflow", tiles=True),
 )
-"""Every peer we know."""
+"""Every known peer."""

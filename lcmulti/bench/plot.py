@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from lcmulti.bench.report import Report, Row
 from lcmulti.errors import ArgumentError, MissingExtraError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
 __all__ = ["SUFFIXES", "draw", "require"]
 
@@ -17,7 +21,7 @@ MARKERS = {"ours": "o", "peer": "x"}
 
 
 def require(path: Path) -> None:
-    """Find out before the work that its picture could not be drawn.
+    """Raise before the work begins if its picture could not be drawn.
 
     Raises
     ------
@@ -53,14 +57,14 @@ def draw(report: Report, path: Path) -> None:
         versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
         where = f"{machine.name}; {versions}"
         figure.suptitle(f"{report.mode}, {report.dtype}; {where}", fontsize=9)
-    # Without a date and random names one report gives one file.
+    # Without a date and random names, equal reports give equal files.
     metadata = {"Date": None} if path.suffix.lower() == ".svg" else None
     with matplotlib.rc_context({"svg.hashsalt": "lcmulti"}):
         figure.savefig(path, dpi=120, metadata=metadata)
 
 
-def _roofline(axes: Any, report: Report, rows: list[Row]) -> None:
-    """Rate over arithmetic intensity; nothing can be above the line."""
+def _roofline(axes: Axes, report: Report, rows: list[Row]) -> None:
+    """Rate over arithmetic intensity, below the roofline of the machine."""
     machine = report.machine
     maps = 3 if report.mode == "training" else 1
     intensities = []
@@ -96,8 +100,8 @@ def _roofline(axes: Any, report: Report, rows: list[Row]) -> None:
     axes.legend(fontsize=8, loc="lower right")
 
 
-def _plain_numbers(axis: Any) -> None:
-    """Ticks of a logarithmic axis as 2, 5, 10 and not as powers of ten."""
+def _plain_numbers(axis: Axis) -> None:
+    """Label the ticks of a logarithmic axis 2, 5, 10 instead of powers of ten."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=9))
@@ -105,8 +109,8 @@ def _plain_numbers(axis: Any) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def _dots(axes: Any, report: Report, rows: list[Row]) -> None:
-    """Median and quartile spread of each, workload by workload."""
+def _dots(axes: Axes, report: Report, rows: list[Row]) -> None:
+    """Median and quartiles of each row, grouped by workload."""
     place, ticks, labels = 0.0, [], []
     for workload in report.workloads:
         own = [row for row in rows if row.workload == workload.name]
@@ -117,7 +121,7 @@ def _dots(axes: Any, report: Report, rows: list[Row]) -> None:
         for row in own:
             place += 1
             seconds = row.seconds or 0.0
-            # Dots: a bar's length would say nothing on an axis of powers.
+            # Dots, because the length of a bar means nothing on a logarithmic axis.
             axes.errorbar(
                 seconds * 1e3, place, xerr=seconds * (row.spread or 0) * 1e3, fmt="o",
                 color=COLOURS.get(row.backend, OTHER), ecolor="black",

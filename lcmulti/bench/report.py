@@ -1,4 +1,4 @@
-"""What was measured, as data: the machine, one row for each way to compute, advice."""
+"""The report of a benchmark, as data: the machine, a row for each way to compute, advice."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ __all__ = ["Machine", "Report", "Row"]
 
 
 class Machine(NamedTuple):
-    """Where it was measured.
+    """The machine of the measurements.
 
     Parameters
     ----------
     bandwidth : float
-        Bytes per second, copied or read.
+        Bytes per second, of copying or reading.
     rate : float
         Flops per second of a large matrix product.
     cores : int
     processor : str
-        Or the GPU, where that is what was measured.
+        Name of the processor, or of the GPU if that was measured.
     system, python : str
     versions : dict
-        Of the frameworks, by backend.
+        Version of each framework, by backend.
     device : {"cpu", "gpu"}
     """
 
@@ -41,7 +41,7 @@ class Machine(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Where it was measured, in short."""
+        """The machine in one line."""
         return self.processor if self.device == "gpu" else f"{self.cores} cores of {self.processor}"
 
 
@@ -54,19 +54,19 @@ class Row:
     workload, backend, name : str
         *name* is an implementation or a peer.
     kind : {"ours", "peer", "variant"}
-        A variant is what ``auto`` takes with another data format or batch.
+        A variant is ``auto`` with another data format or batch.
     data_format : str
     batch : int
     auto : bool
         Whether ``implementation="auto"`` takes it.
     roofline : float
-        Seconds this machine needs at least.
+        The least time, in seconds, that this machine can take.
     first : float or None
         Seconds of building, tracing and the first call.
     times : list of float
-        Seconds of each call after it.
+        Seconds of each later call.
     problem : str or None
-        Why there are no times, or just one.
+        Why there are no times, or only one.
     """
 
     workload: str
@@ -83,12 +83,12 @@ class Row:
 
     @property
     def seconds(self) -> float | None:
-        """Median, or None without times."""
+        """Median time in seconds, or None without times."""
         return median(self.times) if self.times else None
 
     @property
     def spread(self) -> float | None:
-        """Half the distance between the quartiles over the median; None under three times."""
+        """Half the distance between quartiles, relative to the median; None below three times."""
         if len(self.times) < 3:
             return None
         low, middle, high = quantiles(self.times, n=4, method="inclusive")
@@ -96,7 +96,7 @@ class Row:
 
     @property
     def label(self) -> str:
-        """The name with what is varied."""
+        """The name, with what is varied."""
         return f"{self.name}, {self.data_format}, batch {self.batch}"
 
 
@@ -111,11 +111,11 @@ class Report:
     dtype : str
     workloads : list of Workload
     rows : list of Row
-        In the order they were prepared.
+        In the order in which they were prepared.
     absent : dict
-        Why a backend took no part, by its name.
+        Why a backend was left out, by its name.
     advice : list of str
-        How to make the layer faster here.
+        How to make the layer faster on this machine.
     interrupted : bool
     device : {"cpu", "gpu"}
     """
@@ -131,7 +131,7 @@ class Report:
     device: str = "cpu"
 
     def of(self, workload: str, *kinds: str) -> list[Row]:
-        """Rows of a workload, all or those of some kinds."""
+        """The rows of a workload; all, or those of some kinds."""
         return [
             row
             for row in self.rows
@@ -148,7 +148,7 @@ class Report:
         return row.seconds / auto.seconds
 
     def to_json(self) -> str:
-        """Everything, with each single time."""
+        """The whole report, with every single time."""
         rows = [
             asdict(row)
             | {"seconds": row.seconds, "spread": row.spread, "relative": self.relative(row)}

@@ -10,6 +10,7 @@ import tensorflow as tf
 from lcmulti.bench.contenders import Contender
 from lcmulti.bench.workloads import Arrays
 from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.types import Array
 from lcmulti.weights.layouts import export_kernel
 
 __all__ = ["eir_einsum", "keras_1", "keras_2", "keras_3"]
@@ -18,7 +19,8 @@ __all__ = ["eir_einsum", "keras_1", "keras_2", "keras_3"]
 def _keras(implementation: int, arrays: Arrays) -> Contender:
     """tf_keras' ``LocallyConnected1D`` and ``2D``, in one of their implementations.
 
-    Padding is applied before the layer: implementation 1 has none, the others a rule of their own.
+    Padding is applied before the layer: implementation 1 has none, and the others have another
+    rule.
     """
     import tf_keras
 
@@ -37,7 +39,7 @@ def _keras(implementation: int, arrays: Arrays) -> Contender:
     layer.set_weights([stored.reshape(layer.get_weights()[0].shape)])
     pairs = [(0, 0), *spec.padding, (0, 0)]
 
-    def function(x: Any, weights: Any) -> Any:
+    def function(x: Array, weights: Any) -> Any:
         return layer(tf.pad(x, pairs) if any(map(any, pairs)) else x)
 
     return Contender(function, arrays.x, layer.trainable_weights[0], arrays.dy)
@@ -50,7 +52,7 @@ def eir_einsum(arrays: Arrays) -> Contender:
     """EIR's LCL, where windows tile one channel."""
     spec = arrays.spec
 
-    def function(x: Any, weights: Any) -> Any:
+    def function(x: Array, weights: Any) -> Any:
         seen = tf.reshape(x, (arrays.batch, *spec.output_size, -1))
         return tf.einsum("nhw,ohw->nho", seen, weights)
 

@@ -1,4 +1,4 @@
-"""How things are timed: after a warm-up, in turns, each call by itself."""
+"""Timing: after a warm-up, in turns, and each call by itself."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 __all__ = ["Step", "calls_for", "least", "timed"]
 
 Step = Callable[[], Any]
-"""Computes once and returns when it is done."""
+"""Computes once, and returns when the result is ready."""
 
 
 SHORTEST = 0.005
-"""Seconds a measurement takes at least: a clock and a processor that wakes up cost some."""
+"""Least seconds of a measurement, to outweigh the clock and the wake-up of the processor."""
 
 
 def timed(step: Step, calls: int = 1) -> float:
-    """Seconds of one call, the mean of so many."""
+    """Seconds of one call: the mean of several calls."""
     start = time.perf_counter()
     for _ in range(calls):
         step()
@@ -25,12 +25,12 @@ def timed(step: Step, calls: int = 1) -> float:
 
 
 def calls_for(seconds: float) -> int:
-    """Calls of so many seconds that make a measurement long enough."""
+    """Number of calls, each of so many seconds, that make a measurement long enough."""
     return max(1, round(SHORTEST / max(seconds, 1e-7)))
 
 
 def least(step: Step, seconds: float = 0.4, calls: int = 3) -> float:
-    """Least seconds of one call, after a warm-up: whatever else the machine does only adds."""
+    """Smallest time of one call after a warm-up: other load on the machine only adds to it."""
     step()
     times: list[float] = []
     end = time.perf_counter() + seconds

@@ -1,11 +1,11 @@
-"""What is timed: layers from publications by name, or a geometry of one's own."""
+"""Workloads: layers from publications by name, or a geometry of one's own."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cached_property
 from math import prod
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,9 +20,7 @@ from lcmulti.geometry.spec import LocalConvSpec
 __all__ = ["DEFAULT", "Arrays", "Workload", "cases", "in_format", "named", "workload"]
 
 DEFAULT = ("keras_docstring_1", "deepface_l6")
-"""Small ones, for a first look."""
-
-Array = np.ndarray[Any, Any]
+"""Small layers, for a first look."""
 
 
 class Workload(NamedTuple):
@@ -41,7 +39,7 @@ class Workload(NamedTuple):
 
 
 def workload(spec: LocalConvSpec, batch: int = 32, name: str = "own") -> Workload:
-    """A workload of one's own.
+    """Make a workload from a geometry.
 
     Raises
     ------
@@ -57,7 +55,7 @@ def cases() -> dict[str, Case]:
 
 
 def named(names: Iterable[str]) -> list[Workload]:
-    """Published layers, at their own batch.
+    """Published layers, with the batch of the publication.
 
     Raises
     ------
@@ -73,7 +71,7 @@ def named(names: Iterable[str]) -> list[Workload]:
 
 
 class Arrays:
-    """Random arrays of a workload, channels last, each made once.
+    """Random arrays of a workload, channels last; each is made once.
 
     Parameters
     ----------
@@ -84,32 +82,32 @@ class Arrays:
     def __init__(self, workload: Workload, dtype: str) -> None:
         self.spec, self.batch = in_format(workload.spec, "channels_last"), workload.batch
         self.dtype = numpy_dtype(dtype)
-        self._first: dict[str, Array] = {}
+        self._first: dict[str, np.ndarray] = {}
 
-    def _normal(self, seed: int, *shape: int) -> Array:
+    def _normal(self, seed: int, *shape: int) -> np.ndarray:
         drawn = np.random.default_rng(seed).standard_normal(shape, dtype="float32")
         return drawn.astype(self.dtype, copy=False)
 
     @cached_property
-    def x(self) -> Array:
+    def x(self) -> np.ndarray:
         """``(N, *input_size, C)``."""
         return self._normal(0, self.batch, *self.spec.input_shape)
 
     @cached_property
-    def kernel(self) -> Array:
-        """``spec.kernel_shape``, scaled so that outputs are of the size of inputs."""
+    def kernel(self) -> np.ndarray:
+        """``spec.kernel_shape``, scaled so that outputs are about as large as inputs."""
         scale = self.dtype.type(self.spec.terms**-0.5)
-        kernel: Array = self._normal(1, *self.spec.kernel_shape) * scale
+        kernel: np.ndarray = self._normal(1, *self.spec.kernel_shape) * scale
         return kernel
 
     @cached_property
-    def dy(self) -> Array:
-        """``(N, *output_size, F)``, what gradients are taken along."""
+    def dy(self) -> np.ndarray:
+        """``(N, *output_size, F)``, the gradient of the output."""
         return self._normal(2, self.batch, *self.spec.output_shape)
 
-    def oriented(self, name: str, data_format: str) -> Array:
-        """``x`` or ``dy`` in a data format, contiguous."""
-        last: Array = getattr(self, name)
+    def oriented(self, name: str, data_format: str) -> np.ndarray:
+        """``x`` or ``dy``, contiguous in a data format."""
+        last: np.ndarray = getattr(self, name)
         if data_format == "channels_last":
             return last
         if name not in self._first:
@@ -118,11 +116,11 @@ class Arrays:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the three together."""
+        """Bytes of all three arrays."""
         elements = self.batch * (prod(self.spec.input_shape) + prod(self.spec.output_shape))
         return (elements + prod(self.spec.kernel_shape)) * self.dtype.itemsize
 
 
 def in_format(spec: LocalConvSpec, data_format: str) -> LocalConvSpec:
-    """The same geometry with the channels elsewhere."""
+    """The same geometry in another data format."""
     return replace_fields(spec, data_format=data_format)

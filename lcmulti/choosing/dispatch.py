@@ -1,11 +1,12 @@
 """Which implementation computes a call, and why.
 
 `plan` reads shapes, dtypes, arguments and settings, and returns what to run. It is cached: a
-warm call costs a few look-ups. Which backend it is, `lcmulti.choosing.framework` has told before.
+warm call costs a few look-ups. `lcmulti.choosing.framework` has chosen the backend before.
 """
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
@@ -43,7 +44,7 @@ ArgumentFacts = tuple[Facts, Facts, Facts | None]
 
 
 class Verdict(NamedTuple):
-    """What came of one implementation when a call was planned.
+    """Whether one implementation can serve a call.
 
     Parameters
     ----------
@@ -51,7 +52,7 @@ class Verdict(NamedTuple):
     reason : str or None
         Why it cannot serve, or None if it can.
     workspace : int or None
-        Bytes it would hold beyond inputs and outputs, if it can serve.
+        Bytes it would hold beyond inputs and outputs; None if it cannot serve.
     """
 
     name: str
@@ -61,7 +62,7 @@ class Verdict(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A call, decided: what `lcmulti.operations.calling` needs to run it.
+    """A planned call: what `lcmulti.operations.calling` needs to run it.
 
     Parameters
     ----------
@@ -71,7 +72,7 @@ class Plan:
     problem : Problem
         The call as the implementation sees it.
     call : Call
-        What computes it: ``(x, kernel, bias) -> y`` on arrays of the backend.
+        The function that computes it: ``(x, kernel, bias) -> y`` on arrays of the backend.
     """
 
     backend: str
@@ -86,15 +87,15 @@ class Plan:
 
 
 class UnhashableError(Exception):
-    """An argument is nothing a cache may be keyed by; it is wrong, and validation will say so."""
+    """An argument cannot be part of a cache key. So it is invalid, and validation will say why."""
 
 
-def frozen(value: Any) -> Any:
+def frozen(value: object) -> Hashable:
     """*value* as a cache key in which ``1``, ``1.0`` and ``True`` cannot be mistaken."""
     kind = type(value)
     if kind is int or kind is str or value is None:
         return value
-    if kind is tuple or kind is list:
+    if isinstance(value, (tuple, list)) and kind in (tuple, list):
         return tuple(map(frozen, value))
     raise UnhashableError
 
@@ -102,11 +103,11 @@ def frozen(value: Any) -> Any:
 def plan(
     backend: str,
     facts: ArgumentFacts,
-    arguments: tuple[Any, ...],
+    arguments: tuple[object, ...],
     settings: Settings,
     name: Map = "forward",
 ) -> Plan:
-    """Decide a call.
+    """Plan a call.
 
     Parameters
     ----------
@@ -121,7 +122,7 @@ def plan(
     try:
         return _plan(backend, facts, frozen(arguments), settings, name)
     except (UnhashableError, ArgumentError, RecursionError):
-        pass  # to be said of the arguments as they came
+        pass  # so that the error is about the arguments as the caller wrote them
     return _plan.__wrapped__(backend, facts, arguments, settings, name)
 
 
@@ -129,7 +130,7 @@ def plan(
 def _plan(
     backend: str,
     facts: ArgumentFacts,
-    arguments: tuple[Any, ...],
+    arguments: tuple[object, ...],
     settings: Settings,
     name: Map,
 ) -> Plan:
@@ -137,7 +138,7 @@ def _plan(
     exported = any(each is not None and each.exported for each in facts)
     entry, _ = choose(backend, problem, arguments[-1], settings, exported)
     closed = operation(backend, entry.name, name)
-    steps = Steps(spec.data_format == "channels_first", spec.padding_indices())
+    steps = Steps(spec.data_format == "channels_first", spec.padding_indices(), spec)
     call = with_steps(plugins.load_backend(backend), closed, problem, steps)
     return Plan(backend, spec, problem, call)
 
@@ -173,7 +174,7 @@ def problem_of(
 
 @cache
 def operation(backend: str, implementation: str, name: Map = "forward") -> Operation:
-    """One map of an implementation, differentiable."""
+    """One differentiable map of an implementation."""
     entry = plugins.registry().implementations[backend, implementation]
     return plugins.load_backend(backend).close(
         plugins.load_implementation(backend, implementation), entry, name
@@ -194,18 +195,18 @@ def _check_dtypes(entry: BackendEntry, facts: ArgumentFacts) -> None:
 
 
 def _check_memory(spec: LocalConvSpec, x: Facts, name: Map) -> None:
-    """Refuse a padded input, or an output, that is larger than the memory of this machine.
+    """Raise if a padded input, or an output, is larger than the memory of this machine.
 
-    Not of an array that is not in that memory itself: abstract, or spread over machines.
+    Abstract arrays, and arrays spread over machines, are not in this memory and are not checked.
     """
     size, memory = memory_for(tuple(length or 1 for length in x.shape), x.dtype)
     if x.transformed or size > memory:
         return
     if name == "forward":
         argument = "padding" if any(map(any, spec.padding)) else "x"
-    else:  # what comes out is the input of *spec*
+    else:  # the output is the input of *spec*
         argument = "dilation" if max(spec.dilation) > max(spec.strides) else "strides"
-    # Batches may be spread over devices and machines; a sample is not.
+    # A batch may be spread over devices and machines, so one sample is checked.
     batch = max(x.shape[0] or 1, 1) if x.device == "cpu" else 1
     require_memory(argument, (batch, *spec.padded_size, spec.in_channels), x.dtype)
     require_memory(argument, (batch, *spec.output_size, spec.filters), x.dtype)
@@ -218,10 +219,10 @@ def choose(
     settings: Settings,
     exported: bool = False,
 ) -> tuple[ImplementationEntry, list[Verdict]]:
-    """Pick an implementation and give the verdict on each.
+    """Choose an implementation, and give a verdict on each.
 
-    Where the call is *exported*, only what is portable serves, and a name is a wish: a model is
-    written down with the implementation it was made with, which the reader may not have.
+    Where the call is *exported*, only portable implementations serve, and a named implementation is
+    only preferred: a model may name one that the process that loads it does not have.
 
     Raises
     ------
@@ -236,7 +237,7 @@ def choose(
     portable = {entry.name for entry in entries if entry.portable}
     forced = name != "auto" and (not exported or name in portable)
     if not forced and settings.implementation in known:
-        # A configured name is a wish: other backends, which lack that name, still work.
+        # A configured name is only preferred: backends without an implementation of it still work.
         name = settings.implementation
     verdicts = [
         _verdict(entry, problem, forced and entry.name == name, exported) for entry in entries
@@ -279,11 +280,11 @@ def _verdict(entry: ImplementationEntry, problem: Problem, forced: bool, exporte
             raise
         except PluginError as error:
             return Verdict(entry.name, str(error), None)
-        except Exception as error:  # a stranger's code: the others go on serving
+        except Exception as error:  # third-party code: the other implementations can still serve
             why = f"could not tell whether it serves ({type(error).__name__}: {error})"
             return Verdict(entry.name, why, None)
         limit = problem.resources.max_workspace
-        # Where a transform or an export leaves no choice, the wish for little memory is outranked.
+        # max_workspace gives way where a transform or an export leaves a single implementation.
         unbounded = forced or problem.transformed or exported
         if workspace is not None and workspace > limit and not unbounded:
             reason = f"needs {workspace:,} bytes of workspace, over max_workspace={limit:,}"

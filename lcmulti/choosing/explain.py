@@ -14,13 +14,14 @@ from lcmulti.errors import ArgumentError, ArgumentTypeError
 from lcmulti.geometry.arguments import choice, integer
 from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.plugins.contract import Problem
+from lcmulti.types import Array, Padding, Sizes
 
 __all__ = ["Explanation", "explain"]
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What `explain` found; printed, it reads as a few lines of text.
+    """What `explain` found; ``print`` shows it as a few lines of text.
 
     Parameters
     ----------
@@ -33,10 +34,10 @@ class Explanation:
     spec : LocalConvSpec
         The geometry.
     verdicts : tuple of Verdict
-        On every implementation of the backend: ``name``, ``reason`` it cannot serve or None,
-        ``workspace``.
+        One for each implementation of the backend, with its ``name``, the ``reason`` why it cannot
+        serve (or None) and its ``workspace``.
     details : tuple of str
-        What the implementation says of how it would compute, line by line.
+        How the implementation would compute the call, in its own words; one entry a line.
     """
 
     backend: str
@@ -66,14 +67,14 @@ class Explanation:
 
 
 def explain(
-    x: Any,
-    kernel: Any = None,
-    bias: Any = None,
+    x: Array,
+    kernel: Array | None = None,
+    bias: Array | None = None,
     *,
-    strides: Any = 1,
-    padding: Any = "valid",
+    strides: Sizes = 1,
+    padding: Padding = "valid",
     padding_mode: str = "zeros",
-    dilation: Any = 1,
+    dilation: Sizes = 1,
     groups: int = 1,
     data_format: str | None = None,
     backend: str | None = None,
@@ -82,7 +83,7 @@ def explain(
     dtype: str | None = None,
     device: str | None = None,
 ) -> Explanation:
-    """Tell which backend and implementation a call would run on; nothing is computed.
+    """Tell which backend and implementation would compute a call. Nothing is computed.
 
     Parameters
     ----------
@@ -90,17 +91,17 @@ def explain(
         Either the arguments of `local_conv`, or a spec together with *batch*, *dtype* and
         *device*.
     kernel, bias : array, optional
-        As for `local_conv`; left out with a spec.
+        As for `local_conv`; not given with a spec.
     strides, padding, padding_mode, dilation, groups, data_format
-        As for `local_conv`; a spec has its own.
+        As for `local_conv`; not given with a spec, which has them.
     backend, implementation : str, optional
         As for `local_conv`.
     batch : int, optional
-        Samples, with a spec. None: not known.
+        Number of samples, with a spec. None: unknown.
     dtype : str, optional
-        With a spec. None: float32.
+        With a spec. None means float32.
     device : {"cpu", "gpu"}, optional
-        With a spec: the kind of device. None: the CPU.
+        Kind of device, with a spec. None means the CPU.
 
     Returns
     -------
@@ -109,8 +110,8 @@ def explain(
     Raises
     ------
     LcmultiError
-        What `local_conv` would raise for the same call; `ArgumentError` for what a spec, or an
-        array, says itself.
+        As `local_conv` for the same call; `ArgumentError` for an argument that the spec, or the
+        arrays, already determine.
 
     Examples
     --------
@@ -170,13 +171,13 @@ def explain(
 
 
 def _details(backend: str, implementation: str, problem: Problem) -> tuple[str, ...]:
-    """What an implementation that has something to say of a call says."""
+    """The details that an implementation gives of a call, if it gives any."""
     told = getattr(plugins.load_implementation(backend, implementation), "details", None)
     return () if told is None else tuple(told(problem))
 
 
 def _refuse(expected: str, default: Any, **given: Any) -> None:
-    """Refuse what was given although something else decides it."""
+    """Raise for an argument that was given although another one determines it."""
     for argument, value in given.items():
         if type(value) is not type(default) or value != default:
             raise ArgumentError(argument, expected, value)

@@ -1,4 +1,4 @@
-"""Which backend computes: the one named, that of the arrays, or the configured one."""
+"""Which backend computes: the named one, that of the arrays, or the configured one."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ def backend_of(
 ) -> tuple[str, bool]:
     """Name of the backend that computes on arrays of these types, and whether all are NumPy's.
 
-    The call's own *backend*; else the framework the arrays belong to; else *default*. NumPy arrays
-    are neutral, every other array stays with its framework.
+    The *backend* of the call; else the framework the arrays belong to; else *default*. NumPy arrays
+    may be converted to any framework. All other arrays stay in theirs.
 
     Parameters
     ----------
     kinds : tuple of type
-        Types of the arrays; ``NoneType`` for no bias.
+        Types of the arrays; ``NoneType`` where there is no bias.
     default : str, optional
         None for the configured backend.
     names : tuple of str
-        What the caller knows them by.
+        Names of the arguments, for errors.
 
     Raises
     ------
     MixedFrameworksError
-        If arrays of two frameworks meet, or *backend* names another framework than theirs.
+        If the arrays belong to two frameworks, or *backend* names another framework than theirs.
     ArgumentTypeError
-        If an argument is no array of any registered backend.
+        If an argument is not an array of a registered backend.
     """
     name, neutral = _named(kinds, backend, names)
-    # Settings, which may change, are read for NumPy's arrays alone: it takes as long as the rest.
+    # Settings are read for NumPy arrays only: reading them takes as long as all the rest.
     return name or default or current().backend, neutral
 
 
@@ -53,7 +53,7 @@ def backend_of(
 def _named(
     kinds: tuple[type, ...], backend: str | None, names: tuple[str, ...]
 ) -> tuple[str | None, bool]:
-    """The same, None where the types and *backend* leave it open."""
+    """The same, but None where neither the types nor *backend* decide."""
     owner: tuple[str, str] | None = None
     for argument, kind in zip(names, kinds, strict=True):
         if argument == "bias" and kind is type(None):
@@ -85,7 +85,7 @@ def _named(
 
 
 def _framework_of(kind: type) -> str | None:
-    """Find the backend of a type among the modules that are imported already."""
+    """Find the backend of a type. Only modules that are imported already are looked at."""
     for name, entry in plugins.registry().backends.items():
         for reference in entry.array_types:
             module, _, path = reference.partition(":")

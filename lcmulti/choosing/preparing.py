@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -14,13 +13,19 @@ from lcmulti.choosing.settings import current
 from lcmulti.dtypes import DTYPES, name_of
 from lcmulti.errors import ArgumentError, ArgumentTypeError, DtypeError, described
 from lcmulti.plugins.contract import Backend, Map
+from lcmulti.types import Array
 
 __all__ = ["converted", "prepare"]
 
 
 def prepare(
-    name: str, x: Any, kernel: Any, bias: Any, arguments: tuple[Any, ...], map_: Map = "forward"
-) -> tuple[dispatch.Plan, tuple[Any, ...]]:
+    name: str,
+    x: Array,
+    kernel: Array,
+    bias: Array,
+    arguments: tuple[object, ...],
+    map_: Map = "forward",
+) -> tuple[dispatch.Plan, tuple[Array, ...]]:
     """Plan a call on arrays of the backend *name*.
 
     Returns
@@ -34,7 +39,7 @@ def prepare(
     return dispatch.plan(name, _facts(owner, arrays), arguments, current(), map_), arrays
 
 
-def _facts(owner: Backend, arrays: tuple[Any, ...]) -> dispatch.ArgumentFacts:
+def _facts(owner: Backend, arrays: tuple[Array, ...]) -> dispatch.ArgumentFacts:
     x, kernel, bias = arrays
     argument = "x"
     try:
@@ -43,14 +48,14 @@ def _facts(owner: Backend, arrays: tuple[Any, ...]) -> dispatch.ArgumentFacts:
         of_kernel = owner.facts(kernel)
         argument = "bias"
         return of_x, of_kernel, None if bias is None else owner.facts(bias)
-    except ArgumentError as error:  # backends do not know which one it is
+    except ArgumentError as error:  # the backend does not know the name of the argument
         raise error.about(argument) from None
 
 
-def converted(name: str, arrays: Sequence[Any], names: tuple[str, ...]) -> tuple[Any, ...]:
-    """Convert NumPy's arrays to the backend *name*, to the device of those that are its own.
+def converted(name: str, arrays: Sequence[Array], names: tuple[str, ...]) -> tuple[Array, ...]:
+    """Convert NumPy arrays to the backend *name*, on the device of the arrays that are its own.
 
-    Subclasses become plain arrays, for a matrix or a masked array has arithmetic of its own.
+    Subclasses of `numpy.ndarray` become plain arrays, because their arithmetic differs.
     """
     if not any(isinstance(array, np.ndarray) for array in arrays):
         return tuple(arrays)

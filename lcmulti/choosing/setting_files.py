@@ -1,7 +1,7 @@
-"""Find and read the files that settings may stand in.
+"""Find and read the files that may hold settings.
 
-A place that may not be looked into has no settings, which `lcmulti config` says. A file that is
-there and cannot be read, or would take long to, is an error that names it.
+A folder that may not be read counts as having no settings; ``lcmulti config`` lists it. A file
+that exists and cannot be read, or would take long to read, is an error that names the file.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from lcmulti.files import read_text
 __all__ = ["ClosedPlaces", "keras_json", "project_table", "read_toml", "user_file"]
 
 ClosedPlaces = dict[str, str]
-"""Files that may be there or not, and why that cannot be seen."""
+"""Files whose existence cannot be checked, with the reason."""
 
 MOST_BYTES = 256 * 2**10
 QUOTED = re.compile(r'"[^"\n]*"|\'[^\'\n]*\'')
 MANY_DOTS = re.compile(r"(?<![\w\\\"'-])(?:[\w\\\"'-]++[ \t]*+\.[ \t]*+){20}")
-"""A key of so many parts, of which the parser's time and memory grow with the square."""
+"""A key of twenty parts or more: the parser's time and memory grow with their square."""
 
 
 def user_file() -> Path:
@@ -36,7 +36,7 @@ def user_file() -> Path:
 
 
 def is_there(path: Path, closed: ClosedPlaces) -> bool:
-    """Whether there is a file, or what stands for one; what cannot be seen is noted in *closed*."""
+    """Whether there is something to read at a path; *closed* gets a reason if that is unknown."""
     try:
         return not path.is_dir() and path.exists()
     except (OSError, ValueError) as error:
@@ -45,12 +45,12 @@ def is_there(path: Path, closed: ClosedPlaces) -> bool:
 
 
 def read_toml(path: Path, word: str = "") -> dict[str, Any]:
-    """The tables of a file; of one in which *word* does not stand at all, none.
+    """The tables of a TOML file; none if the file does not contain *word*.
 
     Raises
     ------
     ConfigError
-        If it is no ordinary file, too large, or no TOML.
+        If it is not an ordinary file, is too large, or is not TOML.
     """
     try:
         text = read_text(path, MOST_BYTES)
@@ -76,7 +76,7 @@ def project_table(closed: ClosedPlaces) -> tuple[Path, Mapping[str, Any]] | None
     """The settings of the project that the current folder is in, and their file."""
     try:
         directory = Path.cwd()
-    except OSError:  # it was deleted under us
+    except OSError:  # the folder was deleted while the process was in it
         return None
     for folder in (directory, *directory.parents):
         own = folder / "lcmulti.toml"
@@ -90,7 +90,7 @@ def project_table(closed: ClosedPlaces) -> tuple[Path, Mapping[str, Any]] | None
     return None
 
 
-def _as_table(value: Any, path: Path) -> Mapping[str, Any]:
+def _as_table(value: object, path: Path) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise ConfigError(str(path), "a table of settings", value)
     return value
@@ -99,16 +99,16 @@ def _as_table(value: Any, path: Path) -> Mapping[str, Any]:
 def keras_json(closed: ClosedPlaces) -> tuple[Path, Any] | None:
     """Keras' own file and the data format in it.
 
-    What is no JSON, Keras takes for an empty file, and so do we.
+    Keras treats a file that is not JSON as empty, and so does this function.
 
     Raises
     ------
     ConfigError
-        If a read of it might not end, or take much memory.
+        If reading the file might not end, or might take much memory.
     """
     try:
         path = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "keras.json"
-    except RuntimeError:  # there is no home
+    except RuntimeError:  # the user has no home folder
         return None
     if not is_there(path, closed):
         return None

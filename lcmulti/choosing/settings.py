@@ -2,7 +2,7 @@
 
 In order: the call, ``with lcmulti.config(...)``, ``LCMULTI_*`` variables, ``lcmulti.toml`` or
 ``[tool.lcmulti]`` of the nearest ``pyproject.toml``, the user's file, keras.json (for
-``data_format``), the default. A value only ever chooses among registered names; none names a
+``data_format``), the default. A value only chooses among registered names: no setting can name a
 module or a path to import. Files are read once in a process, on first use.
 """
 
@@ -49,20 +49,21 @@ class Settings(NamedTuple):
     Parameters
     ----------
     backend : str
-        Backend of calls whose arrays are all NumPy's.
+        Backend of calls whose arrays are all NumPy arrays.
     implementation : str
         ``"auto"`` or an implementation's name.
     data_format : {"channels_last", "channels_first"}
     max_workspace : int
         Bytes an implementation may hold beyond inputs, outputs, weights and gradients.
     threads : int or None
-        Threads of implementations with a pool of their own; None for as many as the process has.
+        Threads of implementations that have a thread pool; None for as many as the process may use.
     precision : {"ieee", "tf32x3"}
         How kernels for GPUs multiply float32: in float32, or in three products of TensorFloat-32
         wherever that keeps the error bound.
     tiles : {"tuned", "pinned", "measured"}
-        Where kernels for GPUs have their tiles from: what `lcmulti tune` kept, and for the rest
-        estimates; estimates alone, so that sums keep one order; or measured at the first call.
+        How kernels for GPUs choose their tiles. ``"tuned"``: what ``lcmulti tune`` measured, and
+        estimates for other layers. ``"pinned"``: estimates only, so that the order of sums never
+        changes. ``"measured"``: by a measurement at the first call.
     """
 
     backend: str = "numpy"
@@ -75,7 +76,7 @@ class Settings(NamedTuple):
 
     @property
     def resources(self) -> Resources:
-        """What of it a computation is told."""
+        """The settings that a computation receives."""
         return Resources(self.max_workspace, self.threads, self.precision, self.tiles)
 
 
@@ -95,26 +96,26 @@ _closed: ClosedPlaces = {}
 _overrides: ContextVar[tuple[tuple[str, Any], ...]] = ContextVar("lcmulti_overrides", default=())
 
 
-def _name(value: Any) -> str:
+def _name(value: object) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ArgumentError("value", "a name", value)
     return value.strip()
 
 
-def _backend(value: Any) -> str:
+def _backend(value: object) -> str:
     from lcmulti import plugins
 
     return choice("value", _name(value), plugins.registry().backends)
 
 
-def _implementation(value: Any) -> str:
+def _implementation(value: object) -> str:
     from lcmulti import plugins
 
     names = {name for _, name in plugins.registry().implementations}
     return choice("value", _name(value), ("auto", *sorted(names)))
 
 
-def _threads(value: Any) -> int | None:
+def _threads(value: object) -> int | None:
     if value is None or (isinstance(value, str) and value.strip().lower() == "auto"):
         return None
     if isinstance(value, str):
@@ -135,7 +136,7 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def parse(name: str, value: Any, place: str) -> Any:
+def parse(name: str, value: object, place: str) -> Any:
     """Return the checked value of a setting; an error names the setting and its *place*."""
     require_known(name, place)
     try:
@@ -157,7 +158,7 @@ def require_known(name: str, place: str) -> None:
 
 @cache
 def _file_sources() -> dict[str, Source]:
-    """Settings from files, the stronger place over the weaker, over the defaults."""
+    """Settings from files, in order of precedence, over the defaults."""
     found = {name: Source(getattr(DEFAULTS, name), "default") for name in _NAMES}
     _closed.clear()
     keras = keras_json(_closed)
@@ -194,7 +195,7 @@ def _resolve(variables: tuple[str | None, ...], overrides: tuple[tuple[str, Any]
 
 
 def _variables() -> tuple[str | None, ...]:
-    # At every call. Most are not set, which `os.environ` finds out by way of two exceptions.
+    # Read at every call. `os.environ` itself raises two exceptions for each unset variable.
     held = getattr(os.environ, "_data", None)
     if held is None:
         return tuple(map(os.environ.get, VARIABLES))
@@ -213,7 +214,7 @@ def sources() -> dict[str, Source]:
 
 
 def closed_places() -> ClosedPlaces:
-    """Files that may have settings and cannot be looked for, with the reason."""
+    """Places that may hold settings and cannot be read, with the reason."""
     _file_sources()
     return dict(_closed)
 
@@ -241,12 +242,12 @@ def write_user_setting(name: str, value: str) -> Path:
 
 
 def remove_user_setting(name: str) -> bool:
-    """Take a setting out of the user's file, known or not; return whether it was there.
+    """Remove a setting, even an unknown one, from the user's file; return whether it was there.
 
     Raises
     ------
     ConfigError
-        If the file cannot be read or written, or *name* is neither in it nor a setting.
+        If the file cannot be read or written, or *name* is neither in the file nor a setting.
     """
     path, table = user_file(), _user_table()
     if name not in table:
@@ -271,12 +272,13 @@ def _user_table() -> dict[str, Any]:
 
 
 def _write_user_file(path: Path, table: Mapping[str, Any]) -> Path:
-    # Every setting is a string or an integer, and JSON spells both as TOML does.
+    # Every setting is a string or an integer, which JSON and TOML write in the same way.
     text = "".join(f"{json.dumps(key) if not re.fullmatch(BARE, key) else key} = "
                    f"{json.dumps(entry)}\n" for key, entry in table.items())  # fmt: skip
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replaced(path) as stream:  # readers see the old file or the new one, never half of it
+        # Readers see the old file or the new one, never a part of it.
+        with replaced(path) as stream:
             stream.write(text.encode("utf-8"))
     except (OSError, FileError) as error:
         shown = described(str(error.__cause__ or error))
@@ -320,7 +322,7 @@ class Changes(ContextDecorator):
 
 
 class Config:
-    """The settings in force as attributes; called, a context manager that changes some.
+    """The settings in force, as attributes; a call is a context manager that changes settings.
 
     Examples
     --------
@@ -331,12 +333,12 @@ class Config:
     """
 
     def __call__(self, **settings: Any) -> Changes:
-        """Change settings within a ``with`` block, in this thread or task alone.
+        """Change settings within a ``with`` block, for this thread or task only.
 
         Parameters
         ----------
         **settings
-            Any of `Settings`; None takes the setting back to its default.
+            Fields of `Settings`; None resets one to its default.
 
         Raises
         ------
@@ -357,7 +359,7 @@ class Config:
             }
         )
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"settings are changed by: with lcmulti.config({name}={value!r}): ...")
 
     def __getattr__(self, name: str) -> Any:

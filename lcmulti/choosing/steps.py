@@ -1,21 +1,20 @@
-"""The steps around a map: channels to the end, padding that is not zeros, the bias, and back."""
+"""The steps around a map: move the channels, pad with other than zeros, add the bias."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from lcmulti.plugins.contract import Backend, Call, Operation, Problem, Steps, WholeOperation
+from lcmulti.types import Array
 
 __all__ = ["with_steps"]
 
 
 def with_steps(owner: Backend, operation: Operation, problem: Problem, steps: Steps) -> Call:
-    """Make the call of an operation: its own where it has one, else step by step."""
+    """The call of a `WholeOperation`, or of another operation with the steps around it."""
     if isinstance(operation, WholeOperation):
         return operation.whole(problem, steps)
     spec, resources = problem.spec, problem.resources
 
-    def call(x: Any, kernel: Any, bias: Any) -> Any:
+    def call(x: Array, kernel: Array, bias: Array) -> Array:
         if steps.channels_first:
             x = owner.move_axis(x, 1, -1)
         for axis, indices in steps.padding_indices:

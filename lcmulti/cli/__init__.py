@@ -20,7 +20,7 @@ from lcmulti.errors import LcmultiError, printable
 __all__ = ["main"]
 
 MOST_SAID = 2000
-BROKEN_PIPE = 141  # as a shell reports a program that SIGPIPE ended
+BROKEN_PIPE = 141  # the code that a shell reports for a program ended by SIGPIPE
 
 DESCRIPTION = """\
 Locally connected layers (convolutions with unshared weights) for NumPy,
@@ -44,7 +44,7 @@ Every command has its own help: lcmulti parity --help
 
 
 class _Parser(argparse.ArgumentParser):
-    """Echoes what it does not know cut short, and nothing that drives a terminal."""
+    """A parser whose errors show unknown arguments shortened and without control characters."""
 
     def error(self, message: str) -> NoReturn:
         super().error(printable(message))
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0; 1 if ``parity`` found a miss; 2 for a wrong call, said in one line on stderr.
+        0; 1 if ``parity`` found a miss; 2 for a wrong call, with one line on stderr.
     """
     parser = _parser()
     args, unknown = parser.parse_known_args(argv)
@@ -95,7 +95,7 @@ def _run(args: argparse.Namespace) -> int:
         print("lcmulti: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # Python flushes stdout once more as it exits; let that write go nowhere.
+        # Python flushes stdout again when it exits; that must not fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     return code

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TypeAlias
 
 from lcmulti.errors import ArgumentError, described
 
-__all__ = ["check_files", "names"]
+__all__ = ["Subparsers", "check_files", "names"]
+
+Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+"""Where a subcommand adds its own parser."""
 
 
 def names(text: str) -> list[str]:
@@ -16,12 +20,12 @@ def names(text: str) -> list[str]:
 
 
 def check_files(args: argparse.Namespace, *options: str) -> None:
-    """Find out before the work that its outcome could not be written.
+    """Raise before the work begins if its results could not be written.
 
     Raises
     ------
     ArgumentError
-        If a file asked for is a folder, or in one that does not exist.
+        If a requested file is a folder, or is in a folder that does not exist.
     """
     for option in options:
         path: Path | None = getattr(args, option)

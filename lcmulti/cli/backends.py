@@ -1,4 +1,4 @@
-"""``lcmulti backends``: what is installed, what it can do, and what is wrong with it."""
+"""``lcmulti backends``: list what is installed, what it can do, and what is broken."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from lcmulti import plugins
+from lcmulti.cli.arguments import Subparsers
 from lcmulti.errors import MissingBackendError
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ examples:
 """
 
 
-def add_parser(subparsers: Any) -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Add the subcommand."""
     parser = subparsers.add_parser(
         "backends",
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     from lcmulti.cli import output
 
     found = plugins.registry()
-    # PyTorch before TensorFlow: both carry an OpenMP runtime, and only this order is safe.
+    # PyTorch before TensorFlow: both load an OpenMP runtime, and only this order is safe.
     ordered = sorted(found.backends.values(), key=lambda entry: entry.name != "torch")
     described = {entry.name: describe(entry) for entry in ordered}
     backends = [described[name] for name in sorted(described)]
@@ -62,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def describe(entry: BackendEntry) -> dict[str, Any]:
-    """Everything to be told of a backend; its framework is imported if it is installed."""
+    """Describe a backend; its framework is imported if it is installed."""
     installed = plugins.is_installed(entry)
     devices, error = [], None
     if installed:
@@ -94,13 +95,13 @@ def describe(entry: BackendEntry) -> dict[str, Any]:
 
 
 def _machine(entry: ImplementationEntry) -> dict[str, str | None]:
-    """Why an implementation serves nothing on this machine, or what of it it uses, if it says."""
+    """Why an implementation cannot serve on this machine, or the hardware it uses."""
     try:
         implementation = plugins.load_implementation(entry.backend, entry.name)
         names = ("unavailable", "hardware")
         asked = {name: getattr(implementation, name, None) for name in names}
         return {name: None if each is None else each() for name, each in asked.items()}
-    except Exception as error:  # a stranger's code; the rest is to be listed all the same
+    except Exception as error:  # third-party code may fail; the rest must still be listed
         return {"unavailable": str(error)}
 
 
@@ -118,7 +119,7 @@ def _print(backends: list[dict[str, Any]], broken: list[dict[str, str]]) -> None
         state = each["version"] or "unknown version"
         if not each["installed"]:
             state = f"not installed; install it with: {each['install']}"
-        console.print(f"{each['name']} {state}", soft_wrap=True)  # a command stays on one line
+        console.print(f"{each['name']} {state}", soft_wrap=True)  # a command must stay on one line
         if each["error"]:
             console.print(f"  {each['error']}", soft_wrap=True)
         facts = output.grid()

@@ -6,14 +6,16 @@ import argparse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from lcmulti.cli.arguments import check_files, names
+from lcmulti.cli.arguments import Subparsers, check_files, names
 from lcmulti.cli.explain import add_geometry, spec_from
 from lcmulti.errors import ArgumentError, Interrupted
 
 if TYPE_CHECKING:
-    from lcmulti.bench import Report, Row
+    from rich.table import Table
+
+    from lcmulti.bench import Report, Row, Workload
 
 __all__ = ["add_parser", "run"]
 
@@ -43,7 +45,7 @@ exit code: 0, 2 a wrong call, 130 interrupted
 """
 
 
-def add_parser(subparsers: Any) -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Add the subcommand."""
     parser = subparsers.add_parser(
         "bench",
@@ -78,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
 
     from lcmulti.bench import bench
 
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of many functions
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # retracing is intended here
     if args.list:
         return _list()
     check_files(args, "json", "plot")
@@ -123,8 +125,8 @@ def _list() -> int:
     return 0
 
 
-def _workloads(args: argparse.Namespace) -> list[Any] | None:
-    """What to time, or None for the default."""
+def _workloads(args: argparse.Namespace) -> list[str | Workload] | None:
+    """The workloads to time, or None for the default."""
     from lcmulti.bench import workload
 
     own = {"--input": args.input, "--kernel": args.kernel, "--filters": args.filters}
@@ -137,8 +139,8 @@ def _workloads(args: argparse.Namespace) -> list[Any] | None:
 
 
 @contextmanager
-def _watching() -> Iterator[Callable[[Any, str], None] | None]:
-    """A table that grows on stderr while it is a terminal; nothing in a log."""
+def _watching() -> Iterator[Callable[[Report, str], None] | None]:
+    """A growing table on stderr if it is a terminal; nothing otherwise."""
     from rich.console import Group
     from rich.live import Live
     from rich.text import Text
@@ -155,7 +157,8 @@ def _watching() -> Iterator[Callable[[Any, str], None] | None]:
         started = [each.name for each in report.workloads if report.of(each.name)]
         tables = [_table(report, started[-1], console.width)] if started else []
         live.update(Group(*tables, Text(text, no_wrap=True, overflow="ellipsis")))
-        live.start()  # not before: what frameworks log as they are imported would tear the table
+        # Not earlier: messages that frameworks print when imported would break the table.
+        live.start()
 
     try:
         yield watch
@@ -165,10 +168,10 @@ def _watching() -> Iterator[Callable[[Any, str], None] | None]:
 
 HEADS: tuple[str, ...] = "backend", "computed by", "ms", "spread", "x roof", "x auto"
 NARROW = 64
-"""Columns under which a table has no spread, and the backend before the name."""
+"""In narrower terminals, a table has no spread, and the backend is in the column of the name."""
 
 
-def _table(report: Report, name: str, width: int) -> Any:
+def _table(report: Report, name: str, width: int) -> Table:
     from lcmulti.cli import output
 
     (workload,) = (each for each in report.workloads if each.name == name)
@@ -231,7 +234,7 @@ def _print(report: Report) -> None:
             console.print(troubles)
             console.print()
     for why in report.absent.values():
-        console.print(why, soft_wrap=True)  # a command stays on one line
+        console.print(why, soft_wrap=True)  # a command must stay on one line
     for line in report.advice:
         console.print(line)
     if report.interrupted:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+
+from lcmulti.cli.arguments import Subparsers
 
 __all__ = ["add_parser", "run"]
 
@@ -32,7 +33,7 @@ exit code: 0 certified (with --quick: nothing was wrong), 1 not certified,
 """
 
 
-def add_parser(subparsers: Any) -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Add the subcommand."""
     parser = subparsers.add_parser(
         "certify",
@@ -71,7 +72,7 @@ def add_parser(subparsers: Any) -> None:
     add("--json", type=Path, metavar="FILE", help="write everything as JSON")
     add("--junit", type=Path, metavar="FILE", help="write JUnit XML")
     add("--certificate", type=Path, metavar="FILE", help="write one page of Markdown")
-    # What this parser does not know is pytest's, and `main` leaves it here.
+    # Arguments that this parser does not know are for pytest; `main` puts them here.
     parser.set_defaults(run=run, unknown=[])
 
 

@@ -1,11 +1,11 @@
-"""``lcmulti config``: what each setting is, where it came from, and how to change it."""
+"""``lcmulti config``: show each setting and where its value came from, or change it."""
 
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
 from lcmulti.choosing import settings
+from lcmulti.cli.arguments import Subparsers
 from lcmulti.errors import printable
 
 __all__ = ["add_parser", "run"]
@@ -43,7 +43,7 @@ examples:
 """
 
 
-def add_parser(subparsers: Any) -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Add the subcommand."""
     parser = subparsers.add_parser(
         "config",
@@ -111,7 +111,7 @@ def run_set(args: argparse.Namespace) -> int:
 
 
 def run_unset(args: argparse.Namespace) -> int:
-    """Take one setting out of the user's file."""
+    """Remove one setting from the user's file."""
     was_there = settings.remove_user_setting(args.key)
     path = printable(settings.user_file())
     print(f"{args.key} taken out of {path}" if was_there else f"{args.key} is not in {path}")
@@ -122,10 +122,10 @@ def run_unset(args: argparse.Namespace) -> int:
 
 
 def run_path(args: argparse.Namespace) -> int:
-    """Print where the user's file is, or would be."""
+    """Print the path of the user's file, whether it exists or not."""
     print(settings.user_file())
     return 0
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     return "auto" if value is None else str(value)

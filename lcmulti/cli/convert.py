@@ -1,4 +1,4 @@
-"""``lcmulti convert``: bring a model of Keras 2 to Keras 3."""
+"""``lcmulti convert``: convert a model of Keras 2 to Keras 3."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from lcmulti.cli.arguments import Subparsers
 
 __all__ = ["add_parser", "run"]
 
@@ -34,7 +36,7 @@ NAME.kernel and NAME.bias, for use from PyTorch or JAX:
 """
 
 
-def add_parser(subparsers: Any) -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Add the subcommand."""
     parser = subparsers.add_parser(
         "convert",
@@ -65,14 +67,14 @@ def run(args: argparse.Namespace) -> int:
 
     console = output.console(stderr=True)
     with console.status(f"loading {printable(args.old)}"):
-        from lcmulti_keras import conversion
+        from lcmulti_keras import converting
 
-        found = conversion.convert(args.old, args.new, args.safetensors, args.weights)
+        found = converting.convert(args.old, args.new, args.safetensors, args.weights)
     difference: float | str = "not compared"
     if not args.no_compare:
         with console.status("running both models on a random input"):
-            difference = conversion.difference(args.old, found, args.weights)
-    report = conversion.report(found) | {"difference": difference}
+            difference = converting.difference(args.old, found, args.weights)
+    report = converting.report(found) | {"difference": difference}
     if args.json:
         output.print_json(report)
     else:
@@ -81,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check_names(args: argparse.Namespace) -> None:
-    """What is written is new, or may be replaced, and is no other file of the command."""
+    """Check that each output is new or may be replaced, and is not another file of the command."""
     from lcmulti.errors import ArgumentError, described
 
     read = {"OLD": args.old, "WEIGHTS": args.weights}

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import argparse
 import re
-from typing import Any
+from typing import TYPE_CHECKING
 
 from lcmulti.cli import ranks
+from lcmulti.cli.arguments import Subparsers
 from lcmulti.dtypes import DTYPES
 from lcmulti.geometry.formats import DATA_FORMATS
 from lcmulti.geometry.padding import PADDING_MODES, PADDINGS
+
+if TYPE_CHECKING:
+    from lcmulti.choosing.explain import Explanation
+    from lcmulti.geometry.sharding_costs import Sharding
+    from lcmulti.geometry.spec import LocalConvSpec
+    from lcmulti.types import Padding
 
 __all__ = ["add_geometry", "add_parser", "run", "spec_from"]
 
@@ -51,14 +58,14 @@ def sizes_or_one(text: str) -> int | tuple[int, ...]:
     return parsed[0] if len(parsed) == 1 else parsed
 
 
-def padding(text: str) -> Any:
+def padding(text: str) -> Padding:
     """A name, ``"1"``, ``"1x2"`` or ``"1:2,0:3"`` as `LocalConvSpec` takes it."""
     if ":" in text:
         return tuple(sizes(pair.replace(":", "x")) for pair in re.split("[x,]", text))
     return sizes_or_one(text) if text[:1].isdigit() else text
 
 
-def add_geometry(parser: Any, required: bool) -> None:
+def add_geometry(parser: argparse._ActionsContainer, required: bool) -> None:
     """Add the arguments of a `LocalConvSpec`."""
     add = parser.add_argument
     add(
@@ -95,7 +102,7 @@ def add_geometry(parser: Any, required: bool) -> None:
     add("--data-format", metavar="FORMAT", help=f"{', '.join(DATA_FORMATS)}; default: configured")
 
 
-def spec_from(args: argparse.Namespace) -> Any:
+def spec_from(args: argparse.Namespace) -> LocalConvSpec:
     """The `LocalConvSpec` of parsed arguments."""
     import lcmulti
 
@@ -113,7 +120,7 @@ def spec_from(args: argparse.Namespace) -> Any:
     )
 
 
-def add_parser(subparsers: Any) -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Add the subcommand."""
     parser = subparsers.add_parser(
         "explain",
@@ -163,7 +170,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _print_json(
-    found: Any, weights: int, samples: int, args: argparse.Namespace, sharding: Any
+    found: Explanation,
+    weights: int,
+    samples: int,
+    args: argparse.Namespace,
+    sharding: Sharding | None,
 ) -> None:
     from lcmulti.cli import output
 

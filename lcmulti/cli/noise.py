@@ -1,4 +1,4 @@
-"""Keep what TensorFlow says as it starts, to nobody, from whoever reads the terminal."""
+"""Hide the messages that TensorFlow prints when it starts, which are not meant for users."""
 
 from __future__ import annotations
 
@@ -18,25 +18,26 @@ NOISE = re.compile(
     rb"WARNING: All log messages before absl::InitializeLog|[IW]\d{4} \d\d:\d\d:\d\d\.|[IW]0000 00:"
     rb"|To enable the following instructions: |\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: [IW] "
 )
-"""Beginnings of lines that libraries in C++ write below the level of errors."""
+"""How lines begin that C++ libraries write below the level of errors."""
 
 
 @contextmanager
 def without_noise() -> Iterator[None]:
-    """Pass on what C++ writes to standard error, but for notes and warnings of its start.
+    """Pass on what C++ code writes to standard error, except start-up notes and warnings.
 
-    TensorFlow writes some before any setting of its own can stop it. Who sets
-    ``TF_CPP_MIN_LOG_LEVEL`` sees all that it lets through.
+    TensorFlow writes some of them before any of its settings can stop it. If the user sets
+    ``TF_CPP_MIN_LOG_LEVEL``, nothing is hidden that this variable allows.
     """
     if LEVEL in os.environ:
         yield
         return
     os.environ[LEVEL] = "3"
-    for name in ("tensorflow", "absl"):  # retracing, which is what our commands are for
+    # TensorFlow also warns of retracing, which these commands do on purpose.
+    for name in ("tensorflow", "absl"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
         terminal = os.dup(2)
-    except OSError:  # there is no standard error
+    except OSError:  # the process has no standard error
         yield
         return
     reading, writing = os.pipe()
@@ -45,7 +46,8 @@ def without_noise() -> Iterator[None]:
     thread = threading.Thread(target=_pass_on, args=(reading, terminal), daemon=True)
     thread.start()
     before = sys.stderr
-    if _writes_to(before, 2):  # Python's own messages need no filter, and may be for a terminal
+    # Python's own messages go to the terminal directly, without the filter.
+    if _writes_to(before, 2):
         sys.stderr = io.TextIOWrapper(
             os.fdopen(os.dup(terminal), "wb", 0), before.encoding, before.errors, write_through=True
         )
@@ -56,7 +58,7 @@ def without_noise() -> Iterator[None]:
             sys.stderr.close()
             sys.stderr = before
         os.dup2(terminal, 2)
-        thread.join(timeout=1)  # a process that is left behind may hold the other end
+        thread.join(timeout=1)  # a process that outlives this one may hold the other end open
         os.environ.pop(LEVEL, None)
 
 

@@ -1,9 +1,9 @@
-"""What the subcommands print with."""
+"""How the subcommands print."""
 
 from __future__ import annotations
 
 import json
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from rich import box
 from rich.console import Console
@@ -14,16 +14,16 @@ __all__ = ["console", "grid", "print_json", "table"]
 
 class _Console(Console):
     def on_broken_pipe(self) -> NoReturn:
-        raise  # noqa: PLE0704 - called while BrokenPipeError is handled; `main` answers it
+        raise  # noqa: PLE0704 - called while BrokenPipeError is handled, which `main` catches
 
 
 def console(stderr: bool = False) -> Console:
-    """A console that prints text as it stands: brackets in a message are no markup."""
+    """A console that prints text unchanged: brackets are not markup."""
     return _Console(stderr=stderr, markup=False, emoji=False, highlight=False)
 
 
 def table(title: str, *columns: str) -> Table:
-    """An empty table; long cells are folded, so that nothing is cut off at 80 columns."""
+    """An empty table. Long cells are folded, so that nothing is cut off in a narrow terminal."""
     made = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         made.add_column(column, overflow="fold")
@@ -38,6 +38,6 @@ def grid() -> Table:
     return made
 
 
-def print_json(value: Any) -> None:
-    """Print *value* as JSON; what JSON does not know is written as text."""
+def print_json(value: object) -> None:
+    """Print *value* as JSON; values that JSON does not have are printed as text."""
     print(json.dumps(value, indent=2, default=str))

@@ -6,13 +6,14 @@ import argparse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from lcmulti.cli.arguments import check_files, names
+from lcmulti.cli.arguments import Subparsers, check_files, names
 from lcmulti.dtypes import DTYPES
 from lcmulti.errors import Interrupted
 
 if TYPE_CHECKING:
+    from lcmulti.conformance.parity import Progress
     from lcmulti.conformance.report import Report
 
 __all__ = ["add_parser", "run"]
@@ -40,7 +41,7 @@ exit code: 0 all within the bound, 1 a miss, 2 a wrong call, 130 interrupted
 """
 
 
-def add_parser(subparsers: Any) -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Add the subcommand."""
     parser = subparsers.add_parser(
         "parity",
@@ -123,8 +124,8 @@ def _list_cases(names: list[str] | None) -> int:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[Any], None] | None]:
-    """A bar on stderr while it is a terminal; nothing in a log."""
+def _progress() -> Iterator[Callable[[Progress], None] | None]:
+    """A progress bar on stderr if it is a terminal; nothing otherwise."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     from lcmulti.cli import output
@@ -174,7 +175,7 @@ def _print(report: Report) -> None:
 
 
 def _write(args: argparse.Namespace, report: Report) -> None:
-    """Write the files asked for, when all is known."""
+    """Write the requested files."""
     if args.json is not None:
         args.json.write_text(report.to_json(), encoding="utf-8")
     if args.junit is not None:

@@ -1,4 +1,4 @@
-"""``lcmulti explain --ranks``: what a layer over ranks takes, on paper."""
+"""``lcmulti explain --ranks``: estimate the cost of a layer divided over ranks."""
 
 from __future__ import annotations
 
@@ -6,17 +6,21 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lcmulti.geometry.sharding_costs import RankCosts, Sharding, Speeds
     from lcmulti.geometry.spec import LocalConvSpec
 
 __all__ = ["add_arguments", "as_json", "sharding_of", "text"]
 
 SHOWN = 4
-"""Ways to divide the ranks among the axes that are shown."""
+"""How many ways to divide the ranks among the axes are shown."""
 
 
-def add_arguments(add: Any, sizes_or_one: Any) -> None:
-    """Add what says over which ranks, and what these can do."""
+def add_arguments(
+    add: Callable[..., argparse.Action], sizes_or_one: Callable[[str], int | tuple[int, ...]]
+) -> None:
+    """Add the arguments for the number of ranks and their speeds."""
     add(
         "--ranks",
         type=sizes_or_one,
@@ -41,7 +45,7 @@ def add_arguments(add: Any, sizes_or_one: Any) -> None:
 
 
 def _speed(text: str) -> float:
-    """A number above zero."""
+    """Parse a number above zero."""
     try:
         number = float(text)
     except ValueError:
@@ -52,7 +56,7 @@ def _speed(text: str) -> float:
 
 
 def sharding_of(spec: LocalConvSpec, args: argparse.Namespace) -> Sharding | None:
-    """What ``--ranks`` asks for; nothing if it is not given."""
+    """The division that ``--ranks`` asks for, or None."""
     return None if args.ranks is None else spec.shard(args.ranks)
 
 
@@ -66,8 +70,10 @@ def _speeds(args: argparse.Namespace) -> Speeds:
     )
 
 
-def _rows(args: argparse.Namespace, sharding: Sharding, dtype: str, samples: int) -> list[Any]:
-    """The split that was asked for, or the best and those that come after it."""
+def _rows(
+    args: argparse.Namespace, sharding: Sharding, dtype: str, samples: int
+) -> list[tuple[Sharding, RankCosts]]:
+    """The division that was asked for; for a number of ranks, the best one and the next ones."""
     from lcmulti.geometry.sharding_costs import Sharding, costs, splits
 
     every = [sharding]
@@ -83,7 +89,7 @@ def _rows(args: argparse.Namespace, sharding: Sharding, dtype: str, samples: int
 
 
 def text(args: argparse.Namespace, sharding: Sharding, dtype: str, samples: int) -> str:
-    """What is to be told, as `lcmulti explain` prints it."""
+    """The text that ``lcmulti explain`` prints."""
     speeds = _speeds(args)
     rows = _rows(args, sharding, dtype, samples)
     (_, found), *others = rows
@@ -111,8 +117,10 @@ def text(args: argparse.Namespace, sharding: Sharding, dtype: str, samples: int)
     return "\n".join(lines)
 
 
-def as_json(args: argparse.Namespace, sharding: Sharding, dtype: str, samples: int) -> Any:
-    """The same as data."""
+def as_json(
+    args: argparse.Namespace, sharding: Sharding, dtype: str, samples: int
+) -> dict[str, Any]:
+    """The same as data, for ``--json``."""
     speeds = _speeds(args)
 
     def told(each: Sharding, own: RankCosts) -> dict[str, Any]:

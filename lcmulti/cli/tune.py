@@ -1,4 +1,4 @@
-"""``lcmulti tune``: measure how a layer is computed fastest on this machine, and keep it."""
+"""``lcmulti tune``: measure the fastest way to compute a layer on this machine, and keep it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import Any
 
+from lcmulti.cli.arguments import Subparsers
 from lcmulti.cli.explain import add_geometry, spec_from
 from lcmulti.dtypes import DTYPES
 
@@ -33,7 +34,7 @@ measures each layer at its first call; `pinned` takes estimates alone.
 """
 
 
-def add_parser(subparsers: Any) -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Add the subcommand."""
     parser = subparsers.add_parser(
         "tune",

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+from lcmulti.cli.arguments import Subparsers
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["add_parser", "run"]
 
@@ -25,7 +30,7 @@ examples:
 """
 
 
-def add_parser(subparsers: Any) -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Add the subcommand."""
     parser = subparsers.add_parser(
         "view",
@@ -87,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _drawn(ax: Any, kind: str) -> bytes:
+def _drawn(ax: Axes, kind: str) -> bytes:
     from io import BytesIO
 
     buffer = BytesIO()

@@ -1,7 +1,7 @@
-"""Conformance: what every backend is held to, as a library for use in tests.
+"""Conformance: checks that every backend must pass, as a library for use in tests.
 
-`parity` computes cases on every installed backend and returns a `Report`; `certify` holds one
-backend to everything lcmulti promises.
+`parity` computes cases on every installed backend and returns a `Report`. `certify` checks that
+one backend keeps everything that lcmulti promises.
 """
 
 from lcmulti.conformance.certify import certify

@@ -1,7 +1,7 @@
 r"""How far rounding may move each element: the forward error bound of a dot product.
 
-Every element of the value and of each gradient is a sum of ``n`` products, and however it is
-ordered, blocked, fused or split among threads,
+Every element of the value and of each gradient is a sum of ``n`` products. For any order of the
+sum, and however it is blocked, fused or divided among threads,
 
 .. math:: |\hat s - s| \le n u \sum_i |a_i| |b_i|
 
@@ -15,8 +15,8 @@ the reference computes.
 Terms ``n`` of one element:
 
 * value: ``prod(kernel_size) * in_channels // groups``;
-* input gradient: the windows that see the element times ``filters // groups``, and times the
-  padded positions that repeat it in a non-zero padding mode;
+* input gradient: the windows that contain the element, times ``filters // groups``, and times the
+  padded positions that repeat it in a padding mode other than zeros;
 * kernel gradient, bias gradient: batch times the positions that share the element.
 
 **Complex.** Each part of a complex sum is a real sum of ``2 n`` products, so by the above it is
@@ -25,20 +25,20 @@ most ``sum |a||b|`` (Cauchy-Schwarz), and two parts make ``sqrt(2) (2 n + 2) u s
 covers sums in complex arithmetic too: with a product's rounding at ``sqrt(2) gamma_2`` in place
 of ``u`` (Higham, Lemma 3.5) they stay within ``(n + 1 + 2 sqrt(2)) u``, which is smaller.
 
-**Half types.** Sums are held in float32, so ``u`` above is float32's. Each rounding to storage
-then moves a number ``v`` by at most ``u' |v| + eta`` (Higham, eq. 2.8: ``eta`` is half the smallest
-subnormal). There is one such rounding of the sum and one when a bias is added to it. The
-gradient of a non-zero padding mode adds up to ``m`` stored padded positions in storage: ``m``
+**Half types.** Sums are held in float32, so ``u`` above is that of float32. Each rounding to the
+half type then moves a number ``v`` by at most ``u' |v| + eta`` (Higham, eq. 2.8: ``eta`` is half
+the smallest subnormal). The sum is rounded once, and once more when a bias is added. In a padding
+mode other than zeros, the input gradient adds up to ``m`` padded positions in the half type: ``m``
 roundings, of numbers no larger than the sum of absolute values.
 
-**The reference** is summed in float64 and is itself off by its own bound, which is added: it
-counts only where the compared type is float64 or complex128 too.
+**The reference** is summed in float64, and its own error is within its own bound, which is added.
+It matters only where the compared type is also float64 or complex128.
 """
 
 from __future__ import annotations
 
 from math import gcd, prod, sqrt
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -59,14 +59,13 @@ __all__ = [
     "within",
 ]
 
-Array = np.ndarray[Any, Any]
 
 ETA = {"float16": 2.0**-25, "bfloat16": 2.0**-134}
 """Half the smallest subnormal of the half types."""
 
 
 class Expected(NamedTuple):
-    """What the reference says of a case.
+    """The results of the reference for one case.
 
     Parameters
     ----------
@@ -81,7 +80,7 @@ class Expected(NamedTuple):
 
 
 def expect(case: Case, inputs: Inputs) -> Expected:
-    """Run the reference on the exact double precision values of *inputs*."""
+    """Run the reference in double precision on the exact values of *inputs*."""
     kind = np.complex128 if np.iscomplexobj(inputs.x) else np.float64
     exact = inputs.each(lambda array: array.astype(kind))
     reference = ReferenceRunner()
@@ -90,7 +89,7 @@ def expect(case: Case, inputs: Inputs) -> Expected:
 
 
 def terms(spec: LocalConvSpec, batch: int, bias_shape: tuple[int, ...] | None) -> Results:
-    """Products summed into one element of the value and of each gradient, at most."""
+    """Largest number of products in one element of the value and of each gradient."""
     windows = prod(map(covering_windows, spec.kernel_size, spec.strides, spec.dilation))
     outputs = batch * prod(spec.output_size)
     return Results(
@@ -102,23 +101,23 @@ def terms(spec: LocalConvSpec, batch: int, bias_shape: tuple[int, ...] | None) -
 
 
 def repeats(spec: LocalConvSpec) -> int:
-    """Largest number of padded positions that show one input element; 1 for zero padding."""
+    """Largest number of padded positions that repeat one input element; 1 for zero padding."""
     return prod(int(np.bincount(i).max()) for _, i in spec.padding_indices())
 
 
-def dot_bound(count: int, magnitude: Array, roundoff: float, is_complex: bool) -> Array:
-    """Bound on a sum of *count* products, and a bias, whose absolute values sum to *magnitude*."""
+def dot_bound(count: int, magnitude: np.ndarray, roundoff: float, is_complex: bool) -> np.ndarray:
+    """Bound of a sum of *count* products and a bias, whose absolute values sum to *magnitude*."""
     factor = sqrt(2) * (2 * count + 2) if is_complex else count + 2
     return factor * roundoff * magnitude
 
 
-def bounds(case: Case, expected: Expected, bias: Array | None, dtype: str) -> Results:
-    """Largest distance from ``expected.values`` that rounding in *dtype* can explain.
+def bounds(case: Case, expected: Expected, bias: np.ndarray | None, dtype: str) -> Results:
+    """Largest distance from ``expected.values`` that rounding in *dtype* can cause.
 
     Parameters
     ----------
     bias : ndarray or None
-        That of the inputs.
+        The bias of the inputs.
 
     Returns
     -------
@@ -145,14 +144,15 @@ def bounds(case: Case, expected: Expected, bias: Array | None, dtype: str) -> Re
 
 
 def _stored(
-    spec: LocalConvSpec, expected: Expected, limits: Results, bias: Array | None, dtype: str
+    spec: LocalConvSpec, expected: Expected, limits: Results, bias: np.ndarray | None, dtype: str
 ) -> Results:
-    """Add the roundings to storage of a half type."""
+    """Add the roundings to a half type."""
     values, magnitudes = expected
     unit, times = DTYPES[dtype].roundoff, repeats(spec)
 
-    def rounded(limit: Array, size: Array, eta: float = ETA[dtype]) -> Array:
-        return limit + unit * (np.abs(size) + limit) + eta
+    def rounded(limit: np.ndarray, size: np.ndarray, eta: float = ETA[dtype]) -> np.ndarray:
+        total: np.ndarray = limit + unit * (np.abs(size) + limit) + eta
+        return total
 
     forward = limits.forward
     if bias is not None:
@@ -173,7 +173,7 @@ def _stored(
 
 
 class Deviation(NamedTuple):
-    """The element that uses most of its bound.
+    """The element with the largest error relative to its bound.
 
     Parameters
     ----------
@@ -194,22 +194,22 @@ class Deviation(NamedTuple):
         return self.fraction <= 1
 
 
-def within(got: Array, expected: Array, limit: Array) -> bool:
+def within(got: np.ndarray, expected: np.ndarray, limit: np.ndarray) -> bool:
     """Whether every element of *got* is within its bound; `compare` tells by how much."""
     if got.size == 0:
         return True
     error = np.abs(got.astype(expected.dtype) - expected)
-    # NaN and infinities are within no bound, infinite ones included.
+    # NaN and infinities are within no bound, not even within an infinite one.
     return bool(np.isfinite(error.max()) and (error <= limit).all())
 
 
-def compare(got: Array, expected: Array, limit: Array) -> Deviation:
-    """Hold each element of *got* to its bound; shapes are equal."""
+def compare(got: np.ndarray, expected: np.ndarray, limit: np.ndarray) -> Deviation:
+    """Compare each element of *got* with its bound; shapes must be equal."""
     if got.size == 0:
         return Deviation(0.0, 0.0, ())
     got, expected, limit = map(np.atleast_1d, (got, expected, limit))
     error = np.abs(np.subtract(got.astype(expected.dtype), expected))
-    error[~np.isfinite(error)] = np.inf  # NaN compares false with any bound
+    error[~np.isfinite(error)] = np.inf  # a comparison with NaN is false
     with np.errstate(divide="ignore", invalid="ignore"):
         fraction = np.divide(error, limit)
     fraction[error == 0] = 0.0
@@ -218,9 +218,9 @@ def compare(got: Array, expected: Array, limit: Array) -> Deviation:
 
 
 def covering_windows(kernel: int, stride: int, dilation: int) -> int:
-    """Largest number of windows that see one input element.
+    """Largest number of windows that contain one input element.
 
-    Window ``o`` sees element ``i`` through tap ``t`` when ``o*stride + t*dilation = i``, so the
-    taps that can reach one element lie ``stride / gcd(stride, dilation)`` apart.
+    Window ``o`` reads element ``i`` with tap ``t`` if ``o*stride + t*dilation = i``. So the taps
+    that can read one element are ``stride / gcd(stride, dilation)`` apart.
     """
     return -(-kernel // (stride // gcd(stride, dilation)))

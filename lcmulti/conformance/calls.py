@@ -1,8 +1,8 @@
-"""One case computed whole: by a backend's own differentiation, or by three maps alone.
+"""Compute the value and all gradients of a case: by a backend's own differentiation, or by maps.
 
-`Results` holds the value and all gradients of one call as NumPy arrays in the caller's layout,
-whoever computed them. What the framework would do around the maps (move the channels, apply a
-padding mode, add the bias) is done here in NumPy where there is no differentiation to do it.
+`Results` holds the value and all gradients of one call, as NumPy arrays in the caller's layout.
+Without differentiation, the three maps are called, and the steps around them (move the channels,
+apply a padding mode, add the bias) are done here in NumPy.
 """
 
 from __future__ import annotations
@@ -22,10 +22,9 @@ from lcmulti.errors import DtypeError
 from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.operations.local_conv import local_conv
 from lcmulti.plugins.contract import Backend, Implementation, Resources
+from lcmulti.types import Array
 
 __all__ = ["MAPS", "BackendRunner", "Inputs", "ReferenceRunner", "Results", "Runner"]
-
-Array = np.ndarray[Any, Any]
 
 
 class Inputs(NamedTuple):
@@ -38,23 +37,23 @@ class Inputs(NamedTuple):
     kernel : ndarray
         ``spec.kernel_shape``.
     bias : ndarray or None
-        ``(*output_size, filters)``, 1 where shared.
+        ``(*output_size, filters)``, with 1 where it is shared.
     dy : ndarray
-        ``(N, *spec.output_shape)``, what the gradients are taken along.
+        ``(N, *spec.output_shape)``, the gradient of the output.
     """
 
-    x: Array
-    kernel: Array
-    bias: Array | None
-    dy: Array
+    x: np.ndarray
+    kernel: np.ndarray
+    bias: np.ndarray | None
+    dy: np.ndarray
 
-    def each(self, function: Callable[[Array], Array]) -> Inputs:
-        """*function* of every array there is."""
+    def each(self, function: Callable[[np.ndarray], np.ndarray]) -> Inputs:
+        """Apply *function* to every array."""
         bias = None if self.bias is None else function(self.bias)
         return Inputs(function(self.x), function(self.kernel), bias, function(self.dy))
 
-    def operands(self) -> dict[str, tuple[Array, Array]]:
-        """What each of the three maps is given."""
+    def operands(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """The two arrays that each map takes."""
         return {
             "forward": (self.x, self.kernel),
             "input_grad": (self.dy, self.kernel),
@@ -63,7 +62,7 @@ class Inputs(NamedTuple):
 
 
 class Results(NamedTuple):
-    """Value of one call and the gradients of ``sum(y * dy)``; no bias, no gradient of it."""
+    """Value of one call and gradients of ``sum(y * dy)``; None for the bias if there is none."""
 
     forward: Any
     input_grad: Any
@@ -75,25 +74,25 @@ MAPS = Results._fields
 
 
 class Runner(Protocol):
-    """Whatever computes cases."""
+    """Computes cases."""
 
     implementation: str
     """Name of the implementation that served the last call."""
 
-    def forward(self, case: Case, inputs: Inputs) -> Array:
-        """The value alone; ``inputs.dy`` is not looked at."""
+    def forward(self, case: Case, inputs: Inputs) -> np.ndarray:
+        """Compute the value; ``inputs.dy`` is not used."""
         ...
 
     def results(self, case: Case, inputs: Inputs) -> Results:
-        """The value and all gradients."""
+        """Compute the value and all gradients."""
         ...
 
 
 class BackendRunner:
-    """A registered backend, through `local_conv` and the backend's own differentiation.
+    """A registered backend: `local_conv` and the backend's own differentiation.
 
-    A backend without reverse mode is run through the three maps of the implementation that
-    served the forward call.
+    For a backend without reverse mode, the three maps of the implementation that served the
+    forward call give the gradients.
 
     Parameters
     ----------
@@ -108,8 +107,8 @@ class BackendRunner:
         self.backend = plugins.load_backend(name)
         self.implementation = ""
 
-    def lacks(self, dtype: np.dtype[Any]) -> str | None:
-        """Why this backend, as it is set up, has no arrays of *dtype*, or None if it has."""
+    def lacks(self, dtype: np.dtype) -> str | None:
+        """Why this backend, as configured, has no arrays of *dtype*; None if it has."""
         if dtype.name not in self.entry.dtypes:
             return f"has no {dtype}"
         try:
@@ -118,7 +117,7 @@ class BackendRunner:
             return str(error)
         return None
 
-    def forward(self, case: Case, inputs: Inputs) -> Array:
+    def forward(self, case: Case, inputs: Inputs) -> np.ndarray:
         """See `Runner.forward`."""
         return self.backend.to_numpy(self._call(case)(*self._arrays(inputs)))
 
@@ -137,8 +136,8 @@ class BackendRunner:
         return tuple(self.backend.from_numpy(each) for each in given if each is not None)
 
     def _call(self, case: Case) -> Any:
-        def call(*arrays: Any) -> Any:
-            # Asked in here, for under a transform another implementation may serve.
+        def call(*arrays: Array) -> Array:
+            # Asked within the call, because under a transform another implementation may serve.
             arguments = {"implementation": self.wanted, **case.arguments}
             found = explain(*arrays, backend=self.name, **arguments)
             self.implementation = found.implementation
@@ -152,9 +151,9 @@ class ReferenceRunner:
 
     implementation = "reference"
 
-    def forward(self, case: Case, inputs: Inputs) -> Array:
+    def forward(self, case: Case, inputs: Inputs) -> np.ndarray:
         """See `Runner.forward`."""
-        y: Array = local_conv(
+        y: np.ndarray = local_conv(
             inputs.x, inputs.kernel, inputs.bias,
             backend=framework.NUMPY, implementation=self.implementation, **case.arguments,
         )  # fmt: skip
@@ -167,22 +166,26 @@ class ReferenceRunner:
 
 
 class _OnNumpy:
-    """The maps of an implementation, taking and returning NumPy arrays."""
+    """The maps of an implementation, with NumPy arrays as arguments and results."""
 
     def __init__(self, backend: Backend, maps: Implementation) -> None:
         self.backend, self.maps = backend, maps
 
-    def input_grad(self, dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    def input_grad(
+        self, dy: Array, kernel: Array, spec: LocalConvSpec, resources: Resources
+    ) -> Array:
         there = self.backend.from_numpy(dy), self.backend.from_numpy(kernel)
         return self.backend.to_numpy(self.maps.input_grad(*there, spec, resources))
 
-    def kernel_grad(self, x: Any, dy: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    def kernel_grad(self, x: Array, dy: Array, spec: LocalConvSpec, resources: Resources) -> Array:
         there = self.backend.from_numpy(x), self.backend.from_numpy(dy)
         return self.backend.to_numpy(self.maps.kernel_grad(*there, spec, resources))
 
 
-def _gradients(maps: Any, spec: LocalConvSpec, inputs: Inputs) -> tuple[Array, Array, Any]:
-    """Gradients of the whole call from the maps of its computed spec."""
+def _gradients(
+    maps: Any, spec: LocalConvSpec, inputs: Inputs
+) -> tuple[np.ndarray, np.ndarray, Any]:
+    """Gradients of a whole call, from the maps of its computed spec."""
     settings, computed = current(), spec.computed()
     resources = settings.resources
     x, dy = inputs.x, inputs.dy
@@ -202,8 +205,8 @@ def _gradients(maps: Any, spec: LocalConvSpec, inputs: Inputs) -> tuple[Array, A
     return dx, dkernel, dbias
 
 
-def _untake(array: Array, indices: Array, axis: int, size: int) -> Array:
-    """The adjoint of `numpy.take` from an axis of *size*."""
+def _untake(array: np.ndarray, indices: np.ndarray, axis: int, size: int) -> np.ndarray:
+    """The adjoint of `numpy.take` along an axis of *size*."""
     total = np.zeros((size, *np.moveaxis(array, axis, 0).shape[1:]), array.dtype)
     np.add.at(total, indices, np.moveaxis(array, axis, 0))
     return np.moveaxis(total, 0, axis)

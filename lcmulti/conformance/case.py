@@ -1,4 +1,4 @@
-"""`Case`: one call of `lcmulti.local_conv` as data, without its numbers."""
+"""`Case`: one call of `lcmulti.local_conv` as data, without the values of its arrays."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Case", "Documented"]
 
 
 class Documented(NamedTuple):
-    """What a library's documentation says comes out.
+    """The results that a library's documentation states.
 
     Parameters
     ----------
@@ -31,13 +31,13 @@ class Documented(NamedTuple):
 
 @dataclass(frozen=True)
 class Case:
-    """One call, without its numbers.
+    """One call, without the values of its arrays.
 
     Parameters
     ----------
     name, group : str
     input_shape : tuple of int
-        Of one sample, in the data format of *options* (channels last if it names none).
+        Shape of one sample, in the data format of *options* (channels last if it has none).
     filters : int
     kernel_size : int or tuple of int
     batch : int, default 2
@@ -46,7 +46,7 @@ class Case:
     bias_shared_axes : tuple of int or None, default ()
         Output axes along which the bias is shared; None for no bias.
     options : mapping
-        Further arguments of `lcmulti.local_conv` as a caller writes them.
+        Further arguments of `lcmulti.local_conv`, as a caller writes them.
     documented : Documented, optional
     """
 
@@ -63,7 +63,7 @@ class Case:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """Keyword arguments of `lcmulti.local_conv`; configuration decides none of them."""
+        """Keyword arguments of `lcmulti.local_conv`, independent of any configuration."""
         return {"data_format": "channels_last", **self.options}
 
     @cached_property
@@ -76,20 +76,20 @@ class Case:
 
     @property
     def bias_shape(self) -> tuple[int, ...] | None:
-        """``(*output_size, filters)``, 1 where shared; None without a bias."""
+        """``(*output_size, filters)``, with 1 where it is shared; None without a bias."""
         if self.bias_shared_axes is None:
             return None
         return self.spec.sharing(self.bias_shared_axes).bias_shape
 
     @property
     def products(self) -> int:
-        """Products in one forward pass."""
+        """Number of products in one forward pass."""
         return self.spec.flops(self.batch) // 2
 
     def memory(self, dtype: str) -> int:
-        """Bytes it takes to check the case, estimated.
+        """Estimate the bytes that checking the case takes.
 
-        Inputs and results in *dtype* twice (the framework's and NumPy's), and in double
+        Inputs and results twice in *dtype* (for the framework and for NumPy); and in double
         precision the inputs, the reference's results, their bounds and a difference.
         """
         spec = self.spec

@@ -1,8 +1,8 @@
-"""The tables of cases, and how cases are chosen by name.
+"""The tables of cases, and how to select cases by name.
 
 Three groups: ``docs`` (the examples of Keras' documentation), ``workloads`` (published layers at
-their own sizes) and ``traps`` (`lcmulti.conformance.traps`). Inputs are random, seeded by the
-name of the case, so that every backend and every run sees the same ones.
+their own sizes) and ``traps`` (`lcmulti.conformance.traps`). Inputs are random, with the name of
+the case as the seed, so that they are the same for every backend and every run.
 """
 
 from __future__ import annotations
@@ -54,17 +54,17 @@ def _workloads() -> Iterable[Case]:
 
 @cache
 def all_cases() -> tuple[Case, ...]:
-    """Every case, in the order they are run."""
+    """Every case, in the order in which they run."""
     return (*_documented(), *_workloads(), *traps())
 
 
 def select(names: Iterable[str] | None) -> tuple[Case, ...]:
-    """The cases that names, groups or globs choose, in the order of `all_cases`.
+    """The cases that names, groups or globs select, in the order of `all_cases`.
 
     Raises
     ------
     ArgumentError
-        If one of *names* chooses nothing, or there is none.
+        If one of *names* selects nothing, or *names* is empty.
     """
     known = all_cases()
     if names is None:

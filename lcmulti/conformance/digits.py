@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 from importlib import resources
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 __all__ = ["Digits", "load"]
 
 EVERY = 4
-"""One image in so many is for testing: writers are in both parts, for the file is by writer."""
+"""One image in this many is for testing. The file is sorted by writer, so both parts have all."""
 
 
 class Digits(NamedTuple):
-    """Images and their classes, in one order for everyone.
+    """Images and their classes, in a fixed order.
 
     Parameters
     ----------
     images : ndarray
-        ``(N, 8, 8, 1)``, float32 in ``[0, 1]``: sixteenths, exact in every type.
+        ``(N, 8, 8, 1)``, float32 in ``[0, 1]``: multiples of 1/16, exact in every type.
     labels : ndarray
         ``(N,)``, 0 to 9.
     """
 
-    images: np.ndarray[Any, Any]
-    labels: np.ndarray[Any, Any]
+    images: np.ndarray
+    labels: np.ndarray
 
 
 def load() -> tuple[Digits, Digits]:

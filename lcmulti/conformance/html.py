@@ -1,4 +1,4 @@
-"""The report as one HTML page with plots, which needs nothing beside it to be read."""
+"""The report as one HTML page with plots, which needs no other file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MARKERS = "os^Dvx+*<>"
 
 
 def require() -> None:
-    """Raise `MissingExtraError` now rather than after minutes of work."""
+    """Raise `MissingExtraError` before minutes of work."""
     try:
         import jinja2  # noqa: F401
         import matplotlib  # noqa: F401
@@ -34,12 +34,13 @@ def render(report: Report) -> str:
 
     folder = resources.files(__package__) / "data"
     template = (folder / "report.html.j2").read_text(encoding="utf-8")
-    # Names of files and messages of strangers' backends end up in the page: escape everything.
+    # The page shows names of files and messages of third-party backends: escape everything.
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     plots = {"errors": _errors(report), "curves": _curves(report)}
-    return environment.from_string(template).render(
+    page: str = environment.from_string(template).render(
         report=report, plots={name: plot for name, plot in plots.items() if plot}
     )
+    return page
 
 
 def _errors(report: Report) -> str:
@@ -70,7 +71,7 @@ def _errors(report: Report) -> str:
 
 
 def _curves(report: Report) -> str:
-    """Loss of every step, one line per backend: they lie on one another."""
+    """Loss of every step, one line per backend; the lines coincide."""
     from matplotlib.figure import Figure
 
     runs = [curve for curve in report.training if curve.losses]
@@ -79,7 +80,7 @@ def _curves(report: Report) -> str:
     figure = Figure(figsize=(9, 4), layout="constrained")
     axes = figure.subplots()
     for index, curve in enumerate(runs):
-        # Each on top is thinner, so that those below show where they coincide.
+        # Later lines are thinner, so that those below are visible.
         width = 1 + 1.5 * (len(runs) - 1 - index)
         axes.plot(curve.losses, label=curve.backend, linewidth=width)
     axes.set(xlabel="step", ylabel="loss (mean cross-entropy)", yscale="log")

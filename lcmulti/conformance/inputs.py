@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,16 +13,14 @@ from lcmulti.errors import ArgumentError, DtypeError, LcmultiError, ShapeError, 
 
 __all__ = ["draw", "from_file", "numpy_dtype"]
 
-Array = np.ndarray[Any, Any]
 
-
-def numpy_dtype(name: str) -> np.dtype[Any]:
+def numpy_dtype(name: str) -> np.dtype:
     """The NumPy dtype of a name in `lcmulti.dtypes.DTYPES`.
 
     Raises
     ------
     LcmultiError
-        For bfloat16 without ml_dtypes, which adds it to NumPy.
+        For bfloat16 if ml_dtypes, which adds it to NumPy, is not installed.
     """
     if name == "bfloat16":
         try:
@@ -36,12 +33,12 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
     return np.dtype(name)
 
 
-def draw(case: Case, dtype: str, x: Array | None = None) -> Inputs:
-    """Standard normal arrays for a case, rounded to *dtype*; *x* is taken as it is if given."""
+def draw(case: Case, dtype: str, x: np.ndarray | None = None) -> Inputs:
+    """Standard normal arrays for a case, rounded to *dtype*; a given *x* is used unchanged."""
     generator = np.random.default_rng(zlib.crc32(case.name.encode()))
     kind, spec = numpy_dtype(dtype), case.spec
 
-    def normal(shape: tuple[int, ...]) -> Array:
+    def normal(shape: tuple[int, ...]) -> np.ndarray:
         if kind.kind == "c":
             both = generator.standard_normal((*shape, 2))
             return both.view(complex)[..., 0].astype(kind)
@@ -52,14 +49,14 @@ def draw(case: Case, dtype: str, x: Array | None = None) -> Inputs:
     return Inputs(drawn, normal(spec.kernel_shape), bias, normal((case.batch, *spec.output_shape)))
 
 
-def from_file(path: str | Path, dtype: str) -> tuple[Case, Array]:
-    """A user's array ``(N, *size, C)`` from a ``.npy`` file, and a case for it: k3, 8 filters.
+def from_file(path: str | Path, dtype: str) -> tuple[Case, np.ndarray]:
+    """Read a user's array ``(N, *size, C)`` from a ``.npy`` file, and make a case for it.
 
     Raises
     ------
     ArgumentError
-        (`ShapeError`, `DtypeError`) if the file is missing, damaged, or holds anything but
-        finite numbers in at least three axes.
+        (`ShapeError`, `DtypeError`) If the file is missing or damaged, or holds anything but
+        finite numbers with at least three axes.
     """
     try:
         x = np.load(path, allow_pickle=False)
@@ -76,7 +73,7 @@ def from_file(path: str | Path, dtype: str) -> tuple[Case, Array]:
     if x.ndim < 3 or min(x.shape[1:]) < 1 or min(x.shape[1:-1]) < 3:
         expected = "an array (N, *size, C) with every spatial axis at least 3, the window's size"
         raise ShapeError("input", expected, described(f"shape {x.shape} in {path}"))
-    with np.errstate(over="ignore"):  # an overflow is infinite, which is refused below
+    with np.errstate(over="ignore"):  # an overflow gives Inf, which is refused below
         x = x.astype(numpy_dtype(dtype))
     if not np.isfinite(x).all():
         came = described(f"NaN or Inf in {path}")

@@ -1,16 +1,16 @@
 """An independent oracle: plain loops over every index, in extended precision.
 
-It shares no code with `lcmulti.reference` and none with the shape arithmetic of the package: of
-a spec it reads the explicit facts (sizes, strides, padding pairs, ...) and nothing derived from
-them. All four results come from one enumeration of the products in the operation, `products`, so
-an index is written down in one place, and that place is the formula.
+It shares no code with `lcmulti.reference` or with the shape arithmetic of the package. It reads
+only the explicit fields of a spec (sizes, strides, padding pairs, ...) and nothing derived from
+them. All four results use one enumeration of the products, `products`, so that the formula of the
+index is written in one place.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import product
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,12 +27,11 @@ __all__ = [
     "source",
 ]
 
-Array = np.ndarray[Any, Any]
 Index = tuple[int, ...]
 
 
 class Term(NamedTuple):
-    """One product: indices of ``y`` and ``x`` without the batch, and of ``kernel``."""
+    """One product: its indices in ``y`` and ``x`` (without the batch) and in ``kernel``."""
 
     y: Index
     x: Index
@@ -40,12 +39,12 @@ class Term(NamedTuple):
 
 
 def roundoff() -> float:
-    """Unit roundoff of the oracle: 2**-64 where the machine has it, else as float64."""
+    """Unit roundoff of the oracle: 2**-64 in extended precision, else that of float64."""
     return float(np.finfo(np.longdouble).eps) / 2
 
 
 def products(spec: LocalConvSpec) -> Iterator[Term]:
-    """Every product ``x[..] * kernel[..]`` of one sample; zeros of the padding are left out.
+    """Every product ``x[..] * kernel[..]`` of one sample, without products of padding.
 
     Indices of ``y`` and ``x`` are in the order of *spec.data_format*, without the batch.
     """
@@ -63,7 +62,7 @@ def products(spec: LocalConvSpec) -> Iterator[Term]:
 
 
 def source(spec: LocalConvSpec, axis: int, o: int, t: int) -> int:
-    """The input index that tap *t* of output *o* reads, or -1 for a zero of the padding."""
+    """The input index that tap *t* of output *o* reads, or -1 for padding."""
     size = spec.input_size[axis]
     i = o * spec.strides[axis] + t * spec.dilation[axis] - spec.padding[axis][0]
     if 0 <= i < size:
@@ -83,7 +82,9 @@ def _at(spec: LocalConvSpec, position: Index, channel: int) -> Index:
     return (*position, channel)
 
 
-def forward(x: Array, kernel: Array, bias: Array | None, spec: LocalConvSpec) -> Array:
+def forward(
+    x: np.ndarray, kernel: np.ndarray, bias: np.ndarray | None, spec: LocalConvSpec
+) -> np.ndarray:
     """``y``: ``(N, *spec.output_shape)``, for arrays in the caller's layout."""
     x, kernel = _extended(x), _extended(kernel)
     y = np.zeros((len(x), *spec.output_shape), x.dtype)
@@ -96,7 +97,7 @@ def forward(x: Array, kernel: Array, bias: Array | None, spec: LocalConvSpec) ->
     return y
 
 
-def input_grad(dy: Array, kernel: Array, spec: LocalConvSpec) -> Array:
+def input_grad(dy: np.ndarray, kernel: np.ndarray, spec: LocalConvSpec) -> np.ndarray:
     """``dx``: ``(N, *spec.input_shape)``."""
     dy, kernel = _extended(dy), _extended(kernel)
     dx = np.zeros((len(dy), *spec.input_shape), dy.dtype)
@@ -106,7 +107,7 @@ def input_grad(dy: Array, kernel: Array, spec: LocalConvSpec) -> Array:
     return dx
 
 
-def kernel_grad(x: Array, dy: Array, spec: LocalConvSpec) -> Array:
+def kernel_grad(x: np.ndarray, dy: np.ndarray, spec: LocalConvSpec) -> np.ndarray:
     """``dkernel``: ``spec.kernel_shape``."""
     x, dy = _extended(x), _extended(dy)
     dkernel = np.zeros(spec.kernel_shape, x.dtype)
@@ -116,7 +117,7 @@ def kernel_grad(x: Array, dy: Array, spec: LocalConvSpec) -> Array:
     return dkernel
 
 
-def bias_grad(dy: Array, bias_shape: tuple[int, ...], spec: LocalConvSpec) -> Array:
+def bias_grad(dy: np.ndarray, bias_shape: tuple[int, ...], spec: LocalConvSpec) -> np.ndarray:
     """``dbias``: *bias_shape*."""
     dy = _extended(dy)
     dbias = np.zeros(bias_shape, dy.dtype)
@@ -127,8 +128,8 @@ def bias_grad(dy: Array, bias_shape: tuple[int, ...], spec: LocalConvSpec) -> Ar
 
 
 def results(
-    x: Array, kernel: Array, bias: Array | None, dy: Array, spec: LocalConvSpec
-) -> tuple[Array, Array, Array, Array | None]:
+    x: np.ndarray, kernel: np.ndarray, bias: np.ndarray | None, dy: np.ndarray, spec: LocalConvSpec
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
     """Value and gradients, in the order of `lcmulti.conformance.calls.Results`."""
     return (
         forward(x, kernel, bias, spec),
@@ -147,6 +148,6 @@ def _shared(bias_shape: tuple[int, ...], position: Index, channel: int) -> Index
     return (*own, channel)
 
 
-def _extended(array: Array) -> Array:
+def _extended(array: np.ndarray) -> np.ndarray:
     kind = np.clongdouble if np.iscomplexobj(array) else np.longdouble
     return array.astype(kind)

@@ -29,16 +29,17 @@ from lcmulti.errors import (
     described,
 )
 from lcmulti.geometry.arguments import byte_size, choice
+from lcmulti.types import Array
 
 __all__ = ["MEMORY", "Progress", "parity"]
 
 MEMORY = "2GiB"
 ORACLE_PRODUCTS = 10_000
-"""Products in one forward pass up to which the reference is held against the loops."""
+"""Up to this many products in a forward pass, the reference is compared with the loops."""
 
 
 class Progress(NamedTuple):
-    """Where a run of `parity` is: *done* steps of *total*, and what comes next."""
+    """The progress of `parity`: *done* steps of *total*, and a text about the next one."""
 
     done: int
     total: int
@@ -54,46 +55,47 @@ def parity(
     progress: Callable[[Progress], None] | None = None,
     training: bool = True,
 ) -> Report:
-    """Hold every element of every backend's value and gradients to its forward error bound.
+    """Check that every element of every backend's results is within its forward error bound.
 
-    Each case is computed by `lcmulti.local_conv` and the backend's own differentiation, and
-    compared with the float64 reference on the same numbers. Small cases hold the reference itself
-    against an independent oracle in extended precision. Then a classifier of real handwritten
-    digits is trained on every backend (in float32) and the loss curves are compared.
+    The value and all gradients of each case are computed by `lcmulti.local_conv` and the backend's
+    own differentiation, and compared with the float64 reference on the same inputs. In small cases
+    the reference itself is compared with an independent oracle in extended precision. Then a
+    classifier of handwritten digits is trained on every backend (in float32), and the loss curves
+    are compared.
 
     Parameters
     ----------
     backends : iterable of str, optional
-        Names; None for all that are installed.
+        Names of backends; None for all that are installed.
     cases : iterable of str, optional
-        Names, globs or groups (``docs``, ``workloads``, ``traps``); None for all, or with
-        *input* for none but that.
+        Names, globs or groups (``docs``, ``workloads``, ``traps``). None for all; with *input*,
+        None for the case of *input* only.
     dtype : str, default "float32"
-        What the backends compute in. One that lacks it is skipped, and the report says so.
+        The dtype to compute in. A backend without it is skipped, and the report says so.
     memory : int or str, default "2GiB"
         Cases whose arrays are estimated to take more bytes are skipped, and the report says so.
-        What the frameworks hold beside is not counted.
+        Memory that the frameworks hold for themselves is not counted.
     input : path, optional
-        A ``.npy`` file with an array ``(N, *size, C)`` of the user's own, for one more case:
-        window 3, 8 filters.
+        A ``.npy`` file with an array ``(N, *size, C)``, for one more case with window 3 and 8
+        filters.
     progress : callable, optional
         Called with a `Progress` before each step.
     training : bool, default True
-        Whether to train.
+        Whether to train the classifier.
 
     Returns
     -------
     Report
-        ``report.ok`` tells whether all is well, ``report.misses`` what is not.
+        ``report.ok`` tells whether all checks passed; ``report.misses`` lists those that failed.
 
     Raises
     ------
     ArgumentError
         If a name is unknown, or *input* cannot be read.
     MissingBackendError
-        If a backend that was named is not installed, or one that is installed is broken.
+        If a named backend is not installed, or an installed one is broken.
     Interrupted
-        For `KeyboardInterrupt`; its ``report`` has what was done.
+        If the user interrupts; its ``report`` holds what was done.
 
     Examples
     --------
@@ -125,7 +127,7 @@ def parity(
 
 
 class _Steps:
-    """Counts steps and tells of each before it is taken."""
+    """Counts steps, and reports each one before it begins."""
 
     def __init__(self, tell: Callable[[Progress], None] | None, total: int) -> None:
         self.tell, self.total, self.done = tell, total, 0
@@ -137,7 +139,7 @@ class _Steps:
 
 
 def _runners(names: Iterable[str] | None, report: Report) -> list[BackendRunner]:
-    """Load what was asked for, or all there is; note versions and what is absent."""
+    """Load the requested backends, or all; record versions and what is absent."""
     registry = plugins.registry()
     if isinstance(names, str):
         names = (names,)
@@ -150,7 +152,7 @@ def _runners(names: Iterable[str] | None, report: Report) -> list[BackendRunner]
     order = registry.backends if wanted is None else wanted
     report.versions |= {"lcmulti": lcmulti.__version__, "python": platform.python_version()}
     runners = {}
-    # Backwards, for PyTorch wants to be imported before TensorFlow in one process.
+    # In reverse order, because PyTorch must be imported before TensorFlow.
     for name in sorted(order, reverse=True):
         entry = registry.backends[name]
         if wanted is None and not plugins.is_installed(entry):
@@ -172,13 +174,13 @@ def _runners(names: Iterable[str] | None, report: Report) -> list[BackendRunner]
 
 def _check(
     case: Case,
-    x: Any,
+    x: Array,
     runners: Sequence[BackendRunner],
     limit: int,
     report: Report,
     steps: _Steps,
 ) -> None:
-    """One case on every backend; the reference is computed once for all of them."""
+    """Check one case on every backend; the reference is computed once."""
     needed = case.memory(report.dtype)
     if needed > limit:
         steps(case.name, 1 + len(runners))
@@ -202,7 +204,7 @@ def _check(
         steps(f"{case.name}: {runner.name}")
         try:
             results = runner.results(case, inputs)
-        except Exception as error:  # a backend's failure is a finding, not the end of the run
+        except Exception as error:  # a failing backend is a result, and the run goes on
             problem = f"{type(error).__name__}: {error}"
             report.records.append(
                 Record(case.name, case.group, runner.name, runner.implementation, {}, "", problem)
@@ -217,7 +219,7 @@ def _record(
     case: Case,
     backend: str,
     implementation: str,
-    dtype: np.dtype[Any],
+    dtype: np.dtype,
     results: Results,
     expected: Expected,
     limits: Results,
@@ -247,7 +249,7 @@ def _record(
 
 
 def _undocumented(case: Case, shape: Any) -> Iterator[str]:
-    """Where shape and parameter count are not what the documentation says."""
+    """Compare shape and number of parameters with the documentation."""
     if case.documented is None:
         return
     wanted, parameters = case.documented
@@ -258,7 +260,7 @@ def _undocumented(case: Case, shape: Any) -> Iterator[str]:
 
 
 def _reference_record(case: Case, inputs: Inputs, expected: Expected) -> Record:
-    """The reference in double precision against the oracle; both may round."""
+    """Compare the reference in double precision with the oracle; both have a bound."""
     is_complex = np.iscomplexobj(inputs.x)
     unit = DTYPES["float64"].roundoff + oracle.roundoff()
     count = terms(case.spec, case.batch, case.bias_shape)
@@ -276,7 +278,7 @@ def _reference_record(case: Case, inputs: Inputs, expected: Expected) -> Record:
 
 
 def _train(runners: Sequence[BackendRunner], report: Report, steps: _Steps) -> None:
-    """The float64 run, its twins, then every backend."""
+    """Train in float64, then its twins, then every backend."""
     steps("training: reference in float64")
     exact = train(Exact())
     twins = []

@@ -1,4 +1,4 @@
-"""What `parity` found, as data, as JSON, as JUnit XML and as text."""
+"""The report of `parity`: as data, JSON, JUnit XML and text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Absent", "Curve", "Record", "Report", "Skip"]
 
 
 REFERENCE = "reference"
-"""In the place of a backend's name: the reference itself, held against the oracle."""
+"""In place of a backend's name: the reference itself, compared with the oracle."""
 
 
 class Record(NamedTuple):
@@ -23,13 +23,13 @@ class Record(NamedTuple):
     case, group, backend : str
         *backend* may be `REFERENCE`.
     implementation : str
-        What served the call.
+        The implementation that served the call.
     fractions : dict
-        For the value and each gradient, the worst element's error over its bound.
+        For the value and each gradient, the largest error of an element relative to its bound.
     worst : str
-        The worst of them and where, to read; empty where nothing was computed.
+        A text about the worst of them; empty where nothing was computed.
     problem : str or None
-        What is wrong, if anything is.
+        What is wrong, or None.
     """
 
     case: str
@@ -47,12 +47,12 @@ class Record(NamedTuple):
 
     @property
     def fraction(self) -> float:
-        """The largest of `fractions`; infinite where there is none."""
+        """The largest of `fractions`; infinite if there are none."""
         return max(self.fractions.values(), default=math.inf)
 
 
 class Skip(NamedTuple):
-    """A case, or every case, that was not run on a backend or (``"all"``) on any."""
+    """A case (or all cases) that was skipped on a backend (or on ``"all"``)."""
 
     case: str
     backend: str
@@ -60,7 +60,7 @@ class Skip(NamedTuple):
 
 
 class Absent(NamedTuple):
-    """A backend that was not run, and why: not installed, or its plugin is broken."""
+    """A backend that was not run, and why: it is not installed, or its plugin is broken."""
 
     backend: str
     reason: str
@@ -75,9 +75,9 @@ class Curve(NamedTuple):
     losses : list of float
         Mean cross-entropy of each batch, before its step.
     accuracy : float
-        On the test images.
+        Accuracy on the test images.
     fraction : float
-        Largest distance from the float64 curve over the largest that rounding explains.
+        Largest distance from the float64 curve, relative to the largest that rounding can cause.
     problem : str or None
     """
 
@@ -89,7 +89,7 @@ class Curve(NamedTuple):
 
     @property
     def ok(self) -> bool:
-        """Whether the curve coincides and the test accuracy is reached."""
+        """Whether the curve coincides with the float64 one and the test accuracy is reached."""
         return self.problem is None
 
 
@@ -119,17 +119,17 @@ class Report:
 
     @property
     def misses(self) -> list[Record | Curve]:
-        """Everything that is not as it should be."""
+        """Every record and curve that failed."""
         return [each for each in self._checks if not each.ok]
 
     @property
     def ok(self) -> bool:
-        """Whether some backend was checked, to the end, and nothing missed."""
+        """Whether at least one backend was checked completely, and nothing failed."""
         return self.backends not in ([], [REFERENCE]) and not (self.misses or self.interrupted)
 
     @property
     def backends(self) -> list[str]:
-        """Names with a record or a curve, in the order they were run."""
+        """Names of backends with a record or a curve, in the order of the run."""
         return list(dict.fromkeys(each.backend for each in self._checks))
 
     @property
@@ -137,7 +137,7 @@ class Report:
         return [*self.records, *self.training]
 
     def verdict(self) -> str:
-        """One line."""
+        """A summary in one line."""
         parts = [f"{len(self.records)} checks of {len({r.case for r in self.records})} cases"]
         parts += [f"{len(self.training)} training runs"] if self.training else []
         what = " and ".join(parts) + f" on {', '.join(self.backends) or 'no backend'}"
@@ -150,7 +150,7 @@ class Report:
         return f"PASS: {what}, all within the bound" if self.ok else "FAIL: no backend was checked"
 
     def to_json(self) -> str:
-        """The whole report; numbers that are not finite are null."""
+        """The whole report as JSON; numbers that are not finite become null."""
         content = {
             **asdict(self),
             "records": [{**each._asdict(), "ok": each.ok} for each in self.records],
@@ -185,7 +185,7 @@ class Report:
         return ET.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def _finite(value: Any) -> Any:
+def _finite(value: object) -> Any:
     if isinstance(value, dict):
         return {key: _finite(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
@@ -194,5 +194,5 @@ def _finite(value: Any) -> Any:
 
 
 def _xml(text: str) -> str:
-    """*text* without the control characters XML cannot hold."""
+    """*text* without the control characters that XML does not allow."""
     return "".join(c if c.isprintable() else " " for c in text)

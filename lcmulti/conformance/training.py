@@ -1,21 +1,21 @@
-r"""Training on real data: the same network on every backend, and how far curves may part.
+r"""Train the same network on every backend, and compute how far the loss curves may differ.
 
 Two locally connected layers with a tanh between them, whose outputs are summed over positions
 to ten classes, learn handwritten digits with plain SGD and softmax cross-entropy. Weights,
-batches and their order are the same everywhere. The layers' values and gradients are the
-backend's own; what is between them is NumPy in float64, rounded to float32 once where it enters
-a layer or a weight. A ReLU would not do: its slope jumps, so a single rounding at the jump can
-part two curves by more than all others together.
+batches and their order are the same for all. The backend computes the layers' values and
+gradients. Everything else is computed by NumPy in float64, and rounded to float32 once where it
+enters a layer or a weight. A ReLU is not suitable: its slope jumps, so a single rounding at the
+jump can change a curve by more than all other roundings together.
 
-**When curves coincide.** A step of training amplifies what rounding left of the step before, so
-a bound of the whole run that holds for any network would say nothing. What rounding may do to
-this network is computed instead. The run is made in float64, and made again `TWINS` times with
-every element of every layer's value and gradients moved by its full forward error bound in
-float32 (`lcmulti.conformance.bounds`), and everything else by the unit roundoff where float32
-rounds it, up or down at random: Monte Carlo arithmetic (Parker, *Monte Carlo Arithmetic:
-exploiting randomness in floating-point arithmetic*, UCLA CSD-970002, 1997) with the bound
-in the place of one rounding. A backend that keeps to the bound errs less at each element. Its
-curve must lie no farther from the float64 curve than the twins have been up to that step.
+**When curves coincide.** A step of training amplifies the rounding errors of the step before. So a
+bound on the whole run that holds for any network would be too large to be useful. Instead, the
+effect of rounding on this network is measured. The run is made in float64, and repeated `TWINS`
+times. In each repetition, every element of every layer's value and gradients is moved by its full
+forward error bound in float32 (`lcmulti.conformance.bounds`), and everything else that float32
+rounds by the unit roundoff, up or down at random: Monte Carlo arithmetic (Parker, *Monte Carlo
+Arithmetic: exploiting randomness in floating-point arithmetic*, UCLA CSD-970002, 1997) with the
+bound in place of one rounding. A backend within the bound has a smaller error in each element. At
+every step, its curve must be no farther from the float64 curve than the twins have been so far.
 """
 
 from __future__ import annotations
@@ -35,7 +35,6 @@ from lcmulti.weights.initial import initial_weights
 
 __all__ = ["ACCURACY", "TWINS", "Yardstick", "judged"]
 
-Array = np.ndarray[Any, Any]
 
 ACCURACY = 0.9
 BATCH = 64
@@ -55,18 +54,18 @@ class Arithmetic(Protocol):
     """How a run computes and rounds."""
 
     dtype: str
-    """Of weights and images."""
+    """Dtype of weights and images."""
 
-    def forward(self, case: Case, inputs: Inputs) -> Array:
-        """The value of a layer."""
+    def forward(self, case: Case, inputs: Inputs) -> np.ndarray:
+        """Compute the value of a layer."""
         ...
 
     def results(self, case: Case, inputs: Inputs) -> Results:
-        """The value of a layer and its gradients."""
+        """Compute the value of a layer and its gradients."""
         ...
 
-    def rounded(self, array: Array) -> Array:
-        """*array* as it enters a layer or a weight."""
+    def rounded(self, array: np.ndarray) -> np.ndarray:
+        """Round *array*, which enters a layer or a weight."""
         ...
 
 
@@ -78,28 +77,28 @@ class Single:
     def __init__(self, runner: Runner) -> None:
         self.forward, self.results = runner.forward, runner.results
 
-    def rounded(self, array: Array) -> Array:
-        """To float32."""
+    def rounded(self, array: np.ndarray) -> np.ndarray:
+        """Round to float32."""
         return array.astype(DTYPE)
 
 
 class Exact(ReferenceRunner):
-    """The reference in float64, where nothing is rounded to speak of."""
+    """The reference in float64, whose rounding is negligible here."""
 
     dtype = "float64"
 
-    def rounded(self, array: Array) -> Array:
-        """As it is."""
+    def rounded(self, array: np.ndarray) -> np.ndarray:
+        """Return *array*."""
         return array.astype(self.dtype)
 
 
 class Twin(Exact):
-    """The reference with every rounding of float32 in its place, full size and random sign."""
+    """The reference, with the full error of float32 and a random sign at every rounding."""
 
     def __init__(self, seed: int) -> None:
         self.generator = np.random.default_rng(seed)
 
-    def forward(self, case: Case, inputs: Inputs) -> Array:
+    def forward(self, case: Case, inputs: Inputs) -> np.ndarray:
         """The value, moved by its bound."""
         return self.results(case, inputs).forward  # type: ignore[no-any-return]
 
@@ -109,12 +108,12 @@ class Twin(Exact):
         limits = bounds(case, expected, inputs.bias, DTYPE)
         return Results(*map(self._moved, expected.values, limits))
 
-    def rounded(self, array: Array) -> Array:
+    def rounded(self, array: np.ndarray) -> np.ndarray:
         """Moved by the unit roundoff."""
         return self._moved(array, UNIT * np.abs(array))
 
-    def _moved(self, value: Array, limit: Array) -> Array:
-        moved: Array = value + self.generator.choice((-1.0, 1.0), value.shape) * limit
+    def _moved(self, value: np.ndarray, limit: np.ndarray) -> np.ndarray:
+        moved: np.ndarray = value + self.generator.choice((-1.0, 1.0), value.shape) * limit
         return moved
 
 
@@ -126,7 +125,7 @@ class Run(NamedTuple):
 
 
 def train(arithmetic: Arithmetic) -> Run:
-    """Train from the one start, and test."""
+    """Train from the common initial weights, and test."""
     training, test = digits.load()
     drawn = [initial_weights(case.spec, seed=i, dtype=DTYPE) for i, case in enumerate(LAYERS)]
     weights = [tuple(each.astype(arithmetic.dtype) for each in layer) for layer in drawn]
@@ -147,14 +146,14 @@ def train(arithmetic: Arithmetic) -> Run:
 
 
 class Yardstick(NamedTuple):
-    """What runs are held to.
+    """The float64 run, and how far from it a run may be.
 
     Parameters
     ----------
     losses : list of float
-        Of the run in float64.
+        Losses of the run in float64.
     reach : list of float
-        How far any twin has been from it, up to each step.
+        The largest distance of any twin from it, up to each step.
     """
 
     losses: list[float]
@@ -162,13 +161,13 @@ class Yardstick(NamedTuple):
 
     @classmethod
     def of(cls, exact: Run, twins: Sequence[Run]) -> Yardstick:
-        """Measure the twins."""
+        """Run and measure the twins."""
         apart = np.abs(np.subtract([twin.losses for twin in twins], exact.losses))
         return cls(exact.losses, np.maximum.accumulate(apart.max(axis=0)).tolist())
 
 
 def judged(backend: str, run: Run, yardstick: Yardstick) -> Curve:
-    """Hold a run to the yardstick and to `ACCURACY`."""
+    """Compare a run with the yardstick and with `ACCURACY`."""
     apart = np.abs(np.subtract(run.losses, yardstick.losses)) / yardstick.reach
     apart[np.isnan(apart)] = np.inf
     step = int(apart.argmax())
@@ -184,15 +183,17 @@ def judged(backend: str, run: Run, yardstick: Yardstick) -> Curve:
     return Curve(backend, run.losses, run.accuracy, fraction, "; ".join(problems) or None)
 
 
-def _batches(count: int) -> Iterator[Array]:
+def _batches(count: int) -> Iterator[np.ndarray]:
     generator = np.random.default_rng(0)
     for _ in range(EPOCHS):
         order = generator.permutation(count)
         yield from order[: count - count % BATCH].reshape(-1, BATCH)
 
 
-def _logits(arithmetic: Arithmetic, weights: Any, images: Array) -> tuple[Array, list[Inputs]]:
-    """``(N, 10)`` in float64, and what entered each layer."""
+def _logits(
+    arithmetic: Arithmetic, weights: Any, images: np.ndarray
+) -> tuple[np.ndarray, list[Inputs]]:
+    """Logits ``(N, 10)`` in float64, and the input of each layer."""
     entered, signal = [], images
     for case, (kernel, bias) in zip(LAYERS, weights, strict=True):
         inputs = Inputs(signal, kernel, bias, np.zeros((len(signal), *case.spec.output_shape)))
@@ -203,8 +204,8 @@ def _logits(arithmetic: Arithmetic, weights: Any, images: Array) -> tuple[Array,
 
 
 def _step(
-    arithmetic: Arithmetic, weights: Any, images: Array, labels: Array
-) -> tuple[float, list[tuple[Array, Array]]]:
+    arithmetic: Arithmetic, weights: Any, images: np.ndarray, labels: np.ndarray
+) -> tuple[float, list[tuple[np.ndarray, np.ndarray]]]:
     """Loss of a batch and its gradients, one ``(dkernel, dbias)`` per layer."""
     logits, (first, second) = _logits(arithmetic, weights, images)
     shifted = logits - logits.max(axis=1, keepdims=True)
@@ -216,6 +217,7 @@ def _step(
     slope = arithmetic.rounded(slope / len(labels))
     spread = np.broadcast_to(slope[:, None, None, :], second.dy.shape)
     upper = arithmetic.results(LAYERS[1], second._replace(dy=np.ascontiguousarray(spread)))
-    back = upper.input_grad.astype(float) * (1 - second.x.astype(float) ** 2)  # of the tanh
+    # The derivative of tanh.
+    back = upper.input_grad.astype(float) * (1 - second.x.astype(float) ** 2)
     lower = arithmetic.results(LAYERS[0], first._replace(dy=arithmetic.rounded(back)))
     return loss, [(lower.kernel_grad, lower.bias_grad), (upper.kernel_grad, upper.bias_grad)]

@@ -1,8 +1,8 @@
-"""Small geometries, each of which some locally connected layer in use has got wrong.
+"""Small geometries, each of which some existing locally connected layer computes wrongly.
 
-Kernel sides differ and there is more than one channel unless a row is about the opposite, for
-a swapped order of window and channels does not show otherwise. Sizes are kept where the
-loop-only oracle takes milliseconds.
+Unless a row is about the opposite, the sides of the window differ and there are several channels:
+otherwise a swapped order of window and channels would not be noticed. Sizes are so small that the
+oracle, which is written in loops, takes milliseconds.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ def _row(
 
 def traps() -> Iterator[Case]:
     """The table."""
-    # Order of the window, of the output axes and of the channels.
+    # The order of the window, of the output axes and of the channels.
     yield _row("window_order_2d", (6, 7, 3), 4, (2, 3))
     yield _row("window_order_3d", (4, 5, 5, 2), 3, (2, 3, 4), batch=1)
     yield _row("window_order_4d", (3, 4, 3, 4, 2), 2, (2, 3, 1, 2), batch=1)
     yield _row("channels_first_1d", (3, 9), 4, (4,), data_format=FIRST, strides=2)
     yield _row("channels_first_2d", (3, 6, 5), 4, (3, 2), data_format=FIRST)
     yield _row("channels_first_3d", (2, 4, 5, 3), 3, (3, 2, 1), data_format=FIRST, batch=1)
-    # Padding: the rules with a name, and pairs.
+    # Padding: the named rules, and pairs.
     yield _row("same_even_strided", (7, 8, 2), 3, (4, 2), strides=(2, 3), padding="same")
     yield _row("same_3d", (4, 3, 5, 2), 2, (3, 2, 1), padding="SAME", batch=1)
     yield _row("same_dilated", (9, 2), 3, (4,), dilation=2, padding="same")
@@ -54,7 +54,7 @@ def traps() -> Iterator[Case]:
     yield _row("padding_asymmetric", (4, 5, 2), 3, (2, 3), padding=((0, 2), (3, 1)))
     yield _row("padding_beyond_window", (3, 4, 2), 3, (1, 2), padding=2)
     yield _row("padding_trimmed", (6, 2), 3, (3,), strides=4, padding=((1, 2),))
-    # Padding modes, wider than the window's reach so that one input serves several taps.
+    # Padding modes, with so much padding that several taps of a window read one input.
     yield _row("reflect", (5, 4, 2), 3, (3, 2), padding=((2, 1), (3, 0)), padding_mode="reflect")
     yield _row("replicate", (3, 4, 2), 3, (3, 2), padding=((4, 1), (0, 3)),
         padding_mode="replicate")  # fmt: skip
@@ -75,7 +75,7 @@ def traps() -> Iterator[Case]:
     yield _row("groups", (5, 6, 4), 6, (2, 3), groups=2)
     yield _row("depthwise", (5, 6, 3), 3, (3, 2), groups=3)
     yield _row("depthwise_multiplier", (6, 5, 3), 6, (2, 3), groups=3, strides=2, padding="same")
-    # Edges of what there is.
+    # Extreme sizes and batches.
     yield _row("kernel_is_input", (4, 5, 3), 4, (4, 5))
     yield _row("one_position_strided", (5, 4, 2), 3, (4, 3), strides=3)
     yield _row("one_by_one", (4, 5, 3), 4, (1, 1))
@@ -84,7 +84,7 @@ def traps() -> Iterator[Case]:
     yield _row("batch_1", (5, 6, 2), 3, (2, 3), batch=1)
     yield _row("batch_17", (4, 5, 2), 3, (2, 3), batch=17)
     yield _row("no_bias", (5, 6, 2), 3, (2, 3), bias=None)
-    # Sharing of kernel and bias, together and apart.
+    # Shared kernel and shared bias, together and separately.
     yield _row("shared_rows", (5, 6, 2), 3, (2, 3), shared_axes=(0,))
     yield _row("shared_columns_own_bias", (5, 6, 2), 3, (3, 2), shared_axes=(1,), bias=(0,))
     yield _row("shared_all_channel_bias", (6, 5, 2), 3, (2, 3), shared_axes=(0, 1), bias=(0, 1))

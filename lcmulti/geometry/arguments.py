@@ -1,11 +1,11 @@
-"""Turn what a caller may write into plain ints, tuples and known names, or say why not."""
+"""Turn arguments as a caller writes them into ints, tuples and known names, or raise."""
 
 from __future__ import annotations
 
 import operator
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, SupportsIndex, TypeGuard
 
 from lcmulti.errors import ArgumentError, ArgumentTypeError
 
@@ -15,26 +15,26 @@ _UNITS = {"": 1, "B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 _UNITS |= {"KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
-def is_sequence(value: object) -> bool:
-    """Whether *value* is a list, a tuple or a list-like of a framework (Keras' ``TrackedList``)."""
+def is_sequence(value: object) -> TypeGuard[Sequence[Any]]:
+    """Whether *value* is a list, a tuple or a framework's list (such as Keras' ``TrackedList``)."""
     return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
 
 
-def integer(argument: str, value: Any, minimum: int) -> int:
+def integer(argument: str, value: object, minimum: int) -> int:
     """Return *value* as an int of at least *minimum*; bools and floats are refused."""
     kind = "a positive integer" if minimum == 1 else f"an integer of at least {minimum}"
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
         raise ArgumentTypeError(argument, kind, value)
     try:
         number = operator.index(value)
-    except TypeError:  # arrays have __index__ and refuse when they are not integer scalars
+    except TypeError:  # every array has __index__; it raises unless the array is an integer scalar
         raise ArgumentTypeError(argument, kind, value) from None
     if number < minimum:
         raise ArgumentError(argument, kind, value)
     return number
 
 
-def integer_tuple(argument: str, value: Any, minimum: int) -> tuple[int, ...]:
+def integer_tuple(argument: str, value: object, minimum: int) -> tuple[int, ...]:
     """Return a non-empty sequence of ints as a tuple."""
     if not is_sequence(value):
         raise ArgumentTypeError(argument, "a tuple of integers", value)
@@ -43,10 +43,10 @@ def integer_tuple(argument: str, value: Any, minimum: int) -> tuple[int, ...]:
     return tuple(integer(argument, item, minimum) for item in value)
 
 
-def per_axis(argument: str, value: Any, axes: int, minimum: int = 1) -> tuple[int, ...]:
+def per_axis(argument: str, value: object, axes: int, minimum: int = 1) -> tuple[int, ...]:
     """Return one int per spatial axis from an int, or from a sequence of length *axes*."""
     if not is_sequence(value):
-        if hasattr(value, "__index__"):
+        if isinstance(value, SupportsIndex):
             return (integer(argument, value, minimum),) * axes
         raise ArgumentTypeError(argument, f"an integer or {axes} of them", value)
     if len(value) != axes:
@@ -54,7 +54,7 @@ def per_axis(argument: str, value: Any, axes: int, minimum: int = 1) -> tuple[in
     return tuple(integer(argument, item, minimum) for item in value)
 
 
-def choice(argument: str, value: Any, choices: Iterable[str]) -> str:
+def choice(argument: str, value: object, choices: Iterable[str]) -> str:
     """Return the lower-case name in *choices* that *value* spells in any case."""
     known = tuple(choices)
     expected = "one of " + ", ".join(repr(name) for name in known)
@@ -66,7 +66,7 @@ def choice(argument: str, value: Any, choices: Iterable[str]) -> str:
     return name
 
 
-def byte_size(argument: str, value: Any) -> int:
+def byte_size(argument: str, value: object) -> int:
     """Return a number of bytes from an int or from a string such as ``"256MiB"``."""
     if not isinstance(value, str):
         return integer(argument, value, 0)

@@ -1,4 +1,4 @@
-"""The fields of a `LocalConvSpec`, and what follows from them without making another one."""
+"""The fields of a `LocalConvSpec`, and the properties that follow from them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Spec = TypeVar("Spec", bound="SpecFields")
 class SpecFields:
     """Normalised fields, compared and hashed as one value."""
 
-    if not TYPE_CHECKING:  # what `dataclasses.replace` hands to ``__init__``; a property to others
+    if not TYPE_CHECKING:  # only for `dataclasses.replace`, which hands it to ``__init__``
         input_shape: InitVar[Any]
     input_size: tuple[int, ...] = field(init=False)
     in_channels: int = field(init=False)
@@ -41,7 +41,7 @@ class SpecFields:
         for name, value in fields.items():
             object.__setattr__(self, name, value)
 
-    # Cached: specs are hashed on every call of a jitted or planned operation.
+    # Cached, because every call of a jitted or planned operation hashes its spec.
     @cached_property
     def _hash(self) -> int:
         return hash(tuple(_values(self).values()))
@@ -50,7 +50,7 @@ class SpecFields:
         return self._hash
 
     def __getstate__(self) -> dict[str, Any]:
-        # Hashes of strings differ between processes, so a pickle must not carry one.
+        # The hash of a string differs between processes, so a pickle must not contain one.
         return _values(self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -133,7 +133,7 @@ class SpecFields:
         )
 
     def arguments(self) -> dict[str, Any]:
-        """What `lcmulti.local_conv` is told of this geometry beside the arrays, by keyword."""
+        """The geometry as keyword arguments of `lcmulti.local_conv`."""
         return {
             "strides": self.strides,
             "padding": self.padding,
@@ -149,13 +149,13 @@ class SpecFields:
         return 2 * batch * prod(self.output_size) * self.filters * self.terms
 
     def bytes(self, batch: int, dtype: str = "float32") -> int:
-        """Bytes of input, kernel, bias and output together: the least a forward pass moves."""
+        """Bytes of input, kernel, bias and output: the least a forward pass reads and writes."""
         batch, dtype = integer("batch", batch, 0), choice("dtype", dtype, DTYPES)
         elements = batch * (prod(self.input_shape) + prod(self.output_shape))
         return (elements + self.num_parameters) * DTYPES[dtype].itemsize
 
     def padding_indices(self) -> tuple[tuple[int, np.ndarray], ...]:
-        """``(axis, indices)`` that pad a channels-last batch in a non-zero mode; else nothing."""
+        """``(axis, indices)`` that pad a channels-last batch; empty where the padding is zeros."""
         if self.padding_mode == "zeros":
             return ()
         return tuple(
@@ -166,7 +166,7 @@ class SpecFields:
 
 
 def replace_fields(spec: Spec, **changes: Any) -> Spec:
-    """A copy of *spec* with fields that are normalised already."""
+    """A copy of *spec* with other fields, which must be normalised already."""
     copy = object.__new__(type(spec))
     copy._set(**_values(spec) | changes)
     return copy

@@ -1,4 +1,4 @@
-"""Where the channels of an array stand: the data formats, and the one that is configured."""
+"""The data formats (where the channels of an array are), and the configured one."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ _default: Callable[[], str] = lambda: "channels_last"  # noqa: E731
 
 
 def read_default_from(source: Callable[[], str]) -> None:
-    """Make *source* tell the data format of calls that name none.
+    """Let *source* provide the data format of calls that name none.
 
-    The settings hand themselves in, for they are read by rooms that import this one.
+    The settings register themselves here: the geometry may not import them, since they import it.
     """
     global _default  # noqa: PLW0603
     _default = source
 
 
 def data_format_of(value: str | None) -> str:
-    """*value* checked, or the configured data format where it is None.
+    """Check *value*; None is the configured data format.
 
     Raises
     ------
     ArgumentError
-        If *value* is no data format.
+        If *value* is not a data format.
     """
     return choice("data_format", _default() if value is None else value, DATA_FORMATS)
 

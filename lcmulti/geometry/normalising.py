@@ -1,29 +1,30 @@
-"""From what a caller writes to the fields of a spec: plain ints and tuples that agree."""
+"""Turn the arguments of a spec into its fields: ints and tuples that fit together."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, SupportsIndex
 
 from lcmulti.errors import ArgumentError, ArgumentTypeError, ShapeError, described
 from lcmulti.geometry.arguments import choice, integer, integer_tuple, is_sequence, per_axis
 from lcmulti.geometry.formats import channels_and_size, data_format_of
 from lcmulti.geometry.padding import PADDING_MODES, check_padding_mode, explicit_padding
 from lcmulti.geometry.shapes import output_length, window_extent
+from lcmulti.types import Axes, Padding, Sizes
 
 __all__ = ["normalised", "normalised_shared_axes"]
 
 
 def normalised(
-    input_shape: Any,
-    filters: Any,
-    kernel_size: Any,
-    strides: Any,
-    padding: Any,
+    input_shape: Axes,
+    filters: SupportsIndex,
+    kernel_size: Sizes,
+    strides: Sizes,
+    padding: Padding,
     padding_mode: str,
-    dilation: Any,
-    groups: Any,
+    dilation: Sizes,
+    groups: SupportsIndex,
     data_format: str | None,
-    shared_axes: Any,
+    shared_axes: Axes,
 ) -> dict[str, Any]:
     """The fields of a `LocalConvSpec`; parameters and errors are those of the class."""
     data_format = data_format_of(data_format)
@@ -68,8 +69,8 @@ def normalised(
     }
 
 
-def normalised_shared_axes(value: Any, output_size: tuple[int, ...]) -> tuple[int, ...]:
-    """Sorted axes of *output_size* that *value* names, without those of one position."""
+def normalised_shared_axes(value: object, output_size: tuple[int, ...]) -> tuple[int, ...]:
+    """The axes that *value* names, sorted, without those that have a single position."""
     axes = len(output_size)
     expected = f"distinct spatial axes between 0 and {axes - 1}"
     if not is_sequence(value):
@@ -77,5 +78,6 @@ def normalised_shared_axes(value: Any, output_size: tuple[int, ...]) -> tuple[in
     shared = tuple(integer("shared_axes", item, 0) for item in value)
     if len(set(shared)) != len(shared) or any(axis >= axes for axis in shared):
         raise ArgumentError("shared_axes", expected, value)
-    # Along an axis of one position there is nothing to share: keep one spelling of one geometry.
+    # With a single position, sharing changes nothing. Without these axes, equal geometries have
+    # equal specs.
     return tuple(axis for axis in sorted(shared) if output_size[axis] > 1)

@@ -1,4 +1,4 @@
-"""The spec that the arrays of a call imply, and whether their shapes agree with it."""
+"""The spec that the shapes of a call's arrays imply, and whether the shapes fit together."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from lcmulti.geometry.arguments import integer
 from lcmulti.geometry.formats import DATA_FORMATS
 from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.geometry.transposed import transposed_spec
+from lcmulti.types import Shape
 
 __all__ = ["check_positions", "spec_of_call", "spec_of_transposed_call"]
 
 
 def spec_of_call(
-    x_shape: tuple[int | None, ...],
-    kernel_shape: tuple[int | None, ...],
-    bias_shape: tuple[int | None, ...] | None,
+    x_shape: Shape,
+    kernel_shape: Shape,
+    bias_shape: Shape | None,
     *,
-    data_format: Any,
+    data_format: str | None,
     **arguments: Any,
 ) -> LocalConvSpec:
-    """Build the spec that array shapes imply, and check that they agree.
+    """Build the spec that array shapes imply, and check that the shapes fit together.
 
     Raises
     ------
@@ -35,18 +36,18 @@ def spec_of_call(
 
 
 def _forward_spec(
-    x_shape: tuple[int | None, ...],
-    kernel_shape: tuple[int | None, ...],
-    bias_shape: tuple[int | None, ...] | None,
+    x_shape: Shape,
+    kernel_shape: Shape,
+    bias_shape: Shape | None,
     *,
-    data_format: Any,
+    data_format: str | None,
     **arguments: Any,
 ) -> LocalConvSpec:
-    axes = _checked_axes(x_shape, kernel_shape)
+    axes, sample, kernel = _checked(x_shape, kernel_shape)
     spec = LocalConvSpec(
-        x_shape[1:],
-        kernel_shape[-1],
-        kernel_shape[axes:-2],
+        sample,
+        kernel[-1],
+        kernel[axes:-2],
         data_format=data_format,
         shared_axes=(),
         **arguments,
@@ -66,11 +67,11 @@ def _forward_spec(
 
 
 def spec_of_transposed_call(
-    x_shape: tuple[int | None, ...],
-    kernel_shape: tuple[int | None, ...],
-    bias_shape: tuple[int | None, ...] | None,
+    x_shape: Shape,
+    kernel_shape: Shape,
+    bias_shape: Shape | None,
     *,
-    data_format: Any,
+    data_format: str | None,
     **arguments: Any,
 ) -> LocalConvSpec:
     """Build the spec of the operation that a transposed call is the adjoint of.
@@ -78,28 +79,28 @@ def spec_of_transposed_call(
     Raises
     ------
     ShapeError
-        If a rank is wrong, channels do not match, or a position axis of *kernel_shape* or
-        *bias_shape* is neither the size of what goes in or comes out, nor 1.
+        If a rank is wrong, channels do not match, or a position axis is neither 1 nor as long as
+        the input (of *kernel_shape*) or the output (of *bias_shape*).
     """
     shapes = (x_shape, kernel_shape, bias_shape)
     return _in_this_format(_adjoint_spec, shapes, data_format, arguments)
 
 
 def _adjoint_spec(
-    x_shape: tuple[int | None, ...],
-    kernel_shape: tuple[int | None, ...],
-    bias_shape: tuple[int | None, ...] | None,
+    x_shape: Shape,
+    kernel_shape: Shape,
+    bias_shape: Shape | None,
     *,
     groups: Any,
-    data_format: Any,
+    data_format: str | None,
     **arguments: Any,
 ) -> LocalConvSpec:
-    axes = _checked_axes(x_shape, kernel_shape)
+    axes, sample, kernel = _checked(x_shape, kernel_shape)
     groups = integer("groups", groups, 1)
     spec = transposed_spec(
-        x_shape[1:],
-        kernel_shape[-2] * groups,
-        kernel_shape[axes:-2],
+        sample,
+        kernel[-2] * groups,
+        kernel[axes:-2],
         groups=groups,
         data_format=data_format,
         **arguments,
@@ -124,10 +125,10 @@ def _adjoint_spec(
 def _in_this_format(
     spec_of: Callable[..., LocalConvSpec],
     shapes: tuple[Any, ...],
-    data_format: Any,
+    data_format: str | None,
     arguments: dict[str, Any],
 ) -> LocalConvSpec:
-    """Build a spec; of arrays that fit in the other data format, the error says just that."""
+    """Build a spec. If the arrays fit in the other data format, the error says so."""
     try:
         return spec_of(*shapes, data_format=data_format, **arguments)
     except ArgumentError as error:
@@ -143,8 +144,8 @@ def _in_this_format(
     raise ShapeError("x", expected, described(found))
 
 
-def _checked_axes(x_shape: tuple[int | None, ...], kernel_shape: tuple[int | None, ...]) -> int:
-    """Number of spatial axes, once the ranks agree and every size but the batch is known."""
+def _checked(x_shape: Shape, kernel_shape: Shape) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
+    """Number of spatial axes, shape of a sample and shape of the kernel; all sizes are known."""
     axes, odd = divmod(len(kernel_shape) - 2, 2)
     if odd or axes < 1:
         layout = "(*output_size, *kernel_size, in_channels // groups, filters)"
@@ -165,11 +166,12 @@ def _checked_axes(x_shape: tuple[int | None, ...], kernel_shape: tuple[int | Non
         raise ShapeError("x", "no axis of length 0 but the batch", described(f"shape {x_shape}"))
     if 0 in kernel_shape:
         raise ShapeError("kernel", "no axis of length 0", described(f"shape {kernel_shape}"))
-    return axes
+    sample = tuple(n for n in x_shape[1:] if n is not None)
+    return axes, sample, tuple(n for n in kernel_shape if n is not None)
 
 
 def _check_bias(
-    shape: tuple[int | None, ...] | None, size: tuple[int, ...], channels: int, spec: LocalConvSpec
+    shape: Shape | None, size: tuple[int, ...], channels: int, spec: LocalConvSpec
 ) -> None:
     if shape is None:
         return
@@ -180,12 +182,12 @@ def _check_bias(
 
 def check_positions(
     argument: str,
-    positions: tuple[Any, ...],
-    shape: tuple[Any, ...],
+    positions: Shape,
+    shape: Shape,
     size: tuple[int, ...],
     spec: LocalConvSpec,
 ) -> None:
-    """Refuse position axes of an array that are neither *size* nor 1, shared."""
+    """Raise if position axes of an array are neither *size* nor 1, which means shared."""
     if any(p not in (1, n) for p, n in zip(positions, size, strict=True)):
         given = spec.input_size if size == spec.output_size else spec.output_size
         raise ShapeError(

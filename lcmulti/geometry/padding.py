@@ -1,16 +1,18 @@
-"""Where padding is decided: any spelling of it becomes one ``(low, high)`` pair per axis."""
+"""Padding is decided here: every way to write it becomes one ``(low, high)`` pair per axis."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import SupportsIndex
 
 import numpy as np
 
 from lcmulti.errors import ArgumentError, ArgumentTypeError, ShapeError
 from lcmulti.geometry.arguments import integer, is_sequence, per_axis
 from lcmulti.geometry.shapes import window_extent
+from lcmulti.types import Padding
 
 __all__ = [
+    "NUMPY_MODES",
     "PADDING_MODES",
     "PADDINGS",
     "SIZE_KEEPING",
@@ -24,8 +26,8 @@ SIZE_KEEPING = ("same", "causal", "keras_same")
 """Paddings with ``ceil(size / stride)`` windows."""
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
-# numpy.pad knows the three non-zero modes under other names.
-_NUMPY_MODES = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+NUMPY_MODES = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+"""The names in `numpy.pad` of the modes other than zeros."""
 
 
 def _named_padding(
@@ -38,7 +40,7 @@ def _named_padding(
         return extent - 1, 0
     outputs = -(-size // stride)
     total = max((outputs - 1) * stride + extent - size, 0)
-    if name == "same":  # TensorFlow and XLA: as even as can be, the odd one at the end
+    if name == "same":  # TensorFlow and XLA: equal on both sides, an odd one at the end
         return total // 2, total - total // 2
     # keras_same, the mask of Keras 2's LocallyConnected: the window of output o starts at
     # o*stride - extent//2 and is clipped at both borders.
@@ -47,13 +49,13 @@ def _named_padding(
 
 
 def explicit_padding(
-    padding: Any,
+    padding: Padding,
     input_size: tuple[int, ...],
     kernel_size: tuple[int, ...],
     strides: tuple[int, ...],
     dilation: tuple[int, ...],
 ) -> tuple[tuple[int, int], ...]:
-    """Return one ``(low, high)`` pair per spatial axis from any spelling of *padding*.
+    """Return one ``(low, high)`` pair per spatial axis for *padding*, however it is written.
 
     Parameters
     ----------
@@ -83,7 +85,7 @@ def explicit_padding(
         return tuple(
             (integer("padding", low, 0), integer("padding", high, 0)) for low, high in padding
         )
-    if not is_sequence(padding) and not hasattr(padding, "__index__"):
+    if not is_sequence(padding) and not isinstance(padding, SupportsIndex):
         known = ", ".join(repr(each) for each in PADDINGS)
         raise ArgumentTypeError("padding", f"one of {known}, an int, ints or pairs", padding)
     return tuple((each, each) for each in per_axis("padding", padding, axes, minimum=0))
@@ -92,7 +94,7 @@ def explicit_padding(
 def check_padding_mode(
     mode: str, input_size: tuple[int, ...], padding: tuple[tuple[int, int], ...]
 ) -> None:
-    """Refuse padding that would read the input more than once over, as PyTorch does."""
+    """Raise, as PyTorch does, if the padding is longer than the input it is copied from."""
     if mode not in ("reflect", "circular"):
         return
     for size, pair in zip(input_size, padding, strict=True):
@@ -105,4 +107,4 @@ def check_padding_mode(
 
 def padding_indices(size: int, low: int, high: int, mode: str) -> np.ndarray:
     """Indices into an axis of *size* that pad it by *low* and *high* in a non-zero *mode*."""
-    return np.pad(np.arange(size), (low, high), mode=_NUMPY_MODES[mode])  # type: ignore[call-overload,no-any-return]
+    return np.pad(np.arange(size), (low, high), mode=NUMPY_MODES[mode])  # type: ignore[call-overload,no-any-return]

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, SupportsIndex
 
 from lcmulti.errors import ArgumentError
 from lcmulti.geometry.fields import SpecFields, replace_fields
 from lcmulti.geometry.formats import DATA_FORMATS
 from lcmulti.geometry.normalising import normalised, normalised_shared_axes
 from lcmulti.geometry.shapes import window_extent
+from lcmulti.types import Axes, Padding, Sizes
 
 if TYPE_CHECKING:
     from lcmulti.geometry.sharding_costs import Sharding
@@ -40,9 +41,9 @@ class LocalConvSpec(SpecFields):
     padding_mode : {"zeros", "reflect", "replicate", "circular"}
         What the padding is filled with.
     groups : int, default 1
-        The channels of a filter's group are all it sees.
+        Channels and filters are divided into so many groups; a filter reads its own group only.
     data_format : {"channels_last", "channels_first"}, optional
-        Where the channels stand in *input_shape*. None takes the configured one.
+        Where the channels are in *input_shape*. None takes the configured format.
     shared_axes : tuple of int, default ()
         Spatial axes of the output along which one kernel is shared. All axes: a convolution.
 
@@ -57,7 +58,7 @@ class LocalConvSpec(SpecFields):
     Raises
     ------
     ArgumentError
-        (`ShapeError`, `ArgumentTypeError`) naming the argument, what was expected and what came.
+        (`ShapeError`, `ArgumentTypeError`) Names the argument, what is allowed and what was given.
 
     Examples
     --------
@@ -72,17 +73,17 @@ class LocalConvSpec(SpecFields):
 
     def __init__(
         self,
-        input_shape: Any,
-        filters: Any,
-        kernel_size: Any,
+        input_shape: Axes,
+        filters: SupportsIndex,
+        kernel_size: Sizes,
         *,
-        strides: Any = 1,
-        padding: Any = "valid",
+        strides: Sizes = 1,
+        padding: Padding = "valid",
         padding_mode: str = "zeros",
-        dilation: Any = 1,
-        groups: Any = 1,
+        dilation: Sizes = 1,
+        groups: SupportsIndex = 1,
         data_format: str | None = None,
-        shared_axes: Any = (),
+        shared_axes: Axes = (),
     ) -> None:
         self._set(
             **normalised(
@@ -107,9 +108,9 @@ class LocalConvSpec(SpecFields):
         Returns
         -------
         spec : LocalConvSpec
-            Channels-last and without padding; valid for an input that is padded already.
+            Channels last and without padding, for an input that is padded already.
         window : tuple of slice
-            Where in the padded input its own input lies, one slice per spatial axis.
+            Its input, as a part of the padded input: one slice per spatial axis.
 
         Raises
         ------
@@ -129,23 +130,23 @@ class LocalConvSpec(SpecFields):
         return _unpadded(self, size, tuple(w.stop - w.start for w in window)), window
 
     def shard(self, ranks: int | Sequence[int]) -> Sharding:
-        """The layer over ranks, each with a part of the output positions.
+        """Divide the layer over ranks, each with a part of the output positions.
 
         Parameters
         ----------
         ranks : int or sequence of int
-            Parts of each spatial axis; or their product, which is then divided among the axes by
-            `lcmulti.geometry.sharding_costs.best_parts`.
+            Number of parts of each spatial axis; or one number of ranks, which
+            `lcmulti.geometry.sharding_costs.best_parts` divides among the axes.
 
         Returns
         -------
         Sharding
-            What each rank owns, sees, sends and receives; `Sharding.costs` tells what it takes.
+            What each rank owns, reads, sends and receives. `Sharding.costs` estimates the cost.
 
         Raises
         ------
         ArgumentError
-            For a number of ranks that cannot be.
+            For an impossible number of ranks.
 
         Examples
         --------
@@ -162,7 +163,7 @@ class LocalConvSpec(SpecFields):
         return Sharding(self, best_parts(self, ranks))
 
     def taps(self) -> Iterator[tuple[tuple[int, ...], tuple[slice, ...]]]:
-        """Each tap's index in the window, and the padded input it shows to all outputs."""
+        """Each tap's index in the window, and the slices of the padded input that it reads."""
         axes = zip(self.kernel_size, self.dilation, self.output_size, self.strides, strict=True)
         seen = [
             [slice(t * d, t * d + (n - 1) * s + 1, s) for t in range(size)]
@@ -177,9 +178,9 @@ class LocalConvSpec(SpecFields):
         )
 
     def repeated(self, times: int) -> LocalConvSpec:
-        """So many of the operation, each with weights of its own, as one with an axis more.
+        """Several operations of this geometry, each with weights of its own, as a single one.
 
-        The axis comes first; its windows are of one input. Channels last.
+        It has one more axis, the first, along which windows have length 1. Channels are last.
         """
         return replace_fields(
             self,
@@ -196,9 +197,9 @@ class LocalConvSpec(SpecFields):
     def computed(self) -> LocalConvSpec:
         """The spec an implementation receives: channels last, padded with nothing but zeros.
 
-        A non-zero padding mode is applied to the input beforehand, so here it appears as a
-        larger input without padding. Steps beyond the padded input are cut to its size, which
-        frameworks can count to.
+        Padding with other than zeros is applied to the input beforehand, so here it is a larger
+        input without padding. Strides larger than the padded input are reduced to its size, as
+        frameworks may not be able to represent them.
         """
         padded = self.padded_size
         spec = replace_fields(
@@ -210,12 +211,12 @@ class LocalConvSpec(SpecFields):
         return spec if self.padding_mode == "zeros" else _unpadded(spec, self.output_size, padded)
 
 
-# Cached: of the blocks that an operation is cut into, most have the same geometry.
+# Cached, because most blocks of an operation have the same geometry.
 @lru_cache(maxsize=4096)
 def _unpadded(
     spec: LocalConvSpec, output_size: tuple[int, ...], input_size: tuple[int, ...]
 ) -> LocalConvSpec:
-    """The same windows over another number of positions, channels last and without padding."""
+    """The same windows over another number of positions; channels last, no padding."""
     block = replace_fields(
         spec, output_size=output_size, input_size=input_size, data_format="channels_last"
     )

@@ -1,8 +1,8 @@
-"""Geometry of the transposed operation, in the words of the operation it is the adjoint of."""
+"""Geometry of the transposed operation, described by the operation it is the adjoint of."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, SupportsIndex
 
 from lcmulti.errors import ArgumentError, ShapeError
 from lcmulti.geometry.arguments import integer_tuple, per_axis
@@ -10,53 +10,55 @@ from lcmulti.geometry.formats import channels_and_size, data_format_of
 from lcmulti.geometry.padding import SIZE_KEEPING, explicit_padding
 from lcmulti.geometry.shapes import window_extent
 from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.types import Axes, Padding, Sizes
 
 __all__ = ["bias_shape_of", "output_padding_of", "transposed_spec", "transposed_arguments"]
 
 
 def transposed_spec(
-    input_shape: Any,
-    filters: Any,
-    kernel_size: Any,
+    input_shape: Axes,
+    filters: SupportsIndex,
+    kernel_size: Sizes,
     *,
-    strides: Any = 1,
-    padding: Any = "valid",
-    output_padding: Any = None,
-    dilation: Any = 1,
-    groups: Any = 1,
+    strides: Sizes = 1,
+    padding: Padding = "valid",
+    output_padding: Sizes | None = None,
+    dilation: Sizes = 1,
+    groups: SupportsIndex = 1,
     data_format: str | None = None,
-    shared_axes: Any = (),
+    shared_axes: Axes = (),
 ) -> LocalConvSpec:
     """The `LocalConvSpec` whose adjoint in its input is a transposed operation.
 
-    What goes into the transposed operation is what comes out of the returned spec, and the other
-    way around: its ``output_shape`` is *input_shape*, its ``in_channels`` are *filters*, its
-    ``input_size`` is the size of the transposed operation's output.
+    The input of the transposed operation is the output of the returned spec, and the other way
+    around: the spec's ``output_shape`` is *input_shape*, its ``in_channels`` are *filters*, and
+    its ``input_size`` is the size of the transposed operation's output.
 
     Parameters
     ----------
     input_shape : tuple of int
-        Shape of one sample that goes in, in *data_format*.
+        Shape of one input sample, in *data_format*.
     filters : int
-        Channels that come out.
+        Output channels.
     kernel_size : int or tuple of int
     strides, dilation : int or tuple of int, default 1
     padding : str, int, tuple of int or tuple of pairs, default ``"valid"``
-        Of the operation this is the adjoint of, so it takes away from the output.
+        Padding of the operation this is the adjoint of; so it makes the output smaller.
     output_padding : int or tuple of int, optional
-        The smallest output is made longer by so much, which is less than the stride: that many
-        sizes have the same input. None: nothing, but with a padding that keeps the size
-        (``"same"``, ``"causal"``, ``"keras_same"``) the size times the stride.
+        Added to the length of the smallest possible output; less than the stride. As many outputs
+        as the stride have the same size of input, and this chooses one. None: 0, but with a
+        padding that keeps the size (``"same"``, ``"causal"``, ``"keras_same"``) the output is the
+        size of the input times the stride.
     groups : int, default 1
     data_format : {"channels_last", "channels_first"}, optional
-        None takes the configured one.
+        None takes the configured format.
     shared_axes : tuple of int, default ()
-        Spatial axes of what goes in along which one kernel is shared.
+        Spatial axes of the input along which one kernel is shared.
 
     Raises
     ------
     ArgumentError
-        (`ShapeError`, `ArgumentTypeError`) naming the argument, what was expected and what came.
+        (`ShapeError`, `ArgumentTypeError`) Names the argument, what is allowed and what was given.
 
     Examples
     --------
@@ -72,7 +74,7 @@ def transposed_spec(
     dilations = per_axis("dilation", dilation, axes)
     extents = tuple(map(window_extent, kernel, dilations))
     keeps = isinstance(padding, str) and padding.lower() in SIZE_KEEPING
-    if keeps:  # ceil(output / stride) is the size that goes in, whatever the window
+    if keeps:  # the input has ceil(output / stride) positions, whatever the window
         least = tuple((n - 1) * s + 1 for n, s in zip(size, steps, strict=True))
     else:
         pairs = explicit_padding(padding, size, kernel, steps, dilations)
@@ -123,7 +125,7 @@ def bias_shape_of(spec: LocalConvSpec) -> tuple[int, ...]:
 
 
 def transposed_arguments(spec: LocalConvSpec) -> dict[str, Any]:
-    """What `lcmulti.local_conv_transpose` is told of the adjoint of *spec*, by keyword."""
+    """The adjoint of *spec* as keyword arguments of `lcmulti.local_conv_transpose`."""
     arguments = spec.arguments() | {"output_padding": output_padding_of(spec)}
     del arguments["padding_mode"]  # the adjoint takes padding away
     return arguments

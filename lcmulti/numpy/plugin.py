@@ -1,4 +1,4 @@
-"""Registers the NumPy backend through the same entry point a stranger's would use."""
+"""Registers the NumPy backend through the entry point that any plugin uses."""
 
 from __future__ import annotations
 

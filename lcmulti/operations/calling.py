@@ -1,4 +1,4 @@
-"""How every operation is called: the backend is found, arrays are converted, a plan is made."""
+"""The steps of every call: find the backend, convert the arrays, make a plan, run it."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from lcmulti.choosing.framework import backend_of
 from lcmulti.choosing.preparing import converted
 from lcmulti.errors import ArgumentTypeError
 from lcmulti.plugins.contract import Backend
+from lcmulti.types import Array
 
 __all__ = ["OPERATIONS", "Composite", "add_bias", "call_key", "calls"]
 
 
 class Composite(NamedTuple):
-    """An operation made of the backend's: how its arrays are called and how it runs.
+    """An operation: the names of its array arguments, and the function that runs it.
 
     Parameters
     ----------
     names : tuple of str
-        The array arguments, for errors.
+        Names of the array arguments, for errors.
     run : callable
-        ``(backend, *arrays, arguments) -> y`` on arrays of the backend of that name.
+        ``(backend, *arrays, arguments) -> y``, with the name of a backend and arrays of it.
     """
 
     names: tuple[str, ...]
@@ -31,7 +32,7 @@ class Composite(NamedTuple):
 
 
 OPERATIONS: dict[str, Composite] = {}
-"""Every operation by the name of its public function; the file that has it adds it."""
+"""Every operation, by the name of its public function. The file that defines it adds it here."""
 
 calls: dict[str, Callable[..., Any]] = {}
 """The function that runs an operation on arrays of one backend, by `call_key`."""
@@ -49,8 +50,8 @@ def call_key(operation: str, kinds: tuple[type, ...], backend: str | None) -> st
     return key
 
 
-# PyTorch's tracer calls a function marked so and takes what it returns, which depends on types
-# and settings alone, as a constant of the trace. A string can be one, a function cannot.
+# PyTorch's tracer calls a function with this mark and treats its result, which depends on types
+# and settings only, as a constant of the trace. A constant may be a string, not a function.
 call_key._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
@@ -59,7 +60,7 @@ def _call(operation: str, name: str, neutral: bool) -> Callable[..., Any]:
     names, run_on = OPERATIONS[operation]
     spread: Callable[..., Any] | None = getattr(owner, "spread", None)
 
-    def call(*arrays_and_arguments: Any) -> Any:
+    def call(*arrays_and_arguments: Any) -> Array:
         *arrays, arguments = arrays_and_arguments
         over_processes = None if spread is None else spread(operation, arrays)
         if over_processes is not None:
@@ -70,6 +71,6 @@ def _call(operation: str, name: str, neutral: bool) -> Callable[..., Any]:
     return owner.opaque(call)
 
 
-def add_bias(plan: Plan, owner: Backend, y: Any, bias: Any) -> Any:
+def add_bias(plan: Plan, owner: Backend, y: Array, bias: Array) -> Array:
     """Add a bias ``(*output_size, filters)`` to a result in the caller's data format."""
     return owner.add(y, owner.move_axis(bias, -1, 0) if plan.channels_first else bias)

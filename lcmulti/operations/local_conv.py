@@ -1,4 +1,4 @@
-"""The operation itself and its transpose: what each argument means."""
+"""`local_conv` and `local_conv_transpose`: the operation, and what each argument means."""
 
 from __future__ import annotations
 
@@ -9,27 +9,28 @@ from lcmulti.choosing.framework import ARGUMENTS
 from lcmulti.choosing.preparing import prepare
 from lcmulti.operations.calling import OPERATIONS, Composite, call_key, calls
 from lcmulti.plugins.contract import Map
+from lcmulti.types import Array, Padding, Sizes
 
 __all__ = ["local_conv", "local_conv_transpose"]
 
-Array = TypeVar("Array")
-"""An array of any framework: what comes out is of the type of *x*."""
+ArrayT = TypeVar("ArrayT")
+"""An array of any framework; the result has the type of *x*."""
 
 
 def local_conv(
-    x: Array,
-    kernel: Any,
-    bias: Any = None,
+    x: ArrayT,
+    kernel: Array,
+    bias: Array | None = None,
     *,
-    strides: Any = 1,
-    padding: Any = "valid",
+    strides: Sizes = 1,
+    padding: Padding = "valid",
     padding_mode: str = "zeros",
-    dilation: Any = 1,
+    dilation: Sizes = 1,
     groups: int = 1,
     data_format: str | None = None,
     backend: str | None = None,
     implementation: str = "auto",
-) -> Array:
+) -> ArrayT:
     """Locally connected operation: a convolution whose weights differ at every position.
 
     ::
@@ -48,9 +49,9 @@ def local_conv(
         ``data_format="channels_first"``. Any number of spatial axes; ``N`` may be 0.
     kernel : array
         ``(*output_size, *kernel_size, in_channels // groups, filters)`` in either data format.
-        An output axis of length 1 means: shared along this axis.
+        An output axis of length 1 means that the kernel is shared along this axis.
     bias : array, optional
-        ``(*output_size, filters)``, or 1 where shared.
+        ``(*output_size, filters)``, with 1 along axes where it is shared.
     strides, dilation : int or tuple of int, default 1
         Step between windows, and between the taps of one window.
     padding : str, int, tuple of int or tuple of pairs, default ``"valid"``
@@ -60,10 +61,10 @@ def local_conv(
     groups : int, default 1
         Divisor of ``in_channels`` and ``filters``.
     data_format : {"channels_last", "channels_first"}, optional
-        None takes the configured one.
+        None takes the configured format.
     backend : str, optional
         None takes the framework of the arrays, or for NumPy arrays the configured backend.
-        NumPy arrays are converted, computed and converted back.
+        NumPy arrays are converted to the backend, and the result back to NumPy.
     implementation : str, default ``"auto"``
         A name forces one; ``auto`` picks by device, dtype, geometry and ``max_workspace``.
 
@@ -76,11 +77,12 @@ def local_conv(
     Raises
     ------
     ArgumentError
-        (`ShapeError`, `DtypeError`, `MixedFrameworksError`, ...) for an argument that cannot be.
+        (`ShapeError`, `DtypeError`, `MixedFrameworksError`, ...) For an argument that is not
+        allowed.
     MissingBackendError
-        If the framework asked for is not installed.
+        If the framework that is asked for is not installed.
     UnsupportedError
-        If no implementation, or not the one named, can serve the call.
+        If no implementation can serve the call, or if the named one cannot.
 
     Examples
     --------
@@ -92,24 +94,24 @@ def local_conv(
     """
     arguments = (strides, padding, padding_mode, dilation, groups, data_format, implementation)
     key = call_key("local_conv", (type(x), type(kernel), type(bias)), backend)
-    y: Array = calls[key](x, kernel, bias, arguments)
+    y: ArrayT = calls[key](x, kernel, bias, arguments)
     return y
 
 
 def local_conv_transpose(
-    x: Array,
-    kernel: Any,
-    bias: Any = None,
+    x: ArrayT,
+    kernel: Array,
+    bias: Array | None = None,
     *,
-    strides: Any = 1,
-    padding: Any = "valid",
-    output_padding: Any = None,
-    dilation: Any = 1,
+    strides: Sizes = 1,
+    padding: Padding = "valid",
+    output_padding: Sizes | None = None,
+    dilation: Sizes = 1,
     groups: int = 1,
     data_format: str | None = None,
     backend: str | None = None,
     implementation: str = "auto",
-) -> Array:
+) -> ArrayT:
     """Transposed locally connected operation: the exact adjoint of `local_conv` in ``x``.
 
     ::
@@ -119,8 +121,8 @@ def local_conv_transpose(
               of x[n, o, f] * kernel[o, t, c, f]
 
     so ``sum(local_conv_transpose(x, kernel) * y) == sum(x * local_conv(y, kernel))`` for every
-    ``y``. It is computed by the map an implementation has for the input gradient and is
-    differentiable as `local_conv` is.
+    ``y``. The map that implementations have for the input gradient computes it. It is
+    differentiable, as `local_conv` is.
 
     Parameters
     ----------
@@ -128,15 +130,16 @@ def local_conv_transpose(
         ``(N, *input_size, in_channels)``, or ``(N, in_channels, *input_size)`` with
         ``data_format="channels_first"``.
     kernel : array
-        ``(*input_size, *kernel_size, out_channels // groups, in_channels)``: each position that
-        goes in has weights of its own, the kernel of the `local_conv` whose output *x* is.
-        An axis of length 1 means: shared along this axis.
+        ``(*input_size, *kernel_size, out_channels // groups, in_channels)``: each input position
+        has weights of its own. It is the kernel of the `local_conv` whose output has the shape of
+        *x*. A position axis of length 1 means that the kernel is shared along this axis.
     bias : array, optional
-        ``(*output_size, out_channels)``, or 1 where shared.
+        ``(*output_size, out_channels)``, with 1 along axes where it is shared.
     strides, padding, dilation : as for `local_conv`
-        Of the operation this is the adjoint of: strides widen, padding takes away.
+        Of the operation this is the adjoint of. So strides make the output larger, and padding
+        makes it smaller.
     output_padding : int or tuple of int, optional
-        Which of the output sizes that go with the size of *x*: see `transposed_spec`.
+        Chooses among the output sizes that have the same size of *x*; see `transposed_spec`.
     groups, data_format, backend, implementation : as for `local_conv`
 
     Returns
@@ -161,12 +164,14 @@ def local_conv_transpose(
     """
     arguments = (strides, padding, output_padding, dilation, groups, data_format, implementation)
     key = call_key("local_conv_transpose", (type(x), type(kernel), type(bias)), backend)
-    y: Array = calls[key](x, kernel, bias, arguments)
+    y: ArrayT = calls[key](x, kernel, bias, arguments)
     return y
 
 
 def _bilinear(map_: Map) -> Callable[..., Any]:
-    def run_map(name: str, x: Any, kernel: Any, bias: Any, arguments: tuple[Any, ...]) -> Any:
+    def run_map(
+        name: str, x: Array, kernel: Array, bias: Array, arguments: tuple[object, ...]
+    ) -> Any:
         plan, arrays = prepare(name, x, kernel, bias, arguments, map_)
         return plan.call(*arrays)
 

@@ -1,4 +1,4 @@
-"""Low-rank kernels: a few shared kernels, mixed anew at every output position.
+"""Low-rank kernels: the kernel of each output position is a mixture of a few shared kernels.
 
 Elsayed, Ramachandran, Shlens and Kornblith, "Revisiting spatial invariance with low-rank local
 connectivity" (ICML 2020, arXiv 2002.02959), equation 2, with fixed combining weights.
@@ -15,20 +15,21 @@ from lcmulti.dtypes import DTYPES
 from lcmulti.errors import ShapeError, described
 from lcmulti.geometry.of_call import check_positions
 from lcmulti.operations import calling
-from lcmulti.operations.local_conv import Array
+from lcmulti.operations.local_conv import ArrayT
 from lcmulti.plugins.contract import Problem
+from lcmulti.types import Array, Padding, Sizes
 
 __all__ = ["local_conv_low_rank", "low_rank_kernel"]
 
 LETTERS = "abcdefgh"
 LOCAL_COST, KERNEL_COST = 2, 48
-"""Cost of one weight, in products of an ordinary convolution: of the product with one sample
-where weights differ between positions, and once of forming the weight and its gradient. By
-``asv_benches/low_rank.py`` on CPUs."""
+"""Cost of one weight, in units of a product of an ordinary convolution: of its product with one
+sample where weights differ between positions, and of forming the weight and its gradient once.
+Measured by ``asv_benches/low_rank.py`` on CPUs."""
 
 
-def low_rank_kernel(basis: Any, coefficients: Any, *, backend: str | None = None) -> Any:
-    r"""The full kernel of a low-rank one, ``sum over r of coefficients[o, r] * basis[r]``.
+def low_rank_kernel(basis: Array, coefficients: Array, *, backend: str | None = None) -> Array:
+    r"""The full kernel of a low-rank kernel, ``sum over r of coefficients[o, r] * basis[r]``.
 
     Parameters
     ----------
@@ -36,7 +37,7 @@ def low_rank_kernel(basis: Any, coefficients: Any, *, backend: str | None = None
         ``(rank, 1.., *kernel_size, in_channels // groups, filters)``: *rank* kernels of an
         ordinary convolution, with a 1 for each output axis.
     coefficients : array
-        ``(*output_size, rank)``, or 1 where shared.
+        ``(*output_size, rank)``, with 1 along axes where they are shared.
     backend : str, optional
         As for `local_conv`.
 
@@ -48,32 +49,32 @@ def low_rank_kernel(basis: Any, coefficients: Any, *, backend: str | None = None
     Raises
     ------
     ShapeError
-        If the ranks or sizes do not agree.
+        If the ranks or the sizes do not match.
     """
     key = calling.call_key("low_rank_kernel", (type(basis), type(coefficients)), backend)
     return calling.calls[key](basis, coefficients, ())
 
 
 def local_conv_low_rank(
-    x: Array,
-    basis: Any,
-    coefficients: Any,
-    bias: Any = None,
+    x: ArrayT,
+    basis: Array,
+    coefficients: Array,
+    bias: Array | None = None,
     *,
-    strides: Any = 1,
-    padding: Any = "valid",
+    strides: Sizes = 1,
+    padding: Padding = "valid",
     padding_mode: str = "zeros",
-    dilation: Any = 1,
+    dilation: Sizes = 1,
     groups: int = 1,
     data_format: str | None = None,
     backend: str | None = None,
     implementation: str = "auto",
 ) -> Array:
-    """`local_conv` with a low-rank kernel, which is formed only where that is cheaper.
+    """`local_conv` with a low-rank kernel. The full kernel is formed only where that is cheaper.
 
     The result is that of ``local_conv(x, low_rank_kernel(basis, coefficients), bias)``. Where the
-    rank is small for the batch, or the full kernel would be larger than ``max_workspace``, it is
-    instead the sum of *rank* ordinary convolutions, each times its coefficients.
+    rank is small compared with the batch, or the full kernel would exceed ``max_workspace``, it is
+    computed as the sum of *rank* ordinary convolutions, each times its coefficients.
 
     Parameters
     ----------
@@ -84,7 +85,7 @@ def local_conv_low_rank(
     strides, padding, padding_mode, dilation, groups, data_format, backend
         As for `local_conv`.
     implementation : str, default ``"auto"``
-        As for `local_conv`, of whatever is computed.
+        As for `local_conv`; it applies to whichever of the two is computed.
 
     Raises
     ------
@@ -102,13 +103,18 @@ def local_conv_low_rank(
     arguments = (strides, padding, padding_mode, dilation, groups, data_format, implementation)
     kinds = (type(x), type(basis), type(coefficients), type(bias))
     key = calling.call_key("local_conv_low_rank", kinds, backend)
-    y: Array = calling.calls[key](x, basis, coefficients, bias, arguments)
+    y: ArrayT = calling.calls[key](x, basis, coefficients, bias, arguments)
     return y
 
 
 def _run(
-    name: str, x: Any, basis: Any, coefficients: Any, bias: Any, arguments: tuple[Any, ...]
-) -> Any:
+    name: str,
+    x: Array,
+    basis: Array,
+    coefficients: Array,
+    bias: Array,
+    arguments: tuple[object, ...],
+) -> Array:
     owner = plugins.load_backend(name)
     x, basis, coefficients = owner.prepare((x, basis, coefficients))
     mixed_shape = owner.facts(coefficients).shape
@@ -135,7 +141,7 @@ def _run(
 
 def _is_cheaper_formed(problem: Problem, rank: int) -> bool:
     spec, dtype = problem.spec, DTYPES[problem.dtype]
-    if dtype.is_half:  # the sum over the rank would be rounded term by term
+    if dtype.is_half:  # in a half type, the sum over the rank would be rounded after every term
         return True
     kernel = prod(spec.output_size) * prod(spec.kernel_size) * spec.filters
     kernel *= spec.in_channels // spec.groups
@@ -144,17 +150,17 @@ def _is_cheaper_formed(problem: Problem, rank: int) -> bool:
     return problem.batch is None or rank * problem.batch > LOCAL_COST * problem.batch + KERNEL_COST
 
 
-def _form(name: str, basis: Any, coefficients: Any, arguments: tuple[Any, ...]) -> Any:
+def _form(name: str, basis: Array, coefficients: Array, arguments: tuple[object, ...]) -> Array:
     owner = plugins.load_backend(name)
     basis, coefficients, _ = owner.prepare((basis, coefficients, None))
     axes, _ = axes_and_rank(owner.facts(basis).shape, owner.facts(coefficients).shape)
     positions, taps = LETTERS[:axes], "ijklmnop"[:axes]
-    basis = basis[(slice(None), *(0,) * axes)]  # a product of matrices, also to LiteRT
+    basis = basis[(slice(None), *(0,) * axes)]  # LiteRT, too, must see a product of matrices
     return owner.einsum(f"{positions}r,r{taps}xy->{positions}{taps}xy", coefficients, basis)
 
 
-def axes_and_rank(basis: tuple[Any, ...], coefficients: tuple[Any, ...]) -> tuple[int, int]:
-    """Spatial axes and rank that the shapes of a basis and its coefficients speak of."""
+def axes_and_rank(basis: tuple[Array, ...], coefficients: tuple[Array, ...]) -> tuple[int, int]:
+    """Number of spatial axes and rank, from the shapes of a basis and its coefficients."""
     axes = len(coefficients) - 1
     if axes < 1 or len(basis) != 2 * axes + 3 or any(n != 1 for n in basis[1 : axes + 1]):
         layout = "(rank, 1.., *kernel_size, in_channels // groups, filters)"

@@ -1,40 +1,41 @@
-"""Inner products of pairs of filters of one kernel: what a sheet's neighbours are compared by."""
+"""Inner products of pairs of filters of one kernel, by which neighbours on a sheet are compared."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
 from lcmulti.plugins.contract import Backend
+from lcmulti.types import Array
 
 __all__ = ["Pair", "Range", "products", "taken"]
 
 Range = tuple[int, int, int]
-"""Start, stop and step, like a slice; unlike one it can be hashed."""
+"""Start, stop and step, as of a slice. Unlike a slice, a tuple can be hashed."""
 
 
 class Pair(NamedTuple):
-    """Two parts of a kernel of the same shape, whose filters are multiplied one with one.
+    """Two parts of a kernel, of the same shape. Each filter is paired with the one in its place.
 
     Parameters
     ----------
     first, second : tuple of Range
-        Of each axis of positions and, last, of the filters.
+        A range of each position axis and, last, of the filters.
     """
 
     first: tuple[Range, ...]
     second: tuple[Range, ...]
 
 
-def taken(array: Any, ranges: tuple[Range, ...]) -> Any:
-    """The part of ``(*positions, .., filters)`` that the ranges say, a view where there are any."""
+def taken(array: Array, ranges: tuple[Range, ...]) -> Array:
+    """The part of ``(*positions, .., filters)`` in these ranges; a view where the framework can."""
     *positions, filters = (slice(*each) for each in ranges)
     return array[(*positions, ..., filters)]
 
 
-def products(owner: Backend, kernel: Any, pairs: tuple[Pair, ...]) -> list[Any]:
+def products(owner: Backend, kernel: Array, pairs: tuple[Pair, ...]) -> list[Array]:
     """For each pair, the sum over window and channels of the products: ``(*positions, filters)``.
 
-    A backend that can do so without copies of the kernel, in the derivative as well, has a method
+    A backend that can do this, and its derivative, without copies of the kernel has a method
     ``pair_products(kernel, pairs)``; of any other the products are those of its ``einsum``.
 
     Parameters

@@ -1,8 +1,8 @@
-"""The topographic penalty of All-TNN: filters of all positions as one sheet, neighbours alike."""
+"""The topographic penalty of All-TNN: the filters lie on a sheet, and neighbours become alike."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
@@ -17,20 +17,21 @@ from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.operations import calling
 from lcmulti.operations.pairs import Pair, Range, products, taken
 from lcmulti.plugins.contract import Backend
+from lcmulti.types import Array
 
 __all__ = ["sheet_smoothness"]
 
 DISTANCES = ("cosine",)
 TINY = 1e-24
-"""Squared length below which a filter counts as zero: its cosine is 0, and so is its gradient."""
+"""Squared length below which a filter counts as zero: its cosine and its gradient are 0."""
 
 
 def sheet_smoothness(
-    kernel: Any,
-    bias: Any,
+    kernel: Array,
+    bias: Array,
     spec: LocalConvSpec,
     *,
-    sheet: tuple[int, int],
+    sheet: Sequence[int],
     neighbours: int = 4,
     circular: bool = False,
     distance: str = "cosine",
@@ -40,29 +41,29 @@ def sheet_smoothness(
 
     The spatial loss of All-TNN (Lu, Doerig, Bosch, Krahmer, Kaiser, Cichy and Kietzmann,
     "End-to-end topographic networks as models of cortical map formation and human visual
-    behaviour", arXiv 2308.09431). The filters of each position lie on a patch of ``a`` rows and
-    ``b`` columns, filter ``f`` at row ``f // b`` and column ``f % b``, and the patches of all
-    positions side by side, so that they make one sheet of ``(rows * a, columns * b)`` filters. A
-    filter is its weights with its bias appended. For each direction the mean cosine of
-    neighbours is taken; the penalty is ``(1 - mean over directions) / 2``, from 0, where all
-    filters point the same way, to 1.
+    behaviour", arXiv 2308.09431). The filters of each position lie in a rectangle of ``a`` rows and
+    ``b`` columns, with filter ``f`` at row ``f // b`` and column ``f % b``. The rectangles of all
+    positions lie side by side and make one sheet of ``(rows * a, columns * b)`` filters. A filter
+    is its weights with its bias appended. The mean cosine of neighbours is taken for each
+    direction. The penalty is ``(1 - mean over directions) / 2``. It is 0 where all filters point
+    the same way, and at most 1.
 
     Parameters
     ----------
     kernel : array
         ``spec.kernel_shape``, of two spatial axes.
     bias : array or None
-        ``spec.bias_shape``, or 1 where shared. None leaves the bias out. The bias of a transposed
-        layer belongs to its outputs and no filter: give None there.
+        ``spec.bias_shape``, with 1 along axes where it is shared. None leaves the bias out. The
+        bias of a transposed layer belongs to outputs, not to filters: pass None there.
     spec : LocalConvSpec
     sheet : (int, int)
         ``(a, b)`` with ``a * b == spec.filters``.
     neighbours : {4, 8}
-        Of a filter: with 4 the directions are down and right; with 8 also down-right and
-        down-left. (The opposite ones have the same pairs.)
+        How many neighbours a filter has. With 4, the directions are down and right; with 8 also
+        down-right and down-left. (The opposite directions have the same pairs.)
     circular : bool, default False
-        Whether the last row has the first as its neighbour, and the last column the first;
-        diagonals end at the edges all the same.
+        Whether the first row is a neighbour of the last, and the first column of the last.
+        Diagonals always end at the edges.
     distance : {"cosine"}
     backend : str, optional
         As for `local_conv`.
@@ -70,15 +71,15 @@ def sheet_smoothness(
     Returns
     -------
     array
-        A scalar of the framework and dtype of *kernel*, differentiable in it and in *bias*. A
-        direction without any pair is left out; without any, the result is 0. A filter of zeros
-        has cosine 0 with its neighbours and no gradient.
+        A scalar of the framework and dtype of *kernel*, differentiable in *kernel* and *bias*. A
+        direction that has no pair is left out; if no direction has one, the result is 0. A filter
+        of zeros has cosine 0 with its neighbours, and gets no gradient.
 
     Raises
     ------
     ShapeError, DtypeError, ArgumentError
-        If an array does not fit *spec*, is neither float32 nor float64, or *sheet* does not hold
-        the filters.
+        If an array does not fit *spec* or is neither float32 nor float64, or if ``a * b`` is not
+        the number of filters.
 
     See Also
     --------
@@ -127,17 +128,17 @@ class _Plan:
 
 
 class _Part(NamedTuple):
-    """Some of the pairs of a direction: those between one kind of places on the patches.
+    """Some of the pairs of one direction: those of filters at certain places of their rectangles.
 
     Parameters
     ----------
     moves : tuple of (int, bool)
-        For each position axis, how far the second filter's position lies from the first's, and
-        whether these are the pairs across the sheet's own edges.
+        For each position axis, the step from the first filter's position to the second's, and
+        whether these are the pairs across the edges of the sheet.
     first, second : Range
-        Runs of filters, one with one.
+        Two runs of filters; the filters in the same place of both are a pair.
     chosen : tuple of int
-        Places in these runs where the filters are neighbours.
+        The places in these runs where the two filters are neighbours.
     """
 
     moves: tuple[tuple[int, bool], ...]
@@ -146,7 +147,7 @@ class _Part(NamedTuple):
     chosen: tuple[int, ...]
 
     def pair(self, own: tuple[int, ...], size: tuple[int, ...]) -> Pair:
-        """What to multiply of an array with *own* positions: those of *size*, 1 where shared."""
+        """The ranges to multiply, for an array with *own* positions: *size*, or 1 if shared."""
         ends = [
             ((0, 1, 1), (0, 1, 1)) if mine == 1 else _moved(n, *move)
             for mine, n, move in zip(own, size, self.moves, strict=True)
@@ -154,13 +155,13 @@ class _Part(NamedTuple):
         return Pair((*(a for a, _ in ends), self.first), (*(b for _, b in ends), self.second))
 
     def count(self, size: tuple[int, ...]) -> int:
-        """How many pairs of neighbours these are on a sheet of positions of *size*."""
+        """Number of pairs of neighbours, on a sheet of *size* positions."""
         ends = (_moved(n, *move)[0] for n, move in zip(size, self.moves, strict=True))
         return prod(len(range(*each)) for each in ends) * len(self.chosen)
 
 
 def _moved(size: int, step: int, around: bool) -> tuple[Range, Range]:
-    """Positions along one axis, and those *step* further; *around*: the last and the first."""
+    """Positions along one axis, and those *step* further; with *around*, the last and the first."""
     if around:
         return (size - 1, size, 1), (0, 1, 1)
     if step < 0:
@@ -170,14 +171,14 @@ def _moved(size: int, step: int, around: bool) -> tuple[Range, Range]:
 
 @lru_cache(maxsize=256)
 def _directions(plan: _Plan) -> tuple[tuple[_Part, ...], ...]:
-    """The parts of each direction that has pairs."""
+    """The parts of each direction that has any pairs."""
     steps = ((1, 0), (0, 1), (1, 1), (1, -1))[: plan.neighbours // 2]
     found = (tuple(_parts(plan, step)) for step in steps)
     return tuple(parts for parts in found if parts)
 
 
 def _parts(plan: _Plan, step: tuple[int, int]) -> Iterator[_Part]:
-    """Neighbours on one patch, on patches side by side, beneath each other, and at corners."""
+    """Neighbours in one rectangle, and in two side by side, one below the other or at a corner."""
     (a, b), size = plan.sheet, plan.spec.output_size
     for rows, down in _places(a, step[0]):
         for columns, across in _places(b, step[1]):
@@ -198,7 +199,7 @@ def _parts(plan: _Plan, step: tuple[int, int]) -> Iterator[_Part]:
 
 
 def _places(side: int, step: int) -> Iterator[tuple[range, int]]:
-    """Places along a patch's side, and how many patches on their neighbours *step* on are."""
+    """Places along a side of a rectangle, and how many rectangles on the neighbour *step* on is."""
     if step == 0:
         yield range(side), 0
         return
@@ -208,15 +209,15 @@ def _places(side: int, step: int) -> Iterator[tuple[range, int]]:
     yield (range(side - 1, side) if step > 0 else range(1)), step
 
 
-def _run(name: str, kernel: Any, bias: Any, arguments: tuple[Any, ...]) -> Any:
+def _run(name: str, kernel: Array, bias: Array, arguments: tuple[_Plan]) -> Array:
     (plan,) = arguments
     owner, spec = plugins.load_backend(name), plan.spec
     _check(owner, kernel, bias, spec)
     size, directions = spec.output_size, _directions(plan)
     parts = [part for direction in directions for part in direction]
 
-    def multiplied(array: Any) -> list[Any]:
-        """Lengths squared, and the products of each part's pairs."""
+    def multiplied(array: Array) -> list[Array]:
+        """The squared lengths of all filters, and the inner products of each part's pairs."""
         own = tuple(array.shape)[:2]
         pairs = (_itself(own, spec.filters), *(part.pair(own, size) for part in parts))
         if array is kernel:
@@ -230,8 +231,8 @@ def _run(name: str, kernel: Any, bias: Any, arguments: tuple[Any, ...]) -> Any:
         lengths = lengths + of_bias
         dots = [a + b for a, b in zip(dots, more, strict=True)]
         own = tuple(lengths.shape)[:2]
-    # One over the length; 0 for a filter of zeros, and then so is the derivative. Multiplied one
-    # by one, for a higher power of `TINY` is none of float32.
+    # One over the length; for a filter of zeros it is 0, and so is the derivative. The factors are
+    # multiplied one by one, because a higher power of `TINY` underflows in float32.
     inverse = (lengths + TINY) ** -0.5
     scale = lengths * inverse * inverse * inverse
     total, found = owner.einsum("aby->", lengths) * 0, iter(dots)
@@ -242,7 +243,7 @@ def _run(name: str, kernel: Any, bias: Any, arguments: tuple[Any, ...]) -> Any:
             cosines = next(found) * taken(scale, first) * taken(scale, second)
             if len(part.chosen) < len(range(*part.first)):
                 cosines = owner.take(cosines, np.asarray(part.chosen), 2)
-            # Where positions share their weights, one product stands for those of all of them.
+            # Where positions share their weights, one product stands for all of them.
             each = part.count(size) / prod(tuple(cosines.shape))
             total = total + owner.einsum("aby->", cosines) * (each / pairs_of_direction)
     if not directions:
@@ -255,7 +256,7 @@ def _itself(own: tuple[int, ...], filters: int) -> Pair:
     return Pair(whole, whole)
 
 
-def _check(owner: Backend, kernel: Any, bias: Any, spec: LocalConvSpec) -> None:
+def _check(owner: Backend, kernel: Array, bias: Array, spec: LocalConvSpec) -> None:
     for name, array, wanted in (
         ("kernel", kernel, spec.kernel_shape),
         ("bias", bias, (*spec.output_size, spec.filters)),

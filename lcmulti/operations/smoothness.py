@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Any
 
 from lcmulti import plugins
 from lcmulti.errors import ArgumentTypeError, DtypeError, ShapeError, described
 from lcmulti.geometry.arguments import choice
 from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.operations import calling
+from lcmulti.types import Array
 
 __all__ = ["DISTANCES", "smoothness"]
 
 DISTANCES = ("cosine", "squared")
 TINY = 1e-24
-"""Keeps the cosine of a kernel of zeros finite, which counts as orthogonal, and its gradient, where
-the power of -1.5 of this must fit float32."""
+"""Added to squared lengths, so that the cosine of a kernel of zeros is 0 and its gradient finite.
+The gradient has this to the power of -1.5, which must fit float32."""
 
 
 def smoothness(
-    kernel: Any, spec: LocalConvSpec, *, distance: str = "cosine", backend: str | None = None
-) -> Any:
+    kernel: Array, spec: LocalConvSpec, *, distance: str = "cosine", backend: str | None = None
+) -> Array:
     """Mean distance between the kernels of neighbouring output positions, to be minimised.
 
-    Each filter is compared with the same filter at the next position, as if each filter had a map
-    of its own: neighbours help one another where data are few, and minimised to 0 it makes the
-    layer a convolution. It is not the penalty of All-TNN, which lays the filters of a position
-    side by side on one sheet: that is `sheet_smoothness`.
+    Each filter is compared with the same filter at the next position. So neighbouring positions
+    learn from each other's data, and a layer whose penalty is 0 is a convolution. This is not the
+    penalty of All-TNN, which lays all filters of a position side by side on one sheet: that is
+    `sheet_smoothness`.
 
     Parameters
     ----------
@@ -35,8 +35,8 @@ def smoothness(
         ``spec.kernel_shape``.
     spec : LocalConvSpec
     distance : {"cosine", "squared"}
-        ``1 - cosine`` of the two kernels of one filter, 0 to 2 whatever their scale; or the
-        squared Euclidean distance between them.
+        ``1 - cosine`` of the two kernels of one filter, between 0 and 2 and independent of their
+        scale; or their squared Euclidean distance.
     backend : str, optional
         As for `local_conv`.
 
@@ -44,8 +44,8 @@ def smoothness(
     -------
     array
         A scalar of the framework and dtype of *kernel*, differentiable in it. The mean is over
-        filters and over pairs one step apart along each spatial axis; axes along which the
-        kernel is shared have none, and without any pair the result is 0.
+        filters, and over the pairs of positions one step apart along a spatial axis. An axis along
+        which the kernel is shared has no pairs. If there are none at all, the result is 0.
 
     Raises
     ------
@@ -66,7 +66,9 @@ def smoothness(
     return calling.calls[key](kernel, (spec.positions_shape, spec.kernel_shape, distance))
 
 
-def _run(name: str, kernel: Any, arguments: tuple[Any, ...]) -> Any:
+def _run(
+    name: str, kernel: Array, arguments: tuple[tuple[int, ...], tuple[int, ...], str]
+) -> Array:
     positions, shape, distance = arguments
     owner = plugins.load_backend(name)
     facts = owner.facts(kernel)
@@ -79,11 +81,11 @@ def _run(name: str, kernel: Any, arguments: tuple[Any, ...]) -> Any:
     letters = "abcdefgh"[: len(positions)]
     weights = f"{letters}{'ijklmnop'[: len(positions)]}x"
 
-    def inner(a: Any, b: Any) -> Any:
-        """Over the window and its channels: ``(*positions, filters)``."""
+    def inner(a: Array, b: Array) -> Array:
+        """Sum over the window and its channels: ``(*positions, filters)``."""
         return owner.einsum(f"{weights}y,{weights}y->{letters}y", a, b)
 
-    def total(array: Any) -> Any:
+    def total(array: Array) -> Array:
         return owner.einsum(f"{letters}y->", array)
 
     norms = inner(kernel, kernel)

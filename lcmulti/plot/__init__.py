@@ -1,7 +1,8 @@
 """Pictures of the weights of locally connected layers; needs matplotlib, the extra ``report``.
 
-`mosaic` shows the filters of every position, `statistic_map` a number of each filter over positions
-or over a sheet, `receptive_field` what a position sees. Arrays of any framework are taken.
+`mosaic` shows the filters of every position. `statistic_map` shows one number of each filter, over
+positions or over a sheet. `receptive_field` shows the inputs in the window of a position. All take
+arrays of any framework.
 """
 
 from lcmulti.plot.pictures import mosaic, receptive_field, statistic_map

@@ -1,9 +1,10 @@
-"""One self-contained HTML page in which a pointed-at position shows its filters and its window."""
+"""One self-contained HTML page. Pointing at a position shows its filters and its window."""
 
 from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Sequence
 from html import escape
 from importlib import resources
 from typing import Any
@@ -21,15 +22,17 @@ from lcmulti.plot.statistics import (
     tuning,
     windows_of,
 )
+from lcmulti.types import Array
 
 __all__ = ["page"]
 
 MOST_BYTES = 3 * 2**20
-"""Of weights, one byte each before they are written in base 64."""
+"""Largest number of weights in a page; each is one byte before the base 64 encoding."""
 
 
 def page(
-    kernel: Any, spec: LocalConvSpec | None = None, *, name: str = "", sheet: Any = None,
+    kernel: Array, spec: LocalConvSpec | None = None, *, name: str = "",
+    sheet: Sequence[int] | None = None,
     transposed: bool = False, most: int = MOST_BYTES,
 ) -> str:  # fmt: skip
     """The page of one layer.
@@ -39,20 +42,20 @@ def page(
     kernel : array
         ``(*positions, *window, channels, filters)``.
     spec : LocalConvSpec, optional
-        Without it no window is shown on the input.
+        Without it, no window is shown on the input.
     name : str
-        Of the layer.
+        Name of the layer.
     sheet : (int, int), optional
-        Rows and columns of the filters of one position. None: near a square.
+        Rows and columns to lay the filters of one position on. None: as square as possible.
     transposed : bool, default False
-        Whether *spec* is that of the operation that the layer is the adjoint of.
+        Whether the layer is transposed, so that *spec* is that of its adjoint.
     most : int
-        Bytes of weights; of larger layers some positions are left out, and the page says so.
+        Bytes of weights. For larger layers some positions are left out, and the page says so.
 
     Returns
     -------
     str
-        HTML that loads nothing from anywhere.
+        HTML that loads no other file.
     """
     array, note = in_two_axes(as_array(kernel))
     notes = [note] if note else []
@@ -78,7 +81,7 @@ def page(
         "transposed": transposed, "field": _field(spec, shown.shape[:2], step),
     }  # fmt: skip
     text = resources.files("lcmulti.plot").joinpath("page.html").read_text("utf-8")
-    # What closes a script would end it wherever it stands, also within a string.
+    # A closing tag would end the script, even within a string.
     shown_data = json.dumps(data).replace("<", "\\u003c")
     title = f"{name or 'a layer'}: {rows} x {columns} positions, {filters} filters"
     for mark, value in (
@@ -89,8 +92,8 @@ def page(
     return text
 
 
-def _over_filters(array: Any) -> dict[str, Any]:
-    """Statistics of each position: the mean of its filters', of orientations that of directions."""
+def _over_filters(array: np.ndarray) -> dict[str, np.ndarray]:
+    """Statistics of each position: the mean over filters; of orientations, the mean direction."""
     energy, moment = tuning(array)
     length = np.abs(moment) / np.maximum(energy, np.finfo("float64").tiny)
     directions = (length * np.exp(1j * np.angle(moment))).mean(-1)
@@ -102,12 +105,12 @@ def _over_filters(array: Any) -> dict[str, Any]:
     }
 
 
-def _rounded(values: Any) -> list[float]:
+def _rounded(values: np.ndarray) -> list[float]:
     return [float(f"{v:.4g}") for v in np.nan_to_num(values).ravel()]
 
 
 def _field(spec: LocalConvSpec | None, shown: tuple[int, int], step: int) -> Any:
-    """Sizes of the input, and rows and columns of the window of each position along each axis."""
+    """Size of the input, and first and last row of the window of each position along each axis."""
     if spec is None or spec.ndim > 2:
         return None
     size = spec.input_size if spec.ndim == 2 else (1, *spec.input_size)

@@ -1,24 +1,36 @@
-"""The pictures themselves, by matplotlib."""
+"""The pictures, drawn with matplotlib."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lcmulti.errors import ArgumentError, ArgumentTypeError, MissingExtraError, described
 from lcmulti.geometry.shapes import window_extent
 from lcmulti.geometry.spec import LocalConvSpec
-from lcmulti.plot.statistics import as_array, in_two_axes, sheet_of, statistic, windows_of
+from lcmulti.plot.statistics import (
+    Statistic,
+    as_array,
+    in_two_axes,
+    sheet_of,
+    statistic,
+    windows_of,
+)
+from lcmulti.types import Array
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["mosaic", "receptive_field", "statistic_map"]
 
 MOST_PIXELS = 2000
-"""Weights shown along each side of a mosaic; of larger layers only some positions are."""
+"""Weights along each side of a mosaic; of larger layers, only some positions are shown."""
 
 
-def new_axes(ax: Any = None) -> Any:
-    """Axes to draw on: those given, or of a new figure.
+def new_axes(ax: Axes | None = None) -> Axes:
+    """The axes to draw on: those that are given, or those of a new figure.
 
     Raises
     ------
@@ -36,23 +48,29 @@ def new_axes(ax: Any = None) -> Any:
     return Figure(figsize=(7, 6), layout="constrained").add_subplot()
 
 
-def mosaic(kernel: Any, *, sheet: Any = None, ax: Any = None, most: int = MOST_PIXELS) -> Any:
-    """The filters of every position, side by side on a patch for each.
+def mosaic(
+    kernel: Array,
+    *,
+    sheet: Sequence[int] | None = None,
+    ax: Axes | None = None,
+    most: int = MOST_PIXELS,
+) -> Axes:
+    """Show the filters of every position, side by side in one rectangle for each position.
 
-    A filter is scaled to its own largest weight. Three channels are shown as colours, of other
-    numbers the mean.
+    Each filter is scaled to its own largest weight. Three channels are shown as colours. Of any
+    other number of channels, the mean is shown.
 
     Parameters
     ----------
     kernel : array
         ``(*positions, *window, channels, filters)``.
     sheet : (int, int), optional
-        Rows and columns of the filters of one position. None: near a square.
+        Rows and columns to lay the filters of one position on. None: as square as possible.
     ax : matplotlib.axes.Axes, optional
-        None makes a figure, ``ax.figure`` of what is returned.
+        None makes a new figure, which is ``ax.figure`` of the result.
     most : int
-        Weights along a side; of a larger layer every second, third .. position is shown, and the
-        title says so.
+        Weights along a side. Of a larger layer, only every second (third, ...) position is shown,
+        and the title says so.
 
     Returns
     -------
@@ -77,8 +95,8 @@ def mosaic(kernel: Any, *, sheet: Any = None, ax: Any = None, most: int = MOST_P
     return ax
 
 
-def tiles(shown: Any, sheet: tuple[int, int]) -> Any:
-    """``(rows, columns, filters, kh, kw, colours)`` as one image, a white line between filters."""
+def tiles(shown: np.ndarray, sheet: tuple[int, int]) -> np.ndarray:
+    """``(rows, columns, filters, kh, kw, colours)`` as an image, white lines between filters."""
     rows, columns, _, kh, kw, colours = shown.shape
     scale = np.abs(shown).max((3, 4, 5), keepdims=True)
     grey = 0.5 + 0.5 * shown / np.where(scale > 0, scale, 1)
@@ -90,29 +108,34 @@ def tiles(shown: Any, sheet: tuple[int, int]) -> Any:
 
 
 def statistic_map(
-    kernel: Any, name: Any = "norm", *, sheet: Any = None, filter: int | None = None, ax: Any = None
-) -> Any:
-    """A number of each filter over positions, or over the sheet of all filters.
+    kernel: Array,
+    name: str | Statistic = "norm",
+    *,
+    sheet: Sequence[int] | None = None,
+    filter: int | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Show one number of each filter, over positions or over the sheet of all filters.
 
     Parameters
     ----------
     kernel : array
         ``(*positions, *window, channels, filters)``.
     name : str or callable
-        As for `statistic`. An orientation is shown in the colours of a circle, the paler the less
-        selective the filter is.
+        As for `statistic`. Orientations are shown in the colours of a circle; a filter that is
+        less selective is paler.
     sheet : (int, int), optional
-        Rows and columns of the filters of one position: a map of all filters. None: over
-        positions.
+        Rows and columns to lay the filters of one position on: the map shows all filters. None:
+        the map has one number for each position.
     filter : int, optional
-        Over positions, of this filter alone; None takes the mean (of orientations the one of all
-        filters' energy, whose length says how alike they are).
+        Without a *sheet*: the number of this filter. None shows the mean over filters. The mean of
+        orientations is that of the energy of all filters; its length tells how similar they are.
     ax : matplotlib.axes.Axes, optional
 
     Returns
     -------
     matplotlib.axes.Axes
-        With a colour bar.
+        The axes, with a colour bar.
     """
     values = statistic(kernel, name)
     strength = statistic(kernel, "selectivity") if name == "orientation" else np.ones(values.shape)
@@ -144,21 +167,23 @@ def statistic_map(
     return ax
 
 
-def receptive_field(spec: LocalConvSpec, position: tuple[int, ...], *, ax: Any = None) -> Any:
-    """What an output position sees of the input.
+def receptive_field(
+    spec: LocalConvSpec, position: tuple[int, ...], *, ax: Axes | None = None
+) -> Axes:
+    """Show the inputs in the window of one output position.
 
     Parameters
     ----------
     spec : LocalConvSpec
-        Of one or two spatial axes. Of a transposed layer, the picture is the outputs that an
-        input position reaches.
+        A geometry of one or two spatial axes. For that of a transposed layer, the picture shows the
+        outputs that one input position contributes to.
     position : tuple of int
     ax : matplotlib.axes.Axes, optional
 
     Returns
     -------
     matplotlib.axes.Axes
-        Taps are dots, those in the padding hollow ones.
+        The axes. Taps are dots; dots of taps in the padding are hollow.
     """
     if not isinstance(spec, LocalConvSpec):
         raise ArgumentTypeError("spec", "a LocalConvSpec", spec)
@@ -187,8 +212,8 @@ def receptive_field(spec: LocalConvSpec, position: tuple[int, ...], *, ax: Any =
     return ax
 
 
-def window_at(spec: LocalConvSpec, position: Any) -> tuple[tuple[int, int], ...]:
-    """First and last place of the window along each axis, less than 0 in the padding."""
+def window_at(spec: LocalConvSpec, position: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """First and last place of the window along each axis; below 0 it is in the padding."""
     if not isinstance(position, (tuple, list)) or len(position) != spec.ndim:
         raise ArgumentError("position", f"{spec.ndim} integers", position)
     if any(not 0 <= p < n for p, n in zip(position, spec.output_size, strict=True)):

@@ -1,4 +1,4 @@
-"""Find locally connected layers in a file: ours, a Keras model, or a state dict of PyTorch."""
+"""Find locally connected layers in a file: of lcmulti, a Keras model, or a PyTorch state dict."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from lcmulti.errors import FileError, MissingExtraError
 from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.types import Array
 
 __all__ = ["Found", "layers_in"]
 
@@ -17,7 +18,7 @@ KNOWN = (".safetensors", *KERAS, *STATES)
 
 
 class Found(NamedTuple):
-    """One layer of a file.
+    """One layer in a file.
 
     Parameters
     ----------
@@ -25,7 +26,7 @@ class Found(NamedTuple):
     kernel : ndarray
         ``(*positions, *window, channels, filters)``.
     spec : LocalConvSpec or None
-        None where the file does not say it.
+        None where the file does not contain it.
     transposed : bool
     """
 
@@ -36,12 +37,12 @@ class Found(NamedTuple):
 
 
 def layers_in(path: Path) -> list[Found]:
-    """The layers of a file, whose kind its suffix tells.
+    """The layers in a file. The suffix of its name tells the kind of file.
 
     Raises
     ------
     FileError
-        If the file is of no known kind, cannot be read, or holds no such layer.
+        If the kind of file is unknown, or the file cannot be read or has no such layer.
     """
     suffix = path.suffix.lower()
     if not path.is_file():
@@ -67,7 +68,7 @@ def _safetensors(path: Path) -> list[Found]:
     try:
         with opened_weights(path) as stored:
             names = layers_of(stored.metadata)
-            if not names:  # a state dict of PyTorch, saved so
+            if not names:  # a state dict of PyTorch that was saved as safetensors
                 arrays = {
                     name: stored.read(name, tuple(slice(0, n) for n in each.shape))
                     for name, each in stored.tensors.items()
@@ -84,7 +85,7 @@ def _safetensors(path: Path) -> list[Found]:
 
 
 def _keras(path: Path) -> list[Found]:
-    from lcmulti_keras.reading import layers_of  # whose own errors say what to install
+    from lcmulti_keras.reading import layers_of  # its errors say what to install
 
     return [Found(*each) for each in layers_of(path)]
 
@@ -101,7 +102,7 @@ def _torch(path: Path) -> dict[str, Any]:
 
 
 def _state(state: dict[str, Any]) -> list[Found]:
-    """Layers by the shapes of their weights, which no convolution has."""
+    """Find layers by the shapes of their weights, which differ from those of convolutions."""
     found = []
     for name, value in state.items():
         layer, _, label = name.rpartition(".")
@@ -116,8 +117,8 @@ def _state(state: dict[str, Any]) -> list[Found]:
     return found
 
 
-def _is_kernel(value: Any, bias: Any) -> bool:
-    """Six and eight axes are ours alone; four are where there is a bias for each position."""
+def _is_kernel(value: Array, bias: Array | None) -> bool:
+    """Whether a tensor is a kernel: six or eight axes, or four with a bias for each position."""
     if value.ndim in (6, 8):
         return True
     return bool(value.ndim == 4 and bias is not None and bias.ndim == 2)

@@ -1,26 +1,35 @@
-"""Numbers that describe a filter: its length, its orientation, how far from the mean it is."""
+"""Numbers that describe a filter: its length, its orientation, its distance from the mean."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 
 from lcmulti import plugins
 from lcmulti.choosing.framework import backend_of
 from lcmulti.errors import ArgumentError, ArgumentTypeError, ShapeError, described
+from lcmulti.types import Array
 
-__all__ = ["STATISTICS", "as_array", "in_two_axes", "sheet_of", "statistic", "tuning", "windows_of"]
+__all__ = [
+    "STATISTICS",
+    "Statistic",
+    "as_array",
+    "in_two_axes",
+    "sheet_of",
+    "statistic",
+    "tuning",
+    "windows_of",
+]
 
-Array = np.ndarray[Any, Any]
 FOURIER = 16
-"""Fewest places along each axis of a window's Fourier transform, padded with zeros."""
+"""A window is padded with zeros to at least this length for its Fourier transform."""
 
 
-def as_array(kernel: Any) -> Array:
-    """A kernel ``(*positions, *window, channels, filters)`` of any framework as NumPy's."""
+def as_array(kernel: Array) -> np.ndarray:
+    """A kernel ``(*positions, *window, channels, filters)`` of any framework as a NumPy array."""
     name, neutral = backend_of((type(kernel),), None, names=("kernel",))
     owner = plugins.load_backend(name)
     array = (
@@ -34,10 +43,10 @@ def as_array(kernel: Any) -> Array:
     return array
 
 
-def in_two_axes(array: Array) -> tuple[Array, str]:
-    """A kernel of two spatial axes, and what was left out of one of three or more.
+def in_two_axes(array: np.ndarray) -> tuple[np.ndarray, str]:
+    """A kernel of two spatial axes, and a note on what was left out of one of three or more.
 
-    One axis becomes a row; of further ones the middle is taken.
+    One axis becomes a single row. Of a third or further axis, only the middle is taken.
     """
     axes = array.ndim // 2 - 1
     if axes == 1:
@@ -50,8 +59,8 @@ def in_two_axes(array: Array) -> tuple[Array, str]:
     return array, note
 
 
-def sheet_of(filters: int, sheet: Any) -> tuple[int, int]:
-    """Rows and columns that a position's filters are laid on: those given, or near a square."""
+def sheet_of(filters: int, sheet: Sequence[int] | None) -> tuple[int, int]:
+    """Rows and columns for a position's filters: those given, or as square as possible."""
     if sheet is None:
         rows = max(n for n in range(1, int(filters**0.5) + 1) if filters % n == 0)
         return rows, filters // rows
@@ -61,71 +70,74 @@ def sheet_of(filters: int, sheet: Any) -> tuple[int, int]:
     return int(rows), int(columns)
 
 
-def windows_of(array: Array) -> Array:
-    """``(rows, columns, filters, kh, kw, 1 or 3)``: of three channels colours, else their mean."""
+def windows_of(array: np.ndarray) -> np.ndarray:
+    """``(rows, columns, filters, kh, kw, 1 or 3)``: colours, or the mean over channels."""
     shown = array if array.shape[4] == 3 else array.mean(4, keepdims=True)
     return np.real(shown).transpose(0, 1, 5, 2, 3, 4)
 
 
-def norm(array: Array) -> Array:
+def norm(array: np.ndarray) -> np.ndarray:
     """Length of each filter."""
-    result: Array = np.sqrt((np.abs(array) ** 2).sum((2, 3, 4)))
+    result: np.ndarray = np.sqrt((np.abs(array) ** 2).sum((2, 3, 4)))
     return result
 
 
-def distance(array: Array) -> Array:
-    """Distance of each filter to its mean over positions."""
+def distance(array: np.ndarray) -> np.ndarray:
+    """Distance of each filter from its mean over positions."""
     return norm(array - array.mean((0, 1), keepdims=True))
 
 
-def tuning(array: Array) -> tuple[Array, Array]:
-    """Energy at all orientations but constants, and its first moment over twice the angle."""
+def tuning(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Energy at all orientations but the constant, and its first moment over twice the angle."""
     windows = array.transpose(0, 1, 5, 4, 2, 3)
     places = max(FOURIER, 2 * max(windows.shape[-2:]))
     fy, fx = np.meshgrid(*[np.fft.fftfreq(places)] * 2, indexing="ij")
     turn = np.exp(2j * np.arctan2(-fy, fx))  # rows count downwards
-    counted = np.hypot(fy, fx) < 0.5  # the corners would count diagonals twice over
+    counted = np.hypot(fy, fx) < 0.5  # without the corners, which would give diagonals more weight
     counted[0, 0] = False
     energy, moment = np.zeros(windows.shape[:3]), np.zeros(windows.shape[:3], complex)
-    for row in range(len(windows)):  # a row of positions at a time, for transforms are large
+    for row in range(len(windows)):  # a row of positions at a time, because transforms are large
         centred = windows[row] - windows[row].mean((-1, -2), keepdims=True)
         power = (np.abs(np.fft.fft2(centred, (places, places))) ** 2).sum(2) * counted
         energy[row], moment[row] = power.sum((-1, -2)), (power * turn).sum((-1, -2))
     return energy, moment
 
 
-def orientation(array: Array) -> Array:
-    """Degrees, 0 to 180, counterclockwise from horizontal, of the stripes a filter prefers.
+def orientation(array: np.ndarray) -> np.ndarray:
+    """Orientation of the stripes a filter prefers: degrees counterclockwise from horizontal.
 
-    The mean direction of the energy of its Fourier transform, turned by 90 degrees.
+    Between 0 and 180: the mean direction of the energy of its Fourier transform, turned by 90.
     """
-    result: Array = (np.degrees(np.angle(tuning(array)[1])) / 2 + 90) % 180
+    result: np.ndarray = (np.degrees(np.angle(tuning(array)[1])) / 2 + 90) % 180
     return result
 
 
-def selectivity(array: Array) -> Array:
-    """How much of a filter's energy is at its orientation: 0 none, 1 all."""
+def selectivity(array: np.ndarray) -> np.ndarray:
+    """The share of a filter's energy that is at its orientation, from 0 to 1."""
     energy, moment = tuning(array)
-    result: Array = np.abs(moment) / np.maximum(energy, np.finfo("float64").tiny)
+    result: np.ndarray = np.abs(moment) / np.maximum(energy, np.finfo("float64").tiny)
     return result
 
 
-STATISTICS: dict[str, Callable[[Array], Array]] = {
+Statistic: TypeAlias = Callable[[np.ndarray], np.ndarray]
+"""A number of each filter of ``(rows, columns, kh, kw, channels, filters)``."""
+
+STATISTICS: dict[str, Statistic] = {
     "norm": norm,
     "orientation": orientation,
     "selectivity": selectivity,
     "distance": distance,
 }
-"""By name; each takes ``(rows, columns, kh, kw, channels, filters)``."""
+"""Every statistic by its name."""
 
 
-def statistic(kernel: Any, name: Any = "norm") -> Array:
-    """One number of each filter.
+def statistic(kernel: Array, name: str | Statistic = "norm") -> np.ndarray:
+    """Compute one number of each filter.
 
     Parameters
     ----------
     kernel : array
-        ``(*positions, *window, channels, filters)``; of more than two axes the middle is taken.
+        ``(*positions, *window, channels, filters)``; of a third or further axis, the middle.
     name : {"norm", "orientation", "selectivity", "distance"} or callable
         A function takes ``(rows, columns, kh, kw, channels, filters)``.
 

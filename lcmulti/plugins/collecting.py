@@ -1,8 +1,8 @@
-"""Collect the entries of all installed plugins, report clashes, load what is asked for.
+"""Collect the entries of all installed plugins, report clashes, and load what is asked for.
 
-Entry points are loaded one by one, so a broken plugin is listed with its error and the others
-work. Hooks are collected, never ``firstresult``: pluggy calls the last registered plugin first,
-and whichever was installed last would win in silence.
+Entry points are loaded one by one. So a broken plugin is listed with its error, and the others
+work. No hook is ``firstresult``: pluggy calls the plugin that was registered last first, so the
+order of installation would silently decide between two plugins.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Origin:
 
 @dataclass
 class Registry:
-    """All entries, keyed by name, with their origins and the errors met on the way."""
+    """All entries by name, with their origins, and the errors of broken plugins."""
 
     backends: dict[str, BackendEntry] = field(default_factory=dict)
     implementations: dict[tuple[str, str], ImplementationEntry] = field(default_factory=dict)
@@ -56,12 +56,14 @@ class Registry:
     errors: dict[Origin, Exception] = field(default_factory=dict)
 
     def implementations_of(self, backend: str) -> list[ImplementationEntry]:
-        """Implementations of a backend, the one ``auto`` prefers first."""
+        """Implementations of a backend, in the order in which ``auto`` prefers them."""
         entries = [e for (owner, _), e in self.implementations.items() if owner == backend]
         return sorted(entries, key=lambda entry: (-entry.priority, entry.name))
 
-    def add(self, origin: Origin, backends: Iterable[Any], implementations: Iterable[Any]) -> None:
-        """Add one plugin's entries, all of them or, if any is wrong, none."""
+    def add(
+        self, origin: Origin, backends: Iterable[object], implementations: Iterable[object]
+    ) -> None:
+        """Add one plugin's entries; none of them, if one is wrong."""
         ours: dict[str, BackendEntry] = {}
         theirs: dict[tuple[str, str], ImplementationEntry] = {}
         taken = dict(self.origins)
@@ -85,9 +87,9 @@ def _claim(kind: str, key: object, origin: Origin, taken: dict[object, Origin]) 
     taken[key] = origin
 
 
-def _checked(entries: Iterable[Any], kind: type[Entry]) -> list[Entry]:
-    checked = list(entries)
-    for entry in checked:
+def _checked(entries: Iterable[object], kind: type[Entry]) -> list[Entry]:
+    checked: list[Entry] = []
+    for entry in entries:
         if not isinstance(entry, kind):
             raise PluginError(f"expected a {kind.__name__}, got {entry!r}")
         if entry.contract != CONTRACT:
@@ -98,16 +100,17 @@ def _checked(entries: Iterable[Any], kind: type[Entry]) -> list[Entry]:
         module, _, attribute = entry.load.partition(":")
         if not module or not attribute:
             raise PluginError(f"{entry.name!r} needs a load='module:attribute', not {entry.load!r}")
-        # Callers may write names in any case, and "auto" is no name.
+        # Callers may write names in any case, and "auto" is not a name.
         if entry.name in ("", "auto") or entry.name != entry.name.lower():
             raise PluginError(f"expected a lower-case name other than 'auto', got {entry.name!r}")
+        checked.append(entry)
     return checked
 
 
 @cache
 def registry() -> Registry:
     """Read the entry points of group ``lcmulti``; no framework is imported."""
-    from importlib import metadata  # not before it is needed: it imports much
+    from importlib import metadata  # imported late, because it imports much
 
     found = Registry()
     for point in sorted(metadata.entry_points(group=GROUP), key=lambda point: point.name):
@@ -118,17 +121,18 @@ def registry() -> Registry:
             distribution.version if distribution else "unknown",
         )
         try:
-            # One manager a plugin: its entries are then its own, whatever order pluggy calls in.
+            # One manager for each plugin tells which entries are its own.
             manager = pluggy.PluginManager(GROUP)
             manager.add_hookspecs(hookspecs)
             manager.register(point.load(), name=point.name)
-            manager.check_pending()  # a misspelled hook would add nothing, in silence
+            manager.check_pending()  # otherwise a misspelled hook would silently add nothing
             found.add(
                 origin,
                 _flat(manager.hook.lcmulti_backends()),
                 _flat(manager.hook.lcmulti_implementations()),
             )
-        except Exception as error:  # a stranger's code: whatever it raises is its own trouble
+        # Third-party code may raise anything; it must not stop the others.
+        except Exception as error:
             found.errors[origin] = error
     return found
 
@@ -138,7 +142,7 @@ def _flat(results: Iterable[Iterable[Any]]) -> list[Any]:
 
 
 def is_installed(entry: BackendEntry) -> bool:
-    """Whether the framework of a backend can be found; it is not imported."""
+    """Whether the framework of a backend is installed, without importing it."""
     try:
         return importlib.util.find_spec(entry.package) is not None
     except (ImportError, ValueError):
@@ -150,7 +154,8 @@ def framework_version(entry: BackendEntry) -> str | None:
     from importlib import metadata
 
     with suppress(metadata.PackageNotFoundError):
-        return metadata.version(entry.package)  # most have its name; to read all of them is slow
+        # Most distributions have the name of their package; searching all of them is slow.
+        return metadata.version(entry.package)
     for name in metadata.packages_distributions().get(entry.package, ()):
         with suppress(metadata.PackageNotFoundError):
             return metadata.version(name)
@@ -182,16 +187,17 @@ def load_backend(name: str) -> Backend:
 
 
 def placement(backend: str, device: str) -> Callable[[], AbstractContextManager[Any]]:
-    """How to make a backend place new arrays on a kind of device.
+    """A function that returns a context in which a backend places new arrays on a kind of device.
 
     Raises
     ------
     ArgumentError
-        If it cannot.
+        If the backend has no such device.
     """
     owner = load_backend(backend)
     came = ""
-    with suppress(Exception), owner.on(device):  # whatever a framework says of no such device
+    # Frameworks raise different errors for a missing device.
+    with suppress(Exception), owner.on(device):
         came = owner.facts(owner.from_numpy(np.zeros((1, 1), "float32"))).device
     if came == device:
         return lambda: owner.on(device)
@@ -208,13 +214,13 @@ def load_implementation(backend: str, name: str) -> Implementation:
     PluginError
         If it cannot be imported, or lacks one of the methods of `Implementation`.
     ConfigError
-        If it reads a setting that cannot be.
+        If it reads a setting whose value is not allowed.
     """
     entry = registry().implementations[backend, name]
     origin = registry().origins[backend, name]
     try:
         loaded = _load(entry.load)
-    except ConfigError:  # the user's to mend, not to be passed over
+    except ConfigError:  # for the user to correct, so it must not become a PluginError
         raise
     except Exception as error:
         raise PluginError(

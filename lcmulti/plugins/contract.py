@@ -1,11 +1,11 @@
-"""The two seams: what a backend is, what an implementation is, and the records that name them.
+"""The two seams: what a backend is and what an implementation is.
 
 Requirements this module is written to:
 
 * Whoever writes an implementation writes three bilinear maps and nothing about autodiff.
 * Whoever writes a backend closes the derivative rules once, for all its implementations.
 * Entries are data (`lcmulti.plugins.records`); ``load`` names what to import later.
-* Everything handed to either is normalised: channels last, explicit zero padding, tuples.
+* What an implementation receives is normalised: channels last, explicit zero padding, tuples.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from lcmulti.plugins.records import (
     BackendEntry,
     ImplementationEntry,
 )
+from lcmulti.types import Array
 
 __all__ = [
     "ALL_DTYPES",
@@ -44,20 +45,20 @@ __all__ = [
 ]
 
 UNKNOWN_BATCH = 1024
-"""Samples assumed where the batch is symbolic: workspace is sized for it."""
+"""The batch that is assumed where it is symbolic, to estimate workspace."""
 
 
 class Resources(NamedTuple):
-    """What a computation may use.
+    """The resources that a computation may use, and the settings it depends on.
 
     Parameters
     ----------
     max_workspace : int
         Bytes that may be held beyond inputs, outputs, weights and their gradients.
     threads : int or None
-        Threads an implementation with a choice of its own may use; None leaves it to that choice.
+        Number of threads, for implementations with a thread pool; None leaves it to them.
     precision, tiles : str
-        See `lcmulti.choosing.settings.Settings`; for implementations that have such a choice.
+        As in `lcmulti.choosing.settings.Settings`; for implementations that have this choice.
     """
 
     max_workspace: int
@@ -67,12 +68,12 @@ class Resources(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """What dispatch needs to know of an array.
+    """What dispatch needs to know about an array.
 
     Parameters
     ----------
     shape : tuple
-        Ints; None where a dimension is not known yet (a symbolic batch).
+        Ints; None for a dimension that is not known yet (a symbolic batch).
     dtype : str
         Name of the element type, ``"float32"``.
     device : str
@@ -81,8 +82,8 @@ class Facts(NamedTuple):
         Whether the framework is transforming or tracing the call in a way that only
         implementations declared `ImplementationEntry.transformable` can serve.
     exported : bool
-        Whether the framework records the call for another process, where only what is declared
-        `ImplementationEntry.portable` can be loaded.
+        Whether the framework records the call for use in another process, which only
+        implementations declared `ImplementationEntry.portable` can serve.
     """
 
     shape: tuple[int | None, ...]
@@ -93,7 +94,7 @@ class Facts(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """One call as an implementation sees it when asked whether it can serve."""
+    """One call, as described to an implementation that is asked whether it can serve it."""
 
     spec: LocalConvSpec
     batch: int | None
@@ -120,20 +121,20 @@ class Implementation(Protocol):
     * ``y``, ``dy``: ``(N, *output_size, filters)``
 
     The maps return new arrays of the dtype they were given, sum half types in float32, leave
-    their inputs alone and keep no state, for they are called from many threads at once.
+    their inputs unchanged, and keep no state, because many threads may call them at once.
 
-    Three methods are for people to read and may be left out: ``details(problem)``, lines for
-    `lcmulti.explain` about a call that is served; ``unavailable()``, in a sentence why none is
-    served on this machine, or None; ``hardware()``, in a word what of this machine it uses. In
-    PyTorch an attribute ``never_rounds = True`` says that float32 is multiplied in float32
-    whatever PyTorch is allowed to do.
+    Three optional methods give information to users: ``details(problem)`` returns lines for
+    `lcmulti.explain` about a call that is served. ``unavailable()`` returns a sentence that says
+    why no call can be served on this machine, or None. ``hardware()`` names the hardware it uses,
+    in a word. In PyTorch, an attribute ``never_rounds = True`` declares that float32 is multiplied
+    in float32 even where PyTorch is allowed to use TensorFloat-32.
     """
 
     def decline(self, problem: Problem) -> str | None:
         """Why this call cannot be served, in a few words, or None if it can.
 
-        A pure function of *problem*: the answer is kept for all calls alike, so a switch of the
-        framework that may be turned is to be read by the maps.
+        It must be a pure function of *problem*, because the answer is cached. A switch of the
+        framework that a user may change must be read by the maps instead.
         """
         ...
 
@@ -141,15 +142,17 @@ class Implementation(Protocol):
         """Largest number of bytes any of the three maps holds beyond inputs and outputs."""
         ...
 
-    def forward(self, x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    def forward(self, x: Array, kernel: Array, spec: LocalConvSpec, resources: Resources) -> Array:
         """Return ``y``."""
         ...
 
-    def input_grad(self, dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    def input_grad(
+        self, dy: Array, kernel: Array, spec: LocalConvSpec, resources: Resources
+    ) -> Array:
         """Return ``dx``, the adjoint of `forward` in ``x`` applied to ``dy`` (no conjugation)."""
         ...
 
-    def kernel_grad(self, x: Any, dy: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    def kernel_grad(self, x: Array, dy: Array, spec: LocalConvSpec, resources: Resources) -> Array:
         """Return ``dkernel``, the adjoint of `forward` in ``kernel`` applied to ``dy``."""
         ...
 
@@ -162,100 +165,104 @@ DERIVATIVES: dict[Map, tuple[tuple[Map, str], tuple[Map, str]]] = {
     "input_grad": (("forward", "gb"), ("kernel_grad", "ga")),
     "kernel_grad": (("input_grad", "bg"), ("forward", "ag")),
 }
-"""What the gradients of each map are: the map is bilinear, so they are maps again.
+"""The gradients of each map. The maps are bilinear, so each gradient is one of the three maps.
 
-Of ``map(a, b)`` with the gradient ``g`` of its result, the first entry gives the gradient in ``a``
-and the second the one in ``b``: a map, and its two arguments in order. ``("input_grad", "gb")`` is
-``input_grad(g, b)``. Backends close the derivatives of all implementations with this table.
+For ``map(a, b)``, where ``g`` is the gradient of the result, the first entry gives the gradient in
+``a`` and the second one that in ``b``: the name of a map, and its two arguments in order.
+``("input_grad", "gb")`` stands for ``input_grad(g, b)``. With this table, backends make all
+implementations differentiable.
 """
 
-Operation = Callable[[Any, Any, LocalConvSpec, Resources], Any]
+Operation = Callable[[Array, Array, LocalConvSpec, Resources], Array]
 """One of the maps, ``(x, kernel, spec, resources) -> y``, differentiable to any order."""
 
-Call = Callable[[Any, Any, Any], Any]
+Call = Callable[[Array, Array, Array | None], Array]
 """A planned call, ``(x, kernel, bias) -> y``, on arrays as the caller has them; *bias* or None."""
 
 
 class Steps(NamedTuple):
-    """What stands between a caller's arrays and a map.
+    """The steps between a caller's arrays and a map.
 
     Parameters
     ----------
     channels_first : bool
-        Whether arrays come and go with their channels after the batch.
+        Whether the caller's arrays have their channels after the batch.
     padding_indices : tuple of (int, ndarray)
         ``(axis, indices)`` that pad the channels-last input in a mode other than zeros.
+    given : LocalConvSpec, optional
+        The caller's geometry, from which the two others follow. An operation may pad by it.
     """
 
     channels_first: bool = False
     padding_indices: tuple[tuple[int, np.ndarray], ...] = ()
+    given: LocalConvSpec | None = None
 
 
 @runtime_checkable
 class WholeOperation(Protocol):
     """An operation that takes the steps around its map itself.
 
-    For a framework whose users would see them: in PyTorch the last step is a view of a result.
+    For a framework whose users would notice the steps: in PyTorch the last one would make a view.
     """
 
-    def __call__(self, x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    def __call__(self, x: Array, kernel: Array, spec: LocalConvSpec, resources: Resources) -> Array:
         """See `Operation`."""
         ...
 
     def whole(self, problem: Problem, steps: Steps) -> Call:
-        """The call, with *steps* around the map and the bias added; asked for once a plan."""
+        """The map with *steps* around it and the bias added; called once for each plan."""
         ...
 
 
 class Backend(Protocol):
-    """A framework: it converts arrays, describes them and closes the derivative rules."""
+    """A framework: it converts and describes arrays, and makes maps differentiable."""
 
-    def prepare(self, arrays: tuple[Any, ...]) -> tuple[Any, ...]:
+    def prepare(self, arrays: tuple[Array, ...]) -> tuple[Array, ...]:
         """Turn the framework's variables into tensors and apply its automatic casts.
 
         *arrays* are ``(x, kernel, bias)``, the last one None where there is no bias.
         """
         ...
 
-    def facts(self, array: Any, batched: bool = False) -> Facts:
-        """Describe an array of this framework; called on every call, so keep it short.
+    def facts(self, array: Array, batched: bool = False) -> Facts:
+        """Describe an array of this framework. Every call does this, so it must be fast.
 
-        With *batched*, axis 0 is the batch, which may be symbolic and is then given as None.
+        With *batched*, axis 0 is the batch. A symbolic batch is described as None.
         """
         ...
 
-    def from_numpy(self, array: np.ndarray, like: Any = None) -> Any:
-        """Convert to this framework, on the device of *like* if given."""
+    def from_numpy(self, array: np.ndarray, like: Array | None = None) -> Array:
+        """Convert to this framework, on the device of *like* if that is given."""
         ...
 
-    def to_numpy(self, array: Any) -> np.ndarray:
+    def to_numpy(self, array: Array) -> np.ndarray:
         """Convert to NumPy (bfloat16 as ``ml_dtypes.bfloat16``)."""
         ...
 
     def on(self, device: str) -> AbstractContextManager[Any]:
-        """A context in which `from_numpy` places arrays on a kind of device, if there is one."""
+        """A context in which `from_numpy` places arrays on a device of this kind."""
         ...
 
-    def move_axis(self, array: Any, source: int, destination: int) -> Any:
+    def move_axis(self, array: Array, source: int, destination: int) -> Array:
         """`numpy.moveaxis`, differentiable."""
         ...
 
-    def take(self, array: Any, indices: np.ndarray, axis: int) -> Any:
+    def take(self, array: Array, indices: np.ndarray, axis: int) -> Array:
         """`numpy.take` along one axis, differentiable."""
         ...
 
-    def add(self, y: Any, bias: Any) -> Any:
-        """``y + bias`` by broadcasting, differentiable; gradients of half types sum in float32."""
+    def add(self, y: Array, bias: Array) -> Array:
+        """``y + bias``, broadcast and differentiable; gradients of half types sum in float32."""
         ...
 
-    def einsum(self, subscripts: str, *arrays: Any) -> Any:
+    def einsum(self, subscripts: str, *arrays: Array) -> Array:
         """`numpy.einsum`, differentiable; half types are summed in float32."""
         ...
 
     def close(
         self, implementation: Implementation, entry: ImplementationEntry, name: Map = "forward"
     ) -> Operation:
-        """Make one map of an implementation differentiable; called once for each.
+        """Make one map of an implementation differentiable; called once for each map.
 
         Unless the operation is a `WholeOperation`, `move_axis`, `take` and `add` are called around
         it.
@@ -263,10 +270,10 @@ class Backend(Protocol):
         ...
 
     def opaque(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Keep a tracer of Python code (not of array operations) out of a function, if any.
+        """Keep a tracer of Python code (not one of array operations) out of a function.
 
-        *function* takes arrays (or None) and, last, a tuple of plain values.
-        Frameworks without such a tracer return it as it is.
+        *function* takes arrays (or None) and, last, a tuple of plain values. A framework without
+        such a tracer returns *function* itself.
         """
         ...
 
@@ -275,8 +282,8 @@ class Backend(Protocol):
         ...
 
     def vjp(
-        self, function: Callable[..., Any], arrays: tuple[Any, ...], cotangent: Any
-    ) -> tuple[Any, tuple[Any, ...]]:
+        self, function: Callable[..., Any], arrays: tuple[Array, ...], cotangent: Array
+    ) -> tuple[Array, tuple[Array, ...]]:
         """Value of ``function(*arrays)`` and the gradients of ``sum(value * cotangent)``.
 
         Raises `NotImplementedError` where the framework has no differentiation.
@@ -284,7 +291,7 @@ class Backend(Protocol):
         ...
 
     def jvp(
-        self, function: Callable[..., Any], arrays: tuple[Any, ...], tangents: tuple[Any, ...]
-    ) -> tuple[Any, Any]:
+        self, function: Callable[..., Any], arrays: tuple[Array, ...], tangents: tuple[Array, ...]
+    ) -> tuple[Array, Array]:
         """Value and forward-mode tangent of ``function(*arrays)``; raises as `vjp` does."""
         ...

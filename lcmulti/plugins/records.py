@@ -1,4 +1,4 @@
-"""What a plugin registers, as data: nothing is imported to read it."""
+"""The records that plugins register: plain data, so that reading them imports nothing."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 __all__ = ["ALL_DTYPES", "CONTRACT", "BackendEntry", "ImplementationEntry"]
 
 CONTRACT = 1
-"""Version of this contract; an entry written for another version is refused by name."""
+"""Version of this contract. An entry for another version is refused, in an error that names it."""
 
 ALL_DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
-"""Every element type; an entry may name fewer."""
+"""Every element type; an entry may list fewer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,23 +20,23 @@ class BackendEntry:
     Parameters
     ----------
     name : str
-        What ``backend=`` takes.
+        The value of ``backend=`` that selects it.
     load : str
         ``"module:attribute"`` of the `Backend`, imported on first use.
     package : str
-        Import name of the framework; whether it is installed is asked without importing it.
+        Import name of the framework, to find out whether it is installed without importing it.
     array_types : tuple of str
-        ``"module:Class"`` of the arrays that belong to it, looked up in modules that are
-        imported already: whoever passes a tensor has imported its library.
+        ``"module:Class"`` of its arrays. Only modules that are imported already are looked at:
+        whoever passes a tensor has imported its library.
     install : str
         The command that installs the framework.
     dtypes : tuple of str
-        Element types it has.
+        Element types it supports.
     capabilities : tuple of str
-        Of ``"reverse"`` (`Backend.vjp`) and ``"forward"`` (`Backend.jvp`), each to any order and
-        within the other, and ``"fork"`` (a child forked after use may go on computing).
+        Any of ``"reverse"`` (`Backend.vjp`) and ``"forward"`` (`Backend.jvp`), each to any order
+        and nested in the other, and ``"fork"`` (a child forked after use can still compute).
     contract : int
-        The `CONTRACT` it was written for.
+        The `CONTRACT` it is written for.
     """
 
     name: str
@@ -56,7 +56,7 @@ class ImplementationEntry:
     Parameters
     ----------
     name : str
-        What ``implementation=`` takes; unique within its backend.
+        The value of ``implementation=`` that selects it; unique within its backend.
     backend : str
         Name of the backend whose arrays it computes on.
     load : str
@@ -64,18 +64,18 @@ class ImplementationEntry:
     summary : str
         One line that tells a user what it does.
     priority : int
-        ``implementation="auto"`` takes the highest that serves the call.
+        ``implementation="auto"`` takes the implementation of highest priority that serves a call.
     dtypes : tuple of str
         Element types it computes in.
     devices : tuple of str
-        Device kinds it runs on; empty for any.
+        Kinds of device it runs on; empty for any.
     transformable : bool
         Whether the framework may trace its maps and apply its transforms to them.
     portable : bool
         Whether its maps are made of the framework's own operations alone, so that what is traced
         of them runs in a process without this distribution.
     contract : int
-        The `CONTRACT` it was written for.
+        The `CONTRACT` it is written for.
     """
 
     name: str

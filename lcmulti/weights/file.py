@@ -2,12 +2,12 @@
 
 Requirements this module is written to:
 
-* A file is a stranger's until it is checked: nothing in it is executed, nothing larger than the
-  file is allocated, and whatever is wrong is one `FileError` that names the path.
-* Who opens the file with safetensors alone finds the tensors ``kernel`` and ``bias``, or of each
-  of several layers ``NAME.kernel`` and ``NAME.bias``, and can read the metadata, which is JSON.
-* Saving replaces the file whole or not at all, also where several processes write it.
-* Little more memory is taken than the weights are large.
+* A file is not trusted: nothing in it is executed, no more memory is allocated than the file is
+  large, and whatever is wrong with it is one `FileError` that names the path.
+* Other readers of safetensors find the tensors ``kernel`` and ``bias`` (``NAME.kernel`` and
+  ``NAME.bias`` for each of several layers), and metadata in JSON.
+* Saving replaces the whole file or leaves it unchanged, also where several processes write it.
+* Reading and writing take little more memory than the weights.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ from lcmulti.errors import (
 )
 from lcmulti.geometry.arguments import choice
 from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.plugins.contract import Backend
+from lcmulti.types import Array
 from lcmulti.weights.format import (
     FORMAT,
     STORED,
@@ -59,10 +61,10 @@ class Weights(NamedTuple):
     kernel : array
         ``spec.kernel_shape``.
     bias : array or None
-        ``spec.bias_shape``, or 1 where shared; for a transposed operation
+        ``spec.bias_shape``, with 1 where it is shared; for a transposed operation
         ``(*spec.input_size, spec.in_channels)``.
     spec : LocalConvSpec
-        Of a transposed operation: that of the operation it is the adjoint of.
+        For a transposed operation, the spec of the operation it is the adjoint of.
     transposed : bool
     """
 
@@ -74,8 +76,8 @@ class Weights(NamedTuple):
 
 def save_weights(
     path: str | os.PathLike[str],
-    kernel: Any,
-    bias: Any = None,
+    kernel: Array,
+    bias: Array | None = None,
     *,
     spec: LocalConvSpec,
     transposed: bool = False,
@@ -86,18 +88,20 @@ def save_weights(
     Parameters
     ----------
     path : path-like
-        Replaced if it exists, and left as it was if anything fails.
+        Replaced if it exists; unchanged if anything fails.
     kernel : array
         ``spec.kernel_shape``.
     bias : array, optional
-        ``spec.bias_shape``, or 1 where shared. Transposed: of the spec's input.
+        ``spec.bias_shape``, with 1 where it is shared. If *transposed*, the sizes are those of the
+        spec's input.
     spec : LocalConvSpec
     transposed : bool, default False
         Whether the weights are those of `local_conv_transpose`.
     per_process : bool, default False
-        Of arrays that several processes hold, each of which calls this: whether each writes a
-        file of its own beside *path*, which is then an index in JSON. Else all write one file, on
-        a file system that they share. `load_weights` reads either, on any number of processes.
+        For arrays that several processes hold, each of which calls this function. If true, each
+        process writes a file of its own beside *path*, and *path* becomes an index in JSON. If
+        false, all write to one file, on a file system that they share. `load_weights` reads both,
+        on any number of processes.
 
     Raises
     ------
@@ -106,7 +110,7 @@ def save_weights(
     DtypeError
         For complex128, which safetensors does not have.
     FileError
-        If the file cannot be written; on every process, if one of them cannot.
+        If the file cannot be written. If one process fails, all of them raise.
     """
     layer = Weights(kernel, bias, spec, transposed)
     save_layers(path, {"": layer}, per_process=per_process)
@@ -115,13 +119,13 @@ def save_weights(
 def save_layers(
     path: str | os.PathLike[str], layers: Mapping[str, Weights], *, per_process: bool = False
 ) -> None:
-    """Write the weights of several layers to one file, as `save_weights` does those of one.
+    """Write the weights of several layers to one file; see `save_weights`.
 
     Parameters
     ----------
     path : path-like
     layers : mapping of str to Weights
-        By the names `load_weights` is to find them under.
+        The weights by the name of their layer, as `load_weights` takes it.
     per_process : bool, default False
 
     Raises
@@ -155,34 +159,34 @@ def load_weights(
     backend: str | None = None,
     part: Callable[[str, tuple[int, ...]], tuple[slice, ...]] | None = None,
 ) -> Weights:
-    """Read what `save_weights` or ``lcmulti convert --safetensors`` wrote.
+    """Read a file that `save_weights` or ``lcmulti convert --safetensors`` has written.
 
     Parameters
     ----------
     path : path-like
     spec : LocalConvSpec, optional
-        The geometry the weights are for; another one in the file is an error. Only the data
-        format may differ, for weights are the same in both.
+        The geometry that the weights must have. Only the data format of the file may differ,
+        because the weights are the same in both formats.
     layer : str, optional
-        Whose weights, of a file that holds several layers'.
+        Name of the layer to read, for a file that holds several layers.
     backend : str, optional
-        Whose arrays to return; None returns NumPy's.
+        Backend of the arrays to return; None returns NumPy arrays.
     part : callable, optional
-        ``(name, shape) -> slices``: what of the tensor ``"kernel"`` or ``"bias"`` to read, along
-        its first axes. Nothing else is read. None reads all.
+        ``(name, shape) -> slices``: the part of the tensor ``"kernel"`` or ``"bias"`` to read,
+        along its first axes. Nothing else is read from disk. None reads everything.
 
     Returns
     -------
     Weights
-        ``(kernel, bias, spec, transposed)``, ``spec`` the given one or that of the file.
+        ``(kernel, bias, spec, transposed)``, where ``spec`` is the given one or that of the file.
 
     Raises
     ------
     FileError
-        If the file cannot be read, is not of this format, holds what it should not, or is of
-        another geometry than *spec*, with both; the path is named.
+        If the file cannot be read, is not of this format, is damaged, or has another geometry than
+        *spec* (then the message shows both). The message names the path.
     ArgumentError
-        If the file has no such *layer*, or several and none is named.
+        If the file has no such *layer*, or has several layers and none is named.
     """
     path, owner = Path(path), None
     if backend is not None:
@@ -224,13 +228,13 @@ def _box(slices: tuple[slice, ...], shape: tuple[int, ...]) -> Box:
     return tuple(slice(start, max(start, stop)) for start, stop in limits)
 
 
-def _adopted(owner: Any, array: np.ndarray[Any, Any]) -> Any:
-    """An array of the backend that may keep the memory of *array*, which no one else has."""
+def _adopted(owner: Backend, array: np.ndarray) -> Array:
+    """An array of the backend. It may keep the memory of *array*, which nobody else uses."""
     return getattr(owner, "adopt", owner.from_numpy)(array)
 
 
-def _held(argument: str, array: Any) -> Held:
-    """What this process has of an array of any framework."""
+def _held(argument: str, array: Array) -> Held:
+    """The part of an array of any framework that this process holds."""
     name, neutral = framework.backend_of((type(array),), None, names=(argument,))
     owner = None if neutral else plugins.load_backend(name)
     held: Held | None = getattr(owner, "held", lambda array: None)(array)

@@ -1,8 +1,8 @@
-"""The format of `weights_file`: what a file of weights says, and whether it may be believed.
+"""The metadata of a file of weights, and the checks that it describes the file's tensors.
 
-A file holds one layer or several. A layer has a name, which may be empty; its tensors are
-``kernel`` and ``bias``, its metadata ``operation`` and ``spec``, the geometry in JSON, each after
-the name and a point where there is a name.
+A file holds one layer or several. A layer has a name, which may be empty. Its tensors are
+``kernel`` and ``bias``. Its metadata are ``operation`` and ``spec``, the geometry in JSON. If the
+layer has a name, each of these four begins with the name and a dot.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = [
 
 FORMAT = "lcmulti.weights"
 VERSION = 1
-"""Of the layout of the file; a reader refuses versions it does not know."""
+"""Version of the format. A reader refuses versions it does not know."""
 
 TENSORS = ("kernel", "bias")
 OPERATIONS = ("local_conv", "local_conv_transpose")
@@ -39,25 +39,25 @@ class FormatError(Exception):
 
 
 def prefix_of(layer: str) -> str:
-    """What the names of a layer's tensors and metadata begin with."""
+    """The beginning of the names of a layer's tensors and metadata."""
     return f"{layer}." if layer else ""
 
 
 def layers_of(metadata: Mapping[str, str]) -> list[str]:
-    """Names of the layers a file speaks of; that of `save_weights` is empty."""
+    """Names of the layers in a file; `save_weights` writes one with an empty name."""
     found = [name.rpartition(".") for name in metadata]
     return sorted(layer for layer, _, field in found if field == "spec")
 
 
 def metadata_of(layer: str, spec: LocalConvSpec, transposed: bool) -> dict[str, str]:
-    """What a file says of one layer."""
+    """The metadata of one layer."""
     geometry = {name: getattr(spec, name) for name in GEOMETRY}
     prefix = prefix_of(layer)
     return {f"{prefix}operation": OPERATIONS[transposed], f"{prefix}spec": json.dumps(geometry)}
 
 
 def check_names(tensors: Mapping[str, Any], metadata: Mapping[str, str]) -> None:
-    """The file is one of ours, and has a kernel for each layer and no tensors but theirs."""
+    """Check that the file has this format, a kernel for each layer, and no other tensors."""
     if metadata.get("format") != FORMAT:
         raise FormatError(
             f"metadata with format {FORMAT!r}, as lcmulti.save_weights writes",
@@ -76,7 +76,7 @@ def check_names(tensors: Mapping[str, Any], metadata: Mapping[str, str]) -> None
 
 
 def described_by(metadata: Mapping[str, str], prefix: str) -> tuple[LocalConvSpec, bool]:
-    """The geometry and the operation that the metadata of a layer speak of."""
+    """The geometry and the operation of a layer, from its metadata."""
     operation = metadata.get(f"{prefix}operation")
     if operation not in OPERATIONS:
         raise FormatError(f"operation {' or '.join(OPERATIONS)}", f"{operation!r}")
@@ -91,7 +91,7 @@ def described_by(metadata: Mapping[str, str], prefix: str) -> tuple[LocalConvSpe
 
 
 def check_geometry(found: LocalConvSpec, spec: LocalConvSpec) -> None:
-    """Refuse weights that are not for *spec*, but for its data format, with both geometries."""
+    """Raise, showing both geometries, unless weights are for *spec* in one of the data formats."""
     theirs, ours = _fields(found), _fields(spec)
     if theirs != ours:
         shown = _shown(ours, theirs), _shown(theirs, ours)
@@ -104,7 +104,7 @@ def _fields(spec: LocalConvSpec) -> dict[str, Any]:
 
 
 def _shown(fields: dict[str, Any], others: dict[str, Any]) -> str:
-    """What tells a geometry, and whatever in it differs from another."""
+    """The main fields of a geometry, and all fields in which it differs from another one."""
     told = ("input_size", "in_channels", "filters", "kernel_size", "strides")
     return ", ".join(
         f"{name}={value!r}"

@@ -1,4 +1,4 @@
-"""Make weights for a spec before there is data."""
+"""Initial weights for a spec."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ["geometry_told", "initial_weights"]
 
 
 def geometry_told(*shapes: tuple[int, ...]) -> str:
-    """What weights of these shapes are for, in words, for the messages of layers.
+    """Describe in words the layer that weights of these shapes are for; for error messages.
 
     Parameters
     ----------
     *shapes : tuple of int
-        Of a kernel; or of a basis and of coefficients.
+        The shape of a kernel, or the shapes of a basis and of coefficients.
     """
     if len(shapes) == 2:
         basis, coefficients = shapes
@@ -39,7 +39,7 @@ def geometry_told(*shapes: tuple[int, ...]) -> str:
 def initial_weights(
     spec: LocalConvSpec, *, seed: int | None = None, dtype: str = "float32"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Random kernel and zero bias, scaled as a convolution's of the same geometry.
+    """A random kernel, scaled as that of a convolution of the same geometry, and a bias of zeros.
 
     Glorot uniform with the fans of one position, ``prod(kernel_size)`` times the channels and
     filters of one group (Glorot and Bengio 2010, equation 16). Keras 2 and Flax count all
@@ -49,7 +49,7 @@ def initial_weights(
     ----------
     spec : LocalConvSpec
     seed : int, optional
-        Of `numpy.random.default_rng`; None draws anew.
+        Seed of `numpy.random.default_rng`; None draws other weights at each call.
     dtype : str, default "float32"
         A real NumPy dtype.
 
@@ -63,14 +63,14 @@ def initial_weights(
     Raises
     ------
     TooLargeError
-        If the weights would not fit in memory; nothing is allocated then.
+        If the weights would not fit in memory. Nothing has been allocated then.
     """
     if not isinstance(spec, LocalConvSpec):
         raise ArgumentTypeError("spec", "a LocalConvSpec", spec)
     if seed is not None:
         seed = integer("seed", seed, 0)
     dtype = choice("dtype", dtype, ("float16", "float32", "float64"))
-    # Drawn in float64 and then rounded, so both exist at once.
+    # Drawn in float64 and then rounded, so two arrays exist at once.
     require_memory("kernel", spec.kernel_shape, "float64", copies=2)
     taps = prod(spec.kernel_size)
     fans = taps * (spec.in_channels + spec.filters) // spec.groups

@@ -1,9 +1,9 @@
-"""Which input element each weight connects: the masks of Keras 2's implementations 2 and 3.
+"""The masks of Keras 2's implementations 2 and 3: which input each weight connects to.
 
-Keras 2 draws a layer as a matrix from inputs to outputs in which only what a window sees is
-connected. Implementation 2 stores that matrix whole, with garbage where nothing is connected;
-implementation 3 stores the connected entries alone, sorted by (output, input). At a border,
-where a window sees padding, there are fewer of them.
+In Keras 2, a layer is a matrix from inputs to outputs, in which an output is connected to the
+inputs in its window only. Implementation 2 stores the whole matrix, with arbitrary values where
+nothing is connected. Implementation 3 stores the connected entries only, sorted by (output,
+input). At a border, where a window reaches into the padding, there are fewer of them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["gather", "scatter", "stored_shape"]
 
 
 def stored_shape(spec: LocalConvSpec, *, dense: bool) -> tuple[int, ...]:
-    """Shape of the whole matrix if *dense*, else of the list of its connected entries."""
+    """Shape of the whole matrix if *dense*; else shape of the list of its connected entries."""
     _require_zeros(spec)
     if dense:
         return (*spec.input_shape, *spec.output_shape)
@@ -60,7 +60,7 @@ def _require_zeros(spec: LocalConvSpec) -> None:
 
 
 def _seen(spec: LocalConvSpec, axis: int) -> np.ndarray:
-    """Input index along *axis* of each output and tap, which may lie in the padding."""
+    """Index along *axis* of the input of each output and tap; it may lie in the padding."""
     starts = np.arange(spec.output_size[axis]) * spec.strides[axis] - spec.padding[axis][0]
     taps = np.arange(spec.kernel_size[axis]) * spec.dilation[axis]
     seen: np.ndarray = starts[:, None] + taps
@@ -68,13 +68,13 @@ def _seen(spec: LocalConvSpec, axis: int) -> np.ndarray:
 
 
 def _connected(spec: LocalConvSpec, axis: int) -> np.ndarray:
-    """``(output, tap)``, whether the tap sees the input rather than the padding."""
+    """``(output, tap)``: whether the tap reads the input, not the padding."""
     seen = _seen(spec, axis)
     return (seen >= 0) & (seen < spec.input_size[axis])
 
 
 def _listed_axes(spec: LocalConvSpec) -> tuple[int, ...]:
-    """Order of implementation 3: by output, then by input, each in the layer's data format."""
+    """The order of implementation 3: by output, then by input, both in the layer's data format."""
     n = spec.ndim
     positions, taps = tuple(range(n)), tuple(range(n, 2 * n))
     channels, filters = 2 * n, 2 * n + 1
@@ -94,7 +94,7 @@ def _listed_mask(spec: LocalConvSpec) -> np.ndarray:
 
 
 def _matrix_axes(spec: LocalConvSpec) -> tuple[int, ...]:
-    """Order that takes the stored matrix to ``(*input_size, *output_size, channels, filters)``."""
+    """Permutation of the matrix to ``(*input_size, *output_size, channels, filters)``."""
     n = spec.ndim
     if spec.data_format == "channels_last":
         return (*range(n), *range(n + 1, 2 * n + 1), n, 2 * n + 1)

@@ -1,19 +1,17 @@
-"""Weights of other libraries in lcmulti's layout, and back, in NumPy alone.
+"""Convert weights of other libraries to lcmulti's layout and back, in NumPy.
 
-A layout is a row of data: an axis pattern for the kernel, one for the bias, and whether the
-window is flipped. Three letters stand for groups of axes, in the order of the array in memory:
+A layout is a record: an axis pattern for the kernel, one for the bias, and whether the window
+is flipped. Letters stand for groups of axes, in the order of the array in memory:
 ``o`` output positions, ``k`` taps, ``c`` channels, ``f`` filters; parentheses join axes into
 one, and ``1`` is an axis of length 1. lcmulti's own layout is ``o k c f`` with a bias ``o f``.
 
-Keras 2's implementations 2 and 3 store a dense mask and a list of its entries. They have no
-pattern; `lcmulti.weights.keras2_masks` tells which entry is which weight.
+Keras 2's implementations 2 and 3 store a dense mask and a list of its entries. These have no
+pattern; `lcmulti.weights.keras2_masks` knows which entry is which weight.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -21,7 +19,9 @@ import numpy as np
 from lcmulti.errors import ArgumentError, ArgumentTypeError, ShapeError, UnsupportedError, described
 from lcmulti.geometry.arguments import choice
 from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.types import Array
 from lcmulti.weights import keras2_masks
+from lcmulti.weights.patterns import packed, shape_of, unpacked
 
 __all__ = [
     "LAYOUTS",
@@ -50,11 +50,12 @@ class Layout:
     kernel_first : str
         Axis pattern of the kernel where the layer's data format is channels first, if it differs.
     flipped : bool
-        Whether the library convolves, so that the last tap of a window sees the first input.
+        Whether the library flips the window, as a mathematical convolution does: the last tap
+        multiplies the first input.
     reshaped_bias : bool
         Whether a channels-first bias is stored ``o f`` and *reshaped* to ``f o`` when added.
     axes : tuple of int
-        Numbers of spatial axes the layer exists for; empty for any.
+        Numbers of spatial axes that the library has the layer for; empty for any.
     """
 
     source: str
@@ -97,23 +98,23 @@ LAYOUTS: dict[str, Layout] = {
 """Every layout by name."""
 
 
-def import_kernel(array: Any, layout: str, spec: LocalConvSpec) -> np.ndarray:
+def import_kernel(array: Array, layout: str, spec: LocalConvSpec) -> np.ndarray:
     """Return another library's kernel in lcmulti's layout.
 
     Parameters
     ----------
     array : array_like
-        The kernel, of the shape `kernel_shape` tells.
+        The kernel, of the shape that `kernel_shape` returns.
     layout : str
         A name in `LAYOUTS`.
     spec : LocalConvSpec
-        The geometry of the layer; its ``data_format`` chooses between the two orders Keras 2 has.
+        The geometry of the layer. Its ``data_format`` chooses between the two orders of Keras 2.
 
     Returns
     -------
     ndarray
         ``(*output_size, *kernel_size, in_channels // groups, filters)``, a new array of the dtype
-        of *array*. Weights of taps that see padding alone, which Keras 2 does not store, are 0.
+        of *array*. Weights of taps that read padding are 0 where Keras 2 does not store them.
 
     Raises
     ------
@@ -126,13 +127,13 @@ def import_kernel(array: Any, layout: str, spec: LocalConvSpec) -> np.ndarray:
     stored = _checked("array", array, kernel_shape(layout, spec))
     if not row.kernel:
         return keras2_masks.gather(stored, spec, dense=layout == "keras2-2")
-    kernel = _unpacked(stored, row.pattern(spec), spec)
+    kernel = unpacked(stored, row.pattern(spec), spec)
     if row.flipped:
         kernel = np.flip(kernel, _tap_axes(spec))
     return np.array(kernel, order="C")
 
 
-def export_kernel(kernel: Any, layout: str, spec: LocalConvSpec) -> np.ndarray:
+def export_kernel(kernel: Array, layout: str, spec: LocalConvSpec) -> np.ndarray:
     """Return lcmulti's kernel in another library's layout: the inverse of `import_kernel`.
 
     Parameters
@@ -146,8 +147,8 @@ def export_kernel(kernel: Any, layout: str, spec: LocalConvSpec) -> np.ndarray:
     Returns
     -------
     ndarray
-        Of the shape `kernel_shape` tells. Entries of Keras 2's implementation 2 that connect
-        nothing are 0.
+        Of the shape that `kernel_shape` returns. Entries of Keras 2's implementation 2 that
+        connect nothing are 0.
 
     Raises
     ------
@@ -160,20 +161,20 @@ def export_kernel(kernel: Any, layout: str, spec: LocalConvSpec) -> np.ndarray:
         return keras2_masks.scatter(ours, spec, dense=layout == "keras2-2")
     if row.flipped:
         ours = np.flip(ours, _tap_axes(spec))
-    return _packed(ours, row.pattern(spec), spec)
+    return packed(ours, row.pattern(spec), spec)
 
 
-def import_bias(array: Any, layout: str, spec: LocalConvSpec) -> np.ndarray:
+def import_bias(array: Array, layout: str, spec: LocalConvSpec) -> np.ndarray:
     """Return another library's bias in lcmulti's layout, ``(*output_size, filters)``.
 
-    A bias the library has once for all positions is repeated. Keras 2 stores a channels-first
-    bias as ``(*output_size, filters)`` and reshapes it to ``(filters, *output_size)`` as it is
-    added, so its axes do not mean what they say; that is undone here.
+    If the library has one bias for all positions, it is repeated. Keras 2 stores a channels-first
+    bias as ``(*output_size, filters)``, and reshapes it (without transposing) to ``(filters,
+    *output_size)`` before it is added. This function undoes that.
 
     Parameters
     ----------
     array : array_like
-        The bias, of the shape `bias_shape` tells.
+        The bias, of the shape that `bias_shape` returns.
     layout : str
         A name in `LAYOUTS`.
     spec : LocalConvSpec
@@ -191,10 +192,10 @@ def import_bias(array: Any, layout: str, spec: LocalConvSpec) -> np.ndarray:
     if "o" not in row.bias:
         stored = stored.reshape((1,) * spec.ndim + (spec.filters,))
         return np.array(np.broadcast_to(stored, (*spec.output_size, spec.filters)), order="C")
-    return np.array(_unpacked(stored, row.bias, spec), order="C")
+    return np.array(unpacked(stored, row.bias, spec), order="C")
 
 
-def export_bias(bias: Any, layout: str, spec: LocalConvSpec) -> np.ndarray:
+def export_bias(bias: Array, layout: str, spec: LocalConvSpec) -> np.ndarray:
     """Return lcmulti's bias in another library's layout: the inverse of `import_bias`.
 
     Parameters
@@ -208,7 +209,8 @@ def export_bias(bias: Any, layout: str, spec: LocalConvSpec) -> np.ndarray:
     Raises
     ------
     ArgumentError
-        Also if the library has one bias for all positions and *bias* differs between them.
+        As in `import_bias`; also if the library has one bias for all positions and *bias* differs
+        between them.
     """
     row = _row(layout, spec)
     ours = _checked("bias", bias, spec.bias_shape)
@@ -221,11 +223,11 @@ def export_bias(bias: Any, layout: str, spec: LocalConvSpec) -> np.ndarray:
             what = f"one bias for all positions, which is all that {row.source} has"
             raise ArgumentError("bias", what, described("biases that differ between positions"))
         return np.array(first.reshape(shape))
-    return _packed(ours, row.bias, spec)
+    return packed(ours, row.bias, spec)
 
 
 def kernel_shape(layout: str, spec: LocalConvSpec) -> tuple[int, ...]:
-    """Shape a kernel has in a layout.
+    """Shape of a kernel in a layout.
 
     Raises
     ------
@@ -235,11 +237,11 @@ def kernel_shape(layout: str, spec: LocalConvSpec) -> tuple[int, ...]:
     row = _row(layout, spec)
     if not row.kernel:
         return keras2_masks.stored_shape(spec, dense=layout == "keras2-2")
-    return _shape(row.pattern(spec), spec)
+    return shape_of(row.pattern(spec), spec)
 
 
 def bias_shape(layout: str, spec: LocalConvSpec) -> tuple[int, ...]:
-    """Shape a bias has in a layout.
+    """Shape of a bias in a layout.
 
     Raises
     ------
@@ -249,7 +251,7 @@ def bias_shape(layout: str, spec: LocalConvSpec) -> tuple[int, ...]:
     row = _row(layout, spec)
     if not row.bias:
         raise UnsupportedError(f"{row.source} has no bias")
-    return _shape(row.bias, spec)
+    return shape_of(row.bias, spec)
 
 
 def _row(layout: Any, spec: Any) -> Layout:
@@ -273,7 +275,7 @@ def _row(layout: Any, spec: Any) -> Layout:
     return row
 
 
-def _checked(argument: str, array: Any, shape: tuple[int, ...]) -> np.ndarray:
+def _checked(argument: str, array: Array, shape: tuple[int, ...]) -> np.ndarray:
     plain = np.asarray(array)
     if plain.shape != shape:
         raise ShapeError(argument, f"shape {shape}", described(f"shape {plain.shape}"))
@@ -282,59 +284,3 @@ def _checked(argument: str, array: Any, shape: tuple[int, ...]) -> np.ndarray:
 
 def _tap_axes(spec: LocalConvSpec) -> tuple[int, ...]:
     return tuple(range(spec.ndim, 2 * spec.ndim))
-
-
-def _sizes(spec: LocalConvSpec) -> dict[str, tuple[int, ...]]:
-    """Lengths of the axes each letter stands for."""
-    channels = spec.in_channels // spec.groups
-    return {
-        "o": spec.positions_shape,
-        "k": spec.kernel_size,
-        "c": (channels,),
-        "f": (spec.filters,),
-        "1": (1,),
-    }
-
-
-def _groups(pattern: str) -> list[str]:
-    """``"1 f o (k c)"`` as ``["1", "f", "o", "(k c)"]``."""
-    return re.findall(r"\([^)]*\)|\S", pattern)
-
-
-def _shape(pattern: str, spec: LocalConvSpec) -> tuple[int, ...]:
-    sizes = _sizes(spec)
-    shape: list[int] = []
-    for group in _groups(pattern):
-        lengths = [n for letter in group.strip("()").split() for n in sizes[letter]]
-        shape += [prod(lengths)] if group.startswith("(") else lengths
-    return tuple(shape)
-
-
-def _letters(pattern: str) -> list[str]:
-    return [letter for letter in pattern if letter in "okcf"]
-
-
-def _axes_of(letters: list[str], spec: LocalConvSpec) -> dict[str, list[int]]:
-    """Which axes each letter is, once joined axes are taken apart."""
-    sizes, axes, start = _sizes(spec), {}, 0
-    for letter in letters:
-        axes[letter] = list(range(start, start + len(sizes[letter])))
-        start += len(sizes[letter])
-    return axes
-
-
-def _unpacked(stored: np.ndarray, pattern: str, spec: LocalConvSpec) -> np.ndarray:
-    """*stored* with its axes taken apart and in lcmulti's order, a view."""
-    sizes, letters = _sizes(spec), _letters(pattern)
-    apart = stored.reshape([n for letter in letters for n in sizes[letter]])
-    axes = _axes_of(letters, spec)
-    ours = [axis for letter in "okcf" if letter in axes for axis in axes[letter]]
-    return apart.transpose(ours)
-
-
-def _packed(ours: np.ndarray, pattern: str, spec: LocalConvSpec) -> np.ndarray:
-    """The inverse of `_unpacked`, a new array."""
-    letters = _letters(pattern)
-    axes = _axes_of([letter for letter in "okcf" if letter in letters], spec)
-    theirs = ours.transpose([axis for letter in letters for axis in axes[letter]])
-    return np.array(theirs, order="C").reshape(_shape(pattern, spec))

@@ -1,7 +1,7 @@
-"""Weights that several processes hold: into one file together, or into one each with an index.
+"""Write weights that several processes hold: to one file, or to one file each and an index.
 
-An index is a JSON file that says which part of which tensor is where. Files of parts have a random
-word in their names, new each time, so that an index never speaks of another's parts.
+An index is a JSON file that lists which part of which tensor is in which file. The names of these
+files contain a new random word each time, so that an index never refers to the files of another.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ VERSION = 1
 
 
 class Processes(Protocol):
-    """The processes that hold an array, and how they talk."""
+    """The processes that hold an array, and how they communicate."""
 
     rank: int
-    """Number of this one; 0 does what one does for all."""
+    """Number of this process; process 0 does what is done once for all."""
 
     def tell(self, text: str) -> list[str]:
-        """Tell all a text; what each has told, by rank. All have come here when it returns."""
+        """Send a text to all processes and return all texts by rank; also a barrier."""
         ...
 
 
 class Alone:
-    """No other process."""
+    """A single process."""
 
     rank = 0
 
@@ -50,7 +50,7 @@ class Alone:
 
 @dataclass(frozen=True)
 class Held:
-    """What this process has of an array.
+    """The part of an array that this process writes.
 
     Parameters
     ----------
@@ -58,25 +58,25 @@ class Held:
     shape : tuple of int
         Of the whole array.
     pieces : sequence of (Box, ndarray)
-        What is here, and of it only what no other process writes.
+        The pieces in this process, without those that another process writes.
     processes : Processes
     """
 
     dtype: str
     shape: tuple[int, ...]
-    pieces: Sequence[tuple[Box, np.ndarray[Any, Any]]]
+    pieces: Sequence[tuple[Box, np.ndarray]]
     processes: Processes
 
 
 def save_together(
     path: str | os.PathLike[str], header: Header, arrays: Mapping[str, Held], processes: Processes
 ) -> None:
-    """Write one file, each process what it has; whole, or not at all.
+    """Write one file, to which each process writes its part. It is replaced whole or not at all.
 
     Raises
     ------
     FileError
-        On every process, if one of them cannot write.
+        On every process, if one of them fails.
     """
     new = Replacement(path)
     try:
@@ -99,12 +99,12 @@ def save_together(
 def save_each(
     path: str | os.PathLike[str], header: Header, arrays: Mapping[str, Held], processes: Processes
 ) -> None:
-    """Write one file a process beside *path*, and there the index of all.
+    """Write one file for each process beside *path*, and an index at *path*.
 
     Raises
     ------
     FileError
-        On every process, if one of them cannot write.
+        On every process, if one of them fails.
     """
     index = Path(os.path.realpath(path))
     word = processes.tell(uuid4().hex[:12])[0]
@@ -165,7 +165,7 @@ def _index(header: Header, word: str, told: list[dict[str, Any]]) -> bytes:
 
 
 def _parts_of(index: Path) -> list[Path]:
-    """Files that an index there is speaks of, if it is one of ours."""
+    """The files that an existing index refers to, if it has this format."""
     try:
         content = json.loads(index.read_bytes()[: 2**24])
         if content["format"] != INDEX:
@@ -191,7 +191,7 @@ def _write(stream: BinaryIO, header: Header, arrays: Mapping[str, Held]) -> None
 
 @contextmanager
 def _agreed(path: Any, processes: Processes) -> Iterator[None]:
-    """Go on when all have done what is within, or raise on all what one could not."""
+    """Wait until all processes have run the block; if it fails on one, raise on all."""
     trouble, cause = "", None  # type: tuple[str, BaseException | None]
     try:
         yield

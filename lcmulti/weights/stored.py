@@ -1,4 +1,4 @@
-"""Tensors as a file has them, or the files that an index names; read whole or in part."""
+"""Read tensors, or parts of them, from a file or from the files that an index lists."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ __all__ = ["Stored", "opened_weights"]
 
 
 class Stored(Protocol):
-    """What is in a file of weights."""
+    """The content of a file of weights."""
 
     metadata: dict[str, str]
     tensors: dict[str, Tensor]
 
-    def read(self, name: str, box: Box) -> np.ndarray[Any, Any]:
+    def read(self, name: str, box: Box) -> np.ndarray:
         """A part of a tensor."""
         ...
 
 
 @contextmanager
 def opened_weights(path: Path) -> Iterator[Stored]:
-    """Open a file of tensors, or an index of such; what is read is of that one file throughout.
+    """Open a file of tensors, or an index. Replacing the file later does not affect what is read.
 
     Raises
     ------
     FileError
-        If there is none, or it may not be read.
+        If the file is missing or may not be read.
     FormatError
         If it is neither.
     """
@@ -56,7 +56,7 @@ class _Single:
     def __init__(self, stream: BinaryIO, header: Header) -> None:
         self.metadata, self.tensors, self._stream = header.metadata, header.tensors, stream
 
-    def read(self, name: str, box: Box) -> np.ndarray[Any, Any]:
+    def read(self, name: str, box: Box) -> np.ndarray:
         return read(self._stream, self.tensors[name], box)
 
 
@@ -78,7 +78,7 @@ class _Indexed:
             self._parts[name] = [_part(each) for each in entry["parts"]]
             _require_cover(name, shape, [each.box for each in self._parts[name]])
 
-    def read(self, name: str, box: Box) -> np.ndarray[Any, Any]:
+    def read(self, name: str, box: Box) -> np.ndarray:
         tensor, found = self.tensors[name], []
         with ExitStack() as stack:
             for part in self._parts[name]:
@@ -89,8 +89,8 @@ class _Indexed:
                 if all(each.start < each.stop for each in common):
                     stream = stack.enter_context(opened_file(self._folder / part.file))
                     found.append((part, common, stream, self._checked(stream, part, tensor.dtype)))
-            # No memory is taken before every file that is asked for has been found to be there.
-            whole: np.ndarray[Any, Any] | None = None
+            # Check that every needed file exists before any memory is allocated.
+            whole: np.ndarray | None = None
             for part, common, stream, own in found:
                 inner = _within(common, part.box)
                 piece = read(stream, own, inner)
@@ -116,12 +116,12 @@ class _Indexed:
 
 
 def _within(box: Box, of: Box) -> Box:
-    """*box*, counted from where *of* begins."""
+    """*box*, relative to the start of *of*."""
     return tuple(slice(a.start - b.start, a.stop - b.start) for a, b in zip(box, of, strict=True))
 
 
 def _index_in(stream: BinaryIO) -> dict[str, Any]:
-    """The content of an index, of the types it is to be of."""
+    """The content of an index, after its types are checked."""
     size = file_size(stream)
     if size > LONGEST_HEADER:
         raise FormatError("a readable safetensors file, or an index", f"{size:,} bytes of JSON")
@@ -146,7 +146,7 @@ def _index_in(stream: BinaryIO) -> dict[str, Any]:
     return content
 
 
-def _is_sizes(value: Any) -> bool:
+def _is_sizes(value: object) -> bool:
     return isinstance(value, list) and all(type(n) is int and 0 <= n < 2**63 for n in value)
 
 
@@ -156,13 +156,13 @@ def _part(entry: dict[str, Any]) -> _Part:
 
 
 def _require_cover(name: str, shape: tuple[int, ...], boxes: list[Box]) -> None:
-    """Every element is in one part, and in one alone."""
+    """Check that every element is in exactly one part."""
     inside = all(each.stop <= n for box in boxes for each, n in zip(box, shape, strict=True))
     count = sum(prod(each.stop - each.start for each in box) for box in boxes)
     starts = np.array([[each.start for each in box] for box in boxes]).reshape(len(boxes), -1)
     stops = np.array([[each.stop for each in box] for box in boxes]).reshape(len(boxes), -1)
     apart = True
-    for number in range(len(boxes)):  # each against those after it
+    for number in range(len(boxes)):  # each part against those after it
         low = np.maximum(starts[number + 1 :], starts[number])
         high = np.minimum(stops[number + 1 :], stops[number])
         apart = apart and not (low < high).all(axis=1).any()

@@ -1,9 +1,9 @@
-"""Tensors in a safetensors file, written and read in place: all of one, or a box.
+"""Read and write tensors, or boxes of tensors, in a safetensors file.
 
 The format: eight bytes with the length of a header, the header in JSON, and the tensors one after
-the other (https://github.com/huggingface/safetensors, "Format"). Its own package reads what is
-written here and is read here. It is not used, for it can neither write parts of a tensor, as
-several processes do of one file, nor read without mapping the file.
+the other (https://github.com/huggingface/safetensors, "Format"). The safetensors package reads what
+this module writes, and the other way around. It is not used here because it can neither write a
+part of a tensor, as processes that share a file do, nor read without mapping the file.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ Box = tuple[slice, ...]
 """A part of a tensor: ``start`` and ``stop`` along each of its axes."""
 
 LONGEST_HEADER = 2**24
-"""Bytes; ours have a few hundred a layer."""
+"""Largest header that is read, in bytes; those written here have a few hundred for each layer."""
 
 PIECE = 2**22
-"""Bytes that are copied at a time, where they have to be copied."""
+"""Largest number of bytes that are copied at once."""
 
 NAMES = {name: code for code, name in STORED.items()}
 
@@ -39,10 +39,10 @@ class Tensor(NamedTuple):
     Parameters
     ----------
     dtype : str
-        As NumPy names it.
+        Name of the NumPy dtype.
     shape : tuple of int
     start : int
-        Where in the file its first byte is.
+        Offset of its first byte in the file.
     """
 
     dtype: str
@@ -51,19 +51,19 @@ class Tensor(NamedTuple):
 
     @property
     def whole(self) -> Box:
-        """All of it."""
+        """The whole tensor as a box."""
         return tuple(slice(0, n) for n in self.shape)
 
 
 class Header(NamedTuple):
-    """What a file says of its content.
+    """The header of a file.
 
     Parameters
     ----------
     tensors : dict of str to Tensor
     metadata : dict of str to str
     content : bytes
-        The header itself, with its length.
+        The bytes of the header, with its length.
     size : int
         Bytes of the whole file.
     """
@@ -79,7 +79,7 @@ def header_for(
 ) -> Header:
     """The header of a file of tensors of these dtypes and shapes."""
     entries: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
-    # Wide elements first, so that each tensor starts at a multiple of its element's size.
+    # Large elements first, so that each tensor is aligned to its element size.
     ordered = sorted(tensors, key=lambda name: (-_dtype(tensors[name][0]).itemsize, name))
     at, places = 0, {}
     for name in ordered:
@@ -96,12 +96,12 @@ def header_for(
 
 
 def read_header(stream: BinaryIO) -> Header:
-    """Read what a file says of itself, and believe none of it that cannot be.
+    """Read the header of a file, and check that it can be true.
 
     Raises
     ------
     FormatError
-        If it is no safetensors file, or not all of one; or has a dtype that weights do not have.
+        If the file is not safetensors or is incomplete, or has a dtype that weights do not have.
     """
     size = file_size(stream)
     first = stream.read(8)
@@ -147,7 +147,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _checked(entry: Any) -> tuple[str, tuple[int, ...], int, int]:
-    """The dtype, the shape and the place of one tensor."""
+    """The dtype, the shape and the offsets of one tensor."""
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise ValueError("a tensor without dtype, shape and data_offsets")
     shape, place = entry["shape"], entry["data_offsets"]
@@ -163,8 +163,8 @@ def _checked(entry: Any) -> tuple[str, tuple[int, ...], int, int]:
     return entry["dtype"], tuple(shape), place[0], place[1]
 
 
-def write(stream: BinaryIO, tensor: Tensor, box: Box, array: np.ndarray[Any, Any]) -> None:
-    """Write *array* to a box of a tensor; the file is as long as it will be."""
+def write(stream: BinaryIO, tensor: Tensor, box: Box, array: np.ndarray) -> None:
+    """Write *array* to a box of a tensor. The file has its final length already."""
     dtype = _dtype(tensor.dtype)
     for at, index in _pieces(tensor, box):
         piece = np.ascontiguousarray(array[index], dtype)
@@ -172,17 +172,17 @@ def write(stream: BinaryIO, tensor: Tensor, box: Box, array: np.ndarray[Any, Any
         stream.write(_bytes(piece))
 
 
-def read(stream: BinaryIO, tensor: Tensor, box: Box) -> np.ndarray[Any, Any]:
+def read(stream: BinaryIO, tensor: Tensor, box: Box) -> np.ndarray:
     """Read a box of a tensor.
 
     Raises
     ------
     FormatError
-        If the file has become shorter.
+        If the file is shorter than its header says.
     """
     array = np.empty(tuple(each.stop - each.start for each in box), _dtype(tensor.dtype))
     for at, index in _pieces(tensor, box):
-        # What follows each other in the file does so in the array.
+        # What is contiguous in the file is contiguous in the array.
         piece = _bytes(array[index])
         stream.seek(at)
         while piece:
@@ -193,13 +193,13 @@ def read(stream: BinaryIO, tensor: Tensor, box: Box) -> np.ndarray[Any, Any]:
     return array
 
 
-def _bytes(array: np.ndarray[Any, Any]) -> memoryview:
+def _bytes(array: np.ndarray) -> memoryview:
     """The memory of a contiguous array."""
     return memoryview(array.reshape(-1).view(np.uint8).data)
 
 
 def _pieces(tensor: Tensor, box: Box) -> Iterator[tuple[int, tuple[slice | int, ...]]]:
-    """Where in the file pieces of a box begin, and what of an array of its shape they are."""
+    """Offsets in the file of the contiguous pieces of a box, and their indices in an array."""
     shape, size = tensor.shape, tuple(each.stop - each.start for each in box)
     if not prod(size):
         return
@@ -208,7 +208,7 @@ def _pieces(tensor: Tensor, box: Box) -> Iterator[tuple[int, tuple[slice | int, 
     if not shape:
         yield tensor.start, ()
         return
-    # The first axis after which all is in the box: its rows follow each other in the file.
+    # The first axis behind which the box is the whole tensor: its rows are contiguous in the file.
     axis = next(a for a in range(len(shape)) if size[a + 1 :] == shape[a + 1 :])
     rows = max(PIECE // steps[axis], 1)
     for index in product(*map(range, size[:axis])):
@@ -220,10 +220,10 @@ def _pieces(tensor: Tensor, box: Box) -> Iterator[tuple[int, tuple[slice | int, 
             yield begin + (box[axis].start + first) * steps[axis], (*index, slice(first, last))
 
 
-def _dtype(name: str) -> np.dtype[Any]:
+def _dtype(name: str) -> np.dtype:
     if name == "bfloat16":
         import ml_dtypes
 
-        half: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+        half: np.dtype = np.dtype(ml_dtypes.bfloat16)
         return half
     return np.dtype(name).newbyteorder("<")

@@ -10,7 +10,7 @@ OURS = ("lcmulti", "saboteurs")
 
 @pytest.fixture(autouse=True)
 def only_ours(monkeypatch, fresh):
-    """What is counted here is the same whichever plugins of others are installed."""
+    """Hide third-party plugins, so that counts do not depend on what is installed."""
     found = importlib.metadata.entry_points
 
     def ours(**selected):

@@ -1,6 +1,6 @@
-"""The conformance suite: what it covers, what a certificate needs, what is said and written.
+"""The conformance suite: what it covers, what a certificate needs, what it prints and writes.
 
-That it fails who is wrong, test_saboteurs.py holds.
+test_saboteurs.py tests that it fails wrong implementations.
 """
 
 import importlib.util
@@ -32,7 +32,7 @@ from lcmulti.errors import ArgumentError, Interrupted, MissingExtraError
     [("tape", None), pytest.param("numpy", "honest", marks=pytest.mark.slow)],
 )
 def test_what_is_honest(saboteurs, backend, implementation):
-    """In a quick run: an implementation without differentiation, a backend with it."""
+    """A quick run certifies an implementation without differentiation and a backend with it."""
     result = certify(backend, implementation=implementation, quick=True)
     assert not result.failures, result.failures[:3]
     assert result.core_passed > 10
@@ -98,7 +98,7 @@ def test_geometries_cover_what_they_should():
 
 
 def sizes_met(kind, argument, side):
-    """Every size that an argument has in one of the tables of sizes."""
+    """All sizes of an argument in one of the tables of sizes."""
     facts = {
         "batch": lambda case: case.batch,
         "channels": lambda case: case.spec.in_channels // case.spec.groups,
@@ -231,7 +231,7 @@ def test_a_failure_says_how_it_is_made_again(saboteurs, capfd):
 
 
 def test_interrupted(monkeypatch, capfd):
-    """Ctrl-C ends with 130, as in every command, and says so."""
+    """Ctrl-C ends with exit code 130, as in every command, and prints that."""
 
     def interrupt(*_):
         raise KeyboardInterrupt
@@ -246,7 +246,7 @@ def test_interrupted(monkeypatch, capfd):
 
 @pytest.mark.slow
 def test_every_night_is_another():
-    """Examples are drawn anew, and drawn again from the seed that is told."""
+    """Each run draws new examples, and the seed that it prints draws the same again."""
     one = {"checks": ["test_devices"]}
     nights = [certify("numpy", nightly=True, **one).seed for _ in range(2)]
     assert nights[0] != nights[1]

@@ -1,4 +1,4 @@
-"""The loop-only oracle, and the reference held against it."""
+"""The oracle made of loops, and the reference compared with it."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""`lcmulti parity`: the backends and files that it is given, what it writes, and the command."""
+"""`lcmulti parity`: the backends and files it takes, what it writes, and the command."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""`lcmulti parity`: backends that are wrong are found out, and the bounds that they are held to."""
+"""`lcmulti parity` finds wrong backends; and the bounds it uses."""
 
 import math
 import re
@@ -63,7 +63,7 @@ class Broken(numpy_backend.NumpyBlocked):
 
 
 class ZeroGradients(numpy_backend.NumpyBackend):
-    """Differentiates, but forgets to."""
+    """Computes zero for every derivative."""
 
     def vjp(self, function, arrays, cotangent):
         return function(*arrays), tuple(np.zeros_like(array) for array in arrays)

@@ -21,7 +21,7 @@ TILED = workload(lcmulti.LocalConvSpec((12, 1), 3, 4, strides=4, data_format="ch
 
 @pytest.fixture
 def peers(monkeypatch):
-    """Replace all peers by some of the test's own."""
+    """Replace all peers by those of the test."""
 
     def replaced(*given):
         monkeypatch.setattr(run, "PEERS", given)
@@ -75,6 +75,12 @@ def test_machine_is_measured():
     assert machine.available_memory() > 2**20
 
 
+def refusals(spec, batch, backend):
+    """What a row says of each implementation that cannot compute these arrays."""
+    found = lcmulti.explain(spec, batch=batch, dtype="float32", backend=backend, device="cpu")
+    return {v.name: f"not run: {v.reason}" for v in found.verdicts if v.reason is not None}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["forward", "training"])
 @pytest.mark.parametrize("work", [TINY, TILED], ids=["2d", "tiled"])
@@ -83,9 +89,14 @@ def test_every_backend_and_peer_computes_the_same(backend, mode, work):
     expected = {p.name for p in PEERS if p.backend == backend and p.applies(work.spec)}
     assert {row.name for row in report.of("own", "peer")} == expected
     assert {row.kind for row in report.rows} >= {"ours", "variant"}
+    missing = {p.name for p in PEERS if not p.is_installed()}
+    told = refusals(work.spec, work.batch, backend)
     for row in report.rows:
-        excused = row.problem is not None and row.problem.startswith("not ")
-        assert row.times or excused, (row.name, row.problem)
+        if row.kind == "peer" and row.name in missing:
+            assert row.problem.startswith("not installed")
+        elif row.kind != "peer":
+            assert row.problem == (told.get(row.name) if row.kind == "ours" else None)
+        assert bool(row.times) != (row.problem or "").startswith("not "), (row.name, row.problem)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float16"])
@@ -137,15 +148,16 @@ def test_out_of_memory_is_recorded_as_that(peers, monkeypatch, error):
 
 
 def test_a_padding_mode_is_part_of_what_is_timed(backend, peers):
-    """And of what is held against the reference; peers pad with zeros."""
+    """It is also part of what is compared with the reference; peers pad with zeros."""
     peers(dataclasses.replace(peer(), backend=backend))
     spec = dataclasses.replace(TINY.spec, padding_mode="reflect", padding=((2, 1), (0, 3)))
     for mode in ("forward", "training"):
         report = bench([workload(spec, 3)], backends=[backend], repeat=1, mode=mode)
         assert report.rows[-1].problem == "not run: pads with zeros alone"
+        told = refusals(spec, 3, backend)
         for row in report.of("own", "ours", "variant"):
-            excused = row.problem is not None and row.problem.startswith("not ")
-            assert row.times or excused, (row.name, row.problem)
+            assert row.problem == (told.get(row.name) if row.kind == "ours" else None)
+            assert bool(row.times) == (row.problem is None), (row.name, row.problem)
     assert Arrays(workload(spec, 3), "float32").x.shape == (3, 6, 5, 2)
 
 

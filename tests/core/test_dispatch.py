@@ -1,4 +1,4 @@
-"""Who computes, and why: frameworks told apart by fake array types, implementations by fakes."""
+"""Dispatch chooses framework and implementation; both are fakes here."""
 
 import sys
 from types import ModuleType
@@ -69,7 +69,7 @@ class Greedy(Reference):
 
 @pytest.fixture
 def frameworks(install, monkeypatch):
-    """Backends "red" and "blue" beside NumPy's, with implementations made for telling apart."""
+    """Backends "red" and "blue" beside NumPy's, with implementations that can be distinguished."""
     module = ModuleType("paint")
     module.Array, module.Other = Array, Other
     module.red, module.blue = Paint(Array), Paint(Other)
@@ -173,7 +173,7 @@ def test_max_workspace(frameworks):
         found = lcmulti.explain(*STRIDED, strides=2, backend="red")
         verdict = next(each for each in found.verdicts if each.name == "greedy")
         assert verdict.reason == "needs 1,000 bytes of workspace, over max_workspace=999"
-        # Who names an implementation has decided about its memory, too.
+        # A caller who names an implementation accepts its memory, too.
         assert chosen(*STRIDED, strides=2, implementation="greedy") == ("red", "greedy")
 
 
@@ -210,7 +210,7 @@ def test_a_configured_implementation_is_a_wish(frameworks):
         found = lcmulti.explain(*RED)
         assert found.implementation == "plain"
         assert found.implementation_reason == "configured: lcmulti.config(...)"
-        assert chosen(X, KERNEL) == ("numpy", "blocked")  # which has no "plain"
+        assert chosen(X, KERNEL) == ("numpy", "blocked")  # it has no "plain"
     with lcmulti.config(implementation="picky"):
         assert chosen(*STRIDED, strides=2) == ("red", "greedy")
 
@@ -221,7 +221,7 @@ def test_transformed_calls_go_to_what_can_be_transformed(frameworks, monkeypatch
         frameworks.red, "facts", lambda *each: facts(*each)._replace(transformed=True)
     )
     assert chosen(*RED) == ("red", "plain")
-    with lcmulti.config(max_workspace=0):  # outranked: only this one can serve
+    with lcmulti.config(max_workspace=0):  # of lower priority, but the only one that can serve
         assert chosen(*RED) == ("red", "plain")
     with pytest.raises(UnsupportedError, match="cannot be transformed"):
         lcmulti.local_conv(*RED, implementation="picky")
@@ -233,7 +233,7 @@ def test_explain_of_a_spec_is_explain_of_the_call():
 
 
 def test_explain_reads_well(install):
-    install()  # whatever other plugins there are
+    install()  # whatever other plugins are installed
     spec = lcmulti.LocalConvSpec((32, 32, 3), filters=64, kernel_size=3)
     lines = str(lcmulti.explain(spec, batch=32, backend="numpy")).splitlines()
     assert lines[0] == "backend         numpy (named in the call)"
@@ -246,7 +246,7 @@ def test_explain_reads_well(install):
 
 
 def test_explain_computes_nothing(install):
-    install()  # whatever other plugins there are
+    install()  # whatever other plugins are installed
     spec = lcmulti.LocalConvSpec((100_000, 100_000, 3), filters=64, kernel_size=3)
     assert lcmulti.explain(spec, batch=32, backend="numpy").implementation == "blocked"
 
@@ -280,7 +280,7 @@ def test_explain_raises_what_the_call_would():
 
 
 def test_plans_are_cached_by_value_and_type():
-    """1, 1.0 and True are equal keys; only the first is a stride."""
+    """1, 1.0 and True are equal as keys, but only the first is a valid stride."""
     lcmulti.local_conv(X, KERNEL, strides=1)
     for wrong in (1.0, True, np.float32(1)):
         with pytest.raises(ArgumentTypeError, match="^strides"):

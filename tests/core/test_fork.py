@@ -1,4 +1,4 @@
-"""Why PyTorch does not declare ``"fork"``: its own threads do not survive; one thread does.
+"""PyTorch does not declare ``"fork"``, because its threads do not survive; one thread does.
 
 NumPy's backend declares it, and `lcmulti certify numpy` checks it.
 """
@@ -41,9 +41,9 @@ process.kill()
 @pytest.mark.parametrize(
     "what, threads, ends",
     [
-        # The day this fails, PyTorch's backend can declare "fork".
+        # If this fails, PyTorch's backend can declare "fork".
         ("product", 2, "never returns"),
-        # What the workers of a DataLoader do first.
+        # The workers of a DataLoader do this first.
         ("layer", 1, "0 True"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Configuration from files nobody checked: every outcome is settings, or one documented error."""
+"""Random configuration files give settings or a documented error, and nothing else."""
 
 import json
 import os
@@ -32,7 +32,7 @@ VALUES = st.recursive(
 
 
 def spelled(value):
-    """A value as TOML writes it, roughly; where there is no spelling, something close by."""
+    """A value roughly as TOML writes it, or something similar if TOML cannot write it."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{json.dumps(k)} = {spelled(v)}" for k, v in value.items()) + "}"
     if isinstance(value, list):
@@ -100,7 +100,7 @@ def test_variables(monkeypatch, name, value):
 @fuzzed
 @given(value=VALUES)
 def test_scopes_and_files_written(name, value):
-    """What is refused changes nothing; what is written can be read again."""
+    """A refused value changes nothing; a written one can be read again."""
     before = settings.current()
     try:
         with settings.config(**{name: value}) as inside:
@@ -113,7 +113,7 @@ def test_scopes_and_files_written(name, value):
     except ConfigError:
         assert settings.current() == before
         return
-    written = "auto" if value is None else value  # how TOML, which has no null, spells it
+    written = "auto" if value is None else value  # in place of null, which TOML does not have
     assert tomllib.loads(path.read_text(encoding="utf-8"))[name] == written
     is_right(settings.current())
     path.unlink()

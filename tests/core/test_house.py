@@ -1,4 +1,4 @@
-"""Which file imports which: no circles, and nobody reaches into another room's private files."""
+"""Imports form no circles, and no room imports the private files or names of another."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def files() -> dict[str, Path]:
 
 
 def imported(path: Path, known: set[str]) -> dict[str, set[str]]:
-    """The modules of ours that a file imports, wherever in it, and the names it takes from each."""
+    """The modules of ours that a file imports anywhere, and the names it imports from each."""
     found: dict[str, set[str]] = defaultdict(set)
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
@@ -87,7 +87,7 @@ def test_a_circle_is_found():
 
 
 def test_no_circle_of_files():
-    # ``lcmulti`` itself gathers the public names: who imports it asks for one of those.
+    # ``lcmulti`` itself collects the public names, so importing it means importing one of those.
     graph = {name: set(found) - {"lcmulti"} for name, found in IMPORTS.items()}
     assert circles(graph) == []
 
@@ -121,7 +121,7 @@ def test_private_files_and_names_stay_in_their_room():
 
 @pytest.mark.parametrize("name", [n for n in MODULES if n.startswith("lcmulti.")])
 def test_the_core_imports_no_framework(name):
-    """Not even where it would only be imported when called, but for conformance and bench."""
+    """Imports within functions count, too, except from conformance and bench."""
     if name.split(".")[1] in ("conformance", "bench", "cli"):
         pytest.skip("runs frameworks")
     frameworks = {"torch", "jax", "tensorflow", "keras", "flax", "equinox"}

@@ -1,4 +1,4 @@
-"""Laziness, proven in fresh interpreters."""
+"""Nothing is imported before it is needed, as new interpreters show."""
 
 import statistics
 import subprocess
@@ -60,7 +60,7 @@ except SystemExit as end:
 @pytest.mark.torch
 @pytest.mark.slow
 def test_calls_in_pytorch_import_no_compiler():
-    """Dynamo takes seconds to import; who compiles has imported it."""
+    """Dynamo takes seconds to import, and a program that compiles has imported it already."""
     code = """
 import lcmulti, sys, torch
 x, kernel = torch.ones(1, 2, 3, requires_grad=True), torch.ones(2, 2, 2, 4)
@@ -76,7 +76,7 @@ def test_the_test_can_fail():
 
 @pytest.mark.slow
 def test_import_time_beyond_numpys_own():
-    """Processor time in fresh interpreters, compiled already; other load adds a little: go on."""
+    """Processor time in new interpreters with compiled files. It repeats, as other load adds."""
     code = (
         "import numpy, time\n"
         "start = time.process_time()\n"

@@ -1,4 +1,4 @@
-"""Weights of other libraries: each layout against the library or a loop from its definition."""
+"""Each layout of another library agrees with that library, or with loops by its definition."""
 
 import itertools
 from math import prod
@@ -11,7 +11,7 @@ from lcmulti import errors
 from lcmulti.weights import layouts
 from lcmulti.weights.layouts import LAYOUTS
 
-# Sides all different and several channels, or a wrong order would not show.
+# All sizes differ and there are several channels, so that a wrong order fails.
 SPECS = {
     1: lcmulti.LocalConvSpec((9, 3), 4, 2, strides=3, data_format="channels_last"),
     2: lcmulti.LocalConvSpec((5, 8, 3), 4, (2, 3), strides=(1, 2), data_format="channels_last"),
@@ -28,7 +28,7 @@ def spec_of(axes, data_format="channels_last", padding="valid", channels=3, kern
 
 
 def indices(spec):
-    """Every ``(o, k, c, f)``, with the input position each tap sees."""
+    """Every ``(o, k, c, f)``, with the input position that each tap reads."""
     ranges = [spec.output_size, spec.kernel_size, (spec.in_channels,), (spec.filters,)]
     flat = list(itertools.chain(*ranges))
     for index in itertools.product(*map(range, flat)):
@@ -44,7 +44,7 @@ def seen(spec, o, k):
     return i, all(0 <= a < n for a, n in zip(i, spec.input_size, strict=True))
 
 
-# Where a library's own code finds the weight of (o, k, c, f); from each one's documentation.
+# Where a library stores the weight of (o, k, c, f), by its documentation.
 DEFINITIONS = {
     "lcmulti": lambda s, o, k, c, f: (*o, *k, c, f),
     "torch7": lambda s, o, k, c, f: (*o, f, c, *k),
@@ -142,7 +142,7 @@ def test_keras2_bias_is_reshaped_not_transposed(layout, data_format, rng):
     theirs = rng.standard_normal(layouts.bias_shape(layout, spec))
     assert theirs.shape == (*spec.output_size, spec.filters)
     ours = layouts.import_bias(theirs, layout, spec)
-    added = theirs.reshape(spec.output_shape)  # what Keras 2 adds to one sample
+    added = theirs.reshape(spec.output_shape)  # the outputs of Keras 2 for one sample
     if data_format == "channels_first":
         added = np.moveaxis(added, 0, -1)
     np.testing.assert_array_equal(ours, added)
@@ -187,7 +187,7 @@ def test_every_row_is_tested():
 @pytest.mark.jax
 @pytest.mark.parametrize("axes", [1, 2])
 def test_flax_is_lax(axes, rng):
-    """Flax's ConvLocal hands its kernel to this function as it is."""
+    """Flax's ConvLocal passes its kernel to this function unchanged."""
     jax = pytest.importorskip("jax")
     spec = spec_of(axes)
     x = rng.standard_normal((2, *spec.input_shape), dtype="float32")
@@ -205,7 +205,7 @@ def test_flax_is_lax(axes, rng):
 
 @pytest.mark.torch
 def test_pytorch_recipe_runs(rng):
-    """The module people copy: unfold twice, multiply by ``(1, F, C, oH, oW, kH*kW)``, sum."""
+    """The module that people copy: unfold twice, multiply by ``(1, F, C, oH, oW, kH*kW)``, sum."""
     torch = pytest.importorskip("torch")
     spec = spec_of(2, "channels_first")
     x = torch.from_numpy(rng.standard_normal((2, *spec.input_shape)))
@@ -263,7 +263,7 @@ def test_arrays_are_in_memory_order(layout, data_format, rng):
 
 
 def owner(array):
-    """The array whose memory it is, if all of it is seen in its order."""
+    """The array that owns the memory, if the view shows all of it in its order."""
     return array if array.base is None or array.size != array.base.size else array.base
 
 
@@ -310,7 +310,7 @@ def test_wrong_calls(call, error, message):
     ("size", "stride", "pad"), [(3, 1, 1), (3, 2, 1), (5, 2, 1), (3, 2, 0), (2, 1, 1)]
 )
 def test_darknet_computes_so(size, stride, pad, rng):
-    """Darknet's `forward_local_layer`, from its own loops: a row of weights for each position."""
+    """Darknet's `forward_local_layer` as loops: a row of weights for each position."""
     height, channels, filters = 7, 2, 3
     out = (height - (1 if pad else size)) // stride + 1
     content = rng.standard_normal(filters * out**2 * (1 + channels * size**2)).astype("float32")

@@ -81,7 +81,7 @@ def test_which_way_is_taken():
     assert not is_formed(rank=1, batch=64)
     assert is_formed(rank=8, batch=64)
     assert not is_formed(rank=8, batch=1)
-    assert not is_formed(rank=8, batch=64, limit=1000)  # the kernel would not fit
+    assert not is_formed(rank=8, batch=64, limit=1000)  # the full kernel would not fit
     assert is_formed(rank=1, batch=None)
     assert is_formed(rank=1, batch=1, dtype="bfloat16")
 
@@ -133,7 +133,7 @@ def test_smoothness_has_the_gradient_of_its_values(backend, distance, rng):
         pytest.skip("no differentiation")
     owner = plugins.load_backend(backend)
     kernel, direction = (rng.standard_normal(SPEC.kernel_shape) for _ in range(2))
-    # Along one direction: the derivative by the gradient, and by central differences in NumPy.
+    # The derivative along one direction: by the gradient, and by central differences in NumPy.
     run = lambda kernel: lcmulti.smoothness(kernel, SPEC, distance=distance)  # noqa: E731
     tensor = owner.from_numpy(kernel.astype("float32"))
     _, (gradient,) = owner.vjp(run, (tensor,), owner.from_numpy(np.ones((), "float32")))

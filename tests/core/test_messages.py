@@ -1,4 +1,4 @@
-"""Every error of the core, to the letter: users read them, and act on them."""
+"""The full text of every error of the core, because users act on it."""
 
 import numpy as np
 import pytest
@@ -286,7 +286,7 @@ def planned(dtype="float32", device="cpu", transformed=False, limit=10**9, batch
 
 @pytest.fixture
 def some(install):
-    """Implementations that serve one thing each, and one that cannot be loaded."""
+    """Implementations that each serve one kind of call, and one that cannot be loaded."""
     record = {"backend": "numpy", "priority": 99}
     install(
         paint=plugin_of(
@@ -314,7 +314,7 @@ def test_verdicts_to_the_letter(some):
 
 
 def test_a_stranger_who_fails_when_asked(install, monkeypatch):
-    """The others go on serving."""
+    """The other implementations still serve."""
 
     class Failing(NumpyBlocked):
         def decline(self, problem):

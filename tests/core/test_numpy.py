@@ -1,4 +1,4 @@
-"""NumPy's implementations against the reference, in memory bounds, on awkward arrays."""
+"""NumPy's implementations agree with the reference, within memory bounds, on unusual arrays."""
 
 import threading
 import tracemalloc
@@ -51,7 +51,7 @@ def problem_of(spec, batch, dtype, max_workspace=2**28):
 
 
 def arrays_of(spec, batch, dtype):
-    """x, kernel, dy of a NumPy dtype with random values, and the same values wide."""
+    """Random x, kernel and dy of a NumPy dtype, and the same values in the accumulator dtype."""
     wide = WIDE.get(dtype, "float64")
     narrow = getattr(ml_dtypes, dtype) if dtype == "bfloat16" else dtype
 
@@ -78,7 +78,7 @@ def maps(implementation, x, kernel, dy, spec, resources):
 
 
 class Exact:
-    """The reference in the signature of an implementation."""
+    """The reference with the signature of an implementation."""
 
     forward = staticmethod(lambda x, kernel, spec, _: reference.forward(x, kernel, spec))
     input_grad = staticmethod(lambda dy, kernel, spec, _: reference.input_grad(dy, kernel, spec))
@@ -86,13 +86,13 @@ class Exact:
 
 
 def check(spec, batch, dtype, implementation, max_workspace):
-    """Hold every element to ``(n + 2) u |x| conv |w|`` (Higham 2002, section 3.1)."""
+    """Assert that each element is within ``(n + 2) u |x| conv |w|`` (Higham 2002, section 3.1)."""
     narrow, wide = arrays_of(spec, batch, dtype)
     resources = Resources(max_workspace)
     got = maps(implementation, *narrow, spec, resources)
     want = maps(Exact, *wide, spec, resources)
     size = maps(Exact, *map(np.abs, wide), spec, resources)
-    # n: products summed into one element, the most any element of the three maps has.
+    # n is the largest number of products in one element of the three maps.
     outputs = int(np.prod(spec.output_size))
     terms = max(spec.terms, spec.filters * outputs, batch * outputs)
     facts = DTYPES[dtype]
@@ -103,9 +103,9 @@ def check(spec, batch, dtype, implementation, max_workspace):
         assert array.dtype == narrow[0].dtype, name
         assert array.shape == want[name].shape, name
         bound = (terms + 2) * roundoff * size[name]
-        if facts.is_half:  # rounded once more, to the type of the elements
+        if facts.is_half:  # plus one rounding to the dtype of the elements
             bound = bound + facts.roundoff * (np.abs(want[name]) + bound)
-        if dtype == "float16":  # which underflows: half its least number (Higham 2002, (2.8))
+        if dtype == "float16":  # plus half its smallest number, for underflow (Higham 2002, (2.8))
             bound = bound + 2.0**-25
         error = np.abs(array.astype(want[name].dtype) - want[name])
         assert (error <= bound).all(), f"{name}: {np.max(error - bound)} over the bound"
@@ -158,7 +158,7 @@ def test_channels_first_is_channels_last_seen_otherwise(rng):
 
 
 def test_against_the_sum_written_out():
-    """The definition itself, one product at a time; nothing of lcmulti's but the call."""
+    """The definition itself, one product at a time, with nothing of lcmulti but the call."""
     x, kernel, bias = (
         RNG.normal(size=(2, 7, 6)),
         RNG.normal(size=(4, 2, 3, 4)),
@@ -180,7 +180,7 @@ def test_a_nan_reaches_the_outputs_that_see_it_alone():
     x[1, 4, 3, 0], x[0, 0, 0, 1] = np.nan, np.inf
     kernel = np.zeros((7, 7, 3, 2, 2, 3))
     for max_workspace in ("1KiB", "256MiB"):
-        # Infinity times a zero weight is NaN, rightly, and NumPy says so.
+        # Infinity times a zero weight is NaN, about which NumPy warns.
         with lcmulti.config(max_workspace=max_workspace), np.errstate(invalid="ignore"):
             wrong = ~np.isfinite(lcmulti.local_conv(x, kernel)).all(-1)
         expected = np.zeros((2, 7, 7), bool)
@@ -210,9 +210,9 @@ def test_blocked_holds_no_more_than_it_says(case, limit, dtype):
     problem = problem_of(spec, batch, dtype, limit)
     (x, kernel, dy), _ = arrays_of(spec, batch, dtype)
     promised = blocked.workspace(problem)
-    # Not arrays of ours: the interpreter's objects, and what a ufunc buffers of two operands.
+    # Memory other than our arrays: objects of Python, and a ufunc's buffers of two operands.
     allowance = 2**16 + 2 * np.getbufsize() * DTYPES[DTYPES[dtype].accumulator].itemsize
-    if dtype != "float16":  # whose float32 gradients are workspace, too
+    if dtype != "float16":  # whose gradients in float32 count as workspace, too
         assert promised <= limit
     for name, arguments in (
         ("forward", (x, kernel)),
@@ -220,7 +220,7 @@ def test_blocked_holds_no_more_than_it_says(case, limit, dtype):
         ("kernel_grad", (x, dy)),
     ):
         compute = getattr(blocked, name)
-        compute(*arguments, spec, problem.resources)  # caches are filled
+        compute(*arguments, spec, problem.resources)  # fills caches
         tracemalloc.start()
         result = compute(*arguments, spec, problem.resources)
         _, peak = tracemalloc.get_traced_memory()
@@ -230,7 +230,7 @@ def test_blocked_holds_no_more_than_it_says(case, limit, dtype):
 
 
 def awkward(array):
-    """The same values in memory of every kind."""
+    """The same values in every memory layout."""
     reverse = (slice(None, None, -1),) * array.ndim
     wider = np.zeros((*array.shape[:-1], 2 * array.shape[-1]), array.dtype)
     wider[..., ::2] = array
@@ -254,7 +254,7 @@ def unaligned(array):
 @pytest.mark.parametrize("name", ["blocked", "reference"])
 def test_memory_of_every_kind(name, rng):
     x, kernel = rng.normal(size=(3, 7, 6, 4)), rng.normal(size=(5, 3, 3, 4, 4, 2))
-    x[1:], kernel[1:] = x[:1], kernel[:1]  # so that a broadcast has the same values
+    x[1:], kernel[1:] = x[:1], kernel[:1]  # so that a broadcast array has the same values
     want = lcmulti.local_conv(x, kernel, implementation=name)
     for (kind, x2), (_, kernel2) in zip(awkward(x), awkward(kernel), strict=True):
         before = x2.copy(), kernel2.copy()
@@ -281,7 +281,7 @@ def test_big_endian_is_refused_or_right(rng):
 
 
 def test_from_many_threads():
-    """Warm and cold plans, settings of each thread's own, one right answer."""
+    """With cached and new plans, and with settings of each thread, the result is the same."""
     x, kernel = RNG.normal(size=(2, 12, 3)), RNG.normal(size=(11, 2, 3, 4))
     want = lcmulti.local_conv(x, kernel)
     wrong, start = [], threading.Barrier(8)

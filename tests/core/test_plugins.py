@@ -1,4 +1,4 @@
-"""Plugins as strangers write them, good, clashing and broken."""
+"""Third-party plugins: good, conflicting and broken ones."""
 
 import subprocess
 import sys

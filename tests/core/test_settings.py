@@ -1,4 +1,4 @@
-"""Where each setting comes from: precedence, errors, files, threads."""
+"""The places that settings come from: precedence, errors, files, threads."""
 
 import asyncio
 import os
@@ -29,7 +29,7 @@ def test_defaults(isolated):
 
 
 def test_each_stronger_place_wins(isolated, monkeypatch):
-    """Add the places from the weakest to the strongest and see each take over."""
+    """Add the places from the last to the first, and test that each overrides the ones before."""
 
     def now():
         return sources()["max_workspace"]
@@ -90,7 +90,7 @@ def test_nearest_project_file(isolated, monkeypatch):
     monkeypatch.chdir(below)
     settings.reload()
     assert sources()["threads"] == (2, outer)
-    # A pyproject.toml in between ends the search: it is the project, and it says nothing.
+    # A pyproject.toml in between ends the search: it is the project's, and has no settings.
     write(isolated / "a" / "pyproject.toml", "[project]\nname = 'a'")
     assert sources()["threads"] == (None, "default")
     inner = write(isolated / "a" / "pyproject.toml", "[tool.lcmulti]\nthreads = 4")
@@ -312,7 +312,7 @@ def test_write_is_atomic(monkeypatch):
 
 
 def test_readers_never_see_half_a_file():
-    """One process writes as another reads: every read is a whole file."""
+    """While one process writes, another always reads a whole file."""
     write_user_setting("max_workspace", "1")
     done = threading.Event()
 

@@ -1,4 +1,4 @@
-"""Shape arithmetic against definitions by brute force."""
+"""Shape arithmetic agrees with its definitions, evaluated by brute force."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def test_same_is_the_least_even_padding_that_keeps_ceil_of_size_over_stride(axis
     size, kernel, stride, dilation = axis
     low, high = pair("same", *axis)
     outputs = -(-size // stride)
-    # The definition: the fewest zeros that give this many outputs, the odd one at the end.
+    # The definition is the smallest padding with this many outputs; the odd zero is at the end.
     total = next(
         t
         for t in range(1000)
@@ -49,7 +49,7 @@ def test_same_is_the_least_even_padding_that_keeps_ceil_of_size_over_stride(axis
 @pytest.mark.parametrize(
     "axis, expected",
     [
-        # Worked by hand from the rule in TensorFlow's documentation of tf.nn.convolution.
+        # Computed by hand by the rule in TensorFlow's documentation of tf.nn.convolution.
         ((5, 2, 1, 1), (0, 1)),
         ((5, 3, 2, 1), (1, 1)),
         ((6, 3, 2, 1), (0, 1)),
@@ -99,7 +99,7 @@ def test_covering_windows_is_the_largest_number_that_see_one_element(axis, low):
         seen[o * stride : o * stride + (kernel - 1) * dilation + 1 : dilation] += 1
     bound = covering_windows(kernel, stride, dilation)
     assert seen.max(initial=0) <= bound
-    # In the midst of an endless input the bound is reached.
+    # In the middle of an endless input the bound is reached.
     endless = {}
     for o in range(40):
         for t in range(kernel):

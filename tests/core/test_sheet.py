@@ -1,4 +1,4 @@
-"""The topographic penalty of All-TNN, held to a loop written from its definition."""
+"""The topographic penalty of All-TNN agrees with a loop written from its definition."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ SPEC = lcmulti.LocalConvSpec((6, 5, 2), 6, (3, 2), data_format="channels_last")
 
 
 def by_hand(kernel, bias, spec, sheet, neighbours=4, circular=False):
-    """One filter after the other, on a sheet that is laid out in full."""
+    """The definition: one filter after the other, on the full sheet."""
     (a, b), (rows, columns) = sheet, spec.output_size
     kernel = np.broadcast_to(kernel, (rows, columns, *kernel.shape[2:])).astype("float64")
     filters = {}
@@ -53,7 +53,7 @@ EVERY = [
     for neighbours in (4, 8)
     for circular in (False, True)
 ]
-COMPILED = ("jax", "tensorflow")  # XLA takes a second for each
+COMPILED = ("jax", "tensorflow")  # XLA takes a second to compile each
 
 
 @pytest.mark.parametrize("sheet, neighbours, circular", EVERY)
@@ -79,7 +79,7 @@ def test_shared_positions_are_as_many_as_they_are(backend, shared, circular, rng
     options = dict(neighbours=8, circular=circular)
     full = np.broadcast_to(bias, (*spec.output_size, spec.filters)).copy()
     full += rng.standard_normal(full.shape).astype("float32")
-    for given in (bias, full):  # a bias of its own beside shared weights, too
+    for given in (bias, full):  # also a bias for each position with shared weights
         value = lcmulti.sheet_smoothness(
             kernel, given, spec, sheet=(2, 3), backend=backend, **options
         )
@@ -128,7 +128,7 @@ def test_gradient_is_that_of_the_values(backend, shared, sheet, rng):
 
 
 def test_second_derivatives(backend, rng):
-    """The gradient of the gradient's length, against differences of gradients."""
+    """The gradient of the gradient's norm agrees with differences of gradients."""
     owner = reverse(backend)
     kernel, _ = drawn(rng, SPEC, "float64")
     direction, _ = drawn(rng, SPEC, "float32")
@@ -181,7 +181,7 @@ def test_scale_of_filters_does_not_matter(backend, rng):
 
 
 def test_it_is_not_smoothness(rng):
-    """Filters that differ on a patch and agree between positions: one says 0, the other not."""
+    """If filters differ within a position but not between positions, only one penalty is 0."""
     one, _ = drawn(rng, SPEC.sharing((0, 1)))
     kernel = np.broadcast_to(one, SPEC.kernel_shape).copy()
     assert float(lcmulti.smoothness(kernel, SPEC)) == pytest.approx(0, abs=1e-6)

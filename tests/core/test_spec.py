@@ -17,7 +17,7 @@ from lcmulti.errors import ArgumentError, ArgumentTypeError, ShapeError
 from lcmulti.geometry.spec import LocalConvSpec
 
 DOCUMENTED = [
-    # The documentation examples of Keras, with the parameter counts it prints.
+    # The examples of Keras' documentation, with the parameter counts that Keras prints.
     ((10, 32), dict(filters=64, kernel_size=3), (8, 64), 8 * 3 * 32 * 64 + 8 * 64),
     ((8, 64), dict(filters=32, kernel_size=3), (6, 32), 6 * 3 * 64 * 32 + 6 * 32),
     ((32, 32, 3), dict(filters=64, kernel_size=(3, 3)), (30, 30, 64), 1_612_800),
@@ -64,7 +64,7 @@ def test_arithmetic_beyond_2_to_the_31():
     assert spec.flops(32) == 2 * 32 * 99_992**2 * 128 * 81 * 64
     moved = 100_000**2 * 64 + 99_992**2 * 128 + spec.num_parameters
     assert spec.bytes(1, "complex128") == 16 * moved
-    # Sizes from NumPy are ints of this arithmetic too, not of 32 or 64 bits.
+    # Sizes from NumPy become Python's ints, too, without a limit of 32 or 64 bits.
     sizes = np.array([100_000, 100_000, 64], np.int32)
     small = LocalConvSpec(tuple(sizes), filters=np.int8(127), kernel_size=np.int8(9))
     assert small.num_parameters == 99_992**2 * 127 * (81 * 64 + 1)
@@ -110,7 +110,7 @@ def test_equal_geometries_are_one_key(spec):
 
 def test_hash_of_a_pickle_is_right_in_another_process():
     spec = LocalConvSpec((9, 8, 2), 3, 2)
-    hash(spec)  # cached before it is pickled
+    hash(spec)  # fills the cache before the spec is pickled
     code = (
         "import pickle, sys; from lcmulti import LocalConvSpec\n"
         "spec = pickle.loads(sys.stdin.buffer.read())\n"
@@ -156,7 +156,7 @@ def test_computed_is_channels_last_and_padded_with_zeros_alone():
     assert reflected.computed().input_size == (11,)
     assert reflected.computed().padding == ((0, 0),)
     assert reflected.computed().output_size == reflected.output_size
-    # Without padding there is nothing to fill: one spelling of one geometry.
+    # Without padding the mode has no effect, so there is one spelling of the geometry.
     assert LocalConvSpec((9, 2), 3, 2, padding_mode="reflect") == LocalConvSpec((9, 2), 3, 2)
 
 

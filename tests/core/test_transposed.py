@@ -51,7 +51,7 @@ def operation(spec):
 
 
 def moved(array, spec):
-    """To channels last."""
+    """The array with channels last."""
     return np.moveaxis(array, 1, -1) if spec.data_format == "channels_first" else array
 
 
@@ -73,7 +73,7 @@ def test_value_is_within_the_bound_of_the_reference(backend, name, data_format, 
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
 @pytest.mark.parametrize("name", GEOMETRIES)
 def test_it_is_the_adjoint_to_the_last_bit(backend, name, data_format, rng):
-    """Of small integers, every sum is exact."""
+    """Arrays of small integers, whose sums are exact."""
     spec = spec_of(name, data_format)
     x, kernel, _ = arrays(spec, rng, "float32")
     seen = rng.integers(-4, 5, (2, *spec.input_shape)).astype("float32")
@@ -162,7 +162,7 @@ def test_wrong_calls(backend, changes, error, argument, shown):
 
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
 def test_shapes_say_what_is_shared(data_format):
-    """An axis of 1 is shared, one of 2 is not, whatever was configured."""
+    """An axis of length 1 is shared and one of length 2 is not, whatever is configured."""
     x = (2, 2, 3, 7) if data_format == "channels_last" else (2, 7, 2, 3)
     spec = spec_of_transposed_call(
         x, (2, 1, 3, 2, 5, 7), None, groups=1, data_format=data_format,

@@ -1,4 +1,4 @@
-"""Weights in files: what is written is read, whoever wrote it, and nothing else is."""
+"""Files of weights: what any framework writes can be read, and nothing else is read."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_transposed_shared_and_strided_weights(path):
     shared = SPEC.sharing((0,))
     lcmulti.save_weights(path, *arrays(shared), spec=shared)
     assert lcmulti.load_weights(path).spec.shared_axes == (0,)
-    lcmulti.save_weights(path, arrays()[0], np.ones((1, 1, 6)), spec=SPEC)  # a channel bias
+    lcmulti.save_weights(path, arrays()[0], np.ones((1, 1, 6)), spec=SPEC)  # a bias of the channels
     assert lcmulti.load_weights(path).bias.shape == (1, 1, 6)
 
 
@@ -104,7 +104,7 @@ def test_several_layers_in_one_file(path):
         shown = f"layer: expected one of the layers of {path}: 'block.spec', 'first', got {layer!r}"
         assert str(caught.value) == shown
     save_layers(path, {"first": plain})
-    assert lcmulti.load_weights(path).spec == SPEC  # the one there is
+    assert lcmulti.load_weights(path).spec == SPEC  # the only layer in the file
 
 
 def test_others_can_read_the_file(path):

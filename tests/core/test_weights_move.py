@@ -1,4 +1,4 @@
-"""The same weights walk through every framework's layer and file, and compute the same."""
+"""The same weights give the same outputs in every framework's layer, through every file."""
 
 from __future__ import annotations
 

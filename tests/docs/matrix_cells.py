@@ -15,7 +15,7 @@ from typing import Any
 
 @dataclass
 class Matrix:
-    """One framework's rows (makers of subjects), columns (checks) and limits.
+    """One framework's rows (makers of examples), columns (checks) and limits.
 
     ``about`` is what the page says of this table alone; ``needs`` names the packages, beside the
     framework, that a row, a column or a cell needs.

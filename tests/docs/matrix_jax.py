@@ -20,7 +20,7 @@ import lcmulti
 MATRIX = Matrix("jax", "JAX")
 
 
-class Subject(NamedTuple):
+class Example(NamedTuple):
     """``apply(parameters, x) -> y``; *x* is a batch of 4."""
 
     row: str
@@ -88,7 +88,7 @@ MAKERS = {
 
 def make(row):
     apply, parameters, shape = MAKERS[row]()
-    return Subject(row, apply, parameters, batch(shape))
+    return Example(row, apply, parameters, batch(shape))
 
 
 for _row in MAKERS:
@@ -106,136 +106,136 @@ def close(ours, theirs, rtol=1e-4, atol=1e-4):
 
 
 @MATRIX.column("jit")
-def jit(subject):
-    ours = jax.jit(subject.apply)(subject.parameters, subject.x)
-    close(ours, subject.apply(subject.parameters, subject.x))
+def jit(example):
+    ours = jax.jit(example.apply)(example.parameters, example.x)
+    close(ours, example.apply(example.parameters, example.x))
 
 
 @MATRIX.column("grad")
-def grad(subject):
+def grad(example):
     """Along a direction, as central differences have it: exact, for the loss is quadratic."""
-    gradient = jax.jit(jax.grad(subject.loss))(subject.parameters)
+    gradient = jax.jit(jax.grad(example.loss))(example.parameters)
     along = jax.tree.map(lambda leaf: jnp.sin(jnp.arange(leaf.size).reshape(leaf.shape)), gradient)
-    step = jax.tree.map(lambda p, d: p + 0.5 * d, subject.parameters, along)
-    back = jax.tree.map(lambda p, d: p - 0.5 * d, subject.parameters, along)
+    step = jax.tree.map(lambda p, d: p + 0.5 * d, example.parameters, along)
+    back = jax.tree.map(lambda p, d: p - 0.5 * d, example.parameters, along)
     slope = sum(
         (g * d).sum()
         for g, d in zip(jax.tree.leaves(gradient), jax.tree.leaves(along), strict=True)
     )
-    wanted = subject.loss(step) - subject.loss(back)
-    if "rank" not in subject.row:  # of two parameters multiplied the loss is quartic
+    wanted = example.loss(step) - example.loss(back)
+    if "rank" not in example.row:  # of two parameters multiplied the loss is quartic
         close(slope, wanted, rtol=1e-3, atol=1e-1)
     else:
-        _, tangent = jax.jvp(subject.loss, (subject.parameters,), (along,))
+        _, tangent = jax.jvp(example.loss, (example.parameters,), (along,))
         close(slope, tangent, rtol=1e-3, atol=1e-1)
 
 
 @MATRIX.column("jvp")
-def jvp(subject):
+def jvp(example):
     """The operation is affine in ``x``."""
-    direction = jnp.sin(jnp.arange(subject.x.size, dtype="float32").reshape(subject.x.shape))
-    function = lambda x: subject.apply(subject.parameters, x)  # noqa: E731
-    _, tangent = jax.jvp(function, (subject.x,), (direction,))
-    close(tangent, function(subject.x + direction) - function(subject.x), atol=1e-3)
+    direction = jnp.sin(jnp.arange(example.x.size, dtype="float32").reshape(example.x.shape))
+    function = lambda x: example.apply(example.parameters, x)  # noqa: E731
+    _, tangent = jax.jvp(function, (example.x,), (direction,))
+    close(tangent, function(example.x + direction) - function(example.x), atol=1e-3)
 
 
 @MATRIX.column("hessian")
-def hessian(subject):
+def hessian(example):
     """Of the loss in one sample, against the Jacobian: ``2 J^T J`` of an affine map."""
-    x = subject.x[:1]
-    ours = jax.jit(jax.hessian(lambda x: subject.loss(subject.parameters, x)))(x)
-    jacobian = jax.jacobian(lambda x: subject.apply(subject.parameters, x))(x)
+    x = example.x[:1]
+    ours = jax.jit(jax.hessian(lambda x: example.loss(example.parameters, x)))(x)
+    jacobian = jax.jacobian(lambda x: example.apply(example.parameters, x))(x)
     matrix = jacobian.reshape(-1, x.size)
     close(ours.reshape(x.size, x.size), 2 * matrix.T @ matrix, atol=1e-3)
 
 
 @MATRIX.column("vmap")
-def vmap(subject):
-    x = jnp.stack([subject.x, 2 * subject.x, -subject.x])
-    ours = jax.vmap(subject.apply, in_axes=(None, 0))(subject.parameters, x)
-    close(ours, jnp.stack([subject.apply(subject.parameters, each) for each in x]))
-    many = jax.tree.map(lambda leaf: jnp.stack([leaf, -leaf]), subject.parameters)
-    ours = jax.vmap(jax.grad(subject.loss))(many)
+def vmap(example):
+    x = jnp.stack([example.x, 2 * example.x, -example.x])
+    ours = jax.vmap(example.apply, in_axes=(None, 0))(example.parameters, x)
+    close(ours, jnp.stack([example.apply(example.parameters, each) for each in x]))
+    many = jax.tree.map(lambda leaf: jnp.stack([leaf, -leaf]), example.parameters)
+    ours = jax.vmap(jax.grad(example.loss))(many)
     for i, sign in enumerate((1, -1)):
-        theirs = jax.grad(subject.loss)(jax.tree.map(lambda p, s=sign: s * p, subject.parameters))
+        theirs = jax.grad(example.loss)(jax.tree.map(lambda p, s=sign: s * p, example.parameters))
         close(jax.tree.map(lambda leaf, i=i: leaf[i], ours), theirs, rtol=1e-3, atol=1e-2)
 
 
 @MATRIX.column("scan")
-def scan(subject):
+def scan(example):
     """Three steps of gradient descent in one loop."""
 
     def step(parameters, x):
-        gradient = jax.grad(subject.loss)(parameters, x)
+        gradient = jax.grad(example.loss)(parameters, x)
         return jax.tree.map(lambda p, g: p - 1e-3 * g, parameters, gradient), None
 
-    x = jnp.stack([subject.x, subject.x[::-1], -subject.x])
-    ours, _ = jax.lax.scan(step, subject.parameters, x)
-    theirs = subject.parameters
+    x = jnp.stack([example.x, example.x[::-1], -example.x])
+    ours, _ = jax.lax.scan(step, example.parameters, x)
+    theirs = example.parameters
     for each in x:
         theirs, _ = step(theirs, each)
     close(ours, theirs)
 
 
 @MATRIX.column("remat")
-def remat(subject):
-    ours = jax.grad(jax.checkpoint(subject.loss))(subject.parameters)
-    close(ours, jax.grad(subject.loss)(subject.parameters))
+def remat(example):
+    ours = jax.grad(jax.checkpoint(example.loss))(example.parameters)
+    close(ours, jax.grad(example.loss)(example.parameters))
 
 
 @MATRIX.column("`jax.export`, symbolic batch")
-def export(subject):
+def export(example):
     from jax import export
 
     (size,) = export.symbolic_shape("batch")
-    shapes = jax.ShapeDtypeStruct((size, *subject.x.shape[1:]), subject.x.dtype)
-    function = jax.jit(lambda x: subject.apply(subject.parameters, x))
+    shapes = jax.ShapeDtypeStruct((size, *example.x.shape[1:]), example.x.dtype)
+    function = jax.jit(lambda x: example.apply(example.parameters, x))
     text = export.export(function)(shapes).serialize(vjp_order=1)
     loaded = export.deserialize(text)
-    for x in (subject.x, subject.x[:3]):
+    for x in (example.x, example.x[:3]):
         close(loaded.call(x), function(x))
         ours = jax.grad(lambda x: (loaded.call(x) ** 2).sum())(x)
         close(ours, jax.grad(lambda x: (function(x) ** 2).sum())(x), atol=1e-3)
 
 
 @MATRIX.column("bfloat16")
-def bf16(subject):
+def bf16(example):
     half = lambda tree: jax.tree.map(lambda leaf: leaf.astype("bfloat16"), tree)  # noqa: E731
     wide = lambda tree: jax.tree.map(lambda leaf: leaf.astype("float32"), tree)  # noqa: E731
-    parameters, x = half(subject.parameters), half(subject.x)
-    ours = subject.apply(parameters, x)
+    parameters, x = half(example.parameters), half(example.x)
+    ours = example.apply(parameters, x)
     assert ours.dtype == jnp.bfloat16
-    close(ours, subject.apply(wide(parameters), wide(x)), rtol=0.02, atol=0.1)
-    gradient = jax.grad(lambda p: subject.loss(p, x).astype("float32"))(parameters)
+    close(ours, example.apply(wide(parameters), wide(x)), rtol=0.02, atol=0.1)
+    gradient = jax.grad(lambda p: example.loss(p, x).astype("float32"))(parameters)
     assert all(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(gradient))
 
 
 @MATRIX.column("64-bit mode")
-def x64(subject):
+def x64(example):
     with jax.enable_x64(True):
         wide = lambda tree: jax.tree.map(lambda leaf: jnp.asarray(leaf, "float64"), tree)  # noqa: E731
-        ours = jax.jit(subject.apply)(wide(subject.parameters), wide(subject.x))
+        ours = jax.jit(example.apply)(wide(example.parameters), wide(example.x))
         assert ours.dtype == jnp.float64
-        gradient = jax.grad(subject.loss)(wide(subject.parameters), wide(subject.x))
+        gradient = jax.grad(example.loss)(wide(example.parameters), wide(example.x))
         assert all(leaf.dtype == jnp.float64 for leaf in jax.tree.leaves(gradient))
-    close(ours, subject.apply(subject.parameters, subject.x))
+    close(ours, example.apply(example.parameters, example.x))
 
 
 @MATRIX.column("`disable_jit`")
-def without_jit(subject):
-    wanted = jax.value_and_grad(subject.loss)(subject.parameters)
+def without_jit(example):
+    wanted = jax.value_and_grad(example.loss)(example.parameters)
     with jax.disable_jit():
-        close(jax.jit(jax.value_and_grad(subject.loss))(subject.parameters), wanted)
+        close(jax.jit(jax.value_and_grad(example.loss))(example.parameters), wanted)
 
 
 @MATRIX.column("`debug_nans`")
-def debug_nans(subject):
+def debug_nans(example):
     """Nothing where numbers are finite; an error that names an operation where one is not."""
-    broken = subject.x.at[0].set(jnp.nan)
+    broken = example.x.at[0].set(jnp.nan)
     with jax.debug_nans(True):
-        jax.jit(subject.apply)(subject.parameters, subject.x)
+        jax.jit(example.apply)(example.parameters, example.x)
         try:
-            jax.jit(subject.apply)(subject.parameters, broken)
+            jax.jit(example.apply)(example.parameters, broken)
         except FloatingPointError as error:
             assert "nan) encountered in" in str(error), error
         else:
@@ -243,16 +243,16 @@ def debug_nans(subject):
 
 
 @MATRIX.column("Taylor mode (`jet`)")
-def taylor(subject):
+def taylor(example):
     """The operation is affine in ``x``: each order of the result is that order of ``x`` alone."""
     from jax.experimental.jet import jet
 
-    first = jnp.sin(jnp.arange(subject.x.size, dtype="float32").reshape(subject.x.shape))
+    first = jnp.sin(jnp.arange(example.x.size, dtype="float32").reshape(example.x.shape))
     second = jnp.cos(first)
-    function = lambda x: subject.apply(subject.parameters, x)  # noqa: E731
-    value, (one, two) = jet(function, (subject.x,), ([first, second],))
-    close(value, function(subject.x))
-    base = function(jnp.zeros_like(subject.x))
+    function = lambda x: example.apply(example.parameters, x)  # noqa: E731
+    value, (one, two) = jet(function, (example.x,), ([first, second],))
+    close(value, function(example.x))
+    base = function(jnp.zeros_like(example.x))
     close((one, two), (function(first) - base, function(second) - base), atol=1e-3)
 
 
@@ -269,8 +269,8 @@ def sharded():
 
 def _sharded(column, needs=None):
     @MATRIX.column(column, slow=True, needs=needs)
-    def check(subject):
-        error = sharded()[subject.row][column]
+    def check(example):
+        error = sharded()[example.row][column]
         assert error is None, error
 
 

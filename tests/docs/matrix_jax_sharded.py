@@ -23,23 +23,23 @@ import lcmulti  # noqa: E402
 MESH = jax.make_mesh((2,), ("rows",), axis_types=(AxisType.Auto,))
 
 
-def rows(subject):
+def rows(example):
     """Weights laid over devices by their first axis where it is even: output rows.
 
     Gradients lie as the weights do, no weights are gathered, and values are as on one device.
     """
-    value, gradient = jax.value_and_grad(subject.loss)(subject.parameters, subject.x)
+    value, gradient = jax.value_and_grad(example.loss)(example.parameters, example.x)
 
     def placed(leaf):
         rows = leaf.ndim > 1 and leaf.shape[0] % 2 == 0 and leaf.ndim != 6 + 1  # a basis is whole
         spec = PartitionSpec("rows") if rows else PartitionSpec()
         return jax.device_put(leaf, NamedSharding(MESH, spec))
 
-    parameters = jax.tree.map(placed, subject.parameters)
+    parameters = jax.tree.map(placed, example.parameters)
     split = [leaf for leaf in jax.tree.leaves(parameters) if not leaf.is_fully_replicated]
     assert split
-    x = jax.device_put(subject.x, NamedSharding(MESH, PartitionSpec()))
-    program = jax.jit(jax.value_and_grad(subject.loss)).lower(parameters, x).compile()
+    x = jax.device_put(example.x, NamedSharding(MESH, PartitionSpec()))
+    program = jax.jit(jax.value_and_grad(example.loss)).lower(parameters, x).compile()
     found = program(parameters, x)
     close(found, (value, gradient), 1e-3, 1e-2)
     jax.tree.map(
@@ -55,36 +55,36 @@ def check(holds, what):
     assert holds, what
 
 
-def native(subject):
+def native(example):
     """The same with the native kernels in the program."""
     with lcmulti.config(implementation="native"):
-        text = rows(subject).as_text()
+        text = rows(example).as_text()
     assert "lcmulti_native" in text
 
 
-def least_workspace(subject):
-    """A limit under which the subject is computed in many blocks, whole and a device's part."""
+def least_workspace(example):
+    """A limit under which the example is computed in many blocks, whole and a device's part."""
     for limit in range(20_000, 50_000, 500):
         try:
             with lcmulti.config(max_workspace=limit):
-                for x in (subject.x, subject.x[:2]):
-                    jax.eval_shape(subject.apply, subject.parameters, x)
+                for x in (example.x, example.x[:2]):
+                    jax.eval_shape(example.apply, example.parameters, x)
         except lcmulti.errors.UnsupportedError:
             continue
         return limit
     raise AssertionError("no limit serves")
 
 
-def shard_map(subject):
+def shard_map(example):
     """The batch over devices, gradients summed by the transform itself; also in many blocks."""
 
     def loss(parameters, x):
-        return jnp.square(subject.apply(parameters, x)).sum()
+        return jnp.square(example.apply(parameters, x)).sum()
 
     def total(parameters, x):
         return jax.lax.psum(loss(parameters, x), "rows")
 
-    for limit in (2**28, least_workspace(subject)):
+    for limit in (2**28, least_workspace(example)):
         with lcmulti.config(max_workspace=limit):
             step = jax.shard_map(
                 jax.value_and_grad(total),
@@ -93,23 +93,23 @@ def shard_map(subject):
                 out_specs=PartitionSpec(),
                 check_vma=True,
             )
-            ours = jax.jit(step)(subject.parameters, subject.x)
-            wanted = jax.value_and_grad(loss)(subject.parameters, subject.x)
+            ours = jax.jit(step)(example.parameters, example.x)
+            wanted = jax.value_and_grad(loss)(example.parameters, example.x)
         close(ours, wanted, 1e-3, 1e-2)
 
 
-def explicit(subject):
+def explicit(example):
     """Where shardings are part of types, the batch over devices and the call in `auto_axes`."""
 
     def loss(apply, parameters, x):
         return jnp.square(apply(parameters, x)).sum()
 
-    wanted = jax.value_and_grad(loss, 1)(subject.apply, subject.parameters, subject.x)
+    wanted = jax.value_and_grad(loss, 1)(example.apply, example.parameters, example.x)
     mesh, rows = jax.make_mesh((2,), ("rows",), (AxisType.Explicit,)), PartitionSpec("rows")
     with jax.set_mesh(mesh):
-        apply = auto_axes(subject.apply, out_sharding=rows)
+        apply = auto_axes(example.apply, out_sharding=rows)
         step = jax.jit(jax.value_and_grad(functools.partial(loss, apply)))
-        ours = step(subject.parameters, jax.device_put(subject.x, rows))
+        ours = step(example.parameters, jax.device_put(example.x, rows))
     close(ours, wanted, 1e-3, 1e-2)
 
 

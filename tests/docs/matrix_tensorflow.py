@@ -29,7 +29,7 @@ MATRIX.limits["*", "SavedModel, second order"] = (
 )
 
 
-class Subject(NamedTuple):
+class Example(NamedTuple):
     """An operation, its weights as variables and a batch of 4."""
 
     row: str
@@ -60,7 +60,7 @@ def make(name):
     generator = tf.random.Generator.from_seed(0)
     shape, *weights = SHAPES[name]
     variables = [tf.Variable(generator.normal(each)) for each in weights]
-    return Subject(name, getattr(lcmulti, name), variables, generator.normal((4, *shape)))
+    return Example(name, getattr(lcmulti, name), variables, generator.normal((4, *shape)))
 
 
 for _name in SHAPES:
@@ -75,46 +75,46 @@ def close(ours, theirs, rtol=1e-4, atol=1e-4):
 
 
 @MATRIX.column("function")
-def function(subject):
-    signature = [tf.TensorSpec((None, *subject.x.shape[1:]))]
-    step = tf.function(subject.step, input_signature=signature)
-    close(step(subject.x), subject.step())
-    close(step(subject.x[:3]), subject.step(subject.x[:3]))
+def function(example):
+    signature = [tf.TensorSpec((None, *example.x.shape[1:]))]
+    step = tf.function(example.step, input_signature=signature)
+    close(step(example.x), example.step())
+    close(step(example.x[:3]), example.step(example.x[:3]))
 
 
 @MATRIX.column("XLA")
-def xla(subject):
-    close(tf.function(subject.step, jit_compile=True)(subject.x), subject.step())
+def xla(example):
+    close(tf.function(example.step, jit_compile=True)(example.x), example.step())
 
 
 @MATRIX.column("second order")
-def second_order(subject):
+def second_order(example):
     def twice():
         with tf.GradientTape() as outer:
-            gradient = subject.step()[1]
+            gradient = example.step()[1]
             loss = tf.reduce_sum(tf.square(gradient))
-        return outer.gradient(loss, subject.variables[0])
+        return outer.gradient(loss, example.variables[0])
 
     close(tf.function(twice)(), twice(), atol=1e-1)
     # By central differences along a direction: exact to third order.
-    variable, before = subject.variables[0], tf.identity(subject.variables[0])
+    variable, before = example.variables[0], tf.identity(example.variables[0])
     along = tf.sin(tf.reshape(tf.range(tf.size(before), dtype="float32"), before.shape))
     slope = tf.reduce_sum(twice() * along)
     ends = []
     for sign in (1, -1):
         variable.assign(before + sign * 1e-2 * along)
-        ends.append(tf.reduce_sum(tf.square(subject.step()[1])))
+        ends.append(tf.reduce_sum(tf.square(example.step()[1])))
     variable.assign(before)
     close(slope, (ends[0] - ends[1]) / 2e-2, rtol=1e-2)
 
 
 @MATRIX.column("forward mode")
-def forward_mode(subject):
+def forward_mode(example):
     """The operation is affine in ``x``."""
-    direction = tf.sin(tf.reshape(tf.range(tf.size(subject.x), dtype="float32"), subject.x.shape))
-    with tf.autodiff.ForwardAccumulator(subject.x, direction) as accumulator:
-        y = subject.apply(subject.x)
-    close(accumulator.jvp(y), subject.apply(subject.x + direction) - y)
+    direction = tf.sin(tf.reshape(tf.range(tf.size(example.x), dtype="float32"), example.x.shape))
+    with tf.autodiff.ForwardAccumulator(example.x, direction) as accumulator:
+        y = example.apply(example.x)
+    close(accumulator.jvp(y), example.apply(example.x + direction) - y)
 
 
 @MATRIX.column("`vectorized_map`")
@@ -152,11 +152,11 @@ def jacobians(subject):
 
 
 class Module(tf.Module):
-    def __init__(self, subject):
+    def __init__(self, example):
         super().__init__()
-        self.made = subject.variables
-        signature = [tf.TensorSpec((None, *subject.x.shape[1:]))]
-        self.call = tf.function(subject.apply, input_signature=signature)
+        self.made = example.variables
+        signature = [tf.TensorSpec((None, *example.x.shape[1:]))]
+        self.call = tf.function(example.apply, input_signature=signature)
 
 
 FRESH = """
@@ -177,12 +177,12 @@ np.savez(folder + "/found.npz", *found)
 """
 
 
-def saved(subject, order):
+def saved(example, order):
     """Saved here; run, and differentiated, in a process that has TensorFlow alone."""
     with tempfile.TemporaryDirectory() as folder:
         options = tf.saved_model.SaveOptions(experimental_custom_gradients=True)
-        tf.saved_model.save(Module(subject), folder, options=options)
-        np.save(f"{folder}/x.npy", subject.x.numpy())
+        tf.saved_model.save(Module(example), folder, options=options)
+        np.save(f"{folder}/x.npy", example.x.numpy())
         command = [sys.executable, "-c", FRESH, folder, str(order)]
         run = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
         assert run.returncode == 0, run.stderr[-1500:]
@@ -191,22 +191,22 @@ def saved(subject, order):
 
 
 @MATRIX.column("SavedModel and its gradient", slow=True)
-def saved_model(subject):
-    close(saved(subject, 1), subject.step()[:2])
+def saved_model(example):
+    close(saved(example, 1), example.step()[:2])
 
 
 @MATRIX.column("SavedModel, second order", slow=True)
-def saved_model_twice(subject):
+def saved_model_twice(example):
     with tf.GradientTape() as outer:
-        gradient = subject.step()[1]
+        gradient = example.step()[1]
         loss = tf.reduce_sum(tf.square(gradient))
-    close(saved(subject, 2)[2], outer.gradient(loss, subject.variables[0]), rtol=1e-3, atol=1e-1)
+    close(saved(example, 2)[2], outer.gradient(loss, example.variables[0]), rtol=1e-3, atol=1e-1)
 
 
 @MATRIX.column("LiteRT, builtins only", slow=True)
-def litert(subject):
-    module = Module(subject)
-    function = tf.function(subject.apply, input_signature=[tf.TensorSpec(subject.x.shape)])
+def litert(example):
+    module = Module(example)
+    function = tf.function(example.apply, input_signature=[tf.TensorSpec(example.x.shape)])
     concrete = function.get_concrete_function()
     converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], module)
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
@@ -214,9 +214,9 @@ def litert(subject):
     interpreter = tf.lite.Interpreter(model_content=converter.convert())
     interpreter.allocate_tensors()
     (given,), (out,) = interpreter.get_input_details(), interpreter.get_output_details()
-    interpreter.set_tensor(given["index"], subject.x.numpy())
+    interpreter.set_tensor(given["index"], example.x.numpy())
     interpreter.invoke()
-    close(interpreter.get_tensor(out["index"]), subject.apply(subject.x))
+    close(interpreter.get_tensor(out["index"]), example.apply(example.x))
 
 
 MIRRORED = """
@@ -229,17 +229,17 @@ from matrix_tensorflow import close, make
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 expected = make(sys.argv[2]).step()
 with strategy.scope():
-    subject = make(sys.argv[2])
+    example = make(sys.argv[2])
 
 @tf.function
 def step(parts):
     def replica():
         part = parts[tf.distribute.get_replica_context().replica_id_in_sync_group]
-        y, *gradients = subject.step(part)
+        y, *gradients = example.step(part)
         return tf.distribute.get_replica_context().all_reduce("SUM", gradients)
     return strategy.run(replica)
 
-found = step(tf.stack(tf.split(subject.x, 2)))
+found = step(tf.stack(tf.split(example.x, 2)))
 for replica in range(2):
     mine = [strategy.experimental_local_results(each)[replica] for each in found]
     close(mine, list(expected[1:]), rtol=1e-3, atol=1e-2)
@@ -247,21 +247,21 @@ for replica in range(2):
 
 
 @MATRIX.column("MirroredStrategy", slow=True)
-def mirrored(subject):
-    command = [sys.executable, "-c", MIRRORED, str(Path(__file__).parent), subject.row]
+def mirrored(example):
+    command = [sys.executable, "-c", MIRRORED, str(Path(__file__).parent), example.row]
     run = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr[-2500:]
 
 
 @MATRIX.column("mixed precision")
-def mixed_precision(subject):
+def mixed_precision(example):
     """Variables in float32, computed in half types, as Keras' policy does it."""
     for dtype in ("bfloat16", "float16"):
         with tf.GradientTape() as tape:
-            halves = [tf.cast(each, dtype) for each in subject.variables]
-            y = subject.apply(tf.cast(subject.x, dtype), halves)
+            halves = [tf.cast(each, dtype) for each in example.variables]
+            y = example.apply(tf.cast(example.x, dtype), halves)
             loss = tf.reduce_mean(tf.square(tf.cast(y, "float32")))
         assert y.dtype == dtype
-        gradients = tape.gradient(loss, subject.variables)
+        gradients = tape.gradient(loss, example.variables)
         assert all(each.dtype == tf.float32 for each in gradients)
-        close(y, subject.apply(subject.x), rtol=0.05, atol=0.2)
+        close(y, example.apply(example.x), rtol=0.05, atol=0.2)

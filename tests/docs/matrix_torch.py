@@ -21,7 +21,7 @@ from torch import nn
 MATRIX = Matrix("torch", "PyTorch")
 
 
-class Subject(NamedTuple):
+class Example(NamedTuple):
     row: str
     module: nn.Module
     x: Any  # (5, 3, 7, 6)
@@ -58,7 +58,7 @@ MODULES = {
 
 def make(name):
     torch.manual_seed(0)
-    return Subject(name, MODULES[name](), torch.randn(5, 3, 7, 6))
+    return Example(name, MODULES[name](), torch.randn(5, 3, 7, 6))
 
 
 for _name in MODULES:
@@ -67,111 +67,111 @@ for _name in MODULES:
 close = torch.testing.assert_close
 
 
-def gradients(function, subject):
+def gradients(function, example):
     """Value, and gradients in all parameters."""
-    y = function(subject.x)
-    return y, torch.autograd.grad(y.square().sum(), list(subject.module.parameters()))
+    y = function(example.x)
+    return y, torch.autograd.grad(y.square().sum(), list(example.module.parameters()))
 
 
-def same_training(function, subject):
-    close(gradients(function, subject), gradients(subject.module, subject))
+def same_training(function, example):
+    close(gradients(function, example), gradients(example.module, example))
 
 
 @MATRIX.column("compile(fullgraph=True)", slow=True)
-def compiled(subject):
+def compiled(example):
     torch._dynamo.reset()
-    same_training(torch.compile(subject.module, fullgraph=True), subject)
+    same_training(torch.compile(example.module, fullgraph=True), example)
 
 
 @MATRIX.column("compile(dynamic=True)", slow=True)
-def compiled_dynamic(subject):
+def compiled_dynamic(example):
     torch._dynamo.reset()
     counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
-    function = torch.compile(subject.module, fullgraph=True, dynamic=True, backend=counter)
-    same_training(function, subject)
+    function = torch.compile(example.module, fullgraph=True, dynamic=True, backend=counter)
+    same_training(function, example)
     for batch in (2, 9):
         x = torch.randn(batch, 3, 7, 6)
-        close(function(x), subject.module(x))
+        close(function(x), example.module(x))
     assert counter.frame_count == 1  # one graph for every batch
 
 
 @MATRIX.column("export")
-def exported(subject):
+def exported(example):
     batch = torch.export.Dim("batch", min=1, max=1024)
-    program = torch.export.export(subject.module, (subject.x,), dynamic_shapes=({0: batch},))
+    program = torch.export.export(example.module, (example.x,), dynamic_shapes=({0: batch},))
     buffer = io.BytesIO()
     torch.export.save(program, buffer)
     buffer.seek(0)
     loaded = torch.export.load(buffer).module()
-    for each in (subject.x, torch.randn(2, 3, 7, 6)):
-        close(loaded(each), subject.module(each))
+    for each in (example.x, torch.randn(2, 3, 7, 6)):
+        close(loaded(each), example.module(each))
 
 
 @MATRIX.column("ONNX, run in onnxruntime", slow=True, needs="onnxruntime")
-def onnx(subject):
+def onnx(example):
     import onnxruntime
 
     program = torch.onnx.export(
-        subject.module, (subject.x,), dynamo=True, verbose=False,
+        example.module, (example.x,), dynamo=True, verbose=False,
         dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=1024)},),
     )  # fmt: skip
     buffer = io.BytesIO()
     program.save(buffer)
     session = onnxruntime.InferenceSession(buffer.getvalue())
     (given,) = session.get_inputs()
-    for each in (subject.x, torch.randn(2, 3, 7, 6)):
+    for each in (example.x, torch.randn(2, 3, 7, 6)):
         (y,) = session.run(None, {given.name: each.numpy()})
-        close(torch.from_numpy(y), subject.module(each).detach(), rtol=1e-4, atol=1e-5)
+        close(torch.from_numpy(y), example.module(each).detach(), rtol=1e-4, atol=1e-5)
 
 
 @MATRIX.column("ONNX with dynamo=False, run in onnxruntime", slow=True, needs="onnxruntime")
-def onnx_without_dynamo(subject):
+def onnx_without_dynamo(example):
     import onnxruntime
 
     buffer = io.BytesIO()
     torch.onnx.export(
-        subject.module, (subject.x,), buffer, dynamo=False, input_names=["x"],
+        example.module, (example.x,), buffer, dynamo=False, input_names=["x"],
         output_names=["y"], dynamic_axes={"x": {0: "n"}, "y": {0: "n"}},
     )  # fmt: skip
     session = onnxruntime.InferenceSession(buffer.getvalue())
-    for each in (subject.x, torch.randn(2, 3, 7, 6)):
+    for each in (example.x, torch.randn(2, 3, 7, 6)):
         (y,) = session.run(None, {"x": each.numpy()})
-        close(torch.from_numpy(y), subject.module(each).detach(), rtol=1e-4, atol=1e-5)
+        close(torch.from_numpy(y), example.module(each).detach(), rtol=1e-4, atol=1e-5)
 
 
 @MATRIX.column("jit.trace")
-def traced(subject):
-    function = torch.jit.trace(subject.module, subject.x)
-    close(function(subject.x), subject.module(subject.x))
+def traced(example):
+    function = torch.jit.trace(example.module, example.x)
+    close(function(example.x), example.module(example.x))
 
 
 @MATRIX.column("autocast")
-def autocast(subject):
+def autocast(example):
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        y = subject.module(subject.x)
+        y = example.module(example.x)
         loss = y.float().square().sum()
     assert y.dtype == torch.bfloat16
     loss.backward()
-    assert all(p.grad.dtype == torch.float32 for p in subject.module.parameters())
-    close(y.float(), subject.module(subject.x), rtol=0.05, atol=0.1)
+    assert all(p.grad.dtype == torch.float32 for p in example.module.parameters())
+    close(y.float(), example.module(example.x), rtol=0.05, atol=0.1)
 
 
 @MATRIX.column("vmap")
-def vmap(subject):
+def vmap(example):
     x = torch.randn(4, 5, 3, 7, 6)
-    close(torch.vmap(subject.module)(x), torch.stack([subject.module(each) for each in x]))
+    close(torch.vmap(example.module)(x), torch.stack([example.module(each) for each in x]))
 
 
-def functional_loss(subject):
+def functional_loss(example):
     def loss(parameters, x):
-        return torch.func.functional_call(subject.module, parameters, (x,)).square().sum()
+        return torch.func.functional_call(example.module, parameters, (x,)).square().sum()
 
-    return loss, {k: v.detach() for k, v in subject.module.named_parameters()}
+    return loss, {k: v.detach() for k, v in example.module.named_parameters()}
 
 
 @MATRIX.column("grad of vmap")
-def grad_of_vmap(subject):
-    loss, parameters = functional_loss(subject)
+def grad_of_vmap(example):
+    loss, parameters = functional_loss(example)
     x = torch.randn(4, 5, 3, 7, 6)
 
     def total(parameters):
@@ -183,37 +183,37 @@ def grad_of_vmap(subject):
 
 
 @MATRIX.column("per-sample gradients")
-def per_sample(subject):
-    loss, parameters = functional_loss(subject)
+def per_sample(example):
+    loss, parameters = functional_loss(example)
     gradient = torch.func.grad(loss)
-    x = subject.x[:, None]
+    x = example.x[:, None]
     ours = torch.vmap(gradient, in_dims=(None, 0))(parameters, x)
     for i in range(len(x)):
         close({k: v[i] for k, v in ours.items()}, gradient(parameters, x[i]))
 
 
 @MATRIX.column("functional_call")
-def functional_call(subject):
-    _, parameters = functional_loss(subject)
+def functional_call(example):
+    _, parameters = functional_loss(example)
     doubled = {k: 2 * v for k, v in parameters.items()}
-    other = copy.deepcopy(subject.module)
+    other = copy.deepcopy(example.module)
     other.load_state_dict(doubled)
-    close(torch.func.functional_call(subject.module, doubled, (subject.x,)), other(subject.x))
+    close(torch.func.functional_call(example.module, doubled, (example.x,)), other(example.x))
 
 
 @MATRIX.column("forward AD")
-def forward_ad(subject):
+def forward_ad(example):
     """The tangent of a piecewise bilinear function, by its values."""
-    direction = torch.randn_like(subject.x)
-    double, x, direction = subject.module.double(), subject.x.double(), direction.double()
+    direction = torch.randn_like(example.x)
+    double, x, direction = example.module.double(), example.x.double(), direction.double()
     _, tangent = torch.func.jvp(double, (x,), (direction,))
     close(tangent, double(x + direction) - double(x))
     assert tangent.abs().max() > 0
 
 
 @MATRIX.column("double backward")
-def double_backward(subject):
-    module, x = subject.module.double(), subject.x.double()[:2].requires_grad_()
+def double_backward(example):
+    module, x = example.module.double(), example.x.double()[:2].requires_grad_()
     names, parameters = zip(*module.named_parameters(), strict=True)
 
     def function(x, *parameters):
@@ -225,28 +225,28 @@ def double_backward(subject):
 
 
 @MATRIX.column("checkpoint")
-def checkpoint(subject):
+def checkpoint(example):
     def function(x):
-        return torch.utils.checkpoint.checkpoint(subject.module, x, use_reentrant=False)
+        return torch.utils.checkpoint.checkpoint(example.module, x, use_reentrant=False)
 
-    same_training(function, subject)
+    same_training(function, example)
 
 
 @MATRIX.column("meta device")
-def meta(subject):
-    module = copy.deepcopy(subject.module).to("meta")
-    y = module(subject.x.to("meta"))
-    assert (y.shape, y.device.type) == (subject.module(subject.x).shape, "meta")
+def meta(example):
+    module = copy.deepcopy(example.module).to("meta")
+    y = module(example.x.to("meta"))
+    assert (y.shape, y.device.type) == (example.module(example.x).shape, "meta")
     y.sum().backward()
     assert all(p.grad.is_meta for p in module.parameters())
 
 
 @MATRIX.column("channels_last memory")
-def channels_last(subject):
-    x = subject.x.to(memory_format=torch.channels_last)
-    y = subject.module(x)
+def channels_last(example):
+    x = example.x.to(memory_format=torch.channels_last)
+    y = example.module(x)
     assert y.is_contiguous(memory_format=torch.channels_last)
-    close(y, subject.module(subject.x))
+    close(y, example.module(example.x))
 
 
 class Flat(nn.Module):
@@ -255,9 +255,9 @@ class Flat(nn.Module):
 
 
 @MATRIX.column("`view` of the result", slow=True)
-def view(subject):
+def view(example):
     """It lies in memory as a convolution's would, also for who only traces it."""
-    module, x = nn.Sequential(subject.module, Flat()), subject.x
+    module, x = nn.Sequential(example.module, Flat()), example.x
     y = module(x)
     torch._dynamo.reset()
     close(torch.compile(module, fullgraph=True, backend="aot_eager")(x), y)
@@ -268,7 +268,7 @@ def view(subject):
 
 
 @MATRIX.column("operations in place")
-def in_place(subject):
+def in_place(example):
     """On the result itself, with the gradients that a copy of it gives."""
     changes = (
         nn.ReLU(inplace=True), lambda y: y.add_(1), lambda y: y.mul_(0.5), nn.SiLU(inplace=True),
@@ -279,45 +279,45 @@ def in_place(subject):
         found = []
         for own in (True, False):
             torch.manual_seed(1)
-            y = subject.module(subject.x)
+            y = example.module(example.x)
             assert not y._is_view()
             loss = change(y if own else y.clone()).square().sum()
-            found.append((loss, *torch.autograd.grad(loss, list(subject.module.parameters()))))
+            found.append((loss, *torch.autograd.grad(loss, list(example.module.parameters()))))
         close(*found)
 
 
 @MATRIX.column("hooks")
-def hooks(subject):
+def hooks(example):
     """On the result, its node and the module: each is called once, with the right gradient."""
     seen, of_node, of_module = [], [], []
-    module = copy.deepcopy(subject.module)
+    module = copy.deepcopy(example.module)
     module.register_full_backward_hook(lambda _, dx, dy: of_module.append(dx[0]))
-    x = subject.x.clone().requires_grad_()
-    y = subject.module(x)
+    x = example.x.clone().requires_grad_()
+    y = example.module(x)
     positive = (y.detach() > 0).float()
     y.register_hook(seen.append)
     y.grad_fn.register_hook(lambda _, dy: of_node.append(dy[0]))
     nn.functional.relu_(y).sum().backward()
     close((seen, of_node), ([positive], [positive]))
-    again = subject.x.clone().requires_grad_()
+    again = example.x.clone().requires_grad_()
     (module(again) * positive).sum().backward()
     close(of_module, [x.grad])
 
 
 @MATRIX.column("safetensors, pickle, deepcopy", needs="safetensors")
-def files(subject):
+def files(example):
     import pickle
 
     from safetensors.torch import load, save
 
-    other = copy.deepcopy(subject.module)
+    other = copy.deepcopy(example.module)
     with torch.no_grad():
         for each in other.parameters():
             each.zero_()
-    other.load_state_dict(load(save(subject.module.state_dict())))
-    close(other(subject.x), subject.module(subject.x), rtol=0, atol=0)
-    again = pickle.loads(pickle.dumps(subject.module))
-    close(again(subject.x), subject.module(subject.x), rtol=0, atol=0)
+    other.load_state_dict(load(save(example.module.state_dict())))
+    close(other(example.x), example.module(example.x), rtol=0, atol=0)
+    again = pickle.loads(pickle.dumps(example.module))
+    close(again(example.x), example.module(example.x), rtol=0, atol=0)
 
 
 @cache
@@ -335,8 +335,8 @@ def distributed():
 
 def _distributed(column):
     @MATRIX.column(column, slow=True)
-    def check(subject):
-        error = distributed()[subject.row][column]
+    def check(example):
+        error = distributed()[example.row][column]
         assert error is None, error
 
 

@@ -24,27 +24,27 @@ import lcmulti
 WORLD = 2
 
 
-def expected(subject):
+def expected(example):
     """Gradients of the mean over processes of each one's part of the batch."""
-    parts = subject.x[:4].chunk(WORLD)
-    loss = sum(subject.loss(part) for part in parts) / WORLD
-    return torch.autograd.grad(loss, list(subject.module.parameters()))
+    parts = example.x[:4].chunk(WORLD)
+    loss = sum(example.loss(part) for part in parts) / WORLD
+    return torch.autograd.grad(loss, list(example.module.parameters()))
 
 
-def ddp(subject, rank, mesh):
-    wanted = expected(subject)
-    module = DistributedDataParallel(copy.deepcopy(subject.module))
-    module(subject.x[:4].chunk(WORLD)[rank]).square().sum().backward()
+def ddp(example, rank, mesh):
+    wanted = expected(example)
+    module = DistributedDataParallel(copy.deepcopy(example.module))
+    module(example.x[:4].chunk(WORLD)[rank]).square().sum().backward()
     torch.testing.assert_close(
         [p.grad for p in module.parameters()], list(wanted), rtol=1e-4, atol=1e-4
     )
 
 
-def network(subject):
-    """The subject as people train it, its result changed in place."""
-    y = subject.module(subject.x)
+def network(example):
+    """The example as people train it, its result changed in place."""
+    y = example.module(example.x)
     return nn.Sequential(
-        copy.deepcopy(subject.module), nn.ReLU(inplace=True), nn.Flatten(),
+        copy.deepcopy(example.module), nn.ReLU(inplace=True), nn.Flatten(),
         nn.Linear(y[0].numel(), 3), nn.ReLU(inplace=True),
     )  # fmt: skip
 
@@ -59,22 +59,22 @@ def steps(model, x):
     return model
 
 
-def trained(subject):
+def trained(example):
     """A network, and its state after training on the whole batch in one process."""
     torch.manual_seed(0)
-    model = network(subject)
-    plain = steps(copy.deepcopy(model), subject.x[:4])
+    model = network(example)
+    plain = steps(copy.deepcopy(model), example.x[:4])
     return model, {name: each.detach() for name, each in plain.named_parameters()}
 
 
-def fsdp1(subject, rank, mesh):
+def fsdp1(example, rank, mesh):
     """Each layer sharded, and what is left."""
-    model, wanted = trained(subject)
+    model, wanted = trained(example)
     cpu = torch.device("cpu")
     for i in (0, 3):
         model[i] = FullyShardedDataParallel(model[i], device_id=cpu, use_orig_params=True)
     model = FullyShardedDataParallel(model, device_id=cpu, use_orig_params=True)
-    steps(model, subject.x[:4].chunk(WORLD)[rank])
+    steps(model, example.x[:4].chunk(WORLD)[rank])
     with FullyShardedDataParallel.summon_full_params(model):
         found = {
             name.replace("_fsdp_wrapped_module.", ""): each.detach().clone()
@@ -83,27 +83,27 @@ def fsdp1(subject, rank, mesh):
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
 
-def fsdp2(subject, rank, mesh):
+def fsdp2(example, rank, mesh):
     """Weights are freed after the forward pass and gathered again for the backward pass."""
-    model, wanted = trained(subject)
+    model, wanted = trained(example)
     for each in (model[0], model[3], model):
         fully_shard(each, mesh=mesh, reshard_after_forward=True)
     assert all(isinstance(p, DTensor) for p in model.parameters())
-    steps(model, subject.x[:4].chunk(WORLD)[rank])
+    steps(model, example.x[:4].chunk(WORLD)[rank])
     found = {name: each.full_tensor() for name, each in model.named_parameters()}
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
 
-def dtensor(subject, rank, mesh):
+def dtensor(example, rank, mesh):
     """The batch divided, then weights and input over rows: nothing is gathered, halos travel."""
-    y, wanted = gradients(subject.module, subject)
+    y, wanted = gradients(example.module, example)
     for place in (Shard(0), Shard(2)):
-        module = copy.deepcopy(subject.module)
+        module = copy.deepcopy(example.module)
         for name, each in list(module.named_parameters()):
             rows = place == Shard(2) and each.shape[0] > 2  # a basis has two kernels, everywhere
             placed = distribute_tensor(each.data, mesh, [Shard(0) if rows else Replicate()])
             setattr(module, name, torch.nn.Parameter(placed))
-        x = distribute_tensor(subject.x, mesh, [place]).requires_grad_()
+        x = distribute_tensor(example.x, mesh, [place]).requires_grad_()
         with Traffic() as traffic:
             found = module(x)
             grads = torch.autograd.grad(found.square().sum(), [x, *module.parameters()])
@@ -113,7 +113,7 @@ def dtensor(subject, rank, mesh):
         spec = getattr(module, "spec", None) or lcmulti.LocalConvSpec(
             (3, 7, 6), 4, (2, 3), data_format="channels_first"
         )
-        halo = spec.shard((WORLD, 1)).costs(len(subject.x)).halo if place == Shard(2) else 0
+        halo = spec.shard((WORLD, 1)).costs(len(example.x)).halo if place == Shard(2) else 0
         assert traffic.bytes <= 2 * halo, (traffic.bytes, halo)
         assert traffic.calls <= POINT_TO_POINT, traffic.calls
         torch.testing.assert_close(found.full_tensor(), y, rtol=1e-4, atol=1e-4)

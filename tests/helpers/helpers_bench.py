@@ -1,4 +1,4 @@
-"""A machine that takes no time to measure and a workload that takes none to run."""
+"""A machine that need not be measured, and a workload that takes almost no time."""
 
 import pytest
 
@@ -14,5 +14,5 @@ QUICK = {"backends": ["numpy"], "repeat": 3, "variants": False}
 
 @pytest.fixture(autouse=True)
 def quick_machine(monkeypatch):
-    """Measuring takes seconds and is tested by itself."""
+    """Replace the measurement of the machine, which takes seconds and has tests of its own."""
     monkeypatch.setattr(machine, "measure", lambda dtype, backends, device: MACHINE)

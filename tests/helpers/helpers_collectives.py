@@ -1,4 +1,4 @@
-"""What a compiled program sends from device to device."""
+"""The data that a compiled program sends from device to device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Makers of files that are not to be trusted, and how each is to be refused."""
+"""Functions that make unsafe files, and how each must be refused."""
 
 import io
 import json
@@ -25,7 +25,7 @@ FLAT, GRAPH = "lc2_cl_i1_valid", "c_fun"
 
 
 def in_turn(cases, every=10):
-    """All cases for the full lane, and every tenth for the fast one: each starts a process."""
+    """All cases for the full lane, every tenth for the fast one, because each starts a process."""
     return [
         pytest.param(each, marks=() if number % every == 0 else pytest.mark.slow)
         for number, each in enumerate(cases)
@@ -33,7 +33,7 @@ def in_turn(cases, every=10):
 
 
 def with_config(change, name=FLAT, suffix="h5"):
-    """A file whose configuration is what *change* makes of it."""
+    """A file whose configuration was changed by *change*."""
 
     def make(path):
         if suffix == "h5":
@@ -76,7 +76,7 @@ def local(**changes):
 
 
 def node(suffix="keras", **changes):
-    """Change what the last layer is."""
+    """Change the class of the last layer."""
     return with_config(lambda c: c["config"]["layers"][-1].update(changes), suffix=suffix)
 
 
@@ -85,7 +85,7 @@ def graph(change):
 
 
 def with_file(change, name=FLAT):
-    """A file in which *change* has been at work with h5py."""
+    """A file that *change* has changed with h5py."""
 
     def make(path):
         shutil.copy(DATA / f"{name}.h5", path)
@@ -189,7 +189,7 @@ HUGE = [("/etc/passwd", 0, h5py.h5f.UNLIMITED)]
 
 
 def refused(case, most_growth, tmp_path, monkeypatch):
-    """Load a file to be refused in one short error, nothing written: its text, and seconds."""
+    """Load a file that must be refused in a short error, with nothing written; text and seconds."""
     (make, suffix), message = case
     path = tmp_path / f"file.{suffix}"
     make(path)

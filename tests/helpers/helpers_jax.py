@@ -1,4 +1,4 @@
-"""Geometries and calls that the tests of the JAX backend share; and 64-bit mode."""
+"""Geometries and calls that the tests of the JAX backend share, and its 64-bit mode."""
 
 from __future__ import annotations
 

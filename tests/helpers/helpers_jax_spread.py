@@ -49,6 +49,11 @@ def _add(
     SPREADS[name] = Spread(case, positions, batch, mesh, dtype, implementation)
 
 
+FORWARD = ("same", "groups", "channels first", "shared rows", "two axes", "batch too", "circular",
+           "bfloat16", "spanning two devices", "uneven", "uneven along two axes",
+           "circular, uneven", "uneven, spanning", "replicate")  # fmt: skip
+"""Whose forward pass is looked at alone as well, as a program of its own."""
+
 BOTH = dict(positions=("rows", "columns"), mesh=(2, 2))
 
 # Sizes that devices divide: what JAX spreads by itself.
@@ -86,6 +91,18 @@ for _implementation in ("composed", "blocked"):
     _add(f"{_implementation}", (16, 5, 3), 3, padding="same", implementation=_implementation)
 _add("disjoint", (16, 6, 3), 2, strides=2, implementation="disjoint")
 _add("conv", (16, 5, 3), 3, padding="same", shared=(0, 1), implementation="conv")
+_add("circular", (16, 5, 3), 3, padding=1, padding_mode="circular")
+_add("circular, stride 2", (16, 6, 3), (4, 3), padding=1, padding_mode="circular", strides=2)
+_add("circular along two axes", (8, 6, 3), 3, padding=1, padding_mode="circular", **BOTH)
+_add("circular, batch too", (8, 5, 3), 3, padding=1, padding_mode="circular", batch="columns",
+     mesh=(2, 2), samples=4)  # fmt: skip
+_add("circular, second axis", (5, 16, 3), 3, padding=1, padding_mode="circular",
+     positions=(None, "rows"))  # fmt: skip
+_add("circular, shared rows", (16, 5, 3), 3, padding=1, padding_mode="circular", shared=(0,))
+_add("reflect, channels first", (3, 16, 5), (5, 3), padding=((2, 2), (1, 1)),
+     padding_mode="reflect", data_format="channels_first")  # fmt: skip
+_add("reflect bfloat16", (16, 5, 3), 3, padding=1, padding_mode="reflect", dtype="bfloat16")
+_add("replicate, a device each", (4, 5, 3), 3, padding=1, padding_mode="replicate")
 EVEN = tuple(SPREADS)
 
 # Sizes that they do not divide, and paddings that copy rows.
@@ -103,13 +120,8 @@ _add("uneven along two axes", (9, 7, 3), 3, padding="same", **BOTH)
 _add("uneven in three dimensions", (7, 4, 3, 2), (3, 2, 2), padding="same")
 _add("uneven, shared rows", (11, 5, 3), 3, padding=2, shared=(0,))
 _add("uneven bfloat16", (11, 5, 3), 3, padding=2, dtype="bfloat16")
-_add("circular", (16, 5, 3), 3, padding=1, padding_mode="circular")
 _add("circular, uneven", (9, 5, 3), (5, 3), padding=((2, 2), (1, 1)), padding_mode="circular")
-_add("circular along two axes", (8, 6, 3), 3, padding=1, padding_mode="circular", **BOTH)
 _add("circular bfloat16", (9, 5, 3), 3, padding=1, padding_mode="circular", dtype="bfloat16")
 _add("reflect", (9, 5, 3), (5, 3), padding=((2, 1), (1, 0)), padding_mode="reflect")
 _add("replicate", (10, 5, 3), 3, padding=((3, 3), (1, 1)), padding_mode="replicate", strides=2)
 _add("replicate, one dimension", (13, 3), 3, padding=1, padding_mode="replicate")
-
-FEW = ("batch too", "uneven bfloat16", "circular, uneven")
-"""Of the fast lane: every way to spread, and a half type."""

@@ -1,4 +1,4 @@
-"""Keras, once a process for each of its backends: what runs a driver and reads what it says."""
+"""Run a driver in a new process for each backend of Keras, and read what it prints."""
 
 import importlib.util
 import json
@@ -20,7 +20,7 @@ def needs(package):
 
 
 def run_driver(name, backend, *arguments):
-    """What a driver prints, as Python objects."""
+    """The output of a driver, as Python objects."""
     environment = os.environ | {"KERAS_BACKEND": backend}
     command = [sys.executable, str(DRIVERS / name), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)

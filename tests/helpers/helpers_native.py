@@ -1,4 +1,4 @@
-"""One call of the native kernels, what it must give, and how far from that is too far."""
+"""One call of the native kernels, its expected result, and the bound of its error."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import lcmulti
 from helpers_native import *
 from lcmulti import plugins
 from lcmulti_native import library
-"""  # what the code of a process of its own begins with
+"""  # the first lines of code that runs in a new process
 
 RESOURCES = Resources(2**28)
 ROUNDING = {"bfloat16": 2**-8, "float16": 2**-11}  # of the largest

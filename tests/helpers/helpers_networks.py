@@ -5,7 +5,7 @@ from torch import nn
 
 
 class Block(nn.Module):
-    """Two convolutions and a way around them."""
+    """Two convolutions and a skip connection."""
 
     def __init__(self, channels, filters, stride):
         super().__init__()
@@ -26,7 +26,7 @@ class Block(nn.Module):
 
 
 class ResNet18(nn.Module):
-    """As torchvision's, of *width* filters at first instead of 64."""
+    """As torchvision's, but with *width* filters at first instead of 64."""
 
     def __init__(self, width=64, classes=10):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Old files written by hand, and what Keras 2 computed from them, by its definitions in NumPy."""
+"""Old files written by hand, and what Keras 2 computed from them, as NumPy code."""
 
 import json
 import os

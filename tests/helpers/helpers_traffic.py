@@ -1,4 +1,4 @@
-"""What a rank sends, counted."""
+"""Count what a rank sends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One map computed by a kernel between poisoned margins, and held to the reference."""
+"""One map computed by a kernel, with NaN around its arrays, and compared with the reference."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MARGIN = 4096
 MAPS = ("forward", "input_grad", "kernel_grad")
 REFERENCE = {name: getattr(reference, name) for name in MAPS}
 
-# The smallest of each family: what they compute does not depend on it.
+# The smallest tiles of each family. Results do not depend on the size.
 TILES = {
     "tiles": {name: Tile("tiles", 16, 16, 16, 1, 1) for name in MAPS},
     "thin": {
@@ -62,7 +62,7 @@ def between_margins(array):
 
 
 def compute(map_, spec, a, b, watch, tile=None, precision="ieee"):
-    """A map of tensors, the result's margins checked."""
+    """A map of tensors; checks the margins of the result."""
     spec = spec.computed()
     dtype = str(a.dtype).removeprefix("torch.")
     shape, strides = result_of(map_, spec, len(a), a.stride())
@@ -82,7 +82,7 @@ def compute(map_, spec, a, b, watch, tile=None, precision="ieee"):
 
 
 def limits(map_, spec, a, b, dtype):
-    """The reference's values, and how far rounding may move each."""
+    """The reference's values, and the bound of each one's rounding error."""
     spec = spec.computed()
     wide = [each.double().numpy() for each in (a, b)]
     expected = REFERENCE[map_](*wide, spec)

@@ -1,6 +1,6 @@
-"""What type checkers say of a user's file, line by line, beside what the file says they should.
+"""Compare what type checkers report for a user's file with what its lines say they should.
 
-A line ends in ``# R: type`` where it reveals one, and in ``# E`` where it must be refused.
+A line ends in ``# R: type`` if it reveals a type, and in ``# E`` if it must be refused.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CHECKERS = ("pyright", "mypy")
 
 
 def places(packages):
-    """Where the packages are, unless they are installed like others."""
+    """The paths of the packages, unless they are installed as usual."""
     found = {Path(importlib.util.find_spec(name).origin).parents[1] for name in packages}
     return [str(each) for each in found if each.name != "site-packages"]
 
@@ -59,7 +59,7 @@ def by_pyright(path, packages, folder):
 
 
 def revealed(text):
-    """The type in a checker's note, without modules: pyright and mypy write them differently."""
+    """The type in a checker's note, without modules, which pyright and mypy write differently."""
     quoted = re.findall(r'"([^"]*)"', text)
     if not quoted:
         return ""
@@ -75,7 +75,7 @@ def verify(checker, path, packages, folder):
     run = {"mypy": by_mypy, "pyright": by_pyright}[checker]
     errors, notes = {}, {}
     lines = path.read_text("utf-8").splitlines()
-    user = folder / path.name  # a checker has its settings beside what it checks
+    user = folder / path.name  # a checker finds its settings beside the file it checks
     user.write_text(path.read_text("utf-8"), "utf-8")
     for line, kind, text in run(user, packages, folder):
         (errors if kind == "error" else notes).setdefault(line, []).append(text)

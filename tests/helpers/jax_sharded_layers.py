@@ -1,11 +1,14 @@
-"""Layers of Flax NNX, Equinox and Keras over four CPU devices; prints what it found as JSON."""
+"""Flax NNX, Equinox, Keras and Orbax over four CPU devices; prints what it found as JSON."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
+import tempfile
+import time
 import traceback
+from pathlib import Path
 
 os.environ["KERAS_BACKEND"] = "jax"
 
@@ -16,7 +19,7 @@ jax.config.update("jax_num_cpu_devices", 4)
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 from helpers_collectives import collectives  # noqa: E402
-from jax.sharding import AxisType, NamedSharding, PartitionSpec  # noqa: E402
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec  # noqa: E402
 
 MESH = jax.make_mesh((2, 2), ("rows", "data"), axis_types=(AxisType.Auto,) * 2)
 X = np.random.default_rng(0).standard_normal((4, 8, 6, 3)).astype("float32")
@@ -155,17 +158,51 @@ def ensemble():
     assert not gathered, gathered
 
 
-CHECKS = {"nnx": nnx, "equinox": equinox, "keras": keras, "ensemble": ensemble}
+def orbax():
+    """Checkpoints of four devices, read on two and on three that do not divide the rows either."""
+    import lcmulti_jax
+    import orbax.checkpoint as ocp
+
+    import lcmulti
+
+    spec = lcmulti.LocalConvSpec((11, 6, 3), 4, 3, padding=1, data_format="channels_last")
+    x = np.random.default_rng(2).standard_normal((2, 11, 6, 3)).astype("float32")
+
+    def over(count):
+        return lcmulti_jax.sharded(spec, Mesh(np.array(jax.devices()[:count]), ("rows",)), "rows")
+
+    four = over(4)
+    weights = dict(zip(("kernel", "bias"), four.init(jax.random.key(0)), strict=True))
+    wanted = four(x, **weights)
+    with tempfile.TemporaryDirectory() as folder, ocp.StandardCheckpointer() as checkpoints:
+        path = Path(folder, "weights")
+        checkpoints.save(path, weights)
+        checkpoints.wait_until_finished()
+        for count in (2, 3):
+            layer = over(count)
+            places = {"kernel": layer.kernel_sharding, "bias": layer.bias_sharding}
+            shapes = {"kernel": layer.kernel_shape, "bias": layer.bias_shape}
+            found = checkpoints.restore(path, {
+                name: jax.ShapeDtypeStruct(shapes[name], jnp.float32, sharding=place)
+                for name, place in places.items()
+            })  # fmt: skip
+            assert found["kernel"].sharding == layer.kernel_sharding, found["kernel"].sharding
+            np.testing.assert_array_equal(layer(x, **found), wanted)
+
+
+CHECKS = {each.__name__: each for each in (nnx, equinox, keras, ensemble, orbax)}
 
 
 def main():
     found = {}
     for name in sys.argv[1:]:
+        started = time.monotonic()
         try:
             CHECKS[name]()
             found[name] = None
         except Exception:
             found[name] = traceback.format_exc()[-3000:]
+        print(f"{time.monotonic() - started:6.2f} s  {name}", file=sys.stderr, flush=True)
     print(json.dumps(found))
 
 

@@ -1,36 +1,37 @@
 """Computes geometries on four CPU devices, in one process or two; prints what it found as JSON.
 
-python jax_sharded_program.py partitioned|sharded NAME... [--gspmd]
-python jax_sharded_program.py sharded NAME... --process 0 --port 12345
+python jax_sharded_program.py WAY:NAME...
+python jax_sharded_program.py WAY:NAME... --process 0 --port 12345
+
+What each took is written to stderr.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
+import time
 import traceback
 from math import prod
 
 import jax
 
 PARSER = argparse.ArgumentParser()
-PARSER.add_argument("way", choices=("partitioned", "sharded"))
-PARSER.add_argument("names", nargs="+")
-PARSER.add_argument("--gspmd", action="store_true")
+PARSER.add_argument("checks", nargs="+")
 PARSER.add_argument("--process", type=int)
 PARSER.add_argument("--port", type=int)
 OPTIONS = PARSER.parse_args()
 
 jax.config.update("jax_num_cpu_devices", 4 if OPTIONS.process is None else 2)
-jax.config.update("jax_use_shardy_partitioner", not OPTIONS.gspmd)
 if OPTIONS.process is not None:
     jax.distributed.initialize(f"127.0.0.1:{OPTIONS.port}", 2, OPTIONS.process)
 
 import lcmulti_jax  # noqa: E402
 import numpy as np  # noqa: E402
 from helpers_collectives import collectives  # noqa: E402
-from helpers_jax_spread import SPREADS  # noqa: E402
+from helpers_jax_spread import FORWARD, SPREADS  # noqa: E402
 from jax.sharding import AxisType, NamedSharding, PartitionSpec  # noqa: E402
 
 import lcmulti  # noqa: E402
@@ -85,8 +86,6 @@ def halo_bytes(spread):
     sizes, total = [c * h for c, h in zip(counts, held, strict=True)], 0
     for axis, count in enumerate(counts):
         if count == 1:
-            if spec.padding_mode != "zeros":
-                sizes[axis] = spec.padded_size[axis]
             continue
         parts = axis_parts(spec, axis, count)
         total += sum(part.halo for part in parts) * prod(sizes[:axis]) * prod(sizes[axis + 1 :])
@@ -95,26 +94,23 @@ def halo_bytes(spread):
     return total * spread.case.batch * spec.in_channels * itemsize
 
 
-def check_traffic(spread, forward, both):
+def check_traffic(spread, program, maps):
     """Inputs travel at the borders, there and back; nothing is gathered, kernels least of all.
 
-    Sums over samples and over positions that share a kernel are of kernel gradients.
+    Of all three *maps*, sums over samples and shared positions are those of kernel gradients.
     """
-    halo = halo_bytes(spread)
-    for times, program in ((1, forward), (3, both)):  # forward, kernel_grad, input_grad
-        found = collectives(program)
-        moved = sum(each.bytes for each in found if each.kind == "collective-permute")
-        assert moved <= 2 * times * halo, (moved, times, halo)
-        others = [each for each in found if each.kind != "collective-permute"]
-        summed = times == 3 and (spread.case.shared_axes or spread.batch)
-        allowed = {"all-reduce"} if summed else set()
-        assert {each.kind for each in others} <= allowed, others
+    halo, found = halo_bytes(spread), collectives(program)
+    moved = sum(each.bytes for each in found if each.kind == "collective-permute")
+    assert moved <= 2 * maps * halo, (moved, maps, halo)
+    summed = maps == 3 and (spread.case.shared_axes or spread.batch)
+    allowed = {"collective-permute", "all-reduce"} if summed else {"collective-permute"}
+    assert {each.kind for each in found} <= allowed, found
 
 
 def check_values(spread, inputs, got):
     """Forward to the bit; gradients, and everything, within the bounds of rounding."""
-    alone = jax.jit(whole(spread), device=jax.local_devices()[0])
-    wanted = np.asarray(alone(*inputs[:3]))
+    alone = jax.device_put(inputs[:3], jax.local_devices()[0])
+    wanted = np.asarray(jax.jit(whole(spread))(*alone))
     exactly = got.forward
     assert exactly.dtype == wanted.dtype
     # XLA's matrix products of fewer samples may be summed in another order.
@@ -144,10 +140,19 @@ def put(array, sharding):
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 
+def gspmd(name):
+    """As `partitioned`, by the partitioner before Shardy."""
+    jax.config.update("jax_use_shardy_partitioner", False)
+    try:
+        partitioned(name)
+    finally:
+        jax.config.update("jax_use_shardy_partitioner", True)
+
+
 def partitioned(name):
     """Arrays are spread, and the call is the plain one."""
     spread = SPREADS[name]
-    case, spec, mesh = spread.case, spread.case.spec, mesh_of(spread)
+    spec, mesh = spread.case.spec, mesh_of(spread)
     positions = (*spread.positions, *(None,) * (spec.ndim - len(spread.positions)))
     own = [None if a in spec.shared_axes else each for a, each in enumerate(positions)]
     first = spec.data_format == "channels_first"
@@ -162,16 +167,22 @@ def partitioned(name):
     )  # fmt: skip
     inputs = inputs_of(spread)
     arrays = [put(a, p) for a, p in zip(inputs, places, strict=True)]
-    forward = jax.jit(whole(spread)).lower(*arrays[:3]).compile()
     both = jax.jit(with_gradients(whole(spread))).lower(*arrays).compile()
     y, dx, dkernel, dbias = both(*arrays)
     for what, array, place in (
-        ("y", y, places.dy), ("forward alone", forward(*arrays[:3]), places.dy),
-        ("dx", dx, places.x), ("dkernel", dkernel, places.kernel), ("dbias", dbias, places.bias),
+        ("y", y, places.dy), ("dx", dx, places.x), ("dkernel", dkernel, places.kernel),
+        ("dbias", dbias, places.bias),
     ):  # fmt: skip
         assert array.sharding.is_equivalent_to(place, array.ndim), (what, array.sharding, place)
     check_values(spread, inputs, Results(*map(np.asarray, (y, dx, dkernel, dbias))))
-    check_traffic(spread, forward, both)
+    check_traffic(spread, both, maps=3)
+    if name not in FORWARD:
+        return
+    forward = jax.jit(whole(spread)).lower(*arrays[:3]).compile()
+    alone = forward(*arrays[:3])
+    assert alone.sharding.is_equivalent_to(places.dy, alone.ndim), alone.sharding
+    assert np.asarray(alone).tobytes() == np.asarray(y).tobytes()
+    check_traffic(spread, forward, maps=1)
     memory = forward.memory_analysis()
     share = (
         prod(spec.kernel_shape)
@@ -179,7 +190,6 @@ def partitioned(name):
         / prod(mesh.shape[each] for each in own if each)
     )
     assert memory.argument_size_in_bytes < share + inputs.x.nbytes + inputs.bias.nbytes, memory
-    assert case.batch == y.shape[0]
 
 
 def sharded(name):
@@ -195,8 +205,6 @@ def sharded(name):
         put(inputs.x, everywhere), layer.put(inputs.kernel),
         layer.put(inputs.bias), put(inputs.dy, everywhere),
     )  # fmt: skip
-    # Sizes that devices do not divide are gathered where they leave a program: not within.
-    inside = jax.jit(lambda *a: jax.numpy.sum(jax.numpy.abs(layer(*a)) ** 2))
     both = jax.jit(with_gradients(layer)).lower(*arrays).compile()
     y, dx, dkernel, dbias = both(*arrays)
     assert dkernel.sharding.is_equivalent_to(layer.kernel_sharding, dkernel.ndim), dkernel.sharding
@@ -204,13 +212,50 @@ def sharded(name):
     assert np.abs(beyond) < 1e-3 * np.abs(local(dkernel)).sum()
     parts = (y, dx, layer.whole(dkernel), layer.whole(dbias))
     check_values(spread, inputs, Results(*map(local, parts)))
+    # Sizes that devices do not divide are gathered where they leave a program: not within.
+    found = collectives(both)
+    moved = sum(each.bytes for each in found if each.kind == "collective-permute")
+    assert moved <= 6 * halo_bytes(spread), (moved, halo_bytes(spread))
+    for each in found:
+        assert each.kind != "all-gather" or len(each.shape) < len(layer.kernel_shape), each
+    if name not in FORWARD:
+        return
+    inside = jax.jit(lambda *a: jax.numpy.sum(jax.numpy.abs(layer(*a)) ** 2))
     found = collectives(inside.lower(*arrays[:3]).compile())
     moved = sum(each.bytes for each in found if each.kind == "collective-permute")
     assert moved <= 2 * halo_bytes(spread), (moved, halo_bytes(spread))
     assert {each.kind for each in found} <= {"collective-permute", "all-reduce"}, found
     assert max((prod(e.shape) for e in found if e.kind == "all-reduce"), default=0) <= 1
-    for each in collectives(both):
-        assert each.kind != "all-gather" or len(each.shape) < len(layer.kernel_shape), each
+
+
+def transposed(name):
+    """The adjoint: of a layer of any size, and of arrays that are spread where devices divide."""
+    spread = SPREADS[name]
+    case, mesh, inputs = spread.case, mesh_of(spread), inputs_of(spread)
+    spec = case.spec
+    layer = lcmulti_jax.sharded(spec, mesh, spread.positions, batch=spread.batch, transposed=True)
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    x, dy = put(inputs.dy, everywhere), put(inputs.x, everywhere)
+    kernel = layer.put(inputs.kernel)
+
+    def both(x, kernel, dy):
+        y, pull_back = jax.vjp(layer, x, kernel)
+        return y, *pull_back(dy)
+
+    y, dx, dkernel = jax.jit(both)(x, kernel, dy)
+    # Of whose maps these are the results, in the order of the adjoint.
+    inputs = inputs._replace(bias=None)
+    found = [local(each) for each in (dx, y, layer.whole(dkernel))]
+    case = dataclasses.replace(case, bias_shared_axes=None)
+    expected = expect(case, inputs)
+    limits = bounds(case, expected, None, spread.dtype)
+    for got, right, limit in zip(found, expected.values, limits, strict=False):
+        deviation = compare(got, right, limit)
+        assert deviation.ok, deviation
+    program = jax.jit(lambda *a: jax.numpy.sum(layer(*a) ** 2)).lower(x, kernel).compile()
+    moved = [each for each in collectives(program) if each.kind == "collective-permute"]
+    assert sum(each.bytes for each in moved) <= 2 * halo_bytes(spread), moved
+    assert not [each for each in collectives(program) if each.kind == "all-gather"]
 
 
 def local(array):
@@ -222,15 +267,21 @@ def local(array):
     return np.asarray(copy.addressable_shards[0].data)
 
 
+WAYS = {each.__name__: each for each in (partitioned, gspmd, sharded, transposed)}
+
+
 def main():
     jax.config.update("jax_enable_x64", True)
     found = {}
-    for name in OPTIONS.names:
+    for check in OPTIONS.checks:
+        way, _, name = check.partition(":")
+        started = time.monotonic()
         try:
-            globals()[OPTIONS.way](name)
-            found[name] = None
+            WAYS[way](name)
+            found[check] = None
         except Exception:
-            found[name] = traceback.format_exc()[-3000:]
+            found[check] = traceback.format_exc()[-3000:]
+        print(f"{time.monotonic() - started:6.2f} s  {check}", file=sys.stderr, flush=True)
     print(json.dumps(found))
     return any(found.values())
 

@@ -1,4 +1,4 @@
-"""Plugins as strangers would write them, for tests."""
+"""Third-party plugins for tests."""
 
 from types import ModuleType, SimpleNamespace
 

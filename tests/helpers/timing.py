@@ -1,17 +1,17 @@
-"""The least time a call takes, on machines that do other things as well."""
+"""The least time of a call, on machines that do other work, too."""
 
 import time
 
 
 def seconds_a_call(function, calls):
-    start = time.thread_time()  # not what other processes take
+    start = time.thread_time()  # without the time of other processes
     for _ in range(calls):
         function()
     return (time.thread_time() - start) / calls
 
 
 def least_seconds_a_call(function, limit):
-    """The least of many short runs, and more of them for 20 seconds while it is over *limit*.
+    """The least time of many short runs; while it is over *limit*, more runs for 20 seconds.
 
     What else the machine does only ever adds.
     """

@@ -1,4 +1,4 @@
-"""The JAX backend: what its implementations compute, where, how precisely and in what memory."""
+"""The JAX backend: results, devices, precision and memory of its implementations."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_padding_modes_and_data_formats_equal_numpy(padding_mode, data_format):
 @pytest.mark.parametrize("max_workspace", ["256MiB", "500KiB"])
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_half_types_are_summed_in_float32(implementation, dtype, max_workspace):
-    # 300 ones in bfloat16 stop at 256 if they are summed in bfloat16, in float16 2049 at 2048.
+    # A sum of ones in bfloat16 stops at 256, and in float16 at 2048.
     channels = 300 if dtype == "bfloat16" else 2050
     shared = implementation == "conv"
     if implementation == "disjoint":
@@ -218,7 +218,7 @@ def test_symbolic_and_tiny_limits_raise_rather_than_overrun():
 def test_disjoint_copies_no_patches(name):
     spec = lcmulti.LocalConvSpec((64, 64, 3), 4, 2, strides=2, data_format="channels_last")
     memory = compiled(name, "disjoint", spec, 8, RESOURCES).memory_analysis()
-    # The kernel may be put in another order; the patches are as large as the input.
+    # The kernel may be copied in another order; the patches are as large as the input.
     limit = load("disjoint").workspace(problem_of(spec, 8, "float32"))
     counters = 1024
     assert memory.temp_size_in_bytes - counters <= limit < 4 * 8 * 64 * 64 * 3

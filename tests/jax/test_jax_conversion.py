@@ -1,4 +1,4 @@
-"""Layers of Flax NNX and Equinox from convolutions and back, fused, and without their packages."""
+"""Convert layers of Flax NNX and Equinox from and to convolutions, fuse them, lack the packages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KEY = jax.random.key(1)
 
 
 def few(names, *fast):
-    """Names of cases, those that are not *fast* in the full lane."""
+    """Names of cases; those that are not *fast* run in the full lane only."""
     slow = pytest.mark.slow
     return [pytest.param(name, marks=() if name in fast else slow) for name in names]
 
@@ -107,7 +107,7 @@ def test_nnx_fuses_a_batch_normalisation():
         before = layer(x)
         fused = fuse_bn(layer, bn)
         near(fused(x), bn(before, use_running_average=True))
-        near(layer(x), before)  # left as it is
+        near(layer(x), before)  # the layer itself is not changed
         assert type(fused) is type(layer)
         assert nnx.grad(lambda layer: layer(x).sum())(fused).bias.shape == fused.bias.shape
     with pytest.raises(ArgumentError, match="6 features"):

@@ -2,59 +2,73 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import socket
 import subprocess
 import sys
-from functools import cache
 from pathlib import Path
 
 import pytest
 
 jax = pytest.importorskip("jax")
 
-from helpers_jax_spread import EVEN, FEW, SPREADS  # noqa: E402
+from helpers_jax_spread import EVEN, SPREADS  # noqa: E402
 
 pytestmark = pytest.mark.jax
 PROGRAM = Path(__file__).parents[1] / "helpers" / "jax_sharded_program.py"
-MANY = [pytest.param(name, marks=() if name in FEW else pytest.mark.slow) for name in SPREADS]
+TRANSPOSED = ("same, stride 2", "channels first", "uneven", "uneven along two axes", "batch too")
+GSPMD = ("same", "groups", "channels first", "shared rows", "two axes", "batch too", "circular",
+         "bfloat16", "spanning two devices")  # fmt: skip
+CHECKS = [f"partitioned:{name}" for name in EVEN]
+CHECKS += [f"gspmd:{name}" for name in GSPMD]
+CHECKS += [f"sharded:{name}" for name in SPREADS if name not in EVEN]
+CHECKS += [f"transposed:{name}" for name in TRANSPOSED]
+FAST = {"partitioned:batch too", "partitioned:circular", "sharded:circular, uneven"}
+FRAMEWORKS = {"nnx": "flax", "equinox": "equinox", "keras": "keras", "ensemble": "lcmulti_native",
+              "orbax": "orbax"}  # fmt: skip
 
 
-def started(*arguments):
-    command = [sys.executable, PROGRAM, *arguments]
+def started(*arguments, program=PROGRAM):
+    command = [sys.executable, program, *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def found_by(process, timeout=900):
-    text, errors = process.communicate(timeout=timeout)
-    assert text, errors[-4000:]
-    return json.loads(text.splitlines()[-1])
+def found_by(*processes, timeout=600):
+    """What each of some processes says; none is left behind."""
+    try:
+        told = [process.communicate(timeout=timeout) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    for text, errors in told:
+        assert text, errors[-4000:]
+    return [json.loads(text.splitlines()[-1]) for text, _ in told]
 
 
-@cache
-def found(way, fast, *options):
-    """What one process says of all geometries of a lane."""
-    names = [n for n in (EVEN if way == "partitioned" else SPREADS) if (n in FEW) is fast]
-    return found_by(started(way, *names, *options))
+def selected(request, test, argument):
+    """The values of a parameter that a run has selected."""
+    items = [item for item in request.session.items if getattr(item, "originalname", "") == test]
+    return [item.callspec.params[argument] for item in items]
 
 
-@pytest.mark.parametrize("name", [each for each in MANY if each.values[0] in EVEN])
-def test_arrays_that_are_spread_are_computed_where_they_lie(name):
-    error = found("partitioned", name in FEW)[name]
-    assert error is None, error
+@pytest.fixture(scope="module")
+def outcomes(request):
+    """What one process says of every check that is selected."""
+    return found_by(started(*selected(request, "test_on_four_devices", "check")))[0]
 
 
-@pytest.mark.parametrize("name", MANY)
-def test_sharded_layer_of_any_size(name):
-    error = found("sharded", name in FEW)[name]
-    assert error is None, error
+@pytest.mark.parametrize(
+    "check",
+    [pytest.param(each, marks=() if each in FAST else pytest.mark.slow) for each in CHECKS],
+)
+def test_on_four_devices(outcomes, check):
+    if outcomes[check]:
+        pytest.fail(outcomes[check], pytrace=False)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", EVEN)
-def test_gspmd_places_as_shardy_does(name):
-    error = found("partitioned", name in FEW, "--gspmd")[name]
-    assert error is None, error
+def test_the_fast_ones_are_checks():
+    assert set(CHECKS) >= FAST
 
 
 @pytest.mark.slow
@@ -62,26 +76,24 @@ def test_two_processes_of_two_devices():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    names = ("same", "uneven", "circular, uneven", "uneven along two axes", "uneven bfloat16")
-    processes = [started("sharded", *names, "--process", str(i), "--port", port) for i in range(2)]
-    try:
-        for process in processes:
-            assert found_by(process, 300) == dict.fromkeys(names)
-    finally:
-        for process in processes:
-            process.kill()
+    names = ("same", "uneven along two axes", "circular, uneven", "uneven bfloat16")
+    checks = [f"sharded:{name}" for name in names]
+    ranks = [started(*checks, "--process", str(i), "--port", port) for i in range(2)]
+    assert found_by(*ranks, timeout=200) == [dict.fromkeys(checks)] * 2
 
 
-LAYERS = {"nnx": "flax", "equinox": "equinox", "keras": "keras", "ensemble": "lcmulti_native"}
+@pytest.fixture(scope="module")
+def by_framework(request):
+    """What one process says of the frameworks that are there and selected."""
+    names = selected(request, "test_through_what_frameworks_have", "name")
+    there = [name for name in names if importlib.util.find_spec(FRAMEWORKS[name])]
+    return found_by(started(*there, program=PROGRAM.with_name("jax_sharded_layers.py")))[0]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", LAYERS)
-def test_layers_through_what_their_frameworks_have(name):
-    """Partition metadata of Flax NNX, trees of shardings, Keras' `LayoutMap`, `jax.vmap`."""
-    pytest.importorskip(LAYERS[name])
-    command = [sys.executable, PROGRAM.with_name("jax_sharded_layers.py"), name]
-    run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
-    assert run.stdout, run.stderr[-3000:]
-    error = json.loads(run.stdout.splitlines()[-1])[name]
-    assert error is None, error
+@pytest.mark.parametrize("name", FRAMEWORKS)
+def test_through_what_frameworks_have(by_framework, name):
+    """Partition metadata of Flax NNX, trees of shardings, Keras' `LayoutMap`, `jax.vmap`, Orbax."""
+    pytest.importorskip(FRAMEWORKS[name])
+    if by_framework[name]:
+        pytest.fail(by_framework[name], pytrace=False)

@@ -204,7 +204,7 @@ def test_shard_map_over_the_batch():
 
 @pytest.mark.slow
 def test_as_users_compile():
-    """All else here compiles in a hurry."""
+    """Compiles as users do; all other tests compile with few optimisations."""
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     chosen = "test_gradients and auto and float32 and (groups or same)"
     command = [sys.executable, "-m", "lcmulti.conformance", "jax", "-k", chosen]

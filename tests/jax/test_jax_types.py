@@ -1,4 +1,4 @@
-"""What mypy (strict) and pyright make of a user's file: layers known, wrong calls refused."""
+"""mypy (strict) and pyright know the layers in a user's file and refuse wrong calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`untie` and `retie` in Flax NNX and Equinox: the same outputs, and nothing changed by looking."""
+"""`untie` and `retie` in Flax NNX and Equinox keep outputs, and do not change the given model."""
 
 import numpy as np
 import pytest

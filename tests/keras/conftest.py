@@ -1,4 +1,4 @@
-"""Old models, written once by tf_keras, and what each driver found on each of Keras' backends."""
+"""Old models, written once by tf_keras, and the results of each driver on each Keras backend."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from helpers_keras import NEEDS, needs, run_driver
 
 @pytest.fixture(scope="session")
 def once(tmp_path_factory):
-    """Make a folder once for all workers: ``once(name, make)`` calls ``make(folder)`` in one."""
+    """Make a folder once for all workers: in ``once(name, make)``, one calls ``make(folder)``."""
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
@@ -49,7 +49,7 @@ def written(once):
 
 @pytest.fixture(scope="session")
 def checked(request, once):
-    """What came of a driver's checks on a backend, which runs them once."""
+    """The results of a driver's checks on a backend; the driver runs only once."""
 
     def on(driver, backend):
         needs(NEEDS[backend])

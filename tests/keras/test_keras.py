@@ -1,4 +1,4 @@
-"""The layers on each of Keras' backends, a process each; what is checked is in keras_drivers."""
+"""The layers on each of Keras' backends, in a process each; the checks are in drivers/."""
 
 import importlib.util
 import os
@@ -77,7 +77,7 @@ def test_a_keras_backend_lcmulti_has_none_for():
 
 @pytest.mark.parametrize("absent", ["tensorflow", "torch"])
 def test_a_keras_backend_that_is_not_installed(absent, tmp_path):
-    """As with Keras alone, whose own error speaks of a module nobody asked for."""
+    """As with Keras alone, but Keras' error names a module that nobody imported."""
     code = (
         "import sys\n"
         "class Absent:\n"

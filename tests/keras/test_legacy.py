@@ -1,4 +1,4 @@
-"""Old models on each of Keras' backends: those in ``data``, and those tf_keras writes here."""
+"""Old models on each of Keras' backends: those in ``data``, and those that tf_keras writes."""
 
 import importlib.util
 import json

@@ -1,4 +1,4 @@
-"""Files that no library writes, made byte by byte; and JSON with two meanings or none."""
+"""Files that no library writes, made byte by byte; and JSON that is ambiguous or invalid."""
 
 import json
 import shutil

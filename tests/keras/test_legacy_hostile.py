@@ -1,4 +1,4 @@
-"""Files that are not to be trusted: each refused in one clear error, nothing written or run."""
+"""Unsafe files: each is refused in one clear error, and nothing is written or run."""
 
 import zipfile
 
@@ -187,7 +187,7 @@ def test_a_member_that_would_leave_the_folder_is_never_extracted(tmp_path):
 
 
 def test_a_refused_file_leaves_keras_as_it_was(tmp_path):
-    """The variables of a model that was only measured are never given values."""
+    """A model that is only built to be measured never gets values for its variables."""
     import keras
 
     (make, suffix), _ = HOSTILE["10**12 units"]

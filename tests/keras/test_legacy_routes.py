@@ -78,7 +78,7 @@ def test_tensorflow_js_refused(change, message, tmp_path, architecture):
 
 
 def test_all_files_or_none(tmp_path, monkeypatch):
-    from lcmulti_keras import conversion
+    from lcmulti_keras import converting
 
     new, beside = tmp_path / "new.keras", tmp_path / "new.safetensors"
     new.write_bytes(b"what was there")
@@ -87,9 +87,9 @@ def test_all_files_or_none(tmp_path, monkeypatch):
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(conversion, "write_safetensors", full)
+    monkeypatch.setattr(converting, "write_safetensors", full)
     with pytest.raises(FileError, match="No space left"):
-        conversion.convert(DATA / f"{NAME}.h5", new, beside)
+        converting.convert(DATA / f"{NAME}.h5", new, beside)
     assert new.read_bytes() == b"what was there"
     assert [each.name for each in tmp_path.iterdir()] == ["new.keras"]
 
@@ -110,19 +110,19 @@ def test_the_second_file_that_cannot_be_put_in_its_place_takes_the_first_back(tm
 
 
 def test_no_other_program_is_given_the_stranger_s_file(tmp_path, monkeypatch):
-    from lcmulti_keras import conversion
+    from lcmulti_keras import converting
 
     given = []
 
     def run(command, **how):
         given.extend(command)
-        raise conversion.subprocess.SubprocessError
+        raise converting.subprocess.SubprocessError
 
-    monkeypatch.setattr(conversion, "find_spec", lambda name: True)
-    monkeypatch.setattr(conversion.subprocess, "run", run)
+    monkeypatch.setattr(converting, "find_spec", lambda name: True)
+    monkeypatch.setattr(converting.subprocess, "run", run)
     old = DATA / f"{NAME}.h5"
-    loaded = conversion.load(old)
-    assert "not compared" in conversion.difference(old, loaded)
+    loaded = converting.load(old)
+    assert "not compared" in converting.difference(old, loaded)
     assert str(old) not in given
     assert any(str(each).endswith("copy.h5") for each in given)
 

@@ -122,11 +122,11 @@ def test_graph_does_not_grow_with_positions(name):
 
 
 def test_blocked_cuts_samples_and_positions():
-    from lcmulti_tensorflow.rows import cut
+    from lcmulti_tensorflow.rows import grid_of
 
     spec = GEOMETRIES["groups"]
-    assert cut(spec, 3, "float64", "cpu", GENEROUS)[:2] == (3, 49)
-    tight = cut(spec, 3, "float64", "cpu", TIGHT)
+    assert grid_of(spec, 3, "float64", "cpu", GENEROUS)[:2] == (3, 49)
+    tight = grid_of(spec, 3, "float64", "cpu", TIGHT)
     assert tight.samples == 1
     assert tight.positions < 49
 
@@ -249,14 +249,14 @@ def test_unknown_rank_is_an_error():
 @pytest.mark.parametrize("dtype", ["float16", "float32", "complex64"])
 @pytest.mark.parametrize("geometry", [name for name in GEOMETRIES if "disjoint" in name])
 def test_disjoint_in_blocks_is_what_it_is_at_once(geometry, dtype):
-    from lcmulti_tensorflow.disjoint import cut, disjoint
+    from lcmulti_tensorflow.disjoint import disjoint, grid_of
 
     spec = GEOMETRIES[geometry]
     x, kernel, dy = arrays(spec, 5, dtype)
     pairs = {"forward": (x, kernel), "input_grad": (dy, kernel), "kernel_grad": (x, dy)}
-    whole = cut(spec, 5, dtype, GENEROUS)
+    whole = grid_of(spec, 5, dtype, GENEROUS)
     for limit in (1, whole.workspace - 1):
-        blocks = cut(spec, 5, dtype, limit)
+        blocks = grid_of(spec, 5, dtype, limit)
         assert blocks.samples < 5
         for name, pair in pairs.items():
             apart, at_once = (
@@ -272,8 +272,8 @@ def test_tf32_is_asked_in_backward_and_einsum_too(monkeypatch):
     with tf.GradientTape() as tape:
         tape.watch(x)
         y = lcmulti.local_conv(x, kernel)
-    monkeypatch.setattr("lcmulti_tensorflow.composed.has_gpu", lambda: True)
-    monkeypatch.setattr("lcmulti_tensorflow.composed.device_of", lambda array: "gpu")
+    monkeypatch.setattr("lcmulti_tensorflow.precision.has_gpu", lambda: True)
+    monkeypatch.setattr("lcmulti_tensorflow.precision.device_of", lambda array: "gpu")
     for call in (  # noqa: F402
         lambda: lcmulti.local_conv(x, kernel),
         lambda: tape.gradient(y, x),

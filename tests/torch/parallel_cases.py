@@ -15,6 +15,7 @@ import lcmulti
 from lcmulti.conformance import bounds, calls
 from lcmulti.conformance.calls import Inputs
 from lcmulti.conformance.case import Case
+from lcmulti.dtypes import DTYPES
 from lcmulti.geometry.sharding import owned
 from lcmulti.geometry.sharding_costs import Sharding, sent
 
@@ -78,6 +79,7 @@ GEOMETRIES = {
     "convolution": ((12, 6, 3), 4, 3, LAST | dict(padding=1)),
     "no bias": ((12, 6, 3), 4, 3, LAST),
     "channel bias": ((12, 6, 3), 4, 3, LAST),
+    "batch smaller than the mesh": ((11, 8, 3), 4, 3, LAST | dict(padding="same")),
     "large": ((64, 20, 4), 8, 3, LAST | dict(padding="same")),
     "large first": ((4, 66, 20), 8, 5, FIRST | dict(padding=2)),
     "large circular": ((64, 20, 4), 8, 3, LAST | CIRCULAR | dict(padding=1)),
@@ -85,23 +87,25 @@ GEOMETRIES = {
 }  # fmt: skip
 AXES = {"columns": (1,), "columns first": (1,), "depth of 3D": (2,), "both axes": (0, 1),
         "both circular": (0, 1), "both, spanning": (0, 1), "both, reversed": (1, 0),
-        "batch and rows": (None, 0)}  # fmt: skip
+        "batch and rows": (None, 0),
+        "batch smaller than the mesh": (None, 0)}  # fmt: skip
 SHARED = {"shared rows": (0,), "shared columns": (1,), "shared columns, a row each": (1,),
           "convolution": (0, 1)}  # fmt: skip
 BIAS = {"no bias": None, "channel bias": (0, 1)}
-DTYPES = ("float64", "complex64", "bfloat16", "float16")
+BATCH = {"batch smaller than the mesh": 1}
+OTHER_DTYPES = ("float64", "complex64", "bfloat16", "float16")
 
 
 def case_of(name):
     shape, filters, kernel, options = GEOMETRIES[name]
     return Case(
-        name, "parallel", shape, filters, kernel, batch=4, shared_axes=SHARED.get(name, ()),
-        bias_shared_axes=BIAS.get(name, ()), options=options,
+        name, "parallel", shape, filters, kernel, BATCH.get(name, 4), SHARED.get(name, ()),
+        BIAS.get(name, ()), options,
     )  # fmt: skip
 
 
 def dtype_of(name):
-    return name if name in DTYPES else "float32"
+    return name if name in OTHER_DTYPES else "float32"
 
 
 def inputs_of(case, dtype):
@@ -132,7 +136,7 @@ def placed(array, mesh, axes, offset):
     places = []
     for axis in axes:
         dim = 0 if axis is None else axis + offset
-        divided = array.shape[dim] > 1 and (axis is not None or offset)
+        divided = offset if axis is None else array.shape[dim] > 1
         places.append(Shard(dim) if divided else Replicate())
     return distribute_tensor(array, mesh, places, src_data_rank=None)
 
@@ -150,8 +154,12 @@ def halo_bytes(spec, axes, sizes, rank, batch, itemsize):
 
 
 def check_geometry(name, rank):
-    case, dtype = case_of(name), dtype_of(name)
-    axes, spec = AXES.get(name, (0,)), case.spec
+    require_as_whole(case_of(name), dtype_of(name), AXES.get(name, (0,)), rank)
+
+
+def require_as_whole(case, dtype, axes, rank):
+    """Values, placements and bytes of a call and its gradients, divided along *axes*."""
+    spec = case.spec
     mesh, inputs = mesh_of(axes, dist.get_world_size()), inputs_of(case, dtype)
     at = 2 if spec.data_format == "channels_first" else 1
     leaves = [each.clone().requires_grad_() for each in inputs if each is not None][:-1]
@@ -186,9 +194,13 @@ def check_geometry(name, rank):
             assert mine == theirs or isinstance(mine, Partial), (grad.placements, of.placements)
     found = [each.full_tensor() for each in grads]
     whole = torch.autograd.grad(wanted, leaves, inputs.dy)
+    half = inputs.x.element_size() == 2
     for mine, right in zip(found, whole, strict=True):
-        torch.testing.assert_close(mine, right)
-    require_within_bounds(case, inputs, dtype, [value, *found])
+        if not half:  # whose roundings differ
+            torch.testing.assert_close(mine, right)
+    parted = [False, *(any(isinstance(p, Partial) for p in each.placements) for each in grads)]
+    parts = [mesh.size() if each and half else 1 for each in parted]
+    require_within_bounds(case, inputs, dtype, [value, *found], parts)
 
 
 def whole_result(leaves, case, axes):
@@ -199,14 +211,21 @@ def whole_result(leaves, case, axes):
     return torch.cat([lcmulti.local_conv(each, *leaves[1:], **case.options) for each in parts])
 
 
-def require_within_bounds(case, inputs, dtype, found):
+def require_within_bounds(case, inputs, dtype, found, parts=(1, 1, 1, 1)):
+    """Hold results to the forward error bound, and sums of *parts* of a half type to theirs.
+
+    DTensor adds up gradients of what several ranks have in their own dtype: each part is rounded,
+    and each sum of them.
+    """
     as_numpy = inputs.each(numpy_of)
     exact = bounds.expect(case, as_numpy)
     limits = bounds.bounds(case, exact, as_numpy.bias, dtype)
     if dtype.startswith("complex"):  # PyTorch's gradients are along the conjugate
         found = found[:1]
-    for name, mine in zip(calls.MAPS, found, strict=False):
+    for name, mine, n in zip(calls.MAPS, found, parts, strict=False):
         right, limit = getattr(exact.values, name), getattr(limits, name)
+        if n > 1:
+            limit = limit + n * DTYPES[dtype].roundoff * getattr(exact.magnitudes, name)
         deviation = bounds.compare(numpy_of(mine), right, limit)
         assert deviation.ok, (name, deviation)
 
@@ -228,7 +247,7 @@ def numpy_of(tensor):
 def check_on_paper(rank):
     """What `spec.shard(...).costs` tells of the largest rank, and what ranks hold and send."""
     ranks = dist.get_world_size()
-    for name in ("uneven", "circular", "large strides", "1D causal", "both axes", "spanning"):
+    for name in ("uneven", "circular", "large strides", "both axes", "spanning"):
         case = case_of(name)
         axes, spec = AXES.get(name, (0,)), case.spec
         mesh, inputs = mesh_of(axes, ranks), inputs_of(case, "float32")
@@ -250,8 +269,7 @@ def check_on_paper(rank):
 
 
 def checks(ranks):
-    if ranks != 4:
-        return {f"on paper, {ranks} ranks": check_on_paper}
-    return {f"on paper, {ranks} ranks": check_on_paper} | {
-        f"geometry: {name}": partial(check_geometry, name) for name in GEOMETRIES
-    }
+    found = {f"on paper, {ranks} ranks": check_on_paper}
+    if ranks == 4:
+        found |= {f"geometry: {name}": partial(check_geometry, name) for name in GEOMETRIES}
+    return found

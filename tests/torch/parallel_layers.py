@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import copy
+import time
 from functools import partial
 
 import lcmulti_torch as lt
 import torch
 import torch.distributed as dist
-from helpers_traffic import Traffic
-from lcmulti_torch.parallel import PositionwiseParallel, shard
+from helpers_traffic import POINT_TO_POINT, Traffic
+from lcmulti_torch.parallel import shard
+from parallel_cases import require_within_bounds
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
-from torch.distributed.tensor.parallel import parallelize_module
-from torch.nn.parallel import DistributedDataParallel
-from torch.utils.checkpoint import checkpoint
 
 import lcmulti
-from lcmulti.errors import ArgumentError, ArgumentTypeError, ShapeError
+from lcmulti.conformance import bounds
+from lcmulti.conformance.calls import Inputs
+from lcmulti.conformance.case import Case
 from lcmulti.geometry.sharding import owned
 
 CLOSE = dict(rtol=2e-4, atol=2e-5)
@@ -51,6 +51,11 @@ def mesh_of(ranks=None):
     return init_device_mesh("cpu", (ranks or dist.get_world_size(),))
 
 
+def integers(shape):
+    """Numbers whose products and sums no dtype rounds: the order of sums does not show."""
+    return torch.randint(-3, 4, tuple(shape)).float()
+
+
 def whole_and_divided(name, axis=0, **options):
     """The same layer twice, once over all ranks, and a batch."""
     layer = LAYERS[name]()
@@ -62,7 +67,8 @@ def full(tensor):
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def check_layer(name, rank, divided_input=False):
+def check_layer(name, rank):
+    """The whole input on every rank."""
     whole, layer, x = whole_and_divided(name)
     for own, parameter in layer.named_parameters():
         assert isinstance(parameter, DTensor)
@@ -71,21 +77,77 @@ def check_layer(name, rank, divided_input=False):
         assert own == "basis" or len(parameter.to_local()) == len(rows)
         assert torch.equal(full(parameter), getattr(whole, own))
     x.requires_grad_()
-    given = x
-    if divided_input:
-        dim = 1 if whole.data_format == "channels_last" else 2
-        given = distribute_tensor(x.detach(), mesh_of(), [Shard(dim)]).requires_grad_()
-    y, wanted = layer(given), whole(x)
+    y, wanted = layer(x), whole(x)
     assert isinstance(y, DTensor)
     if name in EXACT:
         assert torch.equal(full(y), wanted)
     torch.testing.assert_close(full(y), wanted, **CLOSE)
     y.square().sum().backward()
     wanted.square().sum().backward()
-    if divided_input:
-        torch.testing.assert_close(full(given.grad), x.grad, **CLOSE)
     for own, parameter in layer.named_parameters():
         torch.testing.assert_close(full(parameter.grad), getattr(whole, own).grad, **CLOSE)
+
+
+def check_integers(name, rank):
+    """Of numbers that are not rounded, in whatever order they are summed: all to the bit."""
+    whole = LAYERS[name]()
+    with torch.no_grad():
+        for parameter in whole.parameters():
+            parameter.copy_(integers(parameter.shape))
+    layer = shard(copy.deepcopy(whole), mesh_of())
+    x = integers((4, *whole._sample_shape)).requires_grad_()
+    given = over_rows(x.detach(), whole).requires_grad_()
+    with Traffic() as traffic:
+        y = layer(given)
+    assert traffic.calls <= POINT_TO_POINT, traffic.calls
+    wanted = whole(x)
+    assert torch.equal(full(y), wanted)
+    dy = integers(wanted.shape)
+    y.backward(over_rows(dy, whole))
+    wanted.backward(dy)
+    assert torch.equal(full(given.grad), x.grad)
+    for own, parameter in layer.named_parameters():
+        assert torch.equal(full(parameter.grad), getattr(whole, own).grad), own
+
+
+def over_rows(x, layer):
+    """A batch, or a result, divided over all ranks."""
+    dim = 1 if layer.data_format == "channels_last" else 2
+    return distribute_tensor(x, mesh_of(), [Shard(dim)])
+
+
+def check_bound(name, rank):
+    """A transposed layer adds what other ranks found last: within the bound of any order."""
+    _, layer, x = whole_and_divided(name)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    spec, x = layer.spec, over_rows(x, layer).requires_grad_()
+    y, dy = layer(x), torch.randn(4, *layer.spec.input_shape)
+    dx, dkernel = torch.autograd.grad(y, (x, layer.weight), over_rows(dy, layer))
+    case = Case(
+        name, "parallel", spec.input_shape, spec.filters, spec.kernel_size, batch=4,
+        bias_shared_axes=None, options=spec.arguments(),
+    )  # fmt: skip
+    # It is the adjoint of *case*, of whose maps these are the results.
+    inputs = Inputs(dy, full(layer.weight).detach(), None, full(x).detach())
+    require_within_bounds(case, inputs, "float32", [full(dx), full(y), full(dkernel)])
+
+
+def check_bound_of_low_rank(rank):
+    """As a sum of all its products, whether the kernel is formed or not."""
+    whole, layer, x = whole_and_divided("low rank")
+    nn.init.zeros_(layer.bias)
+    given = [each.detach().double().numpy() for each in (x, whole.basis, whole.coefficients)]
+
+    def exact(x, basis, coefficients):
+        kernel = lcmulti.low_rank_kernel(basis, coefficients)
+        return lcmulti.local_conv(x, kernel, **whole.spec.arguments())
+
+    magnitude = exact(*map(abs, given))
+    limit = bounds.dot_bound(whole.spec.terms + whole.rank, magnitude, 2.0**-24, False)
+    found = full(layer(over_rows(x, whole))).detach().numpy()
+    deviation = bounds.compare(found, exact(*given), limit)
+    assert deviation.ok, deviation
 
 
 def check_twice(name, rank):
@@ -113,95 +175,17 @@ def check_replicated_input_moves_nothing(rank):
     assert traffic.calls == set()
 
 
-def check_stacked_layers(rank):
-    """Two layers and a model around them, by a plan, plain parts going from one to the other."""
-    model = nn.Sequential(
-        lt.LocallyConnected2d(3, 6, 3, (13, 6), padding=1), nn.ReLU(),
-        lt.LocallyConnected2d(6, 4, 3, (13, 6), stride=2), nn.Flatten(), nn.Linear(48, 5),
-    )  # fmt: skip
-    whole = copy.deepcopy(model)
-    plan = {
-        "0": PositionwiseParallel(output_layouts=Shard(2)),
-        "2": PositionwiseParallel(input_layouts=Shard(2), output_layouts=Replicate()),
-    }
-    parallelize_module(model, mesh_of(), plan)
-    x = torch.randn(4, 3, 13, 6)
-    torch.testing.assert_close(model(x), whole(x), **CLOSE)
-    model(x).square().sum().backward()
-    whole(x).square().sum().backward()
-    for (name, mine), right in zip(model.named_parameters(), whole.parameters(), strict=True):
-        torch.testing.assert_close(full(mine.grad), right.grad, **CLOSE, msg=name)
-    optimizer = torch.optim.AdamW(model.parameters(), foreach=False)
-    optimizer.step()
-    rows = len(owned(13, dist.get_world_size(), rank))
-    assert optimizer.state[model[0].weight]["exp_avg"].to_local().shape[0] == rows
-
-
-def check_unbatched_and_wrong_input(rank):
-    whole, layer, x = whole_and_divided("2d")
-    assert torch.equal(full(layer(x[0])), whole(x[0]))
-    style = shard(LAYERS["2d"](), mesh_of(), input_layouts=Shard(2))
-    rows = len(owned(11, dist.get_world_size(), rank))
-    assert style(x.narrow(2, 0, rows)).shape == (4, 4, 11, 6)
-    for wrong, error in ((x[:, :, : rows + 1], ShapeError), ("x", ArgumentTypeError)):
-        try:
-            style(wrong)
-        except error as caught:
-            assert str(caught).startswith("input: expected ")
-        else:
-            raise AssertionError("nothing was raised")
-
-
-def check_wrong_arguments(rank):
-    mesh = mesh_of()
-    wrong = [
-        (nn.Conv2d(3, 4, 3), mesh, 0, "layer: expected a locally connected layer"),
-        (lt.LazyLocallyConnected2d(4, 3), mesh, 0, "layer: expected a layer whose sizes are known"),
-        (LAYERS["2d"](), "mesh", 0, "mesh: expected a DeviceMesh"),
-        (LAYERS["2d"](), mesh, 2, "axis: expected distinct spatial axes below 2"),
-        (LAYERS["2d"](), mesh, (0, 1), "axis: expected 1 axes (or None)"),
-    ]
-    for layer, over, axis, message in wrong:
-        try:
-            shard(layer, over, axis)
-        except ArgumentError as caught:
-            assert str(caught).startswith(message), caught
-        else:
-            raise AssertionError(message)
-
-
-def check_mixed_tensors(rank):
-    x, kernel = torch.randn(2, 8, 3), torch.randn(6, 3, 3, 4)
-    placed = distribute_tensor(kernel, mesh_of(), [Shard(0)])
-    for arguments, name in (
-        ((x, placed), "x"),
-        ((distribute_tensor(x, mesh_of()), kernel), "kernel"),
-    ):
-        try:
-            lcmulti.local_conv(*arguments)
-        except ArgumentTypeError as caught:
-            assert str(caught).startswith(f"{name}: expected a DTensor, as ")
-            assert "distribute_tensor" in str(caught)
-        else:
-            raise AssertionError("nothing was raised")
-
-
 def check_other_placements(rank):
     """A kernel divided by filters is DTensor's own to compute."""
     x, kernel = torch.randn(2, 8, 3), torch.randn(6, 3, 3, 4)
     placed = distribute_tensor(kernel, mesh_of(), [Shard(3)])
     y = lcmulti.local_conv(distribute_tensor(x, mesh_of()), placed)
     torch.testing.assert_close(full(y), lcmulti.local_conv(x, kernel))
-    partly = DTensor.from_local(x / dist.get_world_size(), mesh_of(), ["sum" and _partial()])
+    partly = DTensor.from_local(x / dist.get_world_size(), mesh_of(), [Partial()])
     rows = distribute_tensor(kernel, mesh_of(), [Shard(0)])
     torch.testing.assert_close(
         full(lcmulti.local_conv(partly, rows)), lcmulti.local_conv(x, kernel)
     )
-
-
-def _partial():
-
-    return Partial()
 
 
 def check_drawn_alike(rank):
@@ -228,100 +212,49 @@ def check_drawn_alike(rank):
     assert weight.unique().numel() > 0.99 * weight.numel()
 
 
-def check_checkpointed(rank):
+def check_frozen(rank):
+    """Any of the input and the parameters may be without a gradient; or all, or no graph at all."""
+    for name in ("2d", "transposed 2d", "low rank, empty"):
+        for wanted in ("x", "weights", "bias", ""):
+            whole, layer, x = whole_and_divided(name)
+            given = over_rows(x, whole)
+            for each, of_x in ((whole, x), (layer, given)):
+                of_x.requires_grad_(wanted == "x")
+                for own, parameter in each.named_parameters():
+                    parameter.requires_grad_(wanted == ("bias" if own == "bias" else "weights"))
+                y = each(of_x)
+                assert y.requires_grad == bool(wanted)
+                if wanted:
+                    y.square().sum().backward()
+            pairs = [(given, x), *zip(layer.parameters(), whole.parameters(), strict=True)]
+            for mine, right in pairs:
+                assert (mine.grad is None) == (right.grad is None)
+                if right.grad is not None:
+                    torch.testing.assert_close(full(mine.grad), right.grad, **CLOSE)
+            with torch.inference_mode():
+                again = layer(over_rows(x.detach(), whole))
+                torch.testing.assert_close(full(again), whole(x), **CLOSE)
+
+
+def check_a_slow_rank(rank):
+    """The others wait for its rows."""
     whole, layer, x = whole_and_divided("2d")
-    x.requires_grad_()
-    y = checkpoint(
-        layer,
-        distribute_tensor(x.detach(), mesh_of(), [Shard(2)]).requires_grad_(),
-        use_reentrant=False,
-    )
-    y.square().sum().backward()
-    whole(x).square().sum().backward()
-    torch.testing.assert_close(full(layer.weight.grad), whole.weight.grad, **CLOSE)
-
-
-def check_autocast(rank):
-    whole, layer, x = whole_and_divided("2d")
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        y, wanted = layer(distribute_tensor(x, mesh_of(), [Shard(2)])), whole(x)
-    assert y.dtype == torch.bfloat16
-    assert torch.equal(full(y), wanted)
-    y.float().square().sum().backward()
-    wanted.float().square().sum().backward()
-    torch.testing.assert_close(full(layer.weight.grad), whole.weight.grad, rtol=2e-2, atol=2e-2)
-
-
-def check_compiled(rank):
-    for name in ("2d", "transposed 2d", "low rank"):
-        whole, layer, x = whole_and_divided(name)
-        given = distribute_tensor(x, mesh_of(), [Shard(2)]).requires_grad_()
-        compiled = torch.compile(layer, backend="aot_eager", fullgraph=False)
-        y = compiled(given)
-        torch.testing.assert_close(full(y), whole(x), **CLOSE)
-        y.square().sum().backward()
-        whole(x).square().sum().backward()
-        for own, parameter in layer.named_parameters():
-            torch.testing.assert_close(full(parameter.grad), getattr(whole, own).grad, **CLOSE)
-
-
-def two_by_two():
-    return init_device_mesh("cpu", (2, 2), mesh_dim_names=("data", "rows"))
-
-
-def check_ddp(rank):
-    """Ranks of two copies, each copy over two ranks; gradients are means over the copies."""
-    whole, mesh = LAYERS["2d"](), two_by_two()
-    layer = shard(copy.deepcopy(whole), mesh["rows"], use_local_output=True)
-    model = DistributedDataParallel(layer, device_mesh=mesh["data"])
-    x = torch.randn(4, *whole._sample_shape)
-    mine = x.chunk(2)[mesh.get_local_rank("data")]
-    model(mine).square().sum().backward()
-    (whole(x).square().sum() / 2).backward()
-    rows = owned(11, 2, mesh.get_local_rank("rows"))
-    for name, parameter in model.module.named_parameters():
-        right = getattr(whole, name).grad[rows.start : rows.stop]
-        found = parameter.grad
-        found = found.to_local() if isinstance(found, DTensor) else found
-        torch.testing.assert_close(found, right, **CLOSE)
-
-
-def check_fsdp(rank):
-    """FSDP2 over copies of what is divided by positions: it gathers a rank's share, not a layer."""
-    whole, mesh = lt.LocallyConnected2d(3, 4, 3, (12, 6), padding=1), two_by_two()
-    layer = shard(copy.deepcopy(whole), mesh["rows"], use_local_output=True)
-    fully_shard(layer, mesh=mesh["data"])
-    assert layer.weight.to_local().numel() * 4 == whole.weight.numel()
-    x = torch.randn(4, *whole._sample_shape)
-    layer(x.chunk(2)[mesh.get_local_rank("data")]).square().sum().backward()
-    (whole(x).square().sum() / 2).backward()
-    for name, parameter in layer.named_parameters():
-        torch.testing.assert_close(full(parameter.grad), getattr(whole, name).grad, **CLOSE)
-    torch.optim.SGD(layer.parameters(), lr=0.1).step()
-
-
-def check_settings_and_names(rank):
-    """A named implementation is taken; a workspace that is too small for a rank is said."""
-    whole, layer, x = whole_and_divided("2d")
-    layer.implementation = whole.implementation = "composed"
-    assert torch.equal(full(layer(x)), whole(x))
-    layer.implementation = "nonsense"
-    try:
-        layer(x)
-    except ArgumentError as caught:
-        assert "'nonsense'" in str(caught)
-    else:
-        raise AssertionError("nothing was raised")
+    for slow in range(2):
+        if rank == slow:
+            time.sleep(0.3)
+        assert torch.equal(full(layer(over_rows(x, whole))), whole(x))
 
 
 def checks(ranks):
     found = {f"layer: {name}": partial(check_layer, name) for name in LAYERS}
-    found |= {f"rows in: {n}": partial(check_layer, n, divided_input=True) for n in LAYERS}
+    found |= {f"integers: {name}": partial(check_integers, name) for name in LAYERS}
+    transposed = [name for name in LAYERS if name.startswith("transposed") and "low" not in name]
+    found |= {f"bound: {name}": partial(check_bound, name) for name in transposed}
     twice = ("2d", "2d, last", "low rank", "transposed 2d", "transposed 2d, empty")
     found |= {f"twice: {name}": partial(check_twice, name) for name in twice}
     found |= {
         name[6:].replace("_", " "): check
         for name, check in globals().items()
-        if name.startswith("check_") and name not in ("check_layer", "check_twice")
+        if name.startswith("check_") and check.__code__.co_argcount == 1
     }
     return found

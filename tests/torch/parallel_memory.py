@@ -15,7 +15,7 @@ from torch.distributed.tensor import DTensor, Shard
 import lcmulti
 
 MIB = 2**20
-POSITIONS, TAPS = 4_000_003, 16
+POSITIONS, TAPS = 2_000_003, 16
 WORKSPACE = 8 * MIB
 
 

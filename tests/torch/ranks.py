@@ -1,10 +1,10 @@
 """Runs checks on several processes at once and prints ``{check: error or None}`` as JSON.
 
-``python ranks.py RANKS:MODULE...``, and on its input a JSON list of the checks that are wanted;
-nothing stands for all. One process imports PyTorch and forks the ranks, for imports take longer
-than most checks. ``MODULE.checks(RANKS)`` gives functions ``(rank) -> None`` by name, which all
-ranks run in one order. After one that fails the rest of a module is not run: ranks may be out of
-step then.
+``python ranks.py RANKS:MODULE,MODULE... ...``, and on its input a JSON list of the checks that are
+wanted; nothing stands for all. One process imports PyTorch and forks the ranks, for imports take
+longer than most checks. ``MODULE.checks(RANKS)`` gives functions ``(rank) -> None`` by name, which
+all ranks run in one order. After one that fails the rest is run by new ranks: the old ones may be
+out of step. What each took is written to stderr.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import json
 import os
 import sys
 import tempfile
+import time
 import traceback
 from pathlib import Path
 
@@ -39,22 +40,31 @@ def work(rank, ranks, folder, checks):
     found = {}
     for name, check in checks.items():
         torch.manual_seed(0)
-        error = ""
+        error, started = "", time.monotonic()
         try:
             check(rank)
         except Exception:
             error = f"on rank {rank}: {traceback.format_exc()[-3000:]}"
         told.set(f"{name} {rank}", error)
+        if not rank:
+            print(f"{time.monotonic() - started:6.2f} s  {name}", file=sys.stderr)
         errors = [told.get(f"{name} {each}").decode() for each in range(ranks)]
         found[name] = "\n".join(filter(None, errors)) or None
         if found[name]:
             break
-    found |= {name: "not run after that" for name in checks if name not in found}
     (Path(folder) / f"{rank}.json").write_text(json.dumps(found))
     os._exit(0)  # without a farewell, for which ranks would have to be in step
 
 
 def run(ranks, checks):
+    """Run all; ranks stop after a check that fails."""
+    found = {}
+    while left := {name: check for name, check in checks.items() if name not in found}:
+        found |= run_until_one_fails(ranks, left)
+    return found
+
+
+def run_until_one_fails(ranks, checks):
     with tempfile.TemporaryDirectory() as folder:
         children = []
         for rank in range(ranks):
@@ -76,11 +86,12 @@ def run(ranks, checks):
 def main(groups):
     wanted, found = json.loads(sys.stdin.read() or "null"), {}
     for group in groups:
-        ranks, module = group.split(":")
-        checks = importlib.import_module(module).checks(int(ranks))
+        ranks, _, modules = group.partition(":")
+        checks = {}
+        for module in modules.split(","):
+            checks |= importlib.import_module(module).checks(int(ranks))
         checks = {n: check for n, check in checks.items() if wanted is None or n in wanted}
-        if checks:
-            found |= run(int(ranks), checks)
+        found |= run(int(ranks), checks)
     print(json.dumps(found))
 
 

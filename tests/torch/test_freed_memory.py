@@ -1,4 +1,4 @@
-"""Tensors whose storage was freed, as sharded training frees weights: an error, never a crash."""
+"""A tensor whose storage was freed, as sharded training does, gives an error and no crash."""
 
 from __future__ import annotations
 

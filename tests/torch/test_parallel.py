@@ -18,28 +18,30 @@ if not torch.distributed.is_available() or not hasattr(os, "fork"):
 
 sys.path.insert(0, str(Path(__file__).parent))
 import parallel_cases  # noqa: E402
+import parallel_drawn  # noqa: E402
 import parallel_files  # noqa: E402
 import parallel_layers  # noqa: E402
 import parallel_memory  # noqa: E402
+import parallel_refusals  # noqa: E402
+import parallel_training  # noqa: E402
 
 pytestmark = pytest.mark.torch
 HERE, RANKS = Path(__file__).parent, 4
-GROUPS = [(RANKS, parallel_cases), (RANKS, parallel_layers), (RANKS, parallel_memory)]
-GROUPS += [(2, parallel_cases)]
-GROUPS += [(ranks, parallel_files) for ranks in (RANKS, 3, 2, 1)]
-FAST = {
-    "geometry: uneven", "geometry: uneven first", "geometry: most ranks empty",
-    "geometry: spanning",
-    "geometry: dilation and strides", "geometry: disjoint uneven", "geometry: padded far",
-    "geometry: reflect far", "geometry: replicate far", "geometry: circular far",
-    "geometry: groups", "geometry: 3D first", "geometry: bfloat16", "geometry: complex64",
-    "geometry: both circular", "geometry: batch and rows", "geometry: shared columns, a row each",
-    "geometry: columns", "layer: 2d", "layer: transposed 2d, empty",
-    "rows in: transposed 2d", "rows in: low rank", "twice: 2d", "drawn alike", "stacked layers",
-    "on paper, 4 ranks",
-    "mixed tensors", "wrong arguments", "unbatched and wrong input", "other placements", "autocast",
+GROUPS = {
+    RANKS: (parallel_cases, parallel_layers, parallel_refusals, parallel_training, parallel_memory,
+            parallel_files),
+    3: (parallel_drawn, parallel_files),
+    2: (parallel_cases, parallel_files),
+    1: (parallel_files,),
 }  # fmt: skip
-CHECKS = [name for ranks, module in GROUPS for name in module.checks(ranks)]
+FAST = {
+    "geometry: uneven first", "geometry: most ranks empty", "geometry: spanning",
+    "geometry: dilation and strides", "geometry: circular far", "geometry: both circular",
+    "geometry: batch and rows", "geometry: bfloat16", "layer: transposed 2d, empty",
+    "integers: transposed 2d", "integers: low rank", "twice: 2d", "drawn alike", "mixed tensors",
+    "wrong arguments", "unbatched and wrong input", "trained: plain", "on paper, 4 ranks",
+}  # fmt: skip
+CHECKS = [name for ranks in GROUPS for module in GROUPS[ranks] for name in module.checks(ranks)]
 
 
 def environment():
@@ -55,7 +57,7 @@ def outcomes(request, tmp_path_factory):
         for item in request.session.items
         if getattr(item, "originalname", "") == "test_over_ranks"
     ]
-    groups = [f"{ranks}:{module.__name__}" for ranks, module in GROUPS]
+    groups = [f"{n}:{','.join(each.__name__ for each in GROUPS[n])}" for n in GROUPS]
     if any(name.startswith("files: read") for name in wanted):
         wanted += [name for name in CHECKS if name.startswith("files: saved")]
     folder = {"LCMULTI_TEST_FOLDER": str(tmp_path_factory.mktemp("files"))}

@@ -1,4 +1,4 @@
-"""The PyTorch backend: what its implementations compute, where, how exactly and in what memory."""
+"""The PyTorch backend: results, devices, precision and memory of its implementations."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_memory_formats_and_strides(implementation):
 
 
 def test_blocks_hold_no_more_than_max_workspace():
-    """PyTorch's own allocator, watched through the profiler's memory events."""
+    """The use of PyTorch's allocator, from the profiler's memory events."""
     x, kernel = torch.randn(8, 40, 40, 8), torch.randn(36, 36, 5, 5, 8, 8)
     limit = 2**20
     with lcmulti.config(max_workspace=limit), torch.no_grad():
@@ -112,14 +112,14 @@ def test_half_types_and_refused_types():
 
 
 class Device:
-    """Stands for a tensor on a GPU."""
+    """A stand-in for a tensor on a GPU."""
 
     dtype, is_cuda = torch.float32, True
 
 
 @pytest.fixture
 def precisions():
-    """PyTorch's switches, put back."""
+    """Restores PyTorch's switches after the test."""
     switches = torch.backends.cuda.matmul, torch.backends.cudnn.conv
     before = [switch.fp32_precision for switch in switches]
     yield switches

@@ -1,4 +1,4 @@
-"""Type checkers know the layers, their weights and results, and refuse what cannot be."""
+"""Type checkers know the layers, their weights and results, and refuse wrong arguments."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_a_users_file(checker, tmp_path):
 
 
 def test_tools_see_what_a_program_finds():
-    """Each public name is imported where tools read, from where it is loaded."""
+    """Each public name is imported for tools from the module that loads it."""
     assert (Path(lcmulti_torch.__file__).parent / "py.typed").exists()
     tree = ast.parse(Path(lcmulti_torch.__file__).read_text("utf-8"))
     (seen,) = (node.body for node in tree.body if isinstance(node, ast.If))

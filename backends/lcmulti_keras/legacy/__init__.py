@@ -1,4 +1,4 @@
-"""Models that Keras 2 and tf_keras wrote, on Keras 3."""
+"""Load models that Keras 2 or tf_keras wrote, on Keras 3."""
 
 from lcmulti_keras.legacy.loading import LoadedWeights, load_legacy_model, load_legacy_weights
 

@@ -1,4 +1,4 @@
-"""What changes in a layer's configuration before Keras 3 takes it."""
+"""Change the configuration of a layer of Keras 2 to one that Keras 3 accepts."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ OURS = {"LocallyConnected1D": LocallyConnected1D, "LocallyConnected2D": LocallyC
 
 
 def class_of(name: str) -> type[keras.layers.Layer]:
-    """The class that stands for one of Keras 2's."""
+    """The class that replaces a class of Keras 2."""
     return OURS.get(name) or getattr(keras.layers, RENAMED.get(name, name))
 
 
-def adjust(name: str, cls: type[keras.layers.Layer], config: Config) -> str | None:
-    """Change a configuration, in place, to mean to *cls* what the file meant by it.
+def adjust(name: str, cls: type, config: Config) -> str | None:
+    """Change a configuration, in place, so that it has the same meaning for *cls* as in the file.
 
     Parameters
     ----------
     name : str
         The class in the file.
     cls : type
-        The class to be made, which may be the caller's own. What counts is which of Keras'
-        layers, or of ours, it is a kind of.
+        The class of the new layer, which may be the caller's own. It is treated as the layer of
+        Keras, or of lcmulti, that it derives from.
     config : dict
 
     Returns
@@ -48,7 +48,7 @@ def adjust(name: str, cls: type[keras.layers.Layer], config: Config) -> str | No
         return None
     before = dict(config)
     lost = ADJUSTED[kind](config)
-    # A class whose own arguments are named as in Keras 2 is given them so.
+    # A class whose own arguments have the names of Keras 2 gets them under these names.
     renamed = [key for key in before.keys() - config.keys() if key in parameters(cls)]
     if renamed:
         for key in config.keys() - before.keys():
@@ -62,7 +62,7 @@ def _is_known(cls: type) -> bool:
 
 
 def droppable(key: str, value: Any) -> bool:
-    """Whether an option that Keras 3 has no more changes nothing with this value."""
+    """Whether an option that Keras 3 no longer has, has no effect with this value."""
     if value is None or value is False:
         return True
     neutral = DROPPED.get(key, ())
@@ -71,7 +71,7 @@ def droppable(key: str, value: Any) -> bool:
 
 @cache
 def parameters(cls: type) -> frozenset[str]:
-    """Names of the arguments a class takes, those it hands to its bases included."""
+    """Names of the arguments that a class takes, including those that it passes to its bases."""
     names: set[str] = set()
     for base in cls.__mro__:
         if base is object or "__init__" not in vars(base):
@@ -86,7 +86,7 @@ def parameters(cls: type) -> frozenset[str]:
 
 
 def _local(config: Config) -> str | None:
-    """Keras 2's ``same`` is a rule of its own, and its constraints saw a kernel of other axes."""
+    """Keras 2 has another rule for ``same``, and its constraints are for a kernel of other axes."""
     implementation = config.setdefault("implementation", 1)
     padding = config.get("padding", "valid")
     config["padding"] = "keras_same" if padding == "same" else padding
@@ -95,20 +95,21 @@ def _local(config: Config) -> str | None:
     ours = _axes(implementation, n, config.get("data_format") == "channels_first")
     if not (isinstance(constraint, dict) and "axis" in (constraint.get("config") or {})):
         return None
-    config["implementation"] = "auto"  # the axes are not those of a number of Keras 2 any more
+    # The axes are no longer those of an implementation of Keras 2.
+    config["implementation"] = "auto"
     try:
         config["kernel_constraint"] = moved_axes(constraint, lambda axis: ours[axis % len(ours)])
-    except (TypeError, ZeroDivisionError):  # no such axis here
+    except (TypeError, ZeroDivisionError):  # the kernel has no such axis
         config["kernel_constraint"] = None
         return f"the kernel constraint of {config.get('name')} along its output"
     return None
 
 
 def _axes(implementation: Any, n: int, channels_first: bool) -> tuple[Any, ...]:
-    """Axes of lcmulti's kernel that each axis of Keras 2's was, None where it was none.
+    """For each axis of Keras 2's kernel, the axes of lcmulti's kernel; None if there are none.
 
-    Implementation 2 keeps every input beside every output: along an input axis it has the taps of
-    a window (and zeros, of no connection), along an output axis nothing that belongs together.
+    Implementation 2 stores a matrix of every input and every output. Along an input axis it has the
+    taps of a window (and zeros without a connection). Along an output axis nothing corresponds.
     """
     window, channels, filters = range(n, 2 * n), (2 * n,), (2 * n + 1,)
     taps, outputs = [(axis,) for axis in window], [None] * n
@@ -135,11 +136,11 @@ def _renaming(old: str, new: str) -> Callable[[Config], str | None]:
 
 
 def _gru(config: Config) -> None:
-    config.setdefault("reset_after", False)  # what there was before there was a choice
+    config.setdefault("reset_after", False)  # the behaviour before there was a choice
 
 
 def _cudnn(config: Config) -> None:
-    """What cuDNN computes, which had no choices."""
+    """The options of cuDNN, which had no choices."""
     config |= {"activation": "tanh", "recurrent_activation": "sigmoid"}
 
 
@@ -149,7 +150,7 @@ def _cudnn_gru(config: Config) -> None:
 
 
 def _attention_shapes(config: Config) -> None:
-    for key in ("query_shape", "key_shape", "value_shape"):  # known once it is called
+    for key in ("query_shape", "key_shape", "value_shape"):  # known when it is called
         config.pop(key, None)
 
 
@@ -177,4 +178,4 @@ ADJUSTED: dict[str, Callable[[Config], str | None]] = {
     "CuDNNLSTM": _cudnn,
     "CuDNNGRU": _cudnn_gru,
 }
-"""By Keras 2's class name; each changes a configuration in place and may say what is lost."""
+"""By class name of Keras 2. Each function changes a configuration, and returns what is lost."""

@@ -1,8 +1,8 @@
-"""What a file may name: Keras' own classes and activations, by name, and nothing else.
+"""The names that a file may use: Keras' own classes and activations, and nothing else.
 
-Keras imports whatever module a config names. Here a config names none: a class is looked up in
-these sets, and what is not there is refused. Layers that run code (``Lambda``, ``TFOpLambda``)
-or hold what is not a weight (tables of strings, random states) are left out on purpose.
+Keras imports any module that a config names. Here, no module is imported: a class is looked up in
+these sets, and any other is refused. Layers that run code (``Lambda``, ``TFOpLambda``) or hold
+other things than weights (tables of strings, random states) are left out on purpose.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ LAYERS = {
     "CenterCrop", "CategoryEncoding", "Discretization", "Dropout", "AlphaDropout",
     "GaussianDropout", "GaussianNoise", *_numbered("SpatialDropout"),
     "RandomFlip", "RandomRotation", "RandomTranslation", "RandomZoom", "RandomContrast",
-    "RandomBrightness",  # but not RandomCrop: Keras 3's crops nothing when it infers
+    "RandomBrightness",  # but not RandomCrop: in Keras 3 it does not crop in inference
     # attention and recurrence
     "Attention", "AdditiveAttention", "MultiHeadAttention", "RNN", "SimpleRNN", "SimpleRNNCell",
     "LSTM", "LSTMCell", "CuDNNLSTM", "GRU", "GRUCell", "CuDNNGRU", "StackedRNNCells",
@@ -90,7 +90,7 @@ KINDS = {
     "losses": LOSSES,
     "metrics": METRICS,
 }
-"""Class names by the Keras module they are taken from."""
+"""Class names by the module of Keras that has them."""
 
 ACTIVATIONS = {
     "linear", "relu", "relu6", "elu", "selu", "softplus", "softsign", "softmax", "tanh", "sigmoid",
@@ -102,7 +102,7 @@ SHORT_NAMES = {
     "BatchNormalizationV1": "BatchNormalization", "BatchNormalizationV2": "BatchNormalization",
     "UnifiedLSTM": "LSTM", "UnifiedGRU": "GRU",
     "LossScaleOptimizerV3": "LossScaleOptimizer",
-    # what Keras 2 accepted in lower case, and wrote so in its early years
+    # lower-case names, which Keras 2 accepted, and wrote in its early versions
     "glorot_uniform": "GlorotUniform", "glorot_normal": "GlorotNormal", "he_normal": "HeNormal",
     "he_uniform": "HeUniform", "lecun_normal": "LecunNormal", "lecun_uniform": "LecunUniform",
     "zeros": "Zeros", "ones": "Ones", "constant": "Constant", "random_normal": "RandomNormal",
@@ -120,12 +120,12 @@ RENAMED = {
 }
 
 DROPPED: dict[str, tuple[object, ...] | None] = {
-    # without a counterpart and without an effect on what is computed, whatever the value
+    # without a counterpart, and without an effect on results for any value
     "implementation": None, "fused": None, "rng_type": None, "force_generator": None,
     "input_length": None, "trainable": None, "renorm_clipping": None, "renorm_momentum": None,
     "num_words": None, "robust_masking": None, "softmax_robust_masking": None,
     "experimental_autocast": None, "kernel_initializer": None, "filters": None,
-    # with these values alone
+    # without an effect only for these values
     "groups": (1,), "interpolation": ("bilinear",),
 }  # fmt: skip
-"""Options Keras 3 has no more. Any option may also be dropped that is off: None or False."""
+"""Options that Keras 3 no longer has. Any option that is off (None, False) may be dropped, too."""

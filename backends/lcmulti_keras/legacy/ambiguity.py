@@ -1,4 +1,4 @@
-"""The error for a file that does not tell which of its arrays go where."""
+"""The error for a file in which it is unclear which array belongs to which layer."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def ambiguous(
     edges: Sequence[set[int]],
     way_out: str = NAMES,
 ) -> FileError:
-    """List what each layer of the file fits, for those that fit several.
+    """Make an error that lists, for each layer of the file that fits several layers, which ones.
 
     Parameters
     ----------
@@ -35,9 +35,9 @@ def ambiguous(
     theirs, ours : sequence of str
         Names in the file and in the model.
     edges : sequence of set of int
-        For each of theirs, which of ours it fits.
+        For each of *theirs*, which of *ours* it fits.
     way_out : str
-        What to do about it.
+        Advice for the user.
     """
     found: dict[str, str] = {}
     for name, each in zip(theirs, edges, strict=True):

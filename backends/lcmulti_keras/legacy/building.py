@@ -1,7 +1,8 @@
-"""Build Keras 3 objects from Keras 2's configurations, by name and from the allow-list alone.
+"""Build Keras 3 objects from configurations of Keras 2, with classes of the allow-list only.
 
-Keras' own deserialiser is not used: it imports what a configuration names. Each class is looked
-up in `lcmulti_keras.legacy.allowed` and called with the arguments Keras 3 still has.
+Keras' own deserialiser is not used, because it imports modules that a configuration names. Each
+class is looked up in `lcmulti_keras.legacy.allowed` and called with the arguments that Keras 3
+still has.
 """
 
 from __future__ import annotations
@@ -36,22 +37,22 @@ class Builder:
     Parameters
     ----------
     path : Path
-        Of the file, for messages.
+        Path of the file, for messages.
     custom_objects : dict
-        The caller's own classes and functions by name; these are trusted.
+        The caller's own classes and functions by name. These are trusted.
     with_values : bool
-        Whether variables are to have values.
+        Whether variables get values.
     origins : Origins
         Where to note what the layers were, by ``id``.
 
     Attributes
     ----------
     names : dict of str to str
-        Keras 3's name of each layer by its old one, which may have held slashes.
+        The name of each layer in Keras 3, by its old name, which may contain slashes.
     lost : list of str
-        What was not carried over.
+        What could not be converted.
     stateful : list of Layer
-        Those that are to keep a state of the size of a batch.
+        Layers that keep a state of the size of a batch.
     """
 
     def __init__(
@@ -64,14 +65,14 @@ class Builder:
         self.names: dict[str, str] = {}
         self.lost: list[str] = []
         self.stateful: list[Any] = []
-        self.layers: list[Any] = []  # keeps them alive, so that an id is one layer's
+        self.layers: list[Any] = []  # keeps them alive, so that an id belongs to one layer
 
     def refuse(self, reason: str) -> FileError:
-        """The error that says why the file is refused."""
+        """Make the error that says why the file is refused."""
         return FileError(self.path, reason)
 
     def layer(self, node: Any) -> Any:
-        """The layer or model of ``{"class_name": ..., "config": ...}``."""
+        """Build the layer or model of ``{"class_name": ..., "config": ...}``."""
         name, config = self._class_and_config(node, "layers")
         if name in self.custom_objects:
             made = custom_layer(self, name, config)
@@ -91,12 +92,12 @@ class Builder:
         return made
 
     def expect(self, more: int) -> None:
-        """Refuse so many layers beyond those there are if there may not be as many."""
+        """Raise if *more* layers, in addition to those already built, are too many."""
         if len(self.layers) + more > MOST_LAYERS:
             raise self.refuse(f"has more than {MOST_LAYERS:,} layers")
 
     def build_activations(self) -> None:
-        """Give activations that are layers their weights, which Keras 3 would at the first call."""
+        """Build activations that are layers, which Keras 3 would do at the first call."""
         for layer in self.layers:
             activation = getattr(layer, "activation", None)
             if not isinstance(activation, keras.layers.Layer) or activation.built:
@@ -106,7 +107,7 @@ class Builder:
                 activation.build(layer.compute_output_shape(shape))
 
     def _class_and_config(self, node: Any, kind: str) -> tuple[str, Any]:
-        """Check that a node names a class of a kind and no module but Keras' own."""
+        """Check that a node names a class of this kind, and no module other than those of Keras."""
         if not isinstance(node, dict) or not isinstance(node.get("class_name"), str):
             raise self.refuse(f"has {short(node)} where one of Keras' {kind} should be")
         bare = node["class_name"].rpartition(">")[2]
@@ -115,7 +116,7 @@ class Builder:
                 return own, node.get("config", {})
         name = bare
         if kind != "optimizers" or not node["class_name"].startswith("Custom>"):
-            name = node["class_name"]  # tf_keras registers its optimizers, and nothing else
+            name = node["class_name"]  # tf_keras registers its optimizers, but nothing else
         if name in ("Lambda", "TFOpLambda", "SlicingOpLambda"):
             raise self.refuse(
                 f"has a {name} layer, which runs code from the file or calls TensorFlow by name; "
@@ -147,7 +148,7 @@ class Builder:
     def _plain_layer(self, name: str, config: Config) -> Any:
         config = dict(config)
         config.pop("batch_input_shape", None)
-        cls = class_of(name)
+        cls: Any = class_of(name)
         lost = adjust(name, cls, config)
         self.lost += [lost] if lost else []
         arguments = {}
@@ -163,7 +164,7 @@ class Builder:
         return made
 
     def argument(self, key: str, value: Any) -> Any:
-        """An argument of a layer as Keras 3 takes it."""
+        """Convert an argument of a layer to Keras 3."""
         known = {
             "name": self.name, "dtype": self.dtype, "activation": self.activation,
             "recurrent_activation": self.activation,
@@ -186,7 +187,7 @@ class Builder:
         return self.plain(value)
 
     def object(self, node: Any, kind: str) -> Any:
-        """An initialiser, regulariser, loss or other small object; None for None."""
+        """Build an initialiser, regulariser, loss or other small object; None for None."""
         if node is None:
             return None
         if isinstance(node, str):
@@ -209,7 +210,7 @@ class Builder:
         }
         if name == "L1L2":
             arguments = {key: float(value or 0) for key, value in arguments.items()}
-        # TF1-era initialisers carried the dtype of their weight, which the layer knows.
+        # Old initialisers have the dtype of their weight, which the layer also knows.
         if kind == "initializers":
             arguments.pop("dtype", None)
         return cls(**arguments)
@@ -222,7 +223,7 @@ class Builder:
         return self.plain(value)
 
     def activation(self, value: Any) -> Any:
-        """An activation: a function of Keras' by name, or a layer used as one."""
+        """Build an activation: a function of Keras by name, or a layer that is used as one."""
         if value is None:
             return None
         if isinstance(value, dict) and value.get("class_name") == "function":
@@ -243,7 +244,7 @@ class Builder:
         raise self.refuse(f"names the activation {short(value)}, which is none of Keras'")
 
     def dtype(self, value: Any) -> str | None:
-        """A dtype or the name of a policy, from either's configuration."""
+        """A dtype or the name of a policy, from the configuration of either."""
         if isinstance(value, dict):
             config = value.get("config")
             if value.get("class_name") not in POLICIES or not isinstance(config, dict):
@@ -258,7 +259,7 @@ class Builder:
         return str(value)
 
     def name(self, value: Any) -> str | None:
-        """The name a layer has in Keras 3, which allows no slash."""
+        """The name of a layer in Keras 3, which does not allow slashes."""
         if value is None:
             return None
         if not isinstance(value, str) or not value.isprintable() or "\\" in value:
@@ -273,7 +274,7 @@ class Builder:
         return self.names[value]
 
     def plain(self, value: Any) -> Any:
-        """A value that is data all through; wrapped tuples and shapes become lists."""
+        """Check that a value is plain data at every depth; tuples and shapes become lists."""
         if isinstance(value, PLAIN):
             return value
         if isinstance(value, (list, tuple)):

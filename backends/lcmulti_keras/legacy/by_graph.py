@@ -1,7 +1,8 @@
-"""Where a TensorFlow checkpoint has the weights of each layer of a model.
+"""Find the weights of each layer of a model in a TensorFlow checkpoint.
 
-It has the objects of the program that wrote it: under a model ``layer_with_weights-0`` and so on
-where it is made of layers, else its attributes; under a layer its variables by name.
+A checkpoint has the objects of the program that wrote it. Below a model made of layers there are
+``layer_with_weights-0`` and so on; below another model, its attributes; below a layer, its
+variables by name.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ def in_checkpoint(
     Raises
     ------
     FileError
-        If a variable has none, or an array no variable.
+        If a variable has no array, or an array has no variable.
     """
-    # `model.save_weights` has the model at the root, a tf.train.Checkpoint as an attribute.
+    # `model.save_weights` puts the model at the root, a tf.train.Checkpoint as an attribute.
     starts = [0, *(n for name, n in graph[0].children.items() if not name.startswith(OPTIMIZERS))]
     tried = [(start, *_Search(graph, origins, model).pairs(start)) for start in starts]
     start, found, lacking = min(tried, key=lambda each: len(each[2]))
@@ -51,7 +52,7 @@ def in_checkpoint(
 
 
 class _Search:
-    """Goes through a model and the objects of a checkpoint at once."""
+    """Goes through a model and the objects of a checkpoint in parallel."""
 
     def __init__(self, graph: Sequence[Node], origins: Origins, model: keras.Model) -> None:
         self.graph, self.origins, self.model = graph, origins, model
@@ -60,7 +61,7 @@ class _Search:
             self.own.setdefault(id(slot.owner), []).append(slot)
 
     def pairs(self, start: int) -> tuple[list[tuple[str, Slot]], list[str]]:
-        """Keys with variables, and paths of the variables that have none."""
+        """Keys with their variables, and the paths of variables without a key."""
         found = {
             id(slot.variable): (key, slot) for key, slot in self._walk(self.model, start, set())
         }
@@ -82,7 +83,7 @@ class _Search:
             child = children.get(name)
             if child is not None:
                 yield from self._walk(inner, child, seen)
-            elif name == "cell":  # of an RNN that cuDNN ran, whose weights are its own
+            elif name == "cell":  # an RNN of cuDNN has its own weights
                 yield from self._walk(inner, node, seen)
         for name, items in self._lists(layer):
             within = children.get(name)

@@ -1,9 +1,9 @@
 """Pair the arrays of a ``.h5`` file with the variables of a model.
 
-Such a file lists the layers of the model, and for each of them all arrays within it in one list,
-those that trained first. So the order within a model in the model depends on what was frozen
-when it was saved, and names say more. Where neither names nor structure nor shapes leave one
-way, the file is refused: two layers of one shape would take each other's weights in silence.
+Such a file lists the layers of the model and, for each of them, all arrays within it in one list,
+the trainable ones first. So the order within a nested model depends on what was frozen when it was
+saved, and names are more reliable. If names, structure and shapes leave more than one way, the file
+is refused: otherwise two layers of the same shape could silently get each other's weights.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Pair = tuple[Array, Slot]
 
 @dataclass(frozen=True)
 class Entry:
-    """A layer of the model with the variables within it; without a layer, the model's own."""
+    """A layer of the model and all variables in it; without a layer, the model's own variables."""
 
     layer: Layer | None
     name: str
@@ -59,7 +59,7 @@ class ByName:
         Raises
         ------
         FileError
-            If there is no way to, or more than one.
+            If there is no way, or more than one.
         """
         entries = self.entries
         found = self.layers(groups, entries)
@@ -77,7 +77,7 @@ class ByName:
         Parameters
         ----------
         must_fit : bool
-            Whether what does not fit is to be refused here, rather than where it is taken.
+            Whether to raise here if something does not fit, instead of when it is assigned.
         """
         named = by_key([names.flat(g.name) for g in groups], [names.flat(e.name) for e in entries])
         if self.origins.known and len(named) == len(groups) == len(entries):
@@ -94,7 +94,7 @@ class ByName:
         return certain | {theirs[i]: ours[j] for i, j in rest.items()}
 
     def _rest(self, groups: Sequence[Group], entries: Sequence[Entry], must_fit: bool) -> Pairs:
-        """Pair layers that nobody named, or named otherwise, all of both."""
+        """Pair layers that have automatic or different names; all of both."""
         in_order = {i: i for i in range(len(groups))}
         if self.origins.known or structure.is_chain(self.model):
             return in_order
@@ -110,7 +110,7 @@ class ByName:
         edges = candidates(groups, entries, self._fits)
         only = only_pairing(edges, len(entries))
         if only is None and not all(edges) and not must_fit:
-            return in_order  # it cannot be right, and an error will say which does not fit
+            return in_order  # this cannot be right; an error will name the layer that does not fit
         if only is None:
             raise ambiguous(self.refuse, [g.name for g in groups], [e.name for e in entries], edges)
         return only
@@ -119,7 +119,7 @@ class ByName:
         return entry.layer is not None and names.is_automatic(entry.layer, self.origins)
 
     def _fits(self, group: Group, entry: Entry) -> bool:
-        """Whether each array of a layer fits some variable of another, and the other way round."""
+        """Whether each array of a layer fits a variable of another, and the other way around."""
         if len(group.arrays) != len(entry.slots):
             return False
         edges = self._edges(group.arrays, entry.slots)
@@ -145,13 +145,13 @@ class ByName:
         return list(zip(arrays, _aligned(arrays, structure.as_saved(slots)), strict=True))
 
     def _without_metrics(self, group: Group, entry: Entry) -> list[Array]:
-        """Arrays of a layer; models within models list those of their metrics as well."""
+        """The arrays of a layer; nested models also list those of their metrics."""
         tails = {slot.variable.name for slot in entry.slots}
         spare = OF_METRICS - tails if len(group.arrays) > len(entry.slots) else ()
         return [each for each in group.arrays if each.tail not in spare]
 
     def by_names(self, arrays: Sequence[Array], slots: Sequence[Slot]) -> Pairs | None:
-        """The one pairing in which all names agree, if there is one."""
+        """The only pairing in which all names agree, or None."""
         tokens = [
             (self.origins.name(self.model), *names.tokens_of(slot.chain, self.origins))
             for slot in slots
@@ -195,10 +195,10 @@ class ByName:
         return only_pairing(candidates(every, every, agree), len(slots))
 
     def _is_explained(self, found: Pairs, slots: Sequence[Slot]) -> bool:
-        """Whether some parts frozen, or none, give the order in which the file has the arrays.
+        """Whether freezing some parts, or none, gives the order of the arrays in the file.
 
-        Automatic names tell in which order layers were made, which is how they follow one
-        another or it is not; a given name needs no such proof.
+        Automatic names tell in which order layers were made, so they must agree with the order.
+        Names that a user chose need no such check.
         """
         if not all(structure.is_order_sure(m, self.origins) for m in _models(slots)):
             return True
@@ -206,7 +206,7 @@ class ByName:
         return two_runs([j for j in places if names.is_automatic(slots[j].owner, self.origins)])
 
     def _is_order_fixed(self, slots: Sequence[Slot]) -> bool:
-        """Whether order alone tells: parts of a layer of Keras' own are not frozen apart."""
+        """Whether the order decides: parts of Keras' own layers are not frozen separately."""
         if self.origins.known:
             return True
         above = {layer for slot in slots for layer in slot.chain[:-1]}
@@ -243,12 +243,12 @@ def _models(slots: Sequence[Slot]) -> set[Layer]:
 def _aligned(arrays: Sequence[Array], slots: Sequence[Slot]) -> list[Slot]:
     """Slots in the order of *arrays*.
 
-    Both list the trainable first. Should the rest be in another order, then weights of one
-    kind are still in order among themselves, which their names tell.
+    Both list the trainable ones first. If the others are in another order, weights with the same
+    name are still in order among themselves.
     """
     tails = [each.tail for each in arrays]
     wanted = [slot.variable.name for slot in slots]
     if tails == wanted or sorted(tails) != sorted(wanted):
-        return list(slots)  # in order, or named by other rules; shapes are checked in any case
+        return list(slots)  # in order, or with other names; shapes are always checked
     queues = {tail: deque(s for s in slots if s.variable.name == tail) for tail in set(tails)}
     return [queues[tail].popleft() for tail in tails]

@@ -38,6 +38,7 @@ def write_checked(path: Path, archive: Archive, folder: Path) -> Path:
     FileError
         If the architecture holds what is not known to be harmless, wherever it stands.
     """
+    assert archive.weights is not None  # asked only of a file with weights
     config = json.dumps(_checked(path, archive.config))
     if not archive.by_path:
         copy = folder / "copy.h5"

@@ -1,4 +1,4 @@
-"""Compile a loaded model as the old one was, as far as Keras' own names go."""
+"""Compile a loaded model like the old one, as far as it uses Keras' own names."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ GONE = ("auto",)
 
 
 def compile_as(builder: Builds, model: Any, config: Config) -> list[str]:
-    """Compile *model* and return what could not be carried over.
+    """Compile *model*, and return what could not be converted.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def compile_as(builder: Builds, model: Any, config: Config) -> list[str]:
     """
     lost = []
     outputs = getattr(model, "output_names", ())
-    # Of several outputs, Keras 2 wrote the metrics with the output's name before their own.
+    # With several outputs, Keras 2 wrote the name of the output before that of each metric.
     several = outputs if len(outputs) > 1 else ()
     prefixes = [f"{old}_" for old, new in builder.names.items() if new in several]
 
@@ -56,13 +56,13 @@ def compile_as(builder: Builds, model: Any, config: Config) -> list[str]:
         value = _present(by_output(name))
         one_list = isinstance(value, list) and not any(isinstance(each, list) for each in value)
         if one_list and several:
-            value = [value] * len(outputs)  # as Keras 2 took it
+            value = [value] * len(outputs)  # as in Keras 2
         return attempt(name.replace("_", " "), lambda each: _metric(builder, each, prefixes), value)
 
     optimizer = config.get("optimizer", config.get("optimizer_config"))
     loss = by_output("loss")
     if isinstance(loss, dict) and "class_name" not in loss and outputs:
-        loss = dict.fromkeys(outputs) | loss  # Keras 3 wants a word on each
+        loss = dict.fromkeys(outputs) | loss  # Keras 3 needs an entry for each
     loss = attempt("custom loss", lambda each: _loss(builder, each), loss)
     metrics, weighted = map(metrics_of, ("metrics", "weighted_metrics"))
     chosen = attempt("optimizer", lambda each: _optimizer(builder, each), optimizer)
@@ -84,7 +84,7 @@ def compile_as(builder: Builds, model: Any, config: Config) -> list[str]:
 
 
 def _present(value: Any) -> Any:
-    """Metrics without those that are None, which Keras 2 wrote for an output that has none."""
+    """Metrics without None, which Keras 2 wrote for an output without metrics."""
     if isinstance(value, dict) and "class_name" not in value:
         return {key: _present(each) for key, each in value.items() if each is not None}
     if not isinstance(value, list):
@@ -95,7 +95,7 @@ def _present(value: Any) -> Any:
 
 
 def _mapped(make: Any, value: Any) -> Any:
-    """Apply *make* to each leaf of lists and of dicts that are no configuration."""
+    """Apply *make* to each leaf of lists, and of dicts that are not a configuration."""
     if value is None:
         return None
     if isinstance(value, list):
@@ -106,7 +106,7 @@ def _mapped(make: Any, value: Any) -> Any:
 
 
 def _named(builder: Builds, value: Any, kind: str) -> Any:
-    """An object from its configuration, or from its name in any of Keras 2's spellings."""
+    """An object from its configuration, or from its name as Keras 2 wrote it."""
     if isinstance(value, dict) and value.get("class_name") == "function":
         value = value.get("config")
     if isinstance(value, str):
@@ -140,7 +140,7 @@ def _metric(builder: Builds, value: Any, prefixes: list[str]) -> Any:
     metric = _named(builder, METRICS.get(value, value) if isinstance(value, str) else value,
                     "metrics")  # fmt: skip
     if isinstance(value, str) and isinstance(metric, keras.metrics.Metric):
-        metric.name = value  # the name in the history, and to a callback
+        metric.name = value  # the name in the history and for callbacks
     return metric
 
 

@@ -1,7 +1,7 @@
 """The arrays of an old file, by layer and name or by path.
 
-``.h5`` files hold a list of arrays for each layer of the model, by the names Keras 2 gave them;
-``.keras`` and ``.weights.h5`` files hold each layer's at the path of attributes that leads to it.
+``.h5`` files have a list of arrays for each layer of the model, with names from Keras 2. ``.keras``
+and ``.weights.h5`` files have the arrays of each layer at the path of attributes that leads to it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Array:
     Parameters
     ----------
     name : str
-        As Keras 2 had it, ``"inner/lc/kernel:0"``.
+        Name in Keras 2, ``"inner/lc/kernel:0"``.
     stored : Stored
     """
 
@@ -37,18 +37,18 @@ class Array:
 
     @property
     def scope(self) -> str:
-        """All of the name but its last part."""
+        """The name without its last part."""
         return parted(self.name)[0]
 
     @property
     def tail(self) -> str:
-        """What the layer calls it, ``"kernel"``."""
+        """The last part of the name, ``"kernel"``."""
         return parted(self.name)[1]
 
 
 @dataclass(frozen=True)
 class Group:
-    """What is stored for one layer of the model; for the model's own variables without a name.
+    """The arrays of one layer of the model; without a name, those of the model itself.
 
     Parameters
     ----------
@@ -61,28 +61,30 @@ class Group:
 
 
 def groups(archive: Archive) -> list[Group]:
-    """Layers with arrays, in the order of the file; metrics and random states are left out."""
+    """Layers with arrays, in the order of the file, without metrics and random states."""
+    assert archive.weights is not None  # asked only of a file with weights
     found = []
     names = archive.strings(archive.weights, "layer_names")
     for name in (*names, *({OF_MODEL} & set(archive.weights))):
         group = archive.weights.get(name)
         if not isinstance(group, Folder):
             raise FileError("", f"lists a layer {name!r:.80} and does not have it")
-        listed = [
-            Array(each, group.get(each))
-            for each in archive.strings(group, "weight_names")
-            if not parted(each)[1].startswith(RANDOM_STATE)
-        ]
-        for each in listed:
-            if not isinstance(each.stored, FileArray):
-                raise FileError("", f"has no array {each.name!r:.80}, which it lists")
+        listed = []
+        for each in archive.strings(group, "weight_names"):
+            if parted(each)[1].startswith(RANDOM_STATE):
+                continue
+            stored = group.get(each)
+            if not isinstance(stored, FileArray):
+                raise FileError("", f"has no array {each!r:.80}, which it lists")
+            listed.append(Array(each, stored))
         if listed:
             found.append(Group("" if name == OF_MODEL else name, tuple(listed)))
     return found
 
 
 def paths(archive: Archive) -> dict[str, Stored]:
-    """Arrays by path, but for those of optimizers, metrics and random states."""
+    """Arrays by path, without those of optimizers, metrics and random states."""
+    assert archive.weights is not None  # asked only of a file with weights
     return {
         path: each
         for path, each in archive.weights.arrays()
@@ -91,7 +93,7 @@ def paths(archive: Archive) -> dict[str, Stored]:
 
 
 def below(arrays: dict[str, Stored], folder: str) -> dict[str, Stored]:
-    """Arrays right in a folder, by path, in the order of their numbers."""
+    """Arrays directly in a folder, by path, in the order of their numbers."""
     found = {}
     for number in range(len(arrays)):
         path = f"{folder}/{number}"

@@ -1,4 +1,4 @@
-"""What the parts that build a model ask of the one that builds its layers."""
+"""The interface of the builder of layers, for the modules that build models."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from lcmulti_keras.legacy.origins import Origins
 __all__ = ["Builds", "Config"]
 
 Config = dict[str, Any]
-"""A layer's, a model's or another object's arguments, as parsed from JSON."""
+"""Arguments of a layer, a model or another object, as parsed from JSON."""
 
 
 class Builds(Protocol):
-    """Builds layers and other objects from Keras 2's configurations of them.
+    """Builds layers and other objects from configurations of Keras 2.
 
     Attributes
     ----------
     origins : Origins
         What the layers were, by ``id``.
     names : dict of str to str
-        Keras 3's name of each layer by its old one, which may have held slashes.
+        The name of each layer in Keras 3, by its old name, which may contain slashes.
     custom_objects : dict
         The caller's own classes and functions by name.
     lost : list of str
-        What was not carried over.
+        What could not be converted.
     """
 
     origins: Origins
@@ -36,25 +36,25 @@ class Builds(Protocol):
     lost: list[str]
 
     def refuse(self, reason: str) -> FileError:
-        """The error that says why the file is refused."""
+        """Make the error that says why the file is refused."""
 
     def expect(self, more: int) -> None:
-        """Refuse so many layers beyond those there are if there may not be as many."""
+        """Raise if *more* layers, in addition to those already built, are too many."""
 
     def layer(self, node: Any) -> keras.layers.Layer:
-        """The layer or model of ``{"class_name": ..., "config": ...}``."""
+        """Build the layer or model of ``{"class_name": ..., "config": ...}``."""
 
     def argument(self, key: str, value: Any) -> Any:
-        """An argument of a layer as Keras 3 takes it."""
+        """Convert an argument of a layer to Keras 3."""
 
     def object(self, node: Any, kind: str) -> Any:
-        """An initialiser, regulariser, loss or other small object; None for None."""
+        """Build an initialiser, regulariser, loss or other small object; None for None."""
 
     def name(self, value: Any) -> str | None:
-        """The name a layer has in Keras 3, which allows no slash."""
+        """The name of a layer in Keras 3, which does not allow slashes."""
 
     def dtype(self, value: Any) -> str | None:
-        """A dtype or the name of a policy, from either's configuration."""
+        """A dtype or the name of a policy, from the configuration of either."""
 
     def plain(self, value: Any) -> Any:
-        """A value that is data all through."""
+        """Check that a value is plain data at every depth."""

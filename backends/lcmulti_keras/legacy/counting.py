@@ -1,8 +1,8 @@
-"""Count what a configuration would build before any of it is built.
+"""Count what a configuration would build, before anything is built.
 
-A few lines can ask for much: a model that calls a model twice, which calls a model twice, doubles
-the work with each level, and a layer of a thousand inputs costs a million steps. What is counted
-here is linear in the text, and what passes is built in the time of a sound model of that size.
+A few lines can ask for much work. A model that calls a model twice, which calls a model twice,
+doubles the work with each level, and a layer with a thousand inputs costs a million steps. Counting
+takes time linear in the text. What passes is built in the time of a normal model of this size.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ __all__ = ["count_compiling", "count_layers", "count_states"]
 Config = dict[str, Any]
 
 MOST_CALLS = 4_000
-"""Layers, each as often as it is called; of a model in the model, all in it."""
+"""Largest number of layers, each counted as often as it is called, including nested models."""
 MOST_LINKS = 20_000
 MOST_INPUTS = 256
-"""Of one call, of one model, and outputs of one."""
+"""Largest number of inputs of a call, and of inputs and outputs of a model."""
 MOST_NAME = 255
 MOST_METRICS = 50
 MOST_STATES = 16_000_000
-"""Numbers in the states that layers keep from batch to batch, which no file has."""
+"""Largest number of elements in the states that layers keep between batches; no file has them."""
 MOST_CLASSES = 1_000
-"""Of a metric, which may keep a table of that many rows and columns."""
+"""Largest number of classes of a metric, which may keep a square table of them."""
 
 TWICE = ("Bidirectional",)
 INNER = ("layer", "cell", "cells", "backward_layer")
 
 
 def count_layers(path: Path, node: Any) -> None:
-    """Refuse an architecture with too many calls, links between them, or too long names.
+    """Raise for an architecture with too many calls, too many links, or too long names.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def count_layers(path: Path, node: Any) -> None:
     Raises
     ------
     FileError
-        If it is too large, with the limit.
+        If it is too large. The message has the limit.
     """
     links = 0
     for each in _nodes(node):
@@ -69,7 +69,7 @@ def count_layers(path: Path, node: Any) -> None:
 
 
 def count_compiling(config: Any) -> bool:
-    """Whether compiling as *config* says takes little: few metrics, of few classes each."""
+    """Whether compiling by *config* is cheap: few metrics, with few classes each."""
     config = _dict(config)
     pending = [config.get("metrics"), config.get("weighted_metrics")]
     metrics = 0
@@ -84,7 +84,7 @@ def count_compiling(config: Any) -> bool:
 
 
 def count_states(path: Path, layers: Iterable[Any]) -> None:
-    """Refuse layers that would keep a state of more numbers than is sensible."""
+    """Raise for layers that would keep an unreasonably large state."""
     sizes: list[int] = []
 
     def note(shape: tuple[int | None, ...]) -> None:
@@ -119,9 +119,9 @@ def _nodes(node: Any) -> Iterator[Config]:
 
 
 def _inner(node: Config) -> list[Any]:
-    """Layers right within a layer."""
+    """Layers directly within a layer."""
     config = node.get("config")
-    if isinstance(config, list):  # a sequential model before Keras 2.2.3
+    if isinstance(config, list):  # a sequential model of Keras before 2.2.3
         return config
     config = _dict(config)
     found = _list(config.get("layers"))[:]
@@ -131,7 +131,7 @@ def _inner(node: Config) -> list[Any]:
 
 
 def _calls(node: Any) -> int:
-    """Calls of layers that one call of a layer makes; parsing has bounded the depth."""
+    """Number of calls of layers in one call of a layer; parsing has limited the depth."""
     node = _dict(node)
     inner = sum(max(1, len(_list(each.get("inbound_nodes")))) * _calls(each)
                 for each in _inner(node))  # fmt: skip
@@ -139,7 +139,7 @@ def _calls(node: Any) -> int:
 
 
 def _links(value: Any) -> int:
-    """References within the description of a call or of a model's ends, at any depth."""
+    """References in the description of a call, or of a model's inputs and outputs, at any depth."""
     found, pending = 0, [value]
     while pending:
         each = pending.pop()

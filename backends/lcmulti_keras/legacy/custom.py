@@ -1,8 +1,8 @@
-"""Build layers of the caller's own classes, which mean what the file means by them.
+"""Build layers of the caller's own classes, with the meaning that they have in the file.
 
-A class of the caller's stands in for Keras 2's: it is given the arguments Keras' own would be,
-so that ``padding="same"`` and ``hard_sigmoid`` are those of Keras 2. Arguments that only the
-class knows reach it as they are in the file.
+A class of the caller replaces one of Keras 2. It gets the same arguments as Keras' own class, so
+that ``padding="same"`` and ``hard_sigmoid`` are those of Keras 2. Arguments that only the class
+knows are passed as they are in the file.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def custom_layer(builder: Builds, name: str, config: Any) -> Any:
         return _layer(builder, name, cls, dict(config))
 
 
-def _layer(builder: Builds, name: str, cls: type[keras.layers.Layer], config: Config) -> Any:
+def _layer(builder: Builds, name: str, cls: Any, config: Config) -> Any:
     config.pop("batch_input_shape", None)
     lost = adjust(name, cls, config)
     builder.lost += [lost] if lost else []
@@ -59,7 +59,7 @@ def _argument(builder: Builds, key: str, value: Any) -> Any:
         try:
             return builder.argument(key, value)
         except FileError:
-            if not isinstance(value, str):  # a name may be one that the class itself knows
+            if not isinstance(value, str):  # the class itself may know a name
                 raise
     return value
 
@@ -70,7 +70,7 @@ def _is_layer(value: Any) -> bool:
 
 
 def _serialized(value: Any) -> Any:
-    """An object as a class's own ``from_config`` expects it."""
+    """An object in the form that ``from_config`` of a class expects."""
     if callable(value) or isinstance(value, keras.layers.Layer):
         return keras.saving.serialize_keras_object(value)
     return [_serialized(each) for each in value] if isinstance(value, list) else value

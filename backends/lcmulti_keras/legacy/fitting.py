@@ -1,7 +1,7 @@
-"""Whether an array of an old file fits a variable, and how to bring it to what that holds.
+"""Decide whether an array of an old file fits a variable, and how to convert it.
 
-Nothing is read here: shapes decide. Which implementation stored a locally connected kernel is
-seen from its rank, which no two share.
+Arrays are not read here: shapes decide. The implementation that stored a locally connected kernel
+follows from its rank, which is different for each of them.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from lcmulti_keras.legacy.structure import Slot
 __all__ = ["Fitting"]
 
 MOST_GROWTH = 16
-"""Times a kernel may be larger than what implementation 3 stores of it: 4 an axis in 2D, where
-a window of twice the input already is 2."""
+"""How many times as large as the entries that implementation 3 stores a kernel may be: 4 for each
+axis in 2D. (A window of twice the size of the input gives 2.)"""
 
 FLIPPED = ("Conv1D", "Conv2D", "Conv3D", "Conv2DTranspose")
 
 
 class Fitting:
-    """Says what fits what, for one file.
+    """Decides what fits, for one file.
 
     Parameters
     ----------
     refuse : callable
         Makes the error that says why the file is refused.
     flipped : bool
-        Whether the file is from Theano, whose convolutions flip the window.
+        Whether the file was written with Theano, whose convolutions flip the window.
     """
 
     def __init__(self, refuse: Callable[[str], FileError], *, flipped: bool = False) -> None:
@@ -48,7 +48,7 @@ class Fitting:
         self.known: dict[tuple[int, tuple[int, ...]], bool] = {}
 
     def fits(self, stored: Stored, slot: Slot) -> bool:
-        """Whether an array can be that of a variable."""
+        """Whether an array can belong to a variable."""
         key = id(slot.variable), tuple(stored.shape)
         if key not in self.known:
             try:
@@ -59,7 +59,7 @@ class Fitting:
         return self.known[key]
 
     def match(self, stored: Any, slot: Slot, *, check_rule: bool = True) -> Match:
-        """Pair an array with a variable, or say why it does not fit."""
+        """Pair an array with a variable; raise if it does not fit."""
         variable, layer = slot.variable, slot.owner
         if getattr(getattr(stored, "dtype", None), "kind", "") not in tuple("fiub"):
             raise self.refuse(f"has no array of numbers for {variable.path}")
@@ -73,7 +73,7 @@ class Fitting:
         return Match(variable, stored, convert, "as it is")
 
     def all_of(self, pairs: Iterable[tuple[Stored, Slot]]) -> list[Match]:
-        """Check pairs, and convert those of one layer as they say of one another."""
+        """Check pairs; the arrays of one layer tell how to convert each other."""
         found: dict[int, tuple[Layer, list[Match]]] = {}
         for stored, slot in pairs:
             _, matches = found.setdefault(id(slot.owner), (slot.owner, []))
@@ -84,7 +84,7 @@ class Fitting:
 
     def _local(self, stored: Stored, variable: Any, layer: Any, check_rule: bool) -> Match:
         shape, spec = tuple(stored.shape), layer.spec
-        if variable is layer.bias:  # all implementations store it alike
+        if variable is layer.bias:  # all implementations store it in the same way
             self._require(variable, shape, layouts.bias_shape("keras2-1", spec))
             return Match(
                 variable, stored, lambda a: layouts.import_bias(a, "keras2-1", spec), "keras2"
@@ -106,9 +106,9 @@ class Fitting:
         return Match(variable, stored, lambda a: layouts.import_kernel(a, layout, spec), layout)
 
     def _require_rule(self, layout: str, layer: Any) -> None:
-        """Refuse a kernel that Keras 2 padded by another rule than the layer does.
+        """Raise if Keras 2 padded by another rule than the layer.
 
-        Implementation 1 pads nothing. The others pad by Keras 2's own rule if at all.
+        Implementation 1 does not pad. The others pad by Keras 2's own rule, if at all.
         """
         spec = layer.spec
         if not any(map(any, spec.padding)):
@@ -130,7 +130,7 @@ class Fitting:
 
 
 def _is_flipped(slot: Slot) -> bool:
-    """Whether Keras 2 flips a variable in a file from Theano; it flips no others."""
+    """Whether Keras 2 flips this variable in a file from Theano."""
     name, owner = slot.variable.name, slot.owner
     if type(owner).__name__ == "ConvLSTMCell":
         return owner.rank == 2 and name in ("kernel", "recurrent_kernel")

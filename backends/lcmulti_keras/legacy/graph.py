@@ -1,4 +1,4 @@
-"""Rebuild a functional model: its layers, then its calls in an order that can be made."""
+"""Rebuild a functional model: its layers, and then its calls in a possible order."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ __all__ = ["build_graph"]
 RECURRENT = (keras.layers.RNN, keras.layers.Bidirectional)
 
 Reference = tuple[str, int, int]
-"""Name of a layer, which of its calls, which of that call's outputs."""
+"""Name of a layer, number of its call, and number of the output of this call."""
 
 
 def build_graph(builder: Builds, config: Any, cls: type[keras.Model] = keras.Model) -> keras.Model:
-    """Build a functional model from Keras 2's configuration of it.
+    """Build a functional model from a configuration of Keras 2.
 
     Parameters
     ----------
     builder : Builder
-        Builds the layers and says what is wrong.
+        Builds the layers, and makes errors.
     config : dict
         ``layers`` with their ``inbound_nodes``, ``input_layers`` and ``output_layers``.
     cls : type, default keras.Model
-        What to build it as.
+        The class of the model.
     """
     nodes = config.get("layers") if isinstance(config, dict) else None
     if not isinstance(nodes, list) or not all(isinstance(each, dict) for each in nodes):
@@ -44,7 +44,7 @@ def build_graph(builder: Builds, config: Any, cls: type[keras.Model] = keras.Mod
     graph = _Graph(builder, layers)
     graph.make(calls, config.get("output_layers"))
     ends = (graph.structure(config.get(f"{each}_layers")) for each in ("input", "output"))
-    # Keras 2 had no lists of one.
+    # Keras 2 did not have lists of one element.
     inputs, outputs = (e[0] if isinstance(e, list) and len(e) == 1 else e for e in ends)
     model = cls(inputs, outputs, name=builder.name(config.get("name")))
     builder.origins.children[id(model)] = list(layers.values())
@@ -54,7 +54,7 @@ def build_graph(builder: Builds, config: Any, cls: type[keras.Model] = keras.Mod
 
 
 class _Graph:
-    """The tensors made so far, by call."""
+    """The tensors that exist so far, by call."""
 
     def __init__(self, builder: Builds, layers: dict[str, Any]) -> None:
         self.builder = builder
@@ -63,14 +63,15 @@ class _Graph:
         for name, layer in layers.items():
             if isinstance(layer, keras.layers.InputLayer):
                 self.made[name].append(layer.output)
-        # Before TensorFlow 2.4, making a model was its call 0, and calling it the next.
+        # Before TensorFlow 2.4, the construction of a model was its call 0, and its first call was
+        # 1.
         self.first_call = dict.fromkeys(layers, 0)
 
     def make(self, calls: dict[str, deque[Any]], ends: Any) -> None:
-        """Make all calls, each as soon as what it takes is there; *ends* are the outputs."""
+        """Make all calls, each as soon as its inputs exist; *ends* are the outputs."""
         self._find_first_calls([ends, *calls.values()])
         blocked: dict[tuple[str, int], list[str]] = {}
-        """By the call they wait for, layers whose next call cannot be made yet."""
+        """Layers whose next call cannot be made yet, by the call that they wait for."""
         able = deque(calls)
         while able:
             name = able.popleft()
@@ -102,7 +103,7 @@ class _Graph:
         return 0 <= call - self.first_call[name] < len(self.made[name])
 
     def tensor(self, reference: Reference) -> Any:
-        """The tensor a reference names."""
+        """The tensor of a reference."""
         name, call, output = reference
         if not self._ready(reference):
             raise self.builder.refuse(f"has a graph that uses call {call} of {name!r:.80}")
@@ -113,7 +114,7 @@ class _Graph:
         return flat[output]
 
     def structure(self, references: Any) -> Any:
-        """Tensors in the structure their references come in."""
+        """Tensors in the structure of their references."""
         if (found := _reference(references)) is not None:
             return self.tensor(found)
         if isinstance(references, dict):
@@ -131,13 +132,13 @@ class _Graph:
         keywords = {k: v for k, v in keywords.items() if v is not None or k == "training"}
         layer = self.layers[name]
         if isinstance(layer, RECURRENT) and isinstance(positional, list):
-            # Keras 2 wrote the initial state behind the sequence; Keras 3 takes it by name.
+            # Keras 2 wrote the initial state after the sequence; Keras 3 takes it by name.
             positional, *state = positional
             keywords["initial_state"] = state
         self.made[name].append(layer(positional, **keywords))
 
     def _filled(self, value: Any) -> Any:
-        """Tensors in place of references, anything else as plain data."""
+        """Replace references by tensors; check that everything else is plain data."""
         if (found := _reference(value)) is not None:
             return self.tensor(found)
         if isinstance(value, list):
@@ -161,7 +162,7 @@ def _reference(value: Any) -> Reference | None:
 
 
 def _arguments(node: Any) -> tuple[Any, dict[str, Any]]:
-    """First argument and keyword arguments of a call; each input may carry the latter."""
+    """First argument and keyword arguments of a call; each input may have keyword arguments."""
     keywords: dict[str, Any] = {}
     inputs = [node] if _reference(node) is not None else node
     for each in inputs if isinstance(inputs, list) else inputs.values():

@@ -1,4 +1,4 @@
-"""Read an HDF5 file by the table of what is in it, which another process made."""
+"""Read an HDF5 file with a table of its content, which another process has made."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lcmulti_keras.legacy.stored import FileArray, Folder
 __all__ = ["read_hdf5"]
 
 MEMORY = 128 * MEBIBYTE
-"""Of the process that lists the file: HDF5 takes several times the longest text in it."""
+"""Memory of the process that lists a file: HDF5 takes several times the longest text in it."""
 
 
 def read_hdf5(path: Path, stream: BinaryIO, start: int, size: int) -> Folder:
@@ -27,15 +27,15 @@ def read_hdf5(path: Path, stream: BinaryIO, start: int, size: int) -> Folder:
     path : Path
         For messages.
     stream : binary file
-        An ordinary file, which stays open while arrays are read.
+        An ordinary file; it must stay open while arrays are read.
     start, size : int
         The part of it that is the HDF5 file.
 
     Raises
     ------
     FileError
-        If it is damaged, holds what reaches outside it, is compressed, or claims arrays that
-        together are larger than it.
+        If the file is damaged or compressed, refers to other files, or claims arrays that together
+        are larger than the file.
     """
     told = {"start": start, "size": size}
     root, claimed = Folder(), 0
@@ -56,7 +56,7 @@ def read_hdf5(path: Path, stream: BinaryIO, start: int, size: int) -> Folder:
 def _stored(
     path: Path, stream: BinaryIO, start: int, size: int, about: dict[str, Any]
 ) -> FileArray:
-    """An array by what the table says of it, which is believed no more than the file is."""
+    """An array from its entry in the table, which is checked like the file itself."""
     if not about["dtype"]:
         return FileArray(np.dtype(object), ())
     dtype, shape = np.dtype(about["dtype"]), tuple(map(int, about["shape"]))

@@ -25,17 +25,17 @@ __all__ = ["Loaded", "LoadedWeights", "load", "load_legacy_model", "load_legacy_
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model brought back, and what was found on the way.
+    """A loaded model, and notes on how it was stored.
 
     Parameters
     ----------
     model : keras.Model
     version : str
-        The Keras that wrote the file.
+        The version of Keras that wrote the file.
     stored_as : dict of int to str
         The layout each locally connected layer's kernel was stored in, by ``id`` of the layer.
     lost : tuple of str
-        What was not carried over.
+        What could not be converted.
     """
 
     model: Any
@@ -53,23 +53,23 @@ def load_legacy_model(
 ) -> Any:
     """Load a model that Keras 2 or tf_keras wrote, on whichever backend Keras 3 runs.
 
-    The file is taken for a stranger's: no code of it runs and only Keras' own classes are built.
-    Keras 2's ``same`` padding becomes ``keras_same``, and its ``hard_sigmoid``, which in Keras 3
-    is another function, a function of lcmulti_keras. The model saves as a plain ``.keras`` file,
-    which loads wherever lcmulti_keras is imported.
+    The file is not trusted: none of its code runs, and only Keras' own classes are built. The
+    ``same`` padding of Keras 2 becomes ``keras_same``. Its ``hard_sigmoid``, which is another
+    function in Keras 3, becomes a function of lcmulti_keras. The model can be saved as a plain
+    ``.keras`` file, which can be loaded wherever lcmulti_keras is imported.
 
     Parameters
     ----------
     path : path-like
         A ``.h5`` (``.hdf5``) or ``.keras`` file, the ``model.json`` of a TensorFlow.js layers
-        model, or what ``model.to_json()`` gave; its content decides, not its name.
+        model, or the output of ``model.to_json()``. Its content decides, not its name.
     weights : path-like, optional
-        For what ``model.to_json()`` gave: the file with its weights, as `load_legacy_weights`
-        takes it.
+        For the output of ``model.to_json()``: the file with its weights, as for
+        `load_legacy_weights`.
     custom_objects : dict, optional
-        Classes and functions of your own by the name the file has for them. They are trusted.
+        Your own classes and functions, by their names in the file. They are trusted.
     compile : bool, default True
-        Compile the model as it was, where its optimizer, loss and metrics are Keras' own.
+        Compile the model as before, if its optimizer, loss and metrics are Keras' own.
 
     Returns
     -------
@@ -78,12 +78,12 @@ def load_legacy_model(
     Warns
     -----
     UserWarning
-        Once, naming all that is not carried over (the optimizer's state, a custom loss).
+        Once, with a list of what could not be converted (the optimizer's state, a custom loss).
 
     Raises
     ------
     FileError
-        If the file is damaged, not to be trusted, or of a layer Keras 3 has no counterpart of.
+        If the file is damaged or not safe, or if Keras 3 has no counterpart of one of its layers.
     """
     loaded = load(path, custom_objects=custom_objects, compile=compile, weights=weights)
     if loaded.lost:
@@ -94,12 +94,11 @@ def load_legacy_model(
 def load_legacy_weights(
     model: Any, path: Any, *, by_name: bool = False, skip_mismatch: bool = False
 ) -> LoadedWeights:
-    """Load weights that Keras 2 or tf_keras wrote into a model of the same architecture.
+    """Load weights that Keras 2 or tf_keras wrote, into a model of the same architecture.
 
-    Locally connected layers must be those of lcmulti_keras, with ``padding="keras_same"`` where
-    the old one had ``"same"``; which implementation stored the kernel is seen from its shape.
-    Where names, structure and shapes leave more than one way to pair weights with layers, the
-    file is refused.
+    Locally connected layers must be those of lcmulti_keras, with ``padding="keras_same"`` where the
+    old one had ``"same"``. The shape of a kernel tells which implementation stored it. If names,
+    structure and shapes leave more than one way to pair weights with layers, the file is refused.
 
     Parameters
     ----------
@@ -109,22 +108,22 @@ def load_legacy_weights(
         A weights file, ``.h5`` or ``.weights.h5``, a whole model's, or the ``.index`` of a
         TensorFlow checkpoint, which needs TensorFlow.
     by_name : bool, default False
-        Take only layers whose name the model has too, of a ``.h5`` file: for a model without
-        its head, or with another. Layers within a model are found by the names you gave them.
+        For a ``.h5`` file: take only layers whose names the model has as well, for a model without
+        its head or with another one. Layers in a nested model are found by the names you gave.
     skip_mismatch : bool, default False
-        Leave layers that do not fit, rather than refuse the file.
+        Leave out layers that do not fit, instead of refusing the file.
 
     Returns
     -------
     LoadedWeights
-        Which layers were taken, which were left in the file and why, and which layers of the
-        model are as they were. ``print`` it.
+        The layers that were taken, those left in the file with the reason, and the layers of the
+        model that are unchanged. ``print`` shows it.
 
     Raises
     ------
     FileError
-        As in `load_legacy_model`; also if a weight is missing or of another shape, or if
-        nothing is taken. The model is then as it was.
+        As in `load_legacy_model`; also if a weight is missing or has another shape, or if nothing
+        is taken. The model is unchanged then.
     """
     if not isinstance(model, keras.Model) or not model.built:
         raise ArgumentTypeError("model", "a keras.Model that is built", model)
@@ -152,7 +151,7 @@ def load(
     compile: bool = True,
     weights: Any = None,
 ) -> Loaded:
-    """Do what `load_legacy_model` does and return what was found, without a warning."""
+    """Do what `load_legacy_model` does, without a warning, and return notes as well."""
     path, custom_objects = Path(path), dict(custom_objects or {})
     with opened(path, weights) as archive:
         if archive.config is None:
@@ -164,7 +163,7 @@ def load(
             reason = "has an architecture only; give the file with its weights as weights="
             raise FileError(path, reason)
         count_layers(path, archive.config)
-        # First without a single value, to see that the file has all the arrays it would take.
+        # First without values, to check that the file has all arrays.
         origins = Origins(apart=weights is not None)
         _without_values(path, archive, custom_objects, origins.apart)
         builder, model = _built(path, archive, custom_objects, origins, with_values=True)
@@ -184,11 +183,11 @@ def load(
 
 
 def _compiled(builder: Builder, model: Any, config: Any) -> list[str]:
-    """Compile as far as the file says how in a way that makes sense; return what is lost."""
+    """Compile as far as the file describes it sensibly; return what is lost."""
     try:
         if count_compiling(config):
             return compile_as(builder, model, config)
-    except Exception:  # whatever an odd description made of Keras: the model is sound
+    except Exception:  # Keras may raise anything for an odd description; the model itself is sound
         model.compiled = False
     return ["how it was compiled"]
 
@@ -196,7 +195,7 @@ def _compiled(builder: Builder, model: Any, config: Any) -> list[str]:
 def _without_values(
     path: Path, archive: Archive, custom_objects: dict[str, Any], apart: bool
 ) -> None:
-    """Build the model with variables that have shapes only, and match them with the file."""
+    """Build the model with variables without values, and match them with the file."""
 
     def build_and_match() -> None:
         with keras.StatelessScope(initialize_variables=False):
@@ -205,8 +204,8 @@ def _without_values(
             old_weights.match(path, archive, model, builder.origins)
             count_states(path, builder.stateful)
 
-    # Keras keeps a list, by thread, of variables that wait for a value, and would give it to
-    # these too at its next occasion. It goes with the thread, as do the names they took.
+    # Keras has a list for each thread of variables that wait for a value, and would initialise
+    # these as well. In another thread, the list, and the names that they use, disappear with it.
     with ThreadPoolExecutor(max_workers=1) as thread:
         thread.submit(build_and_match).result()
 
@@ -241,7 +240,7 @@ def _built(
 
 
 def _build(model: keras.Model, shape: tuple[int | None, ...]) -> None:
-    """Make the variables; of a class's layers only a call can, of tensors without values."""
+    """Make the variables. Those of a subclassed model need a call, with tensors without values."""
     if is_graph(model):
         model.build(shape)
     else:

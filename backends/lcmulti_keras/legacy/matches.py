@@ -1,4 +1,4 @@
-"""An array in an old file, and the variable it is for."""
+"""`Match`: an array in an old file, and the variable it belongs to."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import numpy as np
 __all__ = ["Convert", "Match", "Stored"]
 
 Convert = Callable[[np.ndarray], np.ndarray]
-"""From what is stored to what a variable holds."""
+"""Converts a stored array to the values of a variable."""
 
 
 class Stored(Protocol):
-    """An array that is read when it is asked for: a `FileArray`, or an ``ndarray``."""
+    """An array that is read when it is needed: a `FileArray`, or an ``ndarray``."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...  # noqa: D102
@@ -29,7 +29,7 @@ class Stored(Protocol):
 
 @dataclass(frozen=True)
 class Match:
-    """A variable, and where the file has it.
+    """A variable, and its array in the file.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ class Match:
     stored : Stored
     convert : callable
     stored_as : str
-        The layout it is stored in.
+        The layout of the stored array.
     """
 
     variable: keras.Variable
@@ -46,7 +46,7 @@ class Match:
     stored_as: str
 
     def value(self) -> np.ndarray:
-        """What the variable is to hold, read from the file."""
+        """The values of the variable, read from the file."""
         array = np.asarray(self.stored[()])
-        # PyTorch takes no array of the other order of bytes.
+        # PyTorch does not take arrays with the other byte order.
         return self.convert(array.astype(array.dtype.newbyteorder("="), copy=False))

@@ -1,9 +1,9 @@
-"""What the names of layers and weights in an old file tell.
+"""Interpret the names of layers and weights in an old file.
 
-Keras 2 named a weight after the scopes it was made in, ``outer/block/lc_a/kernel:0``: names of
-some of the layers around it, from the outside in. A layer that nobody names is named after its
-class and numbered, in Keras 2 and in Keras 3, so names of one model differ from those of
-another run by a constant for each class.
+Keras 2 named a weight after the scopes in which it was made, ``outer/block/lc_a/kernel:0``: the
+names of some of the layers around it, from the outside in. A layer without a chosen name gets the
+name of its class and a number, in Keras 2 and in Keras 3. So the numbers in one model differ from
+those in another run by a constant for each class.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ STEMS = {
     "cu_dnnlstm": "lstm",
     "cu_dnngru": "gru",
 }
-"""Classes that Keras 3 has under another name."""
+"""Classes that have another name in Keras 3."""
 
 
 def snake_case(name: str) -> str:
@@ -51,9 +51,9 @@ def parted(name: str) -> tuple[str, str]:
 
 
 def tokens_of(chain: Iterable[Layer], origins: Origins) -> tuple[str, ...]:
-    """Names that may be in a weight's name, from the outside in.
+    """Names that may be part of a weight's name, from the outside in.
 
-    A wrapper calls the one layer within it in a scope of its own, without that layer's name.
+    A wrapper calls its layer in its own scope, without the layer's name.
     """
     found: list[str] = []
     above: Layer | None = None
@@ -66,15 +66,15 @@ def tokens_of(chain: Iterable[Layer], origins: Origins) -> tuple[str, ...]:
 
 
 def within(scope: str, tokens: tuple[str, ...]) -> bool:
-    """Whether a scope in a file is made of some of the names around a weight, in order."""
+    """Whether a scope in a file consists of some of the names around a weight, in order."""
     if "/" in scope and scope.replace("/", "_") in ("_".join(tokens), tokens[-1]):
-        return True  # a name that held slashes, which Keras 3 does not allow
+        return True  # a name with slashes, which Keras 3 does not allow
     rest = iter(tokens)
     return all(part in rest for part in scope.split("/")) if scope else True
 
 
 def flat(name: str) -> str:
-    """A name as Keras 3 allows it."""
+    """A name in the form that Keras 3 allows."""
     return name.replace("/", "_")
 
 
@@ -86,7 +86,7 @@ def split_number(name: str) -> tuple[str, int]:
 
 
 def is_automatic(layer: Layer, origins: Origins) -> bool:
-    """Whether a layer has a name that Keras may have given it."""
+    """Whether a layer has a name that Keras may have chosen."""
     stem, _ = split_number(origins.name(layer))
     return stem in {snake_case(each.__name__) for each in type(layer).__mro__} | {
         snake_case(origins.class_name(layer))
@@ -94,10 +94,10 @@ def is_automatic(layer: Layer, origins: Origins) -> bool:
 
 
 def renumbered(theirs: Iterable[str], ours: Iterable[str]) -> dict[str, str]:
-    """For each of *their* names that of *ours* which Keras gave at the same place in the making.
+    """For each of *their* names, the one of *ours* that Keras chose at the same point.
 
-    Names of one class are numbered in the order of making. Two models that are made alike have
-    numbers that differ by a constant; where no single constant fits, a name is left out.
+    Names of one class are numbered in the order of construction. So the numbers of two models that
+    are constructed alike differ by a constant. If no single constant fits, the names are left out.
     """
     numbers: tuple[defaultdict[str, set[int]], ...] = (defaultdict(set), defaultdict(set))
     theirs, ours = sorted(set(theirs)), set(ours)
@@ -118,7 +118,7 @@ def renumbered(theirs: Iterable[str], ours: Iterable[str]) -> dict[str, str]:
 
 
 def _shifts(theirs: set[int], ours: set[int]) -> list[int]:
-    """Constants that bring each number of *theirs* to one of *ours*."""
+    """Constants that map each number of *theirs* to one of *ours*."""
     candidates = {each - min(theirs) for each in ours}
     found = [shift for shift in candidates if {each + shift for each in theirs} <= ours]
     return [0] if 0 in found else found

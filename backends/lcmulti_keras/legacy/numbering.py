@@ -1,7 +1,7 @@
-"""Whether numbers alone tell which layer of a list is which, where a file has more or fewer.
+"""Find lists of layers of different lengths that only numbers could pair.
 
-``.weights.h5`` files name the layers of a list by class and number. Without its first ``Dense``
-a model's second is its first, and would take another layer's weights if shapes allowed.
+``.weights.h5`` files name the layers of a list by class and number. In a model without the first
+``Dense``, the second one becomes the first, and would get the wrong weights if shapes allow it.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ __all__ = ["doubtful"]
 
 T = TypeVar("T")
 Unit = dict[str, list[T]]
-"""What is below a layer in a list, by the rest of its path."""
+"""The arrays below a layer in a list, by the rest of their paths."""
 Fits = Callable[[Stored, Slot], bool]
 
 MOST_WAYS = 1_000_000
-"""Pairs of layers that are compared; with more it is not found out."""
+"""Largest number of pairs of layers that are compared; above that, nothing is compared."""
 
 
 def doubtful(
@@ -32,16 +32,16 @@ def doubtful(
     layers: set[str],
     fits: Fits,
 ) -> list[str]:
-    """Lists of more or fewer layers in the file than in the model, if numbers alone tell them.
+    """Lists with more or fewer layers in the file than in the model that only numbers could pair.
 
     Parameters
     ----------
     arrays : dict of str to Stored
         By path.
     places : sequence of (str, list of Slot)
-        As `by_path.at_paths` gives them.
+        As `by_path.at_paths` returns them.
     layers : set of str
-        Paths of layers of the model; what is right below one is an attribute and in no list.
+        Paths of layers of the model; anything directly below one is an attribute, not in a list.
     fits : callable
         Whether an array fits a variable.
     """
@@ -58,7 +58,7 @@ def doubtful(
 
 
 def _lists(at: Mapping[str, list[T]]) -> dict[tuple[str, str], dict[str, Unit[T]]]:
-    """By the path of a list and a class, the layers in it by number."""
+    """For each path of a list and each class, the layers in it by number."""
     found: dict[tuple[str, str], dict[str, Unit[T]]] = {}
     for path, each in at.items():
         parts = path.split("/")
@@ -73,7 +73,7 @@ def _lists(at: Mapping[str, list[T]]) -> dict[tuple[str, str], dict[str, Unit[T]
 
 
 def _only_in_place(theirs: list[Unit[Stored]], ours: list[Unit[Slot]], fits: Fits) -> bool:
-    """Whether all of the fewer fit those of the same numbers, and no others in their order."""
+    """Whether all of the shorter list fit those with the same numbers, and no others in order."""
     shorter = min(len(theirs), len(ours))
     if len(theirs) * len(ours) > MOST_WAYS:
         return False
@@ -86,7 +86,8 @@ def _only_in_place(theirs: list[Unit[Stored]], ours: list[Unit[Slot]], fits: Fit
             for rest, slots in mine.items()
         )
 
-    # Ways to take the first i of theirs for the first j of ours, none of the fewer left out.
+    # Number of ways to pair the first i of theirs with the first j of ours, using all of the
+    # shorter.
     ways = {(i, j): 0 for i in range(len(theirs) + 1) for j in range(len(ours) + 1)}
     few_are_theirs = len(theirs) == shorter
     for i in range(len(theirs) + 1):

@@ -1,4 +1,4 @@
-"""What a file called the layers that were built from it."""
+"""The names and classes that a file has for the layers built from it."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ __all__ = ["Layer", "Origins"]
 
 @dataclass
 class Origins:
-    """Of each layer, by ``id``; of layers that came from no file, what Keras 3 says.
+    """Names and classes by ``id`` of a layer; for layers not built from a file, those of Keras 3.
 
     Parameters
     ----------
     class_names : dict of int to str
-        The class Keras 2 knew a layer by.
+        The class of a layer in Keras 2.
     names : dict of int to str
-        The name Keras 2 knew a layer by, which may have held slashes.
+        The name of a layer in Keras 2, which may contain slashes.
     children : dict of int to list
-        Layers of a model in the file's order, which is that of its weights.
+        Layers of a model in the order of the file, which is the order of its weights.
     apart : bool
-        Whether the weights are in another file, which may be of another day: what was frozen
-        then is not known.
+        Whether the weights are in another file. It may have been saved at another time, so it is
+        unknown what was frozen then.
     """
 
     class_names: dict[int, str] = field(default_factory=dict)
@@ -33,13 +33,13 @@ class Origins:
 
     @property
     def known(self) -> bool:
-        """Whether the layers came from the file whose weights they are to take."""
+        """Whether the layers were built from the file that has the weights."""
         return bool(self.class_names) and not self.apart
 
     def class_name(self, layer: Layer) -> str:
-        """The class Keras 2 knew a layer by."""
+        """The class of a layer in Keras 2."""
         return self.class_names.get(id(layer), type(layer).__name__)
 
     def name(self, layer: Layer) -> str:
-        """The name Keras 2 knew a layer by."""
+        """The name of a layer in Keras 2."""
         return self.names.get(id(layer)) or str(layer.name)

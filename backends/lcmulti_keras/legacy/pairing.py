@@ -1,4 +1,4 @@
-"""Pair what a file has with what a model has, where there is one way and no other."""
+"""Pair the items of a file with those of a model if there is exactly one way."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ __all__ = ["by_key", "candidates", "only_pairing", "two_runs"]
 Theirs = TypeVar("Theirs")
 Ours = TypeVar("Ours")
 Pairs = dict[int, int]
-"""Index of one of theirs to index of one of ours."""
+"""Maps an index of theirs to an index of ours."""
 
 
 def by_key(theirs: Sequence[Hashable | None], ours: Sequence[Hashable | None]) -> Pairs:
-    """Pair what has one key, where no other on either side has it; None is no key."""
+    """Pair items with the same key if it is unique on both sides; None is not a key."""
     places: tuple[defaultdict[Hashable, list[int]], ...] = (defaultdict(list), defaultdict(list))
     for found, keys in zip(places, (theirs, ours), strict=True):
         for index, key in enumerate(keys):
@@ -32,15 +32,15 @@ def by_key(theirs: Sequence[Hashable | None], ours: Sequence[Hashable | None]) -
 def candidates(
     theirs: Sequence[Theirs], ours: Sequence[Ours], fits: Callable[[Theirs, Ours], bool]
 ) -> list[set[int]]:
-    """For each of *theirs*, which of *ours* it fits."""
+    """For each of *theirs*, the set of *ours* that it fits."""
     return [{i for i, mine in enumerate(ours) if fits(each, mine)} for each in theirs]
 
 
 def only_pairing(edges: Sequence[set[int]], count: int) -> Pairs | None:
-    """The one pairing of all of theirs with all of *count* ours; None if there is none or several.
+    """The only pairing of all of theirs with all *count* of ours; None if there is none or several.
 
     A graph with exactly one perfect matching has a vertex of degree one on each side (Kotzig
-    1959), so taking forced pairs away until none is left finds it.
+    1959). So removing forced pairs until none is left finds it.
     """
     if len(edges) != count:
         return None
@@ -67,8 +67,8 @@ def only_pairing(edges: Sequence[set[int]], count: int) -> Pairs | None:
 
 
 def two_runs(places: Sequence[int]) -> bool:
-    """Whether places ascend, or do so in a first and again in a second part.
+    """Whether places ascend, or ascend in a first part and again in a second part.
 
-    So do those of weights in a file, which has what trained before what did not.
+    Places of weights in a file do so, because trainable weights come before the others.
     """
     return sum(a > b for a, b in pairwise(places)) <= 1

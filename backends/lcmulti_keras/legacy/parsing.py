@@ -1,4 +1,4 @@
-"""Parse a stranger's JSON: one meaning, little memory, numbers that are numbers."""
+"""Parse untrusted JSON: with one meaning, little memory, and finite numbers."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ __all__ = ["MOST_TEXT", "read_json"]
 
 MOST_TEXT = 8 * 2**20
 MOST_VALUES = 2_000_000
-"""Of a configuration, which may hold a whole table of embeddings."""
+"""Largest size of a configuration, which may contain a whole table of embeddings."""
 MOST_CONTAINERS = 200_000
-"""Lists and objects, which take several times the memory of numbers."""
+"""Largest number of lists and objects, which take several times the memory of numbers."""
 MOST_DEPTH = 100
 
 
 def read_json(path: Path, text: Any) -> dict[str, Any]:
-    """Parse a JSON object; refuse what would overflow, take much memory or have two meanings."""
+    """Parse a JSON object; raise if it overflows, takes much memory or has two meanings."""
 
     def refused(constant: str) -> Any:
         raise FileError(path, f"has the number {constant} in its configuration")

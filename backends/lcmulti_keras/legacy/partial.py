@@ -1,6 +1,6 @@
-"""Take from an old file what a model has a place for, and say what was taken and what was left.
+"""Take the weights from an old file that fit a model, and report what was taken.
 
-For a model with another head, or with none, or with parts of several files.
+For a model with another head or without one, or with parts from several files.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ __all__ = ["LoadedWeights", "Taking"]
 
 @dataclass(frozen=True)
 class LoadedWeights:
-    """What `load_legacy_weights` took from a file.
+    """The report of `load_legacy_weights`.
 
     Parameters
     ----------
     taken : tuple of str
-        Layers of the model that have weights of the file now, by name.
+        Names of layers of the model that now have weights of the file.
     kept : tuple of str
-        Layers of the model that have the weights they had.
+        Layers of the model whose weights are unchanged.
     left : dict of str to str
-        Layers of the file that were not taken, and why.
+        Layers of the file that were not taken, with the reason.
     """
 
     taken: tuple[str, ...]
@@ -58,7 +58,7 @@ class Taking:
     origins : Origins
     fitting : Fitting
     skip_mismatch : bool
-        Whether to leave what does not fit, rather than to refuse the file.
+        Whether to leave out what does not fit, instead of refusing the file.
 
     Attributes
     ----------
@@ -77,17 +77,17 @@ class Taking:
         self.left: dict[str, str] = {}
 
     def in_place(self, groups: Sequence[Group]) -> None:
-        """Take each layer for its counterpart in a model of as many layers."""
+        """Pair each layer with its counterpart in a model with the same number of layers."""
         entries = self.pairing.entries
         found = self.pairing.layers(groups, entries, must_fit=True)
         for theirs, ours in found.items():
             self._take(groups[theirs], entries[ours])
 
     def named(self, groups: Sequence[Group]) -> None:
-        """Take each layer for the one of its name.
+        """Pair each layer with the one of the same name.
 
-        A layer within a model in the file may be one of the model itself, and the other way
-        round, where somebody has named it.
+        If a user chose its name, a layer of a nested model in the file may be a layer of the model
+        itself, and the other way around.
         """
         entries = {names.flat(each.name): each for each in self.pairing.entries}
         rest = []
@@ -112,7 +112,7 @@ class Taking:
                 self.left.setdefault(group.name, "the model has no layer of this name")
 
     def _named_within(self, layer: Layer, arrays: dict[int, Array], taken: set[int]) -> None:
-        """Take for a layer, which somebody named, what has its name in a scope."""
+        """Take for a layer with a chosen name the arrays that have this name in their scope."""
         inside = tuple(each for key, each in arrays.items() if key not in taken)
         slots = tuple(structure.slots(layer, self.origins))
         if not inside or not slots or names.is_automatic(layer, self.origins):
@@ -122,7 +122,7 @@ class Taking:
             taken |= {id(each) for each in inside}
 
     def at_paths(self, arrays: dict[str, Stored]) -> None:
-        """Take what lies at the path of each layer."""
+        """Take the arrays at the path of each layer."""
         model, left = self.pairing.model, dict(arrays)
         places = at_paths(model, self.origins)
         layers = {"/".join(place) for _, place in walk(model, self.origins)}
@@ -143,7 +143,7 @@ class Taking:
             self.left.setdefault(where, "the model has no layer there")
 
     def said(self) -> LoadedWeights:
-        """What was taken, what was left and what stays as it was."""
+        """Report what was taken, what was left, and what is unchanged."""
         done = {id(each.variable) for each in self.matches}
         rows: dict[bool, dict[str, None]] = {True: {}, False: {}}
         for entry in self.pairing.entries:

@@ -1,14 +1,14 @@
-"""Read a stranger's file without trusting a word of it.
+"""Read an untrusted file.
 
 Requirements this module is written to:
 
-* Nothing is unpickled, executed, imported or written; no name in a file becomes a path.
-* Nothing outside the file is read: no soft or external links, virtual or external datasets.
-* Nothing is allocated on the file's word: an array must be stored as large as it says it is, and
-  all arrays together fit in the file. So none may be compressed, which Keras never does.
-* What is parsed in C is parsed in a process of its own, with little memory and time.
-* A file is of one format: none is read that another reader would take for something else.
-* A damaged file is one clear `FileError`, whatever was made of it.
+* Nothing is unpickled, executed, imported or written. No name in a file becomes a path.
+* Nothing outside the file is read: no soft or external links, no virtual or external datasets.
+* No size in the file is trusted: an array must be stored with the size that it claims, and all
+  arrays together must fit in the file. So arrays may not be compressed; Keras never does that.
+* C code parses files only in another process, with limits of memory and time.
+* A file has one format: it is refused if another reader would read it as something else.
+* A damaged file gives one clear `FileError`.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ def opened(path: Any, weights: Any = None) -> Iterator[Archive]:
     ----------
     path : path-like
     weights : path-like, optional
-        Where *path* has an architecture alone, the file with its weights.
+        If *path* holds only an architecture, the file with its weights.
 
     Raises
     ------
     FileError
-        If it is missing, of another kind, damaged, or not to be trusted.
+        If it is missing, damaged or not safe, or a file of another kind.
     """
     path = Path(path)
     with ExitStack() as stack:
@@ -70,7 +70,7 @@ def opened(path: Any, weights: Any = None) -> Iterator[Archive]:
 
 
 def _read(path: Path, stack: ExitStack) -> Archive:
-    """The archive in a file, which stays open as long as *stack*."""
+    """The archive in a file. The file stays open as long as *stack*."""
     if os.path.isdir(path):  # noqa: PTH112 - which raises nothing, whatever the path
         reason = "is a directory; of Keras 2's formats, .h5 and .keras can be read, a SavedModel "
         raise FileError(path, reason + "cannot: save it as .h5 with the Keras that wrote it")
@@ -103,7 +103,7 @@ def _joined(path: Path, archive: Archive, weights: Path, stack: ExitStack) -> Ar
 
 
 def _from_json(path: Path, stream: BinaryIO, stack: ExitStack) -> Archive:
-    """What `model.to_json` gave, or TensorFlow.js' description of a model and its weights."""
+    """The output of `model.to_json`, or TensorFlow.js' description of a model and its weights."""
     stream.seek(0)
     content = stream.read(MOST_TEXT + 1)
     found = read_json(path, content)

@@ -1,8 +1,8 @@
-"""``CuDNNLSTM`` and ``CuDNNGRU`` of Keras 2, whose weights LSTM and GRU hold otherwise.
+"""Convert the weights of ``CuDNNLSTM`` and ``CuDNNGRU`` of Keras 2 to those of LSTM and GRU.
 
-They keep each gate's kernels transposed, and two biases. Only the shape of the bias tells them
-from an LSTM and a GRU: ``(8 * units,)`` for ``(4 * units,)``, ``(6 * units,)`` for
-``(2, 3 * units)``.
+They have each gate's kernels transposed, and two biases. Only the shape of the bias distinguishes
+them from an LSTM and a GRU: ``(8 * units,)`` instead of ``(4 * units,)``, ``(6 * units,)`` instead
+of ``(2, 3 * units)``.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from lcmulti_keras.legacy.structure import Slot
 __all__ = ["CUDNN", "conversion", "together"]
 
 CUDNN = {"CuDNNLSTM": "LSTM", "CuDNNGRU": "GRU"}
-"""Classes of Keras 2 that ran on a GPU alone, and what stands for each."""
+"""Classes of Keras 2 that only ran on GPUs, and their replacements."""
 
 
 def _gates(cell: Any) -> int:
-    """Gates of a cell that cuDNN has one of, or 0."""
+    """Number of gates of a cell that cuDNN also has, or 0."""
     if isinstance(cell, keras.layers.LSTMCell):
         return 4
     return 3 if isinstance(cell, keras.layers.GRUCell) and cell.reset_after else 0
 
 
 def conversion(slot: Slot, shape: tuple[int, ...]) -> Convert | None:
-    """How a bias of cuDNN is brought to the cell's, None for any other array."""
+    """The conversion of a bias of cuDNN to that of the cell; None for any other array."""
     cell, gates = slot.owner, _gates(slot.owner)
     if not gates or slot.variable is not cell.bias or shape != (2 * gates * cell.units,):
         return None
@@ -39,7 +39,7 @@ def conversion(slot: Slot, shape: tuple[int, ...]) -> Convert | None:
 
 
 def together(matches: list[Match], cell: Any) -> list[Match]:
-    """Have the kernels of a cell converted as well where its bias is cuDNN's."""
+    """Also convert the kernels of a cell if its bias is from cuDNN."""
     if not any(each.convert in (_added, _in_two_rows) for each in matches):
         return matches
     gates = _gates(cell)
@@ -54,7 +54,7 @@ def together(matches: list[Match], cell: Any) -> list[Match]:
 
 
 def _input_kernel(kernel: np.ndarray, gates: int) -> np.ndarray:
-    """Each gate's ``(channels, units)`` from the same numbers in Fortran's order."""
+    """Each gate's ``(channels, units)`` from the same numbers in Fortran order."""
     parts = np.hsplit(kernel, gates)
     return np.hstack([part.T.reshape(part.shape, order="F") for part in parts])
 

@@ -1,4 +1,4 @@
-"""Rebuild a sequential model, and inputs, which it may hold or be told by its first layer."""
+"""Rebuild a sequential model, and its input, which may be an argument of its first layer."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ __all__ = ["build_input", "build_stack", "short"]
 def build_stack(
     builder: Builds, config: Any, cls: type[keras.Sequential] = keras.Sequential
 ) -> keras.Sequential:
-    """Build a sequential model from Keras 2's configuration of it."""
-    if isinstance(config, list):  # before Keras 2.2.3 the layers were all there was
+    """Build a sequential model from a configuration of Keras 2."""
+    if isinstance(config, list):  # before Keras 2.2.3 the configuration was only the layers
         config = {"layers": config}
     nodes = config.get("layers")
     if not isinstance(nodes, list):
         raise builder.refuse("has a Sequential without a list of layers")
-    builder.expect(len(nodes))  # before the first is built, which takes long for thousands
+    builder.expect(len(nodes))  # before anything is built, because building thousands takes long
     shape = _told_shape(builder, nodes[0]) if nodes else None
     told = shape is not None
     first = [keras.Input(batch_shape=shape, dtype=_told_dtype(builder, nodes[0]))] if told else []
@@ -47,13 +47,13 @@ def build_input(builder: Builds, config: Config) -> Any:
 
 
 def short(value: Any) -> str:
-    """A value as a message shows it."""
+    """A value for a message."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _told_shape(builder: Builds, node: Any) -> Any:
-    """Shape that a first layer, or the first layer within it, was given."""
+    """The input shape of a first layer, or of the first layer within it."""
     while isinstance(node, dict) and isinstance(node.get("config"), dict):
         if node.get("class_name") == "InputLayer" or "layers" in node["config"]:
             return None

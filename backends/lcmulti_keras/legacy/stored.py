@@ -1,4 +1,4 @@
-"""What a file holds, once it is checked: arrays that are not read yet, in folders by name."""
+"""The checked content of a file: arrays that are not read yet, in folders by name."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ class FileArray:
     Parameters
     ----------
     dtype : numpy.dtype
-        As stored; objects for what is no array of numbers, which is never read.
+        Dtype as stored; object for something else than numbers, which is never read.
     shape : tuple of int
     stream : binary file, optional
-        The file, open as long as the archive is.
+        The file, which is open as long as the archive.
     pieces : tuple
-        Where its parts are in the file.
+        Places of its parts in the file.
     piece : tuple of int
-        Shape of each part; those at the end of an axis may reach beyond the array.
+        Shape of each part; parts at the end of an axis may reach beyond the array.
     content : bytes
-        The array itself where it is not to be read from the stream.
+        The array itself, if it is not read from the stream.
     """
 
     dtype: np.dtype[Any]
@@ -46,11 +46,11 @@ class FileArray:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the array as it says it is."""
+        """Number of bytes that the array claims."""
         return prod(self.shape) * self.dtype.itemsize
 
     def __getitem__(self, key: tuple[()]) -> np.ndarray[Any, Any]:
-        """The array, read whole, in the processor's byte order.
+        """Read the whole array, in the byte order of the processor.
 
         Raises
         ------
@@ -73,7 +73,7 @@ class FileArray:
         assert self.stream is not None
         array = np.empty(self.piece, self.dtype)
         self.stream.seek(at)
-        into = memoryview(array.reshape(-1).view("u1"))
+        into = memoryview(array.reshape(-1).view(np.uint8).data)
         if self.stream.readinto(into) != array.nbytes:  # type: ignore[attr-defined]
             raise FileError("", "ends before an array in it does")
         return array
@@ -81,7 +81,7 @@ class FileArray:
 
 @dataclass(frozen=True)
 class Folder:
-    """A group of an HDF5 file, or what stands for one.
+    """A group of an HDF5 file, or the equivalent in another file.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ class Folder:
     members: dict[str, Folder | FileArray] = field(default_factory=dict)
 
     def get(self, path: str) -> Folder | FileArray | None:
-        """What is at a path, or None."""
+        """The member at a path, or None."""
         found: Folder | FileArray | None = self
         for name in path.split("/"):
             if not isinstance(found, Folder):
@@ -104,7 +104,7 @@ class Folder:
         return found
 
     def add(self, path: str, member: Folder | FileArray) -> None:
-        """Put a member at a path, with the folders on the way."""
+        """Add a member at a path, and the folders of the path."""
         *way, name = path.split("/")
         folder = self
         for step in way:
@@ -130,25 +130,25 @@ class Folder:
 
 @dataclass
 class Archive:
-    """An old model's file, checked.
+    """The checked file of an old model.
 
     Parameters
     ----------
     config, compile_config : dict or None
-        The architecture and how it was compiled.
+        The architecture, and how the model was compiled.
     version : str
-        The Keras that wrote it, as far as the file says.
+        The version of Keras that wrote it, if the file has it.
     weights : Folder or None
-        Where the weights are; None where the file has none.
+        The weights; None if the file has none.
     by_path : bool
-        Whether weights are found by the path of their layer (``.keras``, ``.weights.h5``)
-        rather than by its name (``.h5``).
+        Whether weights are stored by the path of their layer (``.keras``, ``.weights.h5``), not by
+        its name (``.h5``).
     has_optimizer : bool
-        Whether the state of an optimizer is there, which is not carried over.
+        Whether the file has the state of an optimizer, which is not converted.
     flipped : bool
-        Whether it was written on Theano, whose convolutions flip the window.
+        Whether it was written with Theano, whose convolutions flip the window.
     graph : list of Node, optional
-        Of a TensorFlow checkpoint, the objects its arrays belonged to.
+        For a TensorFlow checkpoint, the objects to which its arrays belonged.
     """
 
     config: dict[str, Any] | None
@@ -161,7 +161,7 @@ class Archive:
     graph: list[Any] | None = None
 
     def strings(self, group: Folder, name: str) -> list[str]:
-        """A list of names from an attribute, which Keras splits into several when it is long."""
+        """A list of names from an attribute. Keras splits a long list into several attributes."""
         if name in group.attrs:
             return _names(group.attrs[name], name)
         found: list[str] = []

@@ -1,7 +1,7 @@
 """A model's layers and weights in the orders in which Keras 2 listed and saved them.
 
-Keras 3 lists the layers of a subclassed model as they were made, Keras 2 by the attributes they
-were set to. Weights, in a ``.h5`` file, are those that train before those that do not.
+Keras 3 lists the layers of a subclassed model in the order of construction, Keras 2 in the order of
+the attributes that hold them. In a ``.h5`` file, trainable weights come before the others.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Slot:
-    """A variable, and where in a model it is.
+    """A variable, and its place in a model.
 
     Parameters
     ----------
     variable : keras.Variable
     chain : tuple of keras.layers.Layer
-        From a layer of the model to the layer within it that owns the variable.
+        The layers from one of the model to the nested one that owns the variable.
     trains : bool
-        Whether it trains where nothing is frozen.
+        Whether it is trainable if nothing is frozen.
     """
 
     variable: keras.Variable
@@ -46,7 +46,7 @@ class Slot:
 
     @property
     def owner(self) -> Layer:
-        """The layer whose variable it is."""
+        """The layer that owns the variable."""
         return self.chain[-1]
 
 
@@ -57,18 +57,19 @@ def listed(model: Layer, origins: Origins) -> list[Layer]:
     if not is_graph(model):
         return _by_attribute(model)
     found = {id(each): each for each in model.layers}
-    if not isinstance(model, keras.Sequential):  # a subclass may set layers that it does not call
+    # A subclass may have attributes with layers that it does not call.
+    if not isinstance(model, keras.Sequential):
         found |= {id(each): each for each in model._layers if id(each) not in found}
     return list(found.values())
 
 
 def is_graph(model: Layer) -> bool:
-    """Whether a model is made of layers and their calls, rather than of a class's attributes."""
+    """Whether a model consists of layers and calls, not of the attributes of a class."""
     return isinstance(model, keras.Sequential) or hasattr(model, "operations")
 
 
 def _by_attribute(layer: Layer) -> list[Layer]:
-    """Layers in the order in which attributes were first set, those of a list together."""
+    """Layers in the order in which attributes were first set; those of a list are together."""
     tracked = {id(each): each for each in layer._layers}
     found: dict[int, Layer] = {}
     for name in attributes(layer, properties=False):
@@ -79,7 +80,7 @@ def _by_attribute(layer: Layer) -> list[Layer]:
 
 
 def attributes(layer: Layer, *, properties: bool = True) -> dict[str, None]:
-    """Names of what a layer has and not every layer, in the order in which they were set."""
+    """Names of the attributes that only this layer has, in the order in which they were set."""
     kind = keras.Model if isinstance(layer, keras.Model) else keras.layers.Layer
     found = [*vars(layer).get("_modules", ()), *vars(layer)]  # the first on PyTorch
     if properties:
@@ -99,7 +100,7 @@ def _common(kind: type[Layer]) -> frozenset[str]:
 
 
 def _flat(value: object) -> Iterator[Layer]:
-    """Layers in nested containers; Keras 2 took those of a dict by their keys."""
+    """Layers in nested containers; Keras 2 sorted those of a dict by their keys."""
     if isinstance(value, keras.layers.Layer):
         yield value
     elif isinstance(value, dict):
@@ -111,11 +112,11 @@ def _flat(value: object) -> Iterator[Layer]:
 
 
 def is_order_sure(model: Layer, origins: Origins, among: Iterable[Layer] | None = None) -> bool:
-    """Whether `listed` has layers, all or those *among* them, in Keras 2's order for certain.
+    """Whether `listed` certainly has the layers (all, or those *among* them) in Keras 2's order.
 
-    On PyTorch a layer keeps its attributes in two tables, one for layers and one for all else, so
-    that it cannot be seen whether a layer or a list of layers was set first. Nor can it be seen
-    where an attribute is that was set twice, which leaves a layer that is tracked and no more.
+    On PyTorch a layer has two tables of attributes, one for layers and one for everything else. So
+    it is unknown whether a layer or a list of layers was set first. The place of an attribute that
+    was set twice is also unknown; its first layer is still tracked.
     """
     if id(model) in origins.children or is_graph(model):
         return True
@@ -130,7 +131,7 @@ def is_order_sure(model: Layer, origins: Origins, among: Iterable[Layer] | None 
 
 
 def is_chain(model: Layer) -> bool:
-    """Whether the layers of a model that have weights have one order and no other."""
+    """Whether the order of the layers with weights is certain."""
     if isinstance(model, keras.Sequential):
         return True
     if not is_graph(model):
@@ -142,7 +143,7 @@ def is_chain(model: Layer) -> bool:
 
 
 def slots(layer: Layer, origins: Origins) -> list[Slot]:
-    """All variables within a layer, each once: its own, then its layers'; a model's own last."""
+    """All variables in a layer, each once: its own, then its layers'; a model's own are last."""
     found: dict[int, Slot] = {}
     for each in _slots(layer, origins, (), set()):
         found.setdefault(id(each.variable), each)
@@ -176,7 +177,7 @@ def _slots(
 
 
 def _parts(layer: Layer, origins: Origins) -> list[Layer]:
-    """Layers right within a layer."""
+    """Layers directly within a layer."""
     if isinstance(layer, keras.Model):
         return listed(layer, origins)
     if type(layer).__module__.startswith("keras."):
@@ -195,7 +196,7 @@ def everything(layer: Layer, seen: set[int] | None = None) -> Iterator[Layer]:
 
 
 def as_saved(found: Iterable[Slot]) -> list[Slot]:
-    """Slots as they would be saved now: those that train first, frozen ones with the others."""
+    """Slots in the order in which they would be saved now: trainable ones first."""
     found = list(found)
     trains = [each.trains and all(layer.trainable for layer in each.chain) for each in found]
     return [

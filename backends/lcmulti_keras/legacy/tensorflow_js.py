@@ -1,7 +1,7 @@
 """Read a layers model of TensorFlow.js: ``model.json``, and files of numbers beside it.
 
-The JSON names the files. A name in a file becomes no path: it must be a plain name, and is looked
-for beside the JSON and nowhere else.
+The JSON names the files. A name must be a plain file name, not a path, and the file must be beside
+the JSON.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ def is_tensorflow_js(content: dict[str, Any]) -> bool:
 
 
 def read_tensorflow_js(path: Path, content: dict[str, Any], stack: ExitStack) -> Archive:
-    """The model, with its arrays still in their files, which stay open as long as *stack*.
+    """Read the model. Its arrays stay in their files, which are open as long as *stack*.
 
     Raises
     ------
     FileError
-        If it is a graph model, is quantised, or a file is missing or of another size than its
+        If it is a graph model or quantised, or if a file is missing or has another size than its
         arrays.
     """
     topology = content.get("modelTopology")
@@ -113,15 +113,15 @@ def _described(path: Path, about: Any) -> tuple[str, np.dtype[Any], tuple[int, .
 
 @dataclass(frozen=True)
 class _Joined(FileArray):
-    """An array in several files, one after the other."""
+    """An array that continues through several files."""
 
     shards: tuple[Any, ...] = ()
     start: int = 0
 
     def __getitem__(self, key: tuple[()]) -> np.ndarray[Any, Any]:
-        """The array, read whole."""
+        """Read the whole array."""
         array = np.empty(self.shape, self.dtype)
-        left = memoryview(array.reshape(-1).view("u1"))
+        left = memoryview(array.reshape(-1).view(np.uint8).data)
         skip = self.start
         for shard in self.shards:
             size = file_size(shard)
@@ -137,7 +137,7 @@ class _Joined(FileArray):
 
 
 def _by_layer(path: Path, config: Any, arrays: list[tuple[str, FileArray]]) -> Folder:
-    """Arrays by the layer of the model they are in, which TensorFlow.js does not say."""
+    """Arrays by the layer of the model that has them, which TensorFlow.js does not tell."""
     tops = _tops(config)
     root = Folder({"layer_names": []})
     for name, array in arrays:
@@ -157,7 +157,7 @@ def _by_layer(path: Path, config: Any, arrays: list[tuple[str, FileArray]]) -> F
 
 
 def _tops(config: Any) -> dict[str, str | None]:
-    """For the name of each layer, at any depth, the layer of the model it is in."""
+    """For the name of each layer, at any depth, the layer of the model that contains it."""
     found: dict[str, str | None] = {}
     for top in _layers(config):
         pending, name = [top], _name(top)
@@ -169,7 +169,7 @@ def _tops(config: Any) -> dict[str, str | None]:
                 if known != name:
                     found[inner] = None
             pending += _layers(each)
-    for top in _layers(config):  # a name of the model's own comes first
+    for top in _layers(config):  # names of the model's own layers take precedence
         if (name := _name(top)) is not None:
             found[name] = name
     return found

@@ -1,7 +1,7 @@
-"""Find each weight of a model in an old file, check its shape, and bring it to its layout.
+"""Find each weight of a model in an old file, check its shape, and convert it.
 
-Matching reads no array; only assigning does. Who pairs them is `by_name` for ``.h5`` files and
-`by_path` for ``.keras`` and ``.weights.h5`` files; who knows layouts is `fitting`.
+Matching reads no array; only assigning does. `by_name` pairs the arrays of ``.h5`` files, and
+`by_path` those of ``.keras`` and ``.weights.h5`` files. `fitting` knows the layouts.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ def match(path: Path, archive: Archive, model: keras.Model, origins: Origins) ->
         For messages.
     archive : Archive
     model : keras.Model
-        Its variables may be without values still.
+        Its variables need not have values yet.
     origins : Origins
-        What the file called the layers.
+        The names of layers in the file.
 
     Raises
     ------
     FileError
-        If one has no counterpart, one of another shape, or several among which nothing decides.
+        If a weight has no counterpart, one of another shape, or several possible ones.
     """
     fitting = Fitting(partial(FileError, path), flipped=archive.flipped)
     pairs = _by_path if archive.by_path else _by_name
@@ -63,7 +63,7 @@ def match(path: Path, archive: Archive, model: keras.Model, origins: Origins) ->
 def take(
     path: Path, archive: Archive, model: keras.Model, *, by_name: bool, skip_mismatch: bool
 ) -> tuple[list[Match], LoadedWeights]:
-    """Pair what the file and the model have in common.
+    """Pair the weights that the file and the model have in common.
 
     Parameters
     ----------
@@ -72,14 +72,14 @@ def take(
     archive : Archive
     model : keras.Model
     by_name : bool
-        Take layers of one name, rather than all layers.
+        Pair layers by name, instead of all layers.
     skip_mismatch : bool
-        Leave layers that do not fit, rather than refuse the file.
+        Leave out layers that do not fit, instead of refusing the file.
 
     Raises
     ------
     FileError
-        If nothing is to be taken, or nothing decides what is.
+        If nothing can be taken, or if it is unclear what.
     """
     fitting = Fitting(partial(FileError, path), flipped=archive.flipped)
     taking = Taking(model, Origins(), fitting, skip_mismatch=skip_mismatch)
@@ -140,11 +140,11 @@ def _by_path(
 
 
 def assign(matches: Iterable[Match], model: keras.Model) -> None:
-    """Read the arrays and give each variable its value."""
+    """Read the arrays, and assign them to the variables."""
     for each in matches:
         each.variable.assign(each.value())
     for layer in everything(model):
-        if hasattr(layer, "finalize_state"):  # Normalization works with what it derives
+        if hasattr(layer, "finalize_state"):  # Normalization computes with values that it derives
             layer.finalize_state()
 
 

@@ -1,4 +1,4 @@
-"""Read the members of a ``.keras`` archive: each once, in full, and of a size that is known."""
+"""Read the members of a ``.keras`` archive: each one once, completely, and of a known size."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MEBIBYTE = 2**20
 MOST_MEMBERS = 1_000
 MOST_DIRECTORY = MEBIBYTE
 MOST_GROWTH = 64 * MEBIBYTE
-"""Bytes a member may grow when it is decompressed, beyond a quarter of its size."""
+"""By how many bytes, beyond a quarter of its size, a member may grow by decompression."""
 STEP = MEBIBYTE
 
 END = struct.Struct("<4s4H2LH")
@@ -30,7 +30,7 @@ HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
 class Zipped:
-    """A zip archive that is nothing else beside.
+    """A zip archive that no other reader would take for something else.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class Zipped:
     Raises
     ------
     FileError
-        If the archive is damaged, has content before its first member or behind its end, or a
+        If the archive is damaged, has content before its first member or after its end, or has a
         directory that takes long to read.
     """
 
@@ -56,29 +56,29 @@ class Zipped:
             raise FileError(path, "has other content before the archive in it")
 
     def text(self, name: str, most: int) -> bytes:
-        """A member of at most so many bytes."""
+        """Read a member of at most this many bytes."""
         info = self._member(name, most)
         return b"".join(self._content(info))
 
     @contextmanager
     def part(self, name: str) -> Iterator[tuple[BinaryIO, int, int]]:
-        """A file, and where in it a member begins and how long it is, with nothing compressed."""
+        """A file, and the offset and length of a member in it, without compression."""
         info = self._member(name, None)
         start = self._start(info)
         self._check_no_hdf5(start)
         if info.compress_type == zipfile.ZIP_STORED:
             for _ in self._content(info):
-                pass  # its checksum
+                pass  # checks the checksum
             yield self.stream, start, info.file_size
             return
-        with tempfile.TemporaryFile() as whole:  # it has no name, and goes with this process
+        with tempfile.TemporaryFile() as whole:  # it has no name, and disappears with this process
             for step in self._content(info):
                 whole.write(step)
             whole.flush()
             yield cast(BinaryIO, whole), 0, info.file_size
 
     def _check_directory(self) -> None:
-        """What `zipfile` reads at once is small, and ends where the archive does."""
+        """Check that `zipfile` reads a small directory, which ends at the end of the file."""
         size = file_size(self.stream)
         at = size - END.size
         magic, *_, count, length, begin, comment = END.unpack(self._at(at, END.size))
@@ -113,19 +113,19 @@ class Zipped:
         if info.file_size > allowed:
             advice = "; if it is sound, zip it without compression" if most is None else ""
             raise FileError(self.path, f"claims {info.file_size:,} bytes for {name!r}{advice}")
-        # Python decompresses bzip2 and LZMA without a limit on what comes out.
+        # Python decompresses bzip2 and LZMA without a limit on the size of the output.
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise FileError(self.path, f"has {name!r} compressed in an unknown way")
         return info
 
     def _start(self, info: zipfile.ZipInfo) -> int:
-        """Where a member begins, behind its own header."""
+        """The offset of a member, after its own header."""
         header = self._at(info.header_offset, 30)
         name, extra = struct.unpack_from("<2H", header, 26)
         return int(info.header_offset + 30 + name + extra)
 
     def _content(self, info: zipfile.ZipInfo) -> Iterator[bytes]:
-        """The content piece by piece, no more than it says, with the checksum it says."""
+        """The content piece by piece; check its claimed size and checksum."""
         self.stream.seek(self._start(info))
         deflated = info.compress_type == zipfile.ZIP_DEFLATED
         inflate = zlib.decompressobj(-15) if deflated else None
@@ -150,7 +150,7 @@ class Zipped:
             raise FileError(self.path, f"is damaged ({info.filename!r} is not what it says)")
 
     def _check_no_hdf5(self, expected: int) -> None:
-        """No HDF5 file begins where HDF5 would look for one, but the weights themselves."""
+        """Raise if HDF5 would find an HDF5 file in the archive, other than the weights."""
         at, size = 512, file_size(self.stream)
         while at + len(HDF5) <= size:
             if at != expected and self._at(at, len(HDF5)) == HDF5:
@@ -159,5 +159,5 @@ class Zipped:
 
 
 def ends_as_zip(stream: BinaryIO) -> bool:
-    """Whether a file that begins as another could be read as a zip archive."""
+    """Whether a file that begins like another format could be read as a zip archive."""
     return zipfile.is_zipfile(stream)

@@ -1,9 +1,9 @@
 """Locally connected layers over several processes, divided by output positions.
 
-`shard` divides one layer, `PositionwiseParallel` is the same for `parallelize_module`. The
-operation itself takes DTensors: `lcmulti.local_conv` on a kernel divided along its positions
-computes each rank's positions there. `lcmulti.save_weights` takes them too, and `load_weights`
-fills a layer from a file, each rank with its own part.
+`shard` divides one layer; `PositionwiseParallel` does the same in a plan of `parallelize_module`.
+`lcmulti.local_conv` also takes DTensors: with a kernel that is divided along its positions, each
+rank computes its own positions. `lcmulti.save_weights` takes DTensors as well, and `load_weights`
+fills a layer from a file, where each rank reads only its own part.
 """
 
 from lcmulti_torch.parallel.files import load_weights

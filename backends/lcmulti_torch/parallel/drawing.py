@@ -1,8 +1,8 @@
-"""Random weights of a DTensor, drawn part by part: the same whatever the number of ranks.
+"""Random weights of a DTensor. They are the same for any number of ranks.
 
-Each element is a function of a seed and of its place in the whole tensor (Philox, a generator that
-counts: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), so a rank draws its own
-elements and no rank ever holds another's.
+Each element is a function of a seed and of its place in the whole tensor (Philox, a counter-based
+generator: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"). So each rank draws
+only its own elements.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import product
 from math import prod
-from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch import Tensor
 from torch.distributed.tensor import Replicate, Shard
 
 from lcmulti.errors import ArgumentTypeError, described
@@ -22,25 +22,25 @@ from lcmulti.errors import ArgumentTypeError, described
 __all__ = ["place_of", "seed_of", "uniform_"]
 
 PIECE = 2**16
-"""Elements drawn at a time."""
+"""Number of elements that are drawn at once."""
 
 WORDS = 4
-"""Words of 64 bits that Philox gives a step."""
+"""Words of 64 bits in one step of Philox."""
 
 
-def uniform_(tensor: Any, bound: float) -> None:
+def uniform_(tensor: Tensor, bound: float) -> None:
     """Fill a DTensor in place with numbers from ``[-bound, bound)``.
 
     Parameters
     ----------
     tensor : DTensor
-        Replicated, or divided along any dimensions.
+        It may be replicated, or divided along any dimensions.
     bound : float
 
     Raises
     ------
     ArgumentTypeError
-        If a rank's part is no box of the whole.
+        If a rank's part is not a box of the whole.
     """
     seed = seed_of(tensor)
     with torch.no_grad():
@@ -48,7 +48,8 @@ def uniform_(tensor: Any, bound: float) -> None:
         if local.is_meta or not local.numel():
             return
         whole, part = tuple(tensor.shape), tuple(local.shape)
-        # The last dimensions that are here in full, and one more, follow each other in the whole.
+        # The part is contiguous in the whole along the last dimensions that are here in full, and
+        # along one more.
         dim = next(d for d in range(len(part)) if part[d + 1 :] == whole[d + 1 :])
         run = prod(part[dim:])
         rows = local.view(-1, run)
@@ -62,22 +63,22 @@ def uniform_(tensor: Any, bound: float) -> None:
 def _firsts(
     whole: tuple[int, ...], local: tuple[int, ...], start: tuple[int, ...], dim: int
 ) -> Iterator[int]:
-    """Where in the whole tensor each run of a part begins: one for each index before *dim*."""
+    """Where each contiguous run of a part begins in the whole; one for each index before *dim*."""
     steps = [prod(whole[each + 1 :]) for each in range(len(whole))]
     for index in product(*map(range, local[:dim])):
         places = [at + i for at, i in zip(start, index, strict=False)] + [start[dim]]
         yield sum(place * step for place, step in zip(places, steps, strict=False))
 
 
-def _drawn(seed: int, first: int, count: int) -> np.ndarray[Any, Any]:
-    """Elements *first* to ``first + count`` of an endless row from ``[0, 1)``, as float64."""
+def _drawn(seed: int, first: int, count: int) -> np.ndarray:
+    """Elements *first* to ``first + count`` of an endless sequence in ``[0, 1)``, as float64."""
     step, skipped = divmod(first, WORDS)
     words = np.random.Philox(key=seed, counter=step).random_raw(skipped + count)[skipped:]
     return (words >> np.uint64(11)) * 2.0**-53
 
 
-def seed_of(tensor: Any) -> int:
-    """A seed from PyTorch's default generator, that of the mesh's first rank on all of them."""
+def seed_of(tensor: Tensor) -> int:
+    """A seed from PyTorch's default generator; all ranks use that of the mesh's first rank."""
     mesh = tensor.device_mesh
     seed = torch.randint(2**62, (1,), dtype=torch.int64).to(mesh.device_type)
     for along in range(mesh.ndim):
@@ -86,8 +87,8 @@ def seed_of(tensor: Any) -> int:
     return int(seed)
 
 
-def place_of(tensor: Any) -> tuple[int, ...]:
-    """Where in the whole tensor this rank's part begins, a box."""
+def place_of(tensor: Tensor) -> tuple[int, ...]:
+    """Where this rank's part, a box, begins in the whole tensor."""
     from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
     for each in tensor.placements:

@@ -1,11 +1,11 @@
-"""Rows of one axis that travel between ranks, point to point, and back.
+"""Send rows of one axis between ranks, point to point, and send their gradients back.
 
-`gather` brings the window that a rank's output positions see; `scatter` is its adjoint: what
-belongs to rows of others goes home and is added there. Each is the derivative of the other, to any
-order. Both travel as bytes, one message between two ranks.
+`gather` collects the window that a rank's output positions read. `scatter` is its adjoint: values
+for rows of other ranks are sent to these ranks and added there. Each is the derivative of the
+other, to any order. There is one message from one rank to another, sent as bytes.
 
-A travel has two halves, so that something can be computed in between. Under a compiler it is one
-operation that the compiler does not look into.
+An exchange has a beginning and an end, so that a rank can compute in between. Under a compiler it
+is one opaque operation.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 from torch.distributed.distributed_c10d import _resolve_process_group
 
 from lcmulti.geometry.sharding import AxisPart, Seen
@@ -25,18 +26,18 @@ __all__ = ["Cut", "Travel", "gather", "scatter", "window"]
 
 
 class Cut(NamedTuple):
-    """One spatial axis of an array, and how it lies over the ranks.
+    """One spatial axis of an array, and how it is divided over the ranks.
 
     Parameters
     ----------
     dim : int
-        Of the array.
+        Dimension of the array.
     size : int
         Rows of the whole axis.
     part : AxisPart
-        What this rank sees of it.
+        This rank's part.
     group : str or None
-        Name of the group of ranks that own it in parts; None: all rows are here.
+        Name of the group of ranks that own the parts; None if this rank has all rows.
     """
 
     dim: int
@@ -51,69 +52,69 @@ class Cut(NamedTuple):
 
     @property
     def here(self) -> range:
-        """Rows that the array has."""
+        """The rows that the array has."""
         return range(self.size) if self.group is None else self.part.inputs
 
 
 class Travel:
-    """Messages under way; `arrived` waits for them."""
+    """An exchange that has begun; `arrived` waits for its messages."""
 
-    def __init__(self, buffer: torch.Tensor, works: Sequence[Any] = ()) -> None:
+    def __init__(self, buffer: Tensor, works: Sequence[Any] = ()) -> None:
         self._buffer, self._works = buffer, works
 
-    def arrived(self) -> torch.Tensor:
-        """All that was received, flat, by rank of the sender and then in its order."""
+    def arrived(self) -> Tensor:
+        """Everything that was received, flat, in the order of senders and then of their pieces."""
         for work in self._works:
             work.wait()
         return self._buffer
 
 
-def _sent(flat: torch.Tensor, to: Any, sizes: Any, from_: Any, expected: Any, group: str) -> Travel:
+def _sent(flat: Tensor, to: Any, sizes: Any, from_: Any, expected: Any, group: str) -> Travel:
     buffer = flat.new_empty(sum(expected))
     members = _resolve_process_group(group)
     pieces = zip(from_, _bytes(buffer, expected), strict=True)
     ops = [dist.P2POp(dist.irecv, each, group=members, group_peer=peer) for peer, each in pieces]
     pieces = zip(to, _bytes(flat, sizes), strict=True)
     ops += [dist.P2POp(dist.isend, each, group=members, group_peer=peer) for peer, each in pieces]
-    # What is sent is kept until it has been.
+    # Keeps the sent arrays alive until they are sent.
     works = dist.batch_isend_irecv(ops)
     return Travel(buffer, [*works, _Kept(flat)])
 
 
 class _Kept(NamedTuple):
-    tensor: torch.Tensor
+    tensor: Tensor
 
     def wait(self) -> None:
         """Nothing to wait for."""
 
 
-def _bytes(flat: torch.Tensor, sizes: Sequence[int]) -> list[torch.Tensor]:
+def _bytes(flat: Tensor, sizes: Sequence[int]) -> list[Tensor]:
     ends = list(accumulate(sizes))
     return [flat[end - size : end].view(torch.uint8) for size, end in zip(sizes, ends, strict=True)]
 
 
 @torch.library.custom_op("lcmulti::travel", mutates_args=())
 def _travel(
-    flat: torch.Tensor,
+    flat: Tensor,
     to: Sequence[int],
     sizes: Sequence[int],
     from_: Sequence[int],
     expected: Sequence[int],
     group: str,
-) -> torch.Tensor:
+) -> Tensor:
     return _sent(flat, to, sizes, from_, expected, group).arrived()
 
 
 @_travel.register_fake
-def _(flat: Any, to: Any, sizes: Any, from_: Any, expected: Any, group: str) -> torch.Tensor:
+def _(flat: Any, to: Any, sizes: Any, from_: Any, expected: Any, group: str) -> Tensor:
     return flat.new_empty(sum(expected))
 
 
 def _start(
-    pieces: Sequence[tuple[int, torch.Tensor]], expected: Sequence[tuple[int, int]], like: Any,
+    pieces: Sequence[tuple[int, Tensor]], expected: Sequence[tuple[int, int]], like: Tensor,
     group: str,
 ) -> Travel:  # fmt: skip
-    """Send tensors to ranks, and expect so many elements of each of others."""
+    """Send tensors to ranks, and receive a number of elements from each of other ranks."""
     pieces, expected = sorted(pieces, key=_rank), sorted(expected, key=_rank)
     flat = torch.cat([each.reshape(-1) for _, each in pieces]) if pieces else like.new_empty(0)
     sizes, sources = _by_rank([(to, each.numel()) for to, each in pieces]), _by_rank(expected)
@@ -127,8 +128,8 @@ def _is_traced() -> bool:
     return torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
 
 
-def _linked(x: torch.Tensor, cut: Cut, received: torch.Tensor) -> torch.Tensor:
-    """*x*, to a compiler of what was received though that is nothing, so that it keeps the call."""
+def _linked(x: Tensor, cut: Cut, received: Tensor) -> Tensor:
+    """*x*. If nothing was received, make a compiler believe that it depends on the exchange."""
     nothing = cut.travels and not received.numel() and _is_traced()
     return x + received.sum() if nothing else x
 
@@ -144,8 +145,8 @@ def _by_rank(sizes: Sequence[tuple[int, int]]) -> dict[int, int]:
     return found
 
 
-def ask(x: torch.Tensor, cut: Cut) -> Travel:
-    """Begin to bring the rows that this rank's windows see and others own."""
+def ask(x: Tensor, cut: Cut) -> Travel:
+    """Begin to fetch the rows that this rank's windows read and other ranks own."""
     if not cut.travels:
         return Travel(x.new_empty(0))
     part, other = cut.part, _other(x, cut)
@@ -154,30 +155,30 @@ def ask(x: torch.Tensor, cut: Cut) -> Travel:
     return _start(pieces, expected, x, cut.group or "")
 
 
-def window(x: torch.Tensor, cut: Cut, received: torch.Tensor, seen: Seen) -> torch.Tensor:
-    """The rows that some output positions see: views where one owner has all of them.
+def window(x: Tensor, cut: Cut, received: Tensor, seen: Seen) -> Tensor:
+    """The rows that some output positions read; a view if one owner has all of them.
 
     Parameters
     ----------
     x : Tensor
-        The rows this rank owns.
+        The rows that this rank owns.
     cut : Cut
     received : Tensor
-        What `ask` brought.
+        The rows that `ask` fetched.
     seen : Seen
-        What is wanted, all or a part of what ``cut.part`` sees.
+        The wanted rows: all or a part of those that ``cut.part`` reads.
     """
     dim, halos = cut.dim, _halos(x, cut, received)
-    held = sorted([(cut.here, None), *((rows, part) for part, rows in halos)], key=_first)
+    others = ((rows, (part, rows)) for part, rows in halos)
+    held: list[tuple[range, tuple[int, range] | None]] = [(cut.here, None), *others]
     pieces = []
     for rows in seen.needs:
-        for here, owner in held:
+        for here, halo in sorted(held, key=_first):
             common = range(max(rows.start, here.start), min(rows.stop, here.stop))
-            if common and owner is None:
+            if common and halo is None:
                 pieces.append(_rows(x, cut, common))
-            elif common:
-                halo = halos[owner, here]
-                pieces.append(halo.narrow(dim, common.start - here.start, len(common)))
+            elif common and halo is not None:
+                pieces.append(halos[halo].narrow(dim, common.start - here.start, len(common)))
     needed = pieces[0] if len(pieces) == 1 else torch.cat(pieces or [x.narrow(dim, 0, 0)], dim)
     needed = _linked(needed, cut, received)
     if not seen.before and not seen.after:
@@ -191,15 +192,15 @@ def window(x: torch.Tensor, cut: Cut, received: torch.Tensor, seen: Seen) -> tor
     )
 
 
-def send_home(w: torch.Tensor, cut: Cut) -> tuple[torch.Tensor, Travel]:
-    """Begin to send what was found for the rows of a window to the ranks that own them.
+def send_home(w: Tensor, cut: Cut) -> tuple[Tensor, Travel]:
+    """Begin to send the values for the rows of a window to the ranks that own the rows.
 
     Returns
     -------
     x : Tensor
-        What was found for the rows that are here; a view where nothing else is.
+        The values for local rows; a view if the window has no other rows.
     travel : Travel
-        To be given to `add` when it has arrived.
+        The exchange, for `add`.
     """
     part, dim = cut.part, cut.dim
     if part.before or part.after:
@@ -223,7 +224,9 @@ def send_home(w: torch.Tensor, cut: Cut) -> tuple[torch.Tensor, Travel]:
         else:
             pieces.append((owner, piece))
     if [rows for rows, _ in own] == [cut.here]:
-        x = own[0][1].clone() if cut.travels else own[0][1]  # *w* is not ours to add to
+        x = (
+            own[0][1].clone() if cut.travels else own[0][1]
+        )  # *w* belongs to the caller, so nothing may be added to it
     else:
         shape = list(w.shape)
         shape[dim] = len(cut.here)
@@ -237,8 +240,8 @@ def send_home(w: torch.Tensor, cut: Cut) -> tuple[torch.Tensor, Travel]:
     return x, _start(pieces, expected, w, cut.group or "")
 
 
-def add(x: torch.Tensor, cut: Cut, received: torch.Tensor) -> torch.Tensor:
-    """Add what other ranks found for rows of this one to *x*, in place."""
+def add(x: Tensor, cut: Cut, received: Tensor) -> Tensor:
+    """Add the values that other ranks sent for this rank's rows to *x*, in place."""
     at = 0
     for _, rows in sorted(cut.part.sends, key=_rank) if cut.travels else ():
         place = _rows(x, cut, rows)
@@ -247,9 +250,9 @@ def add(x: torch.Tensor, cut: Cut, received: torch.Tensor) -> torch.Tensor:
     return _linked(x, cut, received)
 
 
-def _halos(x: Any, cut: Cut, received: torch.Tensor) -> dict[tuple[int, range], torch.Tensor]:
-    """What was received, by owner and rows."""
-    found: dict[tuple[int, range], torch.Tensor] = {}
+def _halos(x: Tensor, cut: Cut, received: Tensor) -> dict[tuple[int, range], Tensor]:
+    """The received rows, by owner and range."""
+    found: dict[tuple[int, range], Tensor] = {}
     at = 0
     for owner, rows in sorted(cut.part.receives, key=_rank) if cut.travels else ():
         shape = list(x.shape)
@@ -260,53 +263,53 @@ def _halos(x: Any, cut: Cut, received: torch.Tensor) -> dict[tuple[int, range], 
     return found
 
 
-def _first(held: tuple[range, int | None]) -> int:
+def _first(held: tuple[range, Any]) -> int:
     return held[0].start
 
 
-def _rows(x: torch.Tensor, cut: Cut, rows: range) -> torch.Tensor:
+def _rows(x: Tensor, cut: Cut, rows: range) -> Tensor:
     return x.narrow(cut.dim, rows.start - cut.here.start, len(rows))
 
 
-def _other(x: torch.Tensor, cut: Cut) -> int:
-    """Elements of one row."""
+def _other(x: Tensor, cut: Cut) -> int:
+    """Number of elements in one row."""
     return prod(n for dim, n in enumerate(x.shape) if dim != cut.dim)
 
 
-def gather(x: torch.Tensor, cuts: Sequence[Cut]) -> torch.Tensor:
+def gather(x: Tensor, cuts: Sequence[Cut]) -> Tensor:
     """The window along every axis, differentiable to any order.
 
     Parameters
     ----------
     x : Tensor
-        The rows this rank owns.
+        The rows that this rank owns.
     cuts : sequence of Cut
-        One a spatial axis.
+        One for each spatial axis.
     """
     return _Gather.apply(x, tuple(cuts))
 
 
-def scatter(w: torch.Tensor, cuts: Sequence[Cut]) -> torch.Tensor:
-    """The adjoint of `gather`: from windows to the rows this rank owns."""
+def scatter(w: Tensor, cuts: Sequence[Cut]) -> Tensor:
+    """The adjoint of `gather`: from windows to the rows that this rank owns."""
     return _Scatter.apply(w, tuple(cuts))
 
 
 class _Gather(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, cuts: tuple[Cut, ...]) -> torch.Tensor:
+    def forward(ctx: Any, x: Tensor, cuts: tuple[Cut, ...]) -> Tensor:
         ctx.cuts, whole = cuts, x
         for cut in cuts:
             x = window(x, cut, ask(x, cut).arrived(), cut.part)
         return x.view_as(x) if x is whole else x
 
     @staticmethod
-    def backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         return _Scatter.apply(grads[0], ctx.cuts), None
 
 
 class _Scatter(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, w: torch.Tensor, cuts: tuple[Cut, ...]) -> torch.Tensor:
+    def forward(ctx: Any, w: Tensor, cuts: tuple[Cut, ...]) -> Tensor:
         ctx.cuts, whole = cuts, w
         for cut in reversed(cuts):
             w, travel = send_home(w, cut)
@@ -314,5 +317,5 @@ class _Scatter(torch.autograd.Function):
         return w.view_as(w) if w is whole else w
 
     @staticmethod
-    def backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         return _Gather.apply(grads[0], ctx.cuts), None

@@ -1,4 +1,4 @@
-"""Weights of layers over ranks, to files and from files: each rank what it has."""
+"""Write and read the weights of layers over ranks; each rank handles its own part."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Replicate
 
 import lcmulti
@@ -33,7 +33,7 @@ class _Ranks:
     def tell(self, text: str) -> list[str]:
         """See `lcmulti.weights.spread.Processes.tell`."""
         told: list[str] = [text]
-        for along in reversed(range(self._mesh.ndim)):  # the last counts fastest
+        for along in reversed(range(self._mesh.ndim)):  # the last dimension varies fastest
             group = self._mesh.get_group(along)
             heard: list[Any] = [None] * self._mesh.size(along)
             dist.all_gather_object(heard, told, group=group)
@@ -41,8 +41,8 @@ class _Ranks:
         return told
 
 
-def held(array: Any) -> Held:
-    """What this rank has of a DTensor and writes: of copies, the first alone."""
+def held(array: Tensor) -> Held:
+    """The part of a DTensor that this rank writes; of replicated parts, the first rank writes."""
     local, mesh = array.detach().to_local(), array.device_mesh
     box = _box(array)
     copies = (
@@ -56,7 +56,7 @@ def held(array: Any) -> Held:
     return Held(dtype, tuple(array.shape), pieces, _Ranks(mesh))
 
 
-def _box(array: Any) -> tuple[slice, ...]:
+def _box(array: Tensor) -> tuple[slice, ...]:
     start = place_of(array)
     shape = array.to_local().shape
     return tuple(slice(a, a + n) for a, n in zip(start, shape, strict=True))
@@ -65,16 +65,16 @@ def _box(array: Any) -> tuple[slice, ...]:
 def load_weights(
     layer: nn.Module, path: str | os.PathLike[str], *, name: str | None = None
 ) -> nn.Module:
-    """Fill a layer from a file of weights, each rank with the part it has.
+    """Fill a layer from a file of weights. Each rank reads its own part.
 
     Parameters
     ----------
     layer : LocallyConnected1d, 2d, 3d or their transposed
-        Whole, or divided by `shard` over any number of ranks.
+        A layer, which `shard` may have divided over any number of ranks.
     path : path-like
-        What `lcmulti.save_weights` wrote, one file or an index, on any number of ranks.
+        A file or an index that `lcmulti.save_weights` wrote, on any number of ranks.
     name : str, optional
-        Whose weights, of a file that holds several layers'.
+        Name of the layer, for a file that holds several.
 
     Returns
     -------
@@ -84,9 +84,9 @@ def load_weights(
     Raises
     ------
     FileError
-        If the file cannot be read, or is for another geometry.
+        If the file cannot be read, or has another geometry.
     ShapeError
-        If the layer has a bias and the file none, or the other way around.
+        If only one of layer and file has a bias.
     """
     if not isinstance(layer, LocallyConnectedNd) or layer.rank is not None:
         expected = "a locally connected layer of full rank"

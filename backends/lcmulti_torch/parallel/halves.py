@@ -1,7 +1,7 @@
-"""Input gradients of half types: what several ranks add up is float32 until it is all there.
+"""Input gradients of half types: sums over several ranks are held in float32.
 
-Rows that no other rank sees are rounded once, by whatever implementation computes them. For rows
-that others see too, the few positions that see them are computed once more in float32.
+A row that only one rank uses is rounded once, by the implementation that computes it. For rows that
+other ranks use as well, the few positions that use them are computed again in float32.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["input_grad"]
 
 
 def input_grad(dy: torch.Tensor, kernel: torch.Tensor, part: Part) -> torch.Tensor:
-    """The gradient of a rank's window, channels last; in float32 if others add to a half type."""
+    """The gradient of a rank's window, channels last; float32 where others add to a half type."""
     moving = [axis for axis, cut in enumerate(part.cuts) if cut.travels]
     if dy.dtype not in HALF or not moving:
         return raw(part, "input_grad", dy, kernel, part.seen)
@@ -55,7 +55,7 @@ def input_grad(dy: torch.Tensor, kernel: torch.Tensor, part: Part) -> torch.Tens
 
 
 def _alone(part: Part, axis: int) -> range:
-    """Positions that see no row that another rank sees, and no copy of a row."""
+    """Positions whose windows contain no row that another rank uses, and no copy of a row."""
     cut, whole = part.cuts[axis], part.whole
     stride, low = whole.strides[axis], whole.padding[axis][0]
     extent = window_extent(whole.kernel_size[axis], whole.dilation[axis])
@@ -77,7 +77,7 @@ def _alone(part: Part, axis: int) -> range:
 
 
 def _shared(cut: Cut) -> list[tuple[int, int]]:
-    """Stretches of a window that are copies, or rows that other ranks see."""
+    """Parts of a window that are copies, or rows that other ranks use."""
     part = cut.part
     inner = len(part.before)
     found = [(0, inner), (inner + len(part.inner), part.window)]

@@ -1,10 +1,11 @@
-"""How the tensors of one call lie over a mesh, and what each rank does of it."""
+"""How the tensors of a call are placed on a mesh, and which positions each rank computes."""
 
 from __future__ import annotations
 
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from torch import Tensor
 from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Shard
 
 from lcmulti.errors import ArgumentError, ArgumentTypeError, described
@@ -15,7 +16,7 @@ Placements = tuple[Placement, ...]
 
 
 class Layout(NamedTuple):
-    """Where everything lies, one entry a mesh dimension.
+    """The placement of every tensor; one entry for each dimension of the mesh.
 
     Parameters
     ----------
@@ -23,7 +24,7 @@ class Layout(NamedTuple):
         The spatial axis whose output positions this mesh dimension divides, or None.
     x, kernel, bias, y : tuple of Placement
     x_grad, kernel_grad, bias_grad : tuple of Placement
-        Of what a rank's part of the gradient is.
+        Placement of the gradients: what each rank's part of them is.
     """
 
     axes: tuple[int | None, ...]
@@ -36,13 +37,13 @@ class Layout(NamedTuple):
     bias_grad: Placements
 
 
-def require_one_mesh(names: tuple[str, ...], arrays: tuple[Any, ...]) -> None:
-    """Refuse tensors of this process alone, or of another mesh, beside DTensors.
+def require_one_mesh(names: tuple[str, ...], arrays: tuple[Tensor, ...]) -> None:
+    """Raise if DTensors are used together with local tensors, or with those of another mesh.
 
     Raises
     ------
     ArgumentTypeError, ArgumentError
-        Naming both.
+        Names both.
     """
     known, first = next((n, a) for n, a in zip(names, arrays, strict=True) if type(a) is DTensor)
     for name, array in zip(names, arrays, strict=True):
@@ -73,20 +74,21 @@ def layout_of(
     Parameters
     ----------
     x, kernel : tuple of Placement
-        As they come.
+        As the caller has them.
     positions, bias : tuple of int
         Leading sizes of the kernel and of the bias: 1 where they are shared.
     first : bool
-        Whether channels stand first in *x*.
+        Whether *x* has channels first.
 
     Returns
     -------
     Layout or None
-        None where the kernel is divided otherwise than by positions, as by filters, or one axis
-        by two dimensions of the mesh: then there is nothing to be gained here.
+        None if the kernel is divided in another way than by positions (by filters, say), or if two
+        dimensions of the mesh divide one axis. Then this module is of no use.
     """
     axes, rank = len(positions), len(positions) + 2
-    columns, taken = [], set()
+    columns: list[tuple[Any, ...]] = []
+    taken: set[int] = set()
     for of_x, of_kernel in zip(x, kernel, strict=True):
         along = _dim(of_x, rank)
         spatial = along - (2 if first else 1) if along is not None else -1
@@ -124,7 +126,7 @@ def layout_of(
 
 
 def _dim(placement: Placement, rank: int) -> int | None:
-    """The dimension a placement divides, None for none, one that is too high for another kind."""
+    """The dimension that a placement divides; None if it divides none; *rank* for other kinds."""
     if type(placement) is Shard:
         return placement.dim % rank
     return None if isinstance(placement, Replicate | Partial) else rank

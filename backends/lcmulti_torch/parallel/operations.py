@@ -1,7 +1,7 @@
-"""`lcmulti.local_conv` and its kin on DTensors: each rank computes the positions it owns.
+"""`lcmulti.local_conv` and related operations on DTensors: each rank computes its positions.
 
-Nothing is gathered. A kernel divided along output positions stays where it is, rows of the input
-travel at the borders, and the result is divided as the kernel is.
+Nothing is gathered. A kernel that is divided along output positions stays where it is. Only rows of
+the input at the borders travel. The result is divided like the kernel.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
 
 import lcmulti
@@ -35,26 +36,28 @@ __all__ = ["OPERATIONS"]
 
 
 class _Call(NamedTuple):
-    """A call, laid out: this rank's part of it and of its arrays."""
+    """The part of a call, and of its arrays, that this rank has."""
 
     part: Part
     layout: Layout
-    x: torch.Tensor
-    weights: torch.Tensor
-    bias: torch.Tensor | None
+    x: Tensor
+    weights: Tensor
+    bias: Tensor | None
 
 
-def _local_conv(x: Any, kernel: Any, bias: Any, arguments: tuple[Any, ...]) -> Any:
+def _local_conv(x: Tensor, kernel: Tensor, bias: Tensor, arguments: tuple[Any, ...]) -> Tensor:
     return _bilinear("local_conv", "forward", x, kernel, bias, arguments)
 
 
-def _local_conv_transpose(x: Any, kernel: Any, bias: Any, arguments: tuple[Any, ...]) -> Any:
+def _local_conv_transpose(
+    x: Tensor, kernel: Tensor, bias: Tensor, arguments: tuple[Any, ...]
+) -> Tensor:
     return _bilinear("local_conv_transpose", "input_grad", x, kernel, bias, arguments)
 
 
 def _bilinear(
-    name: str, map_: Map, x: Any, kernel: Any, bias: Any, arguments: tuple[Any, ...]
-) -> Any:
+    name: str, map_: Map, x: Tensor, kernel: Tensor, bias: Tensor, arguments: tuple[Any, ...]
+) -> Tensor:
     x, kernel, bias = _prepared(name, (x, kernel, bias))
     call = _laid_out(map_, x, kernel, tuple(kernel.shape), bias, arguments)
     if call is None:
@@ -65,8 +68,8 @@ def _bilinear(
 
 
 def _local_conv_low_rank(
-    x: Any, basis: Any, coefficients: Any, bias: Any, arguments: tuple[Any, ...]
-) -> Any:
+    x: Tensor, basis: Tensor, coefficients: Tensor, bias: Tensor, arguments: tuple[Any, ...]
+) -> Tensor:
     name = "local_conv_low_rank"
     x, basis, coefficients, bias = _prepared(name, (x, basis, coefficients, bias))
     axes, _ = axes_and_rank(tuple(basis.shape), tuple(coefficients.shape))
@@ -93,7 +96,7 @@ def _local_conv_low_rank(
     return _result(call, part.back(y), x, "forward")
 
 
-def _low_rank_kernel(basis: Any, coefficients: Any, arguments: tuple[Any, ...]) -> Any:
+def _low_rank_kernel(basis: Tensor, coefficients: Tensor, arguments: tuple[Any, ...]) -> Tensor:
     basis, coefficients = _prepared("low_rank_kernel", (basis, coefficients))
     axes, _ = axes_and_rank(tuple(basis.shape), tuple(coefficients.shape))
     mesh = coefficients.device_mesh
@@ -114,23 +117,28 @@ OPERATIONS: Mapping[str, Callable[..., Any]] = {
     "local_conv_low_rank": _local_conv_low_rank,
     "low_rank_kernel": _low_rank_kernel,
 }
-"""What runs in place of `lcmulti.operations.calling.OPERATIONS` where an argument is a DTensor."""
+"""Replaces `lcmulti.operations.calling.OPERATIONS` for calls with DTensors."""
 
 
-def _prepared(name: str, arrays: tuple[Any, ...]) -> tuple[Any, ...]:
+def _prepared(name: str, arrays: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     names = calling.OPERATIONS[name].names
     require_one_mesh(names, arrays)
-    # Three at a time: what a backend prepares is an input and weights.
+    # Three at a time: `prepare` takes an input, weights and a bias.
     head = plugins.load_backend("torch").prepare((*arrays, None, None)[:3])
     return (*head, *arrays[3:])[: len(arrays)]
 
 
 def _laid_out(
-    map_: Map, x: Any, kernel: Any, shape: tuple[int, ...], bias: Any, arguments: tuple[Any, ...]
+    map_: Map,
+    x: Tensor,
+    kernel: Tensor,
+    shape: tuple[int, ...],
+    bias: Tensor,
+    arguments: tuple[Any, ...],
 ) -> _Call | None:
-    """What this rank has of a call, or None where the arrays are divided in another way.
+    """The part of a call that this rank has; None if the arrays are divided in another way.
 
-    *kernel* is what holds positions in its first axes, *shape* that of the kernel it stands for.
+    *kernel* has positions along its first axes; *shape* is that of the kernel that it represents.
     """
     settings = current()
     backend = plugins.load_backend("torch")
@@ -150,14 +158,14 @@ def _laid_out(
     for axis in range(axes):
         along = layout.axes.index(axis) if axis in layout.axes else None
         parts, mine = (1, 0) if along is None else (mesh.size(along), mesh.get_local_rank(along))
-        part = axis_parts(spec, axis, parts)[mine]
+        own = axis_parts(spec, axis, parts)[mine]
         whole_x = along is None or isinstance(layout.x[along], Replicate)
         here = along is None or (whole_x and map_ == "forward")
         group = None if here else mesh.get_group(along).group_name
-        cuts.append(Cut(axis + at, spec.input_size[axis], part, group))
+        cuts.append(Cut(axis + at, spec.input_size[axis], own, group))
         if along is None:
             continue
-        outputs = part.outputs
+        outputs = own.outputs
         if isinstance(layout.kernel[along], Replicate) and shape[axis] > 1:
             weights = weights.narrow(axis, outputs.start, len(outputs))
         if whole_x and map_ == "input_grad":
@@ -169,7 +177,7 @@ def _laid_out(
 
 
 def _name(implementation: Any) -> str:
-    """For `dispatch.choose` to judge where something computes, and here where nothing does."""
+    """Check the name of an implementation, because a rank without positions chooses none."""
     entries = plugins.registry().implementations_of("torch")
     known = ("auto", *(entry.name for entry in entries))
     return choice("implementation", implementation, known)
@@ -179,7 +187,7 @@ def _spec(facts: Any, geometry: Any, settings: Settings, map_: Map) -> LocalConv
     try:
         return _cached_spec(facts, dispatch.frozen(geometry), settings, map_)
     except (dispatch.UnhashableError, ArgumentError, RecursionError):
-        pass  # to be said of the arguments as they came
+        pass  # so that the error is about the arguments as the caller wrote them
     return _cached_spec.__wrapped__(facts, geometry, settings, map_)
 
 
@@ -188,26 +196,27 @@ def _cached_spec(facts: Any, geometry: Any, settings: Settings, map_: Map) -> Lo
     return dispatch.problem_of("torch", facts, geometry, settings, map_)[0]
 
 
-def _local(array: Any, placements: Placements, grads: Placements) -> torch.Tensor:
-    """What this rank has, its gradient that of a part."""
+def _local(array: Tensor, placements: Placements, grads: Placements) -> Tensor:
+    """The part of an array that this rank has, with *grads* as the placement of its gradient."""
     if tuple(array.placements) != placements:
         array = array.redistribute(placements=placements)
     return array.to_local(grad_placements=grads)
 
 
-def _result(call: _Call, y: torch.Tensor, x: Any, map_: Map) -> Any:
+def _result(call: _Call, y: Tensor, x: Tensor, map_: Map) -> Tensor:
     whole = call.part.whole
     if call.bias is not None:
         y = y + (call.bias.movedim(-1, 0) if call.part.first else call.bias)
     sample = whole.output_shape if map_ == "forward" else whole.input_shape
     shape = torch.Size((x.shape[0], *sample))
-    order = sorted(range(x.dim()), key=x.stride().__getitem__, reverse=True)  # in memory, as x
+    # The memory order of x.
+    order = sorted(range(x.dim()), key=x.stride().__getitem__, reverse=True)
     return _spread(y, x.device_mesh, call.layout.y, shape, order)
 
 
 def _spread(
-    local: torch.Tensor, mesh: Any, placements: Placements, shape: torch.Size, order: Any
-) -> Any:
+    local: Tensor, mesh: Any, placements: Placements, shape: torch.Size, order: Any
+) -> Tensor:
     steps, step = [0] * len(shape), 1
     for dim in reversed(order):
         steps[dim], step = step, step * max(shape[dim], 1)

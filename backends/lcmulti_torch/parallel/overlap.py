@@ -1,8 +1,8 @@
-"""A rank computes while halos travel: its inner positions first, with zeros for what is missing.
+"""Compute while halos travel: first with zeros in place of the missing rows.
 
-Positions whose windows lie in rows that are here are right at once. The few at the borders are
-computed once more when the halos have come, and written over. In the backward pass the kernel's
-gradient is computed while what was found for rows of others is on its way.
+Positions whose windows need only local rows are right at once. The few others, at the borders, are
+computed again when the halos have arrived, and overwritten. In the backward pass, the kernel's
+gradient is computed while the gradients of other ranks' rows travel.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lcmulti.geometry.shapes import window_extent
 from lcmulti.geometry.sharding import Seen, seen
@@ -30,30 +31,28 @@ from lcmulti_torch.parallel.part import (
 __all__ = ["local_conv", "local_conv_transpose"]
 
 MOST = 0.25
-"""Share of positions that may be computed twice."""
+"""Largest share of positions that may be computed twice."""
 
 
-def local_conv(x: torch.Tensor, kernel: torch.Tensor, part: Part, transformed: bool) -> Any:
-    """Outputs of this rank, from the input rows it owns."""
+def local_conv(x: Tensor, kernel: Tensor, part: Part, transformed: bool) -> Tensor:
+    """Outputs of this rank, from the input rows that it owns."""
     if transformed:
         return outputs_of(x, kernel, part, transformed)
     return _Forward.apply(x, kernel, part)
 
 
-def local_conv_transpose(
-    x: torch.Tensor, kernel: torch.Tensor, part: Part, transformed: bool
-) -> Any:
-    """Rows of the transposed result that this rank owns, from its positions."""
+def local_conv_transpose(x: Tensor, kernel: Tensor, part: Part, transformed: bool) -> Tensor:
+    """The rows of the transposed result that this rank owns, from its positions."""
     if transformed:
         return rows_of(x, kernel, part, transformed)
     return _Transposed.apply(x, kernel, part)
 
 
 class _Forward(torch.autograd.Function):
-    """The forward map; without a graph of its gradients, they too are overlapped."""
+    """The forward map. Its gradients overlap as well, unless they are differentiated again."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, kernel: torch.Tensor, part: Part) -> torch.Tensor:
+    def forward(ctx: Any, x: Tensor, kernel: Tensor, part: Part) -> Tensor:
         ctx.part = part
         x, kernel = x.resolve_conj(), kernel.resolve_conj()
         y, halos = _forward(x, kernel, part)
@@ -61,12 +60,12 @@ class _Forward(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, kernel, *halos = ctx.saved_tensors
         part, (dy,) = ctx.part, grads
         of_x, of_kernel, _ = ctx.needs_input_grad
         dx = dkernel = None
-        if torch.is_grad_enabled():  # the gradients' own are asked for
+        if torch.is_grad_enabled():  # the gradients will be differentiated again
             w = blank(gather(x.conj(), part.cuts), part.cuts)
             if of_x:
                 dx = rows_of(dy, kernel.conj(), part, False)
@@ -75,7 +74,7 @@ class _Forward(torch.autograd.Function):
             return dx, dkernel, None
         dy = dy.resolve_conj()
 
-        def of_weights() -> torch.Tensor:
+        def of_weights() -> Tensor:
             w = blank(_windowed(x, part, halos), part.cuts).conj().resolve_conj()
             return raw(part, "kernel_grad", part.last(w), part.last(dy), part.seen)
 
@@ -89,16 +88,16 @@ class _Forward(torch.autograd.Function):
 
 
 class _Transposed(torch.autograd.Function):
-    """The input gradient's map as the operation."""
+    """The map ``input_grad`` as the operation."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, kernel: torch.Tensor, part: Part) -> torch.Tensor:
+    def forward(ctx: Any, x: Tensor, kernel: Tensor, part: Part) -> Tensor:
         ctx.part = part
         ctx.save_for_backward(x, kernel)
         return _home(x.resolve_conj(), kernel.resolve_conj(), part)[0]
 
     @staticmethod
-    def backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, kernel = ctx.saved_tensors
         part, (dy,) = ctx.part, grads
         of_x, of_kernel, _ = ctx.needs_input_grad
@@ -123,9 +122,9 @@ class _Transposed(torch.autograd.Function):
 
 
 def _home(
-    dy: torch.Tensor, kernel: torch.Tensor, part: Part, meanwhile: Callable[[], Any] | None = None
-) -> tuple[torch.Tensor, Any]:
-    """The input gradient's map, rows sent to their owners, and what is computed meanwhile."""
+    dy: Tensor, kernel: Tensor, part: Part, meanwhile: Callable[[], Any] | None = None
+) -> tuple[Tensor, Any]:
+    """The map ``input_grad`` with rows sent to their owners, and the result of *meanwhile*."""
     dw = part.back(input_grad(part.last(dy), kernel, part))
     last, *rest = reversed(_ordered(part))
     dx, travel = send_home(unblank(dw, part.cuts), last)
@@ -139,19 +138,19 @@ def _home(
 
 
 def _ordered(part: Part) -> list[Cut]:
-    """Axes along which something travels, then the others."""
+    """The axes along which rows travel, and then the others."""
     return sorted(part.cuts, key=lambda cut: not cut.travels)
 
 
-def _windowed(x: torch.Tensor, part: Part, halos: list[torch.Tensor]) -> torch.Tensor:
-    """The window, of what is here and what was received."""
+def _windowed(x: Tensor, part: Part, halos: list[Tensor]) -> Tensor:
+    """The window, from local and received rows."""
     for cut, received in zip(_ordered(part), halos, strict=True):
         x = window(x, cut, received, cut.part)
     return x
 
 
-def _halos(x: torch.Tensor, part: Part) -> list[torch.Tensor]:
-    """What is received along each of `_ordered` axes."""
+def _halos(x: Tensor, part: Part) -> list[Tensor]:
+    """The rows that are received along each of the `_ordered` axes."""
     received = []
     for cut in _ordered(part):
         received.append(ask(x, cut).arrived())
@@ -159,10 +158,8 @@ def _halos(x: torch.Tensor, part: Part) -> list[torch.Tensor]:
     return received
 
 
-def _forward(
-    x: torch.Tensor, kernel: torch.Tensor, part: Part
-) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """The outputs, and what was received along each of `_ordered` axes."""
+def _forward(x: Tensor, kernel: Tensor, part: Part) -> tuple[Tensor, list[Tensor]]:
+    """The outputs, and the rows that were received along each of the `_ordered` axes."""
     first, *others = _ordered(part)
     axis = part.cuts.index(first)
     inner = _inner(part, axis) if not any(cut.travels for cut in others) else None
@@ -191,31 +188,31 @@ def _forward(
     return _placed(part, x, y), received + [x.new_empty(0)] * len(others)
 
 
-def _placed(part: Part, like: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """A result that is channels last, as its caller has arrays, and in memory as *like* is."""
+def _placed(part: Part, like: Tensor, y: Tensor) -> Tensor:
+    """A channels-last result in the caller's data format, with the memory order of *like*."""
     return owned(laid_out(y, is_channels_first(part.last(like)), part.first))
 
 
 def _outputs(
-    w: torch.Tensor, kernel: torch.Tensor, part: Part, others: list[Cut], axis: int, wanted: Seen
-) -> torch.Tensor:
-    """Outputs of what *wanted* sees along one axis and this rank along the others."""
+    w: Tensor, kernel: Tensor, part: Part, others: list[Cut], axis: int, wanted: Seen
+) -> Tensor:
+    """Outputs of the positions *wanted* along one axis, and of this rank's along the others."""
     for cut in others:
         w = window(w, cut, w.new_empty(0), cut.part)
-    cuts = [c if i != axis else c._replace(part=wanted) for i, c in enumerate(part.cuts)]
-    w = part.last(blank(w, cuts))
-    return raw(part, "forward", w, kernel, tuple(cut.part for cut in cuts))
+    seen = tuple(each if i != axis else wanted for i, each in enumerate(part.seen))
+    w = part.last(blank(w, part.cuts, seen))
+    return raw(part, "forward", w, kernel, seen)
 
 
-def _rows_here(x: torch.Tensor, cut: Cut, wanted: Seen) -> torch.Tensor:
+def _rows_here(x: Tensor, cut: Cut, wanted: Seen) -> Tensor:
     (rows,) = wanted.needs
     return x.narrow(cut.dim, rows.start - cut.part.inputs.start, len(rows))
 
 
 def _inner(part: Part, axis: int) -> tuple[range, Seen] | None:
-    """Positions that see nothing but rows that are here, and a window of those for all.
+    """The positions that need only local rows, and a window of these rows for all positions.
 
-    None where nothing travels here, or too few positions are such.
+    None if nothing travels along this axis, or if there are too few such positions.
     """
     cut, whole = part.cuts[axis], part.whole
     outputs, own = cut.part.outputs, cut.part.inputs

@@ -1,17 +1,18 @@
-"""What one rank computes: its output positions, from a window of the input.
+"""The part of one rank: its output positions, computed from a window of the input.
 
-The three maps of a rank's part are those of an implementation, on a window, with rows that travel
-before or after. So the derivatives of each are the other two, and whatever implementation serves
-there computes them.
+The three maps of a rank's part are those of an implementation on a window; rows travel before or
+after them. So the derivatives of each map are the other two, and any implementation can compute
+them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from lcmulti import plugins
 from lcmulti.choosing import dispatch
@@ -37,11 +38,11 @@ class Part(NamedTuple):
     whole : LocalConvSpec
         The geometry of all ranks together.
     cuts : tuple of Cut
-        Of the input of *whole*, one a spatial axis.
+        How the input of *whole* is divided; one entry for each spatial axis.
     batch : int or None
-        Samples; None while they are symbolic.
+        Number of samples; None if it is symbolic.
     wish : str
-        The implementation asked for.
+        The implementation that the caller asked for.
     settings : Settings
     """
 
@@ -53,30 +54,30 @@ class Part(NamedTuple):
 
     @property
     def first(self) -> bool:
-        """Whether arrays come with their channels first."""
+        """Whether the caller's arrays have channels first."""
         return self.whole.data_format == "channels_first"
 
     @property
     def seen(self) -> tuple[Seen, ...]:
-        """What the rank's positions see along each axis."""
+        """What the rank's positions read along each axis."""
         return tuple(cut.part for cut in self.cuts)
 
     @property
     def spec(self) -> LocalConvSpec | None:
-        """What an implementation computes; None without positions."""
+        """The spec that an implementation computes; None for a rank without positions."""
         return _computed(self.whole, self.seen)
 
     @property
     def resources(self) -> Resources:
-        """As for any call."""
+        """The resources, as for any call."""
         return Resources(self.settings.max_workspace, self.settings.threads)
 
-    def last(self, array: torch.Tensor) -> torch.Tensor:
-        """Channels last, as implementations take them."""
+    def last(self, array: Tensor) -> Tensor:
+        """An array of the caller with channels last."""
         return array.movedim(1, -1) if self.first else array
 
-    def back(self, array: torch.Tensor) -> torch.Tensor:
-        """As arrays come."""
+    def back(self, array: Tensor) -> Tensor:
+        """A channels-last array in the caller's data format."""
         return array.movedim(-1, 1) if self.first else array
 
 
@@ -88,12 +89,14 @@ def _computed(whole: LocalConvSpec, seen: tuple[Seen, ...]) -> LocalConvSpec | N
 
 @lru_cache(maxsize=4096)
 def serving(part: Part, seen: tuple[Seen, ...], dtype: str, device: str, transformed: bool) -> str:
-    """Name of the implementation that computes what *seen* sees.
+    """Name of the implementation that computes a part.
 
-    The first that would also serve the whole layer, for whose results these are to be to the bit:
-    a single row of a layer shared along the other axis is a convolution, the layer is none.
+    It is the first one that would also serve the whole layer, because results must be equal to
+    those of the whole layer, bit for bit. (A single row of a layer that is shared along the other
+    axis is a convolution, but the whole layer is not.)
     """
     spec, settings = _computed(part.whole, seen), part.settings
+    assert spec is not None  # asked only of ranks with positions
     device = "gpu" if device in ("cuda", "xpu", "mps") else device
     local = Problem(spec, part.batch, dtype, device, transformed, part.resources)
     entry, verdicts = dispatch.choose("torch", local, part.wish, settings)
@@ -107,17 +110,20 @@ def serving(part: Part, seen: tuple[Seen, ...], dtype: str, device: str, transfo
     return entry.name
 
 
-def blank(x: torch.Tensor, cuts: Sequence[Cut]) -> torch.Tensor:
-    """A window with the zeros of axes along which there is nothing but padding."""
-    for cut in cuts:
-        if cut.part.outputs and not cut.part.window:
+def blank(x: Tensor, cuts: Sequence[Cut], seen: Sequence[Seen] = ()) -> Tensor:
+    """A window, with zeros along axes on which it has nothing but padding.
+
+    *seen* is what the window is for; by default what the rank's positions read.
+    """
+    for cut, each in zip(cuts, seen or [cut.part for cut in cuts], strict=True):
+        if each.outputs and not each.window:
             shape = list(x.shape)
-            shape[cut.dim] = sum(cut.part.padding)
+            shape[cut.dim] = sum(each.padding)
             x = x.new_zeros(shape) + x.sum()  # of nothing; a link for gradients
     return x
 
 
-def unblank(w: torch.Tensor, cuts: Sequence[Cut]) -> torch.Tensor:
+def unblank(w: Tensor, cuts: Sequence[Cut]) -> Tensor:
     """The rows that come of an input's, of a window's gradient."""
     for cut in cuts:
         if cut.part.outputs and not cut.part.window:
@@ -125,11 +131,11 @@ def unblank(w: torch.Tensor, cuts: Sequence[Cut]) -> torch.Tensor:
     return w
 
 
-def closed(part: Part, map_: Map, a: torch.Tensor, b: torch.Tensor, transformed: bool) -> Any:
-    """One differentiable map of this rank's window; without positions nothing, but recorded."""
+def closed(part: Part, map_: Map, a: Tensor, b: Tensor, transformed: bool) -> Tensor:
+    """One differentiable map of this rank's window. Without positions it is empty, but recorded."""
     spec, a, b = part.spec, part.last(a), part.last(b) if map_ == "kernel_grad" else b
     if spec is None:
-        # Sums of nothing, a link: in the derivatives other ranks wait for messages of this one.
+        # Empty sums keep the graph connected: in the backward pass, other ranks wait for this one.
         y = a.new_zeros(_shape(part, map_, len(a))) + (a.sum() + b.sum())
     else:
         name = serving(part, part.seen, str(a.dtype)[6:], a.device.type, transformed)
@@ -137,8 +143,8 @@ def closed(part: Part, map_: Map, a: torch.Tensor, b: torch.Tensor, transformed:
     return y if map_ == "kernel_grad" else part.back(y)
 
 
-def raw(part: Part, map_: Map, a: torch.Tensor, b: torch.Tensor, seen: tuple[Seen, ...]) -> Any:
-    """One map, not recorded, of what *seen* sees; channels last."""
+def raw(part: Part, map_: Map, a: Tensor, b: Tensor, seen: tuple[Seen, ...]) -> Tensor:
+    """One map of the part *seen*, channels last, without recording it."""
     spec = _computed(part.whole, seen)
     if spec is None:
         return a.new_zeros(_shape(part, map_, len(a)))
@@ -147,7 +153,7 @@ def raw(part: Part, map_: Map, a: torch.Tensor, b: torch.Tensor, seen: tuple[See
 
 
 def _shape(part: Part, map_: Map, batch: int) -> tuple[int, ...]:
-    """Of a map's result where there are no positions, channels last."""
+    """The shape of a map's result if there are no positions, channels last."""
     whole, outputs = part.whole, tuple(len(cut.part.outputs) for cut in part.cuts)
     if map_ == "kernel_grad":
         positions = (1 if axis in whole.shared_axes else n for axis, n in enumerate(outputs))
@@ -157,16 +163,16 @@ def _shape(part: Part, map_: Map, batch: int) -> tuple[int, ...]:
     return (batch, *(cut.part.window for cut in part.cuts), whole.in_channels)
 
 
-def outputs_of(x: torch.Tensor, kernel: torch.Tensor, part: Part, transformed: bool) -> Any:
+def outputs_of(x: Tensor, kernel: Tensor, part: Part, transformed: bool) -> Tensor:
     """Outputs of this rank, from the input rows it owns."""
     w = blank(gather(x, part.cuts), part.cuts)
     return closed(part, "forward", w, kernel, transformed)
 
 
-def rows_of(x: torch.Tensor, kernel: torch.Tensor, part: Part, transformed: bool) -> Any:
+def rows_of(x: Tensor, kernel: Tensor, part: Part, transformed: bool) -> Tensor:
     """Rows of the transposed result that this rank owns, from its positions.
 
-    Of half types, what ranks add to each other is float32.
+    With half types, the sums over ranks are in float32.
     """
     wide = x.dtype in HALF and any(cut.group for cut in part.cuts)
     a, b = (x.float(), kernel.float()) if wide else (x, kernel)

@@ -1,10 +1,10 @@
-"""Layers over a mesh: `shard`, and a style for `parallelize_module`."""
+"""Divide layers over a mesh: `shard`, and a style for `parallelize_module`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
@@ -26,7 +26,7 @@ from lcmulti_torch.base import LocallyConnectedNd
 
 __all__ = ["PositionwiseParallel", "shard"]
 
-Layouts = Placement | Sequence[Placement] | None
+Layouts: TypeAlias = Placement | Sequence[Placement] | None
 
 
 def shard(
@@ -40,26 +40,26 @@ def shard(
 ) -> nn.Module:
     """Divide a locally connected layer over a mesh by output positions.
 
-    Each rank holds the weights of its positions, their gradients and their state in the optimiser,
-    and computes their outputs. Of the input, only rows at the borders travel.
+    Each rank holds the weights of its positions, their gradients and their optimiser state, and
+    computes their outputs. Only input rows at the borders travel.
 
     Parameters
     ----------
     layer : LocallyConnected1d, 2d, 3d or their transposed
-        Changed in place. One on the meta device is made on the mesh's device and drawn there, each
-        rank its own part; the values depend on the seed alone, not on the number of ranks.
+        Changed in place. A layer on the meta device gets memory on the mesh's device, and each rank
+        draws its own weights. Their values depend on the seed, not on the number of ranks.
     mesh : DeviceMesh
     axis : int, None or a sequence of them, default 0
-        The spatial axis that each dimension of *mesh* divides: of the output, for a transposed
-        layer of the input. None: weights are replicated along this dimension, as for a batch that
-        is divided there. Sizes need not be divisible, and ranks may come out empty.
+        The spatial axis that each dimension of *mesh* divides: an axis of the output, or for a
+        transposed layer of the input. None: weights are replicated along this dimension, for
+        example because it divides the batch. Sizes need not be divisible; ranks may be empty.
     input_layouts : Placement or sequence of Placement, optional
-        What a plain tensor that comes in is: `Replicate` (the default) the whole, ``Shard(dim)``
-        this rank's part by rows or samples. A DTensor says so itself.
+        How to interpret an input that is an ordinary tensor. `Replicate` (the default): it is the
+        whole input. ``Shard(dim)``: it is this rank's rows or samples. Not used for a DTensor.
     output_layouts : Placement or sequence of Placement, optional
-        What goes out: None leaves the result divided as the weights are, `Replicate` gathers it.
+        Placement of the output. None leaves it divided like the weights; `Replicate` gathers it.
     use_local_output : bool, default False
-        Whether a plain tensor goes out, this rank's part, instead of a DTensor.
+        Whether the output is an ordinary tensor, this rank's part, instead of a DTensor.
 
     Returns
     -------
@@ -69,7 +69,7 @@ def shard(
     Raises
     ------
     ArgumentError
-        (`ArgumentTypeError`) for a layer, an axis or a layout that cannot be.
+        (`ArgumentTypeError`) For a layer, an axis or a layout that is not allowed.
     """
     style = PositionwiseParallel(
         axis, input_layouts=input_layouts, output_layouts=output_layouts,
@@ -85,13 +85,14 @@ def shard(
 class PositionwiseParallel(ParallelStyle):
     """Divides a locally connected layer by output positions, in a plan of `parallelize_module`.
 
-    As `shard`, except that a plain tensor goes out (as from PyTorch's own styles), and that
-    weights on the meta device stay there, for ``to_empty`` and ``reset_parameters`` to make.
+    As `shard`, with two exceptions. The output is an ordinary tensor, as in PyTorch's own styles.
+    And weights on the meta device stay there until ``to_empty`` and ``reset_parameters`` are
+    called.
 
     Parameters
     ----------
     axis, input_layouts, output_layouts, use_local_output
-        As of `shard`.
+        As for `shard`.
 
     Examples
     --------
@@ -108,7 +109,7 @@ class PositionwiseParallel(ParallelStyle):
         use_local_output: bool = True,
     ) -> None:
         super().__init__()
-        self.axis = tuple(axis) if is_sequence(axis) else (axis,)
+        self.axis: tuple[Any, ...] = tuple(axis) if is_sequence(axis) else (axis,)
         for each in self.axis:
             if each is not None:
                 integer("axis", each, 0)
@@ -152,7 +153,7 @@ class PositionwiseParallel(ParallelStyle):
             ]
             source = None if parameter.is_meta else getattr(self, "src_data_rank", 0)
             placed = distribute_tensor(parameter.detach(), mesh, placements, src_data_rank=source)
-            if source is None and not parameter.is_meta:  # let go of the whole
+            if source is None and not parameter.is_meta:  # release the whole weights
                 placed = DTensor.from_local(
                     placed.to_local().clone(), mesh, placements, run_check=False,
                     shape=placed.shape, stride=placed.stride(),
@@ -179,7 +180,7 @@ def _take_in(style: PositionwiseParallel, module: Any, inputs: Any, mesh: Device
         return inputs
     rank, single = module.ndim + 2, x.dim() == module.ndim + 1
     if x.dim() not in (rank, rank - 1):
-        return inputs  # for the layer to refuse
+        return inputs  # the layer raises the error
     sample = module._sample_shape
     shape = [*sample] if single else [x.shape[0], *sample]
     for along, place in enumerate(style.input_layouts):
@@ -198,7 +199,7 @@ def _take_in(style: PositionwiseParallel, module: Any, inputs: Any, mesh: Device
 def _require_part(
     x: torch.Tensor, shape: list[int], placements: Sequence[Placement], mesh: DeviceMesh
 ) -> None:
-    """Refuse what is not this rank's part of a whole of *shape*."""
+    """Raise if a tensor is not this rank's part of a whole of *shape*."""
     part = list(shape)
     for along, place in enumerate(placements):
         if isinstance(place, Shard):

@@ -1,8 +1,8 @@
-"""Native CPU kernels for lcmulti: one C++ library behind a door for each framework.
+"""Native CPU kernels for lcmulti: one C++ library, with a module ("door") for each framework.
 
-Nothing is to be imported from here: installing the distribution registers the implementation
-``native`` for NumPy, PyTorch, JAX and TensorFlow. SavedModels that contain its TensorFlow
-operation are the exception: ``import lcmulti_native.tensorflow_door`` before loading one.
+Installing the distribution registers the implementation ``native`` for NumPy, PyTorch, JAX and
+TensorFlow; nothing needs to be imported. There is one exception: before loading a SavedModel that
+contains its TensorFlow operation, ``import lcmulti_native.tensorflow_door``.
 """
 
 from lcmulti_native.library import __version__

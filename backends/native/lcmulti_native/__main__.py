@@ -1,4 +1,4 @@
-"""How much faster the kernels make this machine: ``python -m lcmulti_native``."""
+"""Measure how much faster the kernels are on this machine: ``python -m lcmulti_native``."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import numpy as np
 from lcmulti import LocalConvSpec, config, plugins
 from lcmulti.plugins.contract import Implementation, Resources
 
-# DeepFace's L6 (Taigman et al. 2014) with a fourth of its batch: a fraction of a second a step.
+# DeepFace's L6 (Taigman et al. 2014) with a quarter of its batch; a step takes less than a second.
 SPEC = LocalConvSpec((25, 25, 16), 16, 5, data_format="channels_last")
 BATCH, TURNS = 8, 7
 
 
 def step(maps: Implementation, arrays: tuple[np.ndarray, ...]) -> Callable[[], None]:
-    """Forward and both gradients."""
+    """One training step: forward and both gradients."""
     x, kernel, dy = arrays
     rest = (SPEC, Resources(config.max_workspace, config.threads))
 
@@ -30,7 +30,7 @@ def step(maps: Implementation, arrays: tuple[np.ndarray, ...]) -> Callable[[], N
 
 
 def main() -> None:
-    """Time both in turns and say the ratio of their medians."""
+    """Time both implementations in turns, and print the ratio of their medians."""
     rng = np.random.default_rng(0)
     shapes = ((BATCH, *SPEC.input_shape), SPEC.kernel_shape, (BATCH, *SPEC.output_shape))
     arrays = tuple(rng.standard_normal(shape, np.float32) for shape in shapes)

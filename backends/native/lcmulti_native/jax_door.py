@@ -1,4 +1,4 @@
-"""JAX's door: a custom call, by XLA's foreign function interface."""
+"""The door for JAX: a custom call through XLA's foreign function interface."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import jax
 import numpy as np
 
 from lcmulti import LocalConvSpec
-from lcmulti.plugins.contract import Problem, Resources
+from lcmulti.plugins.contract import Map, Problem, Resources
+from lcmulti.types import Array
 from lcmulti_native.library import Native, idle_lanes, library, packed
 
 TARGET = "lcmulti_native"
@@ -25,7 +26,7 @@ class JaxNative(Native):
             return "the batch is symbolic"
         return idle_lanes(problem) or super().decline(problem)
 
-    def run(self, map_: str, a: Any, b: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    def run(self, map_: Map, a: Array, b: Array, spec: LocalConvSpec, resources: Resources) -> Any:
         """See `lcmulti_native.library.Native.run`."""
         batch = a.shape[0]
         shape = {

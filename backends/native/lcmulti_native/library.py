@@ -1,4 +1,4 @@
-"""The C library, by ctypes: ``include/lcmulti_native.h`` says what each function does."""
+"""The C library, through ctypes. ``include/lcmulti_native.h`` documents its functions."""
 
 from __future__ import annotations
 
@@ -16,20 +16,25 @@ import numpy as np
 
 from lcmulti import LocalConvSpec
 from lcmulti.errors import ConfigError, DtypeError, ShapeError, described
-from lcmulti.plugins.contract import Problem, Resources
+from lcmulti.plugins.contract import Map, Problem, Resources
+from lcmulti.types import Array
 
 __version__ = "0.1.0"
 MAX_AXES = 6
 DTYPES = ("float32", "float64", "bfloat16", "float16")
-MAPS = {"forward": 0, "input_grad": 1, "kernel_grad": 2}
-OPERANDS = {"forward": ("x", "kernel"), "input_grad": ("dy", "kernel"), "kernel_grad": ("x", "dy")}
+MAPS: dict[Map, int] = {"forward": 0, "input_grad": 1, "kernel_grad": 2}
+OPERANDS: dict[Map, tuple[str, str]] = {
+    "forward": ("x", "kernel"),
+    "input_grad": ("dy", "kernel"),
+    "kernel_grad": ("x", "dy"),
+}
 """The two arrays that each map takes."""
 
 NO_MEMORY = 3
 ISA = "LCMULTI_NATIVE_ISA"
 ISAS = ("amx", "avx512bf16", "avx512", "avx2", "neon", "plain")
 OF_BFLOAT16 = ("amx", "avx512bf16")
-"""Sets that serve bfloat16 alone; where they are chosen, other types take AVX-512."""
+"""Instruction sets for bfloat16 only; with these, other types use AVX-512."""
 
 PATH = Path(__file__).with_name("lcmulti_native" + (".dll" if sys.platform == "win32" else ".so"))
 
@@ -39,7 +44,7 @@ Steps = tuple[int, ...]
 
 
 class Geometry(ctypes.Structure):
-    """``lcmulti_geometry``, all of it int64."""
+    """The struct ``lcmulti_geometry``; all fields are int64."""
 
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("dtype", "threads", "axes")),
@@ -67,17 +72,17 @@ def library() -> Any:
     Raises
     ------
     OSError
-        If it is missing or made for another machine.
+        If the library is missing or built for another machine.
     ImportError
-        If it is of another version than this module.
+        If the library has another version than this module.
     ConfigError
-        If the variable that asks for an instruction set names none: it would be slow in silence.
+        If the variable that selects an instruction set has an unknown value.
     """
     wish = os.environ.get(ISA)
     if wish is not None and wish not in ISAS:
         known = ", ".join(map(repr, ISAS))
         raise ConfigError(ISA, f"one of {known}, or not set at all", wish)
-    loaded = ctypes.CDLL(str(PATH))  # calls release the GIL
+    loaded = ctypes.CDLL(str(PATH))  # ctypes releases the GIL during a call
     loaded.lcmulti_geometry_size.restype = ctypes.c_int64
     ours = loaded.lcmulti_geometry_size() == ctypes.sizeof(Geometry)
     if not ours or not hasattr(loaded, "lcmulti_compute_on"):
@@ -99,13 +104,13 @@ def isa(dtype: str) -> str:
 
 
 def contiguous(size: Sequence[int], channels: int) -> Steps:
-    """Steps of an array ``(batch, *size, channels)``: along batch, channels, each axis."""
+    """Strides of an array ``(batch, *size, channels)``: of batch, channels, each axis."""
     axes = tuple(channels * prod(size[axis + 1 :]) for axis in range(len(size)))
     return (channels * prod(size), 1, *axes)
 
 
 def channels_first(size: Sequence[int], channels: int) -> Steps:
-    """The same of an array that lies as ``(batch, channels, *size)``."""
+    """The same for an array with the memory order ``(batch, channels, *size)``."""
     axes = tuple(prod(size[axis + 1 :]) for axis in range(len(size)))
     return (channels * prod(size), prod(size), *axes)
 
@@ -119,7 +124,7 @@ def geometry(
     x_step: Steps | None = None,
     dy_step: Steps | None = None,
 ) -> Geometry:
-    """The struct of a call; None for the steps of an array that is contiguous."""
+    """The struct of a call; None for the strides of a contiguous array."""
     axes = range(spec.ndim)
     return Geometry(
         DTYPES.index(dtype), threads or 0, spec.ndim,
@@ -133,7 +138,7 @@ def geometry(
 
 
 @lru_cache(maxsize=4096)
-def operand_shapes(map_: str, spec: LocalConvSpec, batch: int) -> tuple[tuple[int, ...], ...]:
+def operand_shapes(map_: Map, spec: LocalConvSpec, batch: int) -> tuple[tuple[int, ...], ...]:
     """Shapes of the two arrays of a map."""
     shapes = {
         "x": (batch, *spec.input_size, spec.in_channels),
@@ -143,7 +148,7 @@ def operand_shapes(map_: str, spec: LocalConvSpec, batch: int) -> tuple[tuple[in
     return tuple(shapes[each] for each in OPERANDS[map_])
 
 
-def require_operands(map_: str, a: Any, b: Any, spec: LocalConvSpec) -> None:
+def require_operands(map_: Map, a: Any, b: Any, spec: LocalConvSpec) -> None:
     """Raise unless two arrays are those of *spec*: of addresses alone the library cannot tell.
 
     Raises
@@ -162,16 +167,16 @@ def require_operands(map_: str, a: Any, b: Any, spec: LocalConvSpec) -> None:
 
 @lru_cache(maxsize=4096)
 def packed(
-    map_: str, spec: LocalConvSpec, batch: int, dtype: str, threads: int | None
+    map_: Map, spec: LocalConvSpec, batch: int, dtype: str, threads: int | None
 ) -> list[int]:
-    """A call as frameworks carry it in an attribute: the map, then every field of the geometry."""
-    fields = np.frombuffer(geometry(spec, batch, dtype, threads), np.int64)
+    """A call as an attribute for frameworks: the map, then every field of the geometry."""
+    fields = np.frombuffer(memoryview(geometry(spec, batch, dtype, threads)), np.int64)
     return [MAPS[map_], *map(int, fields)]
 
 
 @lru_cache(maxsize=4096)
 def workspace(spec: LocalConvSpec, batch: int, dtype: str, threads: int | None) -> int:
-    """Bytes of the largest map in any order of channels; negative if it cannot serve."""
+    """Workspace of the largest map in any order of channels; negative if it cannot serve."""
     if spec.ndim > MAX_AXES:
         return -1
     x_first = channels_first(spec.input_size, spec.in_channels)
@@ -187,9 +192,9 @@ def workspace(spec: LocalConvSpec, batch: int, dtype: str, threads: int | None) 
 
 
 def idle_lanes(problem: Problem) -> str | None:
-    """Why a framework's own operations are quicker: one or two samples, a filter for each channel.
+    """Why a framework's own operations are faster for depthwise layers with one or two samples.
 
-    Then one or two of a vector's lanes, which are samples, are at work.
+    Samples are the lanes of a vector, of which only one or two would be used.
     """
     spec = problem.spec
     if problem.batch in (1, 2) and 1 < spec.groups == spec.in_channels == spec.filters:
@@ -198,7 +203,7 @@ def idle_lanes(problem: Problem) -> str | None:
 
 
 class Native:
-    """What is the same at every door: who is served, and in how much memory."""
+    """The common part of all doors: the calls that are served, and their workspace."""
 
     def decline(self, problem: Problem) -> str | None:
         """See `lcmulti.backend.Implementation.decline`."""
@@ -223,22 +228,24 @@ class Native:
         return plain if plain == half else f"{plain}, {half} for bfloat16"
 
     def threads(self, resources: Resources) -> int | None:
-        """How many; None for as many as the library takes by itself."""
+        """Number of threads; None for the default of the library."""
         return resources.threads
 
-    def run(self, map_: str, a: Any, b: Any, spec: LocalConvSpec, resources: Resources) -> Any:
-        """Compute one of `MAPS` in the framework's own way: what a door is."""
+    def run(self, map_: Map, a: Array, b: Array, spec: LocalConvSpec, resources: Resources) -> Any:
+        """Compute one of `MAPS`; each door does this in the way of its framework."""
         raise NotImplementedError
 
-    def forward(self, x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    def forward(self, x: Array, kernel: Array, spec: LocalConvSpec, resources: Resources) -> Array:
         """See `lcmulti.backend.Implementation.forward`."""
         return self.run("forward", x, kernel, spec, resources)
 
-    def input_grad(self, dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    def input_grad(
+        self, dy: Array, kernel: Array, spec: LocalConvSpec, resources: Resources
+    ) -> Array:
         """See `lcmulti.backend.Implementation.input_grad`."""
         return self.run("input_grad", dy, kernel, spec, resources)
 
-    def kernel_grad(self, x: Any, dy: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    def kernel_grad(self, x: Array, dy: Array, spec: LocalConvSpec, resources: Resources) -> Array:
         """See `lcmulti.backend.Implementation.kernel_grad`."""
         return self.run("kernel_grad", x, dy, spec, resources)
 
@@ -246,7 +253,7 @@ class Native:
 def compute(
     call: Geometry, map_: int, a: int, b: int, result: int, parallel: int | None = None
 ) -> None:
-    """Run one map on three addresses; *parallel* is that of an ``lcmulti_parallel``."""
+    """Run one map on three addresses. *parallel* is the address of an ``lcmulti_parallel``."""
     status = library().lcmulti_compute_on(parallel, ctypes.byref(call), map_, a, b, result)
     if status == NO_MEMORY:
         raise MemoryError("lcmulti-native found no memory for its scratch space")

@@ -1,4 +1,4 @@
-"""NumPy's door: the addresses of arrays."""
+"""The door for NumPy: it passes the addresses of arrays."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from lcmulti import LocalConvSpec
 from lcmulti.dtypes import name_of
-from lcmulti.plugins.contract import Problem, Resources
+from lcmulti.plugins.contract import Map, Problem, Resources
 from lcmulti_native.library import (
     MAPS,
     Native,
@@ -21,20 +21,20 @@ from lcmulti_native.library import (
 
 Array = np.ndarray[Any, Any]
 LINE = 64
-# Bytes from which the library writes results past the caches, whole lines at a time.
+# From this many bytes on, the library writes results past the caches, whole lines at a time.
 STREAMED = 16 << 20
-# Flops of a single position, which is a single task here, from which a matrix product is quicker.
+# A single position is a single task here. From this many flops on, a matrix product is faster.
 ONE_PRODUCT = 5_000_000
 
 
 class NumpyNative(Native):
-    """`lcmulti.backend.Implementation` for arrays of NumPy, in any memory layout."""
+    """`lcmulti.backend.Implementation` for NumPy arrays in any memory layout."""
 
     def decline(self, problem: Problem) -> str | None:
-        """Leaves what is one large matrix product to NumPy, which has all threads at it."""
+        """Leaves a single large matrix product to NumPy, which uses all threads for it."""
         spec = problem.spec
         if prod(spec.output_size) == 1 and spec.flops(problem.samples) > ONE_PRODUCT:
-            return "one position is one matrix product"
+            return "a single position is a matrix product"
         return super().decline(problem)
 
     def forward(self, x: Array, kernel: Array, spec: LocalConvSpec, resources: Resources) -> Array:
@@ -65,7 +65,7 @@ class NumpyNative(Native):
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """An array for a result; a large one begins with a cache line, which NumPy's own do not."""
+    """A new array for a result. A large one is aligned to cache lines, unlike NumPy's own."""
     size = prod(shape) * dtype.itemsize
     if size <= STREAMED:
         return np.empty(shape, dtype)
@@ -75,7 +75,7 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
 
 
 def _readable(array: Array) -> tuple[Array, Steps | None]:
-    """An array the library can read, and its steps in elements unless it is contiguous."""
+    """An array that the library can read, and its strides in elements unless it is contiguous."""
     flags = array.flags
     if flags.c_contiguous and flags.aligned:
         return array, None
@@ -86,7 +86,7 @@ def _readable(array: Array) -> tuple[Array, Steps | None]:
     return array, (steps[0], steps[-1], *steps[1:-1])
 
 
-def _run(map_: str, call: Any, a: Array, b: Array, result: Array) -> Array:
+def _run(map_: Map, call: Any, a: Array, b: Array, result: Array) -> Array:
     compute(call, MAPS[map_], _address(a), _address(b), _address(result))
     return result
 

@@ -1,4 +1,4 @@
-"""Registers the native kernels with each backend; loads neither a framework nor the library."""
+"""Registers the native kernels with each backend, without loading frameworks or the library."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ hookimpl = pluggy.HookimplMarker("lcmulti")
 
 @hookimpl
 def lcmulti_implementations() -> Iterable[ImplementationEntry]:
-    """One for each framework, ahead of all but its convolution for kernels that are shared."""
+    """One for each framework; only its convolution, for shared kernels, has a higher priority."""
     for backend in ("numpy", "torch", "jax", "tensorflow"):
         yield ImplementationEntry(
             name="native",

@@ -1,4 +1,4 @@
-"""TensorFlow's door: an operation of a loaded library.
+"""The door for TensorFlow: an operation from a loaded library.
 
 What is exported is composed of TensorFlow's own operations instead; saving traces a function again
 that ran with ``LcmultiNative``. A function compiled by XLA (``jit_compile=True``) is composed as
@@ -14,11 +14,12 @@ import tensorflow as tf
 from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
 from lcmulti import LocalConvSpec, plugins
-from lcmulti.plugins.contract import Problem, Resources
+from lcmulti.plugins.contract import Map, Problem, Resources
+from lcmulti.types import Array
 from lcmulti_native.library import PATH, Native, packed
 
 _operations: Any = None
-if sys.platform != "win32":  # which TensorFlow loads no operations on
+if sys.platform != "win32":  # TensorFlow cannot load operations there
     _operations = tf.load_op_library(str(PATH.with_name("lcmulti_native_tensorflow.so")))
 
 
@@ -26,17 +27,17 @@ class TensorFlowNative(Native):
     """`lcmulti.backend.Implementation` for TensorFlow."""
 
     def decline(self, problem: Problem) -> str | None:
-        """Serves where TensorFlow loads operations."""
+        """Serves on systems where TensorFlow can load operations."""
         if _operations is None:
             return "TensorFlow loads no operations on Windows"
         return super().decline(problem)
 
-    def run(self, map_: str, a: Any, b: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    def run(self, map_: Map, a: Array, b: Array, spec: LocalConvSpec, resources: Resources) -> Any:
         """See `lcmulti_native.library.Native.run`."""
         return _map(map_, a, b, spec, resources)
 
 
-def _map(map_: str, a: Any, b: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+def _map(map_: Map, a: Array, b: Array, spec: LocalConvSpec, resources: Resources) -> Any:
     in_graph = not tf.executing_eagerly()
     if in_graph and GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()):
         composed = plugins.load_implementation("tensorflow", "composed")

@@ -1,12 +1,13 @@
-"""PyTorch's door: data pointers, and operations that its compiler takes as they are.
+"""The door for PyTorch: data pointers, and opaque operations for its compiler.
 
-In eager mode a map is called with the addresses of its tensors, and the backend closes the
-derivatives. A compiler traces with tensors that have no data: to it each map is an operation of
-`torch.library`, opaque, its gradients the other two. Every other transform (forward AD, ``vmap``,
-``torch.func``, export, a dispatch mode) gets the composed implementation, which it sees through.
+In eager mode a map is called with the addresses of its tensors, and the backend provides the
+derivatives. A compiler traces with tensors that have no data. For it, each map is an opaque
+operation of `torch.library`, whose gradients are the other two. Every other transform (forward AD,
+``vmap``, ``torch.func``, export, a dispatch mode) gets the composed implementation, which it can
+see through.
 
-The threads are those of PyTorch's OpenMP where it is GNU's and as many are asked for as it has:
-they wait for its next operation in a loop, begin at once, and are in the way of others.
+If PyTorch uses GNU's OpenMP, and the same number of threads is asked for, its threads compute. They
+wait for the next operation in a loop: so they begin at once, and would slow other threads down.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import numpy as np
 import torch
 from lcmulti_torch.memory import is_channels_first, require_memory, to_last
 from lcmulti_torch.watched import BATCHED_GRADIENTS, is_transformed
+from torch import Tensor
 from torch.autograd import forward_ad
 
 from lcmulti import LocalConvSpec, plugins
@@ -50,19 +52,21 @@ class TorchNative(Native):
     """`lcmulti.backend.Implementation` for PyTorch, in any memory layout."""
 
     def decline(self, problem: Problem) -> str | None:
-        """Under a transform, serves a compiler alone."""
+        """Under a transform, serves only a compiler."""
         if problem.transformed and not _is_compiled():
             return "only compilers can take it as an opaque operation"
         return idle_lanes(problem) or super().decline(problem)
 
     def threads(self, resources: Resources) -> int | None:
-        """As many as PyTorch's own operations take, unless configured.
+        """As many as PyTorch's own operations use, unless configured.
 
-        A plan that is kept has counted the workspace of as many as there were then.
+        A cached plan has counted the workspace of the number of threads at that time.
         """
         return resources.threads or torch.get_num_threads()
 
-    def run(self, map_: str, a: Any, b: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    def run(
+        self, map_: Map, a: Tensor, b: Tensor, spec: LocalConvSpec, resources: Resources
+    ) -> Any:
         """See `lcmulti_native.library.Native.run`."""
         return _map(map_, a, b, spec, resources)
 
@@ -78,7 +82,7 @@ def _is_compiled() -> bool:
     )
 
 
-def _map(map_: str, a: Any, b: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+def _map(map_: Map, a: Tensor, b: Tensor, spec: LocalConvSpec, resources: Resources) -> Any:
     if not is_transformed(a, b):
         require_operands(map_, a, b, spec)
         arguments = spec, len(a), _NAMES[a.dtype], implementation.threads(resources)
@@ -86,13 +90,13 @@ def _map(map_: str, a: Any, b: Any, spec: LocalConvSpec, resources: Resources) -
     if _is_compiled():
         call = packed(map_, spec, 0, _NAMES[a.dtype], resources.threads)
         return _operations[map_](a, b, call)
-    # Planned for a compiler, and called within another transform of the same shapes.
+    # Planned for a compiler, but called within another transform of the same shapes.
     composed = plugins.load_implementation("torch", "composed")
     return getattr(composed, map_)(a, b, spec, resources)
 
 
-def _result(map_: str, a: Any, spec: LocalConvSpec) -> Any:
-    """Room for what a map makes of *a*, laid out as *a* is; weights are contiguous."""
+def _result(map_: Map, a: Tensor, spec: LocalConvSpec) -> Tensor:
+    """A new tensor for the result, with the memory order of *a*; weights are contiguous."""
     if map_ == "kernel_grad":
         return a.new_empty(spec.kernel_shape)
     *size, channels = spec.output_shape if map_ == "forward" else spec.input_shape
@@ -101,8 +105,10 @@ def _result(map_: str, a: Any, spec: LocalConvSpec) -> Any:
     return a.new_empty((len(a), *size, channels))
 
 
-def _run(map_: str, make: Any, arguments: tuple[Any, ...], a: Any, b: Any, result: Any) -> Any:
-    """Compute *result* with the addresses of plain tensors."""
+def _run(
+    map_: Map, make: Any, arguments: tuple[Any, ...], a: Tensor, b: Tensor, result: Any
+) -> Tensor:
+    """Compute *result* from the addresses of ordinary tensors."""
     for argument, each in zip(OPERANDS[map_], (a, b), strict=True):
         if not each.is_cpu:
             raise ArgumentTypeError(argument, "a tensor on the CPU", described(str(each.device)))
@@ -130,22 +136,22 @@ def _openmp() -> int | None:
     return None
 
 
-def _readable(tensor: Any) -> tuple[Any, Steps | None]:
-    """A tensor the library can read, and its steps in elements unless it is contiguous."""
+def _readable(tensor: Tensor) -> tuple[Any, Steps | None]:
+    """A tensor that the library can read, and its strides unless it is contiguous."""
     if tensor.is_neg():
         tensor = tensor.resolve_neg()
     return tensor, _steps(tensor)
 
 
-def _steps(tensor: Any) -> Steps | None:
-    """In elements, channels before the axes; None where it is contiguous."""
+def _steps(tensor: Tensor) -> Steps | None:
+    """Strides in elements, channels before the axes; None if the tensor is contiguous."""
     if tensor.is_contiguous():
         return None
     steps = tensor.stride()
     return (steps[0], steps[-1], *steps[1:-1])
 
 
-def _shape(map_: str, call: Geometry, batch: Any) -> tuple[Any, ...]:
+def _shape(map_: Map, call: Geometry, batch: Any) -> tuple[Any, ...]:
     x, kernel, y = call.shapes()
     if map_ == "kernel_grad":
         return kernel
@@ -156,7 +162,7 @@ def _operation(map_: Map) -> Any:
     """The map as an operation of `torch.library`; *call* is that of `lcmulti_native.library`."""
 
     def made_of(call: list[int]) -> Geometry:
-        return Geometry.from_buffer(np.asarray(call[1:], np.int64))
+        return Geometry.from_buffer(np.asarray(call[1:], np.int64).data)
 
     def with_steps(made: Geometry, x_step: Any, dy_step: Any) -> Geometry:
         axes = made.axes
@@ -165,13 +171,13 @@ def _operation(map_: Map) -> Any:
         made.dy_step[whole] = dy_step or contiguous(made.output[:axes], made.filters)
         return made
 
-    def run(a: torch.Tensor, b: torch.Tensor, call: list[int]) -> torch.Tensor:
+    def run(a: Tensor, b: Tensor, call: list[int]) -> Tensor:
         made = made_of(call)
         made.batch = len(a)
         made.threads = made.threads or torch.get_num_threads()
         x, kernel, y = made.shapes()
         expected = {"forward": (x, kernel), "input_grad": (y, kernel), "kernel_grad": (x, y)}[map_]
-        # The call may come from a file: it must not be believed to describe the arrays.
+        # The call may come from a file, so it must be checked against the arrays.
         if (a.shape, b.shape) != expected or not a.dtype == b.dtype == _DTYPES[made.dtype]:
             raise ValueError("lcmulti: arrays other than the operation was made for")
         result = a.new_empty(_shape(map_, made, len(a)))
@@ -180,14 +186,14 @@ def _operation(map_: Map) -> Any:
     operation = torch.library.custom_op(f"lcmulti_native::{map_}", run, mutates_args=())
 
     @operation.register_fake
-    def _(a: Any, b: Any, call: list[int]) -> Any:
+    def _(a: Tensor, b: Tensor, call: list[int]) -> Any:
         return a.new_empty(_shape(map_, made_of(call), a.shape[0]))
 
     def setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         a, b, ctx.call = inputs
         ctx.save_for_backward(a, b)
 
-    def backward(ctx: Any, grad: Any) -> tuple[Any, ...]:
+    def backward(ctx: Any, grad: Any) -> tuple[Tensor | None, ...]:
         a, b = ctx.saved_tensors
         operands = {"a": a, "b": b, "g": grad}
         return (
@@ -206,6 +212,6 @@ def _operation(map_: Map) -> Any:
     return operation
 
 
-library()  # now: loaded in a forked child, it would not know that PyTorch's threads are gone
-_operations: dict[str, Any] = {map_: _operation(map_) for map_ in DERIVATIVES}
+library()  # Loaded now: in a forked child, it could not know that PyTorch's threads are gone.
+_operations: dict[str, Any] = {map_: _operation(map_) for map_ in MAPS}
 implementation = TorchNative()

@@ -1,7 +1,7 @@
-// Windows that abut along the last axis and hold one position of each other: a stride as long as
-// the window, weights for each pixel. With few filters every input meets so few weights that to turn
-// samples into lanes would cost more than the products do. So here lanes are elements of x as they
-// lie in memory, which is gone through sample by sample, and a block of weights stays in the cache.
+// Windows that are adjacent along the last axis (the stride is the length of the window) and have length 1
+// along all other axes. With few filters, each input meets so few weights that transposing samples into
+// lanes would cost more than the products. So lanes are elements of x in memory order here, one sample
+// after the other, and a block of weights stays in the cache.
 #include <cstring>
 
 #include "abutting_tiles.h"
@@ -14,12 +14,12 @@
 namespace lcmulti::LCMULTI_ISA {
 namespace {
 
-// Samples at once: as many streams are fetched ahead.
+// Number of samples at once: as many streams as are prefetched.
 constexpr int kSamples = 4;
 
-// Elements of a window.
+// Number of elements of a window.
 int64_t run_of(const Geometry &g) { return g.kernel[g.last()] * g.channels; }
-// Elements of y from one position to the next: filters are neighbours, or have rows of their own.
+// Stride of y between positions: filters are adjacent, or each has rows of its own.
 int64_t column_of(const Geometry &g) { return g.dy_step[2 + g.last()]; }
 // Elements of x after a row's last window.
 int64_t beyond_of(const Geometry &g) {
@@ -32,8 +32,8 @@ RowBlocks blocks_of(const Geometry &g) {
   return {g, g.output, outer, kVectorBytes / g.wide / g.filters, run_of(g) * kVectorBytes, rows};
 }
 
-// What is written may be written twice, with the same sums: the last group of a row overlaps the one before
-// it rather than be a smaller one.
+// An element may be written twice, with the same sum: instead of a smaller group, the last group of a row
+// overlaps the one before it.
 template <class D, class A, int RUN, int F>
 class Abutting {
   static constexpr int VL = kVectorBytes / sizeof(A);
@@ -61,13 +61,13 @@ class Abutting {
   const bool streamed_;
   const int64_t run_, column_, steps_;
 
-  // Elements to a group's first.
+  // Offset of a group's first element.
   struct At {
     int64_t x, y, weights;
   };
 
-  // body(at, its weights or their gradients) for each group, of which a vector of elements holds one weight
-  // of each position.
+  // Calls body(at, weights or their gradients) for each group. A vector of weights has one weight of each
+  // position.
   template <class Body>
   void for_groups(int64_t task, A *room, Body &&body) const {
     const int64_t each = p.bytes / static_cast<int64_t>(sizeof(A));
@@ -87,7 +87,7 @@ class Abutting {
     for_groups(task, room, [this](const At &at, A *to) { take_apart(b_ + at.weights, to); });
     const int64_t x_step = g.x_step[0], y_step = g.dy_step[0], filter = g.dy_step[1];
     for_samples<kSamples>(g.batch, [&](int64_t n, auto samples) {
-      constexpr int kEach = std::min<int>(samples, F);  // of outputs, for which registers suffice
+      constexpr int kEach = std::min<int>(samples, F);  // outputs for which there are enough registers
       for_groups(task, room, [&](const At &at, const A *weights) {
         const int64_t x = at.x + n * x_step, y = at.y + n * y_step;
         if (map_ == LCMULTI_INPUT_GRAD) {
@@ -102,12 +102,12 @@ class Abutting {
     if (map_ == LCMULTI_INPUT_GRAD && beyond_of(g) > 0) clear_beyond(task);
   }
 
-  // Elements of x from samples to those after them.
+  // Elements of x between one group of samples and the next.
   int64_t ahead(int64_t n, int64_t samples) const {
     return std::min<int64_t>(samples, g.batch - samples - n) * g.x_step[0];
   }
 
-  // What no window sees.
+  // Inputs that no window reads.
   void clear_beyond(int64_t task) const {
     p.for_rows(task, [this](const RowBlocks::Run &run) {
       if (run.first + run.count < p.in_row) return;
@@ -127,7 +127,7 @@ class Abutting {
     for_groups(task, room, [this](const At &at, const A *sums) { put_together(sums, result_ + at.weights); });
   }
 
-  // (x, filter) as it lies in memory <-> a vector for each filter in turn.
+  // (x, filter) in memory order <-> one vector for each filter.
   void take_apart(const D *from, A *to) const {
     for (int64_t i = 0; i < run_ * VL; i += F * VL) {
       Vector<A, VL> v[F];
@@ -146,7 +146,8 @@ class Abutting {
   }
 };
 
-// Windows shorter than a vector are many programs, and take a compiler long: float16 and float64 do without.
+// Windows shorter than a vector need many template instances, which take long to compile. There are none for
+// float16 and float64.
 template <class D, class A>
 constexpr int kShortest = std::is_same_v<D, float> || std::is_same_v<D, bfloat16> ? 2 : kVectorBytes / sizeof(A);
 
@@ -176,8 +177,8 @@ bool abuts(const Geometry &g) {
   fits &= (g.filters == 1 || g.filters == 2 || g.filters == 4) && g.filters <= std::min(run, lanes);
   fits = fits && g.output[last] >= lanes / g.filters;
   fits &= (g.x_step[1] == 1 || g.channels == 1) && g.x_step[2 + last] == g.channels;
-  // Of outputs each filter may also have rows of its own. (With steps of 1 for both, as of a window
-  // that slides over an array, neighbours are the same elements.)
+  // In outputs, each filter may also have rows of its own. (If both strides are 1, as for a window that
+  // slides over an array, neighbours are the same elements.)
   const bool one = g.filters == 1, together = g.dy_step[1] == 1;
   fits &= (one || together) ? g.dy_step[2 + last] == g.filters : g.dy_step[2 + last] == 1;
   return fits;

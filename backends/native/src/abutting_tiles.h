@@ -1,25 +1,27 @@
-// The innermost loops of windows that abut: see abutting.cc.
+// The innermost loops for adjacent windows; see abutting.cc.
 #pragma once
 
+#include "simd/halves.h"
+#include "simd/products.h"
 #include "simd/shuffles.h"
 
 namespace lcmulti::LCMULTI_ISA {
 
-// A window is `run` elements of x. A group is what one vector of outputs comes from: its
-// kUnits * steps vectors of x are whole windows of RUN lanes (steps is 1), or steps each a window.
+// A window is `run` elements of x. A group has the inputs of one vector of outputs: kUnits * steps vectors of
+// x. Either these are whole windows of RUN lanes (steps is 1), or each window takes `steps` vectors.
 // Here outputs are (position, filter).
 template <class D, class A, int VL, int RUN, int F>
 struct Group {
   using V = Vector<A, VL>;
   static constexpr int kUnits = RUN / F, kPositions = VL / F;
 
-  // (first, second) as (second, first), where `second` counts to N
+  // Transposes (first, second) to (second, first), where `second` has N values.
   template <int N, int... I>
   static LCMULTI_INLINE V turned(V v, std::integer_sequence<int, I...>) {
     return __builtin_shufflevector(v, v, (I % (VL / N) * N + I / (VL / N))...);
   }
 
-  // Of y or dy, whose filters are neighbours or `filter` elements apart, positions neighbours then.
+  // y or dy. Either filters are adjacent, or they are `filter` elements apart and positions are adjacent.
   static LCMULTI_INLINE V load_outputs(const D *from, int64_t filter) {
     if (F == 1 || filter == 1) return load_wide<A, VL>(from);
     return turned<kPositions>(load_rows<F>(from, filter), kLanes<V>);
@@ -33,7 +35,7 @@ struct Group {
       store_rows<F>(rows, to, filter);
     }
   }
-  // Some filters' rows, one after the other in a vector.
+  // The rows of some filters, one after the other in a vector.
   template <int ROWS>
   static LCMULTI_INLINE auto load_rows(const D *from, int64_t filter) {
     if constexpr (ROWS == 1) {
@@ -65,7 +67,7 @@ struct Group {
     each_unit(use, std::make_integer_sequence<int, kUnits>{});
   }
 
-  // Sums lie as (window of a vector, unit, filter), positions of y as (unit, window of a vector).
+  // Sums have the order (window of a vector, unit, filter); positions of y have (unit, window of a vector).
   static constexpr int summed(int lane) {
     const int windows = VL / RUN, position = lane / F;
     return position % windows * RUN + position / windows * F + lane % F;
@@ -74,7 +76,7 @@ struct Group {
   static LCMULTI_INLINE V in_order(V v, std::integer_sequence<int, I...>) {
     return __builtin_shufflevector(v, v, summed(I)...);
   }
-  // Of a vector of dy what each lane of a unit's x meets.
+  // For each lane of a unit's x, the element of a vector of dy that it is multiplied with.
   template <int UNIT, int FILTER, int... I>
   static LCMULTI_INLINE V spread_out(V v, std::integer_sequence<int, I...>) {
     return __builtin_shufflevector(v, v, ((UNIT * (VL / RUN) + I / RUN) * F + FILTER)...);
@@ -87,7 +89,7 @@ struct Group {
     if constexpr (F > 2) each[2] = spread_out<UNIT, 2>(v, lanes), each[3] = spread_out<UNIT, 3>(v, lanes);
   }
 
-  // use(unit, what the x of a unit meets for each sample and filter)
+  // Calls use(unit, the elements of dy for the x of a unit, for each sample and filter).
   template <int SAMPLES, class Use>
   static LCMULTI_INLINE void each_spread(const D *dy, int64_t dy_step, int64_t filter, Use &&use) {
     V dyv[SAMPLES];
@@ -101,7 +103,7 @@ struct Group {
     });
   }
 
-  // The maps for SAMPLES samples, that a weight is fetched once for.
+  // The maps for SAMPLES samples, for which a weight is loaded once.
   template <int SAMPLES>
   static void outputs(const D *x, int64_t x_step, const A *w, int64_t steps, D *y, int64_t y_step,
                       int64_t filter, bool streamed, int64_t ahead) {

@@ -21,15 +21,15 @@ namespace {
 constexpr int64_t kLargeResult = 4 << 20;
 
 #if defined(LCMULTI_X86)
-// Whether float16 is converted; Clang's __builtin_cpu_supports knew it late.
+// Whether the processor converts float16. Older versions of Clang's __builtin_cpu_supports do not know it.
 [[maybe_unused]] bool has_f16c() {
   constexpr unsigned kF16C = 1u << 29;
   unsigned a = 0, b = 0, c = 0, d = 0;
   return __get_cpuid(1, &a, &b, &c, &d) && (c & kF16C);
 }
 
-// Whether there are matrix tiles of bfloat16 and the system lets this process use them, which it asks
-// for: their content makes a thread's state so large that not every signal stack holds it.
+// Whether the processor has matrix tiles for bfloat16, and the system lets this process use them. The process
+// must ask, because the tiles make the state of a thread too large for some signal stacks.
 bool may_use_tiles() {
 #if defined(LCMULTI_EMULATE)
   return true;
@@ -45,10 +45,10 @@ bool may_use_tiles() {
 }
 #endif
 
-// Some instruction sets differ from one before them in bfloat16 alone.
+// Some instruction sets differ from an earlier one only in bfloat16.
 const Kernels &choose([[maybe_unused]] bool bfloat16) {
   const char *wish = std::getenv("LCMULTI_NATIVE_ISA");
-  // The best there is, or from the one that is wished for down.
+  // The best one, or the best that is not better than the one asked for.
   bool allowed = wish == nullptr;
   const auto take = [&](const Kernels &each, bool supported) {
     allowed |= wish != nullptr && std::strcmp(wish, each.name) == 0;
@@ -75,8 +75,7 @@ const Kernels &choose([[maybe_unused]] bool bfloat16) {
   return plain::kernels;
 }
 
-// A large result is mostly memory the process has just been given: the system hands it out in
-// large pages, where it may, in a fraction of the faults.
+// A large result is mostly new memory. With large pages, the system provides it with far fewer page faults.
 void want_large_pages(void *data, int64_t bytes) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
   constexpr uintptr_t kPage = 4096;

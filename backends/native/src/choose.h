@@ -1,4 +1,4 @@
-// Which kernel serves a call: the one for sliding windows, the one for abutting windows, or the maps.
+// Chooses the kernel for a call: the one for sliding windows, the one for adjacent windows, or the maps.
 #pragma once
 
 #include "in_place.h"

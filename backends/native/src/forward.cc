@@ -4,7 +4,7 @@
 
 namespace lcmulti::LCMULTI_ISA {
 
-// In elements E: those of the sums, or pairs of bfloat16.
+// Counted in elements E: those of the sums, or pairs of bfloat16.
 template <class D, class A, int MAP>
 template <class E>
 void Call<D, A, MAP>::forward(const Box &box) {
@@ -59,7 +59,7 @@ void with_samples(int64_t batch, Use &&use) {
   }
 }
 
-// `forward` of few samples: y is (sample, position, filter).
+// `forward` for few samples: y is (sample, position, filter).
 template <class D, class A, int MAP>
 void Call<D, A, MAP>::forward_rows(const Box &box, const Box &seen, const std::vector<Run> &window_runs, A *x,
                                    A *y) const {

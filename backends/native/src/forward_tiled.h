@@ -1,12 +1,12 @@
-// Forward in bfloat16 by the matrix unit. A window's inputs are copied row by row, samples beneath each
-// other, so that they make a matrix as they lie: nothing is turned but weights, which become pairs.
+// Forward in bfloat16 with the matrix unit. The inputs of a window are copied row by row, with one row of the
+// matrix for each sample. So inputs need not be transposed; only weights are rearranged into pairs.
 #pragma once
 
 #include "maps.h"
 
 namespace lcmulti::LCMULTI_ISA {
 
-// Elements that are copied at once, up to so many more than are asked for.
+// Number of elements that are copied at once; up to so many more than asked for are copied.
 constexpr int64_t kCopied = 32;
 constexpr int64_t kHeldBytes = 128 << 10;
 
@@ -14,7 +14,7 @@ LCMULTI_INLINE void copy_whole_vectors(const uint16_t *from, int64_t length, uin
   for (int64_t i = 0; i < length; i += kCopied) store(to + i, load<uint16_t, kCopied>(from + i));
 }
 
-// The weights of one position as pairs of neighbouring rows, (row / 2, filter), and zeros up to whole tiles.
+// The weights of one position as pairs of adjacent rows, (row / 2, filter), with zeros up to whole tiles.
 inline void pair_rows(const uint16_t *from, int64_t rows, int64_t filters, Pair *to, int64_t deep, int64_t wide) {
   constexpr int VL = kTile;
   const int64_t whole = filters / VL * VL;
@@ -45,7 +45,7 @@ void Call<D, A, MAP>::forward_tiled(const Box &box) {
   uint16_t *x = part<uint16_t>(memory, lanes * sample + kCopied);
   uint16_t *windows = part<uint16_t>(memory, lanes * deep + kCopied);
   Pair *pairs = part<Pair>(memory, deep / 2 * wide);
-  // Sums are held for some positions of a row: what is written then is longer, or turned in whole vectors.
+  // Sums are held for several positions of a row, so that longer pieces, or whole vectors, are written.
   const int64_t columns = box.n[axes - 1], some = kHeldBytes / (lanes * wide * static_cast<int64_t>(sizeof(A)));
   const int64_t held = std::min(columns, std::max(some, g.dy_step[1] == 1 ? 1 : kTile));
   const int64_t pitch = held * wide + kTile;  // a power of two would put all samples in one set of the cache

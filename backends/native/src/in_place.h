@@ -1,17 +1,17 @@
-// Calls for which neither input nor output is turned: see abutting.cc and sliding.cc.
+// Calls that need no transposition of input and output; see abutting.cc and sliding.cc.
 #pragma once
 
 #include "plan.h"
 
 #if defined(LCMULTI_BFLOAT16_ALONE)
-#define LCMULTI_IN_PLACE avx512  // there are no pairs to multiply in these
+#define LCMULTI_IN_PLACE avx512  // these do not multiply pairs
 #else
 #define LCMULTI_IN_PLACE LCMULTI_ISA
 #endif
 
 namespace lcmulti::LCMULTI_IN_PLACE {
 
-// Whether this is such a call. Then its maps, false if memory ran out, and bytes of scratch a thread.
+// Whether this is such a call; its maps, which return false if memory ran out; and bytes of scratch for one thread.
 bool abuts(const Geometry &geometry);
 bool abutting(const Geometry &geometry, int map, const void *a, const void *b, void *result);
 int64_t abutting_workspace(const Geometry &geometry);

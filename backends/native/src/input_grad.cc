@@ -1,13 +1,13 @@
-// The input's gradient: a task owns a box of inputs and gathers from every output that sees it, so
-// that no two tasks write to one place.
+// The input's gradient. A task owns a box of inputs and gathers from every output whose window reaches it, so
+// that no two tasks write to the same place.
 #include "choose.h"
 
 namespace lcmulti::LCMULTI_ISA {
 
-// One sample's `input_row_tile` of all filters.
+// `input_row_tile` for one sample and all filters.
 template <class D, class A, int MAP>
 void Call<D, A, MAP>::input_rows(const A *dy, const D *w, int64_t rows, A *dx) const {
-  // The same part of the next window, unless it is so large that this would leave the cache again.
+  // Prefetches the same part of the next window, unless it is too large to stay in the cache.
   const int64_t window = g.terms * g.filters, ahead = window <= kFarthest ? window : kFarAhead;
   for (int64_t f = 0; f < g.filters;) {
     const int64_t vectors = (g.filters - f) / kVL;
@@ -19,7 +19,7 @@ void Call<D, A, MAP>::input_rows(const A *dy, const D *w, int64_t rows, A *dx) c
   }
 }
 
-// For the matrix unit: a box of dy, however it lies, as pairs of filters, (position, filter / 2, sample).
+// For the matrix unit: a box of dy, in any memory order, as pairs of filters, (position, filter / 2, sample).
 template <class D, class A, int MAP>
 template <int VL>
 void Call<D, A, MAP>::turn_pairs(const Box &seers, const Chunk &chunk, Pair *to, uint16_t *turned) const {
@@ -41,7 +41,7 @@ void Call<D, A, MAP>::turn_pairs(const Box &seers, const Chunk &chunk, Pair *to,
   }
 }
 
-// For the matrix unit: the weights of one position, with zeros after the filters that do not fill its tiles.
+// For the matrix unit: the weights of one position, with zeros after the last filter to fill its tiles.
 template <class D, class A, int MAP>
 const uint16_t *Call<D, A, MAP>::deep_weights(const D *stored, uint16_t *room) const {
   const auto *bits = reinterpret_cast<const uint16_t *>(stored);
@@ -86,7 +86,7 @@ void Call<D, A, MAP>::input_grad(const Box &box) {
     }
     const E *above = panel;
     for (Odometer o(seers.n.data(), axes); !o.done; o.next(), above += filters * (few ? chunk.count : chunk.padded)) {
-      // The taps with which this output sees into the box: a range along each axis.
+      // The taps of this output that read inputs of the box: a range along each axis.
       Index position{}, tap_lo{}, taps{}, first{};
       for (int a = 0; a < axes; ++a) {
         position[a] = seers.lo[a] + o.at[a];
@@ -105,9 +105,9 @@ void Call<D, A, MAP>::input_grad(const Box &box) {
       if constexpr (kTiled) tile_rows = deep_weights(stored, turned);
       const E *w;
       if constexpr (per == 2) {
-        w = reinterpret_cast<const E *>(stored);  // pairs of filters are neighbours already
+        w = reinterpret_cast<const E *>(stored);  // pairs of filters are adjacent already
       } else {
-        w = few && kWidens ? nullptr : widened(stored, room);  // rows are widened as they are read
+        w = few && kWidens ? nullptr : widened(stored, room);  // rows are widened when they are read
       }
       const E *ahead = next_weights(w);
       const int64_t length = g.channels_per_group * (whole ? taps[last] : 1);

@@ -1,9 +1,9 @@
-// The kernel's gradient: a task owns the weights of a box of outputs, or a part of them.
+// The kernel's gradient. A task owns the weights of a box of outputs, or a part of them.
 #include "choose.h"
 
 namespace lcmulti::LCMULTI_ISA {
 
-// The parts of runs whose rows are lo to hi.
+// The parts of runs with rows lo to hi.
 inline void clip(std::vector<Run> &runs, int64_t lo, int64_t hi) {
   std::vector<Run> kept;
   for (const Run &run : runs) {
@@ -35,19 +35,19 @@ void Call<D, A, MAP>::kernel_grad(const Box &owner, int64_t piece) {
   const bool few = few_filters();
   const int64_t pitch = (filters + kVL - 1) / kVL * kVL;
   const int64_t row_lo = g.terms * piece / parts_, row_hi = g.terms * (piece + 1) / parts_;
-  // Weights at the owner's positions: summed in place, or beside them in a wider type.
+  // Weights at the owner's positions. They are summed in place, or separately in a wider type.
   Box owned = owner;
   for (int a = 0; a < axes; ++a) {
     if (g.shared[a]) owned.lo[a] = 0, owned.n[a] = 1;
   }
-  // From a row of sums to the next: tiles write whole vectors of filters.
+  // Elements from one row of sums to the next; tiles write whole vectors of filters.
   const int64_t sums_row = kTiled ? g.groups * pitch : g.filters;
   const int64_t each = (row_hi - row_lo) * sums_row, owners = product(owned.n.data(), axes);
   char *memory = scratch.take(workspace());
   const bool at_once = kWidens && sums_at_once(g, lanes);
   A *sums = kWidens ? part<A>(memory, at_once ? each : owners * each) : nullptr;
   char *const rest = memory;
-  // Of position `at` of the owner's, in order.
+  // The sums of the owner's position number `at`.
   const auto sums_at = [&](int64_t at, int64_t weights) -> A * {
     if constexpr (kWidens) {
       return at_once ? sums : sums + at * each;
@@ -70,7 +70,7 @@ void Call<D, A, MAP>::kernel_grad(const Box &owner, int64_t piece) {
     for (; k + kVL <= each; k += kVL) store_narrow<D, kVL, A>(to + k, load<A, kVL>(from + k), streamed_);
     if (k < each) store_first<D, kVL, A>(to + k, load_first<A, kVL>(from + k, each - k), each - k);
   };
-  // Several contributions to one element are added to zeros.
+  // If an element has several contributions, they are added to zeros.
   const bool shared_axes = g.any_shared(), shared = shared_axes || g.batch == 0;
   if (shared) {
     for_owned([&](A *to, int64_t) { std::memset(to, 0, sizeof(A) * each); });
@@ -84,7 +84,7 @@ void Call<D, A, MAP>::kernel_grad(const Box &owner, int64_t piece) {
     const Box seen = seen_by(g, box);
     const int64_t positions = product(box.n.data(), axes);
     memory = rest;
-    const int64_t in_one = kTiled ? 2 : 1;  // elements, of those that are read
+    const int64_t in_one = kTiled ? 2 : 1;  // elements in one that is read
     A *x = part<A>(memory, product(seen.n.data(), axes) * g.channels * lanes / in_one);
     A *dy = part<A>(memory, positions * g.groups * pitch * lanes / in_one);
     std::vector<Run> window_runs = runs(g, seen.n);
@@ -100,7 +100,7 @@ void Call<D, A, MAP>::kernel_grad(const Box &owner, int64_t piece) {
         if (g.dy_step[1] == 1) {
           gather_filter_pairs<kVL>(dy_bits, g.groups, box, chunk, kTiled ? chunk.padded : (chunk.count + 1) / 2 * 2,
                                    pitch, dy_pairs);
-        } else if constexpr (kTiled) {  // of others filters are neighbours
+        } else if constexpr (kTiled) {  // in the others, filters are adjacent
           gather_box<uint16_t, VL>(dy_bits, box, chunk, reinterpret_cast<uint16_t *>(memory));
           const auto *from = reinterpret_cast<const Pair *>(memory);
           const int64_t pairs = chunk.padded / 2;
@@ -163,7 +163,7 @@ void Call<D, A, MAP>::kernel_grad(const Box &owner, int64_t piece) {
   }
 }
 
-// Which of the `owned` positions the one at index `at` of a box has its weights from.
+// The number of the `owned` position whose weights the position at index `at` of a box uses.
 template <class D, class A, int MAP>
 int64_t Call<D, A, MAP>::owned_index(const Box &box, const Box &owned, int64_t at) const {
   int64_t index = 0, step = 1;

@@ -1,4 +1,4 @@
-// What one instruction set (LCMULTI_ISA names it) offers.
+// The kernels of one instruction set, which LCMULTI_ISA names.
 #include "kernels.h"
 
 #include "choose.h"

@@ -1,4 +1,4 @@
-// What each instruction set's translation units provide.
+// The interface that the translation units of each instruction set provide.
 #pragma once
 
 #include "plan.h"
@@ -7,7 +7,7 @@ namespace lcmulti {
 
 struct Kernels {
   const char *name;
-  // By map.
+  // Indexed by map.
   int (*compute[3])(const Geometry &geometry, const void *a, const void *b, void *result);
   int64_t (*workspace)(const Geometry &geometry, int map);  // of one thread
 };

@@ -1,26 +1,28 @@
-// Between the caller's arrays and boxes that lie with the samples innermost, (position, channel,
-// sample), zeros where the box reaches beyond the array.
+// Copies between the caller's arrays and boxes with samples innermost, (position, channel, sample). A box has
+// zeros where it reaches beyond the array.
 #pragma once
 
 #include <algorithm>
 
 #include "plan.h"
+#include "simd/edges.h"
 #include "simd/shuffles.h"
 
 namespace lcmulti::LCMULTI_ISA {
 
-// Bytes fetched ahead of what is transposed: samples are many streams, too many for the processor
-// to foresee.
+// Bytes that are prefetched during a transposition. Samples are more streams than the processor prefetches by
+// itself.
 constexpr int kAhead = 256;
 
-// A row that is over before the processor foresees it: where channels come first, that of the next follows.
+// A shorter row ends before the processor prefetches it. With channels first, the row of the next channel
+// follows.
 template <class D>
 bool is_short(int64_t length) {
   return length * static_cast<int64_t>(sizeof(D)) < 2 * kAhead;
 }
 
 // (count samples `step` apart, length elements `pitch` apart) -> (length rows `row` apart, lanes).
-// What lies `ahead` elements on is fetched meanwhile.
+// Prefetches the elements `ahead` elements further on.
 template <class A, int VL, class D>
 void gather(const D *from, int64_t step, int64_t pitch, int64_t length, int64_t count, A *to,
             int64_t row, int lanes, int64_t ahead = kAhead / sizeof(D)) {
@@ -36,7 +38,7 @@ void gather(const D *from, int64_t step, int64_t pitch, int64_t length, int64_t 
       continue;
     }
     for (int64_t j = 0; j < length; j += VL) {
-      // The last columns overlap those before: copied twice rather than one by one.
+      // The last columns overlap the ones before: copying some twice is faster than one by one.
       if (length - j < VL && length >= VL) j = length - VL;
       const int64_t columns = length - j < VL ? length - j : VL;
       Vector<A, VL> block[VL];
@@ -65,8 +67,8 @@ void gather(const D *from, int64_t step, int64_t pitch, int64_t length, int64_t 
   }
 }
 
-// The way back, to elements that are neighbours: from rows `row` apart. What lies `ahead` elements on, if
-// any, is fetched to be written.
+// The way back: from rows `row` apart to adjacent elements. If `ahead` is not 0, prefetches the elements that
+// far ahead for writing.
 template <class A, int VL, class D>
 void scatter(const A *from, int64_t row, int64_t length, int64_t count, D *to, int64_t step,
              bool streamed, int64_t ahead = 0) {
@@ -101,7 +103,7 @@ void scatter(const A *from, int64_t row, int64_t length, int64_t count, D *to, i
   }
 }
 
-// What to read: one of the caller's arrays, wherever its elements lie.
+// An array of the caller to read, with any strides.
 template <class D>
 struct Source {
   const D *data;
@@ -111,11 +113,11 @@ struct Source {
   int axes;
 };
 
-// Of a box's row along the last axis, at `outer` along the others, what lies within the array: from
-// column lo to hi, none if it is all beyond.
+// The part of a box's row (along the last axis, at `outer` along the others) that lies within the array: from
+// column lo to hi; none if the row is outside.
 template <class D>
 struct RowWithin {
-  const D *from;  // the first sample's column lo
+  const D *from;  // column lo of the first sample
   int64_t lo, hi;
 
   RowWithin(const Source<D> &source, const Box &box, const Index &outer) : from(source.data) {
@@ -164,8 +166,8 @@ void gather_box(const Source<D> &source, const Box &box, const Chunk &chunk, A *
   }
 }
 
-// A box as an array (sample, *box, channels) of its own, `sample` elements from one to the next, zeros
-// where it reaches beyond the caller's. Whole vectors are written: up to 15 elements more at the end.
+// A box as a separate array (sample, *box, channels), with `sample` elements between samples, and zeros where
+// it reaches beyond the caller's array. Whole vectors are written: up to 15 more elements at the end.
 template <class D>
 void copy_box(const Source<D> &source, const Box &box, const Chunk &chunk, int64_t sample, D *to) {
   constexpr int VL = 16;
@@ -184,7 +186,7 @@ void copy_box(const Source<D> &source, const Box &box, const Chunk &chunk, int64
       } else if (channel == 1) {
         for (; inner < end; inner += channels, from += column) copy_row(from, channels, inner);
       } else {
-        // What whole vectors leave comes first: it is written in whole vectors too, over the next column's.
+        // The rest that is less than a vector comes first. It is also written as a vector, into the next column.
         const int whole = static_cast<int>(channels / VL * VL);
         const int64_t length = in.hi - in.lo, rest = channels - whole;
         if (rest > 0) gather<D, VL>(from + whole * channel, channel, column, length, rest, inner + whole, channels, VL);
@@ -195,7 +197,7 @@ void copy_box(const Source<D> &source, const Box &box, const Chunk &chunk, int64
   }
 }
 
-// What to write: an array, of which `step` says where neighbours along batch, channels and axes lie.
+// An array to write; `step` has its strides along batch, channels and axes.
 template <class D>
 struct Target {
   D *data;
@@ -204,7 +206,7 @@ struct Target {
   int axes;
 
   bool rows_are_runs() const { return step[1] == 1 && step[1 + axes] == channels; }
-  // The first sample's part of a box's row along the last axis.
+  // The part of the first sample in a box's row along the last axis.
   D *row(const Box &box, const Index &outer) const {
     D *to = data + box.lo[axes - 1] * step[1 + axes];
     for (int a = 0; a + 1 < axes; ++a) to += (box.lo[a] + outer[a]) * step[2 + a];
@@ -227,7 +229,7 @@ void scatter_box(const A *from, const Box &box, const Chunk &chunk, const Target
     } else if (channel == 1) {
       for (int64_t i = 0; i < columns; ++i) put(from + i * row, chunk.padded, channels, to + i * column);
     } else if (column == 1) {
-      for (int64_t c = 0; c < channels; ++c) {  // which begin and end within lines: not streamed
+      for (int64_t c = 0; c < channels; ++c) {  // they begin and end within cache lines, so they are not streamed
         const int64_t ahead = is_short<D>(columns) && c + 1 < channels ? channel : 0;
         scatter<A, VL>(from + c * chunk.padded, row, columns, chunk.count, to + c * channel, sample, false, ahead);
       }

@@ -1,10 +1,10 @@
-// One call of one of the three maps: what they share, and what each is made of.
+// One call of one of the three maps: the parts that they share.
 //
-// A task owns a box of what is written. It transposes the part of the input that the box needs,
-// so that samples are innermost, walks the windows in place and transposes its result back. What
-// it works on stays in the cache; the kernel, or its gradient, streams past once.
+// A task owns a box of the result. It transposes the part of the input that the box needs, so that samples are
+// innermost. It goes over the windows in place, and transposes its result back. The box stays in the cache; the
+// kernel, or its gradient, is read or written once.
 //
-// Each map's members are defined in a file of its own: forward.cc, input_grad.cc, kernel_grad.cc.
+// The members of each map are defined in a file of its own: forward.cc, input_grad.cc, kernel_grad.cc.
 #pragma once
 
 #include <algorithm>
@@ -15,6 +15,7 @@
 #include "pool.h"
 #include "rows.h"
 #include "scratch.h"
+#include "simd/products.h"
 #include "simd/tile_unit.h"
 #include "tiles.h"
 #include "types.h"
@@ -29,7 +30,7 @@ class Call {
   explicit Call(const Geometry &geometry) : g(geometry), grid_(make_grid(g, MAP, most_lanes(), panel())) {}
 
   static constexpr int kVL = kVectorBytes / sizeof(A);
-  // Fewer samples than lanes take shorter vectors, of which more fit in a cycle.
+  // If there are fewer samples than lanes, vectors are shorter; a processor computes more of these in a cycle.
   static constexpr int kShort = std::max<int>(kVL / 2, 16 / sizeof(A));
   static constexpr bool kWidens = !std::is_same_v<D, A>;
 
@@ -64,7 +65,7 @@ class Call {
     }
   }
 
-  // Whether the matrix unit serves: samples and filters fill a good part of its tiles.
+  // Whether the matrix unit is used: samples and filters must fill a good part of its tiles.
   static bool fills_tiles(const Geometry &g) {
     if (g.batch <= kShort || g.filters_per_group < kFewFilters) return false;
     return MAP == LCMULTI_KERNEL_GRAD || (g.groups == 1 && g.terms * (g.filters + kMostTiled) < kMostWindow);
@@ -76,8 +77,8 @@ class Call {
   const D *a_ = nullptr, *b_ = nullptr;
   D *result_ = nullptr;
   bool streamed_ = false;
-  // Of kernel_grad: boxes of positions with weights of their own, the boxes that share each, and
-  // the parts a window is cut into where there would be too few tasks.
+  // For kernel_grad: boxes of positions with weights of their own, the boxes that share each of these, and the
+  // parts into which a window is divided if there would be too few tasks.
   Grid owners_, sharers_;
   int64_t parts_ = 1;
 
@@ -96,22 +97,22 @@ class Call {
 
   static uintptr_t address(const D *p) { return reinterpret_cast<uintptr_t>(p); }
 
-  // Whether the sums may go by pairs.
+  // Whether sums may use pairs.
   bool pairs() const {
     if (MAP == LCMULTI_KERNEL_GRAD) return !few_filters() && g.dy_step[1] == 1;
     if (few_samples() || g.groups > 1 || address(a_) % 4 || address(b_) % 4) return false;
     return MAP == LCMULTI_FORWARD ? can_pair(g.channels, g.x_step, g.axes) : can_pair(g.filters, g.dy_step, g.axes);
   }
 
-  // With a matrix unit a Call is one that it serves; `compute` hands on the rest.
+  // For an instruction set with a matrix unit, a Call always uses it; `compute` passes other calls on.
   static constexpr bool kTiled = kHasTiles && std::is_same_v<D, bfloat16>;
   static constexpr int64_t kMostTiled = 128, kMostWindow = 1 << 20;
-  // Filters as the input's gradient sums over them: so many at a time.
+  // The number of filters that the input's gradient sums at a time.
   int64_t deep_filters() const {
     return g.filters <= kDeep ? whole_tiles(g.filters, 2) : whole_tiles(g.filters, kDeep);
   }
   int64_t panel() const { return kTiled ? sizeof(D) : sizeof(A); }
-  // What it needs beyond what the others do.
+  // The scratch that it needs in addition to that of the others.
   int64_t tiled_bytes() const {
     const int64_t lanes = most_lanes();
     if (MAP == LCMULTI_FORWARD) {
@@ -126,7 +127,7 @@ class Call {
     return 2 * (seers * lanes + g.terms + 1) * deep_filters();
   }
 
-  // Samples at once: enough to reuse a weight from its register, no more than the batch asks for.
+  // Number of samples at once: enough to reuse a weight in a register, but not more than the batch needs.
   int most_lanes() const {
     if (MAP == LCMULTI_INPUT_GRAD && few_samples()) return static_cast<int>(std::max<int64_t>(g.batch, 1));
     if (MAP == LCMULTI_FORWARD && kTiled) return static_cast<int>(std::min(whole_tiles(g.batch), kMostTiled));
@@ -135,27 +136,27 @@ class Call {
     return lanes;
   }
 
-  // Filters that would leave half of a vector's lanes idle are no lanes.
+  // Filters are not lanes if they would leave half of a vector's lanes idle.
   static constexpr int kFewFilters = std::min(kVL / 2 + 1, 8);
   bool few_filters() const { return g.filters_per_group < kFewFilters; }
-  // Samples too few for lanes, and filters that fill them.
+  // Too few samples to be lanes, and enough filters.
   bool few_samples() const {
     return g.batch <= std::min<int64_t>(kFewSamples, kShort) && g.groups == 1 && g.filters % kVL == 0;
   }
 
-  // Where samples are summed, not lanes, as many as spare sums from being stored and fetched.
+  // If samples are summed instead of being lanes: enough of them that sums stay in registers.
   int limit_of_lanes() const { return kTiled || (MAP == LCMULTI_KERNEL_GRAD && !few_filters()) ? 8 * kVL : 4 * kVL; }
 
   int least_lanes() const { return kTiled ? kVL : kShort; }
 
-  // body(chunk, vector length, vectors) for all samples.
+  // Calls body(chunk, vector length, vectors) for all samples.
   template <class Body>
   void for_chunks(Body &&body) const {
     for (int64_t first = 0; first < g.batch;) {
       const int64_t left = g.batch - first;
       int lanes = least_lanes();
       while (lanes < limit_of_lanes() && lanes < left) lanes *= 2;
-      // Three quarters full is worth a pass; else a smaller one, and the rest after it.
+      // A pass must be at least three quarters full; otherwise a smaller pass is made, and then the rest.
       if (lanes > kVL && left < lanes && 4 * left < 3 * lanes) lanes /= 2;
       const Chunk chunk{first, std::min<int64_t>(left, lanes), lanes};
       using std::integral_constant;
@@ -172,7 +173,7 @@ class Call {
     }
   }
 
-  // The weights of one position as they are summed.
+  // The weights of one position in the type of the sums.
   const A *widened(const D *weights, A *room) const {
     if constexpr (kWidens) {
       const int64_t count = g.terms * g.filters;
@@ -185,7 +186,7 @@ class Call {
     }
   }
 
-  // The weights of one position as pairs of neighbouring rows, (row / 2, filter).
+  // The weights of one position as pairs of adjacent rows, (row / 2, filter).
   const Pair *paired(const D *weights, Pair *room) const {
     const auto *bits = reinterpret_cast<const uint16_t *>(weights);
     for (int64_t k = 0; k < g.terms; k += 2, bits += 2 * g.filters, room += g.filters) {
@@ -205,14 +206,14 @@ class Call {
     }
   }
 
-  // Whether pairs of neighbouring channels (filters) may be read as one element.
+  // Whether pairs of adjacent channels (filters) may be read as one element.
   static bool can_pair(int64_t channels, const int64_t *step, int64_t axes) {
     bool can = kHasPairs && std::is_same_v<D, bfloat16> && channels % 2 == 0 && step[1] == 1;
     for (int64_t i = 0; i < axes + 2; ++i) can &= i == 1 || step[i] % 2 == 0;
     return can;
   }
 
-  // gather_box of pairs: an element of four bytes in place of each two.
+  // gather_box of pairs: one element of four bytes in place of two.
   template <int VL>
   void gather_pairs(const D *data, const int64_t *step, const int64_t *size, int64_t channels, const Box &box,
                     const Chunk &chunk, Pair *to) const {
@@ -226,13 +227,13 @@ class Call {
   Source<D> inputs() const { return {a_, g.x_step, g.input, g.channels, static_cast<int>(g.axes)}; }
   Source<D> outputs(const D *dy) const { return {dy, g.dy_step, g.output, g.filters, static_cast<int>(g.axes)}; }
 
-  // What forward and the input's gradient write.
+  // The results of forward and of the input's gradient.
   Target<D> target() const {
     const bool forward = MAP == LCMULTI_FORWARD;
     return {result_, forward ? g.dy_step : g.x_step, forward ? g.filters : g.channels, static_cast<int>(g.axes)};
   }
 
-  // Weights to fetch while those at `weights` are in use; the same again after the last.
+  // The weights to prefetch while those at `weights` are used; the same weights after the last ones.
   template <class E>
   const E *next_weights(const E *weights) const {
     if constexpr (kWidens) {

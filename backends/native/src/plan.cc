@@ -103,14 +103,14 @@ Box seers_of(const Geometry &g, const Box &inputs) {
 
 namespace {
 
-// Bytes a task holds: what several windows share, and what each is done with for good.
+// Bytes that a task holds: the data that several windows share, and the data that each window uses only once.
 struct Held {
   double shared, passing;
   double all() const { return shared + passing; }
 };
 
 Held held(const Geometry &g, int map, const Index &box, int64_t lanes, int64_t panel) {
-  // In floating point, for a wide window in many dimensions is beyond any integer.
+  // In floating point, because a large window in many dimensions exceeds any integer.
   double positions = 1, seen = 1, seers = 1;
   for (int a = 0; a < g.axes; ++a) {
     positions *= static_cast<double>(box[a]);
@@ -118,19 +118,19 @@ Held held(const Geometry &g, int map, const Index &box, int64_t lanes, int64_t p
     seers *= static_cast<double>(most_seers(g, a, box[a]));
   }
   const double channels = static_cast<double>(g.channels), filters = static_cast<double>(g.filters);
-  // Filters of a group in whole vectors.
+  // Filters of a group, rounded up to whole vectors.
   const double whole = static_cast<double>(g.groups * ((g.filters_per_group + 15) / 16 * 16));
   const double wide = static_cast<double>(g.wide), read = static_cast<double>(panel);
   const double samples = static_cast<double>(lanes);
   Held result{};
   if (map == LCMULTI_FORWARD) {
-    // Halves are written by rows along the last axis.
+    // Half types are written by rows along the last axis.
     const double row = panel < g.wide ? static_cast<double>(box[g.last()]) : positions;
     result = {read * seen * channels * samples, wide * row * whole * samples};
   } else if (map == LCMULTI_INPUT_GRAD) {
     result = {wide * positions * channels * samples, read * seers * filters * samples};
   } else {
-    // For the matrix unit, filters that are not neighbours come by way of a transposed copy.
+    // For the matrix unit, filters that are not adjacent are copied and transposed first.
     const double turned = g.dy_step[1] != 1 && panel < g.wide ? filters : 0;
     result = {read * seen * channels * samples, read * positions * (whole + turned) * samples};
   }
@@ -156,7 +156,7 @@ Grid make_grid(const Geometry &g, int map, int64_t lanes, int64_t panel) {
   grid.axes = static_cast<int>(g.axes);
   std::copy_n(map == LCMULTI_INPUT_GRAD ? g.input : g.output, grid.axes, grid.size.begin());
   grid.box.fill(1);
-  // Tasks enough to share among threads. Where boxes are summed up, their number must not depend on it.
+  // Enough tasks for all threads. If boxes are summed, their number must not depend on the number of threads.
   const bool summed = map == LCMULTI_KERNEL_GRAD && g.any_shared();
   const int64_t all = product(grid.size.data(), grid.axes);
   const double outputs = static_cast<double>(g.batch * g.filters * product(g.output, g.axes));
@@ -165,7 +165,7 @@ Grid make_grid(const Geometry &g, int map, int64_t lanes, int64_t panel) {
   const int64_t tasks = summed ? 16 : std::clamp(worth, g.threads, 4 * g.threads);
   const int64_t most = std::max<int64_t>(all / tasks, 1);
   const auto bytes = [&](const Index &size) { return held(g, map, size, lanes, panel); };
-  // Who has a matrix unit for halves has larger caches.
+  // Processors with a matrix unit for half types have larger caches.
   const int64_t more = panel < g.wide ? 2 : 1;
   const auto passes = [&](const Index &size) {
     return bytes(size).all() <= static_cast<double>(more * kPassingBytes);
@@ -178,8 +178,8 @@ Grid make_grid(const Geometry &g, int map, int64_t lanes, int64_t panel) {
                            static_cast<double>(product(size.data(), grid.axes)) / static_cast<double>(all);
     return each.all() + weights <= static_cast<double>(more * kChunkedBytes);
   };
-  // Where neighbours along the last axis are neighbours in memory, not channels, take many: whole rows at
-  // best, even if what windows share, or weights for each chunk, have to come from the third level.
+  // If positions along the last axis are adjacent in memory, instead of channels, a box takes many of them: whole
+  // rows if possible, even if shared data, or the weights for each chunk, then come from the third-level cache.
   if (g.x_step[1] != 1 || g.dy_step[1] != 1) {
     Index wide = grid.box;
     const int64_t whole = grid.size[g.last()];
@@ -188,13 +188,13 @@ Grid make_grid(const Geometry &g, int map, int64_t lanes, int64_t panel) {
       if (grid.box[g.last()] == 1 && wide[g.last()] <= most && passes(wide)) grid.box = wide;
     }
   }
-  // Double the axis that most lessens what is transposed per position, until the cache is full.
+  // Double the box along the axis that saves most transposed data per position, until the cache is full.
   for (;;) {
     int best = -1;
     double least = 0;
     for (int a = grid.axes - 1; a >= 0; --a) {
       if (grid.box[a] == grid.size[a]) continue;
-      // Weights that are used once: the longer the parts of a window within a box, the better they stream.
+      // Weights that are used once stream better if the parts of a window within a box are longer.
       if (best >= 0 && map == LCMULTI_INPUT_GRAD && g.batch <= kFewSamples) break;
       Index wider = grid.box;
       wider[a] = std::min(2 * wider[a], grid.size[a]);

@@ -1,4 +1,4 @@
-// How one call is cut into tasks: boxes of positions, of which what windows share stays in a core's cache.
+// How one call is divided into tasks: boxes of positions, so that the data that windows share stays in a cache.
 #pragma once
 
 #include <algorithm>
@@ -13,22 +13,22 @@ namespace lcmulti {
 constexpr int kAxes = LCMULTI_MAX_AXES;
 using Index = std::array<int64_t, kAxes>;
 
-// Bytes of transposed data that a task comes back to. Three quarters of the smallest second-level cache in
-// use (Zen 3: 512 KiB; Zen 4 and Neoverse: 1 MiB); the kernel streams through the rest.
+// Bytes of transposed data that a task uses repeatedly: three quarters of the smallest second-level cache in use
+// (Zen 3: 512 KiB; Zen 4 and Neoverse: 1 MiB). The kernel streams through the rest.
 constexpr int64_t kBoxBytes = 384 << 10;
-// Together with what it is done with after one window, which may come from the third level.
+// The same together with data that only one window uses, which may come from the third-level cache.
 constexpr int64_t kPassingBytes = 4 * kBoxBytes;
-// The same with the weights of a box, where they are gone through once for each chunk of samples.
+// The same with the weights of a box, if these are read once for each chunk of samples.
 constexpr int64_t kChunkedBytes = 4 << 20;
-// Products that take less than it takes to wake a thread, and those a task should have where it may.
+// Number of products that take less time than waking a thread, and number that a task should have if possible.
 constexpr double kSmall = 5e5, kTaskProducts = 1e6;
 constexpr int64_t kMostThreads = 1024;
-// Samples too few to be a vector's lanes.
+// With fewer samples than this, samples are not the lanes of a vector.
 constexpr int64_t kFewSamples = 4;
-// Of scratch that one thread may need however small the box; beyond it the call is declined.
+// Largest scratch of one thread for the smallest box; a call that needs more is declined.
 constexpr int64_t kMostBytes = 16 << 20;
 
-// Samples a task takes at once. Lanes are samples, so `padded` is a multiple of the vector length.
+// The samples that a task takes at once. Lanes are samples, so `padded` is a multiple of the vector length.
 struct Chunk {
   int64_t first, count;
   int padded;
@@ -45,22 +45,22 @@ struct Geometry : lcmulti_geometry {
   Index extent;               // of a window
   Index weights_step;         // elements of the kernel from one position to the next; 0 if shared
   int64_t weights;            // elements of the whole kernel
-  lcmulti_parallel lender;    // of threads, or null for the pool's own
+  lcmulti_parallel lender;    // lends threads; null for those of the pool
 
   int last() const { return static_cast<int>(axes) - 1; }
   bool any_shared() const;
-  // Elements of what a map writes.
+  // Number of elements of a map's result.
   int64_t written(int map) const;
-  // Whether the taps of a window along the last axis, with their channels, are neighbours.
+  // Whether the taps of a window along the last axis, with their channels, are adjacent.
   bool rows_are_runs() const { return groups == 1 && (dilation[last()] == 1 || kernel[last()] == 1); }
 };
 
 int64_t product(const int64_t *values, int64_t count);
 
-// LCMULTI_OK and a Geometry, or what is wrong.
+// LCMULTI_OK and a Geometry, or an error code.
 int check(const lcmulti_geometry &given, Geometry &geometry);
 
-// The grid of boxes a map's tasks are: of output positions, or of input positions for input_grad.
+// The grid of boxes of a map's tasks: of output positions, or of input positions for input_grad.
 struct Grid {
   Index size, box, counts;
   int64_t tasks;
@@ -69,22 +69,22 @@ struct Grid {
   Box at(int64_t task) const;
 };
 
-// `lanes`: the most samples at once; `panel`: bytes of an element of what a box reads beside weights.
+// `lanes`: the largest number of samples at once. `panel`: bytes of an element that a box reads besides weights.
 Grid make_grid(const Geometry &geometry, int map, int64_t lanes, int64_t panel);
 
-// The input a box of outputs sees; reaches into the padding.
+// The inputs that a box of outputs reads; they may reach into the padding.
 Box seen_by(const Geometry &geometry, const Box &outputs);
-// The outputs that see a box of inputs; n may be 0.
+// The outputs whose windows reach a box of inputs; n may be 0.
 Box seers_of(const Geometry &geometry, const Box &inputs);
 
-// The most outputs along an axis that see some of `length` inputs, wherever these lie.
+// The largest number of outputs along an axis whose windows reach `length` inputs, wherever these are.
 inline int64_t most_seers(const Geometry &geometry, int axis, int64_t length) {
   return std::min((length + geometry.extent[axis] - 2) / geometry.stride[axis] + 1, geometry.output[axis]);
 }
 
 // Bytes of scratch for a box: transposed input and output, and weights widened or summed.
 int64_t scratch_bytes(const Geometry &geometry, int map, const Index &box, int64_t lanes, int64_t panel);
-// Whether the gradient of a position's weights is summed in one go, so that the next has its room.
+// Whether the gradient of a position's weights is summed at once, so that the next position can use its memory.
 inline bool sums_at_once(const Geometry &geometry, int64_t lanes) {
   return !geometry.any_shared() && 0 < geometry.batch && geometry.batch <= lanes && 4 * geometry.batch >= 3 * lanes;
 }

@@ -27,14 +27,14 @@ struct Job {
   int64_t count;
   std::atomic<int64_t> next{0};
   std::atomic<bool> failed{false};
-  // Rounding and subnormal numbers as the caller has them, on every thread: frameworks change these.
+  // Every thread uses the caller's modes for rounding and subnormal numbers, which frameworks change.
   std::fenv_t environment;
 
   Job(const std::function<void(int64_t)> *tasks, int64_t how_many) : task(tasks), count(how_many) {
     std::fegetenv(&environment);
   }
 
-  // On a thread that keeps its own environment after.
+  // For a thread that restores its own modes afterwards.
   void visit() {
     std::fenv_t own;
     std::fegetenv(&own);
@@ -60,9 +60,9 @@ class Pool {
 
   void run(Job &job, int64_t threads, lcmulti_parallel lender) {
     std::unique_lock<std::mutex> turn(turn_, std::try_to_lock);
-    if (!turn) return job.work();  // at work for another caller
+    if (!turn) return job.work();  // the pool works for another caller
     if (lender != nullptr && !forked_) {
-      // All of them, however many tasks: one that is not asked now would be ended, and made anew for the next.
+      // All threads, for any number of tasks: OpenMP would end an unused thread and create it again for the next call.
       return lender([](void *data) { static_cast<Job *>(data)->visit(); }, &job, static_cast<unsigned>(threads), 0);
     }
     {
@@ -77,17 +77,17 @@ class Pool {
     wake_.notify_all();
     job.work();
     std::unique_lock<std::mutex> lock(mutex_);
-    job_ = nullptr;  // who has not come by now need not
+    job_ = nullptr;  // threads that have not started by now are not needed
     idle_.wait(lock, [&] { return busy_ == 0; });
   }
 
  private:
   bool start() {
     try {
-      // Never joined: the pool lives as long as the process.
+      // Threads are never joined: the pool lives as long as the process.
       std::thread([this] { serve(); }).detach();
     } catch (const std::system_error &) {
-      return false;  // as many as there are
+      return false;  // go on with the threads that exist
     }
     ++workers_;
     return true;
@@ -110,7 +110,7 @@ class Pool {
     }
   }
 
-  const bool forked_;  // into a process without the lender's threads, which may not know it
+  const bool forked_;  // a child process lacks the lender's threads, and the lender may not know
   std::mutex turn_, mutex_;
   std::condition_variable wake_, idle_;
   Job *job_ = nullptr;
@@ -121,8 +121,9 @@ class Pool {
 std::atomic<Pool *> pool{nullptr};
 
 #if !defined(_WIN32)
-// Threads do not survive a fork, and a lock may have been held: the child starts afresh and leaves
-// the parent's pool alone. From when the library is loaded: lenders' threads may be older than the pool.
+// Threads do not survive a fork, and another thread may hold a lock. So the child makes a new pool and does not
+// touch that of the parent. Registered when the library is loaded, because lenders' threads may be older than
+// the pool.
 [[maybe_unused]] const int at_fork = pthread_atfork(nullptr, nullptr, [] { pool.store(new Pool(true)); });
 #endif
 
@@ -136,7 +137,7 @@ Pool &the_pool() {
 
 int64_t count_processors() {
   if (const char *text = std::getenv("OMP_NUM_THREADS")) {
-    const long asked = std::strtol(text, nullptr, 10);  // of a list, the first level
+    const long asked = std::strtol(text, nullptr, 10);  // of a list, the number for the first level
     if (asked > 0) return std::min<int64_t>(asked, kMostThreads);
   }
 #if defined(__linux__)

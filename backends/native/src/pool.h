@@ -11,10 +11,10 @@ namespace lcmulti {
 // Threads the pool may use: OMP_NUM_THREADS, or the processors this process may run on.
 int64_t pool_threads();
 
-// Calls task(0) .. task(count - 1), each once, on up to `threads` threads of which the caller is
-// one. Tasks own what they write, so that results do not depend on who runs them. A caller that
-// finds the pool at work for another runs its tasks itself: no waiting, no oversubscription.
-// Where `lender` is given, the threads are its own. False if a task ran out of memory.
+// Calls task(0) .. task(count - 1), each once, on up to `threads` threads, including the caller's. Tasks own what
+// they write, so results do not depend on which thread runs them. If the pool works for another caller, the
+// caller runs its tasks itself, without waiting and without oversubscription. If `lender` is given, its threads
+// are used. Returns false if a task ran out of memory.
 bool parallel_for(int64_t count, int64_t threads, lcmulti_parallel lender, const std::function<void(int64_t)> &task);
 
 }  // namespace lcmulti

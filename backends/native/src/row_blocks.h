@@ -1,5 +1,5 @@
-// Of calls for which neither input nor output is turned, the rows of what is written, cut into blocks whose
-// weights stay in the cache while all samples pass.
+// For calls without transposition of input and output: the rows of the result, divided into blocks whose weights
+// stay in the cache while all samples are computed.
 #pragma once
 
 #include <type_traits>
@@ -8,16 +8,16 @@
 
 namespace lcmulti {
 
-// Weights of a block: with the inputs of some samples they stay in the second-level cache.
+// Bytes of the weights of a block: together with the inputs of some samples, they fit the second-level cache.
 constexpr int64_t kBlockBytes = 64 << 10;
 
-// Whether windows hold one position along an axis, each another.
+// Whether windows have length 1 along an axis, and each position reads the input at its own place.
 inline bool is_pixels(const Geometry &g, int axis) {
   return g.kernel[axis] == 1 && g.stride[axis] == 1 && g.pad[axis] == 0 && g.output[axis] == g.input[axis];
 }
 
-// Of axes before the last, which are pixels, how many count rows, if those that lie one after the other are
-// one: from one position to the next there are `run` elements of x and `column` of y.
+// The number of axes before the last one that count rows, after contiguous rows are merged. These axes are
+// pixels. Between positions there are `run` elements of x and `column` elements of y.
 inline int axes_of_rows(const Geometry &g, int64_t run, int64_t column) {
   int outer = g.last();
   for (int64_t positions = g.output[outer]; outer > 0; positions *= g.output[--outer]) {
@@ -26,7 +26,7 @@ inline int axes_of_rows(const Geometry &g, int64_t run, int64_t column) {
   return outer;
 }
 
-// Rows are groups of positions, as many as a vector takes; a block is some groups in order.
+// A row consists of groups of positions, as many as fit in a vector. A block is some groups in order.
 struct RowBlocks {
   const int64_t *size;    // of the array
   int outer;              // axes that count rows
@@ -50,10 +50,10 @@ struct RowBlocks {
   // Of the weights of a block.
   int64_t scratch_bytes() const { return (most + 1) * bytes; }
 
-  // Groups of a block that are of one row.
+  // The groups of a block that belong to one row.
   struct Run {
-    int64_t row, first, count;  // `first` of the row's
-    int64_t at;                 // the same of the block's
+    int64_t row, first, count;  // `first` is the number within the row
+    int64_t at;                 // the number of the first one within the block
   };
 
   template <class Body>
@@ -66,13 +66,13 @@ struct RowBlocks {
     }
   }
 
-  // The first group of a block. The last of a row may overlap the one before it, so these are one task's.
+  // The first group of a block. The last group of a row may overlap the one before it, so one task has both.
   int64_t first_of(int64_t task) const {
     const int64_t i = std::min(task * most, in_row * rows);
     return i + (columns % group != 0 && in_row > 1 && i % in_row == in_row - 1);
   }
 
-  // Where a row is along the axes that count them, and elements to it.
+  // The index of a row along the axes that count rows, and its offset.
   Index at(int64_t row) const {
     Index result{};
     for (int a = outer - 1; a >= 0; row /= size[a--]) result[a] = row % size[a];
@@ -85,7 +85,7 @@ struct RowBlocks {
   }
 };
 
-// body(first, how many) for `count` samples, of which a weight is fetched for several at once.
+// Calls body(first, how many) for `count` samples; a weight is loaded once for several samples.
 template <int TOGETHER, class Body>
 void for_samples(int64_t count, Body &&body) {
   int64_t n = 0;

@@ -1,11 +1,13 @@
-// Boxes whose lanes are filters, rows of which lie in one piece, and rows on their way back.
+// Copies boxes whose lanes are filters, with contiguous rows, and copies rows back.
 #pragma once
 
 #include "layout.h"
+#include "simd/edges.h"
+#include "simd/products.h"
 
 namespace lcmulti::LCMULTI_ISA {
 
-// A box of the caller's array as (position, group, sample, filter), `pitch` a row: whole vectors.
+// A box of the caller's array as (position, group, sample, filter); a row has `pitch` elements, whole vectors.
 template <class A, int VL, class D>
 void gather_filters(const Source<D> &source, int64_t groups, const Box &box, const Chunk &chunk, int64_t pitch,
                     A *to) {
@@ -32,7 +34,7 @@ void gather_filters(const Source<D> &source, int64_t groups, const Box &box, con
   }
 }
 
-// The same of an array whose neighbours are positions.
+// The same for an array whose positions are adjacent.
 template <class A, int VL, class D>
 void turn_filters(const Source<D> &source, int64_t groups, const Box &box, const Chunk &chunk, int64_t pitch, A *to) {
   const int last = source.axes - 1;
@@ -49,8 +51,8 @@ void turn_filters(const Source<D> &source, int64_t groups, const Box &box, const
   }
 }
 
-// The same as pairs of neighbouring samples, (position, group, sample / 2, filter), zeros for samples
-// from the last to `samples`.
+// The same as pairs of adjacent samples, (position, group, sample / 2, filter), with zeros for missing samples up
+// to `samples`.
 template <int VL>
 void gather_filter_pairs(const Source<uint16_t> &source, int64_t groups, const Box &box, const Chunk &chunk,
                          int64_t samples, int64_t pitch, Pair *to) {
@@ -82,7 +84,7 @@ LCMULTI_INLINE void write_row(const A *from, int64_t length, D *to) {
   if (i < length) store_first<D, VL, A>(to + i, load_first<A, VL>(from + i, length - i), length - i);
 }
 
-// One row of a box along the last axis, that lies as (column, channel), `pitch` elements a column.
+// One row of a box along the last axis, in the order (column, channel), with `pitch` elements for each column.
 template <class A, int VL, class D>
 void write_columns(const A *from, int64_t columns, int64_t pitch, const Target<D> &target, D *to) {
   const int64_t channels = target.channels, channel = target.step[1], column = target.step[1 + target.axes];
@@ -99,7 +101,7 @@ void write_columns(const A *from, int64_t columns, int64_t pitch, const Target<D
   }
 }
 
-// Writes a box that lies as an array (batch, *box, channels) of its own.
+// Writes a box that is a separate array (batch, *box, channels).
 template <class A, int VL, class D>
 void write_rows(const A *from, const Box &box, int64_t batch, const Target<D> &target) {
   const int last = target.axes - 1;

@@ -1,4 +1,4 @@
-// Memory of one thread, kept from task to task and from call to call.
+// Scratch memory of one thread, which is kept between tasks and between calls.
 #pragma once
 
 #include <memory>
@@ -10,10 +10,10 @@ namespace lcmulti::LCMULTI_ISA {
 
 class Scratch {
  public:
-  // At least `bytes`, aligned to a cache line; what it held is lost.
+  // At least `bytes`, aligned to a cache line; previous content is lost.
   char *take(size_t bytes) {
 #if defined(__SANITIZE_ADDRESS__)
-    size_ = 0;  // so that what is beyond is nobody's
+    size_ = 0;  // stays 0 if the allocation fails
 #endif
     if (bytes > size_) {
       memory_.reset();
@@ -23,7 +23,7 @@ class Scratch {
     }
     return memory_.get();
   }
-  // Gives back what only a large task needed.
+  // Frees memory that only a large task needed.
   void trim() {
     if (size_ > 4 * kPassingBytes) memory_.reset(), size_ = 0;
   }

@@ -1,6 +1,6 @@
-// Windows of few weights that slide by one position along rows whose neighbours in memory are positions:
-// channels come first, or there is one. Lanes are positions: neither input nor output is turned, only the
-// weights, and these stay in the cache while all samples pass.
+// Windows with few weights and a stride of 1 along rows in which positions are adjacent in memory (channels come
+// first, or there is one channel). Lanes are positions. Only weights are transposed, not the input or the output,
+// and weights stay in the cache while all samples are computed.
 #include <array>
 #include <cstring>
 
@@ -9,17 +9,19 @@
 #include "row_blocks.h"
 #include "rows.h"
 #include "scratch.h"
+#include "simd/edges.h"
+#include "simd/products.h"
 #include "types.h"
 
 namespace lcmulti::LCMULTI_ISA {
 namespace {
 
-// Weights of a position by map: with more of them, to turn input and output costs less than to fetch each
-// weight for every few samples. Of few samples, which leave lanes idle where they are these, always the most.
+// Largest number of weights of a position, by map. With more, transposing input and output costs less than loading
+// each weight for every few samples. With few samples, which would leave lanes idle, always the maximum.
 constexpr int64_t kMostWeights[] = {18, 32, 64}, kMostTerms = 64;
-// Of pixels, which read each row once, whatever the map and the batch.
+// The same for pixels, which read each row once, for any map and batch.
 constexpr int64_t kMostOfPixels = 32;
-constexpr int64_t kMostRows = 16;  // of a block, at least some of which share what they read
+constexpr int64_t kMostRows = 16;  // rows of a block; at least some of them share inputs
 
 int64_t weights_of(const Geometry &g) { return g.terms * g.filters; }
 bool all_pixels(const Geometry &g) {
@@ -34,14 +36,14 @@ RowBlocks blocks_of(const Geometry &g, int map) {
   return {g, size, outer, kVectorBytes / g.wide, weights_of(g) * kVectorBytes, kMostRows};
 }
 
-// A channel of a tap, of what is read for each vector that is written.
+// One channel of one tap: the input of a term for each vector of the result.
 struct Term {
-  int64_t row;      // elements to its row
-  int64_t shift;    // columns to where it begins
-  int64_t weights;  // elements to the first weights it meets
+  int64_t row;      // offset of its row
+  int64_t shift;    // its first column
+  int64_t weights;  // offset of its first weights
 };
 
-// What is the same for all vectors of a row.
+// The terms, which are the same for all vectors of a row.
 struct Terms {
   std::array<Term, kMostTerms> each;
   int64_t count = 0, least = 0, most = 0;  // shifts
@@ -70,22 +72,22 @@ class Sliding {
   }
 
  private:
-  // Of the arrays beside the kernel's: what is read for each term, and what is written or, for the kernel's
-  // gradient, multiplied with it.
+  // One of the two arrays other than the kernel: the one that is read for each term, or the one that is written
+  // (or, for the kernel's gradient, multiplied with it).
   struct Side {
     const int64_t *step, *size;
     int64_t columns;   // of a row
     int64_t channels;  // of a group
     int64_t apart;     // elements from one channel's weights to the next's
   };
-  // Vectors of a block that are of one row.
+  // The vectors of a block that belong to one row.
   struct Row {
-    int64_t number, offset;  // elements to it in a sample
-    int64_t column, count;   // of the first, and how many
-    A *weights;              // of the first, a vector of elements for each of a position's
+    int64_t number, offset;  // its offset in a sample
+    int64_t column, count;   // of the first vector, and number of vectors
+    A *weights;              // of the first vector: a vector for each weight of a position
     Terms terms;
   };
-  // A vector: elements to it and its column in the row, its weights, how many of its lanes are the row's.
+  // A vector: its offset, its column in the row, its weights, and the number of its lanes within the row.
   struct At {
     int64_t offset, column;
     A *weights;
@@ -135,7 +137,7 @@ class Sliding {
         for (int i = 0; i < count; ++i) one_row<samples>(rows[i], n);
       });
     };
-    // A pixel reads each row once: the fewer at a time, the better memory follows.
+    // A pixel reads each row once. Memory is faster with fewer rows at a time.
     if (pixels_) {
       with_samples(std::integral_constant<int, 1>{});
     } else {
@@ -147,7 +149,7 @@ class Sliding {
     });
   }
 
-  // What a tap sees along an axis from `at`; -1 if nothing.
+  // The input index that a tap reads along an axis from position `at`; -1 if it reads none.
   int64_t seen(int a, int64_t at, int64_t tap) const {
     const int64_t moved = tap * g.dilation[a] - g.pad[a];
     int64_t i = at * g.stride[a] + moved;
@@ -159,7 +161,7 @@ class Sliding {
     return i >= 0 && i < from_.size[a] ? i : -1;
   }
 
-  // The terms of a row; for the input's gradient also turns the weights they meet.
+  // Finds the terms of a row; for the input's gradient, also transposes their weights.
   void find_terms(const Index &at, Row &row) const {
     const int last = g.last();
     const int64_t taps = g.kernel[last], weights = g.channels_per_group * g.filters;
@@ -178,7 +180,7 @@ class Sliding {
       if (backward && !within) continue;
       for (int64_t t = 0; t < taps; ++t) {
         const int64_t moved = t * g.dilation[last] - g.pad[last], first = (number + t) * weights;
-        // Of a row of padding all columns are beyond the last: zeros, that make infinite weights NaN.
+        // All columns of a row of padding are beyond the last one: zeros, with which infinite weights give NaN.
         const int64_t shift = !within ? from_.columns : backward ? -moved : moved;
         if (!within) elements = 0;
         for (int64_t j = 0; j < from_.channels; ++j) {
@@ -196,8 +198,8 @@ class Sliding {
     }
   }
 
-  // `length` weights of each of some positions, lo to hi - 1 of a vector's: in the other lanes are zeros. From
-  // half a vector of weights on a transpose is worth it.
+  // `length` weights of positions lo to hi - 1 of a vector; other lanes are zeros. From half a vector of weights on,
+  // a transposition is faster.
   void turn(const D *from, int64_t length, int64_t lo, int64_t hi, A *to) const {
     if (lo == 0 && 2 * length >= VL) return gather<A, VL>(from, each_, 1, length, hi, to, VL, VL);
     for (int64_t k = 0; k < length; ++k) {
@@ -207,10 +209,10 @@ class Sliding {
     }
   }
 
-  // All vectors of a row, of some samples.
+  // Computes all vectors of a row for some samples.
   template <int SAMPLES>
   void one_row(const Row &row, int64_t n) const {
-    // Those of which no term reaches beyond a row, nor the vector itself, which may still be one of its last.
+    // The vectors that lie within the row and of which no term reaches beyond a row.
     const int64_t lo = std::clamp<int64_t>((-row.terms.least - row.column + VL - 1) / VL, 0, row.count);
     const int64_t room = std::min(from_.columns - row.terms.most, p.columns) - row.column;
     const int64_t hi = std::clamp<int64_t>(room / VL, lo, row.count);
@@ -255,13 +257,13 @@ class Sliding {
   using Lanes = std::conditional_t<CLIPPED, Within<A, VL, D>, Inside<A, VL, D>>;
 
   struct Steps {
-    int64_t sample, columns;        // of what is read
-    int64_t to_sample, to_columns;  // of what each term is for
-    int64_t to_channel, apart;      // from one of these to the next, and of their weights
+    int64_t sample, columns;        // strides of the array that is read
+    int64_t to_sample, to_columns;  // strides of the array that each term is for
+    int64_t to_channel, apart;      // between its channels, and between their weights
     int64_t column, count;
   };
 
-  // One vector of some samples and channels.
+  // Computes one vector of some samples and channels.
   template <int SAMPLES, int CHANNELS, bool CLIPPED>
   static LCMULTI_INLINE void sums(const Steps &steps, const Terms &terms, const D *from, const A *weights, D *to) {
     V sum[SAMPLES][CHANNELS] = {};
@@ -327,7 +329,7 @@ bool slides(const Geometry &g, int map) {
   const bool few = g.batch <= kFewSamples;
   bool does = g.batch > 0 && !g.any_shared() && g.stride[last] == 1;
   does &= weights_of(g) <= (all_pixels(g) ? kMostOfPixels : few ? kMostTerms : kMostWeights[map]);
-  // The weights of few samples are not worth turning where filters fill a vector as they lie.
+  // For few samples, transposing weights does not pay if filters already fill a vector.
   does &= !few || g.filters % lanes != 0;
   does = does && g.x_step[2 + last] == 1 && g.dy_step[2 + last] == 1;
   return does && 2 * blocks_of(g, map).columns >= lanes;

@@ -1,32 +1,34 @@
-// The innermost loops. Lanes are samples (input and output of a tile lie samples innermost) and
-// weights are broadcast, so any number of filters fills the vectors; only the kernel's gradient,
-// a sum over samples, has filters for lanes where there are enough of them.
+// The innermost loops. Lanes are samples (input and output of a tile have samples innermost) and weights are
+// broadcast, so any number of filters fills the vectors. Only the kernel's gradient, a sum over samples, has
+// filters as lanes if there are enough of them.
 #pragma once
 
 #include <algorithm>
 #include <utility>
 
+#include "simd/edges.h"
+#include "simd/products.h"
 #include "simd/shuffles.h"
 
 namespace lcmulti {
 
-// A part of a window whose inputs and weights both lie in one piece.
+// A part of a window whose inputs and weights are both contiguous.
 struct Run {
-  int64_t input;    // first element, from the window's
+  int64_t input;    // first element, relative to the window
   int64_t weights;  // first row of filters
   int64_t length;   // rows
 };
 
 namespace LCMULTI_ISA {
 
-// Accumulators that leave registers enough for the factors, of 32 or of 16.
+// Number of accumulators that leaves enough registers for the factors, of 32 or of 16 registers.
 #if defined(__AVX512F__) || LCMULTI_EMULATED || defined(__aarch64__)
 constexpr int kAccumulators = 24;
 #else
 constexpr int kAccumulators = 12;
 #endif
-// Elements fetched ahead of a stream of weights that is used as soon as it comes. They are fetched
-// to the second-level cache: the first waits for fewer lines at once than it takes to keep memory busy.
+// Elements that are prefetched from a stream of weights, which are used as soon as they arrive. They go to the
+// second-level cache: the first-level cache waits for too few lines at once to keep memory busy.
 constexpr int kFarAhead = 1024;
 constexpr int64_t kFarthest = 16384;
 
@@ -50,7 +52,7 @@ void forward_tile(const Run *runs, int64_t count, const E *x, const E *w, int64_
 #pragma GCC unroll 16
         for (int v = 0; v < NV; ++v) sum[f][v] = multiply_add(sum[f][v], each, xv[v]);
       }
-      // The weights of the position after this one: they come from memory, and only once.
+      // Prefetches the weights of the next position, which come from memory once.
       __builtin_prefetch(next, 0, 2);
       next += ROWS;
       xp += VL * NV;
@@ -97,7 +99,7 @@ void input_tile(const E *dy, const E *w, int64_t filters, int64_t of_group, SumO
   }
 }
 
-// How a tile of the kernel's gradient leaves the registers.
+// How a tile of the kernel's gradient is stored.
 enum class Leave { kStore, kStream, kAdd };
 
 // dkernel[k][f] = sum over n of x[k][n] * dy[n][f], for ROWS neighbouring k, FV vectors of
@@ -141,8 +143,8 @@ void kernel_tile(const E *x, int64_t lanes, const E *dy, int64_t pitch, int64_t 
   }
 }
 
-// The same for FILTERS filters, too few for lanes: VL sums over samples at once, of VL / FILTERS
-// neighbouring k (the last `rows` of which exist). dy is (filter, sample).
+// The same for FILTERS filters, too few to be lanes: VL sums over samples at once, of VL / FILTERS adjacent k, of
+// which `rows` exist. dy is (filter, sample).
 template <class A, int VL, int NV, int FILTERS>
 void small_kernel_tile(const A *x, const A *dy, int64_t rows, A *dkernel, int64_t filters, Leave leave) {
   using V = Vector<A, VL>;
@@ -172,7 +174,7 @@ void small_kernel_tile(const A *x, const A *dy, int64_t rows, A *dkernel, int64_
   }
 }
 
-// For so few samples that lanes would be idle, filters are the lanes.
+// With too few samples to fill lanes, filters are the lanes.
 
 // y[n][f] = sum over k of x[k][n] * w[k][f], for SAMPLES samples and FV vectors of filters.
 template <class A, int VL, int SAMPLES, int FV, class D>
@@ -202,8 +204,8 @@ void forward_row_tile(const Run *runs, int64_t count, const A *x, int64_t lanes,
   }
 }
 
-// dx[k] += sum over f of dy[f] * w[k][f], for one sample, `rows` neighbouring k and FV vectors of
-// filters. Row by row: weights that are used once come from memory in the order they lie there.
+// dx[k] += sum over f of dy[f] * w[k][f], for one sample, `rows` adjacent k and FV vectors of filters. It goes row
+// by row, so that weights, which are used once, are read in memory order.
 template <class A, int VL, int FV, class D>
 void input_row_tile(const A *dy, const D *w, int64_t filters, int64_t rows, A *dx, int64_t ahead) {
   using V = Vector<A, VL>;
@@ -259,7 +261,7 @@ struct KernelTiles {
   static constexpr auto kKernel = kernels(std::make_integer_sequence<int, kMost>{});
 };
 
-// `count` rows in tiles of at most `most`, as even as can be: tile(first, rows).
+// Divides `count` rows into nearly equal tiles of at most `most` rows; calls tile(first, rows).
 template <class Tile>
 LCMULTI_INLINE void in_tiles(int64_t count, int64_t most, Tile &&tile) {
   if (count <= most) return tile(int64_t{0}, count);  // a division costs as much as a small tile

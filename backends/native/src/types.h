@@ -1,12 +1,12 @@
-// The types of a call: that of its arrays and that of its sums.
+// The types of a call: of its arrays and of its sums.
 #pragma once
 
 #include "plan.h"
-#include "simd/vector.h"
+#include "simd/halves.h"
 
 namespace lcmulti::LCMULTI_ISA {
 
-// Results that are far larger than the caches will not be found in them.
+// Results this large are written past the caches, which could not hold them.
 constexpr int64_t kStreamedBytes = 16 << 20;
 
 // Calls use(D{}, A{}) with the type D of the arrays and the type A of their sums.

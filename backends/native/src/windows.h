@@ -1,4 +1,4 @@
-// Walks over the windows of a box of outputs.
+// Iterates over the windows of a box of outputs.
 #pragma once
 
 #include <vector>
@@ -8,14 +8,14 @@
 
 namespace lcmulti::LCMULTI_ISA {
 
-// Elements of the kernel to the weights of a position.
+// Offset in the kernel of the weights of a position.
 inline int64_t weights_at(const Geometry &g, const Index &position) {
   int64_t at = 0;
   for (int a = 0; a < g.axes; ++a) at += position[a] * g.weights_step[a];
   return at;
 }
 
-// Runs of a window in a box of inputs of `size`: input offsets in positions * channels.
+// The contiguous runs of a window in a box of inputs of `size`; input offsets are in positions * channels.
 inline std::vector<Run> runs(const Geometry &g, const Index &size) {
   std::vector<Run> result;
   const int last = g.last();
@@ -31,8 +31,8 @@ inline std::vector<Run> runs(const Geometry &g, const Index &size) {
   return result;
 }
 
-// body(weights, start) for each output position of a box, in order: the offsets of its weights
-// in the kernel, and of its window in the `seen` inputs, in positions * channels.
+// Calls body(weights, start) for each output position of a box, in order, with the offsets of its weights in the
+// kernel and of its window in the `seen` inputs, in positions * channels.
 template <class Body>
 LCMULTI_INLINE void for_positions(const Geometry &g, const Box &box, const Index &seen, Body &&body) {
   const int last = g.last();

@@ -1,9 +1,9 @@
-// Random geometries against a direct evaluation in double precision, canaries around every buffer.
+// Compares random geometries with a direct evaluation in double precision, with canaries around every buffer.
 //
 //     fuzz [SECONDS [SEED]]
 //
-// Also calls the pool from several threads at once and in a forked child. Built with sanitizers
-// by `nox -s sanitize`.
+// It also calls the pool from several threads at once, and in a forked child. `nox -s sanitize` builds it with
+// sanitizers.
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -28,8 +28,8 @@ int64_t draw(Random &random, int64_t lo, int64_t hi) { return std::uniform_int_d
 constexpr unsigned char kCanary = 0xA5;
 constexpr size_t kMargin = 192;
 
-// Elements between two margins that nobody may touch. Values are small multiples of a power of
-// two, so that every type holds them exactly, and every sum of them too.
+// Elements between two margins that must not be touched. Values are small multiples of a power of two, so that
+// every type represents them, and every sum of them, exactly.
 class Buffer {
  public:
   Buffer(int64_t count, int64_t dtype, size_t offset)
@@ -59,7 +59,7 @@ class Buffer {
     } else if (dtype_ == LCMULTI_FLOAT32) {
       std::memcpy(at, &f, 4);
     } else {
-      // Exact values of normal size, so truncation is conversion.
+      // Values are exact and normal, so truncation converts them.
       const uint16_t half = dtype_ == LCMULTI_BFLOAT16 ? static_cast<uint16_t>(bits >> 16)
                             : f == 0                   ? 0
                                      : static_cast<uint16_t>(((bits >> 16) & 0x8000) |
@@ -111,8 +111,7 @@ int64_t product(const int64_t *n, int64_t count) {
   return total;
 }
 
-// One of two layouts, channels last or first, and a gap after each sample; after a large one also
-// after each element.
+// Channels last or first, with a gap after each sample; after a large gap, also one after each element.
 void lay_out(int64_t *step, const int64_t *size, int64_t axes, int64_t channels, bool first, int64_t gap) {
   int64_t total = first ? 1 : channels;
   for (int64_t a = axes - 1; a >= 0; --a) {
@@ -124,8 +123,8 @@ void lay_out(int64_t *step, const int64_t *size, int64_t axes, int64_t channels,
   if (gap > 3) std::for_each(step, step + axes + 2, [](int64_t &each) { each *= 2; });  // no two are neighbours
 }
 
-// Windows beside each other along the last axis, pixels along the others, few filters: mostly what has
-// kernels of its own.
+// Adjacent windows along the last axis, pixels along the others, and few filters: mostly calls for which there
+// are special kernels.
 void abut(Random &random, lcmulti_geometry &g) {
   const bool nearly = draw(random, 0, 4) == 0;
   g.groups = draw(random, 0, 5) == 0 ? 2 : 1;
@@ -142,7 +141,7 @@ void abut(Random &random, lcmulti_geometry &g) {
   }
 }
 
-// Small windows that slide by one along the last axis, few channels and filters: mostly the same.
+// Small windows with a stride of 1 along the last axis, few channels and filters: also mostly such calls.
 void slide(Random &random, lcmulti_geometry &g) {
   g.groups = draw(random, 1, 2);
   g.channels = g.groups * draw(random, 1, 2);
@@ -176,7 +175,7 @@ lcmulti_geometry random_geometry(Random &random) {
     g.dilation[a] = draw(random, 1, 3);
     g.pad[a] = draw(random, 0, 3);
     g.output[a] = draw(random, 1, g.axes == 1 ? 40 : g.axes == 2 ? 7 : 3);
-    // As much input as windows see, less the padding on either side, and some they do not.
+    // As much input as the windows read, without the padding on both sides, and some more that they do not read.
     const int64_t span = (g.output[a] - 1) * g.stride[a] + (g.kernel[a] - 1) * g.dilation[a] + 1;
     g.input[a] = std::max<int64_t>(span - g.pad[a] - draw(random, -2, 3), 1);
     g.shared[a] = draw(random, 0, 4) == 0;
@@ -238,7 +237,7 @@ int64_t span(const int64_t *step, const int64_t *size, int64_t axes, int64_t bat
   return batch == 0 ? 0 : last;
 }
 
-// Which elements of a buffer are the array's.
+// The elements of a buffer that belong to the array.
 std::vector<bool> belonging(const int64_t *step, const int64_t *size, int64_t axes, int64_t batch, int64_t channels) {
   std::vector<bool> result(static_cast<size_t>(span(step, size, axes, batch, channels)));
   for (int64_t n = 0; n < batch; ++n) {
@@ -328,8 +327,8 @@ bool search(double seconds, uint64_t seed, int64_t *tried) {
   return true;
 }
 
-// Any bits at all must be computed or refused, never believed. Only what check() lets through is
-// run, with no arrays, so batch is 0.
+// Random bits must be computed or refused. Only calls that check() accepts are run, without arrays, so the batch is
+// 0.
 void hostile(uint64_t seed) {
   Random random(seed);
   constexpr int64_t odd[] = {0, -1, 1, 2, 7, int64_t{1} << 31, int64_t{1} << 62, INT64_MIN, INT64_MAX};
@@ -361,7 +360,7 @@ int main(int argc, char **argv) {
   }
   for (auto &caller : callers) caller.join();
   bool all = good[0] && good[1] && good[2] && good[3];
-#if !defined(__SANITIZE_THREAD__)  // which does not follow a fork of a program with threads
+#if !defined(__SANITIZE_THREAD__)  // it does not support a fork of a program with threads
   const pid_t child = fork();
   if (child == 0) {
     int64_t more = 0;

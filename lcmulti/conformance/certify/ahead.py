@@ -1,7 +1,8 @@
-"""Compile ahead of the checks, by as many threads as there are cores.
+"""Compile programs ahead of the checks that need them, in one thread for each core.
 
-Of a framework that compiles, a check waits for compilers most of its time, and compilers wait for
-each other. What the next checks will ask is computed before them and dropped: the programs stay.
+With a framework that compiles, a check spends most of its time waiting for compilers, which work
+one after the other. So the calls of the next checks are made before them, in parallel. The results
+are dropped; the compiled programs stay.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from lcmulti.conformance.inputs import draw
 __all__ = ["Ahead", "Program"]
 
 DISTANCE = 6
-"""Programs that are begun before the one that is asked for."""
+"""How many programs are begun before they are asked for."""
 
 
 class Program(NamedTuple):
-    """What is compiled once for all checks that ask for it."""
+    """A program that is compiled once for all checks that use it."""
 
     subject: Subject
     case: Case
@@ -33,18 +34,18 @@ class Program(NamedTuple):
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """What tells it from others."""
+        """What identifies it."""
         return self.subject, self.case.group, self.case.name, self.dtype
 
 
 class Ahead:
-    """Computes the programs of a list in order, a few of them ahead of where checks are.
+    """Compiles the programs of a list in order, a few of them ahead of the running check.
 
     Parameters
     ----------
     backend : str
     programs : sequence of Program
-        In the order in which they will be asked for; one may come several times.
+        In the order in which they will be used; a program may be in it several times.
     """
 
     def __init__(self, backend: str, programs: Sequence[Program]) -> None:
@@ -56,7 +57,7 @@ class Ahead:
             self.pool = ThreadPoolExecutor(os.cpu_count() or 1)
 
     def wait(self, program: Program) -> None:
-        """Return when a program has been compiled, or has failed to be."""
+        """Return when a program has been compiled, or its compilation has failed."""
         if self.pool is None or program.key not in self.known:
             return
         while self.pending and (program.key not in self.begun or self._running() < DISTANCE):
@@ -65,7 +66,7 @@ class Ahead:
         self.begun[program.key].result()
 
     def stop(self) -> None:
-        """Begin nothing more."""
+        """Begin no other program."""
         if self.pool is not None:
             self.pool.shutdown(wait=True, cancel_futures=True)
 

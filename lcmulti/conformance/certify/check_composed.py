@@ -1,4 +1,4 @@
-"""What other operations than `local_conv` ask of a backend: sums of products, another map."""
+"""What other operations than `local_conv` need of a backend: `Backend.einsum`, and another map."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ from lcmulti.conformance.inputs import draw, numpy_dtype
 from lcmulti.dtypes import DTYPES
 from lcmulti.geometry.transposed import transposed_arguments
 from lcmulti.operations.local_conv import local_conv_transpose
-
-Array = np.ndarray[Any, Any]
+from lcmulti.types import Array
 
 SUMS = {
     "low rank": "abr,rijxy->abijxy",
@@ -33,7 +32,7 @@ SUMS = {
     "neighbours": "abijxy,abijxy->aby",
     "total": "aby->",
 }
-"""Those that `low_rank_kernel` and `smoothness` are made of, and one that drops axes."""
+"""The subscripts that `low_rank_kernel` and `smoothness` use, and one that drops axes."""
 
 SIZES = {"a": 4, "b": 3, "i": 2, "j": 3, "x": 5, "y": 7, "r": 60, "A": 1, "B": 1}
 
@@ -41,13 +40,13 @@ SIZES = {"a": 4, "b": 3, "i": 2, "j": 3, "x": 5, "y": 7, "r": 60, "A": 1, "B": 1
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", SUMS)
 def test_sums_of_products(backend: Subject, name: str, dtype: str) -> None:
-    """`Backend.einsum`: its value and, where there are, its gradients and its tangent."""
+    """`Backend.einsum`: its value and, if the backend has them, its gradients and its tangent."""
     backend.require(PLAIN, dtype)
     terms, result = SUMS[name].split("->")
     operands = terms.split(",")
     rng = np.random.default_rng(0)
 
-    def drawn(letters: str) -> Array:
+    def drawn(letters: str) -> np.ndarray:
         array = rng.standard_normal((2, *(SIZES[each] for each in letters)))
         return np.asarray(array[0] + 1j * array[1] if is_complex else array[0]).astype(kind)
 
@@ -55,7 +54,7 @@ def test_sums_of_products(backend: Subject, name: str, dtype: str) -> None:
     arrays, dy = tuple(map(drawn, operands)), drawn(result)
     there, above = tuple(map(backend.array, arrays)), backend.array(dy)
 
-    def function(*arrays: Any) -> Any:
+    def function(*arrays: Array) -> Any:
         return backend.owner.einsum(SUMS[name], *arrays)
 
     got = {"value": function(*there)}
@@ -68,7 +67,7 @@ def test_sums_of_products(backend: Subject, name: str, dtype: str) -> None:
             got[f"gradient {place}"] = gradient
             expected[f"gradient {place}"] = _sum([result, *others], operands[place], given, dtype)
     if "forward" in backend.entry.capabilities:
-        # In one argument: of a bilinear function that is its value.
+        # The tangent in one argument of a bilinear function is the function of that tangent.
         tangent = drawn(operands[0])
         rest = there[1:]
         _, got["tangent"] = backend.owner.jvp(
@@ -80,11 +79,12 @@ def test_sums_of_products(backend: Subject, name: str, dtype: str) -> None:
 
 
 def _sum(
-    operands: list[str], result: str, arrays: tuple[Array, ...], dtype: str
-) -> tuple[Array, Array]:
+    operands: list[str], result: str, arrays: tuple[np.ndarray, ...], dtype: str
+) -> tuple[np.ndarray, np.ndarray]:
     """A sum of products in extended precision, and its bound."""
     letters = set("".join(operands))
-    absent = "".join(each for each in result if each not in letters)  # repeats what is summed
+    # Repeats along the axes that are summed.
+    absent = "".join(each for each in result if each not in letters)
     terms = ",".join([*operands, absent])
     ones = np.ones([SIZES[each] for each in absent])
     wide = np.clongdouble if dtype.startswith("complex") else np.longdouble
@@ -106,14 +106,14 @@ def _sum(
     others=("2d-stride_over_kernel",),
 )  # fmt: skip
 def test_transposed(subject: Subject, case: Case, dtype: str) -> None:
-    """`local_conv_transpose`: the map `input_grad` asked for first, and differentiable itself."""
+    """`local_conv_transpose`: the map `input_grad` as an operation that is differentiable."""
     subject.require(case, dtype)
     case = without_bias(case)
     known = expectation_of(case, dtype)
     there = known.inputs.each(subject.array)
     spec = case.spec
 
-    def transposed(x: Any, kernel: Any) -> Any:
+    def transposed(x: Array, kernel: Array) -> Any:
         return local_conv_transpose(
             x, kernel, **transposed_arguments(spec), backend=subject.backend,
             implementation=subject.implementation,

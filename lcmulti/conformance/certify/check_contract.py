@@ -1,5 +1,5 @@
-"""What is promised beside values: inputs left alone, new arrays, the same bits, any memory layout,
-many threads, and nothing that is not a number where it was not seen.
+"""Promises other than values: inputs do not change, results are new arrays with the same bits each
+time, any memory layout is right, and NaN or infinity reaches only elements that depend on it.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from lcmulti.conformance.certify.expectation import (
 from lcmulti.conformance.certify.geometries import CONTRACT
 from lcmulti.conformance.certify.subject import AUTO, Subject
 from lcmulti.conformance.inputs import draw
+from lcmulti.types import Array
 
-Array = np.ndarray[Any, Any]
 contract = pytest.mark.geometries(CONTRACT)
 
 SEEING = ("1d-plain", "2d-stride_is_kernel_remainder", "2d-dilation_strided", "2d-groups",
     "2d-convolution_plain", "2d-convolution_dilated", "2d-convolution_stride_over_kernel",
     "3d-plain")  # fmt: skip
-"""Without padding, whose zeros an implementation may multiply or leave out."""
+"""Without padding, because an implementation may multiply its zeros or leave them out."""
 
 PADDED = ("2d-same_even_strided", "2d-padding_asymmetric", "3d-mixed_first")
-"""Here only what meets no zero of the padding is asked."""
+"""Here, only elements that do not depend on the padding are compared."""
 
 
 def results(subject: Subject, case: Case, there: Inputs) -> dict[str, Any]:
-    """Everything a call can give: the value, gradients where there are, the three maps."""
+    """All results of a call: value, gradients if the backend has them, and the three maps."""
     arrays = tuple(each for each in there[:3] if each is not None)
     found = {"y": subject.call(case)(*arrays)}
     if "reverse" in subject.entry.capabilities:
@@ -56,20 +56,22 @@ MAP_OF = {
     "y": "forward", "forward": "forward", "dx": "input_grad", "input_grad": "input_grad",
     "dkernel": "kernel_grad", "kernel_grad": "kernel_grad", "dbias": "bias_grad",
 }  # fmt: skip
-"""What each of `results` is."""
+"""The names of `results`."""
 
 
-def verify_results(subject: Subject, found: dict[str, Any], known: Expectation, like: Any) -> None:
-    """Hold `results` to what is expected."""
+def verify_results(
+    subject: Subject, found: dict[str, Any], known: Expectation, like: Array
+) -> None:
+    """Compare `results` with what is expected."""
     for name, got in found.items():
         if name == "forward" and known.inputs.bias is not None:
-            continue  # the map adds none
+            continue  # the map adds no bias
         value, limit = getattr(known.values, MAP_OF[name]), getattr(known.limits, MAP_OF[name])
         subject.verify(name, got, like, value, limit)
 
 
-def bits(subject: Subject, arrays: dict[str, Any]) -> dict[str, bytes]:
-    """What arrays hold, to be compared."""
+def bits(subject: Subject, arrays: dict[str, Array]) -> dict[str, bytes]:
+    """The bytes of arrays, to be compared."""
     return {name: subject.owner.to_numpy(each).tobytes() for name, each in arrays.items()}
 
 
@@ -81,7 +83,7 @@ def _named(inputs: Inputs) -> dict[str, Any]:
 def test_inputs_are_left_alone_and_bits_come_twice(
     subject: Subject, case: Case, dtype: str
 ) -> None:
-    """Two calls on the same arrays: the arrays are as before, the results the same bits."""
+    """Two calls with the same arrays do not change them, and return the same bits."""
     subject.require(case, dtype)
     there = draw(case, dtype).each(subject.array)
     before = bits(subject, _named(there))
@@ -94,7 +96,7 @@ def test_inputs_are_left_alone_and_bits_come_twice(
 
 @contract
 def test_results_are_new_arrays(subject: Subject, case: Case, dtype: str) -> None:
-    """A result shares no memory with an input, nor with the result of another call."""
+    """A result shares no memory with an input or with the result of another call."""
     subject.require(case, dtype)
     to_numpy = subject.owner.to_numpy
     inputs = draw(case, dtype)
@@ -114,7 +116,7 @@ def test_results_are_new_arrays(subject: Subject, case: Case, dtype: str) -> Non
 
 
 def layouts(array: Array) -> Iterator[tuple[str, Array]]:
-    """The values of an array (of a broadcast one: its first entries') in memory of every kind."""
+    """Arrays with equal values in every memory layout (a broadcast one repeats one entry)."""
     yield "all axes turned", np.flip(np.flip(array).copy())
     for axis in range(MOST_AXES):
         turned = np.flip(array, axis).copy() if axis < array.ndim else array
@@ -134,7 +136,7 @@ def layouts(array: Array) -> Iterator[tuple[str, Array]]:
 
 
 MOST_AXES = 6
-"""Of a kernel in 2D."""
+"""Number of axes of a 2D kernel, which has the most."""
 KINDS = (
     "all axes turned", *(f"axis {axis} turned" for axis in range(MOST_AXES)), "every other",
     "Fortran order", "read-only", "broadcast", "broadcast along the last axis", "unaligned",
@@ -144,17 +146,17 @@ KINDS = (
 @pytest.mark.parametrize("kind", [*KINDS, "axes moved"])
 @pytest.mark.geometries(("2d-plain", "2d-stride_is_kernel", "2d-convolution_groups", "2d-mixed"))
 def test_memory_of_every_kind(subject: Subject, case: Case, dtype: str, kind: str) -> None:
-    """The same values however all arrays or one of them lie in memory, converted or as they are."""
+    """Results do not depend on the memory layout of one array or of all."""
     subject.require(case, dtype)
 
-    def lain(array: Array) -> Array:
+    def lain(array: np.ndarray) -> np.ndarray:
         return array if kind == "axes moved" else dict(layouts(array))[kind]
 
     inputs = draw(case, dtype).each(lain)
     known = expectation_of(case, dtype, inputs.each(np.array))
     before = {name: array.copy() for name, array in _named(inputs).items()}
     there = inputs.each(subject.array)
-    if kind == "axes moved":  # for frameworks of strided arrays a view, for others a copy
+    if kind == "axes moved":  # a view in frameworks with strided arrays, a copy in others
         move = subject.owner.move_axis
         there = inputs.each(lambda array: move(subject.array(np.moveaxis(array, 0, -1)), -1, 0))
     plain = known.inputs.each(lambda array: subject.array(np.array(array, order="C")))
@@ -167,7 +169,7 @@ def test_memory_of_every_kind(subject: Subject, case: Case, dtype: str, kind: st
 
 @pytest.mark.geometries(("2d-one_by_one_square",))
 def test_one_array_twice(subject: Subject, case: Case, dtype: str) -> None:
-    """An input may be what its gradient is taken along: ``y.backward(x)``."""
+    """The cotangent may be the input itself: ``y.backward(x)``."""
     subject.require(case, dtype)
     inputs = draw(case, dtype)
     known = expectation_of(case, dtype, inputs._replace(dy=inputs.x))
@@ -189,10 +191,10 @@ def test_numpy_in_numpy_out(subject: Subject, case: Case, dtype: str) -> None:
 
 
 UNPADDED = (("forward", 0), ("input_grad", 0), ("kernel_grad", 0))
-"""Maps and which of their arguments is never multiplied with a zero of the padding."""
+"""Maps, and the argument of each that is never multiplied with a zero of the padding."""
 
 POISON = {"nan": np.nan, "inf": np.inf, "-inf": -np.inf, "inf among zeros": np.inf}
-"""The last is multiplied with zeros that are the caller's, which gives NaN."""
+"""In the last one, infinity is multiplied with zeros of the caller, which gives NaN."""
 
 
 @pytest.mark.parametrize("poison", POISON)
@@ -200,7 +202,7 @@ POISON = {"nan": np.nan, "inf": np.inf, "-inf": -np.inf, "inf among zeros": np.i
 def test_not_a_number_reaches_what_sees_it(
     subject: Subject, case: Case, dtype: str, poison: str
 ) -> None:
-    """A NaN or an infinity in one element reaches exactly the elements that are sums over it."""
+    """A NaN or an infinity in one element reaches exactly the elements whose sums include it."""
     subject.require(case, dtype)
     case = without_bias(case)
     inputs = draw(case, dtype)
@@ -212,7 +214,7 @@ def test_not_a_number_reaches_what_sees_it(
         if case.name in PADDED and (name, where) not in UNPADDED:
             continue
         if case.spec.is_convolution and (name, where) == ("input_grad", 1):
-            continue  # the adjoint of a convolution is one of a padded array
+            continue  # the adjoint of a convolution is a convolution of a padded array
         arrays = [np.array(getattr(inputs, each)) for each in pair]
         sick = arrays[where]
         middle = tuple(n // 2 for n in sick.shape)

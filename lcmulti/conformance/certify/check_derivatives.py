@@ -1,8 +1,8 @@
 """Derivatives beyond the first gradients: forward mode, and second order in all four ways.
 
-The operation is bilinear, so every derivative is a sum of the three maps of known arrays, and
-is compared by value: a tangent that is silently zero, or a second derivative that forgot a
-term, has the right shape.
+The operation is bilinear, so every derivative is a sum of the three maps of known arrays. All
+are compared by value: a tangent that is silently zero, or a second derivative that lacks a term,
+has the right shape.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from lcmulti.conformance.certify.geometries import DERIVATIVES
 from lcmulti.conformance.certify.subject import Subject
 from lcmulti.conformance.inputs import draw
 from lcmulti.errors import UnsupportedError
+from lcmulti.types import Array
 
-Array = np.ndarray[Any, Any]
 COMPLEX = ("2d-stride_is_kernel_remainder", "2d-convolution_same_strided", "2d-mixed")
 geometries = pytest.mark.geometries(
     DERIVATIVES, others=COMPLEX, dtypes=("float64", "complex64", "complex128")
@@ -30,7 +30,7 @@ geometries = pytest.mark.geometries(
 
 
 class Drawn(NamedTuple):
-    """A point and three directions, as NumPy arrays and as the backend's."""
+    """A point and three directions, as NumPy arrays and as arrays of the backend."""
 
     point: Inputs
     first: Inputs
@@ -39,16 +39,16 @@ class Drawn(NamedTuple):
 
 
 def drawn(subject: Subject, case: Case, dtype: str) -> Drawn:
-    """Arrays of a case that is served, else skip."""
+    """Arrays of a case; skip if the case is not served."""
     subject.require(case, dtype)
-    # Inputs are seeded by the name of the case.
+    # The name of the case is the seed of its inputs.
     point, first, second = (draw(replace(case, name=f"{case.name} {i}"), dtype) for i in range(3))
     there = tuple(each.each(subject.array) for each in (point, first, second))
     return Drawn(point, first, second, there)  # type: ignore[arg-type]
 
 
 def forward_mode(subject: Subject, case: Case, function: Callable[..., Any], *rest: Any) -> Any:
-    """`Backend.jvp`; skip where the implementation declares that a transform cannot be served."""
+    """`Backend.jvp`; skip if the implementation declares that it cannot serve a transform."""
     try:
         return subject.owner.jvp(function, *rest)
     except UnsupportedError:
@@ -73,7 +73,7 @@ def test_forward_mode(subject: Subject, case: Case, dtype: str) -> None:
 @pytest.mark.geometries(COMPLEX)
 @pytest.mark.capabilities("forward")
 def test_tangent_of_one_argument(subject: Subject, case: Case, dtype: str) -> None:
-    """Along one argument, as with frozen weights; along all, where the others' tangents are 0."""
+    """The tangent in one argument: with the others constant, and with tangents of 0 for them."""
     p, t, _, (there, along, _) = drawn(subject, case, dtype)
     arrays, tangents = _arguments(there), _arguments(along)
     nothing = Term("forward", p.x, np.zeros_like(p.kernel))
@@ -85,7 +85,7 @@ def test_tangent_of_one_argument(subject: Subject, case: Case, dtype: str) -> No
     zeros = [subject.array(np.zeros_like(each)) for each in _arguments(t)]
     for place, (value, limit) in enumerate(expected[: len(arrays)]):
 
-        def of_one(array: Any, place: int = place) -> Any:
+        def of_one(array: Array, place: int = place) -> Any:
             return subject.call(case)(*arrays[:place], array, *arrays[place + 1 :])
 
         others_zero = (*zeros[:place], tangents[place], *zeros[place + 1 :])
@@ -170,10 +170,10 @@ def _gradients(
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """``(kernel, dy) -> dx`` and ``(x, dy) -> dkernel``, by the backend's reverse mode."""
 
-    def dx(kernel: Any, dy: Any) -> Any:
+    def dx(kernel: Array, dy: Array) -> Any:
         return subject.owner.vjp(subject.call(case), (there.x, kernel), dy)[1][0]
 
-    def dkernel(x: Any, dy: Any) -> Any:
+    def dkernel(x: Array, dy: Array) -> Any:
         return subject.owner.vjp(subject.call(case), (x, there.kernel), dy)[1][1]
 
     return dx, dkernel
@@ -182,7 +182,7 @@ def _gradients(
 def _tangent(subject: Subject, case: Case, along: Inputs) -> Callable[..., Any]:
     """``(x, kernel) -> tangent`` of the value."""
 
-    def tangent(x: Any, kernel: Any) -> Any:
+    def tangent(x: Array, kernel: Array) -> Any:
         return forward_mode(
             subject, case, subject.call(case), (x, kernel), (along.x, along.kernel)
         )[1]

@@ -1,4 +1,4 @@
-"""What a plugin declares, and the small things a backend must be able to do."""
+"""What a plugin declares, and the conversions that a backend must do."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CAPABILITIES = {"reverse", "forward", "fork"}
 
 @pytest.mark.core
 def test_backend_record(backend: Subject) -> None:
-    """Known names, and at least what the core needs."""
+    """The record has known names only, and at least those that the core needs."""
     assert set(backend.entry.dtypes) <= set(DTYPES), f"dtypes={backend.entry.dtypes}"
     assert CORE_DTYPE in backend.entry.dtypes, f"dtypes={backend.entry.dtypes}: no {CORE_DTYPE}"
     assert lacks(backend.backend, CORE_DTYPE) is None
@@ -34,7 +34,7 @@ def test_backend_record(backend: Subject) -> None:
 
 @pytest.mark.core
 def test_implementation_record(named: Subject) -> None:
-    """Known names, and at least what the core needs."""
+    """The record has known names only, and at least those that the core needs."""
     entry = named.implementation_entry
     assert set(entry.dtypes) <= set(DTYPES), f"dtypes={entry.dtypes}"
     assert CORE_DTYPE in entry.dtypes, f"dtypes={entry.dtypes}: no {CORE_DTYPE}"
@@ -44,7 +44,7 @@ def test_implementation_record(named: Subject) -> None:
 
 @pytest.mark.parametrize("size", ["small", "symbolic batch", "beyond 32 bits"])
 def test_planning(named: Subject, size: str) -> None:
-    """`decline` gives words or None, `workspace` a number of bytes; neither computes anything."""
+    """`decline` returns text or None, `workspace` a number of bytes; both compute nothing."""
     case = PLAIN
     if size == "beyond 32 bits":
         case = Case("huge", "2d", (70_001, 70_003, 3), 64, (3, 5), batch=5)
@@ -61,7 +61,7 @@ def test_planning(named: Subject, size: str) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_there_and_back(backend: Subject, dtype: str) -> None:
-    """`from_numpy`, `facts` and `to_numpy` agree, to the bit."""
+    """`from_numpy`, `facts` and `to_numpy` fit together, bit for bit."""
     backend.require(PLAIN, dtype)
     for array in (draw(PLAIN, dtype).x, draw(PLAIN, dtype).x[:0], draw(PLAIN, dtype).kernel):
         there = backend.array(array)
@@ -80,7 +80,7 @@ def test_there_and_back(backend: Subject, dtype: str) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_steps_around_an_implementation(backend: Subject, dtype: str) -> None:
-    """`prepare`, `move_axis`, `take` and `add` do what NumPy's do."""
+    """`prepare` keeps arrays; `move_axis`, `take` and `add` do what NumPy's functions do."""
     backend.require(PLAIN, dtype)
     owner, array = backend.owner, draw(PLAIN, dtype).x
     there, indices = backend.array(array), np.array([2, 0, 0, 3])
@@ -101,14 +101,14 @@ def test_steps_around_an_implementation(backend: Subject, dtype: str) -> None:
 
 
 def test_devices(backend: Subject) -> None:
-    """Names to read."""
+    """`devices` returns names."""
     devices = backend.owner.devices()
     assert devices, "no device"
     assert all(isinstance(device, str) and device for device in devices), f"{devices}"
 
 
 def test_modes_not_declared(backend: Subject) -> None:
-    """A mode that is not there raises; a wrong number would be worse."""
+    """A missing mode of differentiation raises, rather than returning a wrong number."""
     x = backend.array(np.ones(2, CORE_DTYPE))
     modes = {"reverse": backend.owner.vjp, "forward": backend.owner.jvp}
     for capability, mode in modes.items():

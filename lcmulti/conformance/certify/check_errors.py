@@ -1,6 +1,8 @@
-"""Wrong calls: the same class of error everywhere, naming the argument and what came."""
+"""Wrong calls: every backend raises the same error, naming the argument and what was given."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from lcmulti.operations.local_conv import local_conv
 
 
 def test_the_right_call(backend: Subject) -> None:
-    """What the rows spoil is right."""
+    """The call that the rows make wrong is right itself."""
     arguments = converted(RIGHT, backend.backend)
     y = local_conv(**arguments, backend=backend.backend)
     backend.verify_kind("y", y, arguments["x"], (2, 7, 7, 6))
@@ -22,13 +24,15 @@ def test_the_right_call(backend: Subject) -> None:
 
 @pytest.mark.parametrize("row", WRONG, ids=wrong_calls.named)
 def test_wrong_call(backend: Subject, row: WrongCall) -> None:
-    """Each row of the table."""
+    """Each row of the table raises its error."""
     for value in row.changes.values():
         if isinstance(value, np.ndarray) and value.dtype.kind in "fc":
             name = value.dtype.name
             if name not in backend.entry.dtypes:
                 pytest.skip(f"{backend.backend}: has no {name}")
-    arguments = {"backend": backend.backend} | converted(RIGHT | row.changes, backend.backend)
+    arguments: dict[str, Any] = {"backend": backend.backend} | converted(
+        RIGHT | row.changes, backend.backend
+    )
     with pytest.raises(LcmultiError) as caught:
         local_conv(**arguments)
     error, message = caught.value, str(caught.value)

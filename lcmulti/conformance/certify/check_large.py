@@ -1,7 +1,7 @@
-"""Calls of millions of products: the same bits each time, and from many threads at once.
+"""Calls with millions of products: the same bits each time, and from many threads at once.
 
-Small calls are computed by one thread as they stand. What is cut into blocks, shared out among
-threads or kept in buffers is so beyond some size alone.
+Implementations compute small calls in one thread. Only above some size do they use blocks, several
+threads or buffers.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ WORKSPACES = ("4MiB", "256MiB")
 
 
 def rows(few: bool) -> Iterator[tuple[Case, str]]:
-    """All of them, large and larger."""
+    """The cases of the statistics, and larger ones."""
     for case in (*STATISTICS.values(), *LARGE.values()):
         yield case, CORE_DTYPE
 
 
 @pytest.mark.rows(of=rows)
 def test_bits_come_twice_on_larger_arrays(subject: Subject, case: Case, dtype: str) -> None:
-    """Large enough to be split among threads: right, and the same bits each time."""
+    """Calls large enough to be divided among threads are right, with the same bits each time."""
     subject.require(case, dtype)
     known = expectation_of_any_size(case, dtype)
     there = known.inputs.each(subject.array)
@@ -51,14 +51,14 @@ def test_bits_come_twice_on_larger_arrays(subject: Subject, case: Case, dtype: s
 
 
 def rows_of_threads(few: bool) -> Iterator[tuple[Case, str]]:
-    """Of each kind a small one and a large one."""
+    """A smaller and a larger case of each kind."""
     for name in (*MEDIUM, *(name for name in LARGE if name != "large-batch")):
         yield (STATISTICS | LARGE)[name], CORE_DTYPE
 
 
 @pytest.mark.rows(of=rows_of_threads)
 def test_many_threads(subject: Subject, case: Case, dtype: str) -> None:
-    """Every thread has the bits it has alone, with its own numbers and settings, and one kernel."""
+    """Threads that share a kernel, but not inputs and settings, get the bits they get alone."""
     subject.require(case, dtype)
     case, threads, rounds = without_bias(case), *((3, 2) if case.name in LARGE else (8, 6))
     shared = subject.array(draw(case, dtype).kernel)
@@ -80,7 +80,7 @@ def test_many_threads(subject: Subject, case: Case, dtype: str) -> None:
             wrong.append(f"thread {number}: {type(error).__name__}: {error}")
 
     with _switching_often():
-        # In copies of the context, whose settings a new thread would not have.
+        # In copies of the context: a new thread would not have its settings.
         runs = [contextvars.copy_context().run for _ in range(threads)]
         workers = [threading.Thread(target=run, args=(work, i)) for i, run in enumerate(runs)]
         for each in workers:
@@ -97,7 +97,7 @@ def _bits_with(subject: Subject, case: Case, there: Inputs, held: str) -> dict[s
 
 @contextmanager
 def _switching_often() -> Iterator[None]:
-    """Let threads meet more often than they would."""
+    """Switch threads more often than usual."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     try:

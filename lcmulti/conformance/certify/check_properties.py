@@ -1,7 +1,7 @@
-"""Properties of the operation, on geometries and numbers that hypothesis chooses.
+"""Properties of the operation, for geometries and values that hypothesis chooses.
 
-Numbers are small integers, so that sums and multiples of inputs are exact and what is compared
-differs by the rounding of the results alone.
+Values are small integers. So sums and multiples of inputs are exact, and only the results are
+rounded.
 """
 
 from __future__ import annotations
@@ -24,16 +24,15 @@ from lcmulti.conformance.certify.frameworks import COMPILING, framework_of
 from lcmulti.conformance.certify.random_geometries import CI, KINDS, Examples, geometry
 from lcmulti.conformance.certify.subject import CORE_DTYPE, Subject
 
-Array = np.ndarray[Any, Any]
-Draw = Callable[[tuple[int, ...]], Array]
+Draw = Callable[[tuple[int, ...]], np.ndarray]
 
 POOL, COMPILED_POOL = 60, 12
-"""Geometries of a run in CI. Values are new in every example, shapes are not: frameworks that
-compile pay for each new one."""
+"""Number of geometries in a run of CI. Every example has new values, but not a new shape: some
+frameworks compile for each new shape."""
 
 
 def size_of_pool(subject: Subject, examples: Examples) -> int:
-    """How many geometries so many examples are taken from."""
+    """Number of geometries for a number of examples."""
     if examples.number > CI[0]:
         return examples.number // 5
     return COMPILED_POOL if framework_of(subject.backend) in COMPILING else POOL
@@ -43,7 +42,7 @@ def size_of_pool(subject: Subject, examples: Examples) -> int:
 def pool(
     subject: Subject, size: int, first: int, kinds: tuple[str, ...], padded: bool
 ) -> list[Case]:
-    """*size* random geometries that are served, of all *kinds* in turn, from a *first* seed on."""
+    """*size* random geometries that are served, of all *kinds* in turn, seeds from *first* on."""
     found: list[Case] = []
     for seed in range(first, first + 4 * size):
         for kind in kinds:
@@ -62,12 +61,12 @@ def holds(
     kinds: tuple[str, ...] = KINDS,
     padded: bool = True,
 ) -> None:
-    """Let hypothesis look for a case, numbers and two factors that *check* fails on."""
+    """Let hypothesis search for a case, values and two factors for which *check* fails."""
     cases = pool(subject, size_of_pool(subject, examples), examples.seed, kinds, padded)
     if not cases:
         pytest.skip(f"{subject}: declines every geometry of this property")
 
-    # Not shrunk: cases are small, and a smaller seed is no simpler.
+    # No shrinking: cases are small, and a smaller seed is not a simpler case.
     @hypothesis.seed(examples.seed)
     @settings(
         max_examples=examples.number, deadline=None, database=None,
@@ -82,18 +81,20 @@ def holds(
     search()
 
 
-def _close(what: str, got: Array, expected: Array, limit: Any) -> None:
+def _close(what: str, got: np.ndarray, expected: np.ndarray, limit: Any) -> None:
     error = np.abs(got.astype(np.float64) - expected)
     assert (error <= limit).all(), f"{what}: off by {error.max()}"
 
 
 def _shapes(case: Case) -> tuple[tuple[int, ...], ...]:
-    """Of ``x``, ``kernel`` and ``dy``."""
+    """Shapes of ``x``, ``kernel`` and ``dy``."""
     spec = case.spec
     return (case.batch, *spec.input_shape), spec.kernel_shape, (case.batch, *spec.output_shape)
 
 
-def _forward(subject: Subject, case: Case, x: Array, kernel: Array) -> tuple[Array, Array]:
+def _forward(
+    subject: Subject, case: Case, x: np.ndarray, kernel: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """The value in float64, and its bound."""
     y = subject.call(case)(subject.array(x), subject.array(kernel))
     _, limit = combined(case, CORE_DTYPE, Term("forward", x, kernel))
@@ -109,7 +110,7 @@ def test_linearity(subject: Subject, argument: str, examples: Examples) -> None:
         u, v = (draw(x_shape if argument == "x" else kernel_shape) for _ in range(2))
         other = draw(kernel_shape if argument == "x" else x_shape)
 
-        def of(array: Array) -> tuple[Array, Array]:
+        def of(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             pair = (array, other) if argument == "x" else (other, array)
             return _forward(subject, case, *pair)
 
@@ -144,7 +145,7 @@ def test_adjointness(named: Subject, examples: Examples) -> None:
 
 
 def test_translation(subject: Subject, examples: Examples) -> None:
-    """An input and a kernel one position further along an axis give the output one further."""
+    """Moving input and kernel by one position along an axis moves the output by one position."""
 
     def check(case: Case, draw: Draw, a: int, b: int) -> None:
         axis, stride = 0, case.spec.strides[0]
@@ -162,7 +163,7 @@ def test_translation(subject: Subject, examples: Examples) -> None:
 
 
 def test_equal_to_a_convolution(subject: Subject, examples: Examples) -> None:
-    """With one kernel for all positions, the products of a convolution one by one."""
+    """With one kernel for all positions, the result is the sum of a convolution's products."""
 
     def check(case: Case, draw: Draw, a: int, b: int) -> None:
         x, kernel = map(draw, _shapes(case)[:2])
@@ -172,8 +173,8 @@ def test_equal_to_a_convolution(subject: Subject, examples: Examples) -> None:
     holds(subject, examples, check, kinds=("convolution",))
 
 
-def _convolution(case: Case, x: Array, kernel: Array) -> Array:
+def _convolution(case: Case, x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     one = replace(case, shared_axes=tuple(range(case.spec.ndim)))
     dy = np.zeros((case.batch, *case.spec.output_shape))
-    result: Array = exact(one, Inputs(x, kernel, None, dy)).forward.astype(np.float64)
+    result: np.ndarray = exact(one, Inputs(x, kernel, None, dy)).forward.astype(np.float64)
     return result

@@ -1,6 +1,6 @@
-"""Numbers of every size: near the ends of a type's range, below what is normal, zeros.
+"""Numbers of every size: near the ends of a type's range, subnormal numbers, and zeros.
 
-Errors are relative: what is right for numbers near 1 is right for all that the type holds.
+Bounds are relative: they hold for numbers near 1 and for all others that the type can represent.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ KINDS = ("2d-mixed", "2d-stride_is_kernel", "2d-convolution_plain", "2d-convolut
 
 
 class Range(NamedTuple):
-    """Exponents of a type: of the largest number, the smallest normal and the smallest of all."""
+    """Exponents of a type: of the largest, the smallest normal and the smallest positive number."""
 
     largest: int
     normal: int
@@ -43,7 +43,7 @@ SIZES = ("large", "small", "both")
 
 
 def scaled(inputs: Inputs, low: int, high: int) -> Inputs:
-    """Each number times a random power of two; without the bias, which would hide a small value."""
+    """Multiply each number by a random power of two. No bias, which would hide small values."""
     rng = np.random.default_rng(0)
 
     def each(array: np.ndarray) -> np.ndarray:
@@ -60,13 +60,14 @@ def _wide(array: np.ndarray) -> type:
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.geometries(KINDS, others=KINDS)
 def test_numbers_of_every_size(subject: Subject, case: Case, dtype: str, size: str) -> None:
-    """Products a hundredth of what a type holds, or a hundred times its smallest normal number.
+    """Products near a hundredth of a type's largest, or a hundred times its smallest normal number.
 
-    And small numbers beside large ones: an element has no part in the error of its neighbours.
+    Also small numbers next to large ones: the error of an element must not depend on its
+    neighbours.
     """
     subject.require(case, dtype)
     ends = RANGES[dtype]
-    # Numbers are up to 4, and so many products of two are summed, in any order.
+    # Numbers are at most 4, and this many products of two of them are summed in any order.
     room = 4 + max(int(np.log2(n)) + 1 for n in terms(case.spec, case.batch, None)[:3])
     high, low = (ends.largest - room) // 2, (ends.normal + room) // 2
     low_to, high_to = {"large": (high, high), "small": (low, low), "both": (low, high)}[size]
@@ -77,14 +78,16 @@ def test_numbers_of_every_size(subject: Subject, case: Case, dtype: str, size: s
 @pytest.mark.geometries(("2d-mixed", "2d-convolution_plain", "2d-stride_is_kernel"),
     others=("2d-mixed", "2d-convolution_plain"))  # fmt: skip
 def test_subnormal_numbers(subject: Subject, case: Case, dtype: str, what: str) -> None:
-    """Numbers so small that a type holds fewer digits of them: fewer, and not none."""
+    """Subnormal numbers, of which a type keeps fewer digits, are not flushed to zero."""
     subject.require(case, dtype)
     if not keeps_subnormals(subject.backend, dtype):
         pytest.skip(f"{subject.backend}: the framework's own products flush subnormals in {dtype}")
     ends = RANGES[dtype]
     inputs = draw(case, dtype)
     if what == "results":
-        below = (ends.normal + ends.smallest) // 4  # each; a product is in the middle of them
+        below = (
+            ends.normal + ends.smallest
+        ) // 4  # each factor; the product is in the middle of the range
         changed = scaled(inputs, below, below)
     else:
         inputs = scaled(inputs, 0, 0)
@@ -92,7 +95,8 @@ def test_subnormal_numbers(subject: Subject, case: Case, dtype: str, what: str) 
         up = min(-down, ends.largest - 8)
         small = scaled(inputs, down, down)
         large = scaled(inputs, up, up)
-        # Of each product one is subnormal and the other as much larger: results are normal.
+        # One factor of each product is subnormal and the other one large, so that results are
+        # normal.
         changed = small._replace(kernel=large.kernel, dy=large.dy)
         names = ("forward", "kernel_grad")
         _verify(subject, without_bias(case), dtype, changed, names)
@@ -102,9 +106,9 @@ def test_subnormal_numbers(subject: Subject, case: Case, dtype: str, what: str) 
 
 @pytest.mark.geometries(("2d-one_by_one", "2d-mixed"), others=("2d-one_by_one", "2d-mixed"))
 def test_sums_that_just_fit(subject: Subject, case: Case, dtype: str) -> None:
-    """Products together are just below the largest number: no order of summation overflows.
+    """Sums are just below the largest number of the type, so that no order of summation overflows.
 
-    Formulas that save a product of complex numbers go through larger ones.
+    Formulas for complex products with fewer multiplications have larger intermediate results.
     """
     subject.require(case, dtype)
     case, kind = without_bias(case), numpy_dtype(dtype)
@@ -120,7 +124,7 @@ def test_sums_that_just_fit(subject: Subject, case: Case, dtype: str) -> None:
     for name, pair in pairs.items():
         count = getattr(terms(case.spec, case.batch, None), name)
         if kind.kind == "c":
-            count *= 2  # each part of a product is a sum of two
+            count *= 2  # each part of a complex product is a sum of two products
         power = (RANGES[dtype].largest + 1 - np.log2(count)) / 2
         drawn = {each: numbers(getattr(zeros, each).shape, power) for each in pair}
         _verify(subject, case, dtype, zeros._replace(**drawn), (name,))
@@ -129,7 +133,7 @@ def test_sums_that_just_fit(subject: Subject, case: Case, dtype: str) -> None:
 @pytest.mark.parametrize("zero", ("x", "kernel", "bias", "all"))
 @pytest.mark.geometries(("2d-mixed", "2d-stride_is_kernel", "2d-convolution_same_strided"))
 def test_zeros(subject: Subject, case: Case, dtype: str, zero: str) -> None:
-    """Zeros give zeros, exactly, and keep no gradient from the other argument."""
+    """Zeros give exact zeros, and do not suppress the gradient of the other argument."""
     subject.require(case, dtype)
     inputs = draw(case, dtype)
     changed = ("x", "kernel", "bias") if zero == "all" else (zero,)
@@ -144,7 +148,7 @@ def _verify(
     inputs: Inputs,
     names: tuple[str, ...] = Results._fields,
 ) -> None:
-    """Hold the value and some of all gradients to their bounds."""
+    """Compare the value, and the gradients of a sample, with their bounds."""
     known = expectation_of(case, dtype, inputs)
     limits = _with_underflow(subject, case, dtype, known)
     arrays = subject.arrays(inputs)
@@ -158,10 +162,10 @@ def _verify(
 
 
 def _with_underflow(subject: Subject, case: Case, dtype: str, known: Expectation) -> Results:
-    """The bounds, and half the smallest number of the type sums are held in for each product.
+    """The bounds, plus half the smallest positive number of the accumulator dtype for each product.
 
-    A product that is subnormal is rounded by that much (Higham, eq. 2.8). Where the framework's own
-    arithmetic flushes them, it is off by up to the smallest normal number.
+    A subnormal product is rounded by that much (Higham, eq. 2.8). Where the framework's own
+    arithmetic flushes subnormals, the error is up to the smallest normal number.
     """
     held = DTYPES[dtype].accumulator
     keeps = keeps_subnormals(subject.backend, dtype)

@@ -1,4 +1,4 @@
-"""What may be held and used: workspace, threads, the peak of memory, a forked process."""
+"""Resources: workspace, peak memory, threads, and forked processes."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ POOLS = (None, 1, 3, 8)
 
 @pytest.mark.geometries(CONTRACT)
 def test_resources_of_every_size(named: Subject, case: Case, dtype: str) -> None:
-    """However little or much may be held, by however many threads, results are right.
+    """Results are right for any limit of workspace and any number of threads.
 
-    Blocks meet at their borders, and a number of bytes need not fit 31 bits.
+    Small limits give many blocks, with borders; a large limit need not fit 31 bits.
     """
     named.require(case, dtype)
     case = without_bias(case)
@@ -32,7 +32,7 @@ def test_resources_of_every_size(named: Subject, case: Case, dtype: str) -> None
         pytest.skip("not as an implementation receives it")
     known = expectation_of(case, dtype)
     there = known.inputs.each(named.array)
-    compiling = framework_of(named.backend) in COMPILING  # each combination anew
+    compiling = framework_of(named.backend) in COMPILING  # it compiles each combination
     few = zip(WORKSPACE, (3, 1, None, 8, 3, 1), strict=True)
     every = few if compiling else product(WORKSPACE, POOLS)
     for held, threads in every:
@@ -49,9 +49,9 @@ def test_resources_of_every_size(named: Subject, case: Case, dtype: str) -> None
 def test_memory_stays_under_its_ceiling(
     subject: Subject, name: str, dtype: str, probes: Probes
 ) -> None:
-    """Peak memory of each map: its result, the workspace that was promised, and slack.
+    """Peak memory of each map is at most its result, its `workspace` and some slack.
 
-    The results are right, too, and the workspace is no more than may be held.
+    The results are also right, and the workspace is within ``max_workspace``.
     """
     subject.require(probe_memory.LARGE[name], dtype)
     if not measurable(subject) or not probe.can_measure():
@@ -69,7 +69,7 @@ def test_memory_stays_under_its_ceiling(
 
 @pytest.mark.measured("growth")
 def test_nothing_piles_up(subject: Subject, probes: Probes) -> None:
-    """After many calls with gradients, each with other numbers, memory is what it was before."""
+    """Memory does not grow over many calls with gradients, each with new values."""
     if not measurable(subject) or not probe.can_measure():
         pytest.skip("memory is measured on a CPU under Linux")
     found = probes.measured("growth")
@@ -80,12 +80,12 @@ def test_nothing_piles_up(subject: Subject, probes: Probes) -> None:
 
 
 LEAST_OF_ONE = 0.7
-"""Part of all processor time that one thread must have had, where one may compute."""
+"""Share of all processor time that the busiest thread must have if only one may compute."""
 
 
 @pytest.mark.measured("threads")
 def test_threads_are_no_more_than_allowed(subject: Subject, probes: Probes) -> None:
-    """With ``threads=1`` one thread computes, in a process whose framework has one of its own."""
+    """With ``threads=1``, one thread computes, in a process whose framework has a single thread."""
     if not measurable(subject) or not probe_threads.can_count():
         pytest.skip("threads are counted on a CPU under Linux")
     found = probes.measured("threads")
@@ -98,13 +98,13 @@ def test_threads_are_no_more_than_allowed(subject: Subject, probes: Probes) -> N
 
 
 def measurable(subject: Subject) -> bool:
-    """Whether what is measured of a process is what the subject does."""
+    """Whether measurements of a process are those of the subject."""
     return subject.problem(PLAIN, CORE_DTYPE).device == "cpu"
 
 
 @pytest.mark.capabilities("fork")
 def test_fork_after_use(subject: Subject) -> None:
-    """A child process, forked after the parent computed, computes the same bits."""
+    """A child process that is forked after the parent has computed computes the same bits."""
     names = [n for n, case in STATISTICS.items() if subject.refusal(case, CORE_DTYPE) is None]
     if not names or not probe.can_fork():
         pytest.skip("nothing to fork")

@@ -1,6 +1,6 @@
-"""Values and gradients at every size, of layers as people draw them up, and of random calls.
+"""Values and gradients at every size, of published layers, and of random calls.
 
-All in float64 beside the forward error bound; each element of every result is compared.
+Expected values are in float64; each element of every result is compared with its bound.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from lcmulti.conformance.certify.subject import Subject
 
 @pytest.mark.rows(of=sizes.rows)
 def test_every_size(named: Subject, case: Case, dtype: str) -> None:
-    """Each argument on both sides of every power of two up to 4,096."""
+    """Each argument takes values on both sides of every power of two up to 4,096."""
     hold(named, case, dtype)
 
 
 @pytest.mark.rows(of=layers.rows)
 def test_published_layers(named: Subject, case: Case, dtype: str) -> None:
-    """Layers of papers, at the sizes they have there."""
+    """Published layers, at their published sizes."""
     hold(named, case, dtype)
 
 
 @pytest.mark.drawn(of=random_geometries.calls)
 def test_any_call(subject: Subject, case: Case, dtype: str) -> None:
-    """Random calls: every other one with every option at once, the rest as layers are."""
+    """Random calls: half of them with many options at once, half of them like real layers."""
     hold(subject, case, dtype)
 
 
 def hold(subject: Subject, case: Case, dtype: str) -> None:
-    """Compare the value and all gradients of a case with what they must be."""
+    """Compare the value and all gradients of a case with what is expected."""
     subject.require(case, dtype)
     known = expectation_of_any_size(case, dtype)
     found = subject.results(case, known.inputs)

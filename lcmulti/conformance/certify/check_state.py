@@ -1,4 +1,4 @@
-"""Nothing is kept from one call to the next, and nothing outside of a call is changed by it."""
+"""A call keeps nothing for the next one, and changes nothing else in the process."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from lcmulti.conformance.inputs import draw
 from lcmulti.errors import UnsupportedError
 from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.plugins.contract import Implementation, Resources
+from lcmulti.types import Array
 
 KINDS = ("2d-plain", "2d-stride_is_kernel", "2d-convolution_plain", "2d-one_of_each", "2d-mixed")
 kinds = pytest.mark.geometries(KINDS)
@@ -31,7 +32,7 @@ kinds = pytest.mark.geometries(KINDS)
 
 @kinds
 def test_arrays_changed_between_calls(subject: Subject, case: Case, dtype: str) -> None:
-    """The numbers count that are in an array now, not those it once had; nor later ones."""
+    """A call uses the values that an array has now, not earlier or later ones."""
     subject.require(case, dtype)
     inputs = draw(case, dtype)
     there = inputs.each(subject.array)
@@ -42,7 +43,7 @@ def test_arrays_changed_between_calls(subject: Subject, case: Case, dtype: str) 
         try:
             getattr(there, name)[...] = subject.array(fresh)
         except (TypeError, AttributeError):
-            return  # arrays of this framework never change
+            return  # arrays of this framework cannot be changed
         for each, got in before.items():
             same = subject.owner.to_numpy(got).tobytes() == kept[each]
             assert same, f"{each} changed with {name}"
@@ -53,7 +54,7 @@ def test_arrays_changed_between_calls(subject: Subject, case: Case, dtype: str) 
 
 @kinds
 def test_arrays_are_let_go(subject: Subject, case: Case, dtype: str) -> None:
-    """Nobody holds on to the arrays of a call that is over."""
+    """The arrays of a finished call are released."""
     subject.require(case, dtype)
     arrays = subject.arrays(draw(case, dtype))
     dy = subject.array(draw(case, dtype).dy)
@@ -88,9 +89,9 @@ def _surroundings() -> dict[str, Any]:
 
 
 def _arithmetic() -> tuple[float, ...]:
-    """What rounding up or down, or flushing subnormal numbers to zero, would change.
+    """A computation whose result depends on the rounding mode and on flushing subnormal numbers.
 
-    Libraries compiled with ``-ffast-math`` flush them for the whole thread that loads them.
+    A library compiled with ``-ffast-math`` makes the thread that loads it flush them.
     """
     one, tiny = np.array([1, -1], np.float32), np.float32(2.0**-126)
     return (*(one / np.float32(3)).tolist(), float(tiny / 2), float(tiny / 4 * 4))
@@ -103,10 +104,10 @@ ARITHMETIC = (*np.array([1 / 3, -1 / 3], np.float32).tolist(), 2.0**-127, 2.0**-
 def test_nothing_else_is_changed(
     subject: Subject, case: Case, dtype: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Random numbers, error handling and environment are the caller's; nothing is printed."""
+    """A call changes no random state, no error handling and no environment, and prints nothing."""
     subject.require(case, dtype)
     inputs = draw(case, dtype)
-    subject.results(case, inputs)  # what is loaded and compiled once is not counted
+    subject.results(case, inputs)  # loading and compiling, which happen once, are not counted
     before = _surroundings() | {"the arithmetic of this thread": ARITHMETIC}
     capfd.readouterr()
     with warnings.catch_warnings(record=True) as warned:
@@ -133,21 +134,23 @@ class Counted:
             self.calls[name] += 1
         return getattr(self.maps, name)(*arguments)
 
-    def forward(self, x: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    def forward(self, x: Array, kernel: Array, spec: LocalConvSpec, resources: Resources) -> Array:
         """See `Implementation.forward`."""
         return self._counted("forward", x, kernel, spec, resources)
 
-    def input_grad(self, dy: Any, kernel: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    def input_grad(
+        self, dy: Array, kernel: Array, spec: LocalConvSpec, resources: Resources
+    ) -> Array:
         """See `Implementation.input_grad`."""
         return self._counted("input_grad", dy, kernel, spec, resources)
 
-    def kernel_grad(self, x: Any, dy: Any, spec: LocalConvSpec, resources: Resources) -> Any:
+    def kernel_grad(self, x: Array, dy: Array, spec: LocalConvSpec, resources: Resources) -> Array:
         """See `Implementation.kernel_grad`."""
         return self._counted("kernel_grad", x, dy, spec, resources)
 
 
 def served(subject: Subject) -> Case:
-    """The first of `KINDS` that is served, else skip."""
+    """The first of `KINDS` that is served; skip if there is none."""
     for name in KINDS:
         if subject.refusal(GEOMETRIES[name], CORE_DTYPE) is None:
             return without_bias(GEOMETRIES[name])
@@ -155,7 +158,7 @@ def served(subject: Subject) -> Case:
 
 
 def test_close_computes_by_the_implementation(named: Subject) -> None:
-    """What a backend closes is the implementation it was given, in its gradients too."""
+    """`Backend.close` uses the implementation it is given, also for gradients."""
     case = served(named)
     known, spy = expectation_of(case, CORE_DTYPE), Counted(named.maps)
     operation = named.owner.close(spy, named.implementation_entry)
@@ -171,7 +174,7 @@ def test_close_computes_by_the_implementation(named: Subject) -> None:
 
 
 def test_the_hundredth_call(subject: Subject) -> None:
-    """It is as right as the first, and so are its gradients."""
+    """The value and the gradients of each of a hundred calls are right."""
     case = served(subject)
     known = expectation_of(case, CORE_DTYPE)
     there = known.inputs.each(subject.array)
@@ -180,13 +183,13 @@ def test_the_hundredth_call(subject: Subject) -> None:
 
 
 def test_planning_imports_nothing(backend: Subject) -> None:
-    """Reading the records imports no framework: whoever passes no tensor pays for none."""
+    """Reading the records imports no framework, so that nobody waits for one that is not used."""
     found = probe.run("lazy", backend.entry.package)
     assert not found, f"reading the plugins imports {backend.entry.package}"
 
 
 def test_every_declined_call_is_refused(named: Subject) -> None:
-    """Forced upon a geometry it declines, it raises; `auto` serves that by another."""
+    """Named for a geometry it declines, it raises; ``auto`` uses another implementation."""
     seen: set[str] = set()
     auto = Subject(named.backend, AUTO, named.device)
     for case in (*GEOMETRIES.values(), *STATISTICS.values()):

@@ -1,9 +1,9 @@
-"""Over many elements, no more error than NumPy makes in the same dtype.
+"""Over many elements, the error is no larger than NumPy's in the same dtype.
 
-A bound holds for the worst order of summation; digits lost everywhere, a few bits at a time,
-stay under it where sums are long. Their root mean square does not. NumPy's own result is a plain
-sum, one product after the other: how a matrix library orders its sums, and so how much better it
-is than that, differs between machines.
+A bound holds for the worst order of summation. If every element loses a few bits, a long sum is
+still within it, but the root mean square shows the loss. NumPy adds one product after the other
+here. A matrix library orders its sums in other ways, and how much smaller its error is differs
+between machines.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from lcmulti.dtypes import DTYPES
 
 @cache
 def _known(name: str, dtype: str) -> tuple[Expectation, Results]:
-    """What is right, in a type with more digits, and NumPy's sums: the same for everybody."""
+    """What is expected, in a type with more digits, and NumPy's sums; the same for all subjects."""
     kind, case = DTYPES[dtype], STATISTICS[name]
     is_double = kind.roundoff == DTYPES["float64"].roundoff
     known = expectation(name, dtype) if is_double else expectation_of_any_size(case, dtype)
@@ -44,7 +44,7 @@ def rows(few: bool) -> Iterator[tuple[Case, str]]:
 
 @pytest.mark.rows(of=rows)
 def test_error_of_many_elements(subject: Subject, case: Case, dtype: str) -> None:
-    """Root mean square of error over bound: at most twice NumPy's, 3 times for half types."""
+    """The root mean square of error over bound is at most 2 times NumPy's, 3 for half types."""
     subject.require(case, dtype)
     known, plain = _known(case.name, dtype)
     mine = subject.results(case, known.inputs)

@@ -1,4 +1,4 @@
-"""Values of the operation and of its gradients, element by element, on the fixed geometries."""
+"""Values of the operation and of its gradients on the fixed geometries, element by element."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from lcmulti.conformance.case import Case
 from lcmulti.conformance.certify.expectation import expectation, expectation_of, without_bias
 from lcmulti.conformance.certify.geometries import COVERING, GEOMETRIES
 from lcmulti.conformance.certify.subject import AUTO, CORE_DTYPE, Subject
+from lcmulti.types import Array
 
 LEAST_SERVED = 8
-"""Fixed geometries an implementation must serve: there are more than that of every kind."""
+"""How many fixed geometries an implementation must serve; every kind has more than that."""
 
 
 @pytest.mark.core
 @pytest.mark.geometries(GEOMETRIES, others=COVERING)
 def test_value(subject: Subject, case: Case, dtype: str) -> None:
-    """`local_conv` with the implementation forced."""
+    """`local_conv` with the named implementation."""
     subject.require(case, dtype)
     inputs, values, _, limits = expectation(case.name, dtype)
     arrays = subject.arrays(inputs)
@@ -30,7 +31,7 @@ def test_value(subject: Subject, case: Case, dtype: str) -> None:
 @pytest.mark.core
 @pytest.mark.geometries(COVERING, others=COVERING, computed=True)
 def test_maps(named: Subject, case: Case, dtype: str) -> None:
-    """The three maps of the implementation, called directly, as no backend need do."""
+    """The three maps of the implementation, called directly."""
     named.require(case, dtype)
     bare = without_bias(case)
     inputs, values, _, limits = expectation_of(bare, dtype)
@@ -43,7 +44,7 @@ def test_maps(named: Subject, case: Case, dtype: str) -> None:
 @pytest.mark.core
 @pytest.mark.geometries(GEOMETRIES, others=COVERING)
 def test_gradients(subject: Subject, case: Case, dtype: str) -> None:
-    """The backend's own reverse mode, in all arguments at once; without one, the maps' results."""
+    """The backend's reverse mode in all arguments at once; without one, the three maps."""
     subject.require(case, dtype)
     inputs, values, _, limits = expectation(case.name, dtype)
     if "reverse" not in subject.entry.capabilities:
@@ -66,13 +67,13 @@ ONE_BY_ONE = ("1d-causal_dilated", "2d-channels_first", "2d-reflect_asymmetric",
 @pytest.mark.geometries(ONE_BY_ONE)
 @pytest.mark.capabilities("reverse")
 def test_gradient_of_one_argument(subject: Subject, case: Case, dtype: str) -> None:
-    """Asked for one gradient, as in a first layer or with frozen weights, it is the same."""
+    """A single gradient, as in a first layer or with frozen weights, is the same as in all."""
     subject.require(case, dtype)
     inputs, values, _, limits = expectation(case.name, dtype)
     arrays, dy = subject.arrays(inputs), subject.array(inputs.dy)
     for place, name in enumerate(MAPS[1 : 1 + len(arrays)]):
 
-        def of_one(array: Any, place: int = place) -> Any:
+        def of_one(array: Array, place: int = place) -> Any:
             return subject.call(case)(*arrays[:place], array, *arrays[place + 1 :])
 
         _, (got,) = subject.owner.vjp(of_one, (arrays[place],), dy)
@@ -81,7 +82,7 @@ def test_gradient_of_one_argument(subject: Subject, case: Case, dtype: str) -> N
 
 @pytest.mark.core
 def test_claim_is_not_empty(subject: Subject) -> None:
-    """An implementation that declines everything would pass whatever else is asked."""
+    """An implementation must not decline nearly everything: it would pass all other checks."""
     refusals = [subject.refusal(case, CORE_DTYPE) for case in GEOMETRIES.values()]
     served, least = refusals.count(None), LEAST_SERVED
     if subject.implementation == AUTO:

@@ -1,4 +1,4 @@
-"""What pytest has collected: the cases of a check, the order of all, and a sample of them."""
+"""The checks that pytest collects: their cases, their order, and a sample of them."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ __all__ = ["Drawn", "Rows", "again", "order", "program_of", "rows_of", "sample",
 
 Rows = Iterable[tuple[Case, str]]
 SAMPLE = 4
-"""Calls of one check and one implementation in a quick run."""
+"""Number of calls of one check and one implementation in a quick run."""
 ORDER = tuple(DTYPES)
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """Random cases, of which so many are taken as a run has examples."""
+    """An endless supply of random cases; a run takes as many as it has examples."""
 
     function: Callable[[int], Iterable[tuple[Case, str]]]
     examples: Examples
@@ -37,7 +37,7 @@ class Drawn:
 
 
 def rows_of(definition: pytest.Function, backend: str, examples: Examples) -> Rows | None:
-    """The cases and dtypes of a check: a list, or what can be drawn without an end."""
+    """The cases and dtypes of a check: a list, or an endless supply of random ones."""
     if (mark := definition.get_closest_marker("geometries")) is not None:
         return [(GEOMETRIES[n], d) for n, d in _rows(*mark.args, **mark.kwargs)]
     if (mark := definition.get_closest_marker("rows")) is not None:
@@ -53,9 +53,9 @@ def _rows(
     dtypes: Sequence[str] = tuple(DTYPES),
     computed: bool = False,
 ) -> list[tuple[str, str]]:
-    """Names with dtypes: all in the core's, *others* in every other of *dtypes*.
+    """Pairs of name and dtype: all names in the core dtype, *others* in all other *dtypes*.
 
-    With *computed*, only geometries that an implementation receives as they stand.
+    With *computed*, only geometries that reach an implementation unchanged.
     """
     rows = [(name, CORE_DTYPE) for name in names]
     rows += [(name, dtype) for dtype in dtypes if dtype != CORE_DTYPE for name in others]
@@ -65,7 +65,7 @@ def _rows(
 
 
 def order(item: pytest.Item) -> tuple[bool, str, str, int]:
-    """The key of the order; what other processes measure is asked for last."""
+    """The key by which checks are sorted; what other processes measure comes last."""
     parameters = _parameters(item)
     case = parameters.get("case")
     if case is None:
@@ -74,9 +74,9 @@ def order(item: pytest.Item) -> tuple[bool, str, str, int]:
 
 
 def sample(items: list[pytest.Item]) -> list[pytest.Item]:
-    """So many of each check for each subject, evenly spread over its geometries and dtypes.
+    """A few calls of each check and subject, evenly spread over geometries and dtypes.
 
-    Those that start another process are left out, one and all.
+    Checks that start another process are left out.
     """
     of_one: dict[Any, list[pytest.Item]] = {}
     for item in items:
@@ -94,13 +94,13 @@ def _parameters(item: pytest.Item) -> dict[str, Any]:
 
 
 def subject_of(item: pytest.Item) -> Subject | None:
-    """The implementation that is asked, if the check is of one."""
+    """The implementation that a check tests, if it tests one."""
     parameters = _parameters(item)
     return parameters.get("subject", parameters.get("named"))
 
 
 def program_of(item: pytest.Item) -> Program | None:
-    """What is compiled for a check of a case, unless it asks for more than first gradients."""
+    """The program that a check of a case compiles, unless it needs more than first gradients."""
     parameters = _parameters(item)
     subject, case = subject_of(item), parameters.get("case")
     if subject is None or case is None:
@@ -109,7 +109,7 @@ def program_of(item: pytest.Item) -> Program | None:
 
 
 def again(item: pytest.Item, result: Result, examples: Examples) -> str:
-    """What a check was made on, and the command that makes it again."""
+    """The call of a check, and the command that repeats it."""
     parameters = _parameters(item)
     subject, case = subject_of(item), parameters.get("case")
     lines = [f"seed {examples.seed}"]

@@ -1,7 +1,7 @@
-"""What a case must give: exact values, and how far rounding may move each element.
+"""The expected results of a case: exact values, and how far rounding may move each element.
 
-Values are summed in extended precision over the products that `lcmulti.conformance.oracle`
-lists, which shares no code with what is certified.
+Values are sums in extended precision of the products that `lcmulti.conformance.oracle` lists. It
+shares no code with the backends.
 """
 
 from __future__ import annotations
@@ -33,11 +33,9 @@ __all__ = [
     "without_bias",
 ]
 
-Array = np.ndarray[Any, Any]
-
 
 class Expectation(NamedTuple):
-    """Inputs of a case with what they must give.
+    """Inputs of a case and the expected results.
 
     Parameters
     ----------
@@ -57,7 +55,7 @@ class Expectation(NamedTuple):
 
 
 def expectation_of(case: Case, dtype: str, inputs: Inputs | None = None) -> Expectation:
-    """Compute what is expected; *inputs* are drawn by the name of the case if not given."""
+    """Compute what is expected. *inputs* are random, with the case's name as seed, if not given."""
     inputs = draw(case, dtype) if inputs is None else inputs
     expected = expect(case, inputs)
     limits = bounds(case, expected, inputs.bias, dtype)
@@ -70,8 +68,8 @@ def exact(case: Case, inputs: Inputs) -> Results:
     return summed(case, inputs, np.dtype(kind))
 
 
-def summed(case: Case, inputs: Inputs, kind: np.dtype[Any]) -> Results:
-    """Value and gradients, one product after the other added in *kind*."""
+def summed(case: Case, inputs: Inputs, kind: np.dtype) -> Results:
+    """Value and gradients, adding one product after the other in the type *kind*."""
     x, kernel, dy = (each.astype(kind) for each in (inputs.x, inputs.kernel, inputs.dy))
     at_y, at_x, at_kernel = products(case.spec)
     y, dx, dkernel = (np.zeros(each.shape, kind) for each in (dy, x, kernel))
@@ -89,11 +87,11 @@ def summed(case: Case, inputs: Inputs, kind: np.dtype[Any]) -> Results:
 
 
 @lru_cache(maxsize=64)
-def products(spec: LocalConvSpec) -> tuple[Array, Array, Array]:
+def products(spec: LocalConvSpec) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Flat indices into one sample of ``y``, one of ``x``, and ``kernel``, of every product.
 
-    Those of `lcmulti.conformance.oracle.products` in its order, all at once. Which element a tap
-    reads is the oracle's formula.
+    The products and their order are those of `lcmulti.conformance.oracle.products`, found at once
+    instead of one by one. The oracle's `source` says which element a tap reads.
     """
     ndim, channels = spec.ndim, spec.in_channels // spec.groups
     whole = (*spec.output_size, *spec.kernel_size, spec.filters, channels)
@@ -119,7 +117,9 @@ def products(spec: LocalConvSpec) -> tuple[Array, Array, Array]:
     return y, x, kernel
 
 
-def _ordered(position: list[Array], channel: Array, spec: LocalConvSpec) -> tuple[Array, ...]:
+def _ordered(
+    position: list[np.ndarray], channel: np.ndarray, spec: LocalConvSpec
+) -> tuple[np.ndarray, ...]:
     first = spec.data_format == "channels_first"
     return (channel, *position) if first else (*position, channel)
 
@@ -131,27 +131,27 @@ def expectation(name: str, dtype: str) -> Expectation:
 
 
 def without_bias(case: Case) -> Case:
-    """The same case without a bias, where it is bilinear."""
+    """The same case without a bias, so that it is bilinear."""
     return replace(case, bias_shared_axes=None)
 
 
 class Term(NamedTuple):
-    """One of the three maps of two arrays, in the layout of a case.
+    """One of the three maps applied to two arrays, in the layout of a case.
 
     ``forward(x, kernel)``, ``input_grad(dy, kernel)`` or ``kernel_grad(x, dy)``.
     """
 
     map: str
-    a: Array
-    b: Array
+    a: np.ndarray
+    b: np.ndarray
 
 
 def combined(
-    case: Case, dtype: str, *parts: Term, bias: Array | None = None
-) -> tuple[Array, Array]:
-    """Value and bound of a sum of maps, which is what every derivative is.
+    case: Case, dtype: str, *parts: Term, bias: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Value and bound of a sum of maps; every derivative is one.
 
-    A sum of sums of products is again one, of all their terms.
+    A sum of sums of products is a sum of products, of all their terms.
     """
     case, is_complex = without_bias(case), dtype.startswith("complex")
     value: Any = sum(evaluate(case, part) for part in parts)
@@ -168,12 +168,12 @@ def combined(
     return value, dot_bound(count, size, roundoff, is_complex)
 
 
-def evaluate(case: Case, part: Term) -> Array:
+def evaluate(case: Case, part: Term) -> np.ndarray:
     """The exact value of one map, in double precision."""
     kind = np.complex128 if np.iscomplexobj(part.a) or np.iscomplexobj(part.b) else np.float64
     a, b = part.a.astype(kind), part.b.astype(kind)
     if part.map == "forward":
-        y: Array = ReferenceRunner().forward(case, Inputs(a, b, None, a))
+        y: np.ndarray = ReferenceRunner().forward(case, Inputs(a, b, None, a))
         return y
     x = np.zeros((case.batch, *case.spec.input_shape), kind)
     kernel = np.zeros(case.spec.kernel_shape, kind)
@@ -181,5 +181,5 @@ def evaluate(case: Case, part: Term) -> Array:
         "input_grad": Inputs(x, b, None, a),
         "kernel_grad": Inputs(a, kernel, None, b),
     }[part.map]
-    value: Array = getattr(ReferenceRunner().results(case, inputs), part.map)
+    value: np.ndarray = getattr(ReferenceRunner().results(case, inputs), part.map)
     return value

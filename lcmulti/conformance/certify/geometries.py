@@ -1,8 +1,8 @@
-"""The fixed geometries: at least 60 for each of 1D, 2D and 3D, and a set of 4D ones.
+"""The fixed geometries: at least 60 each in 1D, 2D and 3D, and some in 4D.
 
-One table serves every number of dimensions: values along axes are written for four and cut to
-as many as there are. Kernel sides all differ and there is more than one channel unless a row is
-about the opposite, for a swapped order of window and channels does not show otherwise.
+One table serves every number of dimensions: rows have values for four axes, of which the first ones
+are used. Unless a row is about the opposite, the sides of the window differ and there are several
+channels: otherwise a swapped order of window and channels would not be noticed.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ ROWS: tuple[Row, ...] = (
     ("kernel_is_input_first", {"size": (4, 3, 2, 1), "kernel": (4, 3, 2, 1), **FIRST}),
     ("one_position_strided", {"size": (3, 4, 5, 1), "strides": (3, 2, 4, 1)}),
     ("no_bias", {"bias": None}),
-    # Padding: the rules with a name, ints and pairs.
+    # Padding: the named rules, ints and pairs.
     ("same", {"padding": "same"}),
     ("same_upper_first", {"padding": "SAME", **FIRST}),
     ("same_even_strided", {"padding": "same", "kernel": (4, 2, 3, 1), "strides": (2, 3, 1, 2)}),
@@ -141,7 +141,7 @@ ROWS: tuple[Row, ...] = (
         ("batch_17", {"batch": 17, "size": (4, 5, 4, 2)}),
         ("mixed", MIXED),
     )),
-    # All at once.
+    # Several options at once.
     ("mixed", MIXED),
     ("mixed_first", MIXED | FIRST | {"strides": (1, 2, 1, 1), "batch": 3}),
     ("mixed_shared_row", MIXED | {"shared": (0,), "bias": (0,)}),
@@ -161,7 +161,7 @@ IN_4D = (
 
 def _case(ndim: int, name: str, row: dict[str, Any]) -> Case:
     options = dict(row)
-    # A line is short beside a volume: give it positions enough to tell a pattern.
+    # In 1D there would be few positions: make the axis longer.
     size = options.pop("size", (10, 6, 6, 2) if ndim == 1 else (5, 6, 6, 2))[:ndim]
     kernel = options.pop("kernel", (3 if ndim == 1 else 2, 3, 4, 1))[:ndim]
     channels, filters = options.pop("channels", 2), options.pop("filters", 3)
@@ -183,10 +183,10 @@ def _case(ndim: int, name: str, row: dict[str, Any]) -> Case:
 
 
 def _sharing(ndim: int) -> Iterator[Row]:
-    """Every set of axes the kernel is shared along, and every one of the bias'."""
+    """Every set of axes along which the kernel is shared, and every set for the bias."""
     subsets = [each for n in range(ndim + 1) for each in combinations(range(ndim), n)]
     for i, kernel in enumerate(subsets):
-        # In 1D and 2D with every bias; in 3D each meets two, and each bias is met.
+        # In 1D and 2D, every combination; in 3D each kernel has two of the biases, and all occur.
         biases = subsets if ndim < 3 else (subsets[-1 - i], subsets[(3 * i + 1) % len(subsets)])
         for bias in biases:
             words = "".join(map(str, kernel)) or "none", "".join(map(str, bias)) or "none"
@@ -215,23 +215,23 @@ COVERING = (
     "2d-convolution_same_strided", "2d-mixed", "3d-padding_asymmetric",
     "3d-stride_is_kernel_remainder", "3d-convolution_dilated", "3d-mixed_first",
 )  # fmt: skip
-"""Between them every feature: what the other dtypes are checked on."""
+"""Geometries that together have every feature, for the other dtypes."""
 
 DERIVATIVES = (
     "1d-causal_dilated", "1d-stride_is_kernel_groups", "1d-convolution_plain",
     "2d-channels_first", "2d-circular_strided_first", "2d-stride_is_kernel_remainder",
     "2d-shared_1_bias_0", "2d-convolution_same_strided", "2d-mixed", "3d-plain",
 )  # fmt: skip
-"""What derivatives beyond the first reverse ones are checked on."""
+"""Geometries for derivatives other than first gradients."""
 
 CONTRACT = (
     "1d-stride_is_kernel", "2d-one_by_one_square", "2d-stride_is_kernel_remainder",
     "2d-convolution_groups", "2d-mixed", "2d-batch_17", "3d-plain",
 )  # fmt: skip
-"""What the terms other than values are checked on."""
+"""Geometries for checks of other promises than values."""
 
 TRANSFORMED = ("2d-mixed", "2d-stride_is_kernel", "2d-convolution_plain")
-"""What is traced, mapped and compiled."""
+"""Geometries that are traced, mapped and compiled."""
 
 TINY: dict[str, Case] = {
     case.name: case
@@ -246,7 +246,7 @@ TINY: dict[str, Case] = {
                 "padding": ((1, 0), (0, 1))}),
     )
 }  # fmt: skip
-"""So small that the frameworks' own checkers can differentiate them number by number."""
+"""Geometries small enough for the frameworks' numeric gradient checkers."""
 
 _LONG: dict[str, Any] = {"channels": 8, "filters": 8, "batch": 16}
 STATISTICS: dict[str, Case] = {
@@ -262,13 +262,13 @@ STATISTICS: dict[str, Case] = {
         _case(2, "long_grouped", _LONG | {"size": (12, 11), "kernel": (5, 4), "groups": 2}),
         _case(2, "long_square", _LONG | {"size": (12, 11), "kernel": (3, 3), "shared": ALL}),
         _case(3, "long", _LONG | {"size": (5, 6, 7), "kernel": (2, 3, 4)}),
-        # More than a thousand products in one map, beyond which many a library is another.
+        # More than a thousand terms in a sum, above which many libraries use other code.
         _case(1, "long_over_channels", _LONG | {"size": (12,), "kernel": (10,), "channels": 128}),
         _case(1, "long_over_filters", {"size": (6,), "filters": 600, "batch": 8}),
         _case(1, "long_over_batch", {"size": (4,), "batch": 1200}),
     )
 }  # fmt: skip
-"""Long sums, where a systematic loss of digits shows."""
+"""Geometries with long sums, where a systematic loss of digits is visible."""
 
 _PADDED = {"padding": 1}
 LARGE: dict[str, Case] = {
@@ -280,4 +280,4 @@ LARGE: dict[str, Case] = {
         Case("large-batch", "large", (8, 8, 8), 16, (3, 3), 1024),
     )
 }
-"""Seven to forty million products."""
+"""Cases of seven to forty million products."""

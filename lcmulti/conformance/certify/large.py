@@ -1,4 +1,4 @@
-"""What cases of any size must give, in float64, computed once for all dtypes and subjects.
+"""Expected results of cases of any size, in float64, computed once for all dtypes and subjects.
 
 More than a few thousand products are too many for the loops of `lcmulti.conformance.oracle`. Where
 there are few positions, each is a small product of matrices here; where there are few taps,
@@ -8,7 +8,6 @@ there are few positions, each is a small product of matrices here; where there a
 from __future__ import annotations
 
 from math import prod
-from typing import Any
 
 import numpy as np
 
@@ -20,16 +19,15 @@ from lcmulti.conformance.inputs import draw, numpy_dtype
 
 __all__ = ["expectation_of_any_size", "family"]
 
-Array = np.ndarray[Any, Any]
 
 FAMILIES = {"float64": "float32", "complex128": "complex64", "bfloat16": "float16"}
-"""Types whose inputs are those of another: the numbers are in both."""
+"""Types that use the inputs of another type, in which these are exact as well."""
 LEAST_NORMAL = 2.0**-14
-"""Of float16."""
+"""Significant bits of float16."""
 
 
 def family(dtype: str) -> str:
-    """The type that *dtype* shares its inputs with."""
+    """The type whose inputs *dtype* uses."""
     return FAMILIES.get(dtype, dtype)
 
 
@@ -40,9 +38,9 @@ _latest: dict[Key, Expectation] = {}
 
 
 def expectation_of_any_size(case: Case, dtype: str) -> Expectation:
-    """What is expected of a case, kept until another is asked for.
+    """What is expected of a case, kept until another one is needed.
 
-    Checks are sorted by case and dtype, so it is computed once for all subjects.
+    Checks are sorted by case and dtype, so this is computed once for all subjects.
     """
     key = case.group, case.name, case.batch, dtype
     if key not in _latest:
@@ -64,7 +62,7 @@ def _of_family(case: Case, dtype: str) -> tuple[Inputs, Expected]:
 
 
 def _drawn(case: Case, dtype: str) -> Inputs:
-    """Arrays whose numbers are exact in every type of a family."""
+    """Arrays of numbers that are exact in every type that shares inputs."""
     if dtype != "float16":
         return draw(case, dtype)
     inputs = draw(case, "bfloat16").each(lambda array: array.astype(np.float32))

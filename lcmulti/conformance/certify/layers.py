@@ -1,7 +1,8 @@
-"""Published layers at their real sizes, with a batch that is computed in a fraction of a second.
+"""Published layers at their real sizes, with a batch that takes a fraction of a second.
 
-Locally connected ones are those of `lcmulti bench` (``data/workloads.json`` has their sources). The
-others are well-known convolutions, with one kernel for all positions and with one for each.
+The locally connected ones are those of ``lcmulti bench`` (``data/workloads.json`` has their
+sources). The others are well-known convolutions, with one kernel for all positions and with one
+for each.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ LOCAL = {
     "keras_docstring_1": 2, "keras_docstring_1d": 32, "deepface_l6": 1, "cuda_convnet_local3": 4,
     "keras_10084_1d": 32, "grid_256": 4,
 }  # fmt: skip
-"""Of `lcmulti.conformance.cases`, with their batch."""
+"""Names in `lcmulti.conformance.cases`, with a batch."""
 
 PAD: dict[str, Any] = {"padding": 1}
 CONVOLUTIONS: dict[str, tuple[Any, ...]] = {
@@ -34,7 +35,7 @@ CONVOLUTIONS: dict[str, tuple[Any, ...]] = {
     # Howard et al. 2017, MobileNet: depthwise.
     "mobilenet_depthwise": ((28, 28, 256), 256, 3, 1, PAD | {"groups": 256}),
     "mobilenet_depthwise_down": ((56, 56, 128), 128, 3, 1, PAD | {"groups": 128, "strides": 2}),
-    # Touvron et al. 2021, DeiT-Ti/16, on 64 x 64 pixels: patches side by side.
+    # Touvron et al. 2021, DeiT-Ti/16, on 64 x 64 pixels: disjoint patches.
     "deit_patches": ((64, 64, 3), 192, 16, 1, {"strides": 16}),
     # van den Oord et al. 2016, WaveNet: the deepest dilation.
     "wavenet": ((16, 2048), 32, 2, 1, {"dilation": 512, "data_format": "channels_first"}),
@@ -61,9 +62,9 @@ LAYERS: dict[str, Case] = {case.name: case for case in _layers()}
 
 
 def rows(few: bool) -> Iterator[tuple[Case, str]]:
-    """All in float32, and every other one in each of the other types that models are kept in.
+    """All layers in float32, and every other layer in each of the other types models are stored in.
 
-    With *few*, in one of them, by turns.
+    With *few*, each layer is in only one of the types, by turns.
     """
     for number, case in enumerate(LAYERS.values()):
         yield case, "float32"

@@ -1,4 +1,4 @@
-"""What the system says of this process' memory."""
+"""The memory that this process holds, as the system counts it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CLEAR = Path("/proc/self/clear_refs")
 
 
 def reset_peak() -> int:
-    """Give back what is free, forget the peak, and return the bytes held now."""
+    """Return free memory to the system, reset the peak, and return the bytes held now."""
     gc.collect()
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
@@ -22,6 +22,6 @@ def reset_peak() -> int:
 
 
 def status(name: str) -> int:
-    """A size of memory that ``/proc/self/status`` tells, in bytes."""
+    """A size of memory from ``/proc/self/status``, in bytes."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return int(dict(line.split(":", 1) for line in lines)[name].split()[0]) * 1024

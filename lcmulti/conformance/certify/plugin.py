@@ -1,10 +1,11 @@
-"""The suite as pytest runs it: what each check is parametrised by, and what came of it.
+"""The pytest plugin of the suite: it parametrises checks and collects their outcomes.
 
-An object handed to `pytest.main`, not an entry point: installing lcmulti changes nobody's tests.
+It is an object that is passed to `pytest.main`, not an entry point: installing lcmulti must not
+change anybody's test runs.
 
-What a record declares, or an implementation declines, is left out when checks are collected and
-counted with its reason. Nothing of the core is ever left out for ``auto``, and a check of the
-core that skips itself has failed.
+What a record excludes, or an implementation declines, is left out at collection and counted with
+its reason. Nothing of the core is ever left out for ``auto``, and a check of the core that skips
+itself counts as failed.
 """
 
 from __future__ import annotations
@@ -50,17 +51,17 @@ class Suite:
     result : Result
         Filled in as the checks run.
     expected : set of (str, str)
-        Module and name of every check; one that pytest does not collect was not run.
+        Module and name of every check. A check that pytest does not collect counts as not run.
     examples : Examples
-        How many random examples of each property, and which.
+        The number of random examples of each property, and their seed.
     start : float
         `time.perf_counter` at the start.
     names : sequence of str, optional
-        Only these implementations; None for ``auto`` and every one the backend has.
+        Only these implementations; None for ``auto`` and all implementations of the backend.
     once : bool, default False
-        Ask no more of an implementation that has failed a check.
+        Run no further checks of an implementation that has failed one.
     quick : bool, default False
-        Keep a few of the calls that each check makes of each implementation.
+        Run only a few of the calls of each check and each implementation.
     """
 
     def __init__(
@@ -94,7 +95,7 @@ class Suite:
 
     @pytest.fixture
     def examples(self) -> Examples:
-        """Examples of each property."""
+        """The examples of each property."""
         return self.drawn
 
     @pytest.fixture
@@ -104,12 +105,12 @@ class Suite:
 
     @pytest.fixture
     def probes(self) -> Probes:
-        """What is costly to start is measured for all that is certified together."""
+        """Measurements that are costly to start and are made for all subjects together."""
         return self.measured
 
     @pytest.fixture(autouse=True)
     def precision(self, request: pytest.FixtureRequest) -> Iterator[None]:
-        """Whatever a framework must be asked for to compute in the dtype of the check."""
+        """A context in which the framework has the dtype of the check."""
         parameters = getattr(getattr(request.node, "callspec", None), "params", {})
         if self.ahead is not None and (program := program_of(request.node)) is not None:
             self.ahead.wait(program)
@@ -117,7 +118,7 @@ class Suite:
             yield
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """``subject`` counts ``auto`` in, ``named`` does not; ``case`` comes with ``dtype``."""
+        """``subject`` includes ``auto``, ``named`` does not; ``case`` goes with ``dtype``."""
         named = "named" in metafunc.fixturenames
         of_subject = named or "subject" in metafunc.fixturenames
         names = ["named" if named else "subject"] if of_subject else []
@@ -150,7 +151,7 @@ class Suite:
     def _served(
         self, subject: Subject | None, rows: Rows | None, left_out: list[str]
     ) -> Iterator[tuple[Case | None, str]]:
-        """Those of *rows* that are served; why others are not is added to *left_out*."""
+        """The *rows* that are served. The reasons why others are not are added to *left_out*."""
         if rows is None:
             yield None, ""
             return
@@ -168,7 +169,7 @@ class Suite:
     def _serves_here(self, subject: Subject) -> bool:
         try:
             reason = subject.not_here()
-        except Exception:  # a stranger's code: the checks themselves will meet it again, and fail
+        except Exception:  # third-party code: the checks will meet the error again, and fail
             return True
         self.result.skipped.update([] if reason is None else [f"{subject}: {reason}"])
         return reason is None
@@ -176,18 +177,18 @@ class Suite:
     @staticmethod
     def _left_out(subject: Subject, case: Case, dtype: str) -> str | None:
         if subject.implementation == AUTO and dtype == CORE_DTYPE:
-            return None  # if it does not serve this, it fails
+            return None  # if it does not serve this case, the check fails
         try:
             return subject.refusal(case, dtype)
-        except Exception:  # a stranger's code: the check itself will meet it again, and fail
+        except Exception:  # third-party code: the check will meet the error again, and fail
             return None
 
     def pytest_itemcollected(self, item: pytest.Item) -> None:
-        """Tick off the check, which may yet be deselected."""
+        """Note that the check is collected; it may still be deselected."""
         self.missing.discard((item.path.name, getattr(item, "originalname", item.name)))
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """One geometry in one dtype after the other: what is compiled for it serves all checks."""
+        """Sort checks by geometry and dtype, so that what is compiled serves all of them."""
         items.sort(key=order)
         if self.quick:
             kept = sample(items)
@@ -195,11 +196,11 @@ class Suite:
             items[:] = kept
 
     def pytest_keyboard_interrupt(self) -> None:
-        """Pytest ends in peace; who asked for the run must know."""
+        """Pytest ends normally when it is interrupted; the caller must know."""
         self.is_interrupted = True
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Note what is to be run, and which of it is the core."""
+        """Note which checks are to run, and which of them are of the core."""
         for item in session.items:
             parameters = getattr(getattr(item, "callspec", None), "params", {})
             core = item.get_closest_marker("core") is not None
@@ -211,25 +212,25 @@ class Suite:
                 self.measured.begin(*measured.args)
         programs = filter(None, map(program_of, session.items))
         self.ahead = Ahead(self.result.backend, list(programs))
-        # Thousands of checks are looked through at each collection of garbage, and are none.
+        # Each garbage collection would look through thousands of checks, none of which is garbage.
         self.has_frozen = gc.get_freeze_count() == 0
         if self.has_frozen:
             gc.freeze()
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """A module that cannot be collected is a failure."""
+        """Count a module that cannot be collected as a failure."""
         if report.failed:
             self.result.failures.append(Failure(report.nodeid, str(report.longrepr)))
 
     def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
-        """Pass over a check of an implementation that has failed, where one failure is enough."""
+        """Skip a check of an implementation that has failed, if one failure is enough."""
         return True if self.once and subject_of(item) in self.wrong else None
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
         self, item: pytest.Item
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Say of a failure what was called, and the command that does so again."""
+        """Add to a failure the call, and the command that repeats it."""
         report = yield
         if report.failed:
             if (subject := subject_of(item)) is not None:
@@ -238,7 +239,7 @@ class Suite:
         return report
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Count; a check that fails in any phase has failed."""
+        """Count the outcome; a check that fails in any phase has failed."""
         if report.when == "teardown" and report.passed:
             self.pending.discard(report.nodeid)
         if report.failed:
@@ -262,13 +263,13 @@ class Suite:
         self.result.failures.append(Failure(report.nodeid, message + again))
 
     def pytest_runtest_logfinish(self) -> None:
-        """Let go of what was compiled for the checks so far, thousands of functions in the end."""
+        """Drop what was compiled for the checks so far: it would become thousands of functions."""
         self.finished += 1
         if self.finished % CHECKS_BETWEEN_CLEARING == 0:
             forget(self.result.backend)
 
     def pytest_sessionfinish(self) -> None:
-        """What was collected and not run, for whatever reason, makes the run a part of one."""
+        """A run in which a collected check did not run, for any reason, is incomplete."""
         if self.has_frozen:
             gc.unfreeze()
         self.measured.stop()
@@ -278,11 +279,11 @@ class Suite:
         self.result.seconds = time.perf_counter() - self.start
 
     def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
-        """What was not selected does so, too."""
+        """A run in which checks were deselected is incomplete as well."""
         self.result.not_run += len(items)
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """Counts, reasons and verdict below pytest's own lines."""
+        """Write counts, reasons and verdict below pytest's own output."""
         terminalreporter.section(f"lcmulti certify {self.result.backend}")
         terminalreporter.write_line(self.result.summary())
 

@@ -1,7 +1,7 @@
-"""Measurements that need a process of their own: peak memory, forking after use, imports.
+"""Measurements that need another process: peak memory, forking after use, imports.
 
-Those that take seconds are made while other checks run. Run as
-``python -m lcmulti.conformance.certify.probe WHAT ARGUMENTS``; prints one line of JSON.
+Measurements that take seconds are made while other checks run. Run as
+``python -m lcmulti.conformance.certify.probe WHAT ARGUMENTS``. It prints one line of JSON.
 """
 
 from __future__ import annotations
@@ -24,22 +24,24 @@ __all__ = ["Probes", "can_fork", "can_measure", "reset_peak", "run", "status"]
 
 TIMEOUT = 900
 GIVING_BACK = {
-    "MALLOC_MMAP_THRESHOLD_": str(2**18),  # mallopt(3): what is larger is unmapped when freed
-    "TF_ENABLE_ONEDNN_OPTS": "0",  # with oneDNN, TensorFlow keeps what was freed for itself
+    # `mallopt(3)`: larger blocks are unmapped when they are freed.
+    "MALLOC_MMAP_THRESHOLD_": str(2**18),
+    # With oneDNN, TensorFlow does not return freed memory to the system.
+    "TF_ENABLE_ONEDNN_OPTS": "0",
 }
-"""Environment in which memory that is freed is no longer resident, so that none is used twice."""
+"""Environment in which freed memory is returned to the system, so that the peak shows all of it."""
 ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS",
         "TF_NUM_INTEROP_THREADS"), "1"
 )  # fmt: skip
-"""Environment in which frameworks compute by one thread: what others do is an implementation's."""
+"""Environment in which frameworks use one thread, so that other threads are an implementation's."""
 ENVIRONMENT = {"memory": GIVING_BACK, "growth": GIVING_BACK, "threads": ONE_THREAD}
 WATCHED = "PYTEST_CURRENT_TEST"
-"""Set by pytest, by which code can tell that it is tested: a fresh process is as users' are."""
+"""Variables of pytest that are removed, so that code in the new process cannot detect a test."""
 
 
 def can_measure() -> bool:
-    """Whether the peak of this process' memory can be set back and read."""
+    """Whether the peak of this process' memory can be reset and read."""
     return CLEAR.exists()
 
 
@@ -49,12 +51,12 @@ def can_fork() -> bool:
 
 
 def run(what: str, *arguments: str) -> Any:
-    """Measure in a fresh process.
+    """Measure in a new process.
 
     Raises
     ------
     RuntimeError
-        If the process fails, with the end of what it said.
+        If the process fails, with the end of its output.
     """
     command = [sys.executable, "-m", "lcmulti.conformance.certify.probe", what, *arguments]
     done = subprocess.run(
@@ -67,7 +69,7 @@ def run(what: str, *arguments: str) -> Any:
 
 
 class Probes:
-    """Measures all implementations of a backend, each thing in one fresh process, one by one.
+    """Measurements of all implementations of a backend, each in a new process, one at a time.
 
     Parameters
     ----------
@@ -80,22 +82,22 @@ class Probes:
         self.pool, self.begun = ThreadPoolExecutor(1), dict[str, Future[Any]]()
 
     def begin(self, what: str) -> Future[Any]:
-        """Measure it, once, beside whatever else is done."""
+        """Start a measurement in the background, if it was not started before."""
         if what not in self.begun:
             self.begun[what] = self.pool.submit(run, what, *self.arguments)
         return self.begun[what]
 
     def measured(self, what: str) -> Any:
-        """What was measured, when it is."""
+        """The result of a measurement; waits for it."""
         return self.begin(what).result()
 
     def stop(self) -> None:
-        """Begin nothing more."""
+        """Start no further measurement."""
         self.pool.shutdown(wait=False, cancel_futures=True)
 
 
 def fork(backend: str, implementation: str, name: str) -> dict[str, Any]:
-    """Compute, fork, and compute the same in the child."""
+    """Compute, fork, and compute the same call in the child."""
     import multiprocessing
 
     from lcmulti.conformance.certify.subject import Subject
@@ -122,10 +124,10 @@ def fork(backend: str, implementation: str, name: str) -> dict[str, Any]:
 
 
 def lazy(package: str) -> bool:
-    """Whether reading the records, and nothing more, imports *package*."""
+    """Whether reading the records imports *package*."""
     from lcmulti import plugins
 
-    before = package in sys.modules  # the core's own needs
+    before = package in sys.modules  # packages that the core needs
     plugins.registry()
     return not before and package in sys.modules
 
@@ -138,5 +140,5 @@ if __name__ == "__main__":
         "memory": probe_memory.memory, "growth": probe_memory.growth,
         "threads": probe_threads.threads, "fork": fork, "lazy": lazy,
     }  # fmt: skip
-    with lcmulti.config(**DEFAULTS._asdict()):  # whatever settings files say
+    with lcmulti.config(**DEFAULTS._asdict()):  # independent of settings files
         print(json.dumps(measure[what](*given)))

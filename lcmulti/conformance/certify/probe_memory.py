@@ -1,6 +1,6 @@
-"""Peak memory of calls and of each map, and what stays of many calls.
+"""Peak memory of calls and of each map, and memory that remains after many calls.
 
-Run in a process of its own, by `lcmulti.conformance.certify.probe`.
+`lcmulti.conformance.certify.probe` runs it in another process.
 """
 
 from __future__ import annotations
@@ -29,18 +29,17 @@ from lcmulti.plugins.contract import Resources
 
 __all__ = ["GROWTH", "LARGE", "growth", "memory"]
 
-Array = np.ndarray[Any, Any]
 ROUNDOFF = DTYPES["float32"].roundoff + DTYPES["float64"].roundoff
 
 MEBIBYTE = 2**20
 MAX_WORKSPACE = 16 * MEBIBYTE
 SLACK = 24 * MEBIBYTE
-"""What a framework may hold beside the arrays: its compiler, its allocator's rounding."""
+"""Bytes that a framework may hold besides the arrays: its compiler, rounding by its allocator."""
 
 LARGE = {
     case.name: case
     for case in (
-        # Patches of all positions would take 141 MiB, nine times the workspace allowed.
+        # Patches of all positions would take 141 MiB, nine times the allowed workspace.
         Case("overlapping", "large", (80, 80, 16), 2, (5, 5), 16, (), None),
         Case("convolution", "large", (80, 80, 16), 2, (5, 5), 16, (0, 1), None),
         Case("tiled", "large", (375, 375, 4), 2, (5, 5), 16, (), None, {"strides": 5}),
@@ -48,7 +47,7 @@ LARGE = {
 }
 
 DTYPES_MEASURED = ("float32", "float16")
-"""In half types, what is summed in float32 is held beside."""
+"""In half types, float32 sums are held in addition."""
 SMALL = {
     "overlapping": "2d-long",
     "convolution": "2d-long_convolution",
@@ -59,7 +58,7 @@ SMALL = {
 def memory(backend: str, *implementations: str) -> dict[str, dict[str, Any]]:
     """Growth of the peak over the call and over each map, for every case that is served.
 
-    Of an implementation for which one is wrong, no other is measured.
+    After the first wrong measurement of an implementation, its others are not made.
     """
     found: dict[str, dict[str, Any]] = {}
     for subject in (Subject(backend, each) for each in implementations):
@@ -73,7 +72,7 @@ def memory(backend: str, *implementations: str) -> dict[str, dict[str, Any]]:
                 continue
             try:
                 found[key] = _memory(subject, case, SMALL[name], dtype)
-            except UnsupportedError as error:  # the honest answer of who needs more
+            except UnsupportedError as error:  # one that needs more may decline
                 found[key] = {"refused": str(error)}
             except Exception as error:
                 found[key] = {"error": f"{type(error).__name__}: {error}"}
@@ -94,7 +93,7 @@ def _memory(subject: Subject, case: Case, small: str, dtype: str) -> dict[str, A
     with lcmulti.config(max_workspace=MAX_WORKSPACE):
         little = draw(STATISTICS[small], dtype).each(subject.array)
         for _, step in _steps(subject, STATISTICS[small], little):
-            step()  # starts pools of threads, compilers
+            step()  # starts thread pools and compilers
         there = draw(case, dtype).each(subject.array)
         workspace = MAX_WORKSPACE
         if subject.implementation != AUTO:
@@ -116,7 +115,7 @@ def _memory(subject: Subject, case: Case, small: str, dtype: str) -> dict[str, A
 def _steps(
     subject: Subject, case: Case, there: Inputs
 ) -> Iterator[tuple[tuple[str, ...], Callable[[], tuple[Any, ...]]]]:
-    """What is measured: the call, all gradients, and each gradient's map alone."""
+    """The measured functions: the call, all gradients, and the map of each gradient alone."""
     pair = there.x, there.kernel
     yield ("forward",), lambda: (subject.call(case)(*pair),)
     if "reverse" in subject.entry.capabilities:
@@ -139,16 +138,16 @@ PICKED: dict[str, Any] = {
     "input_grad": ENDS,
     "kernel_grad": (..., ENDS, slice(None)),
 }
-"""What is compared of results too large to be expected whole: two samples, two channels."""
+"""The part of large results that is compared: two samples and two channels."""
 
 
 @cache
-def _expected(name: str) -> dict[str, tuple[Array, Array]]:
-    """What is picked of each map of a large case, and its bound."""
+def _expected(name: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The expected part of each map of a large case, and its bound."""
     case = LARGE[name]
     x, kernel, _, dy = draw(case, "float32").each(lambda array: array.astype(np.float64))
     of_two = replace_fields(case.spec, in_channels=len(ENDS))
-    rows: dict[str, tuple[Callable[..., Array], Array, Array, LocalConvSpec]] = {
+    rows: dict[str, tuple[Callable[..., np.ndarray], np.ndarray, np.ndarray, LocalConvSpec]] = {
         "forward": (reference.forward, x[ENDS], kernel, case.spec),
         "input_grad": (reference.input_grad, dy[ENDS], kernel, case.spec),
         "kernel_grad": (reference.kernel_grad, x[..., ENDS], dy, of_two),
@@ -166,7 +165,7 @@ def _expected(name: str) -> dict[str, tuple[Array, Array]]:
 GROWING = {
     case.name: case
     for case in (
-        # Each array and each gradient is larger than what may stay of a call.
+        # Each array and each gradient is larger than the memory that may remain after a call.
         Case("growing", "large", (80, 80, 2), 2, (3, 3), 2, (), None, {"padding": 1}),
         Case("growing convolution", "large", (80, 80, 2), 2, (3, 3), 2, (0, 1), None),
         Case("growing tiled", "large", (120, 120, 2), 4, (3, 3), 2, (), None, {"strides": 3}),
@@ -174,11 +173,11 @@ GROWING = {
 }
 CALLS = 40
 GROWTH = 64 * 1024
-"""Bytes that may stay of a call, its gradients included."""
+"""Bytes that may remain after a call with gradients."""
 
 
 def growth(backend: str, *implementations: str) -> dict[str, float]:
-    """Bytes that stay of a call, each with new values, for the first case served."""
+    """Bytes that remain after a call with new values, for the first case that is served."""
     found = {}
     for subject in (Subject(backend, each) for each in implementations):
         served = (c for c in GROWING.values() if subject.refusal(c, "float32") is None)
@@ -195,6 +194,6 @@ def _repeat(subject: Subject, case: Case, count: int) -> None:
     for _ in range(count):
         inputs = inputs.each(lambda array: -array)
         steps = [step for _, step in _steps(subject, case, inputs.each(subject.array))]
-        # The gradients are those of the second step, or where there is none, maps of their own.
+        # The gradients, or the maps of a backend that has none, are the second step.
         for step in steps[: 2 if "reverse" in subject.entry.capabilities else 3]:
             step()

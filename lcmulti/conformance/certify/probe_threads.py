@@ -1,4 +1,4 @@
-"""How many threads compute: the processor time of each, as Linux counts it."""
+"""Count the threads that compute, by the processor time of each under Linux."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from lcmulti.plugins.contract import Resources
 __all__ = ["can_count", "threads"]
 
 ENOUGH = 0.15
-"""Seconds of processor time that are looked at, of each step."""
+"""Seconds of processor time to measure, for each step."""
 TASKS = Path("/proc/self/task")
 
 
@@ -33,13 +33,14 @@ def can_count() -> bool:
 
 
 def threads(backend: str, *implementations: str) -> dict[str, dict[str, float]]:
-    """With ``threads=1``, the part of all processor time that the busiest thread had in each step.
+    """With ``threads=1``, the share of all processor time that the busiest thread had in each step.
 
-    The steps are the call, the call with its gradients, and each map by itself: where one map of
-    three has several threads, their sum hardly shows it.
+    The steps are the call, the call with its gradients, and each map by itself: if only one map of
+    three had several threads, their sum would hardly show it.
     """
     if plugins.registry().backends[backend].package == "jax":
-        os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:1]))  # it asks nothing else
+        # JAX takes its number of threads from the affinity alone.
+        os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:1]))
     found = {}
     for subject in (Subject(backend, each) for each in implementations):
         served = [c for c in LARGE.values() if subject.refusal(c, CORE_DTYPE) is None]
@@ -73,7 +74,7 @@ def _share_of_the_busiest(subject: Subject, step: Callable[[], tuple[Any, ...]])
         for each in step():
             subject.owner.to_numpy(each)
 
-    done()  # compiles, and starts what is started once
+    done()  # compiles, and starts threads that are started once
     before, start = _times(), time.process_time()
     while time.process_time() - start < ENOUGH:
         done()
@@ -83,7 +84,7 @@ def _share_of_the_busiest(subject: Subject, step: Callable[[], tuple[Any, ...]])
 
 
 def _times() -> dict[str, float]:
-    """Seconds of processor time of each thread that is alive."""
+    """Seconds of processor time of each living thread."""
     return {
         each.name: int((each / "schedstat").read_text(encoding="ascii").split()[0]) / 1e9
         for each in TASKS.iterdir()

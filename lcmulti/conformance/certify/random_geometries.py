@@ -1,8 +1,8 @@
-"""Random geometries: small ones for properties, and calls of every option or as layers are.
+"""Random geometries: small ones for properties, calls with many options, and typical layers.
 
-Most numbers of a call are small, and some are not: whoever treats a size of 7, 16 or 33 in a way
-of its own is met sooner or later. Half of the calls are drawn up as people draw up layers: square
-windows, zeros that keep the size, positions, channels and filters in the tens.
+Most numbers of a call are small, and some are large, so that code for special sizes (7, 16, 33) is
+reached sooner or later. Half of the calls are like layers in use: square windows, zero padding that
+keeps the size, and tens of positions, channels and filters.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ __all__ = [
 
 KINDS = ("any", "tiled", "convolution")
 MOST = 10**6
-"""Products of a call, and elements of its input: it is soon computed, and as soon checked."""
+"""Largest number of products of a call, and of elements of its input, so that it is quick."""
 LEAST_OF_A_LAYER = 50_000
 
 QUICK, CI, NIGHTLY = (5, 10), (50, 200), (10_000, 2000)
-"""Examples of each property, and random calls."""
+"""Number of examples of each property, and number of random calls."""
 
 
 class Examples(NamedTuple):
-    """How many random examples of each property a run takes, and which.
+    """The number of random examples of each property in a run, and their seed.
 
     Parameters
     ----------
     number : int
     calls : int
-        Random calls, of other geometries all.
+        Number of random calls, all of different geometries.
     seed : int
         The same seed gives the same examples.
     """
@@ -58,7 +58,7 @@ class Examples(NamedTuple):
 
 
 def geometry(seed: int, kind: str) -> Case:
-    """A random small case without a bias; padding in zeros."""
+    """A random small case without a bias, padded with zeros."""
     rng = np.random.default_rng((seed, KINDS.index(kind)))
 
     def each(low: int, high: int) -> tuple[int, ...]:
@@ -74,7 +74,7 @@ def geometry(seed: int, kind: str) -> Case:
 
 
 def calls(seed: int) -> Iterator[tuple[Case, str]]:
-    """Random cases from *seed* on, each with a dtype: of every other one in float32."""
+    """Random cases from *seed* on, each with a dtype; every other one is in float32."""
     dtypes = tuple(DTYPES)
     for number in count(seed):
         drawn = as_a_layer(number) if number % 2 else any_call(number)
@@ -82,7 +82,7 @@ def calls(seed: int) -> Iterator[tuple[Case, str]]:
 
 
 def as_a_layer(seed: int) -> Case:
-    """A random case as layers are drawn up."""
+    """A random case like a layer in use."""
     rng = np.random.default_rng((seed, 98))
 
     def one_of(*choices: Any) -> Any:
@@ -123,7 +123,7 @@ def as_a_layer(seed: int) -> Case:
 
 
 def any_call(seed: int) -> Case:
-    """A random case with every option there is, most of them at once."""
+    """A random case that uses most options at once."""
     rng = np.random.default_rng((seed, 99))
     while True:
         case = _with_options(rng, _heavy_tailed(rng, seed))
@@ -132,7 +132,7 @@ def any_call(seed: int) -> Case:
 
 
 def _heavy_tailed(rng: np.random.Generator, seed: int) -> Case:
-    """Each number uniform in its logarithm, so that every size is as likely as its double."""
+    """Random numbers, uniform in their logarithm: each size is as likely as its double."""
 
     def upto(most: int) -> int:
         return int(np.exp(rng.uniform(0, np.log(most + 1))))
@@ -158,13 +158,13 @@ def _case(
     filters: int,
     batch: int,
 ) -> Case:
-    """Of one of `KINDS`, with a little padding in zeros and room for windows."""
+    """A random case of one of `KINDS`, with a little zero padding and room for windows."""
     ndim = len(kernel)
     low, high, more = (tuple(int(n) for n in rng.integers(0, 3, ndim)) for _ in range(3))
     if kind == "tiled":
         strides, dilation, low, high = kernel, (1,) * ndim, (0,) * ndim, (0,) * ndim
     extents = map(window_extent, kernel, dilation)
-    # Room for two windows and more, so that every axis has something to translate.
+    # Room for at least two windows, so that a translation along every axis is possible.
     size = tuple(e + s + n for e, s, n in zip(extents, strides, more, strict=True))
     shared = {
         "any": rng.integers(0, 2, ndim),
@@ -180,7 +180,7 @@ def _case(
 
 
 def _with_options(rng: np.random.Generator, base: Case) -> Case:
-    """Padding of every mode and rule, either data format, a bias shared along any axes."""
+    """Any padding mode and rule, either data format, and a bias shared along any axes."""
     ndim, options = base.spec.ndim, dict(base.options)
     mode = str(rng.choice(["zeros", "reflect", "replicate", "circular"]))
     if base.group == "any" and mode != "zeros":

@@ -1,4 +1,4 @@
-"""What a certification found: counts, failures and verdict, as text, JSON and a certificate."""
+"""The result of a certification: counts, failures and verdict, as text, JSON and a certificate."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ class Result:
     ----------
     backend : str
     implementation : str or None
-        The only one certified, or None for the backend with all of them.
+        The only one that was certified, or None for the backend and all its implementations.
     device : str or None
     arguments : tuple of str
         Further arguments of pytest.
     versions : dict
     seed : int
-        Of the random examples.
+        Seed of the random examples.
     is_quick : bool
-        Whether only a sample of the checks was asked for.
+        Whether only a sample of the checks was requested.
     passed, core_passed, not_run : int
-        Checks that passed; those of the core among them; those collected or deselected and
-        never run.
+        Checks that passed; core checks among them; checks that were collected or deselected and
+        did not run.
     failures : list of Failure
     skipped : Counter
-        Reason to count.
+        Number of skipped calls by reason.
     seconds : float
     """
 
@@ -68,17 +68,17 @@ class Result:
 
     @property
     def failed(self) -> int:
-        """How many checks failed."""
+        """Number of checks that failed."""
         return len({failure.check for failure in self.failures})
 
     @property
     def ok(self) -> bool:
-        """Whether the whole suite was run and nothing failed: whether it is certified."""
+        """Whether it is certified: the whole suite ran and nothing failed."""
         return not self.failures and not self.not_run and self.core_passed > 0
 
     @property
     def verdict(self) -> str:
-        """One line."""
+        """A summary in one line."""
         name = self.backend
         if self.implementation is not None:
             name += f" with implementation {self.implementation!r}"
@@ -103,13 +103,13 @@ class Result:
         return "\n".join([*lines, self.verdict])
 
     def to_json(self) -> str:
-        """All of it, with the verdict."""
+        """The result as JSON, with the verdict."""
         facts = {"verdict": self.verdict, "ok": self.ok, "failed": self.failed, **vars(self)}
         facts["failures"] = [failure._asdict() for failure in self.failures]
         return json.dumps(facts, indent=2)
 
     def to_certificate(self) -> str:
-        """One page of Markdown: what was run on what, the counts, the verdict."""
+        """One page of Markdown: what ran on what, the counts, and the verdict."""
         rows = [
             ("backend", self.backend),
             ("implementation", self.implementation or "auto, and each of its own"),
@@ -142,4 +142,4 @@ class Result:
 
 
 MOST_SHOWN = 15
-"""Reasons and failures on a certificate: it stays one page."""
+"""Largest number of reasons and failures on a certificate, which is one page."""

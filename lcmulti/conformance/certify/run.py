@@ -54,34 +54,34 @@ def certify(
     quiet: bool = True,
     arguments: Sequence[str] = (),
 ) -> Result:
-    """Hold a backend and its implementations to everything lcmulti promises.
+    """Check that a backend and its implementations keep everything that lcmulti promises.
 
-    The suite is run by pytest in this process, with its own configuration: nothing of the
-    caller's tests, environment or settings takes part, nor the other way round. A check that fails
-    is in the result; it is not raised.
+    pytest runs the suite in this process, with its own configuration. Tests, environment and
+    settings of the caller have no effect on it, and the other way around. A failed check does not
+    raise; it is in the result.
 
     Parameters
     ----------
     backend : str
         Name of a registered backend.
     implementation : str, optional
-        Certify only this one; None for ``auto`` and every one the backend has.
+        Certify only this one; None for ``auto`` and all implementations of the backend.
     device : {"cpu", "gpu"}, optional
-        Where to place the arrays; None for where the backend places them.
+        Where to place the arrays; None for the default of the backend.
     json, junit, certificate : path, optional
         Files to write: everything as JSON, JUnit XML, and one page of Markdown.
     nightly : bool, default False
         10,000 examples of each property and 2,000 random calls, instead of 50 and 200.
     quick : bool, default False
-        A sample of every check, in under a minute; it certifies nothing.
+        Run a sample of every check, in under a minute; it certifies nothing.
     checks : sequence of str
-        Only these, by name (``"test_any_call"``); a part certifies nothing.
+        Run only these, by name (``"test_any_call"``); a part certifies nothing.
     seed : int, optional
-        Of the random examples; None for 0, and for a new one every night. It is in the result.
+        Seed of the random examples; None for 0, or a new one with *nightly*. The result has it.
     quiet : bool, default True
         Print nothing.
     arguments : sequence of str
-        Further arguments of pytest. A run they cut short certifies nothing.
+        Further arguments of pytest. A run that they shorten certifies nothing.
 
     Returns
     -------
@@ -95,7 +95,7 @@ def certify(
     MissingBackendError, MissingExtraError
         If the backend's framework, pytest or hypothesis is not installed.
     Interrupted
-        For `KeyboardInterrupt`; its ``report`` is the result of what was run.
+        If the user interrupts; its ``report`` is the result so far.
     LcmultiError
         If Python runs without assertions (``-O``).
 
@@ -169,20 +169,20 @@ def _require_what_it_takes() -> None:
 
 
 def run(suite: Suite, arguments: Sequence[str]) -> int:
-    """Let pytest run a suite, by its own configuration alone."""
+    """Run pytest with the configuration of the suite only."""
     import pytest
 
-    # Workers of xdist are other processes, which know nothing of what is certified here; and what
-    # failed in another run decides nothing of this one.
+    # Workers of xdist are other processes, which would not have the plugin object. Failures of
+    # another run must not influence this one.
     command = ["-c", str(SUITE / "pytest.ini"), "--rootdir", str(SUITE), "--noconftest"]
     command += ["-p", "no:xdist", "-p", "no:cacheprovider"]
     with _undisturbed():
-        # Paths first: pytest resolves them against its own working folder, wherever that is.
+        # Resolve paths first: pytest would resolve them against another folder.
         return int(pytest.main([*command, *arguments], plugins=[suite]))
 
 
 def _names(path: Path) -> Iterator[str]:
-    """Names of the checks in a module, whatever pytest is told to collect."""
+    """Names of the checks in a module, independent of what pytest is told to collect."""
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
             yield node.name
@@ -190,7 +190,7 @@ def _names(path: Path) -> Iterator[str]:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Without options and plugins of pytest that the environment names, and by default settings."""
+    """Default settings, without pytest options and plugins from the environment."""
     with (
         lcmulti.config(**DEFAULTS._asdict()),
         mock.patch.dict(os.environ, {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}),

@@ -1,11 +1,11 @@
-"""Geometries that between them have every size: both sides of each power of two up to 4,096.
+"""Geometries that together have every size: both sides of each power of two up to 4,096.
 
-Code is another beyond some size: a vector's length, a block's, a cache's, an index type's. So
-each argument (samples, channels, filters, groups, positions, taps, strides, dilation, zeros of
-padding) is once ``2**p`` and once ``2**p + 1`` for every ``p`` up to 12, and once a prime halfway
-to the next power, which leaves a remainder in blocks of any length. What is over a power is met in
-each of the kinds of geometry that implementations are written for. Several arguments are large in
-one case, as far as its products allow, so that few cases hold all sizes.
+Implementations use other code above some size: that of a vector, a block, a cache or an index type.
+So each argument (samples, channels, filters, groups, positions, taps, strides, dilation, padding)
+is once ``2**p`` and once ``2**p + 1`` for every ``p`` up to 12, and once a prime halfway to the
+next power, which leaves a remainder in blocks of any length. The sizes ``2**p + 1`` come in each of
+the three kinds of geometry that implementations are written for. As many arguments as possible are
+large in one case, so that a few cases have all sizes.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ __all__ = ["KINDS", "LARGEST", "PRIMES", "Side", "rows", "table"]
 Side = Literal["at", "between", "over"]
 LARGEST = 4096
 PRIMES = (3, 7, 13, 23, 47, 97, 191, 383, 769, 1531, 3067)
-"""One between any two powers of two."""
+"""A prime between each two powers of two."""
 MOST_PRODUCTS, MOST_ELEMENTS = 250_000, 500_000
-"""Of one case, and of one of its arrays: what takes a few milliseconds to compute and to check."""
+"""Largest number of products of a case, and of elements of an array: a few milliseconds each."""
 
 OTHER_DTYPES = ("float16", "bfloat16", "float64")
 
@@ -37,23 +37,23 @@ KINDS: dict[str, tuple[str, ...]] = {
         "strides", "dilation", "padding"),
     "shared": ("batch", "line", "taps"),
 }  # fmt: skip
-"""Arguments that are varied. A *line* is positions in 1D, a *grid* in 2D and 3D by turns; *taps*
-are of a window in 1D, a *window* is one in 2D and 3D. Of *shared* ones the line is the first of two
-axes, along which the kernel is shared."""
+"""The varied arguments. A *line* is positions in 1D, a *grid* is positions in 2D or 3D by turns.
+*taps* are those of a window in 1D, a *window* is one in 2D or 3D. In the *shared* kind, the line is
+the first of two axes, along which the kernel is shared."""
 
 LEAST = {"line": 2, "grid": 4, "taps": 2, "window": 4}
-"""The others are 1 where they are not large."""
+"""Sizes of arguments that are not large; others are 1."""
 
 
 def levels(side: Side) -> list[int]:
-    """Powers of two up to `LARGEST`, the numbers after them, or `PRIMES`, the largest first."""
+    """Powers of two up to `LARGEST`, these plus one, or `PRIMES`; the largest first."""
     if side == "between":
         return list(PRIMES[::-1])
     return [2**p + (side == "over") for p in reversed(range(LARGEST.bit_length()))]
 
 
 def split(count: int, axes: int) -> tuple[int, ...]:
-    """*count* or a little more as a product of so many sizes that differ little."""
+    """*count*, or a little more, as a product of several sizes that are nearly equal."""
     if axes == 1:
         return (count,)
     first = isqrt(count) if axes == 2 else max(round(count ** (1 / 3)), 1)
@@ -61,10 +61,10 @@ def split(count: int, axes: int) -> tuple[int, ...]:
 
 
 def rows(few: bool) -> Iterator[tuple[Case, str]]:
-    """What is just over a power of two in every type; in float32 the powers and primes, too.
+    """Sizes just above powers of two in every type; in float32 also the powers and the primes.
 
-    With *few*, each case is in one of the other types, and in another in the next: for frameworks
-    that compile a program for each shape and type.
+    With *few*, each case is in only one of the other types, by turns: for frameworks that compile a
+    program for each shape and type.
     """
     for kind in KINDS:
         for number, case in enumerate(table(kind, "over")):
@@ -78,9 +78,9 @@ def rows(few: bool) -> Iterator[tuple[Case, str]]:
 
 @cache
 def table(kind: str, side: Side) -> tuple[Case, ...]:
-    """The fewest cases, or nearly, of a kind that have every size of every argument."""
+    """Nearly the smallest number of cases of a kind that have every size of every argument."""
     pending = {argument: levels(side) for argument in KINDS[kind]}
-    # The longest windows are in 1D and in more axes by turns: they take longest to check.
+    # The longest windows take longest to check, so they are in 1D or in more axes by turns.
     if "window" in pending:
         first = int(side == "over")
         pending["taps"] = pending["taps"][first::2]
@@ -92,7 +92,7 @@ def table(kind: str, side: Side) -> tuple[Case, ...]:
 
 
 def _next(kind: str, pending: dict[str, list[int]], index: int, side: Side) -> Case:
-    """The case with the largest sizes that are left and fit together, which are ticked off."""
+    """The case with the largest remaining sizes that fit together; they are removed."""
 
     def left(*names: str) -> float:
         return sum(log2(level) + 1 for name in names for level in pending[name])
@@ -102,7 +102,7 @@ def _next(kind: str, pending: dict[str, list[int]], index: int, side: Side) -> C
     absent = ("grid", "window") if one else ("line", "taps")
     names = sorted((each for each in pending if each not in absent), key=left, reverse=True)
     sizes = {name: LEAST.get(name, 1) for name in names}
-    for name in names:  # who has most left is the first to choose
+    for name in names:  # the argument with the most remaining sizes chooses first
         for level in pending[name]:
             if (fitting := _case(kind, ndim, sizes | {name: level}, "")) and _is_small(fitting):
                 sizes[name] = level
@@ -121,7 +121,7 @@ def _is_small(case: Case) -> bool:
 
 
 def _case(kind: str, ndim: int, sizes: dict[str, int], name: str) -> Case | None:
-    """A case of these sizes, or None where there is none; channels and filters are a group's."""
+    """A case of these sizes, or None; channels and filters are those of a group."""
     groups = sizes.get("groups", 1)
     channels, filters = (groups * sizes.get(each, 1) for each in ("channels", "filters"))
     positions = split(sizes["line" if "line" in sizes else "grid"], ndim)
@@ -135,7 +135,7 @@ def _case(kind: str, ndim: int, sizes: dict[str, int], name: str) -> Case | None
         strides = window
     extents = map(window_extent, window, dilation)
     padded = [(n - 1) * s + e for n, s, e in zip(positions, strides, extents, strict=True)]
-    zeros = sizes.get("padding", 1) - 1  # the least is none
+    zeros = sizes.get("padding", 1) - 1  # the smallest padding is 0
     if idle or zeros >= padded[0]:
         return None
     low = zeros - zeros // 3

@@ -1,4 +1,4 @@
-"""What is certified: a backend together with one way of choosing its implementation."""
+"""`Subject`: a backend, with ``auto`` or one of its implementations, that is certified."""
 
 from __future__ import annotations
 
@@ -28,12 +28,13 @@ from lcmulti.plugins.contract import (
     Problem,
     Resources,
 )
+from lcmulti.types import Array
 
 __all__ = ["AUTO", "CORE_DTYPE", "Subject"]
 
 AUTO = "auto"
 CORE_DTYPE = "float32"
-"""What every backend and every implementation computes in, or is not certified."""
+"""Types that every backend and every implementation must have."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Subject:
     ----------
     backend, implementation : str
     device : str or None
-        Kind of device the arrays are placed on; None for wherever the backend places them.
+        Kind of device of the arrays; None for the default of the backend.
     """
 
     backend: str
@@ -66,18 +67,18 @@ class Subject:
 
     @property
     def implementation_entry(self) -> ImplementationEntry:
-        """The implementation's record; ``auto`` has none."""
+        """The record of the implementation; None for ``auto``."""
         return plugins.registry().implementations[self.backend, self.implementation]
 
     @property
     def maps(self) -> Implementation:
-        """The three maps; ``auto`` has none."""
+        """The implementation; None for ``auto``."""
         return plugins.load_implementation(self.backend, self.implementation)
 
     def map(self, name: str) -> Callable[..., Any]:
-        """One of the three maps, as the framework runs it: JAX never but compiled.
+        """One of the three maps, as the framework runs it; in JAX, it is always compiled.
 
-        Closed, it is the program that calls with gradients are made of, compiled once for both.
+        It is closed, so that calls with gradients use the same compiled program.
         """
         if framework_of(self.backend) in COMPILING:
             return self.owner.close(self.maps, self.implementation_entry, cast(Map, name))
@@ -86,7 +87,7 @@ class Subject:
 
     @cached_property
     def placed(self) -> Callable[[], AbstractContextManager[Any]]:
-        """Makes the context in which new arrays are on the device asked for."""
+        """Returns a context in which new arrays are on the requested device."""
         if self.device is None:
             return nullcontext
         return plugins.placement(self.backend, self.device)
@@ -96,15 +97,15 @@ class Subject:
         with self.placed():
             return self.owner.from_numpy(array)
 
-    def arrays(self, inputs: Inputs) -> tuple[Any, ...]:
+    def arrays(self, inputs: Inputs) -> tuple[Array, ...]:
         """``x``, ``kernel`` and, if there is one, ``bias``."""
         given = (inputs.x, inputs.kernel, inputs.bias)
         return tuple(self.array(each) for each in given if each is not None)
 
     def call(self, case: Case) -> Callable[..., Any]:
-        """`local_conv` of ``(x, kernel)`` or ``(x, kernel, bias)`` for a case."""
+        """`local_conv` for a case, as a function of ``(x, kernel)`` or ``(x, kernel, bias)``."""
 
-        def local(*arrays: Any) -> Any:
+        def local(*arrays: Array) -> Array:
             return local_conv(
                 *arrays, backend=self.backend, implementation=self.implementation, **case.arguments
             )
@@ -112,39 +113,39 @@ class Subject:
         return local
 
     def results(self, case: Case, inputs: Inputs) -> Results:
-        """Value and gradients as NumPy arrays, by reverse mode or else by the three maps."""
+        """Value and gradients as NumPy arrays, by reverse mode or by the three maps."""
         runner = BackendRunner(self.backend, self.implementation)
         with self.placed():
             return runner.results(case, inputs)
 
     @staticmethod
     def resources() -> Resources:
-        """What the settings in force allow."""
+        """The resources of the settings in force."""
         return current().resources
 
     def problem(self, case: Case, dtype: str) -> Problem:
-        """What an implementation is asked to serve."""
+        """The problem that an implementation is asked to serve."""
         device = self.device or device_of(self.backend)
         return Problem(case.spec.computed(), case.batch, dtype, device, False, self.resources())
 
     def lacks_device(self) -> str | None:
-        """Why the implementation's record rules it out where arrays are placed."""
+        """Why the record of the implementation excludes the device of the arrays, or None."""
         devices = self.implementation_entry.devices
         if not devices or (device := self.device or device_of(self.backend)) in devices:
             return None
         return f"does not run on {device}"
 
     def not_here(self) -> str | None:
-        """Why the implementation serves nothing on this machine, by its record or its own word."""
+        """Why the implementation serves nothing on this machine, by its record or `unavailable`."""
         if (reason := self.lacks_device()) is not None:
             return reason
         unavailable: Callable[[], str | None] | None = getattr(self.maps, "unavailable", None)
         return None if unavailable is None else unavailable()
 
     def refusal(self, case: Case, dtype: str, **facts: Any) -> str | None:
-        """Why, by what its records declare and its implementation declines, it does not serve.
+        """Why it does not serve a case, by its records and by what its implementation declines.
 
-        With *facts* of the problem other than the case's.
+        *facts* replace fields of the problem.
         """
         if (reason := lacks(self.backend, dtype)) is not None:
             return f"{self.backend}: {reason}"
@@ -158,8 +159,8 @@ class Subject:
         return None if reason is None else f"{self}: {reason}"
 
     def require(self, case: Case, dtype: str, **facts: Any) -> None:
-        """Skip a case that is declined; fail where the core would be skipped."""
-        import pytest  # here alone: in a fresh process nothing tells that it is a test
+        """Skip a case that is declined; fail if that would skip a part of the core."""
+        import pytest  # imported here: in a new process of a probe, pytest must not be imported
 
         reason = self.refusal(case, dtype, **facts)
         if reason is None:
@@ -169,7 +170,7 @@ class Subject:
         pytest.skip(reason)
 
     def lacking(self, capabilities: Iterable[str]) -> str | None:
-        """Which of *capabilities* the backend does not declare, or None."""
+        """A reason if the backend does not declare one of *capabilities*; else None."""
         for name in capabilities:
             if name not in self.entry.capabilities:
                 return f"{self.backend}: declares no capability {name!r}"
@@ -177,36 +178,38 @@ class Subject:
 
     @property
     def transformable(self) -> bool:
-        """Whether the framework's transforms may be applied; ``auto`` finds what serves them."""
+        """Whether the framework's transforms may be applied; for ``auto`` always."""
         return self.implementation == AUTO or self.implementation_entry.transformable
 
     def transform_refusal(self, case: Case, dtype: str) -> str | None:
-        """Why, by what is declared and declined, it does not serve under a transform."""
+        """Why it does not serve a case under a transform, or None."""
         if self.implementation == AUTO:
             return None
         if not self.transformable:
             return f"{self}: declared not to be transformable"
         return self.refusal(case, dtype, transformed=True)
 
-    def verify(self, what: str, got: Any, like: Any, value: np.ndarray, limit: np.ndarray) -> None:
+    def verify(
+        self, what: str, got: Any, like: Array, value: np.ndarray, limit: np.ndarray
+    ) -> None:
         """Compare container, shape, dtype and device, then every element with its bound.
 
         Parameters
         ----------
         what : str
-            For the message.
+            Name of the result, for the message.
         got : array
-            Of the backend.
+            The result, an array of the backend.
         like : array
-            Of the backend, with the container, dtype and device *got* must have.
+            An array of the backend with the container, dtype and device that *got* must have.
         value, limit : ndarray
-            What is expected and how far rounding may move it.
+            The expected values, and how far rounding may move them.
         """
         self.verify_kind(what, got, like, value.shape)
         self.verify_host(what, self.owner.to_numpy(got), value, limit)
 
     def verify_host(self, what: str, got: np.ndarray, value: np.ndarray, limit: np.ndarray) -> None:
-        """Hold an array that is NumPy's to its bound."""
+        """Compare a NumPy array with its bound."""
         assert got.shape == value.shape, f"{what}: shape {got.shape}, expected {value.shape}"
         if within(got, value, limit):
             return
@@ -216,7 +219,7 @@ class Subject:
             f"{deviation.fraction:.3g} times its bound"
         )
 
-    def verify_kind(self, what: str, got: Any, like: Any, shape: tuple[int, ...]) -> None:
+    def verify_kind(self, what: str, got: Any, like: Array, shape: tuple[int, ...]) -> None:
         """Compare container, shape, dtype and device."""
         assert type(got) is type(like), f"{what}: container {type(got)}, expected {type(like)}"
         came, wanted = self.owner.facts(got), self.owner.facts(like)
@@ -235,7 +238,7 @@ def lacks(backend: str, dtype: str) -> str | None:
     try:
         with wide(backend, dtype):
             return BackendRunner(backend).lacks(numpy_dtype(dtype))
-    except LcmultiError as error:  # bfloat16 in NumPy is a package of its own
+    except LcmultiError as error:  # NumPy has bfloat16 only with the package ml_dtypes
         return str(error)
 
 

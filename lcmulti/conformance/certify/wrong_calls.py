@@ -1,4 +1,4 @@
-"""Wrong calls, as a table: what spoils a right call, and the one error it must give everywhere."""
+"""A table of wrong calls: changes to a right call, and the error that every backend must raise."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from lcmulti.errors import (
     ShapeError,
     TooLargeError,
 )
+from lcmulti.types import Array
 
 __all__ = ["RIGHT", "WRONG", "WrongCall", "converted", "named"]
 
@@ -25,13 +26,13 @@ class WrongCall(NamedTuple):
     Parameters
     ----------
     changes : dict
-        What is different from the right call.
+        The changes to the right call.
     error : type
-        The class of the error, exactly.
+        The exact class of the error.
     argument : str
         The argument it names.
     shown : str
-        What of the wrong value its message shows.
+        A part of the wrong value that the message must show.
     """
 
     changes: dict[str, Any]
@@ -41,17 +42,17 @@ class WrongCall(NamedTuple):
 
 
 def ones(*shape: int, dtype: str = "float32") -> np.ndarray:
-    """An array that is right or wrong by its shape and dtype alone."""
+    """An array for calls of which only shape and dtype matter."""
     return np.ones(shape, dtype)
 
 
 RIGHT: dict[str, Any] = {
     "x": ones(2, 9, 8, 4), "kernel": ones(7, 7, 3, 2, 4, 6), "bias": ones(7, 7, 6),
 }  # fmt: skip
-"""A call that is right; each row of the table spoils it in one way."""
+"""A right call; each row of the table changes it to a wrong one."""
 
 HUGE: dict[str, Any] = {"kernel": ones(1, 1, 3, 2, 4, 6), "bias": ones(1, 1, 6)}
-"""Weights that fit any output size, for calls that are wrong by their size alone."""
+"""Weights that fit any output size, for calls that are wrong only by their size."""
 
 WRONG: list[WrongCall] = [WrongCall(*row) for row in (
     ({"x": ones(9, 8, 4)}, ShapeError, "x", "(9, 8, 4)"),
@@ -142,8 +143,8 @@ def named(row: WrongCall) -> str:
     )  # fmt: skip
 
 
-def converted(arguments: dict[str, Any], backend: str) -> dict[str, Any]:
-    """The arguments with their arrays as *backend*'s own."""
+def converted(arguments: dict[str, Any], backend: str) -> dict[str, Array]:
+    """The arguments, with arrays of *backend*."""
     owner = plugins.load_backend(backend)
     return {
         name: owner.from_numpy(value) if isinstance(value, np.ndarray) else value

@@ -88,10 +88,10 @@ def parity_with_tf_keras():
         loss = model.train_on_batch(at("x"), at("target"))
         np.testing.assert_allclose(float(np.ravel(loss)[0]), at("loss"), rtol=1e-5)
         kernel, bias = layer.get_weights()
-        # A step of 0.5 along the gradient: the weights differ as the gradients do.
+        # After a step of 0.5 along the gradient, weights differ as the gradients do.
         if implementation == "1":
             np.testing.assert_allclose(kernel, at("new_kernel"), rtol=1e-5, atol=1e-6)
-        else:  # taps that see padding alone have no gradient and stay 0
+        else:  # taps that read only padding have no gradient and stay 0
             np.testing.assert_allclose(kernel, at("new_kernel"), rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(bias, at("new_bias"), rtol=1e-5, atol=1e-6)
         assert np.abs(kernel - at("kernel")).max() > 1e-3
@@ -292,7 +292,7 @@ def implementations_by_name():
         try:
             y = numpy(layer(X))
         except NotImplementedError as error:
-            assert name in names, name  # forced, and this geometry is none of its
+            assert name in names, name  # named, but it does not serve this geometry
             assert "cannot serve this call" in str(error), error
         else:
             np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
@@ -318,7 +318,7 @@ def building_is_constant_in_positions():
     model = keras.Sequential([
         keras.Input((32, 32, 3)), LocallyConnected2D(64, 3), LocallyConnected2D(32, 3),
     ])  # fmt: skip
-    assert time.process_time() - start < 2  # generous: asv_benches/keras_step.py measures it
+    assert time.process_time() - start < 2  # generous; asv_benches/keras_step.py measures it
     assert len(model.weights) == 4
 
 

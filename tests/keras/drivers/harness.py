@@ -1,4 +1,4 @@
-"""What the drivers share: each checks things on the running backend of Keras in one process."""
+"""What the drivers share. Each checks one topic on the running backend of Keras, in one process."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def check(function):
 
 
 def trained(function):
-    """A check that trains, which the NumPy backend of Keras cannot."""
+    """A check that trains, so it cannot run on the NumPy backend of Keras."""
     return check(function) if TRAINS else function
 
 
@@ -45,7 +45,7 @@ def predict(model, x=X):
 
 
 def raises(call, message):
-    """The call is refused with this in its message."""
+    """Assert that a call is refused, with a message that contains this."""
     try:
         call()
     except (ValueError, TypeError) as error:
@@ -101,7 +101,7 @@ RUN = {"tf_saved_model": _run_saved_model, "onnx": _run_onnx, "litert": _run_lit
 
 
 def main():
-    """Print JSON: for each check null, or what went wrong."""
+    """Run the checks and print JSON: null for each, or what went wrong."""
     found = {}
     for name, function in CHECKS.items():
         try:

@@ -1,7 +1,7 @@
 """Load old models on the running backend of Keras 3: ``python load_legacy.py FOLDER...``.
 
-Prints JSON: for each file the largest difference from what it gave, as a multiple of the scale
-of its output's rounding, or the error; also what was warned about, and whether it saves again.
+It prints JSON: for each file, the largest difference from its old outputs as a multiple of their
+rounding, or the error; also the warnings, and whether it can be saved again.
 """
 
 import json

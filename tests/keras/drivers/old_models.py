@@ -1,7 +1,7 @@
-"""Models in code that runs with tf_keras and with Keras 3: the weights of one are for the other.
+"""Models in code that runs with tf_keras and with Keras 3, so that weights can be exchanged.
 
 Each function takes `Kit`, which says whose layers they are, and returns a model that is built.
-Many of their layers have one shape, so that weights in another's place would go in.
+Many of their layers have the same shape, so that weights of the wrong layer would fit.
 """
 
 from types import SimpleNamespace
@@ -28,7 +28,7 @@ def built(made, shape=SHAPE):
 
 
 def stack(t, *layers, shape=SHAPE, **names):
-    """A sequential model; the two Keras call its input's shape by different names."""
+    """A sequential model; the argument for its input's shape differs between the two."""
     return t.k.Sequential([t.k.Input(shape), *layers], **names)
 
 
@@ -449,6 +449,6 @@ def patterns(name):
 
 
 def outputs(made, xs):
-    """What a model gives, as a list."""
+    """The outputs of a model, as a list."""
     ys = made(xs if len(xs) > 1 else xs[0])
     return list(ys) if isinstance(ys, (list, tuple)) else [ys]

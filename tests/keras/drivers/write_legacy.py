@@ -256,7 +256,7 @@ def stateful():
 
 
 def randomize(made, rng):
-    """Nothing at its initial value, so that a weight in another's place shows."""
+    """Give every weight another value, so that an exchanged weight is noticed."""
     for w in made.weights:
         if "float" in w.dtype.name:
             low = 0.5 if "variance" in w.name else -0.5
@@ -284,7 +284,7 @@ def save(folder, name, made, rng):
 
 
 def old_fashioned(folder):
-    """Rewrite a file as older Keras wrote it: other spellings, no version."""
+    """Rewrite a file as an older Keras wrote it: with other spellings and no version."""
     for suffix in ("h5", "npz"):
         content = (folder / f"regularized.{suffix}").read_bytes()
         (folder / f"old_fashioned.{suffix}").write_bytes(content)
@@ -334,7 +334,7 @@ def by_theano(folder):
 
 
 def big_endian(folder):
-    """As a machine of the other order of bytes wrote it."""
+    """As a machine with the other byte order wrote it."""
     for suffix in ("h5", "npz"):
         content = (folder / f"regularized.{suffix}").read_bytes()
         (folder / f"big_endian.{suffix}").write_bytes(content)

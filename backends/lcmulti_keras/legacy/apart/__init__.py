@@ -1,9 +1,9 @@
-"""Run a large foreign parser on a stranger's file in a process of its own, under limits.
+"""Run a third-party parser on an untrusted file in another process, under limits.
 
-HDF5 and TensorFlow read files in C, and a damaged file makes them crash, loop or take all memory:
-of 15,000 copies of Keras' own files with a few bytes changed, HDF5 1.14 did one of these in 25.
-In a process of its own that is one more way to say that a file is damaged. What such a process
-says is checked as the file itself would be.
+HDF5 and TensorFlow read files in C. A damaged file can make them crash, loop or take all memory:
+HDF5 1.14 did so for 25 of 15,000 copies of Keras' own files with a few changed bytes. In another
+process, this only means that the file is damaged. The output of that process is checked as
+carefully as the file itself.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ __all__ = ["run_apart"]
 
 MEBIBYTE = 2**20
 SECONDS = 3
-"""Of computing; a sound file of 2,000 layers takes one."""
+"""Seconds of computing; a sound file of 2,000 layers takes one."""
 MOST_SAID = 64 * MEBIBYTE
 OVERTIME = 15
-"""Times as long it may take where other work keeps the processor."""
+"""Factor for the elapsed time, because other work may use the processor."""
 
 
 def run_apart(
@@ -39,35 +39,35 @@ def run_apart(
     memory: int,
     seconds: int = SECONDS,
 ) -> Iterator[Any]:
-    """What a script of this folder says of a file.
+    """Run a script of this folder on a file.
 
     Parameters
     ----------
     script : str
-        Name of the file beside this one.
+        Name of the script in this folder.
     path : Path
         For messages.
     stream : binary file
-        The process' standard input.
+        The file, which is the standard input of the process.
     arguments : dict
-        For the script; JSON.
+        Arguments for the script, passed as JSON.
     memory : int
-        Bytes it may take beyond what it has when its modules are imported.
+        Bytes that it may take after its modules are imported.
     seconds : int
-        Of computing after that.
+        Seconds of computing after that.
 
     Yields
     ------
     object
-        Each line it prints, which is JSON.
+        Each line that it prints, parsed as JSON.
 
     Raises
     ------
     FileError
-        If the script refuses the file, crashes on it, or exceeds a limit.
+        If the script refuses the file, crashes, or exceeds a limit.
     """
     told = {"path": sys.path, "memory": memory, "seconds": seconds} | arguments
-    # Isolated, so that nothing in the current folder is imported; the path is then told.
+    # Isolated, so that nothing in the current folder is imported; paths are passed explicitly.
     command = [sys.executable, "-I", str(Path(__file__).with_name(script)), json.dumps(told)]
     process = subprocess.Popen(
         command, stdin=stream, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,

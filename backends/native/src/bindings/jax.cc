@@ -1,8 +1,8 @@
-// JAX's door: a handler of XLA's foreign function interface.
+// The door for JAX: a handler of XLA's foreign function interface.
 //
-// The interface is plain C and passes structs that begin with their own size. What is used of them
-// is declared here (XLA, xla/ffi/api/c_api.h, version 0.1 and those after it), so that neither
-// building nor loading needs JAX.
+// The interface is plain C, and passes structs that begin with their own size. The parts that are used are
+// declared here (XLA, xla/ffi/api/c_api.h, version 0.1 and later), so that neither building nor loading needs
+// JAX.
 #include <string>
 
 #include "packed_call.h"
@@ -103,7 +103,7 @@ void *error(const CallFrame &frame, int code, const char *message) {
   return frame.api->create_error(&arguments);
 }
 
-// By lcmulti_dtype.
+// Indexed by lcmulti_dtype.
 constexpr int kTypes[] = {11, 12, 16, 10};
 
 bool is(const Buffer &buffer, int64_t dtype, const lcmulti::Shape &shape) {

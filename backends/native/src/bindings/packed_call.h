@@ -1,5 +1,4 @@
-// A call as frameworks carry it in an attribute. It may come from a file, and must not be believed
-// to describe the arrays that it comes with.
+// A call as an attribute of frameworks. It may come from a file, so it must be checked against the arrays.
 #pragma once
 
 #include <algorithm>
@@ -22,7 +21,7 @@ struct Shape {
   bool is(int64_t other_rank, const int64_t *other) const {
     return other_rank == rank && std::equal(sizes, sizes + rank, other);
   }
-  // Negative if there cannot be so many.
+  // Negative if there are too many.
   int64_t elements() const {
     int64_t count = 1;
     for (int i = 0; i < rank; ++i) {
@@ -33,7 +32,7 @@ struct Shape {
   }
 };
 
-// Of the two arrays that a map reads and of the one that it writes.
+// The shapes of the two arrays that a map reads and of the one that it writes.
 struct Shapes {
   Shape a, b, result;
 };
@@ -42,7 +41,7 @@ struct PackedCall {
   int64_t map;  // then every field of the geometry
   lcmulti_geometry geometry;
 
-  // Whether there can be such a call. Only then ask for more.
+  // Whether the call is valid. Other members must not be used otherwise.
   bool sound() const {
     return map >= LCMULTI_FORWARD && map <= LCMULTI_KERNEL_GRAD &&
            lcmulti_workspace(&geometry, static_cast<int>(map)) >= 0;
@@ -63,7 +62,7 @@ struct PackedCall {
     return map == LCMULTI_INPUT_GRAD ? Shapes{y, kernel, x} : Shapes{x, y, kernel};
   }
 
-  // The frameworks' arrays are contiguous, whatever an attribute says.
+  // The frameworks' arrays are contiguous, independent of the attribute.
   void make_contiguous() {
     lcmulti_geometry &g = geometry;
     const auto lay_out = [&g](const int64_t *size, int64_t channels, int64_t *step) {

@@ -1,8 +1,8 @@
-// TensorFlow's door: an operation and its kernel by the C interface (tensorflow/c/ops.h and
-// kernels.h), a library of its own, for `tf.load_op_library`.
+// The door for TensorFlow: an operation and its kernel, by the C interface (tensorflow/c/ops.h and kernels.h).
+// It is a library of its own, for `tf.load_op_library`.
 //
-// The functions are looked up in TensorFlow as it is loaded, with prototypes declared here, so that
-// building needs no TensorFlow.
+// The functions are looked up in TensorFlow when this library is loaded. Their prototypes are declared here,
+// so that building does not need TensorFlow.
 #include <dlfcn.h>
 
 #include <cstdio>
@@ -182,7 +182,7 @@ bool registered() {
   return status.ok();
 }
 
-// TensorFlow collects what a library registers while it is being loaded.
+// TensorFlow collects what a library registers while it is loaded.
 [[maybe_unused]] const bool done = registered();
 
 }  // namespace

@@ -1,4 +1,4 @@
-// Lanes changing places: transposes, sums across lanes, interleaving.
+// Permutations of lanes: transposition, sums across lanes, interleaving.
 #pragma once
 
 #include "vector.h"
@@ -8,11 +8,11 @@ namespace lcmulti::LCMULTI_ISA {
 template <class V>
 constexpr auto kLanes = std::make_integer_sequence<int, static_cast<int>(sizeof(V) / sizeof(V{}[0]))>{};
 
-// Lanes whose index lacks bit H from a, the others from b.
+// Lanes whose index does not have bit H come from a, the others from b.
 template <int H, class V, int... I>
 LCMULTI_INLINE V blend(V a, V b, std::integer_sequence<int, I...>) {
 #if defined(__AVX512F__)
-  // A shuffle would do, and compilers take one; but processors blend twice as many.
+  // Compilers would use a shuffle, but processors can do twice as many blends.
   constexpr unsigned mask = ((I & H ? 1u << I : 0u) | ...);
   if constexpr (sizeof(V) == 64 && sizeof...(I) == 16) {
     return bits_of<V>(_mm512_mask_blend_epi32(mask, bits_of<__m512i>(a), bits_of<__m512i>(b)));
@@ -22,14 +22,14 @@ LCMULTI_INLINE V blend(V a, V b, std::integer_sequence<int, I...>) {
 #endif
   return __builtin_shufflevector(a, b, ((I & H) == 0 ? I : static_cast<int>(sizeof...(I)) + I)...);
 }
-// The other lanes of each, moved by H to where `blend` does not take them from.
+// The other lanes of both, moved by H to the places that `blend` leaves out.
 template <int H, class V, int... I>
 LCMULTI_INLINE V crossed(V a, V b, std::integer_sequence<int, I...>) {
   return __builtin_shufflevector(a, b, ((I & H) == 0 ? I + H : static_cast<int>(sizeof...(I)) + I - H)...);
 }
 
-// rows[i][k] <-> rows[k][i], by halves: one shuffle and two blends, of which processors do more in
-// a cycle, for each two rows.
+// rows[i][k] <-> rows[k][i], in halves: one shuffle and two blends for two rows. Processors do more blends than
+// shuffles in a cycle.
 template <int VL, int H = VL / 2, class V>
 LCMULTI_INLINE void transpose(V (&rows)[VL]) {
   if constexpr (H >= 1) {
@@ -44,8 +44,8 @@ LCMULTI_INLINE void transpose(V (&rows)[VL]) {
   }
 }
 
-// Lane i * N + k of the result is the sum of lanes i * N to i * N + N - 1 of rows[k]; `SCALE` lanes
-// that are neighbours are one.
+// Lane i * N + k of the result is the sum of lanes i * N to i * N + N - 1 of rows[k]; `SCALE` adjacent lanes count
+// as one.
 template <int SCALE = 1, int N, class V, int H = N / 2>
 LCMULTI_INLINE V sum_each(V (&rows)[N], std::integral_constant<int, H> = {}) {
   if constexpr (H >= 1) {
@@ -69,7 +69,7 @@ LCMULTI_INLINE V in_turn(V a, V b, std::integer_sequence<int, I...>) {
   return __builtin_shufflevector(a, b, (HALF * n / 2 + I / 2 + I % 2 * n)...);
 }
 
-// Elements dealt out in turn to F vectors, of 1, 2 or 4.
+// Deinterleaves elements into F vectors; F is 1, 2 or 4.
 template <int F, class V>
 LCMULTI_INLINE void deal(V (&v)[F]) {
   if constexpr (F == 2) {
@@ -84,7 +84,7 @@ LCMULTI_INLINE void deal(V (&v)[F]) {
   }
 }
 
-// The way back.
+// The inverse.
 template <int F, class V>
 LCMULTI_INLINE void collect(V (&v)[F]) {
   if constexpr (F == 2) {

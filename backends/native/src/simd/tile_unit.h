@@ -1,9 +1,10 @@
-// The matrix unit for bfloat16 (AMX): one instruction adds 32 products to each of 16 x 16 sums, eight
-// times what the vector units do in that time.
+// The matrix unit for bfloat16 (AMX). One instruction adds 32 products to each of 16 x 16 sums, eight times as
+// many as the vector units in the same time.
 #pragma once
 
 #include <algorithm>
 
+#include "products.h"
 #include "vector.h"
 
 namespace lcmulti::LCMULTI_ISA {
@@ -16,26 +17,26 @@ inline int64_t whole_tiles(int64_t count, int64_t tile = kTile) { return (count 
 #if defined(__AMX_BF16__)
 constexpr bool kHasTiles = true;
 
-// The unit, as one thread has it for one task. Tiles 0 and 1 are sums, 2 rows of a, 3 and 4 columns of
-// b; 5, 6 and 7 are sums and rows again, of fewer rows: what 16 leave of a matrix.
+// The unit, for one task of one thread. Tiles 0 and 1 hold sums, 2 holds rows of a, 3 and 4 hold columns of b.
+// Tiles 5, 6 and 7 hold sums and rows for the rest of a matrix that has fewer than 16 rows.
 class TileUnit {
  public:
   TileUnit() = default;
   TileUnit(const TileUnit &) = delete;
   TileUnit &operator=(const TileUnit &) = delete;
-  // Whoever switches threads need not save what is in it.
+  // Releases the tiles, so that a switch of threads need not save them.
   ~TileUnit() {
     if (pairs_ > 0) _tile_release();
   }
 
-  // c[i][j] = or += sum over k of a[i][k] * b[k][j], where b holds pairs of neighbouring k. `pairs` of
-  // them are multiplied at once, 16 or all there are, `deep` times. Columns are whole tiles, and steps
-  // from row to row are in bytes.
+  // c[i][j] = or += sum over k of a[i][k] * b[k][j], where b holds pairs of adjacent k. `pairs` of them (16, or
+  // all if there are fewer) are multiplied at once, `deep` times. Columns are whole tiles; strides between rows
+  // are in bytes.
   void multiply(const void *a, int64_t a_step, const void *b, int64_t b_step, float *c, int64_t c_step, int64_t rows,
                 int64_t columns, int64_t pairs, int64_t deep, bool add) {
     const int64_t rest = rows % kTile;
     configure(rest == 0 ? rest_ : rest, pairs);
-    asm volatile("" ::: "memory");  // the compiler does not see what the unit reads and writes
+    asm volatile("" ::: "memory");  // the compiler does not know what the unit reads and writes
     for (int64_t j = 0; j < columns; j += 2 * kTile) {
       const bool two = columns - j > kTile;
       const auto *right = static_cast<const char *>(b) + j * sizeof(Pair);
@@ -52,7 +53,7 @@ class TileUnit {
  private:
   int64_t rest_ = kTile, pairs_ = 0;
 
-  // Takes as long as ten products, so only where something changes.
+  // This takes as long as ten products, so it is done only if something changes.
   void configure(int64_t rest, int64_t pairs) {
     if (rest == rest_ && pairs == pairs_) return;
     rest_ = rest, pairs_ = pairs;
@@ -70,7 +71,7 @@ class TileUnit {
     _tile_loadconfig(&tiles);
   }
 
-// Two functions that differ in the tiles' numbers, which instructions hold.
+// Two functions that differ only in the numbers of tiles, which are part of instructions.
 #define LCMULTI_BLOCK(name, SUMS, MORE, ROWS)                                                                  \
   static void name(const char *a, int64_t a_step, const char *b, int64_t b_step, char *c, int64_t c_step,      \
                    int64_t deep, bool two, bool add) {                                                         \

@@ -1,6 +1,6 @@
-"""What can be checked only where the framework is known: its own checkers, transforms, memory.
+"""Checks for known frameworks: their own gradient checkers, transforms and memory.
 
-Which framework it is, the arrays tell; what a plugin declares of itself is not asked.
+The type of the arrays tells which framework it is. The declarations of the plugin do not matter.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from lcmulti.dtypes import DTYPES
 __all__ = ["COMPILING", "forget", "framework_of", "keeps_subnormals", "wide"]
 
 COMPILING = ("jax",)
-"""Every new shape costs these a compilation."""
+"""Frameworks that compile for every new shape."""
 
 ARRAYS = {"torch": "Tensor", "jax": "Array", "tensorflow": "Tensor"}
 
 
 @cache
 def framework_of(backend: str) -> str | None:
-    """The framework whose arrays a backend makes, if there is a module of checks for it."""
+    """The framework of a backend's arrays, if there is a module of checks for it."""
     array = plugins.load_backend(backend).from_numpy(np.zeros((1, 1), np.float32))
     for name, attribute in ARRAYS.items():
         module: Any = sys.modules.get(name)
@@ -36,7 +36,7 @@ def framework_of(backend: str) -> str | None:
 
 
 def wide(backend: str, dtype: str) -> AbstractContextManager[Any]:
-    """A context in which the framework has *dtype*: JAX has 64 bits only when asked."""
+    """A context in which the framework has *dtype*: JAX must be told to use 64 bits."""
     is_wide = DTYPES[dtype].roundoff == DTYPES["float64"].roundoff
     if is_wide and framework_of(backend) == "jax":
         import jax
@@ -48,7 +48,7 @@ def wide(backend: str, dtype: str) -> AbstractContextManager[Any]:
 
 @cache
 def keeps_subnormals(backend: str, dtype: str) -> bool:
-    """Whether the framework's own product of matrices keeps numbers below the normal ones."""
+    """Whether the framework's own product of matrices keeps subnormal numbers."""
     owner = plugins.load_backend(backend)
     tiny = {"float16": -9, "bfloat16": -64, "float32": -68, "complex64": -68}.get(dtype, -520)
     with wide(backend, dtype):
@@ -64,7 +64,7 @@ def keeps_subnormals(backend: str, dtype: str) -> bool:
 
 
 def forget(backend: str) -> None:
-    """Drop what the framework has compiled: JAX keeps it all, and slows down with it."""
+    """Drop compiled functions: JAX keeps all of them, and becomes slower."""
     if framework_of(backend) == "jax":
         import jax
 

@@ -1,4 +1,4 @@
-"""JAX's own checkers, its own convolutions and Flax' layer, its transforms and abstract arrays."""
+"""Checks for JAX: gradient checker, convolutions, Flax' layer, transforms, abstract arrays."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from lcmulti.conformance.certify.random_geometries import Examples
 from lcmulti.conformance.certify.subject import CORE_DTYPE, Subject
 from lcmulti.conformance.inputs import draw
 from lcmulti.operations.local_conv import local_conv
+from lcmulti.types import Array
 
 some = pytest.mark.geometries(TRANSFORMED)
 
@@ -35,14 +36,14 @@ some = pytest.mark.geometries(TRANSFORMED)
 @pytest.mark.parametrize("name", TINY)
 @pytest.mark.parametrize("dtype", ("float64", "complex128"))
 def test_check_grads(subject: Subject, name: str, dtype: str) -> None:
-    """`jax.test_util.check_grads`: order 2, forward and reverse mode, each over each."""
+    """`jax.test_util.check_grads` to order 2, in every combination of forward and reverse mode."""
     subject.require(TINY[name], dtype)
     arrays = subject.arrays(draw(TINY[name], dtype))
     check_grads(subject.call(TINY[name]), arrays, order=2, modes=("fwd", "rev"))
 
 
 def test_equal_to_conv_general_dilated(subject: Subject, examples: Examples) -> None:
-    """With all axes shared."""
+    """With all axes shared, the result is that of JAX's convolution."""
 
     def check(case: Case, draw: Draw, a: int, b: int) -> None:
         spec = case.spec
@@ -61,8 +62,8 @@ def test_equal_to_conv_general_dilated(subject: Subject, examples: Examples) -> 
     holds(subject, examples, check, kinds=("convolution",))
 
 
-def _agree(subject: Subject, case: Case, x: Any, kernel: Any, expected: Any) -> None:
-    """Both are within the bound of what is exact, so within two of each other."""
+def _agree(subject: Subject, case: Case, x: Array, kernel: Array, expected: Any) -> None:
+    """Compare two results. Both are within a bound of the exact one, so within two bounds."""
     y = subject.owner.to_numpy(subject.call(case)(subject.array(x), subject.array(kernel)))
     _, limit = combined(case, CORE_DTYPE, Term("forward", x, kernel))
     subject.verify_host("y", y, np.asarray(expected, np.float64), 2 * limit)
@@ -73,7 +74,7 @@ def _ungrouped(case: Case) -> bool:
 
 
 def test_equal_to_conv_general_dilated_local(subject: Subject, examples: Examples) -> None:
-    """With no axis shared; its windows are ordered channels first."""
+    """With no axis shared, the result is that of JAX's operation, with windows channels first."""
 
     def check(case: Case, draw: Draw, a: int, b: int) -> None:
         if not _ungrouped(case):
@@ -91,7 +92,7 @@ def test_equal_to_conv_general_dilated_local(subject: Subject, examples: Example
     holds(subject, examples, check, kinds=("any", "tiled"))
 
 
-def _channels_then_taps(kernel: Any, case: Case) -> Any:
+def _channels_then_taps(kernel: Array, case: Case) -> Any:
     """``(*O, *k, C, F) -> (*O, C * prod(k), F)``."""
     axes = case.spec.ndim
     return np.moveaxis(kernel, -2, axes).reshape(*kernel.shape[:axes], -1, kernel.shape[-1])
@@ -102,7 +103,7 @@ def _channels_then_taps(kernel: Any, case: Case) -> Any:
         "2d-padding_asymmetric", "3d-plain")
 )  # fmt: skip
 def test_equal_to_flax(subject: Subject, case: Case, dtype: str) -> None:
-    """Flax' ``ConvLocal`` with the same weights."""
+    """The result is that of Flax' ``ConvLocal`` with the same weights."""
     if importlib.util.find_spec("flax") is None:
         pytest.skip("Flax is not installed")
     from flax import linen
@@ -121,7 +122,7 @@ def test_equal_to_flax(subject: Subject, case: Case, dtype: str) -> None:
 
 @some
 def test_jit(subject: Subject, case: Case, dtype: str) -> None:
-    """Compiled whole, value and gradients, with arrays of the strong type of `x`."""
+    """Value and gradients under ``jax.jit``; results have the strong type of ``x``."""
     subject.require(case, dtype)
     known = expectation(case.name, dtype)
     arrays, dy = subject.arrays(known.inputs), subject.array(known.inputs.dy)
@@ -133,14 +134,14 @@ def test_jit(subject: Subject, case: Case, dtype: str) -> None:
         assert not got.weak_type, f"{name} has a weak type"
 
 
-def _vjp(call: Any, arrays: Any, dy: Any) -> Any:
+def _vjp(call: Any, arrays: tuple[Array, ...], dy: Array) -> Any:
     value, pull_back = jax.vjp(call, *arrays)
     return value, pull_back(dy)
 
 
 @some
 def test_64_bits_enabled(subject: Subject, case: Case, dtype: str) -> None:
-    """With `jax_enable_x64`, and types promoted only when asked, float32 is still float32."""
+    """With ``jax_enable_x64`` and strict type promotion, float32 stays float32."""
     subject.require(case, dtype)
     known = expectation(case.name, dtype)
     arrays, dy = subject.arrays(known.inputs), subject.array(known.inputs.dy)
@@ -153,7 +154,7 @@ def test_64_bits_enabled(subject: Subject, case: Case, dtype: str) -> None:
 
 @some
 def test_vmap(subject: Subject, case: Case, dtype: str) -> None:
-    """`jax.vmap` over both arguments and over each alone, of value and gradients."""
+    """`jax.vmap` of value and gradients, over both arguments and over each one alone."""
     subject.require(case, dtype)
     case = without_bias(case)
     known = [expectation_of(replace(case, name=f"{case.name} {i}"), dtype) for i in range(3)]
@@ -191,7 +192,7 @@ def test_jacobians(subject: Subject, name: str) -> None:
     call = subject.call(case)
     forward, reverse = jax.jacfwd(call, (0, 1))(x, kernel), jax.jacrev(call, (0, 1))(x, kernel)
     for ours, other in zip(forward, reverse, strict=True):
-        # One product of the other argument with 1, whichever way: no rounding at all.
+        # Both are products of the other argument with 1, without any rounding.
         assert np.array_equal(np.asarray(ours), np.asarray(other))
     hessian = jax.hessian(lambda x, k: call(x, k).sum(), (0, 1))(x, kernel)
     assert not np.asarray(hessian[0][0]).any()
@@ -206,7 +207,7 @@ def test_beyond_32_bits(backend: Subject) -> None:
     x = jax.ShapeDtypeStruct((5, 70_001, 70_003, 3), np.float32)
     kernel = jax.ShapeDtypeStruct((34_999, 35_000, 5, 4, 3, 2), np.float32)
 
-    def value_and_gradients(x: Any, kernel: Any) -> Any:
+    def value_and_gradients(x: Array, kernel: Array) -> Any:
         call = lambda x, k: local_conv(x, k, strides=2, data_format="channels_last")  # noqa: E731
         y, pull_back = jax.vjp(call, x, kernel)
         return y, *pull_back(y)
@@ -218,7 +219,7 @@ def test_beyond_32_bits(backend: Subject) -> None:
 
 @some
 def test_symbolic_batch(subject: Subject, case: Case, dtype: str) -> None:
-    """Exported once for every batch."""
+    """A function exported once with a symbolic batch is right for several batches."""
     subject.require(case, dtype, batch=None)
     (batch,) = jax.export.symbolic_shape("batch")
     exported = None
@@ -243,7 +244,7 @@ SWITCHES = {
 
 @some
 def test_switches(subject: Subject, case: Case, dtype: str) -> None:
-    """JAX' switches, which callers set for reasons of their own, change no number."""
+    """Switches of JAX that a user may set do not change results."""
     subject.require(case, dtype)
     known = expectation(case.name, dtype)
     arrays, dy = subject.arrays(known.inputs), subject.array(known.inputs.dy)
@@ -259,7 +260,7 @@ def test_switches(subject: Subject, case: Case, dtype: str) -> None:
 
 @some
 def test_nested_vmap(subject: Subject, case: Case, dtype: str) -> None:
-    """`jax.vmap` of `jax.vmap`: every input with every kernel, and a gradient of each."""
+    """`jax.vmap` of `jax.vmap`: every input with every kernel, and the gradient of each."""
     subject.require(case, dtype)
     case = without_bias(case)
     known = [expectation_of(replace(case, name=f"{case.name} {i}"), dtype) for i in range(2)]

@@ -1,4 +1,4 @@
-"""TensorFlow's gradient checker, its convolution, its accumulator and its graphs."""
+"""Checks for TensorFlow: its gradient checker, convolution, forward accumulator and graphs."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ from lcmulti.conformance.certify.subject import AUTO, CORE_DTYPE, Subject
 from lcmulti.conformance.inputs import draw
 from lcmulti.dtypes import DTYPES
 from lcmulti.operations.local_conv import local_conv
+from lcmulti.types import Array
 
 some = pytest.mark.geometries(TRANSFORMED)
 tiny = pytest.mark.parametrize("name", TINY)
 
 
-def _checked(function: Any, arrays: Any, dtype: str) -> None:
-    """Hold TensorFlow's theoretical Jacobian to its numeric one.
+def _checked(function: Any, arrays: tuple[Array, ...], dtype: str) -> None:
+    """Compare TensorFlow's theoretical Jacobian with its numeric one.
 
-    The function is linear in each argument, so a central difference is exact but for rounding:
-    two sums of at most so many products, each within its bound, over twice the step.
+    The function is linear in each argument, so only rounding makes a central difference inexact: it
+    is the difference of two sums, each within its bound, divided by twice the step.
     """
     step = 2.0**-10
     theory, numeric = tf.test.compute_gradient(function, arrays, delta=step)
@@ -44,19 +45,19 @@ def _checked(function: Any, arrays: Any, dtype: str) -> None:
 
 @tiny
 def test_compute_gradient(subject: Subject, name: str) -> None:
-    """`tf.test.compute_gradient` of the value."""
+    """`tf.test.compute_gradient` for the value."""
     subject.require(TINY[name], "float64")
     _checked(subject.call(TINY[name]), subject.arrays(draw(TINY[name], "float64")), "float64")
 
 
 @tiny
 def test_compute_gradient_of_the_gradients(subject: Subject, name: str) -> None:
-    """And of each gradient, which is second order."""
+    """`tf.test.compute_gradient` for each gradient: second order."""
     case = without_bias(TINY[name])
     subject.require(case, "float64")
     there = draw(case, "float64").each(subject.array)
 
-    def gradient(watched: Any, other: Any, dy: Any, place: int) -> Any:
+    def gradient(watched: Any, other: Any, dy: Array, place: int) -> Any:
         with tf.GradientTape() as tape:
             tape.watch(watched)
             y = subject.call(case)(*((watched, other) if place == 0 else (other, watched)))
@@ -72,12 +73,12 @@ def test_compute_gradient_of_the_gradients(subject: Subject, name: str) -> None:
 
 @some
 def test_forward_accumulator(subject: Subject, case: Case, dtype: str) -> None:
-    """`tf.autodiff.ForwardAccumulator` in each argument alone."""
+    """`tf.autodiff.ForwardAccumulator` in one argument at a time."""
     subject.require(case, dtype)
     inputs = expectation(case.name, dtype).inputs
     arrays = subject.arrays(inputs)
     for place in (0, 1):
-        # The derivative of a linear function along its own argument is the function.
+        # The tangent of a linear function is the function of the tangent.
         with tf.autodiff.ForwardAccumulator(arrays[place], arrays[place]) as accumulator:
             y = subject.call(case)(*arrays)
         value, limit = combined(case, dtype, Term("forward", inputs.x, inputs.kernel))
@@ -85,13 +86,13 @@ def test_forward_accumulator(subject: Subject, case: Case, dtype: str) -> None:
 
 
 def test_equal_to_convolution(subject: Subject, examples: Examples) -> None:
-    """With all axes shared, `tf.nn.convolution`."""
+    """With all axes shared, the result is that of `tf.nn.convolution`."""
 
     def check(case: Case, draw: Draw, a: int, b: int) -> None:
         spec = case.spec
         both = any(s > 1 for s in spec.strides) and any(d > 1 for d in spec.dilation)
         if both or spec.groups > 1:
-            return  # it has neither on a CPU
+            return  # TensorFlow has neither on a CPU
         x, kernel = draw((case.batch, *spec.input_shape)), draw(spec.kernel_shape)
         expected = tf.nn.convolution(
             np.pad(x, ((0, 0), *spec.padding, (0, 0))), kernel.reshape(kernel.shape[spec.ndim :]),
@@ -99,7 +100,7 @@ def test_equal_to_convolution(subject: Subject, examples: Examples) -> None:
         )  # fmt: skip
         y = subject.owner.to_numpy(subject.call(case)(subject.array(x), subject.array(kernel)))
         _, limit = combined(case, CORE_DTYPE, Term("forward", x, kernel))
-        # Both are within the bound of what is exact.
+        # Both are within a bound of the exact result.
         subject.verify_host("y", y, expected.numpy().astype(np.float64), 2 * limit)
 
     holds(subject, examples, check, kinds=("convolution",))
@@ -108,12 +109,12 @@ def test_equal_to_convolution(subject: Subject, examples: Examples) -> None:
 @pytest.mark.parametrize("compiled", (False, True), ids=("graph", "xla"))
 @some
 def test_function(subject: Subject, case: Case, dtype: str, compiled: bool) -> None:
-    """Within a `tf.function`, of a known and of an unknown batch: value and gradients."""
+    """Value and gradients within a `tf.function`, with a known and with an unknown batch."""
     subject.require(case, dtype)
     known = expectation(case.name, dtype)
     arrays, dy = subject.arrays(known.inputs), subject.array(known.inputs.dy)
 
-    def value_and_gradients(dy: Any, *arrays: Any) -> Any:
+    def value_and_gradients(dy: Array, *arrays: Array) -> Any:
         with tf.GradientTape() as tape:
             tape.watch(arrays)
             y = subject.call(case)(*arrays)
@@ -134,7 +135,7 @@ def test_function(subject: Subject, case: Case, dtype: str, compiled: bool) -> N
 
 @some
 def test_many_samples_in_a_graph(subject: Subject, case: Case, dtype: str) -> None:
-    """A `tf.function` of an unknown batch, called with few samples and with 1,500."""
+    """A `tf.function` with an unknown batch is right for few samples and for 1,500."""
     subject.require(case, dtype)
     function = None
     for samples in (case.batch, 1500):
@@ -150,7 +151,7 @@ def test_many_samples_in_a_graph(subject: Subject, case: Case, dtype: str) -> No
 
 @some
 def test_switches(subject: Subject, case: Case, dtype: str) -> None:
-    """TensorFlow's switches, which callers set for reasons of their own, change no number."""
+    """Switches of TensorFlow that a user may set do not change results."""
     subject.require(case, dtype)
     known = expectation(case.name, dtype)
     arrays, dy = subject.arrays(known.inputs), subject.array(known.inputs.dy)
@@ -179,7 +180,7 @@ def test_switches(subject: Subject, case: Case, dtype: str) -> None:
 
 @some
 def test_variables(subject: Subject, case: Case, dtype: str) -> None:
-    """Variables are read when called, and a persistent tape is asked twice."""
+    """Variables are read at the time of the call; a persistent tape gives gradients twice."""
     subject.require(case, dtype)
     known = expectation(case.name, dtype)
     x, *weights = subject.arrays(known.inputs)
@@ -198,15 +199,15 @@ def test_variables(subject: Subject, case: Case, dtype: str) -> None:
 
 
 def test_beyond_32_bits(subject: Subject) -> None:
-    """A graph for more than 2**31 elements has results of the right shape."""
+    """A graph with more than 2**31 elements has results of the right shape."""
     if subject.implementation != AUTO:
         pytest.skip("graphs are planned for by `auto`")
 
-    def call(x: Any, kernel: Any) -> Any:
+    def call(x: Array, kernel: Array) -> Array:
         return local_conv(x, kernel, strides=2, data_format="channels_last")
 
     shapes = (5, 70_001, 70_003, 3), (34_999, 35_000, 5, 4, 3, 2)
-    # Nothing is held: nothing is computed.
+    # Only traced, so that no memory is needed.
     with lcmulti.config(max_workspace=2**40), tf.Graph().as_default():
         y = call(*(tf.compat.v1.placeholder(tf.float32, shape) for shape in shapes))
     assert tuple(y.shape) == (5, 34_999, 35_000, 2)

@@ -1,4 +1,4 @@
-"""PyTorch's own checkers, its own convolution, its memory and its autograd."""
+"""Checks for PyTorch: its gradient checkers, its convolution, memory and autograd."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ precise = pytest.mark.parametrize("dtype", ("float64", "complex128"))
 
 
 def leaves(subject: Subject, case: Case, dtype: str = CORE_DTYPE) -> tuple[torch.Tensor, ...]:
-    """Fresh tensors that ask for a gradient."""
+    """New tensors that require a gradient."""
     subject.require(case, dtype)
     return tuple(each.requires_grad_() for each in subject.arrays(draw(case, dtype)))
 
@@ -66,7 +66,7 @@ def test_gradgradcheck(subject: Subject, name: str) -> None:
 
 
 def test_equal_to_conv_nd(subject: Subject, examples: Examples) -> None:
-    """With all axes shared, `conv1d`, `conv2d` or `conv3d`."""
+    """With all axes shared, the result is that of `conv1d`, `conv2d` or `conv3d`."""
 
     def check(case: Case, draw: Draw, a: int, b: int) -> None:
         spec = case.spec
@@ -128,7 +128,7 @@ def _verify(subject: Subject, case: Case, view: str, there: Inputs, known: Any) 
 
 @some
 def test_gradient_of_a_sum(subject: Subject, case: Case, dtype: str) -> None:
-    """What comes from above is then one number, expanded: strides of zero."""
+    """The gradient of ``y.sum()`` is one expanded number, with strides of zero."""
     arrays = leaves(subject, case)
     inputs = draw(case, dtype)
     known = expectation_of(case, dtype, inputs._replace(dy=np.ones_like(inputs.dy)))
@@ -140,7 +140,7 @@ def test_gradient_of_a_sum(subject: Subject, case: Case, dtype: str) -> None:
 
 @some
 def test_who_asks_for_gradients(subject: Subject, case: Case, dtype: str) -> None:
-    """A result asks for one exactly if an argument does, and not under `no_grad`."""
+    """A result requires a gradient exactly if an argument does, and not under `no_grad`."""
     subject.require(case, dtype)
     arrays = subject.arrays(draw(case, dtype))
     assert not subject.call(case)(*arrays).requires_grad
@@ -166,7 +166,7 @@ def test_who_asks_for_gradients(subject: Subject, case: Case, dtype: str) -> Non
 
 @some
 def test_values_without_gradients(subject: Subject, case: Case, dtype: str) -> None:
-    """As right under `no_grad` and in inference, where nothing is recorded."""
+    """Results are right under `no_grad` and in inference mode, where nothing is recorded."""
     subject.require(case, dtype)
     known = expectation(case.name, dtype)
     value, limit = known.values.forward, known.limits.forward
@@ -183,7 +183,7 @@ def test_values_without_gradients(subject: Subject, case: Case, dtype: str) -> N
 
 @some
 def test_parameters(subject: Subject, case: Case, dtype: str) -> None:
-    """Weights are read when called, however they were changed since the last call."""
+    """A call uses the current weights, however they were changed since the last call."""
     subject.require(case, dtype)
     known = expectation(case.name, dtype)
     x, *weights = subject.arrays(known.inputs)
@@ -194,7 +194,7 @@ def test_parameters(subject: Subject, case: Case, dtype: str) -> None:
             parameter.add_(weight)
 
     def unnoticed(parameter: Any, weight: torch.Tensor) -> None:
-        parameter.data.add_(weight)  # the version that PyTorch counts stays
+        parameter.data.add_(weight)  # PyTorch's version counter does not change
 
     for change in (by_a_step, unnoticed):
         parameters = [torch.nn.Parameter(torch.zeros_like(each)) for each in weights]
@@ -211,7 +211,7 @@ def test_parameters(subject: Subject, case: Case, dtype: str) -> None:
 
 @some
 def test_other_defaults(subject: Subject, case: Case, dtype: str) -> None:
-    """Arrays say in what type and where it is computed, not PyTorch's defaults."""
+    """The arrays determine dtype and device, not PyTorch's defaults."""
     subject.require(case, dtype)
     known = expectation(case.name, dtype)
     arrays, dy = subject.arrays(known.inputs), subject.array(known.inputs.dy)
@@ -229,7 +229,7 @@ def test_other_defaults(subject: Subject, case: Case, dtype: str) -> None:
 
 @some
 def test_changed_before_its_gradient(subject: Subject, case: Case, dtype: str) -> None:
-    """PyTorch notices when what a gradient needs was changed; a wrong number is never given."""
+    """If a tensor that a gradient needs was changed, PyTorch raises; there is no wrong gradient."""
     for place in (0, 1):
         arrays = leaves(subject, case)
         held = [each * 1 for each in arrays]
@@ -240,7 +240,7 @@ def test_changed_before_its_gradient(subject: Subject, case: Case, dtype: str) -
 
 
 def test_nothing_of_torch_is_changed(subject: Subject) -> None:
-    """Random state, threads, default dtype, precision and gradient mode are the caller's."""
+    """A call does not change random state, threads, default dtype, precision or gradient mode."""
 
     def state() -> bytes:
         return pickle.dumps((

@@ -1,6 +1,6 @@
-"""PyTorch's switches, which callers set for reasons of their own, and tensors it has not computed.
+"""Switches of PyTorch that a user may set, and tensors that PyTorch computes lazily.
 
-Whatever is set, a result is right or refused by `UnsupportedError`.
+With any of them, a result is right, or the call raises `UnsupportedError`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from lcmulti.conformance.certify.geometries import GEOMETRIES, LARGE, TRANSFORME
 from lcmulti.conformance.certify.large import expectation_of_any_size
 from lcmulti.conformance.certify.subject import CORE_DTYPE, Subject
 from lcmulti.errors import UnsupportedError
+from lcmulti.types import Array
 
 
 @contextmanager
@@ -37,18 +38,18 @@ def _set(read: Callable[[], Any], write: Callable[[Any], Any], value: Any) -> It
 
 
 def precision(name: str) -> AbstractContextManager[None]:
-    """What float32 may be rounded to in products of matrices."""
+    """Set the precision to which products of float32 matrices may be rounded."""
     read, write = torch.get_float32_matmul_precision, torch.set_float32_matmul_precision
     return _set(read, write, name)
 
 
 def threads(number: int) -> AbstractContextManager[None]:
-    """One, as in each worker of a `DataLoader`, or more than there are cores."""
+    """Set the number of threads: one, as in workers of a `DataLoader`, or more than cores."""
     return _set(torch.get_num_threads, torch.set_num_threads, number)
 
 
 def deterministic() -> AbstractContextManager[None]:
-    """Only operations that give the same bits each time."""
+    """Allow only deterministic operations."""
     read, write = torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms
     return _set(read, write, True)
 
@@ -72,7 +73,7 @@ def rows(few: bool) -> Iterator[tuple[Case, str]]:
 
 @pytest.mark.rows(of=rows)
 def test_switches(subject: Subject, case: Case, dtype: str) -> None:
-    """Under each switch, the value and all gradients."""
+    """The value and all gradients under each switch."""
     subject.require(case, dtype)
     known = expectation_of_any_size(case, dtype)
     there = known.inputs.each(subject.array)
@@ -94,19 +95,19 @@ LAZY: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "conjugated": lambda tensor: tensor.conj().resolve_conj().conj(),
     "negated": lambda tensor: torch._neg_view(-tensor),
 }
-"""What has the numbers of a tensor and another memory: PyTorch computes them when they are read."""
+"""Lazy forms of a tensor: PyTorch conjugates or negates the numbers only when they are read."""
 
 
 @pytest.mark.geometries(TRANSFORMED, others=TRANSFORMED)
 def test_tensors_lazily_conjugated_or_negated(subject: Subject, case: Case, dtype: str) -> None:
-    """Values and gradients of all arguments together and of each alone."""
+    """Values and gradients, with all arguments lazy and with each one alone."""
     subject.require(case, dtype)
     known = expectation_of(case, dtype)
     plain = known.inputs.each(subject.array)
     for name, lazy in LAZY.items():
         there = plain.each(lazy)
         if name == "conjugated" and not dtype.startswith("complex"):
-            continue  # of a real tensor it is the tensor
+            continue  # the conjugate of a real tensor is the tensor itself
         alone = [plain._replace(**{each: getattr(there, each)}) for each in ("x", "kernel", "dy")]
         for given in (there, *alone):
             verify_results(subject, results(subject, case, given), known, plain.x)
@@ -114,7 +115,7 @@ def test_tensors_lazily_conjugated_or_negated(subject: Subject, case: Case, dtyp
 
 @pytest.mark.geometries(TRANSFORMED)
 def test_nested_vmap(subject: Subject, case: Case, dtype: str) -> None:
-    """`vmap` of `vmap`, each over another argument and both over both, with gradients."""
+    """Nested `vmap` over one argument each, and over both arguments, with gradients."""
     require_transforms(subject, case)
     case = without_bias(case)
     known = [expectation_of(replace(case, name=f"{case.name} {i}"), dtype) for i in range(4)]
@@ -123,7 +124,7 @@ def test_nested_vmap(subject: Subject, case: Case, dtype: str) -> None:
         torch.stack([each[i] for each in there]).unflatten(0, (2, 2)) for i in (0, 1, 3)
     )
 
-    def both(x: Any, kernel: Any, dy: Any) -> Any:
+    def both(x: Array, kernel: Array, dy: Array) -> Any:
         value, pull_back = torch.func.vjp(subject.call(case), x, kernel)
         return value, *pull_back(dy)
 

@@ -1,4 +1,4 @@
-"""PyTorch's transforms: vmap, compilation, export, autocast, and tensors without data."""
+"""Checks for PyTorch's transforms: vmap, compilation, export, autocast, and meta tensors."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from lcmulti.conformance.certify.geometries import TRANSFORMED
 from lcmulti.conformance.certify.large import expectation_of_any_size
 from lcmulti.conformance.certify.subject import AUTO, CORE_DTYPE, Subject
 from lcmulti.operations.local_conv import local_conv
+from lcmulti.types import Array
 
 traced = pytest.mark.geometries(TRANSFORMED)
 
 
 def require_transforms(subject: Subject, case: Case, dtype: str = CORE_DTYPE) -> None:
-    """Skip what is declared not to be transformable."""
+    """Skip an implementation that is declared not to be transformable."""
     if (reason := subject.transform_refusal(case, dtype)) is not None:
         pytest.skip(reason)
 
 
 @some
 def test_vmap(subject: Subject, case: Case, dtype: str) -> None:
-    """`torch.func.vmap` over each argument, and over gradients."""
+    """`torch.func.vmap` over each argument, also of gradients."""
     subject.require(case, dtype)
     require_transforms(subject, case)
     case = without_bias(case)
@@ -36,7 +37,7 @@ def test_vmap(subject: Subject, case: Case, dtype: str) -> None:
     there = [each.inputs.each(subject.array) for each in known]
     x, kernel, dy = (torch.stack([each[i] for each in there]) for i in (0, 1, 3))
 
-    def both(x: Any, kernel: Any, dy: Any) -> Any:
+    def both(x: Array, kernel: Array, dy: Array) -> Any:
         value, pull_back = torch.func.vjp(subject.call(case), x, kernel)
         return value, *pull_back(dy)
 
@@ -61,7 +62,7 @@ def test_vmap(subject: Subject, case: Case, dtype: str) -> None:
 
 @traced
 def test_compiled(subject: Subject, case: Case, dtype: str) -> None:
-    """Traced whole by `torch.compile`, with its gradients."""
+    """Value and gradients under `torch.compile` with ``fullgraph=True``."""
     subject.require(case, dtype)
     require_transforms(subject, case)
     known = expectation(case.name, dtype)
@@ -76,11 +77,11 @@ def test_compiled(subject: Subject, case: Case, dtype: str) -> None:
         subject.verify(name, got, arrays[0].detach(), value, limit)
 
 
-def export(function: Callable[..., Any], arrays: tuple[Any, ...], dynamic: Any) -> Any:
-    """What `torch.export` makes of a function."""
+def export(function: Callable[..., Any], arrays: tuple[Array, ...], dynamic: Any) -> Any:
+    """Export a function with `torch.export`."""
 
     class Module(torch.nn.Module):  # type: ignore[misc]
-        def forward(self, *arrays: Any) -> Any:
+        def forward(self, *arrays: Array) -> Array:
             return function(*arrays)
 
     shapes = ((dynamic, *(None for _ in arrays[1:])),)
@@ -88,13 +89,13 @@ def export(function: Callable[..., Any], arrays: tuple[Any, ...], dynamic: Any) 
 
 
 BATCHES = (5, 3, 1500)
-"""The first is what is traced; the last is beyond the batch that is assumed while it is unknown."""
+"""Batches; the first is traced, and the last exceeds the one assumed for a symbolic batch."""
 
 
 @pytest.mark.parametrize("tracer", ("compile", "export"))
 @traced
 def test_symbolic_batch(subject: Subject, case: Case, dtype: str, tracer: str) -> None:
-    """Traced once for every batch, and right for several that differ."""
+    """A program that is exported once with a dynamic batch is right for several batches."""
     subject.require(case, dtype)
     require_transforms(subject, case)
     torch.compiler.reset()
@@ -127,7 +128,7 @@ def test_beyond_32_bits(subject: Subject) -> None:
 
 @some
 def test_autocast(subject: Subject, case: Case, dtype: str) -> None:
-    """Computed in the type autocast asks for, as PyTorch's own convolutions are."""
+    """Under autocast the call computes in its type, as PyTorch's own convolutions do."""
     subject.require(case, "bfloat16")
     known = expectation_of(case, dtype)
     rounded = known.inputs.each(lambda a: subject.owner.to_numpy(subject.array(a).bfloat16()))

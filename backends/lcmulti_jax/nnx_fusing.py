@@ -1,4 +1,4 @@
-"""Flax NNX: a layer and the batch normalisation after it as one layer."""
+"""Flax NNX: fuse a batch normalisation into the layer before it."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ AnyLayer = TypeVar("AnyLayer", LocallyConnected, LocallyConnectedTranspose)
 
 
 def fuse_bn(layer: AnyLayer, bn: nnx.BatchNorm) -> AnyLayer:
-    """One layer that computes what *layer* and then *bn* do with running averages.
+    """One layer that computes *layer* followed by *bn* with its running averages.
 
     Parameters
     ----------
     layer : LocallyConnected or LocallyConnectedTranspose
-        With or without a bias, of full rank or not. Left as it is.
+        With or without a bias, and possibly low-rank. It is not changed.
     bn : flax.nnx.BatchNorm
-        Over the last axis.
+        A normalisation over the last axis.
 
     Returns
     -------
-    The same kind of layer, with a bias.
+    A layer of the same kind, with a bias.
 
     Raises
     ------
     ArgumentError
-        If *bn* is over another axis or for another number of features.
+        If *bn* is over another axis, or has another number of features.
     """
     if not isinstance(bn, nnx.BatchNorm):
         raise ArgumentTypeError("bn", "a flax.nnx.BatchNorm", bn)

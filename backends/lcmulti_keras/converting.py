@@ -1,4 +1,4 @@
-"""What ``lcmulti convert`` does: load, save in full or not at all, compare."""
+"""``lcmulti convert``: load a model, save it completely or not at all, and compare both."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import keras
 import numpy as np
 
 from lcmulti.errors import FileError, MissingExtraError, printable
+from lcmulti.types import Array
 from lcmulti.weights.file import Weights, save_layers
 from lcmulti_keras.legacy.checked_copy import write_checked
 from lcmulti_keras.legacy.loading import Loaded, load
@@ -32,19 +33,19 @@ SECONDS = 600
 def convert(
     old: Path, new: Path, safetensors: Path | None = None, weights: Path | None = None
 ) -> Loaded:
-    """Load *old* and write *new*, and the weights of its layers if *safetensors* is given.
+    """Load *old* and write *new*; if *safetensors* is given, also write the weights of its layers.
 
     Parameters
     ----------
     old, new : Path
     safetensors : Path, optional
     weights : Path, optional
-        Where *old* has an architecture alone.
+        The weights, if *old* holds only an architecture.
 
     Raises
     ------
     FileError
-        If *old* is refused or a file cannot be written; all that was there is then as it was.
+        If *old* is refused or a file cannot be written. Existing files are unchanged then.
     MissingExtraError
         If the safetensors library is not installed.
     """
@@ -64,17 +65,17 @@ def convert(
 
 def _save(model: Any, draft: Path) -> None:
     model.save(draft)
-    with zipfile.ZipFile(draft) as archive:  # a full disk need not make Keras raise
+    with zipfile.ZipFile(draft) as archive:  # Keras may not raise when the disk is full
         if archive.testzip() is not None:
             raise OSError("it is damaged as soon as it is written")
 
 
 def write_safetensors(model: Any, path: Path) -> None:
-    """Write the locally connected layers' weights by name, as `lcmulti.load_weights` reads them."""
+    """Write the weights of locally connected layers by name, for `lcmulti.load_weights`."""
     found: dict[str, Weights] = {}
     for layer in local_layers(model):
         name, number = layer.name, 0
-        while name in found:  # two models within one may name their layers alike
+        while name in found:  # nested models may use the same names for layers
             number += 1
             name = f"{layer.name}_{number}"
         kernel, bias = (
@@ -86,7 +87,7 @@ def write_safetensors(model: Any, path: Path) -> None:
 
 
 def report(loaded: Loaded) -> dict[str, Any]:
-    """What was found, layer by layer."""
+    """A report on each layer."""
     layers = [
         {
             "layer": name,
@@ -101,7 +102,7 @@ def report(loaded: Loaded) -> dict[str, Any]:
 
 
 def _named_layers(model: Any, within: str = "") -> Iterator[tuple[str, Any]]:
-    """Layers in order, those of a model in a model or a wrapper after it."""
+    """Layers in order; those of a nested model or a wrapper come after it."""
     for layer in model.layers if isinstance(model, keras.Model) else [model.layer]:
         name = f"{within}{layer.name}"
         yield name, layer
@@ -112,16 +113,16 @@ def _named_layers(model: Any, within: str = "") -> Iterator[tuple[str, Any]]:
 def _shape(layer: Any) -> str:
     try:
         shapes = keras.tree.map_structure(lambda tensor: tensor.shape, layer.output)
-    except AttributeError:  # a layer that is called several times has no one output
+    except AttributeError:  # a layer that is called several times has no single output
         return "several"
     return str(shapes)
 
 
 def difference(old: Path, loaded: Loaded, weights: Path | None = None) -> float | str:
-    """Largest difference of both models' outputs on a random input, or why there is none.
+    """Largest difference between the outputs of both models for a random input, or why not.
 
-    The old model runs in a process of its own: tf_keras and Keras 3 may want two frameworks. It
-    is given a copy that holds what was checked of *old*, and never *old*.
+    The old model runs in another process, because tf_keras and Keras 3 may need different
+    frameworks. That process gets a copy of the checked content, and never *old* itself.
     """
     if find_spec("tf_keras") is None:
         return "not compared: tf_keras is not installed"
@@ -156,10 +157,11 @@ def difference(old: Path, loaded: Loaded, weights: Path | None = None) -> float 
     )
 
 
-def _random_input(tensor: Any, generator: np.random.Generator, indices: bool) -> np.ndarray:
+def _random_input(tensor: Array, generator: np.random.Generator, indices: bool) -> np.ndarray:
     shape = tuple(BATCH if n is None and i == 0 else n or 8 for i, n in enumerate(tensor.shape))
     dtype = np.dtype(tensor.dtype)
-    if indices or dtype.kind in "iub":  # 0 and 1 exist in any table; Keras 2 took them as floats
+    # Every table has the entries 0 and 1; Keras 2 took indices as floats.
+    if indices or dtype.kind in "iub":
         return generator.integers(0, 2, shape).astype(dtype)
     return generator.standard_normal(shape).astype(dtype)
 

@@ -1,4 +1,4 @@
-"""Equinox: a layer and the batch normalisation after it as one layer."""
+"""Equinox: fuse a batch normalisation into the layer before it."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ AnyLayer = TypeVar("AnyLayer", LocallyConnected, LocallyConnectedTranspose)
 
 
 def fuse_bn(layer: AnyLayer, bn: eqx.nn.BatchNorm, state: eqx.nn.State) -> AnyLayer:
-    """One layer that computes what *layer* and then *bn* do in inference.
+    """One layer that computes *layer* followed by *bn*, in inference.
 
     Parameters
     ----------
     layer : LocallyConnected or LocallyConnectedTranspose
-        With or without a bias, of full rank or not. Left as it is.
+        With or without a bias, and possibly low-rank. It is not changed.
     bn : equinox.nn.BatchNorm
     state : equinox.nn.State
-        That has the running statistics of *bn*.
+        The state with the running statistics of *bn*.
 
     Returns
     -------
-    The same kind of layer, with a bias.
+    A layer of the same kind, with a bias.
 
     Raises
     ------
     ArgumentError
-        If *bn* is for another number of channels.
+        If *bn* has another number of channels.
     """
     if not isinstance(bn, eqx.nn.BatchNorm):
         raise ArgumentTypeError("bn", "an equinox.nn.BatchNorm", bn)
