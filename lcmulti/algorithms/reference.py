@@ -35,12 +35,12 @@ def forward(x: np.ndarray, kernel: np.ndarray, spec: LocalConvSpec) -> np.ndarra
     ndarray
         ``(N, *output_size, filters)``, of the dtype of *x*, summed in its accumulator dtype.
     """
-    padded, weights = _by_position(_pad(_wide(x), spec), spec), _by_group(kernel, spec)
+    padded = _by_position(_pad(_wide(x), spec), spec)
     y = np.zeros(
         (*spec.output_size, spec.groups, len(x), spec.filters // spec.groups), padded.dtype
     )
     for tap, seen in spec.taps():
-        y += padded[seen] @ _wide(weights[_at(tap)])
+        y += padded[seen] @ _wide(_at_tap(kernel, tap, spec))
     return _by_sample(y).astype(x.dtype)
 
 
@@ -59,11 +59,11 @@ def input_grad(dy: np.ndarray, kernel: np.ndarray, spec: LocalConvSpec) -> np.nd
     ndarray
         ``(N, *input_size, in_channels)``, of the dtype of *dy*.
     """
-    dy_wide, weights = _by_position(_wide(dy), spec), _by_group(kernel, spec)
+    dy_wide = _by_position(_wide(dy), spec)
     channels = spec.in_channels // spec.groups
     dx = np.zeros((*spec.padded_size, spec.groups, len(dy), channels), dy_wide.dtype)
     for tap, seen in spec.taps():
-        dx[seen] += dy_wide @ np.swapaxes(_wide(weights[_at(tap)]), -1, -2)
+        dx[seen] += dy_wide @ np.swapaxes(_wide(_at_tap(kernel, tap, spec)), -1, -2)
     return _by_sample(dx[spec.inner]).astype(dy.dtype)
 
 
@@ -86,10 +86,10 @@ def kernel_grad(x: np.ndarray, dy: np.ndarray, spec: LocalConvSpec) -> np.ndarra
     """
     padded, dy_wide = _by_position(_pad(_wide(x), spec), spec), _by_position(_wide(dy), spec)
     dkernel = np.zeros(spec.kernel_shape, padded.dtype)
-    by_group = _by_group(dkernel, spec)  # a view
     for tap, seen in spec.taps():
         products = np.swapaxes(padded[seen], -1, -2) @ dy_wide
-        by_group[_at(tap)] = products.sum(axis=spec.shared_axes, keepdims=True)
+        at_tap = _at_tap(dkernel, tap, spec)
+        at_tap[...] = products.sum(axis=spec.shared_axes, keepdims=True)
     return dkernel.astype(x.dtype)
 
 
@@ -107,11 +107,6 @@ def bias_grad(dy: np.ndarray, bias_shape: tuple[int, ...]) -> np.ndarray:
     shared = tuple(i for i, n in enumerate(bias_shape[:-1]) if n == 1)
     result: np.ndarray = summed.sum(axis=shared, keepdims=True).astype(dy.dtype)
     return result
-
-
-def _at(tap: tuple[int, ...]) -> tuple[Any, ...]:
-    """The index of a tap's ``(*O, G, C, F)`` in what `_by_group` returns."""
-    return (..., *tap, slice(None), slice(None), slice(None))
 
 
 def _wide(array: np.ndarray) -> np.ndarray:
@@ -134,7 +129,9 @@ def _by_sample(array: np.ndarray) -> np.ndarray:
     return moved.reshape(*moved.shape[:-2], moved.shape[-2] * moved.shape[-1])
 
 
-def _by_group(kernel: np.ndarray, spec: LocalConvSpec) -> np.ndarray:
-    """``(*O, *k, C, G*F) -> (*O, *k, G, C, F)``."""
-    grouped = kernel.reshape(*kernel.shape[:-1], spec.groups, spec.filters // spec.groups)
+def _at_tap(kernel: np.ndarray, tap: tuple[int, ...], spec: LocalConvSpec) -> np.ndarray:
+    """``(*O, *k, C, G*F) -> (*O, G, C, F)``, a view."""
+    index: tuple[Any, ...] = (..., *tap, slice(None), slice(None))
+    at_tap = kernel[index]
+    grouped = at_tap.reshape(*at_tap.shape[:-1], spec.groups, spec.filters // spec.groups)
     return np.swapaxes(grouped, -2, -3)

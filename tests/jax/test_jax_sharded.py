@@ -76,7 +76,7 @@ def test_two_processes_of_two_devices():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    names = ("same", "uneven along two axes", "circular, uneven", "uneven bfloat16")
+    names = ("uneven along two axes", "circular, uneven", "uneven bfloat16")
     checks = [f"sharded:{name}" for name in names]
     ranks = [started(*checks, "--process", str(i), "--port", port) for i in range(2)]
     assert found_by(*ranks, timeout=200) == [dict.fromkeys(checks)] * 2

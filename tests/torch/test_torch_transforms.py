@@ -20,7 +20,7 @@ from helpers_torch import (  # noqa: E402
 import lcmulti  # noqa: E402
 from lcmulti import plugins  # noqa: E402
 from lcmulti.algorithms import reference  # noqa: E402
-from lcmulti.choosing import dispatch  # noqa: E402
+from lcmulti.choosing import framework  # noqa: E402
 from lcmulti.errors import UnsupportedError  # noqa: E402
 
 pytestmark = [pytest.mark.torch, pytest.mark.sampled]
@@ -137,7 +137,7 @@ def test_compile_fullgraph(name, dynamic):
     spec = spec_of(name)
     args = tensors(spec)
     torch._dynamo.reset()
-    dispatch._named.cache_clear()  # the first call of a process may be a compiled one
+    framework._named.cache_clear()  # the first call of a process may be a compiled one
     compiled = torch.compile(operation(spec), fullgraph=True, dynamic=dynamic, backend="aot_eager")
     y = compiled(*args)
     expected = operation(spec)(*args)

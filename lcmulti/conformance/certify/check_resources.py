@@ -10,7 +10,7 @@ from lcmulti.conformance.case import Case
 from lcmulti.conformance.certify import probe, probe_memory, probe_threads
 from lcmulti.conformance.certify.check_entry import PLAIN
 from lcmulti.conformance.certify.expectation import expectation_of, without_bias
-from lcmulti.conformance.certify.frameworks import COMPILING, framework_of
+from lcmulti.conformance.certify.frameworks import TRACING, framework_of
 from lcmulti.conformance.certify.geometries import CONTRACT, STATISTICS
 from lcmulti.conformance.certify.probe import Probes
 from lcmulti.conformance.certify.subject import CORE_DTYPE, Subject
@@ -32,9 +32,8 @@ def test_resources_of_every_size(named: Subject, case: Case, dtype: str) -> None
         pytest.skip("not as an implementation receives it")
     known = expectation_of(case, dtype)
     there = known.inputs.each(named.array)
-    compiling = framework_of(named.backend) in COMPILING  # it compiles each combination
     few = zip(WORKSPACE, (3, 1, None, 8, 3, 1), strict=True)
-    every = few if compiling else product(WORKSPACE, POOLS)
+    every = few if framework_of(named.backend) in TRACING else product(WORKSPACE, POOLS)
     for held, threads in every:
         resources = Resources(held, threads)
         for name, pair in there.operands().items():
@@ -79,22 +78,20 @@ def test_nothing_piles_up(subject: Subject, probes: Probes) -> None:
     assert grown <= most, f"{grown:,.0f} bytes stayed of each call, at most {most:,}"
 
 
-LEAST_OF_ONE = 0.7
-"""Share of all processor time that the busiest thread must have if only one may compute."""
+LEAST = 0.85
+"""Share of all processor time that the framework's own threads must have, if one may compute."""
 
 
 @pytest.mark.measured("threads")
 def test_threads_are_no_more_than_allowed(subject: Subject, probes: Probes) -> None:
-    """With ``threads=1``, one thread computes, in a process whose framework has a single thread."""
+    """With ``threads=1``, no thread computes beside those that the framework has on one core."""
     if not measurable(subject) or not probe_threads.can_count():
         pytest.skip("threads are counted on a CPU under Linux")
     found = probes.measured("threads")
     if subject.implementation not in found:
         pytest.skip(f"{subject}: declines every geometry of this check")
     for step, share in found[subject.implementation].items():
-        assert share >= LEAST_OF_ONE, (
-            f"{step}: with threads=1 the busiest thread had {share:.0%} of the work"
-        )
+        assert share >= LEAST, f"{step}: with threads=1 further threads had {1 - share:.0%} of it"
 
 
 def measurable(subject: Subject) -> bool:

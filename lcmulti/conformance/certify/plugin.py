@@ -201,6 +201,7 @@ class Suite:
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Note which checks are to run, and which of them are of the core."""
+        is_run = not session.config.option.collectonly
         for item in session.items:
             parameters = getattr(getattr(item, "callspec", None), "params", {})
             core = item.get_closest_marker("core") is not None
@@ -208,7 +209,7 @@ class Suite:
                 self.core.add(item.nodeid)
             self.pending.add(item.nodeid)
             measured = item.get_closest_marker("measured")
-            if measured is not None and can_measure():
+            if measured is not None and is_run and can_measure():
                 self.measured.begin(*measured.args)
         programs = filter(None, map(program_of, session.items))
         self.ahead = Ahead(self.result.backend, list(programs))

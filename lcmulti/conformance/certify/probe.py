@@ -58,14 +58,26 @@ def run(what: str, *arguments: str) -> Any:
     RuntimeError
         If the process fails, with the end of its output.
     """
+    with _started(what, *arguments) as process:
+        return _read(what, process)
+
+
+def _started(what: str, *arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "lcmulti.conformance.certify.probe", what, *arguments]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=TIMEOUT, check=False,
-        env={k: v for k, v in os.environ.items() if k != WATCHED} | ENVIRONMENT.get(what, {}),
-    )  # fmt: skip
-    if done.returncode != 0:
-        raise RuntimeError(f"{what} ended with {done.returncode}: {done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    env = {k: v for k, v in os.environ.items() if k != WATCHED} | ENVIRONMENT.get(what, {})
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=env)
+
+
+def _read(what: str, process: subprocess.Popen[str]) -> Any:
+    try:
+        out, said = process.communicate(timeout=TIMEOUT)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    if process.returncode != 0:
+        raise RuntimeError(f"{what} ended with {process.returncode}: {said[-2000:]}")
+    return json.loads(out.splitlines()[-1])
 
 
 class Probes:
@@ -80,11 +92,12 @@ class Probes:
     def __init__(self, backend: str, implementations: tuple[str, ...]) -> None:
         self.arguments = backend, *implementations
         self.pool, self.begun = ThreadPoolExecutor(1), dict[str, Future[Any]]()
+        self.process: subprocess.Popen[str] | None = None
 
     def begin(self, what: str) -> Future[Any]:
         """Start a measurement in the background, if it was not started before."""
         if what not in self.begun:
-            self.begun[what] = self.pool.submit(run, what, *self.arguments)
+            self.begun[what] = self.pool.submit(self._run, what)
         return self.begun[what]
 
     def measured(self, what: str) -> Any:
@@ -92,8 +105,14 @@ class Probes:
         return self.begin(what).result()
 
     def stop(self) -> None:
-        """Start no further measurement."""
+        """Start no further measurement, and end the one that runs."""
         self.pool.shutdown(wait=False, cancel_futures=True)
+        if self.process is not None:
+            self.process.kill()
+
+    def _run(self, what: str) -> Any:
+        with _started(what, *self.arguments) as self.process:
+            return _read(what, self.process)
 
 
 def fork(backend: str, implementation: str, name: str) -> dict[str, Any]:

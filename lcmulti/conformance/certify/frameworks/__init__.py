@@ -16,10 +16,12 @@ from lcmulti import plugins
 from lcmulti.conformance.inputs import numpy_dtype
 from lcmulti.dtypes import DTYPES
 
-__all__ = ["COMPILING", "forget", "framework_of", "keeps_subnormals", "wide"]
+__all__ = ["COMPILING", "TRACING", "forget", "framework_of", "keeps_subnormals", "wide"]
 
 COMPILING = ("jax",)
 """Frameworks that compile for every new shape."""
+TRACING = ("jax", "tensorflow")
+"""Frameworks that also trace for every new workspace or number of threads."""
 
 ARRAYS = {"torch": "Tensor", "jax": "Array", "tensorflow": "Tensor"}
 
