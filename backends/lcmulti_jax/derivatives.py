@@ -268,8 +268,7 @@ def _derivative(map_: Map, arguments: str) -> Callable[..., Any]:
 
     def transpose(cotangent: Any, a: Any, b: Any, **params: Any) -> Any:
         operands = {"g": cotangent, "a": a, "b": b}
-        first, second = arguments
-        return _bind(PRIMITIVES[map_], operands[first], operands[second], **params)
+        return _bind(PRIMITIVES[map_], operands[arguments[0]], operands[arguments[1]], **params)
 
     return transpose
 

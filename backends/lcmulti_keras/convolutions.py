@@ -45,7 +45,8 @@ def mean_weights(
     layer: Any, tolerance: float | None, advised: str, prefix: str = ""
 ) -> tuple[Any, Any]:
     """Kernel and bias, the same everywhere, or an error that advises a function's tolerance."""
-    axes, found = tuple(range(layer.ndim)), []
+    axes = tuple(range(layer.ndim))
+    found: list[Any] = []
     for label, each in (("kernel", layer.full_kernel()), ("bias", layer.bias)):
         if each is None:
             found.append(None)

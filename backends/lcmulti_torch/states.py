@@ -40,7 +40,8 @@ def of_another_geometry(layer: Any, state: Mapping[str, Any], prefix: str) -> st
 def _told(state: Mapping[str, Any], prefix: str) -> tuple[str, str]:
     """The name of the weights in a state, and the geometry they are for; empty for neither."""
     for names in (("weight",), ("basis", "coefficients")):
-        found = [state.get(f"{prefix}{name}") for name in names]
-        if all(each is not None for each in found):
+        values = (state.get(f"{prefix}{name}") for name in names)
+        found = [each for each in values if each is not None]
+        if len(found) == len(names):
             return names[-1], geometry_told(*(tuple(each.shape) for each in found))
     return "", ""
