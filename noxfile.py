@@ -48,7 +48,10 @@ def lint(session: nox.Session) -> None:
     session.run("mypy")
 
 
-@nox.session(python=["3.11", "3.12", "3.13"])
+PYTHONS = ["3.11", "3.12", "3.13"]
+
+
+@nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """Run the tests without any framework, on each supported Python."""
     run_tests(session, "test")
@@ -58,6 +61,15 @@ def tests(session: nox.Session) -> None:
 def torch(session: nox.Session) -> None:
     """Run the tests with PyTorch alone."""
     run_tests(session, "test,torch,triton,onnx")
+
+
+@nox.session
+@nox.parametrize("version", ["3.6.0", "3.7.1", "3.8.0", "3.9.0"])
+def triton(session: nox.Session, version: str) -> None:
+    """Compile a sample of the GPU kernels with each version of Triton that is accepted."""
+    install(session, "-e", ".[triton,test]")
+    session.install("--no-deps", f"triton=={version}")  # not that of constraints.txt
+    session.run("pytest", "--full", "tests/triton/test_compiled.py", "-k", "sample or constants")
 
 
 @nox.session
@@ -77,6 +89,35 @@ def cross(session: nox.Session) -> None:
     """Run the tests and `lcmulti parity` with all frameworks together."""
     run_tests(session, "test,all,legacy")
     session.run("lcmulti", "parity")
+
+
+VERSIONS = {  # extras that come into an environment together
+    "numpy": "test,report",
+    "torch": "test,torch",
+    "jax": "test,flax,equinox",
+    "tensorflow": "test,tensorflow,keras",
+}
+UNKNOWN = {("oldest", "jax")}  # its lower bound is not found yet, and needs a newer NumPy
+
+
+@nox.session(python=False)  # it makes environments of its own, one for each framework
+@nox.parametrize("which", [nox.param(each, id=each) for each in ("oldest", "newest")])
+def versions(session: nox.Session, which: str) -> None:
+    """Quick tests and a certificate with the oldest or newest of all, into docs/versions.md.
+
+    Words after ``--`` are frameworks to run alone.
+    """
+    frameworks = session.posargs or [name for name in VERSIONS if (which, name) not in UNKNOWN]
+    for name in frameworks:
+        pythons = [each for each in PYTHONS if shutil.which(f"python{each}")]
+        folder = Path(session.create_tmp(), name).resolve()
+        python = f"python{pythons[0 if which == 'oldest' else -1]}"
+        if not folder.exists():
+            session.run(python, "-m", "venv", str(folder), external=True)
+        run = functools.partial(session.run, str(folder / "bin" / "python"), external=True)
+        chosen = ("-c", "constraints-oldest.txt") if which == "oldest" else ("--upgrade",)
+        run("-m", "pip", "install", "-q", "--no-compile", *chosen, "-e", f".[{VERSIONS[name]}]")
+        run("docs/run_versions.py", which, name)
 
 
 OWN = ("numpy", "torch", "jax", "tensorflow")
@@ -257,7 +298,7 @@ def docs(session: nox.Session) -> None:
         session.run("asv", "publish", "--html-dir", str(site / "asv"))
 
 
-EXAMPLES = ("digits_compare", "untie", "topography", "faces", "snp", "field", "revive")
+EXAMPLES = ("digits_compare", "untie", "sharing", "topography", "faces", "snp", "field", "revive")
 
 
 @nox.session

@@ -1,11 +1,10 @@
 import os
-import tomllib
-from pathlib import Path
+
+from releases import xla_flags
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Most functions are compiled once and run once. As users compile, `test_as_users_compile` does.
-with (Path(__file__).parents[1] / "pyproject.toml").open("rb") as file:
-    os.environ.setdefault("XLA_FLAGS", tomllib.load(file)["tool"]["xla"]["hurry"])
+os.environ.setdefault("XLA_FLAGS", xla_flags())
 
 import importlib.metadata
 import importlib.util

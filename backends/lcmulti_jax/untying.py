@@ -117,7 +117,7 @@ def means(
         if values is None:
             continue
         apart = float((values.max(axes) - values.min(axes)).max())
-        if tolerance is not None and apart > tolerance:
+        if tolerance is not None and not apart <= tolerance:
             raise ArgumentError(
                 f"{name}.{label}",
                 f"the same at every position within {tolerance} "

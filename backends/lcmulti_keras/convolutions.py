@@ -53,7 +53,7 @@ def mean_weights(
             continue
         values = ops.convert_to_numpy(each)
         apart = float((values.max(axes) - values.min(axes)).max())
-        if tolerance is not None and apart > tolerance:
+        if tolerance is not None and not apart <= tolerance:
             raise ArgumentError(
                 f"{prefix}{label}",
                 f"the same at every position within {tolerance} "

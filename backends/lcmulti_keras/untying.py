@@ -123,7 +123,10 @@ def untie(
     plan.require(memory)
 
     def made(layer: Any) -> Any:
-        return _layer(layer, take[id(layer)], arguments)
+        new = _layer(layer, take[id(layer)], arguments)
+        if rank is None:  # the weights are written once, as they are made
+            new.kernel_initializer = _everywhere(_kernel_of(layer))
+        return new
 
     def filled(old: Any, new: Any) -> None:
         _fill(new, _kernel_of(old), old.bias)
@@ -284,11 +287,18 @@ def _kernel_of(conv: Any) -> Any:
     return kernel
 
 
+def _everywhere(kernel: Any) -> Callable[..., Any]:
+    """An initialiser: the kernel at every position."""
+
+    def initializer(shape: Any, dtype: Any = None) -> Any:
+        return ops.copy(ops.broadcast_to(ops.convert_to_tensor(kernel, dtype), shape))
+
+    return initializer
+
+
 def _fill(layer: Any, kernel: Array, bias: Array) -> None:
-    """Set the weights of every position to those of the convolution."""
-    if layer.rank is None:
-        layer.kernel.assign(np.broadcast_to(kernel, layer.kernel.shape))
-    else:
+    """Set the bias of every position, and the first of low-rank kernels, to the convolution's."""
+    if layer.rank is not None:
         bound = (3 / prod(kernel.shape[:-1])) ** 0.5
         basis = keras.random.uniform(layer.basis.shape, -bound, bound, dtype=layer.basis.dtype)
         basis = ops.convert_to_numpy(basis).copy()

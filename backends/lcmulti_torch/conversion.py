@@ -68,7 +68,7 @@ def _mean(layer: Any, name: str, each: Tensor, tolerance: float | None) -> Tenso
     values = each.detach()
     numbers = torch.view_as_real(values) if values.is_complex() else values
     apart = float((numbers.amax(axes) - numbers.amin(axes)).max())
-    if tolerance is not None and apart > tolerance:
+    if tolerance is not None and not apart <= tolerance:
         raise ArgumentError(
             name,
             f"the same at every position within {tolerance} "

@@ -202,7 +202,8 @@ def _unfit(conv: Any, called: bool) -> str | None:
     """Why a convolution cannot be untied, or None."""
     kind = next(each for each in LAYERS if isinstance(conv, each))
     for name in ("forward", "_conv_forward"):
-        if getattr(type(conv), name, None) is not getattr(kind, name, None):
+        own = getattr(type(conv), name, None) is not getattr(kind, name, None)
+        if own or name in conv.__dict__:
             return f"{type(conv).__name__} computes something of its own in {name}"
     if not isinstance(conv._parameters.get("weight"), nn.Parameter):
         return "its weight is computed (parametrization, weight norm, pruning); remove that first"

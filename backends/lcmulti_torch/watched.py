@@ -10,6 +10,9 @@ from torch.autograd import forward_ad
 # than ``torch.func``.
 BATCHED_GRADIENTS = torch._C._dispatch_key_parse("VmapMode")
 
+# Before PyTorch 2.7 an export cannot be told from a compilation: it is taken for one.
+is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+
 _PLAIN = {Tensor, torch.nn.Parameter}
 
 

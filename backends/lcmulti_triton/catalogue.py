@@ -129,16 +129,15 @@ def _pair(pair: tuple[str, str]) -> tuple[str, str, Figures]:
     return (*pair, compiled_to(*pair))
 
 
-def compile_all(
-    targets: list[str], names: list[str] | None = None
-) -> dict[str, dict[str, Figures]]:
-    """Figures by target and name; compiles two at a time."""
-    pairs = [
-        (target, name)
-        for target in targets
-        for name in names or variants()
-        if not (target.startswith("gfx") and name.endswith("tf32x3"))  # only for NVIDIA
-    ]
+def names_for(target: str) -> list[str]:
+    """What is compiled for a target: tf32x3 is NVIDIA's alone."""
+    on_amd = target.startswith("gfx")
+    return [name for name in variants() if not (on_amd and name.endswith("tf32x3"))]
+
+
+def compile_all(targets: list[str]) -> dict[str, dict[str, Figures]]:
+    """Figures by target and name; two at a time."""
+    pairs = [(target, name) for target in targets for name in names_for(target)]
     found: dict[str, dict[str, Figures]] = {target: {} for target in targets}
     with ProcessPoolExecutor(2, get_context("spawn")) as pool:
         for target, name, got in pool.map(_pair, pairs, chunksize=4):

@@ -7,7 +7,7 @@ from functools import lru_cache
 from lcmulti_triton.axes import Axis
 from lcmulti_triton.layer import Layer, Tile
 
-__all__ = ["admits_tf32x3", "candidates", "estimated", "nominal", "smallest"]
+__all__ = ["candidates", "estimated", "nominal", "refused_tf32x3", "smallest"]
 
 FEW = 8
 """Up to this product of channels and filters, positions are the lanes: a sector of float32."""
@@ -24,6 +24,10 @@ WIDE = {
         (128, 16, 128, 8, 3),
     ),
     "input_grad": (
+        (32, 16, 16, 1, 3), (32, 32, 16, 1, 3), (64, 64, 16, 4, 2),  # 3 stages spill on sm_100
+        (128, 128, 16, 8, 3),
+    ),
+    "windows": (  # of the same map
         (32, 16, 16, 1, 3), (32, 32, 16, 1, 3), (64, 64, 16, 4, 3),
         (128, 128, 16, 8, 3),
     ),
@@ -48,6 +52,9 @@ HALF = {
 }  # fmt: skip
 
 
+HALF["windows"] = HALF["input_grad"]
+
+
 def few_weights(layer: Layer) -> bool:
     """Whether a tap has few enough weights for positions to be the lanes."""
     return layer.channels * layer.filters <= FEW
@@ -70,11 +77,15 @@ between chips.
 """
 
 
-def admits_tf32x3(layer: Layer, tile: Tile) -> bool:
-    """Whether three TensorFloat-32 products keep the error bound; never for sums over a batch."""
-    if layer.dtype != "float32" or layer.map == "kernel_grad":
-        return False
-    return tile.family in ("tiles", "windows") and summed(layer) >= TF32X3_FROM
+def refused_tf32x3(layer: Layer, tile: Tile) -> str | None:
+    """Why three products of TensorFloat-32 are not taken, or None where they keep the bound."""
+    if layer.dtype != "float32":
+        return f"it is for float32, not {layer.dtype}"
+    if layer.map == "kernel_grad":
+        return "never in sums over a batch"
+    if summed(layer) < TF32X3_FROM:
+        return f"sums of {summed(layer)} products, of {TF32X3_FROM} on it keeps the error bound"
+    return None if tile.family in ("tiles", "windows") else "this tile has no dots"
 
 
 def summed(layer: Layer) -> int:
@@ -173,7 +184,7 @@ def _dots(layer: Layer) -> list[Tile]:
     windows = layer.map == "input_grad" and layer.never_meets
     terms = layer.channels if layer.map == "input_grad" and not windows else layer.terms
     sides = [power(16, n, 256) for n in (layer.batch, terms, layer.filters)]
-    shapes = (HALF if layer.itemsize == 2 else WIDE)[layer.map]
+    shapes = (HALF if layer.itemsize == 2 else WIDE)["windows" if windows else layer.map]
     summed = {"forward": 1, "input_grad": 2, "kernel_grad": 0}[layer.map]  # may be cut short
     found = [
         Tile("windows" if windows else "tiles", *shape)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 
 from lcmulti_triton import tuned
-from lcmulti_triton.choice import admits_tf32x3, estimated, nominal
+from lcmulti_triton.choice import estimated, nominal, refused_tf32x3
 from lcmulti_triton.layer import Layer, Tile
 
 __all__ = ["Choice", "decided"]
@@ -22,12 +22,20 @@ class Choice(NamedTuple):
     precision : {"ieee", "tf32x3"}
         Precision of float32 products.
     source : str
-        Where the tile comes from, as text.
+        Where the tile came from, for people to read.
+    refused : str or None
+        Why ``"tf32x3"`` was asked for and is not taken.
     """
 
     tile: Tile
     precision: str
     source: str
+    refused: str | None = None
+
+    def __str__(self) -> str:
+        taken = ", tf32x3" if self.precision == "tf32x3" else ""
+        refused = f"; no tf32x3: {self.refused}" if self.refused else ""
+        return f"{self.tile}{taken} ({self.source}{refused})"
 
 
 def decided(layer: Layer, device: int | None, settings: tuple[str, str]) -> Choice:
@@ -46,7 +54,8 @@ def decided(layer: Layer, device: int | None, settings: tuple[str, str]) -> Choi
         tile, source = tuned.look_up(layer, device, tiles == "measured")
     if tile is None:
         tile, source = estimated(nominal(layer)), "estimated for an H200"
-    on_amd = device is not None and torch.version.hip is not None  # Triton has it only for NVIDIA
-    if precision == "tf32x3" and (on_amd or not admits_tf32x3(layer, tile)):
-        precision = "ieee"
-    return Choice(tile, precision, source)
+    refused = None
+    if precision == "tf32x3":
+        on_amd = device is not None and torch.version.hip is not None
+        refused = "Triton has it for NVIDIA's alone" if on_amd else refused_tf32x3(layer, tile)
+    return Choice(tile, "ieee" if refused else precision, source, refused)

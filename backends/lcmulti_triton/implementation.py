@@ -12,10 +12,11 @@ from lcmulti_torch.watched import is_transformed
 from torch import Tensor
 
 from lcmulti import plugins
+from lcmulti.errors import UnsupportedError
 from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.plugins.contract import Implementation, Map, Problem, Resources
 from lcmulti_triton import state
-from lcmulti_triton.layer import LARGEST, Layer, is_served, layer_of
+from lcmulti_triton.layer import Layer, layer_of, refusal
 from lcmulti_triton.tracing import is_compiled
 
 if TYPE_CHECKING:
@@ -41,11 +42,8 @@ class Triton:
             return "only compilers can take it as an opaque operation"
         if reason := state.unavailable(problem.device):
             return reason
-        if not is_served(spec):
-            return "more than four axes that cannot be taken together"
-        if spec.terms * spec.filters > LARGEST:
-            return "the weights of one position need offsets of more than 32 bits"
-        return next(iter(state.failures.values()), None)
+        reason = refusal(spec, problem.samples)
+        return reason or next(iter(state.failures.values()), None) or state.broken()
 
     def unavailable(self) -> str | None:
         """A sentence that says why neither a GPU nor the interpreter serves here, or None."""
@@ -62,12 +60,8 @@ class Triton:
         # An explanation must not measure anything.
         tiles = "tuned" if resources.tiles == "measured" else resources.tiles
         return tuple(
-            f"{map_} in {choice.tile}"
-            f"{', tf32x3' if choice.precision == 'tf32x3' else ''} ({choice.source})"
-            for map_, choice in (
-                (layer.map, decided(layer, device, (resources.precision, tiles)))
-                for layer in _layers(problem)
-            )
+            f"{layer.map} in {decided(layer, device, (resources.precision, tiles))}"
+            for layer in _layers(problem)
         )
 
     def tune(
@@ -83,21 +77,31 @@ class Triton:
         Returns
         -------
         tuple of str
-            A line for each map that says what was chosen, and a line with the place where it is
-            kept.
+            What was chosen, in a line a map, and where it is kept.
+
+        Raises
+        ------
+        UnsupportedError
+            No candidate could be compiled, or arrays of this size find no room.
         """
         from lcmulti_triton import tuned
 
         device = _device(problem.device)
         lines = []
         for layer in _layers(problem):
-            found = tuned.measure(
-                layer, device, problem.resources.precision,
-                lambda one, layer=layer: told(layer.map, str(one.tile), one.seconds),  # type: ignore[misc]
-            )  # fmt: skip
-            best = tuned.keep(layer, device, found)
-            lines.append(f"{layer.map}: {best.tile if best else 'no candidate could be compiled'}")
-        return (*lines, f"kept in {tuned.file_of(device)}")
+
+            def heard(one: tuned.Measured, map_: Map = layer.map) -> None:
+                told(map_, str(one.tile), one.seconds)
+
+            try:
+                found = tuned.measure(layer, device, problem.resources.precision, heard)
+            except torch.OutOfMemoryError as error:
+                raise UnsupportedError("the GPU has no room for this layer's arrays") from error
+            best, failed = tuned.keep(layer, device, found)
+            if best is None:
+                raise UnsupportedError(f"no tile of {layer.map} compiles here: {found[-1].error}")
+            lines.append(f"{layer.map}: {best.tile}")
+        return (*lines, failed or f"kept in {tuned.file_of(device)}")
 
     def workspace(self, problem: Problem) -> int:
         """It holds nothing besides inputs and outputs."""

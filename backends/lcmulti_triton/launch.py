@@ -71,12 +71,13 @@ def prepared(
     shape, strides = result_of(map_, spec, batch, a)
     x, y = {"forward": (a, strides), "input_grad": (strides, a), "kernel_grad": (a, b)}[map_]
     layer = layer_of(map_, spec, NAMES[dtype], batch, x, y)
-    tile, precision, _ = decided(layer, device, settings)
+    chosen = decided(layer, device, settings)
+    tile = chosen.tile
     try:
-        start = start_of(layer, tile, precision, device, is_aligned)
-    except OutOfResources:  # a GPU with less shared memory than any known one
+        start = start_of(layer, tile, chosen.precision, device, is_aligned)
+    except OutOfResources:  # a GPU with less than any that was thought of
         tile = smallest(layer)
-        start = start_of(layer, tile, precision, device, is_aligned)
+        start = start_of(layer, tile, "ieee", device, is_aligned)
     clear = tile.family.endswith("windows") and not layer.covers
     return Ready(shape, strides, clear, start, layer, tile)
 

@@ -13,6 +13,8 @@ from lcmulti_triton.axes import MOST_AXES, Axis, axes_of
 __all__ = ["Layer", "Tile", "layer_of"]
 
 LARGEST = 2**31 - 1
+SLACK = 2**12
+"""More than the last tile reaches beyond what there is."""
 
 
 class Tile(NamedTuple):
@@ -130,8 +132,8 @@ class Layer(NamedTuple):
 
     @property
     def wide(self) -> bool:
-        """Whether an offset within a sample, or within the weights, needs 64 bits."""
-        x = sum((a.size - 1) * a.x + a.kernel * a.dilation * a.x for a in self.axes)
+        """Whether an offset in a sample, or one among the weights, needs 64 bits."""
+        x = sum((max(a.size, a.out * a.stride) + a.kernel * a.dilation) * a.x for a in self.axes)
         y = sum((a.out - 1) * a.y for a in self.axes)
         x += self.channels * self.groups * self.x_channel
         y += self.filters * self.groups * self.y_filter
@@ -186,6 +188,14 @@ def layer_of(
     )  # fmt: skip
 
 
-def is_served(spec: LocalConvSpec) -> bool:
-    """Whether, after merging, there are no more axes than kernels take."""
-    return len(axes_of(spec)) <= MOST_AXES
+def refusal(spec: LocalConvSpec, batch: int) -> str | None:
+    """Why kernels, which count in 32 bits, do not take a call, or None if they do."""
+    if len(axes_of(spec)) > MOST_AXES:
+        return "more than four axes that cannot be taken together"
+    if spec.terms * spec.filters > LARGEST:
+        return "the weights of one position need offsets of more than 32 bits"
+    inputs, outputs = prod(spec.input_size), prod(spec.output_size)
+    walked = batch * outputs // prod(spec.positions_shape)  # by a program of the kernel's gradient
+    if max(batch, inputs, outputs, walked) > LARGEST - SLACK:
+        return "more samples or positions than 32 bits can count"
+    return None

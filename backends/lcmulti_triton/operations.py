@@ -70,13 +70,14 @@ def _operation(map_: Map) -> Any:
             "kernel_grad": (a.stride(), b.stride()),
         }[map_]
         layer = layer_of(map_, spec, NAMES[a.dtype], batch, x, y)
-        tile, precision, _ = decided(layer, None, (settings[0], "pinned"))
+        chosen = decided(layer, None, (settings[0], "pinned"))
+        tile = chosen.tile
         result = torch.empty_strided(shape, strides, dtype=a.dtype, device=a.device)
         if tile.family.endswith("windows") and not layer.covers:
             result = result.zero_()
         passed = arguments(layer, tile)
         wrap_triton(kernel)[(programs(layer, tile),)](
-            a, b, result, *passed, **constants(layer, tile, precision),
+            a, b, result, *passed, **constants(layer, tile, chosen.precision),
             num_warps=tile.warps, num_stages=tile.stages,
         )  # fmt: skip
         return result

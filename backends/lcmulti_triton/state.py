@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
+from contextlib import suppress
 from functools import cache
 from importlib import metadata
 
 import torch
 
-__all__ = ["FIRST", "LAST", "failures", "is_old", "unavailable"]
+__all__ = ["FIRST", "LAST", "broken", "failures", "is_old", "unavailable"]
 
 FIRST, LAST = (3, 6), (3, 9)
 """Versions of Triton that the kernels are known to compile with."""
+
+CLASHES_FROM = (3, 9)
+"""From which version on Triton's LLVM and TensorFlow's do not bear each other."""
 
 INSTALL = "pip install 'lcmulti[triton]'"
 OLDEST = (8, 0)
@@ -35,12 +40,39 @@ def without_triton() -> str | None:
     try:
         found = metadata.version("triton")
     except metadata.PackageNotFoundError:
+        if reason := broken():
+            return reason
         found = _version_of_module()
-    version = tuple(int(part) for part in found.split(".")[:2] if part.isdigit())
-    if FIRST <= version <= LAST:
+    if FIRST <= _numbers(found) <= LAST:
         return None
     tried = f"{'.'.join(map(str, FIRST))} to {'.'.join(map(str, LAST))}"
     return f"Triton {found} is none of the versions the kernels were compiled with ({tried})"
+
+
+@cache
+def broken() -> str | None:
+    """Why Triton cannot be imported, or None; asked where a call is about to need it.
+
+    Triton 3.9 ends the process, in its LLVM, where TensorFlow has loaded another.
+    """
+    if "tensorflow" in sys.modules and "triton" not in sys.modules and _clashes():
+        return "Triton cannot be loaded after TensorFlow; import triton before tensorflow"
+    try:
+        import triton  # noqa: F401
+    except Exception as error:  # a library that it is linked to is missing, say
+        said = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+        return f"Triton is installed and cannot be imported ({said})"
+    return None
+
+
+def _clashes() -> bool:
+    with suppress(metadata.PackageNotFoundError):
+        return _numbers(metadata.version("triton")) >= CLASHES_FROM
+    return False
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
 
 
 def _version_of_module() -> str:

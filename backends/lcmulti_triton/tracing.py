@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from lcmulti_torch.watched import BATCHED_GRADIENTS
+from lcmulti_torch.watched import BATCHED_GRADIENTS, is_exporting
 from torch import Tensor
 from torch.autograd import forward_ad
 
@@ -19,7 +19,7 @@ def is_compiled() -> bool:
     """Whether a compiler, and no other transform, traces this call."""
     return (
         torch.compiler.is_compiling()
-        and not torch.compiler.is_exporting()
+        and not is_exporting()
         and not torch._C._are_functorch_transforms_active()
         and not torch._C._dispatch_tls_is_dispatch_key_included(BATCHED_GRADIENTS)
         and forward_ad._current_level < 0

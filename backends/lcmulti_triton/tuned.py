@@ -21,7 +21,7 @@ import torch
 import triton
 from torch import Tensor
 
-from lcmulti_triton.choice import admits_tf32x3, candidates, nominal
+from lcmulti_triton.choice import candidates, nominal, refused_tf32x3
 from lcmulti_triton.layer import Layer, Tile
 from lcmulti_triton.starting import NAMES, start_of
 
@@ -29,6 +29,10 @@ __all__ = ["Measured", "file_of", "keep", "look_up", "measure"]
 
 MILLISECONDS = 40
 """Seconds for which each candidate runs."""
+
+
+_here: dict[tuple[Path, str], Tile] = {}
+"""What this process measured, by file and layer."""
 
 
 class Measured(NamedTuple):
@@ -44,16 +48,24 @@ def look_up(layer: Layer, device: int, may_measure: bool) -> tuple[Tile | None, 
 
     It is not measured while a graph is captured, because a measurement must wait for results.
     """
-    path = file_of(device)
-    kept = _read(path).get(known_by(layer))
-    if kept is not None:
-        tile = Tile(*kept["tile"])
-        if tile in candidates(nominal(layer)):
-            return tile, f"measured here, kept in {path}"
-    if not may_measure or torch.cuda.is_current_stream_capturing():
-        return None, ""
-    best = keep(layer, device, measure(layer, device))
-    return (None, "") if best is None else (best.tile, f"measured here, kept in {path}")
+    path, name = file_of(device), known_by(layer)
+    tile = _kept(path, layer)
+    unknown = tile is None and (path, name) not in _here
+    if unknown and may_measure and not torch.cuda.is_current_stream_capturing():
+        with suppress(torch.OutOfMemoryError):  # the caller's own arrays leave no room for more
+            keep(layer, device, measure(layer, device))
+        tile = _kept(path, layer)
+    if tile is not None:
+        return tile, f"measured here, kept in {path}"
+    tile = _here.get((path, name))
+    return tile, "measured here" if tile else ""
+
+
+def _kept(path: Path, layer: Layer) -> Tile | None:
+    """The tile that a file names, if it is one that serves; whatever else it holds is ignored."""
+    found = _read(path).get(known_by(layer))
+    sides = found.get("tile") if isinstance(found, dict) else None
+    return next((tile for tile in candidates(nominal(layer)) if list(tile) == sides), None)
 
 
 def known_by(layer: Layer) -> str:
@@ -77,7 +89,7 @@ def measure(
     found = []
     a, b, result = _arrays(layer, device)
     for tile in candidates(nominal(layer)):
-        chosen = precision if admits_tf32x3(layer, tile) else "ieee"
+        chosen = "ieee" if refused_tf32x3(layer, tile) else precision
         try:
             start = start_of(layer, tile, chosen, device, True)
             one = Measured(tile, _seconds(partial(start, a, b, result), device))
@@ -89,25 +101,28 @@ def measure(
     return found
 
 
-def keep(layer: Layer, device: int | None, found: list[Measured]) -> Measured | None:
-    """Return the fastest, and write it to the cache if that is writable."""
+def keep(
+    layer: Layer, device: int | None, found: list[Measured]
+) -> tuple[Measured | None, str | None]:
+    """Keep the fastest, and return it; with why the cache could not be written, if it could not.
+
+    Where it cannot, this process knows it, and the next one measures again.
+    """
     served = [each for each in found if each.seconds is not None]
     if not served:
-        return None
+        return None, None
     best = min(served, key=lambda each: each.seconds or 0.0)
-    path = file_of(device)
-    table = _read(path) | {
-        known_by(layer): {
-            "tile": list(best.tile),
-            "microseconds": round((best.seconds or 0) * 1e6, 2),
-        }
-    }
+    path, name = file_of(device), known_by(layer)
+    row = {"tile": list(best.tile), "microseconds": round((best.seconds or 0) * 1e6, 2)}
+    _here[path, name] = best.tile
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    with suppress(OSError):  # without a writable cache, it is measured again in the next process
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(table, indent=1), encoding="utf-8")
+        temporary.write_text(json.dumps(_read(path) | {name: row}, indent=1), encoding="utf-8")
         temporary.replace(path)
-    return best
+    except OSError as error:
+        return best, f"kept for this process alone: {error}"
+    return best, None
 
 
 def _read(path: Path) -> dict[str, Any]:

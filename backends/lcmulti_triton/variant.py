@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lcmulti_triton.layer import LARGEST, Layer, Tile
+from lcmulti_triton.layer import Layer, Tile
 
 __all__ = ["arguments", "constants", "programs", "signature"]
 
@@ -96,7 +96,7 @@ def positions(layer: Layer) -> int:
 
 
 def programs(layer: Layer, tile: Tile) -> int:
-    """Number of programs; at most 2**31 - 1 can be started."""
+    """How many programs there are; 2**31 - 1 can be started, of 2**36 elements or so."""
     samples = -(-layer.batch // tile.samples)
     filters = -(-layer.filters // tile.filters)
     where = positions(layer)
@@ -112,8 +112,3 @@ def programs(layer: Layer, tile: Tile) -> int:
     if tile.family.endswith("windows"):
         return samples * -(-layer.terms // tile.terms) * layer.groups * layer.outputs
     return samples * -(-layer.channels // tile.terms) * layer.groups * where
-
-
-def fits(layer: Layer, tile: Tile) -> bool:
-    """Whether all programs can be started."""
-    return programs(layer, tile) <= LARGEST

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
+from lcmulti.bench import fresh
 from lcmulti.bench.report import Report, Row
 
 __all__ = ["advice"]
@@ -55,10 +56,26 @@ def _for_backend(report: Report, auto: Row) -> list[str]:
             found.append(
                 f"{where} a batch of {row.batch} is {_gain(row, auto):.1f} times as fast a sample."
             )
+    found += _for_memory(where, auto)
     over = (auto.seconds or 0) / auto.roofline
     if not found and over < NEAR:
         found.append(f"{where} at {over:.1f} times the roofline, there is little left to gain.")
     return found
+
+
+def _for_memory(where: str, auto: Row) -> list[str]:
+    """What to start Python with, where fresh memory is a good part of a call."""
+    if not auto.kept:
+        return []
+    usual = auto.kept[fresh.AS_IT_IS]
+    name = min(auto.kept, key=lambda each: auto.kept[each])
+    gain = usual / auto.kept[name] * (1 - min(2 * (auto.spread or 0), 1))
+    if gain < WORTH:
+        return []
+    return [
+        f"{where} {usual / auto.kept[name]:.1f} times as fast where {name} keeps freed memory, "
+        f"which a process then holds; start Python with: {fresh.line(name)}"
+    ]
 
 
 def _measured(report: Report, workload: str) -> list[Row]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 import lcmulti
-from lcmulti.bench import machine
+from lcmulti.bench import fresh, machine
 from lcmulti.bench.advice import advice
 from lcmulti.bench.contenders import Contender, disagreement, ours
 from lcmulti.bench.harness import Harness, harness
@@ -73,6 +73,17 @@ class Measuring:
                     # Not timed: it replaces what the previous contender left in caches and memory.
                     step()
                     row.times.append(timed(step, calls))
+        if self.variants and self.report.device == "cpu":
+            self._fresh(workload)
+
+    def _fresh(self, workload: Workload) -> None:
+        """Time what ``auto`` takes where the allocator keeps memory."""
+        for row in self.report.of(workload.name, "ours"):
+            if row.auto and row.seconds is not None:
+                self.watch(self.report, f"{workload.name}: {row.backend}, memory kept")
+                row.kept = fresh.measured(
+                    workload, row.backend, self.report.dtype, self.training, self.limit
+                )
 
     def _row(
         self, workload: Workload, backend: str, name: str, kind: str, *, auto: bool = False,

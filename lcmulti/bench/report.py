@@ -67,6 +67,9 @@ class Row:
         Seconds of each later call.
     problem : str or None
         Why there are no times, or only one.
+    kept : dict
+        Of what ``auto`` takes on a CPU: seconds of a call in a process of its own whose allocator
+        keeps what is freed, by the allocator, and ``"as it is"``.
     """
 
     workload: str
@@ -80,6 +83,7 @@ class Row:
     first: float | None = None
     times: list[float] = field(default_factory=list)
     problem: str | None = None
+    kept: dict[str, float] = field(default_factory=dict)
 
     @property
     def seconds(self) -> float | None:

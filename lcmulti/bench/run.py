@@ -56,7 +56,8 @@ def bench(
     peers : bool or iterable of str, default True
         Whether to time installed peers, what people use instead; or the names of some.
     variants : bool, default True
-        Whether to time ``auto`` also in the other data format, and with half and twice the batch.
+        Whether to time ``auto`` also in the other data format, with half and twice the batch, and
+        on a CPU where the allocator keeps what is freed.
     mode : {"forward", "training"}
         Training is a forward pass and the gradients in input and weights.
     dtype : {"float32", "float64", "bfloat16", "float16"}

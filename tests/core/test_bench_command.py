@@ -12,7 +12,7 @@ from helpers_bench import MACHINE, QUICK, TINY, quick_machine  # noqa: F401 - th
 
 from lcmulti import bench as package
 from lcmulti import plugins
-from lcmulti.bench import Interrupted, Report, Row, bench
+from lcmulti.bench import Interrupted, Report, Row, bench, fresh
 from lcmulti.bench.advice import advice
 from lcmulti.bench.peers import PEERS
 from lcmulti.bench.workloads import cases
@@ -44,6 +44,35 @@ def test_advice_names_what_is_faster():
     assert "channels_first is 4.0 times as fast" in said[1]
     assert "a batch of 8 is 2.0 times as fast a sample" in said[2]
     assert "numpy is the fastest backend here, 2.0 times as fast as torch" in said[3]
+
+
+def test_advice_says_the_line_that_keeps_memory():
+    auto = timed("blocked", 0.008, auto=True)
+    auto.kept = {fresh.AS_IT_IS: 0.009, "glibc": 0.004, "jemalloc": 0.005}
+    said = advice(made(auto))
+    assert "2.2 times as fast where glibc keeps freed memory" in said[0]
+    assert "MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=" in said[0]
+    auto.kept["glibc"] = auto.kept["jemalloc"] = 0.0085
+    assert advice(made(auto)) == []
+
+
+@pytest.mark.skipif(not fresh.allocators(), reason="no allocator here is told by variables")
+def test_fresh_memory_is_measured_in_processes_that_are_told(monkeypatch):
+    assert fresh.measured(TINY, "numpy", "float32", True, 60) == {}  # small results are kept
+    monkeypatch.setattr(fresh, "LARGE", fresh.results_of(TINY, "float32", True))
+    monkeypatch.setattr(fresh, "allocators", lambda: {"glibc": fresh.GLIBC, "none": {"LC": "1"}})
+    told, run = [], fresh.subprocess.run
+
+    def spied(*arguments, env, **named):
+        told.append({name: env.get(name) for name in (*fresh.GLIBC, "LC")})
+        return run(*arguments, env=env, **named)
+
+    monkeypatch.setattr(fresh.subprocess, "run", spied)
+    found = fresh.measured(TINY, "numpy", "float32", True, 60)
+    assert list(found) == [fresh.AS_IT_IS, "glibc", "none"]
+    assert all(0 < seconds < 1 for seconds in found.values())
+    nothing = dict.fromkeys((*fresh.GLIBC, "LC"))
+    assert told == [nothing, nothing | fresh.GLIBC, nothing | {"LC": "1"}]
 
 
 def test_advice_says_nothing_within_the_spread():

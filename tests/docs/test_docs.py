@@ -7,6 +7,7 @@ lead to something.
 from __future__ import annotations
 
 import argparse
+import ast
 import contextlib
 import importlib
 import io
@@ -17,6 +18,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -51,12 +53,7 @@ NEEDS = {
 }
 FILES = {"keras.md": ("old.h5", "weights.h5")}  # old models a page finds in its folder
 BEFORE = {
-    "writing_a_backend.md": (
-        "from lcmulti_example.backend import StrictComposed, StrictOps\n"
-        "import pluggy\n"
-        "from lcmulti.backend import BackendEntry\n"
-        'hookimpl = pluggy.HookimplMarker("lcmulti")'
-    ),
+    "writing_a_backend.md": "from lcmulti_example.backend import StrictComposed, StrictOps",
     "sharding.md": (  # what torchrun does, and each process of it
         "import torch.distributed as dist\n"
         'dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)'
@@ -78,6 +75,7 @@ EXAMPLES = {
     "deepface.py tensorflow": ("tensorflow",),
     "digits_compare.py": ("torch",),
     "untie.py": ("torch",),
+    "sharing.py --seeds 1": ("torch",),
     "topography.py": ("torch", "matplotlib"),
     "faces.py": ("torch",),
     "sharded_torch.py": ("torch",),
@@ -149,6 +147,53 @@ def test_page_runs_and_prints_what_it_says(page, isolated, monkeypatch):
     if page == "keras.md":
         assert names["local"].spec.output_shape == (16, 16, 8)
         assert (isolated / "new.keras").is_file()
+
+
+SHOWN = re.compile(
+    r"^```(?:python\n(?P<own>.*?)|\{literalinclude\} (?P<file>\S+)\n:language: \w+\n"
+    r"(?::pyobject: (?P<name>\w+)\n)?)```$",
+    re.DOTALL | re.MULTILINE,
+)
+
+
+def shown_code(text, folder):
+    """Python blocks and included objects of a part of a page, in their order."""
+    for match in SHOWN.finditer(text):
+        if match["own"] is not None:
+            yield match["own"]
+        elif match["name"]:
+            source = (folder / match["file"]).read_text("utf-8")
+            tree = ast.parse(source).body
+            (found,) = (each for each in tree if getattr(each, "name", None) == match["name"])
+            yield ast.get_source_segment(source, found)
+
+
+@pytest.mark.slow
+def test_a_backend_written_to_the_letter_computes(tmp_path):
+    """As a reader would: the page's own blocks, in the files it names."""
+    pytest.importorskip("array_api_strict")
+    text = (DOCS / "writing_a_backend.md").read_text("utf-8")
+    describe, compose, _, record, _ = re.split(r"^## ", text, flags=re.MULTILINE)[1:]
+    package = tmp_path / "lcmulti_example"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "backend.py").write_text("\n\n".join(shown_code(describe + compose, DOCS)), "utf-8")
+    (package / "plugin.py").write_text("\n\n".join(shown_code(record, DOCS)), "utf-8")
+    (metadata := tmp_path / "lcmulti_example-1.0.dist-info").mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: lcmulti-example\nVersion: 1\n")
+    points = tomllib.loads((EXAMPLE.parent / "pyproject.toml").read_text("utf-8"))
+    (point,) = points["project"]["entry-points"]["lcmulti"].items()
+    (metadata / "entry_points.txt").write_text("[lcmulti]\n{} = {}\n".format(*point))
+    call = (
+        "import array_api_strict as xp, lcmulti\n"
+        "y = lcmulti.local_conv(xp.ones((2, 5, 2)), xp.ones((3, 3, 2, 4)))\n"
+        "assert type(y).__module__.startswith('array_api_strict') and y.shape == (2, 3, 4)\n"
+        "assert float(y[0, 0, 0]) == 6.0\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-c", call]
+    run = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+    assert run.returncode == 0, run.stderr[-2000:]
 
 
 @pytest.mark.slow

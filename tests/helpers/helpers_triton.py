@@ -71,7 +71,7 @@ def compute(map_, spec, a, b, watch, tile=None, precision="ieee"):
     x, y = {"forward": (a, result), "input_grad": (result, a), "kernel_grad": (a, b)}[map_]
     layer = layer_of(map_, spec, dtype, len(a), x.stride(), y.stride())
     if tile is None:
-        tile, precision, _ = decided(layer, None, ("ieee", "pinned"))
+        tile, precision, *_ = decided(layer, None, ("ieee", "pinned"))
     if tile.family.endswith("windows") and not layer.covers:
         result.zero_()
     watch.hold_to((a, b), result)

@@ -85,6 +85,25 @@ def test_nnx_low_rank_and_shared(net):
         np.testing.assert_allclose(run(untie(net, X, tell=None, **options)), run(net), **CLOSE)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind, shape", [("ResNet18", (2, 32, 32, 3)), ("UNet", (2, 12, 8, 1))])
+def test_whole_networks_of_nnx(kind, shape):
+    nnx = pytest.importorskip("flax.nnx")
+    import helpers_nnx_networks
+    from lcmulti_jax.nnx import LocallyConnected, retie, untie
+
+    model = getattr(helpers_nnx_networks, kind)(4, nnx.Rngs(0))
+    x = np.random.default_rng(1).standard_normal(shape).astype("float32")
+    untied = untie(model, x, tell=None)
+    convolutions = (nnx.Conv, nnx.ConvTranspose)
+    assert not any(isinstance(each, convolutions) for _, each in nnx.iter_modules(untied))
+    assert isinstance(untied.out if kind == "UNet" else untied.conv1, LocallyConnected)
+    expected = run(model, x)
+    assert np.abs(expected).max() > 0.01
+    np.testing.assert_allclose(run(untied, x), expected, **CLOSE)
+    np.testing.assert_allclose(run(retie(untied), x), expected, **CLOSE)
+
+
 def test_nnx_tells_chooses_and_refuses(net, capsys):
     from flax import nnx
     from lcmulti_jax.nnx import LocallyConnected, retie, untie
@@ -154,7 +173,7 @@ def test_equinox():
         assert isinstance(model.layers[0], eqx.nn.Conv2d)
         np.testing.assert_allclose(eqx.filter_jit(untied)(x), expected, **CLOSE)
     back = retie(untied, tolerance=1e-6)
-    assert type(back.layers[2]) is eqx.nn.Conv
+    assert isinstance(back.layers[2], eqx.nn.Conv) and back.layers[2].weight.ndim == 4
     np.testing.assert_allclose(eqx.filter_jit(back)(x), expected, **CLOSE)
     with pytest.raises(TooLargeError, match="the limit"):
         untie(model, x, memory=10)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from helpers_traffic import POINT_TO_POINT, Traffic
+from releases import is_older
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Partial, Replicate, Shard, distribute_tensor
 
@@ -138,7 +139,8 @@ def placed(array, mesh, axes, offset):
         dim = 0 if axis is None else axis + offset
         divided = offset if axis is None else array.shape[dim] > 1
         places.append(Shard(dim) if divided else Replicate())
-    return distribute_tensor(array, mesh, places, src_data_rank=None)
+    told = {} if is_older("torch", 2, 7) else {"src_data_rank": None}
+    return distribute_tensor(array, mesh, places, **told)
 
 
 def halo_bytes(spec, axes, sizes, rank, batch, itemsize):

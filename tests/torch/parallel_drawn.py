@@ -11,7 +11,7 @@ from lcmulti.conformance.case import Case
 from lcmulti.errors import ArgumentError
 from lcmulti.geometry.padding import PADDING_MODES
 
-MANY = 40
+MANY = 20
 
 
 def drawn(seed):

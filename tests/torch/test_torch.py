@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
 from helpers_torch import GEOMETRIES, RESOURCES, TIGHT, cases, operation, spec_of, tensors  # noqa: E402
-from lcmulti_torch import blocked, convolution, disjoint  # noqa: E402
+from lcmulti_torch import blocked, convolution, disjoint, precision  # noqa: E402
 from lcmulti_torch.precision import convolutions_round, refuse_rounding  # noqa: E402
+from releases import before  # noqa: E402
 
 import lcmulti  # noqa: E402
 from lcmulti import plugins  # noqa: E402
@@ -127,6 +131,22 @@ def precisions():
         switch.fp32_precision = value
 
 
+def test_tf32_by_the_switches_of_older_releases(monkeypatch):
+    monkeypatch.setattr(precision, "_has_precisions", lambda: False)
+    for allowed in (False, True):
+        switch = SimpleNamespace(allow_tf32=allowed)
+        monkeypatch.setattr(torch.backends.cuda, "matmul", switch)
+        monkeypatch.setattr(torch.backends, "cudnn", switch)
+        assert convolutions_round(Device()) == allowed
+        with (
+            pytest.raises(UnsupportedError, match="allow_tf32 = False")
+            if allowed
+            else nullcontext()
+        ):
+            refuse_rounding(Device())
+
+
+@before("torch", 2, 9, lacks="fp32_precision")
 def test_tf32_is_asked_at_every_call(precisions):
     matmul, conv = precisions
     matmul.fp32_precision = conv.fp32_precision = "ieee"

@@ -334,6 +334,20 @@ def test_it_tells_and_refuses_before_anything_is_made(resnet, capsys):
         quietly(wide, torch.randn(1, 4096, 64, 64, device="meta"))
 
 
+def test_weights_that_are_no_numbers_are_not_tied():
+    untied = quietly(nn.Sequential(nn.Conv2d(3, 4, 3)), torch.randn(1, 3, 5, 5))
+    with torch.no_grad():
+        untied[0].weight[0, 0] = float("nan")
+    with pytest.raises(ArgumentError, match="0.weight"):
+        retie(untied, tolerance=1.0)
+
+
+def test_a_forward_of_one_module_alone():
+    net, x = nn.Sequential(nn.Conv2d(3, 3, 3), nn.Conv2d(3, 3, 1)), torch.randn(1, 3, 5, 5)
+    net[0].forward = lambda x: x[..., 2:, 2:]
+    assert "something of its own in forward" in quietly(net, x, dry_run=True).left[0][1]
+
+
 def test_wrong_calls():
     with pytest.raises(ArgumentTypeError, match="model: expected a torch.nn.Module"):
         untie(3, None)

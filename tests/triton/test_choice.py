@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import runpy
+from pathlib import Path
+
 import pytest
 
 pytest.importorskip("torch")
 pytest.importorskip("triton", reason="needs Triton: pip install 'lcmulti[triton]'")
 
+import torch
 from lcmulti_triton import choice, tuned
 from lcmulti_triton.decision import decided
 from lcmulti_triton.estimate import estimate, roofline
 from lcmulti_triton.kept import figures_of
-from lcmulti_triton.layer import Tile, layer_of
+from lcmulti_triton.layer import layer_of
 
 import lcmulti
 
@@ -57,33 +62,29 @@ def test_tf32x3_only_where_the_bound_admits_it():
     assert decided(layer(), None, PINNED).precision == "ieee"
 
 
-SIX = {
-    "deepface_l5": ((63, 63), 16, 7, 2, 16, 32),
-    "keras_2": ((30, 30), 64, 3, 1, 32, 32),
-    "large": ((8, 8), 256, 3, 1, 256, 512),
-    "snp": ((160000,), 4, 16, 16, 4, 32),
-    "grid": ((256, 256), 1, 3, 1, 2, 8),
-}
-CASES = [*((name, "float32") for name in SIX), ("large", "bfloat16")]
+ROOT = Path(__file__).parents[2]
+ESTIMATES = runpy.run_path(str(ROOT / "asv_benches" / "gpu_estimates.py"))
 
 
 @pytest.mark.parametrize("map_", MAPS)
-@pytest.mark.parametrize(("name", "dtype"), CASES)
-def test_estimates_are_within_reach_of_the_roofline(name, dtype, map_):
+@pytest.mark.parametrize("row", ESTIMATES["LAYERS"], ids=lambda row: row[0])
+def test_estimates_are_within_reach_of_the_roofline(row, map_):
     """At most 2.2 times it for an H200; an estimate, of the tile that is chosen."""
-    size, channels, kernel, stride, filters, batch = SIX[name]
-    spec = lcmulti.LocalConvSpec(
-        (*size, channels), filters, kernel, strides=stride, data_format="channels_last"
-    )
-    found = layer_of(map_, spec.computed(), dtype, batch)
+    found = ESTIMATES["layer_of_row"](row, map_)
     tile = decided(found, None, PINNED).tile
-    figures = figures_of(map_, dtype, tile)
+    figures = figures_of(map_, found.dtype, tile)
     assert figures is not None, tile
     assert estimate(found, tile, figures).seconds <= 2.2 * roofline(found)
 
 
+def test_the_page_has_these_estimates():
+    page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    assert "\n".join(ESTIMATES["table"]()) in page
+
+
 @pytest.fixture
 def cache(monkeypatch, tmp_path):
+    monkeypatch.setattr(tuned, "_here", {})
     monkeypatch.setattr(tuned, "file_of", lambda device: tmp_path / "kept" / "gpu.json")
     monkeypatch.setattr(tuned.torch.cuda, "is_current_stream_capturing", lambda: False)
     return tmp_path / "kept" / "gpu.json"
@@ -118,14 +119,60 @@ def test_nothing_is_measured_within_a_capture(cache, monkeypatch):
     assert tuned.look_up(layer(), 0, True) == (None, "")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", '{"forward": 3}'])
+KEY = tuned.known_by(layer())
+DAMAGED = [
+    "", "{", "[1]", "null", "\x00", '{"forward": 3}',
+    *(json.dumps({KEY: row}) for row in (
+        3, None, [], {}, {"tile": 3}, {"tile": None}, {"tile": []}, {"tile": ["tiles", 32]},
+        {"tile": ["tiles", "32", 16, 16, 1, 3]}, {"tile": [["tiles"], 32, 16, 16, 1, 3]},
+        {"tile": ["tiles", 1024, 1024, 1024, 64, 9]}, {"tile": ["thin", 8, 8, 32, 1, 2]},
+    )),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", DAMAGED)
 def test_a_damaged_cache_is_as_none(cache, text):
+    """Estimates serve, and what is measured then takes its place."""
     cache.parent.mkdir()
     cache.write_text(text)
     assert tuned.look_up(layer(), 0, False) == (None, "")
+    best = choice.candidates(choice.nominal(layer()))[1]
+    assert tuned.keep(layer(), 0, [tuned.Measured(best, 1e-6)]) == ((best, 1e-6, None), None)
+    assert tuned.look_up(layer(), 0, False)[0] == best
 
 
-def test_a_kept_tile_that_is_no_candidate_is_not_taken(cache):
-    best = tuned.Measured(Tile("tiles", 1024, 1024, 1024, 64, 9), 1e-9)
-    tuned.keep(layer(), 0, [best])
+def test_bytes_that_are_no_text_are_a_damaged_cache(cache):
+    cache.parent.mkdir()
+    cache.write_bytes(b"\xff\xfe{}")
     assert tuned.look_up(layer(), 0, False) == (None, "")
+
+
+def test_numbers_of_a_cache_are_those_of_a_tile(cache):
+    """A file that says 32.0 chooses the tile of 32: no compiler sees what was read."""
+    best = choice.candidates(choice.nominal(layer()))[1]
+    cache.parent.mkdir()
+    kept = [float(n) if isinstance(n, int) else n for n in best]
+    cache.write_text(json.dumps({KEY: {"tile": kept}}))
+    found, _ = tuned.look_up(layer(), 0, False)
+    assert all(type(a) is type(b) for a, b in zip(found, best, strict=True))
+
+
+def test_a_cache_that_cannot_be_written(cache, monkeypatch):
+    """Said, and measured once in a process."""
+    cache.parent.write_text("a file where a folder belongs")
+    monkeypatch.setattr(tuned, "measure", measured(iter((3e-6, 1e-6, 2e-6))))
+    found = layer()
+    best = choice.candidates(choice.nominal(found))[1]
+    assert tuned.look_up(found, 0, True) == (best, "measured here")
+    monkeypatch.setattr(tuned, "measure", None)  # not a second time
+    assert tuned.look_up(found, 0, True) == (best, "measured here")
+    _, failed = tuned.keep(found, 0, [tuned.Measured(best, 1e-6)])
+    assert failed.startswith("kept for this process alone: ")
+
+
+def test_no_memory_to_measure_in(cache, monkeypatch):
+    def measure(*arguments):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(tuned, "measure", measure)
+    assert tuned.look_up(layer(), 0, True) == (None, "")

@@ -15,14 +15,15 @@ import torch
 from lcmulti_triton import state
 
 import lcmulti
+from lcmulti import LocalConvSpec
 
-SPEC = lcmulti.LocalConvSpec((9, 8, 4), 6, 3, data_format="channels_last")
+SPEC = LocalConvSpec((9, 8, 4), 6, 3, data_format="channels_last")
 
 
 @pytest.fixture(autouse=True)
 def asked_anew(monkeypatch, fresh):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    caches = state.without_triton, state.on_gpu, state.is_old
+    caches = state.without_triton, state.on_gpu, state.is_old, state.broken
     for cached in caches:
         cached.cache_clear()
     yield
@@ -98,6 +99,48 @@ def test_amd(gpus, monkeypatch):
     state.is_old.cache_clear()
     gpus(SimpleNamespace(name="MI300X", gcnArchName="gfx942:sramecc+:xnack-"))
     assert state.unavailable("gpu") is None
+
+
+def test_triton_that_cannot_be_imported(gpus, monkeypatch):
+    gpus(nvidia("H200", 9, 0))
+    monkeypatch.setitem(sys.modules, "triton", None)  # its import fails
+    reason = (
+        "Triton is installed and cannot be imported "
+        "(ModuleNotFoundError: import of triton halted; None in sys.modules)"
+    )
+    assert explained("gpu") == ("blocked", reason)
+
+
+def test_tensorflow_came_first(gpus, monkeypatch):
+    """Triton 3.9 would end the process: its LLVM finds the options of another."""
+    gpus(nvidia("H200", 9, 0))
+    monkeypatch.setattr(state.metadata, "version", lambda name: "3.9.0")
+    monkeypatch.setitem(sys.modules, "tensorflow", SimpleNamespace())
+    monkeypatch.delitem(sys.modules, "triton", raising=False)
+    reason = "Triton cannot be loaded after TensorFlow; import triton before tensorflow"
+    assert explained("gpu") == ("blocked", reason)
+    assert "triton" not in sys.modules
+
+
+LARGE = {
+    "more samples or positions than 32 bits can count": (
+        dict(input_shape=(2**31, 1), filters=1, kernel_size=1, strides=2**20),
+        1,
+    ),
+    "the weights of one position need offsets of more than 32 bits": (
+        dict(input_shape=(2**16, 2**8), filters=2**8, kernel_size=2**16),
+        1,
+    ),
+}
+
+
+@pytest.mark.parametrize("reason", LARGE)
+def test_what_is_too_large_to_count(gpus, reason):
+    gpus(nvidia("H200", 9, 0))
+    call, batch = LARGE[reason]
+    found = lcmulti.explain(LocalConvSpec(**call, data_format="channels_last"),
+                            batch=batch, backend="torch", device="gpu")  # fmt: skip
+    assert {each.name: each.reason for each in found.verdicts}["triton"] == reason
 
 
 def test_cpu():

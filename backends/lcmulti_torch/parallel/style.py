@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from inspect import signature
 from typing import Any, TypeAlias
 
 import torch
@@ -25,6 +26,9 @@ from lcmulti.geometry.sharding import owned
 from lcmulti_torch.base import LocallyConnectedNd
 
 __all__ = ["PositionwiseParallel", "shard"]
+
+TELLS_SOURCE = "src_data_rank" in signature(distribute_tensor).parameters
+"""From PyTorch 2.7 on; before, the first rank's values are always sent."""
 
 Layouts: TypeAlias = Placement | Sequence[Placement] | None
 
@@ -152,7 +156,8 @@ class PositionwiseParallel(ParallelStyle):
                 for axis in self.axis
             ]
             source = None if parameter.is_meta else getattr(self, "src_data_rank", 0)
-            placed = distribute_tensor(parameter.detach(), mesh, placements, src_data_rank=source)
+            told = {"src_data_rank": source} if TELLS_SOURCE else {}
+            placed = distribute_tensor(parameter.detach(), mesh, placements, **told)
             if source is None and not parameter.is_meta:  # release the whole weights
                 placed = DTensor.from_local(
                     placed.to_local().clone(), mesh, placements, run_check=False,

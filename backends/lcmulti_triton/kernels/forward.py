@@ -8,7 +8,16 @@ a position has few weights, a program owns a row of positions instead.
 import triton
 import triton.language as tl
 
-from lcmulti_triton.kernels.geometry import at_tap, coordinates, corner, inside, lie, offset, terms
+from lcmulti_triton.kernels.geometry import (
+    at_tap,
+    coordinates,
+    corner,
+    cut,
+    inside,
+    lie,
+    offset,
+    terms,
+)
 
 
 @triton.jit
@@ -32,12 +41,8 @@ def tiles(
     BN: tl.constexpr, BT: tl.constexpr, BF: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     T: tl.constexpr = TAPS * C
-    pid = tl.program_id(0)
-    batches = tl.cdiv(batch, BN)
-    n = (pid % batches) * BN + tl.arange(0, BN)
-    pid = pid // batches
-    f = (pid % tl.cdiv(F, BF)) * BF + tl.arange(0, BF)
-    pid = pid // tl.cdiv(F, BF)
+    n, pid = cut(tl.program_id(0), batch, BN)
+    f, pid = cut(pid, F, BF)
     group = pid % G
     at = coordinates(pid // G, O, ND)
     first = corner(at, S, L, ND)
@@ -48,42 +53,37 @@ def tiles(
         total = tl.zeros((BN, BF), SUM)
     else:
         total = tl.zeros((BN, BT, BF), SUM)
-    lanes = tl.arange(0, BT)
+    steps = tl.cdiv(T, BT)
     if RUNS:
         # Along the last axis a window is one run of memory: no term is taken apart.
         run = K[ND - 1] * C
         pieces = tl.cdiv(run, BT)
-        start = first[ND - 1] * C
-        end = I[ND - 1] * C
-        for step in tl.range(TAPS // K[ND - 1] * pieces, num_stages=STAGES):
+        steps = TAPS // K[ND - 1] * pieces
+        start = first[ND - 1].to(INDEX) * C
+        end = tl.to_tensor(I[ND - 1]).to(INDEX) * C
+    for step in tl.range(steps, num_stages=STAGES):
+        if RUNS:
             row = step // pieces
-            e = (step % pieces) * BT + lanes
-            seen = at_tap(first, coordinates(row, K, ND - 1), D, ND - 1) if ND > 1 else ()
+            e = (step % pieces) * BT + tl.arange(0, BT)
+            row_of_w = row * run + e
             is_e = e < run
             here, stop = start.to(tl.int64), end
             if ND > 1:
+                seen = at_tap(first, coordinates(row, K, ND - 1), D, ND - 1)
                 here += offset(seen, XS, ND - 1, tl.int64)
                 stop = tl.where(inside(seen, I, ND - 1), end, 0)  # a row of padding has none
             is_x = is_e & (start + e >= 0) & (start + e < stop)
-            a = tl.load(x + (here + e)[None, :], mask=is_n[:, None] & is_x[None, :], other=0)
-            row_of_w = row * run + e
-            b = tl.load(
-                w + row_of_w[:, None] * (F * G), mask=is_e[:, None] & is_f[None, :], other=0
-            )
-            total = product(a, b, total, DOT, PRECISION)
-    else:
-        for step in tl.range(tl.cdiv(T, BT), num_stages=STAGES):
-            e = step * BT + lanes
-            is_e = e < T
+            from_x = here + e
+        else:
+            e = step * BT + tl.arange(0, BT)
             channel, tap, row_of_w = terms(e, K, C, TAPS, APART, ND)
+            is_e = e < T
             seen = at_tap(first, tap, D, ND)
             is_x = is_e & inside(seen, I, ND)
-            here = offset(seen, XS, ND, INDEX) + channel * xc
-            a = tl.load(x + here[None, :], mask=is_n[:, None] & is_x[None, :], other=0)
-            b = tl.load(
-                w + row_of_w[:, None] * (F * G), mask=is_e[:, None] & is_f[None, :], other=0
-            )
-            total = product(a, b, total, DOT, PRECISION)
+            from_x = offset(seen, XS, ND, INDEX) + channel * xc
+        a = tl.load(x + from_x[None, :], mask=is_n[:, None] & is_x[None, :], other=0)
+        b = tl.load(w + row_of_w[:, None] * (F * G), mask=is_e[:, None] & is_f[None, :], other=0)
+        total = product(a, b, total, DOT, PRECISION)
     if not DOT:
         total = tl.sum(total, axis=1)
     y += n.to(tl.int64)[:, None] * yn + offset(at, YS, ND, tl.int64)
@@ -98,10 +98,7 @@ def lanes(
     INDEX: tl.constexpr, SUM: tl.constexpr,
     BN: tl.constexpr, BP: tl.constexpr, BF: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    pid = tl.program_id(0)
-    batches = tl.cdiv(batch, BN)
-    n = (pid % batches) * BN + tl.arange(0, BN)
-    pid = pid // batches
+    n, pid = cut(tl.program_id(0), batch, BN)
     group = pid % G
     p = (pid // G) * BP + tl.arange(0, BP)
     f = tl.arange(0, BF)

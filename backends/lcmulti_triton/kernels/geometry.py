@@ -5,6 +5,13 @@ import triton.language as tl
 
 
 @triton.jit
+def cut(pid, size, SIDE: tl.constexpr):
+    """Which *SIDE* of *size* elements a program owns, and its number among those for each such."""
+    parts = tl.cdiv(size, SIDE)
+    return (pid % parts) * SIDE + tl.arange(0, SIDE), pid // parts
+
+
+@triton.jit
 def coordinates(flat, sizes, ND: tl.constexpr):
     """The index along each axis of a row-major *flat* index; the first axis is the slowest."""
     found = ()
@@ -30,12 +37,15 @@ def lie(sample, channel, a, b, c, d, UNIT: tl.constexpr, INDEX: tl.constexpr):
 
     A unit of 0 says that channels lie apart; else the step along them is 1.
     """
+    # PyTorch's compiler makes a constant of a number that is 1, and a constant cannot be cast.
+    a, b, c, d = tl.to_tensor(a), tl.to_tensor(b), tl.to_tensor(c), tl.to_tensor(d)
+    sample = tl.to_tensor(sample).to(tl.int64)
     if UNIT > 0:
         a, b, c, d = a.to(INDEX) * UNIT, b.to(INDEX) * UNIT, c.to(INDEX) * UNIT, d.to(INDEX) * UNIT
-        return sample.to(tl.int64) * UNIT, 1, (a, b, c, d)
+        return sample * UNIT, 1, (a, b, c, d)
     else:  # Triton compiles what stands after a return as well, but not a branch never taken
         a, b, c, d = a.to(INDEX), b.to(INDEX), c.to(INDEX), d.to(INDEX)
-        return sample.to(tl.int64), channel.to(INDEX), (a, b, c, d)
+        return sample, tl.to_tensor(channel).to(INDEX), (a, b, c, d)
 
 
 @triton.jit

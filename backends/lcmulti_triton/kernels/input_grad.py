@@ -9,7 +9,16 @@ import triton
 import triton.language as tl
 
 from lcmulti_triton.kernels.forward import product
-from lcmulti_triton.kernels.geometry import at_tap, coordinates, corner, inside, lie, offset, terms
+from lcmulti_triton.kernels.geometry import (
+    at_tap,
+    coordinates,
+    corner,
+    cut,
+    inside,
+    lie,
+    offset,
+    terms,
+)
 
 
 @triton.jit
@@ -57,12 +66,8 @@ def tiles(
     INDEX: tl.constexpr, SUM: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
     BN: tl.constexpr, BC: tl.constexpr, BF: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    pid = tl.program_id(0)
-    batches = tl.cdiv(batch, BN)
-    n = (pid % batches) * BN + tl.arange(0, BN)
-    pid = pid // batches
-    c = (pid % tl.cdiv(C, BC)) * BC + tl.arange(0, BC)
-    pid = pid // tl.cdiv(C, BC)
+    n, pid = cut(tl.program_id(0), batch, BN)
+    c, pid = cut(pid, C, BC)
     group = pid % G
     at = coordinates(pid // G, I, ND)
     is_n, is_c = n < batch, c < C
@@ -76,38 +81,28 @@ def tiles(
         total = tl.zeros((BN, BC), SUM)
     else:
         total = tl.zeros((BN, BF, BC), SUM)
-    lanes = tl.arange(0, BF)
-    if F < BF:
-        # Few filters: those of several taps at a time.
-        for step in tl.range(tl.cdiv(number * F, BF), num_stages=STAGES):
-            e = step * BF + lanes
+    PIECES: tl.constexpr = (F + BF - 1) // BF
+    steps = number * PIECES
+    if F < BF:  # a step has those of several taps
+        steps = tl.cdiv(number * F, BF)
+    for step in tl.range(steps, num_stages=STAGES):
+        if F < BF:
+            e = step * BF + tl.arange(0, BF)
             f = e % F
-            is_e = e < number * F
-            # Beyond the last tap any tap will do, for nothing is read there.
-            tap, window = through(
-                tl.where(is_e, e // F, 0), at, firsts, counts, apart, K, S, D, L, ND
-            )
-            from_y = offset(window, YS, ND, INDEX) + (group * F + f).to(INDEX) * yf
-            a = tl.load(y + from_y[None, :], mask=is_n[:, None] & is_e[None, :], other=0)
-            row = offset(window, WS, ND, tl.int64) + tap * (C * F * G) + f
-            b = tl.load(
-                w + row[None, :] + c[:, None] * (F * G), mask=is_c[:, None] & is_e[None, :], other=0
-            )
-            total = product(a, tl.trans(b), total, DOT, PRECISION)
-    else:
-        PIECES: tl.constexpr = (F + BF - 1) // BF
-        for step in tl.range(number * PIECES, num_stages=STAGES):
-            f = (step % PIECES) * BF + lanes
+            is_f = e < number * F
+            which = tl.where(is_f, e // F, 0)  # beyond the last any will do: nothing is read there
+        else:
+            f = (step % PIECES) * BF + tl.arange(0, BF)
             is_f = f < F
-            tap, window = through(step // PIECES, at, firsts, counts, apart, K, S, D, L, ND)
-            from_y = offset(window, YS, ND, tl.int64) + (group * F + f).to(INDEX) * yf
-            a = tl.load(y + from_y[None, :], mask=is_n[:, None] & is_f[None, :], other=0)
-            row = offset(window, WS, ND, tl.int64) + tap * (C * F * G)
-            b = tl.load(
-                w + row + c[:, None] * (F * G) + f[None, :],
-                mask=is_c[:, None] & is_f[None, :], other=0,
-            )  # fmt: skip
-            total = product(a, tl.trans(b), total, DOT, PRECISION)
+            which = step // PIECES
+        tap, window = through(which, at, firsts, counts, apart, K, S, D, L, ND)
+        from_y = offset(window, YS, ND, tl.int64) + (group * F + f).to(INDEX) * yf
+        from_w = offset(window, WS, ND, tl.int64) + tap * (C * F * G) + f
+        a = tl.load(y + from_y[None, :], mask=is_n[:, None] & is_f[None, :], other=0)
+        b = tl.load(
+            w + from_w[None, :] + c[:, None] * (F * G), mask=is_c[:, None] & is_f[None, :], other=0
+        )
+        total = product(a, tl.trans(b), total, DOT, PRECISION)
     if not DOT:
         total = tl.sum(total, axis=1)
     x += n.to(tl.int64)[:, None] * xn + offset(at, XS, ND, tl.int64)
@@ -125,12 +120,8 @@ def windows(
 ):  # fmt: skip
     """Of windows that do not meet a program writes a piece of one, whole."""
     T: tl.constexpr = TAPS * C
-    pid = tl.program_id(0)
-    batches = tl.cdiv(batch, BN)
-    n = (pid % batches) * BN + tl.arange(0, BN)
-    pid = pid // batches
-    e = (pid % tl.cdiv(T, BT)) * BT + tl.arange(0, BT)
-    pid = pid // tl.cdiv(T, BT)
+    n, pid = cut(tl.program_id(0), batch, BN)
+    e, pid = cut(pid, T, BT)
     group = pid % G
     at = coordinates(pid // G, O, ND)
     is_n, is_e = n < batch, e < T
@@ -167,10 +158,7 @@ def lanes(
     SLIDES: tl.constexpr, INDEX: tl.constexpr, SUM: tl.constexpr,
     BN: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    pid = tl.program_id(0)
-    batches = tl.cdiv(batch, BN)
-    n = (pid % batches) * BN + tl.arange(0, BN)
-    pid = pid // batches
+    n, pid = cut(tl.program_id(0), batch, BN)
     group = pid % G
     p = (pid // G) * BP + tl.arange(0, BP)
     c = tl.arange(0, BC)

@@ -13,6 +13,7 @@ from lcmulti_triton.kernels.geometry import (
     both,
     coordinates,
     corner,
+    cut,
     inside,
     lie,
     offset,
@@ -31,11 +32,8 @@ def tiles(
     BN: tl.constexpr, BT: tl.constexpr, BF: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     T: tl.constexpr = TAPS * C
-    pid = tl.program_id(0)
-    f = (pid % tl.cdiv(F, BF)) * BF + tl.arange(0, BF)
-    pid = pid // tl.cdiv(F, BF)
-    e = (pid % tl.cdiv(T, BT)) * BT + tl.arange(0, BT)
-    pid = pid // tl.cdiv(T, BT)
+    f, pid = cut(tl.program_id(0), F, BF)
+    e, pid = cut(pid, T, BT)
     group = pid % G
     is_e, is_f = e < T, f < F
     own, shared = shared_and_own(O, WS, ND)
@@ -45,51 +43,34 @@ def tiles(
     row_of_y = (group * F + f).to(INDEX) * yf
     total = tl.zeros((BT, BF), SUM)
     batches = tl.cdiv(batch, BN)
-    steps = batches if DOT else batch
-    ever = is_e
-    if SHARED:
-        steps = steps * volume(shared, ND)
-        ever = is_e & False
+    turns = volume(shared, ND) if SHARED else 1
     seen = at_tap(corner(at, S, L, ND), tap, D, ND)
     is_x = is_e & inside(seen, I, ND)
+    ever = is_x
     from_x = offset(seen, XS, ND, INDEX) + column
     from_y = offset(at, YS, ND, tl.int64)
-    if not SHARED:
-        ever = is_x
-    if DOT:
-        samples = tl.arange(0, BN)
-        for step in tl.range(steps, num_stages=STAGES):
-            n = (step % batches) * BN + samples
-            if SHARED:
-                here = both(at, coordinates(step // batches, shared, ND), ND)
-                seen = at_tap(corner(here, S, L, ND), tap, D, ND)
-                is_x = is_e & inside(seen, I, ND)
-                ever = ever | is_x
-                from_x = offset(seen, XS, ND, INDEX) + column
-                from_y = offset(here, YS, ND, tl.int64)
-            is_n = n < batch
-            a = tl.load(
-                x + n.to(tl.int64)[:, None] * xn + from_x[None, :],
-                mask=is_n[:, None] & is_x[None, :], other=0,
-            )  # fmt: skip
-            b = tl.load(
-                y + n.to(tl.int64)[:, None] * yn + from_y + row_of_y[None, :],
-                mask=is_n[:, None] & is_f[None, :], other=0,
-            )  # fmt: skip
+    for step in tl.range(batches * turns, num_stages=STAGES):
+        n = (step % batches) * BN + tl.arange(0, BN)
+        if SHARED:
+            here = both(at, coordinates(step // batches, shared, ND), ND)
+            seen = at_tap(corner(here, S, L, ND), tap, D, ND)
+            is_x = is_e & inside(seen, I, ND)
+            ever = ever | is_x
+            from_x = offset(seen, XS, ND, INDEX) + column
+            from_y = offset(here, YS, ND, tl.int64)
+        is_n = n < batch
+        a = tl.load(
+            x + n.to(tl.int64)[:, None] * xn + from_x[None, :],
+            mask=is_n[:, None] & is_x[None, :], other=0,
+        )  # fmt: skip
+        b = tl.load(
+            y + n.to(tl.int64)[:, None] * yn + from_y + row_of_y[None, :],
+            mask=is_n[:, None] & is_f[None, :], other=0,
+        )  # fmt: skip
+        if DOT:
             total = tl.dot(tl.trans(a), b, total, input_precision=PRECISION, out_dtype=SUM)
-    else:
-        for step in tl.range(steps, num_stages=STAGES):
-            n = step % batch
-            if SHARED:
-                here = both(at, coordinates(step // batch, shared, ND), ND)
-                seen = at_tap(corner(here, S, L, ND), tap, D, ND)
-                is_x = is_e & inside(seen, I, ND)
-                ever = ever | is_x
-                from_x = offset(seen, XS, ND, INDEX) + column
-                from_y = offset(here, YS, ND, tl.int64)
-            a = tl.load(x + n * xn + from_x, mask=is_x, other=0).to(SUM)
-            b = tl.load(y + n * yn + from_y + row_of_y, mask=is_f, other=0).to(SUM)
-            total += a[:, None] * b[None, :]
+        else:  # of one sample
+            total += tl.trans(a).to(SUM) * b.to(SUM)
     total = tl.where(ever[:, None], total, 0)
     w += offset(at, WS, ND, tl.int64) + group * F
     tl.store(

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from lcmulti_torch.memory import is_channels_first, require_memory, to_last
-from lcmulti_torch.watched import BATCHED_GRADIENTS, is_transformed
+from lcmulti_torch.watched import BATCHED_GRADIENTS, is_exporting, is_transformed
 from torch import Tensor
 from torch.autograd import forward_ad
 
@@ -75,7 +75,7 @@ def _is_compiled() -> bool:
     """Whether a compiler, and no other transform, traces this call."""
     return (
         torch.compiler.is_compiling()
-        and not torch.compiler.is_exporting()
+        and not is_exporting()
         and not torch._C._are_functorch_transforms_active()
         and not torch._C._dispatch_tls_is_dispatch_key_included(BATCHED_GRADIENTS)
         and forward_ad._current_level < 0

@@ -9,6 +9,8 @@ from helpers_triton import MAPS, TILES, check, compute, operands, pair_of
 
 from lcmulti.algorithms import reference
 from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.plugins import load_implementation
+from lcmulti.plugins.contract import Resources
 
 SPEC = LocalConvSpec((5, 6, 2), 3, (2, 3), strides=(1, 2), padding=((1, 0), (0, 1)),
                      data_format="channels_last").computed()  # fmt: skip
@@ -137,3 +139,22 @@ def test_offsets_beyond_32_bits(map_, family, watch, tmp_path):
     watch.written = None
     expected = getattr(reference, map_)(a.numpy(), b.numpy(), spec)
     np.testing.assert_allclose(result.numpy(), expected, rtol=2e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("map_", ["forward", "kernel_grad"])
+def test_an_axis_longer_than_32_bits_can_reach(map_, tmp_path):
+    """Its second window begins at element 2**31."""
+    far = 2**30
+    spec = LocalConvSpec((far + 2, 2), 1, 2, strides=far, data_format="channels_last").computed()
+    seen = torch.randn(2, 4).half()
+    x = torch.from_file(str(tmp_path / "x"), shared=True, size=2 * far + 4, dtype=torch.float16)
+    x[:4], x[-4:] = seen
+    x = x.view(1, far + 2, 2)
+    b = torch.randn(spec.kernel_shape if map_ == "forward" else (1, 2, 1)).half()
+    run = getattr(load_implementation("torch", "triton"), map_)
+    found = run(x, b, spec, Resources(1)).double()
+    if map_ == "forward":
+        expected = (seen.double() * b.double().view(2, 4)).sum(1).view(1, 2, 1)
+    else:
+        expected = (seen.double() * b.double().view(2, 1)).view(2, 2, 2, 1)
+    torch.testing.assert_close(found, expected, rtol=2e-3, atol=1e-3)

@@ -1,0 +1,50 @@
+"""What fresh memory costs in each framework, and which allocator spares it: a table in Markdown.
+
+    python asv_benches/allocators.py [WORKLOAD ...] [--backends numpy,torch] [--forward]
+
+Forward and both gradients of what ``auto`` takes, in ms, in a process of its own for each. An
+allocator takes part where its library is found: libtcmalloc-minimal4, libjemalloc2.
+"""
+
+import argparse
+
+import lcmulti
+from lcmulti import plugins
+from lcmulti.bench import fresh, workload
+from lcmulti.bench.workloads import named
+
+LARGE_IMAGES = {
+    "128x128x8 to 8, channels last": ((128, 128, 8), 8, "channels_last"),
+    "64x64x3 to 32, channels first": ((3, 64, 64), 32, "channels_first"),
+}
+
+
+def own(name):
+    """A layer of few channels and filters on large images."""
+    shape, filters, data_format = LARGE_IMAGES[name]
+    spec = lcmulti.LocalConvSpec(shape, filters, 3, padding=1, data_format=data_format)
+    return workload(spec, 32, name)
+
+
+def main():
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("workloads", nargs="*", default=["eir_snp_1", *LARGE_IMAGES])
+    parser.add_argument("--backends", default="numpy,torch,jax,tensorflow")
+    parser.add_argument("--forward", action="store_true")
+    given = parser.parse_args()
+    known = [fresh.AS_IT_IS, *fresh.allocators()]
+    print("| layer | backend |", " | ".join(known), "|")
+    print("|---|---|" + "---|" * len(known))
+    for name in given.workloads:
+        each = own(name) if name in LARGE_IMAGES else named([name])[0]
+        for backend in given.backends.split(","):
+            if not plugins.is_installed(plugins.registry().backends[backend]):
+                continue
+            found = fresh.measured(each, backend, "float32", not given.forward, 120)
+            cells = (f"{found[key] * 1e3:.1f}" if key in found else "" for key in known)
+            print(f"| {name} | {backend} |", " | ".join(cells), "|", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""A training step of an untied network, beside the same network made of unfold + einsum layers.
+
+    python asv_benches/untied_step.py [--batch 16] [--rounds 5]
+
+Two small networks, one of inverted residuals as MobileNetV2's (depthwise convolutions and those of
+one pixel) and one of 3 x 3 convolutions as ResNet-18's, untied by `lcmulti_torch.untie`. In the
+other network each locally connected layer is `F.unfold` and one ``einsum`` with the same weights;
+their outputs are compared first. A step is forward, loss, backward and SGD; times are medians of
+steps taken in turns in one process, so what is to be quoted is the ratio.
+"""
+
+from __future__ import annotations
+
+import argparse
+from copy import deepcopy
+from math import prod
+from time import perf_counter
+
+import torch
+from lcmulti_torch import LocallyConnected2d, untie
+from torch import nn
+from torch.nn import functional
+
+SIZE = 48
+
+
+class Einsum(nn.Module):
+    """What people write: every window copied, and one product for all positions and groups."""
+
+    def __init__(self, layer: LocallyConnected2d) -> None:
+        super().__init__()
+        self.spec, spec = layer.spec, layer.spec
+        positions, filters = prod(spec.output_size), spec.filters // spec.groups
+        weight = layer.weight.detach().movedim(-2, 2)  # channels first in a window, as unfold has
+        weight = weight.reshape(positions, -1, spec.groups, filters).movedim(2, 1)
+        self.weight = nn.Parameter(weight.contiguous())
+        self.bias = None
+        if layer.bias is not None:
+            self.bias = nn.Parameter(layer.bias.detach().flatten(0, 1).mT.contiguous())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        spec = self.spec
+        x = functional.pad(x, [n for pair in reversed(spec.padding) for n in pair])
+        patches = functional.unfold(x, spec.kernel_size, spec.dilation, stride=spec.strides)
+        patches = patches.unflatten(1, (spec.groups, -1))
+        y = torch.einsum("ngkp,pgkf->ngfp", patches, self.weight).flatten(1, 2)
+        if self.bias is not None:
+            y = y + self.bias
+        return y.unflatten(-1, spec.output_size)
+
+
+class Residual(nn.Module):
+    """Layers, and their input added where it has their shape."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.layers(x)
+        return x + y if x.shape == y.shape else y
+
+
+def convolution(channels: int, filters: int, size: int, stride: int = 1, groups: int = 1):
+    conv = nn.Conv2d(channels, filters, size, stride, size // 2, groups=groups, bias=False)
+    return [conv, nn.BatchNorm2d(filters)]
+
+
+def inverted(channels: int, filters: int, stride: int) -> nn.Module:
+    """An inverted residual block of MobileNetV2, of expansion 6."""
+    wide = 6 * channels
+    return Residual(
+        *convolution(channels, wide, 1), nn.ReLU6(),
+        *convolution(wide, wide, 3, stride, wide), nn.ReLU6(), *convolution(wide, filters, 1),
+    )  # fmt: skip
+
+
+def basic(channels: int, filters: int, stride: int) -> nn.Module:
+    """Two 3 x 3 convolutions of ResNet-18."""
+    return Residual(
+        *convolution(channels, filters, 3, stride), nn.ReLU(),
+        *convolution(filters, filters, 3), nn.ReLU(),
+    )  # fmt: skip
+
+
+def network(block) -> nn.Module:
+    return nn.Sequential(
+        *convolution(3, 16, 3, 2), nn.ReLU(), block(16, 24, 2), block(24, 24, 1),
+        block(24, 32, 2), block(32, 32, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(32, 10),
+    )  # fmt: skip
+
+
+def of_einsums(untied: nn.Module) -> nn.Module:
+    """A copy with `Einsum` in place of each locally connected layer."""
+    copy = deepcopy(untied)
+    for module in list(copy.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, LocallyConnected2d):
+                setattr(module, name, Einsum(child))
+    return copy
+
+
+def stepper(model: nn.Module, x: torch.Tensor, labels: torch.Tensor):
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        functional.cross_entropy(model(x), labels).backward()
+        optimizer.step()
+
+    return step
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    torch.manual_seed(0)
+    x = torch.randn(options.batch, 3, SIZE, SIZE)
+    labels = torch.randint(10, (options.batch,))
+    print(f"batch {options.batch}, {torch.get_num_threads()} threads")
+    print("network      weights   untied ms   unfold + einsum ms   times as fast")
+    for name, block in (("MobileNetV2", inverted), ("ResNet-18", basic)):
+        untied = untie(network(block), x, tell=None)
+        other = of_einsums(untied)
+        with torch.no_grad():
+            torch.testing.assert_close(other(x), untied(x), rtol=1e-3, atol=1e-4)
+        steps = [stepper(model, x, labels) for model in (untied, other)]
+        taken: tuple[list[float], list[float]] = ([], [])
+        for turn in range(options.rounds + 1):
+            for step, times in zip(steps, taken, strict=True):
+                start = perf_counter()
+                step()
+                if turn:
+                    times.append(perf_counter() - start)
+        ours, theirs = (1e3 * sorted(times)[len(times) // 2] for times in taken)
+        size = sum(each.numel() for each in untied.parameters())
+        print(f"{name:11} {size:8,} {ours:11.1f} {theirs:20.1f} {theirs / ours:15.1f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

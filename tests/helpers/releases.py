@@ -1,0 +1,31 @@
+"""Which releases of frameworks are here, and what tests do about older ones."""
+
+import importlib.metadata
+import tomllib
+from pathlib import Path
+
+import pytest
+
+
+def is_older(name, *than):
+    """Whether a package is there in a release before this one."""
+    try:
+        found = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return tuple(int(part) for part in found.split(".")[: len(than)] if part.isdigit()) < than
+
+
+def before(name, *than, lacks):
+    """A mark: skip where the package is older, for what it lacks then."""
+    shown = ".".join(map(str, than))
+    return pytest.mark.skipif(is_older(name, *than), reason=f"before {name} {shown}: {lacks}")
+
+
+def xla_flags():
+    """Flags with which XLA compiles quickly, of those this one has: others end the process."""
+    with (Path(__file__).parents[2] / "pyproject.toml").open("rb") as file:
+        flags = tomllib.load(file)["tool"]["xla"]["hurry"].split()
+    if is_older("jaxlib", 0, 7) or is_older("tensorflow", 2, 20):
+        flags = [each for each in flags if "fusion_emitters" not in each]
+    return " ".join(flags)
