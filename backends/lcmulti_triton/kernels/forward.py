@@ -60,7 +60,7 @@ def tiles(
         pieces = tl.cdiv(run, BT)
         steps = TAPS // K[ND - 1] * pieces
         start = first[ND - 1].to(INDEX) * C
-        end = tl.to_tensor(I[ND - 1]).to(INDEX) * C
+        end = tl.cast(I[ND - 1], INDEX) * C
     for step in tl.range(steps, num_stages=STAGES):
         if RUNS:
             row = step // pieces

@@ -37,15 +37,13 @@ def lie(sample, channel, a, b, c, d, UNIT: tl.constexpr, INDEX: tl.constexpr):
 
     A unit of 0 says that channels lie apart; else the step along them is 1.
     """
-    # PyTorch's compiler makes a constant of a number that is 1, and a constant cannot be cast.
-    a, b, c, d = tl.to_tensor(a), tl.to_tensor(b), tl.to_tensor(c), tl.to_tensor(d)
-    sample = tl.to_tensor(sample).to(tl.int64)
+    # PyTorch's compiler makes a constant of a number that is 1, and a constant has no `to`.
+    sample = tl.cast(sample, tl.int64)
+    a, b, c, d = tl.cast(a, INDEX), tl.cast(b, INDEX), tl.cast(c, INDEX), tl.cast(d, INDEX)
     if UNIT > 0:
-        a, b, c, d = a.to(INDEX) * UNIT, b.to(INDEX) * UNIT, c.to(INDEX) * UNIT, d.to(INDEX) * UNIT
-        return sample * UNIT, 1, (a, b, c, d)
+        return sample * UNIT, 1, (a * UNIT, b * UNIT, c * UNIT, d * UNIT)
     else:  # Triton compiles what stands after a return as well, but not a branch never taken
-        a, b, c, d = a.to(INDEX), b.to(INDEX), c.to(INDEX), d.to(INDEX)
-        return sample, tl.to_tensor(channel).to(INDEX), (a, b, c, d)
+        return sample, tl.cast(channel, INDEX), (a, b, c, d)
 
 
 @triton.jit
