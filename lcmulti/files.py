@@ -6,16 +6,30 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import BinaryIO
+from pathlib import Path
+from typing import Any, BinaryIO
 
-from lcmulti.errors import FileError
+from lcmulti.errors import ArgumentTypeError, FileError
 
-__all__ = ["file_size", "opened_file", "read_text"]
+__all__ = ["as_path", "file_size", "opened_file", "read_text"]
 
 KINDS = (
     (stat.S_ISDIR, "a directory"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISCHR, "a device"),
     (stat.S_ISBLK, "a device"), (stat.S_ISSOCK, "a socket"),
 )  # fmt: skip
+
+
+def as_path(argument: str, value: Any) -> Path:
+    """*value*, which is a caller's *argument*, as a path.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If it is none.
+    """
+    if not isinstance(value, (str, os.PathLike)):
+        raise ArgumentTypeError(argument, "a path", value)
+    return Path(value)
 
 
 @contextmanager

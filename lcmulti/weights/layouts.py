@@ -56,6 +56,8 @@ class Layout:
         Whether a channels-first bias is stored ``o f`` and *reshaped* to ``f o`` when added.
     axes : tuple of int
         Numbers of spatial axes that the library has the layer for; empty for any.
+    groups : bool
+        Whether the library has groups of channels, each with its own filters, in order.
     """
 
     source: str
@@ -65,6 +67,7 @@ class Layout:
     flipped: bool = False
     reshaped_bias: bool = False
     axes: tuple[int, ...] = ()
+    groups: bool = False
 
     def pattern(self, spec: LocalConvSpec) -> str:
         """Axis pattern of the kernel for the data format of *spec*."""
@@ -85,14 +88,19 @@ LAYOUTS: dict[str, Layout] = {
     "pytorch-recipe": Layout(
         "LocallyConnected2d of the PyTorch forum", "1 f c o (k)", "1 f o", axes=(2,)
     ),
-    "chainer": Layout("Chainer LocalConvolution2D", _FO, "f o", axes=(2,)),
-    "fbnn": Layout("fbnn LocallyConnected", _FO, "f o", axes=(2,)),
-    "theano": Layout("Theano conv2d(unshared=True)", _FO, "", flipped=True, axes=(2,)),
+    "chainer": Layout("Chainer LocalConvolution2D", _FO, "f o", axes=(2,), groups=True),
+    "fbnn": Layout("fbnn LocallyConnected", _FO, "f o", axes=(2,), groups=True),
+    "theano": Layout("Theano conv2d(unshared=True)", _FO, "", flipped=True, axes=(2,), groups=True),
     "lasagne": Layout("Lasagne LocallyConnected2DLayer", "f c k o", "f o", flipped=True, axes=(2,)),
     "lasagne-tied": Layout("Lasagne, untie_biases=False", "f c k o", "f", flipped=True, axes=(2,)),
     "dl4j": Layout("Deeplearning4j LocallyConnected", "(o) (c k) f", "1 f", axes=(1, 2)),
+    # darknet src/local_layer.c: forward_local_layer; src/parser.c: biases first, then weights.
     "darknet": Layout("Darknet [local], of YOLO v1", "(o) f c k", "f o", axes=(2,)),
-    "cuda-convnet": Layout("cuda-convnet type=local", "(o) c (k) f", "(f o) 1", axes=(2,)),
+    # cuda-convnet2 layer.py: LocalUnsharedLayerParser; cudaconv3/src/filter_acts.cu: "filters" and
+    # "targets", to whose rows (numFilters, numModules) cudaconvnet/src/layer.cu adds the biases.
+    "cuda-convnet": Layout(
+        "cuda-convnet type=local", "(o) c (k) f", "(f o) 1", axes=(2,), groups=True
+    ),
     "eir": Layout("EIR LCL", "f (o) (k c)", "(f o)", axes=(1,)),
 }
 """Every layout by name."""
@@ -268,7 +276,7 @@ def _row(layout: Any, spec: Any) -> Layout:
         raise UnsupportedError(
             f"{row.source} shares nothing; use spec.sharing(()) and repeat the kernel"
         )
-    if spec.groups != 1 and "f o c k" not in row.kernel:
+    if spec.groups != 1 and not row.groups:
         raise UnsupportedError(f"{row.source} has no groups, the spec has {spec.groups}")
     if name == "eir" and spec.in_channels != 1:
         raise UnsupportedError(f"{row.source} has one channel, the spec has {spec.in_channels}")

@@ -225,7 +225,7 @@ def test_pytorch_recipe_runs(rng):
     np.testing.assert_allclose(ours, y.numpy(), rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("layout", ["lcmulti", "chainer", "fbnn", "theano"])
+@pytest.mark.parametrize("layout", ["lcmulti", "chainer", "fbnn", "theano", "cuda-convnet"])
 def test_groups_where_the_library_can_have_them(layout, rng):
     spec = lcmulti.LocalConvSpec((5, 6, 4), 6, 2, groups=2, data_format="channels_last")
     theirs = rng.standard_normal(layouts.kernel_shape(layout, spec))

@@ -26,6 +26,8 @@ def write(path, groups, layers=None, training=None):
         if layers is not None:
             config = {"class_name": "Sequential", "config": {"name": "m", "layers": layers}}
             file.attrs["model_config"] = json.dumps(config)
+            if training is not None:
+                file.attrs["training_config"] = json.dumps(training)
             weights = file.create_group("model_weights")
         weights.attrs["keras_version"] = "2.4.0"
         weights.attrs["backend"] = "tensorflow"

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from helpers_keras import NEEDS, needs, run_driver
 
+SAMPLES = Path(__file__).parents[1] / "data" / "legacy_models"
+
 
 @pytest.fixture(scope="session")
 def once(tmp_path_factory):
@@ -45,6 +47,23 @@ def written(once):
     """Old models and the parity arrays, written by tf_keras."""
     needs("tf_keras")
     return once("legacy", lambda folder: run_driver("write_legacy.py", "tensorflow", folder))
+
+
+@pytest.fixture(scope="session")
+def loaded(written, once):
+    """What came of the old models on a backend, which loads them once."""
+
+    def on(backend):
+        needs(NEEDS[backend])
+
+        def run(folder):
+            found = run_driver("load_legacy.py", backend, SAMPLES, written)
+            (folder / "found.json").write_text(json.dumps(found))
+
+        folder = once(f"old models on {backend}", run)
+        return json.loads((folder / "found.json").read_text())
+
+    return on
 
 
 @pytest.fixture(scope="session")

@@ -19,14 +19,15 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-FAST = "check_errors.py"  # the driver that the fast lane runs on each backend
+FAST = ("check_errors.py", ("numpy", "torch"))  # what the fast lane runs; each is a process
 
 
 def checks():
     for driver, found in CHECKS.items():
-        marks = [] if driver == FAST else [pytest.mark.slow]
         for kind, name in found:
             for backend in BACKENDS:
+                fast = driver == FAST[0] and backend in FAST[1]
+                marks = [] if fast else [pytest.mark.slow]
                 group = pytest.mark.xdist_group(f"keras-{driver}-{backend}")
                 each = [driver, kind, name, backend]
                 yield pytest.param(*each, id=f"{name}-{backend}", marks=[*marks, group])

@@ -1,8 +1,4 @@
-"""TensorFlow checkpoints, written by tf_keras in a process of its own."""
-
-import os
-import subprocess
-import sys
+"""TensorFlow checkpoints, which tf_keras wrote."""
 
 import numpy as np
 import pytest
@@ -10,33 +6,14 @@ from helpers_hostile import lcmulti_keras
 
 from lcmulti.errors import FileError
 
-WRITE = """
-import sys, numpy as np, tensorflow as tf, tf_keras as k
-L, rng = k.layers, np.random.default_rng(0)
-inner = k.Sequential([L.InputLayer((6, 2)), L.LocallyConnected1D(2, 2), L.BatchNormalization(),
-                      L.LocallyConnected1D(2, 1)])
-model = k.Sequential([L.InputLayer((6, 2)), inner, L.Bidirectional(L.LSTM(2)), L.Dense(2)])
-for w in model.weights:
-    w.assign(rng.uniform(0.2, 1, w.shape))
-x = rng.normal(size=(4, 6, 2)).astype("float32")
-np.savez("sample.npz", x=x, y=model.predict(x, verbose=0))
-open("model.json", "w").write(model.to_json())
-model.save_weights("ckpt")
-tf.train.Checkpoint(model=model).write("whole")
-"""
 
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    pytest.importorskip("tf_keras")
-    place = tmp_path_factory.mktemp("checkpoint")
-    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
-    subprocess.run([sys.executable, "-c", WRITE], cwd=place, env=environment, check=True)
-    return place
+@pytest.fixture(scope="session")
+def folder(written):
+    return written / "checkpoint"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["ckpt.index", "ckpt", "whole"])
+@pytest.mark.parametrize("name", ["ckpt.index", "whole"])
 def test_a_checkpoint(name, folder):
     model = lcmulti_keras.load_legacy_model(folder / "model.json", weights=folder / name)
     sample = np.load(folder / "sample.npz")

@@ -2,7 +2,11 @@
 
 import json
 import os
+import signal
+import subprocess
+import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +21,8 @@ from helpers_hostile import (
     with_file,
     with_zip,
 )
+
+from lcmulti.errors import ArgumentTypeError
 
 MOST_GROWTH = 200 * 2**10
 MOST_SECONDS = 5
@@ -43,7 +49,7 @@ def as_file(config):
     return with_config(lambda _: config)
 
 
-def models_within(depth, calls):
+def models_within(depth, calls, held=False):
     """A model that calls a model several times, which calls a model several times, ..."""
     made = functional([start(), called("r", ["in"])], [["r", 0, 0]], "m0")
     for level in range(1, depth):
@@ -52,6 +58,9 @@ def models_within(depth, calls):
         add = called("a", [inner] * calls, cls="Add")
         add["inbound_nodes"] = [[[inner, number, 0, {}] for number in range(calls)]]
         made = functional([start(), made, add], [["a", 0, 0]], f"m{level}")
+    if held:  # by a class of the caller's
+        made = {"class_name": "Holder", "config": {"name": "h", "inner": {"deep": [made]}}}
+        made = functional([start(), called("h", ["in"]) | made], [["h", 0, 0]])
     return as_file(made)
 
 
@@ -138,6 +147,17 @@ def attributes(count):
     return make, "h5"
 
 
+def listed(lists, count):
+    """Lists of names, which are cheap in a file and dear to whoever reads them."""
+
+    def change(file):
+        group = file["model_weights/lc"]
+        for number in range(lists):
+            group.attrs[f"weight_names{number}"] = np.full(count, b"a", "S1")
+
+    return with_file(change)
+
+
 def pieces(count):
     return with_file(lambda f: f.create_dataset("c", data=np.zeros(count, "u1"), chunks=(1,)))
 
@@ -176,6 +196,7 @@ KINDS = {
     "inputs of one layer": (inputs_of_one_layer(5_000), "5,000 inputs of one layer"),
     "a chain of groups": (chain_of_groups(30_000), "nested deeper"),
     "a zip archive and an HDF5 file": ((with_hdf5_behind, "keras"), "at once"),
+    "models that a class holds": (models_within(20, 2, held=True), "more than 4,000 layers"),
     "models within models, few": (models_within(8, 9), "more than 4,000 layers"),
     "inputs of a model": (inputs_of_a_model(3_900), "3,900 inputs"),
     "outputs": (outputs(50_000), "50,000 outputs"),
@@ -189,6 +210,8 @@ KINDS = {
     "groups that double": (doubling_groups(40), "two names"),
     "long names": (names(500, 60_000), "a name of 60,005 bytes"),
     "attributes": (attributes(5_000), "5,000 attributes"),
+    "names in a list": (listed(1, 30_000), "30,000 names"),
+    "lists of names": (listed(20, 2_000), "lists of more than 25,000 names"),
     "pieces": (pieces(30_000), "more than 10,000 pieces"),
     "a padded bomb": (padded_bomb(300 * 2**20), "claims"),
     "members": (many_members(3_000), "members"),
@@ -201,6 +224,34 @@ KINDS = {
 def test_refused(what, tmp_path, monkeypatch):
     _, seconds = refused(KINDS[what], MOST_GROWTH, tmp_path, monkeypatch)
     assert seconds < MOST_SECONDS
+
+
+LIMITED = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+from limits import set_limits
+set_limits(memory=2**27, seconds=1)
+time.sleep(1.2)
+try:
+    bytearray(2**28)
+except MemoryError:
+    print("waited, and has no such memory", flush=True)
+while True:
+    pass
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems limit less")
+def test_the_process_that_reads_may_wait_but_not_compute():
+    from lcmulti_keras.legacy import apart
+
+    folder = str(Path(apart.__file__).parent)
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, folder], capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "waited, and has no such memory\n", done.stderr
+    assert done.returncode == -signal.SIGXCPU
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
@@ -224,6 +275,14 @@ def test_a_path_that_cannot_be_is_one_short_error(name, tmp_path):
         lcmulti_keras.load_legacy_model(tmp_path / name)
     assert len(str(caught.value)) < 1000
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("path", [3, None, b"m.h5"])
+def test_what_is_no_path(path):
+    import lcmulti_keras
+
+    with pytest.raises(ArgumentTypeError, match="path: expected a path"):
+        lcmulti_keras.load_legacy_model(path)
 
 
 def test_a_sound_model_with_an_odd_description_of_its_training_loads(tmp_path):

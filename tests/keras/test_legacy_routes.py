@@ -1,6 +1,8 @@
 """An architecture and its weights in two files, TensorFlow.js, and what ``convert`` writes."""
 
 import json
+import resource
+import shutil
 
 import numpy as np
 import pytest
@@ -49,6 +51,15 @@ def test_an_architecture_and_weights(tmp_path, architecture):
     check(lcmulti_keras.load_legacy_model(tmp_path / "model.json", weights=DATA / f"{NAME}.h5"))
     with pytest.raises(FileError, match="weights="):
         lcmulti_keras.load_legacy_model(tmp_path / "model.json")
+    # As people write it who take what `to_json` gives for an object.
+    (tmp_path / "model.json").write_text(json.dumps(json.dumps(architecture)))
+    check(lcmulti_keras.load_legacy_model(tmp_path / "model.json", weights=DATA / f"{NAME}.h5"))
+
+
+def test_a_file_beside_an_index_is_what_it_holds(tmp_path):
+    shutil.copy(DATA / f"{NAME}.h5", tmp_path / "m.h5")
+    (tmp_path / "m.h5.index").write_bytes(b"x")
+    check(lcmulti_keras.load_legacy_model(tmp_path / "m.h5", compile=False))
 
 
 def test_tensorflow_js(tmp_path, architecture):
@@ -90,6 +101,24 @@ def test_all_files_or_none(tmp_path, monkeypatch):
     monkeypatch.setattr(converting, "write_safetensors", full)
     with pytest.raises(FileError, match="No space left"):
         converting.convert(DATA / f"{NAME}.h5", new, beside)
+    assert new.read_bytes() == b"what was there"
+    assert [each.name for each in tmp_path.iterdir()] == ["new.keras"]
+
+
+@pytest.mark.parametrize("most", [0, 4_000, 12_000, 20_000])
+def test_a_full_disk(most, tmp_path):
+    """Where the system lets a process write no more, at whatever point of the work that is."""
+    from lcmulti_keras import converting
+
+    new, beside = tmp_path / "new.keras", tmp_path / "new.safetensors"
+    new.write_bytes(b"what was there")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+    try:
+        with pytest.raises(FileError, match=r"new\.\w+ cannot be written \("):
+            converting.convert(DATA / f"{NAME}.h5", new, beside)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert new.read_bytes() == b"what was there"
     assert [each.name for each in tmp_path.iterdir()] == ["new.keras"]
 

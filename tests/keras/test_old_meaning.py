@@ -72,6 +72,42 @@ def test_same_hard_sigmoid_and_constraints(case, tmp_path):
     layer = model.layers[-1]
     assert type(layer) is (cls or lcmulti_keras.LocallyConnected1D)
     assert layer.kernel_constraint.axis == [2]  # the channels
+    assert layer.get_config()["kernel_initializer"]["class_name"] == "GlorotUniform"
+
+
+class Holder(keras.layers.Layer):
+    """One that makes the layers and functions in its configuration itself."""
+
+    def __init__(self, inner, more, gate, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = keras.layers.deserialize(inner)
+        self.more = [keras.layers.deserialize(each) for each in more["layers"]]
+        self.gate = keras.activations.get(gate)
+
+    def build(self, shape):
+        for each in (self.inner, *self.more):
+            each.build(shape)
+
+    def call(self, x):
+        for each in (self.inner, *self.more):
+            x = each(x)
+        return self.gate(x)
+
+
+@pytest.mark.parametrize("own", [{}, {"LocallyConnected1D": lcmulti_keras.LocallyConnected1D}])
+def test_layers_that_a_class_of_the_caller_s_holds(own, tmp_path):
+    x, stored = random(3, 6, 2), {}
+    for name in ("a", "b"):
+        found = arrays(f"holder/{name}", random(6, 2, 6, 2), random(6, 2))
+        stored |= found
+    a, b = (local(name, kernel_size=[2], padding="same", implementation=2) for name in "ab")
+    config = {"name": "holder", "inner": a, "more": {"layers": [b]}, "gate": "hard_sigmoid"}
+    node = {"class_name": "Custom>Holder", "config": config}
+    path = write(tmp_path / "m.h5", {"holder": stored}, [start(6, 2), node])
+    model = lcmulti_keras.load_legacy_model(path, custom_objects={"Holder": Holder} | own)
+    values = list(stored.values())
+    wanted = same_1d(same_1d(x, *values[:2], 2, 1), *values[2:], 2, 1)
+    close(model(x), np.clip(0.2 * wanted + 0.5, 0, 1))
 
 
 @pytest.mark.parametrize("window, stride, differs", [(2, 1, 1), (3, 2, 1), (3, 1, 0)])
@@ -149,6 +185,41 @@ def test_cudnn(kind, gates, both_ways, tmp_path):
     model.set_weights([0 * each for each in new])
     lcmulti_keras.load_legacy_weights(model, path)
     close(model(x), wanted)
+
+
+FUNCTION = {"module": "builtins", "class_name": "function", "config": "mean_absolute_error",
+            "registered_name": "function", "shared_object_id": 140703744739904}  # fmt: skip
+LOG = "sparse_categorical_crossentropy"
+
+
+@pytest.mark.parametrize(
+    "training, expected",
+    [
+        ({"loss": LOG, "metrics": ["ce"]}, {"loss", "ce"}),
+        ({"loss": FUNCTION, "metrics": [FUNCTION]}, {"loss", "mean_absolute_error"}),
+        ({"loss": {"d": "mse"}, "loss_weights": {"d": 3.0}, "metrics": [["mse"]]}, {"loss", "mse"}),
+    ],
+)
+def test_compiled_as_it_was(training, expected, tmp_path):
+    kernel, bias, x = random(2, 3), random(3), random(5, 2)
+    node = {"class_name": "Dense", "config": {"name": "d", "units": 3, "activation": "softmax"}}
+    training = {"optimizer_config": {"class_name": "SGD", "config": {}}} | training
+    path = write(tmp_path / "m.h5", {"d": arrays("d", kernel, bias)}, [start(2), node], training)
+    model = lcmulti_keras.load_legacy_model(path)
+    y = np.exp(x @ kernel + bias)
+    y /= y.sum(axis=1, keepdims=True)
+    target = np.arange(5) % 3 if training["loss"] == LOG else random(5, 3)
+    came = model.evaluate(x, target, verbose=0, return_dict=True)
+    error = 0 if training["loss"] == LOG else y - target
+    values = {
+        "ce": -np.log(y[np.arange(5), np.arange(5) % 3]).mean(),
+        "mae": np.abs(error).mean(), "mse": np.square(error).mean(),
+    }  # fmt: skip
+    values |= {"mean_absolute_error": values["mae"]}
+    (metric,) = expected - {"loss"}
+    weight = 3 if "loss_weights" in training else 1
+    assert came.keys() == expected
+    close([came["loss"], came[metric]], [weight * values[metric], values[metric]])
 
 
 def test_keras_own_errors_name_what_takes_old_arrays(tmp_path):

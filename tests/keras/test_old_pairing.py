@@ -4,7 +4,7 @@ import importlib.util
 import re
 
 import pytest
-from helpers_keras import DRIVERS, needs, run_driver
+from helpers_keras import DRIVERS
 from helpers_old_files import (
     arrays,
     close,
@@ -160,6 +160,29 @@ def test_by_name_takes_nothing_in_silence(tmp_path):
         lcmulti_keras.load_legacy_weights(chain(LC(2, 1, name="x")), path, by_name=True)
 
 
+def test_by_name_where_keras_gave_the_names(tmp_path):
+    """A model without its first ``Dense`` has the second under the first one's name."""
+
+    def model(*units):
+        keras.utils.clear_session()
+        return keras.Sequential([keras.Input((2,)), *map(keras.layers.Dense, units)])
+
+    def stored(*shapes):
+        names = ["dense", *(f"dense_{i}" for i in range(1, len(shapes)))]
+        found = {n: arrays(n, random(*s), random(s[1])) for n, s in zip(names, shapes, strict=True)}
+        return write(tmp_path / "w.h5", found), found
+
+    path, _ = stored((2, 2), (2, 2), (2, 2))
+    with pytest.raises(FileError, match="other layers that Keras named 'dense'"):
+        lcmulti_keras.load_legacy_weights(model(2, 2), path, by_name=True)
+    lcmulti_keras.load_legacy_weights(model(2, 2, 2), path, by_name=True)
+    path, found = stored((2, 3), (3, 4), (4, 5))
+    headless = model(3, 4)
+    loaded = lcmulti_keras.load_legacy_weights(headless, path, by_name=True)
+    assert loaded.taken == ("dense", "dense_1") and list(loaded.left) == ["dense_2"]
+    close(headless.layers[1].kernel, found["dense_1"]["dense_1/kernel:0"])
+
+
 def dense(*shapes):
     """Arrays of a stack of Dense layers by path."""
     found = {}
@@ -189,27 +212,6 @@ def test_skip_mismatch_by_path(tmp_path):
 # Against tf_keras --------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def written(tmp_path_factory):
-    needs("tf_keras")
-    folder = tmp_path_factory.mktemp("old_weights")
-    run_driver("write_old_weights.py", "tensorflow", folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def loaded(written):
-    found = {}
-
-    def on(backend):
-        needs(backend)
-        if backend not in found:
-            found[backend] = run_driver("load_old_weights.py", backend, written)
-        return found[backend]
-
-    return on
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
 @pytest.mark.parametrize("name", OLD_MODELS)
@@ -217,7 +219,7 @@ def test_models_of_tf_keras(backend, name, loaded):
     """Saved frozen one way and loaded frozen another, first in a process and after others."""
     if backend == "torch" and not importlib.util.find_spec("torch"):
         pytest.skip("torch is not installed")
-    found = loaded(backend)[name]
+    found = loaded(backend)["old_models"][name]
     assert found["loaded"] > 0
     assert found["wrong"] == []
     refused = [each for each in found["refused"] if backend == "numpy" or name not in HIDDEN]

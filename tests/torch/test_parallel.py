@@ -113,7 +113,7 @@ for step in range(1000):
         for rank in range(2)
     ]  # fmt: skip
     try:
-        (_, error), _ = [each.communicate(timeout=60) for each in ranks]
+        (_, error), _ = [each.communicate(timeout=150) for each in ranks]
     finally:
         for each in ranks:
             each.kill()

@@ -19,6 +19,7 @@ from lcmulti_keras.legacy.adjusting import adjust, class_of, droppable, paramete
 from lcmulti_keras.legacy.contract import Config
 from lcmulti_keras.legacy.custom import custom_layer
 from lcmulti_keras.legacy.graph import build_graph
+from lcmulti_keras.legacy.initial import Initializers
 from lcmulti_keras.legacy.origins import Origins
 from lcmulti_keras.legacy.stack import build_input, build_stack, short
 
@@ -53,6 +54,8 @@ class Builder:
         What could not be converted.
     stateful : list of Layer
         Layers that keep a state of the size of a batch.
+    initializers : Initializers
+        Those whose values the file replaces.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Builder:
         self.names: dict[str, str] = {}
         self.lost: list[str] = []
         self.stateful: list[Any] = []
+        self.initializers = Initializers()
         self.layers: list[Any] = []  # keeps them alive, so that an id belongs to one layer
 
     def refuse(self, reason: str) -> FileError:
@@ -90,6 +94,15 @@ class Builder:
         self.layers.append(made)
         self.expect(0)
         return made
+
+    def is_layer(self, name: Any) -> bool:
+        """Whether a class of this name, Keras' or the caller's, is a layer."""
+        if not isinstance(name, str):
+            return False
+        own = self.custom_objects.get(name, self.custom_objects.get(name.rpartition(">")[2]))
+        if own is not None:
+            return isinstance(own, type) and issubclass(own, keras.layers.Layer)
+        return name in allowed.LAYERS
 
     def expect(self, more: int) -> None:
         """Raise if *more* layers, in addition to those already built, are too many."""

@@ -206,14 +206,14 @@ class ByName:
         return two_runs([j for j in places if names.is_automatic(slots[j].owner, self.origins)])
 
     def _is_order_fixed(self, slots: Sequence[Slot]) -> bool:
-        """Whether the order decides: parts of Keras' own layers are not frozen separately."""
-        if self.origins.known:
-            return True
-        above = {layer for slot in slots for layer in slot.chain[:-1]}
-        return all(
-            type(each).__module__.startswith("keras.") and not isinstance(each, keras.Model)
-            for each in above
-        )
+        """Whether the order decides: it depends on what was frozen, which the file may say."""
+
+        def is_fixed(layer: Layer) -> bool:
+            if isinstance(layer, keras.Model):
+                return self.origins.known and id(layer) in self.origins.children
+            return type(layer).__module__.startswith("keras.")  # not frozen separately
+
+        return all(map(is_fixed, {each for slot in slots for each in slot.chain[:-1]}))
 
     def _edges(self, arrays: Sequence[Array], slots: Sequence[Slot]) -> list[set[int]]:
         known = sorted(a.tail for a in arrays) == sorted(s.variable.name for s in slots)

@@ -51,10 +51,12 @@ class Node:
 def is_checkpoint(path: Path) -> bool:
     """Whether a path is that of a checkpoint: its index, its data, or both names' beginning."""
     name = path.name
-    return name.endswith(".index") or bool(DATA.fullmatch(name)) or _exists(f"{path}.index")
+    if name.endswith(".index") or DATA.fullmatch(name):
+        return True
+    return _exists(f"{path}.index") and not _exists(path)
 
 
-def _exists(path: str) -> bool:
+def _exists(path: str | Path) -> bool:
     try:
         return Path(path).is_file()
     except OSError:  # too long, or in a folder that may not be entered

@@ -19,7 +19,8 @@ SHORT = {
     "logcosh": "LogCosh", "log_cosh": "LogCosh", "cosine_proximity": "CosineSimilarity",
 }  # fmt: skip
 METRICS = dict.fromkeys(("logcosh", "log_cosh", "LogCosh"), "LogCoshError")
-STRATEGIES = ("accuracy", "acc", "crossentropy", "ce")
+ACCURACY = ("accuracy", "acc")
+CROSSENTROPY = ("crossentropy", "ce")
 GONE = ("auto",)
 
 
@@ -48,35 +49,47 @@ def compile_as(builder: Builds, model: Any, config: Config) -> list[str]:
 
     def by_output(name: str) -> Any:
         value = config.get(name)
-        if isinstance(value, dict) and "class_name" not in value:
-            return {builder.names.get(key, key): each for key, each in value.items()}
-        return value
+        if not isinstance(value, dict) or "class_name" in value:
+            return value
+        if len(model.outputs) == 1:
+            return next(iter(value.values()), None)
+        return {builder.names.get(key, key): each for key, each in value.items()}
 
     def metrics_of(name: str) -> Any:
         value = _present(by_output(name))
+        if len(model.outputs) == 1 and isinstance(value, list) and list(map(type, value)) == [list]:
+            (value,) = value
+        elif isinstance(value, str) or (isinstance(value, dict) and "class_name" in value):
+            value = [value]
         one_list = isinstance(value, list) and not any(isinstance(each, list) for each in value)
         if one_list and several:
             value = [value] * len(outputs)  # as in Keras 2
-        return attempt(name.replace("_", " "), lambda each: _metric(builder, each, prefixes), value)
+
+        def make(each: Any) -> Any:
+            return _metric(builder, _crossentropy(each, model, config.get("loss")), prefixes)
+
+        return attempt(name.replace("_", " "), make, value)
 
     optimizer = config.get("optimizer", config.get("optimizer_config"))
-    loss = by_output("loss")
+    loss, weights = by_output("loss"), builder.plain(by_output("loss_weights"))
     if isinstance(loss, dict) and "class_name" not in loss and outputs:
         loss = dict.fromkeys(outputs) | loss  # Keras 3 needs an entry for each
+    if isinstance(weights, dict) and outputs:
+        weights = dict.fromkeys(outputs, 1.0) | weights
     loss = attempt("custom loss", lambda each: _loss(builder, each), loss)
     metrics, weighted = map(metrics_of, ("metrics", "weighted_metrics"))
     chosen = attempt("optimizer", lambda each: _optimizer(builder, each), optimizer)
     if isinstance(optimizer, dict) and (optimizer.get("config") or {}).get("decay"):
         lost.append("the optimizer's decay")
-    if loss is None:
-        return lost
+    if loss is None:  # Keras 3 evaluates nothing without
+        return lost if "its custom loss" in lost else [*lost, "how it was compiled, without a loss"]
     try:
         model.compile(
             optimizer=chosen or "rmsprop",
             loss=loss,
             metrics=metrics,
             weighted_metrics=weighted,
-            loss_weights=builder.plain(by_output("loss_weights")),
+            loss_weights=weights,
         )
     except (TypeError, ValueError):
         lost.append("how it was compiled")
@@ -105,6 +118,18 @@ def _mapped(make: Any, value: Any) -> Any:
     return make(value)
 
 
+def _crossentropy(value: Any, model: Any, loss: Any) -> Any:
+    """The metric for a name that Keras 2 understood by the shapes of what came."""
+    if not isinstance(value, str) or value.lower() not in CROSSENTROPY:
+        return value
+    if len(model.outputs) > 1:
+        raise ValueError("the shapes of several outputs may differ")
+    sparse = any("sparse" in str(each).lower() for each in keras.tree.flatten(loss))
+    kind = "Binary" if model.outputs[0].shape[-1] == 1 else "Categorical"
+    kind = "SparseCategorical" if sparse else kind
+    return {"class_name": f"{kind}Crossentropy", "config": {"name": value}}
+
+
 def _named(builder: Builds, value: Any, kind: str) -> Any:
     """An object from its configuration, or from its name as Keras 2 wrote it."""
     if isinstance(value, dict) and value.get("class_name") == "function":
@@ -128,19 +153,21 @@ def _loss(builder: Builds, value: Any) -> Any:
 
 
 def _metric(builder: Builds, value: Any, prefixes: list[str]) -> Any:
-    if isinstance(value, dict) and value.get("class_name") == "MeanMetricWrapper":
-        config = value.get("config") or {}
-        name = config.get("name")
-        metric = _metric(builder, config.get("fn") or name, prefixes)
-        if isinstance(metric, keras.metrics.Metric) and isinstance(name, str):
-            metric.name = name.removeprefix(next(filter(name.startswith, prefixes), ""))
+    if isinstance(value, str):
+        if value.lower() in ACCURACY:
+            return value
+        metric = _named(builder, METRICS.get(value, value), "metrics")
+        if isinstance(metric, keras.metrics.Metric):
+            metric.name = value  # the name in the history, and to a callback
         return metric
-    if isinstance(value, str) and value.lower() in STRATEGIES:
-        return value
-    metric = _named(builder, METRICS.get(value, value) if isinstance(value, str) else value,
-                    "metrics")  # fmt: skip
-    if isinstance(value, str) and isinstance(metric, keras.metrics.Metric):
-        metric.name = value  # the name in the history and for callbacks
+    config = value.get("config") or {}
+    if value.get("class_name") == "MeanMetricWrapper":
+        metric = _metric(builder, config.get("fn") or config.get("name"), prefixes)
+    else:
+        metric = _named(builder, value, "metrics")
+    name = config.get("name") if isinstance(config, dict) else None
+    if isinstance(metric, keras.metrics.Metric) and isinstance(name, str):
+        metric.name = name.removeprefix(next(filter(name.startswith, prefixes), ""))
     return metric
 
 

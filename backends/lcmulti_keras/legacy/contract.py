@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import keras
 
 from lcmulti.errors import FileError
+from lcmulti_keras.legacy.initial import Initializers
 from lcmulti_keras.legacy.origins import Origins
 
 __all__ = ["Builds", "Config"]
@@ -28,12 +29,15 @@ class Builds(Protocol):
         The caller's own classes and functions by name.
     lost : list of str
         What could not be converted.
+    initializers : Initializers
+        Those whose values the file replaces.
     """
 
     origins: Origins
     names: dict[str, str]
     custom_objects: Config
     lost: list[str]
+    initializers: Initializers
 
     def refuse(self, reason: str) -> FileError:
         """Make the error that says why the file is refused."""
@@ -43,6 +47,9 @@ class Builds(Protocol):
 
     def layer(self, node: Any) -> keras.layers.Layer:
         """Build the layer or model of ``{"class_name": ..., "config": ...}``."""
+
+    def is_layer(self, name: Any) -> bool:
+        """Whether a class of this name, Keras' or the caller's, is a layer."""
 
     def argument(self, key: str, value: Any) -> Any:
         """Convert an argument of a layer to Keras 3."""

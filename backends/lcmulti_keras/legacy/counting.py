@@ -75,7 +75,8 @@ def count_compiling(config: Any) -> bool:
     metrics = 0
     while pending:
         value = pending.pop()
-        inner = value.values() if isinstance(value, dict) else _list(value)
+        named = {key: each for key, each in _dict(value).items() if key != "shared_object_id"}
+        inner = list(named.values()) or _list(value)
         metrics += not isinstance(value, (dict, list)) or "class_name" in value
         pending += [each for each in inner if isinstance(each, (dict, list, str))]
         if any(type(each) in (int, float) and each > MOST_CLASSES for each in inner):
@@ -125,9 +126,24 @@ def _inner(node: Config) -> list[Any]:
         return config
     config = _dict(config)
     found = _list(config.get("layers"))[:]
-    for key in INNER:
-        found += config[key] if isinstance(config.get(key), list) else [config.get(key)]
+    for key, value in config.items():
+        if key in INNER:
+            found += value if isinstance(value, list) else [value]
+        elif not (key == "layers" and isinstance(value, list)):
+            found += _models(value)
     return [each for each in found if isinstance(each, dict)]
+
+
+def _models(value: Any) -> Iterator[Config]:
+    """Models in a value that only a class of the caller's knows."""
+    pending = [value]
+    while pending:
+        each = pending.pop()
+        if isinstance(each, dict) and "layers" in _dict(each.get("config")):
+            yield each
+        else:
+            inner = each.values() if isinstance(each, dict) else _list(each)
+            pending += [one for one in inner if isinstance(one, (dict, list))]
 
 
 def _calls(node: Any) -> int:

@@ -41,6 +41,7 @@ def build_graph(builder: Builds, config: Any, cls: type[keras.Model] = keras.Mod
             raise builder.refuse(f"has two layers, or none, of the name {name!r:.80}")
         layers[name] = builder.layer(node)
         calls[name] = deque(node.get("inbound_nodes") or ())
+    builder.initializers.set_aside(layers.values())
     graph = _Graph(builder, layers)
     graph.make(calls, config.get("output_layers"))
     ends = (graph.structure(config.get(f"{each}_layers")) for each in ("input", "output"))

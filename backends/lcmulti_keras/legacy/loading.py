@@ -11,6 +11,7 @@ from typing import Any
 import keras
 
 from lcmulti.errors import ArgumentTypeError, FileError
+from lcmulti.files import as_path
 from lcmulti_keras.legacy import weights as old_weights
 from lcmulti_keras.legacy.building import Builder
 from lcmulti_keras.legacy.compiling import compile_as
@@ -127,7 +128,7 @@ def load_legacy_weights(
     """
     if not isinstance(model, keras.Model) or not model.built:
         raise ArgumentTypeError("model", "a keras.Model that is built", model)
-    path = Path(path)
+    path = as_path("path", path)
     with opened(path) as archive:
         if archive.weights is None:
             raise FileError(path, "has an architecture only, and no weights")
@@ -152,7 +153,8 @@ def load(
     weights: Any = None,
 ) -> Loaded:
     """Do what `load_legacy_model` does, without a warning, and return notes as well."""
-    path, custom_objects = Path(path), dict(custom_objects or {})
+    path, custom_objects = as_path("path", path), dict(custom_objects or {})
+    weights = None if weights is None else as_path("weights", weights)
     with opened(path, weights) as archive:
         if archive.config is None:
             reason = "has weights only; build its model and use load_legacy_weights(model, path)"
@@ -227,6 +229,7 @@ def _built(
             if shape is not None:
                 _build(model, tuple(builder.plain(shape)))
         builder.build_activations()
+        builder.initializers.put_back()
     except FileError:
         raise
     except Exception as error:

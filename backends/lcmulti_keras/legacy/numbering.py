@@ -1,7 +1,8 @@
-"""Find lists of layers of different lengths that only numbers could pair.
+"""Find where file and model have different numbers of a class, which only numbers could pair.
 
-``.weights.h5`` files name the layers of a list by class and number. In a model without the first
-``Dense``, the second one becomes the first, and would get the wrong weights if shapes allow it.
+``.weights.h5`` files name the layers of a list by class and number, and so does Keras where the
+user gives no name. In a model without the first ``Dense``, the second one becomes the first, and
+would get the wrong weights if shapes allow it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from lcmulti_keras.legacy.matches import Stored
 from lcmulti_keras.legacy.names import split_number
 from lcmulti_keras.legacy.structure import Slot
 
-__all__ = ["doubtful"]
+__all__ = ["doubtful", "only_in_place"]
 
 T = TypeVar("T")
 Unit = dict[str, list[T]]
@@ -53,7 +54,7 @@ def doubtful(
         for where in theirs.keys() & ours.keys()
         if where[0] not in layers
         and len(theirs[where]) != len(ours[where])
-        and not _only_in_place(list(theirs[where].values()), list(ours[where].values()), fits)
+        and not only_in_place(list(theirs[where].values()), list(ours[where].values()), fits)
     ]
 
 
@@ -72,8 +73,8 @@ def _lists(at: Mapping[str, list[T]]) -> dict[tuple[str, str], dict[str, Unit[T]
     }
 
 
-def _only_in_place(theirs: list[Unit[Stored]], ours: list[Unit[Slot]], fits: Fits) -> bool:
-    """Whether all of the shorter list fit those with the same numbers, and no others in order."""
+def only_in_place(theirs: Sequence[Unit[Stored]], ours: Sequence[Unit[Slot]], fits: Fits) -> bool:
+    """Whether all of the shorter list fit those at the same places, and no others in order."""
     shorter = min(len(theirs), len(ours))
     if len(theirs) * len(ours) > MOST_WAYS:
         return False

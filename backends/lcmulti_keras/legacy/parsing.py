@@ -39,6 +39,8 @@ def read_json(path: Path, text: Any) -> dict[str, Any]:
         if len(text) > MOST_TEXT:
             raise FileError(path, f"has a configuration of more than {MOST_TEXT:,} bytes")
         text = text.decode("utf-8") if isinstance(text, bytes) else str(text)
+        if text.lstrip()[:1] == '"':  # what `model.to_json` gave, dumped as JSON once more
+            text = json.loads(text)
         opened = sum(map(text.count, "[{"))
         if opened + text.count(",") > MOST_VALUES or opened > MOST_CONTAINERS:
             raise FileError(path, f"has a configuration of more than {MOST_VALUES:,} values")

@@ -17,7 +17,7 @@ from lcmulti_keras.legacy.by_path import at_paths, walk
 from lcmulti_keras.legacy.contents import Array, Group, below
 from lcmulti_keras.legacy.fitting import Fitting
 from lcmulti_keras.legacy.matches import Match, Stored
-from lcmulti_keras.legacy.numbering import doubtful
+from lcmulti_keras.legacy.numbering import doubtful, only_in_place
 from lcmulti_keras.legacy.origins import Layer, Origins
 
 __all__ = ["LoadedWeights", "Taking"]
@@ -89,6 +89,7 @@ class Taking:
         If a user chose its name, a layer of a nested model in the file may be a layer of the model
         itself, and the other way around.
         """
+        self._require_sure_numbers(groups)
         entries = {names.flat(each.name): each for each in self.pairing.entries}
         rest = []
         for group in groups:
@@ -110,6 +111,35 @@ class Taking:
                 self.left.pop(group.name, None)
             else:
                 self.left.setdefault(group.name, "the model has no layer of this name")
+
+    def _require_sure_numbers(self, groups: Sequence[Group]) -> None:
+        """Refuse a file with names by Keras that do not tell which layer is which.
+
+        The second ``Dense`` of a model, ``dense_1``, is ``dense`` in a model without the first.
+        """
+        theirs: dict[str, dict[int, Group]] = {}
+        for group in groups:
+            stem, number = names.split_number(group.name)
+            theirs.setdefault(stem, {})[number] = group
+        ours: dict[str, dict[int, Entry]] = {}
+        for entry in self.pairing.entries:
+            if entry.layer is not None and names.is_automatic(entry.layer, self.origins):
+                stem, number = names.split_number(entry.name)
+                ours.setdefault(stem, {})[number] = entry
+        for stem in theirs.keys() & ours.keys():
+            both = theirs[stem].keys() & ours[stem].keys()
+            if not both or theirs[stem].keys() == ours[stem].keys():
+                continue
+            numbers = [sorted(each[stem]) for each in (theirs, ours)]
+            if any(a != b for a, b in zip(*numbers, strict=False)) or not only_in_place(
+                [{"": [each.stored for each in theirs[stem][n].arrays]} for n in numbers[0]],
+                [{"": list(ours[stem][n].slots)} for n in numbers[1]],
+                self.fitting.fits,
+            ):
+                raise self.fitting.refuse(
+                    f"has other layers that Keras named {stem!r} than the model, and nothing but "
+                    "their numbers tells which is which; give the layers names"
+                )
 
     def _named_within(self, layer: Layer, arrays: dict[int, Array], taken: set[int]) -> None:
         """Take for a layer with a chosen name the arrays that have this name in their scope."""

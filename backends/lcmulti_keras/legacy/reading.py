@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from lcmulti.errors import FileError, LcmultiError, printable
 from lcmulti.files import file_size, opened_file
@@ -37,13 +37,13 @@ UNKNOWN = "1 or 2.0"
 
 
 @contextmanager
-def opened(path: Any, weights: Any = None) -> Iterator[Archive]:
+def opened(path: Path, weights: Path | None = None) -> Iterator[Archive]:
     """Open and check a file that Keras 2 or tf_keras wrote.
 
     Parameters
     ----------
-    path : path-like
-    weights : path-like, optional
+    path : Path
+    weights : Path, optional
         If *path* holds only an architecture, the file with its weights.
 
     Raises
@@ -51,12 +51,11 @@ def opened(path: Any, weights: Any = None) -> Iterator[Archive]:
     FileError
         If it is missing, damaged or not safe, or a file of another kind.
     """
-    path = Path(path)
     with ExitStack() as stack:
         try:
             archive = _read(path, stack)
             if weights is not None:
-                archive = _joined(path, archive, Path(weights), stack)
+                archive = _joined(path, archive, weights, stack)
         except LcmultiError:
             raise
         except OSError as error:
@@ -86,7 +85,7 @@ def _read(path: Path, stack: ExitStack) -> Archive:
         if ends_as_zip(stream):
             raise FileError(path, "is an HDF5 file and a zip archive at once")
         return _from_hdf5(path, read_hdf5(path, stream, 0, file_size(stream)))
-    if magic.lstrip()[:1] == b"{":
+    if magic.lstrip()[:1] in (b"{", b'"'):
         return _from_json(path, stream, stack)
     raise FileError(path, "is neither an HDF5 file nor a .keras archive, nor JSON")
 
@@ -105,8 +104,7 @@ def _joined(path: Path, archive: Archive, weights: Path, stack: ExitStack) -> Ar
 def _from_json(path: Path, stream: BinaryIO, stack: ExitStack) -> Archive:
     """The output of `model.to_json`, or TensorFlow.js' description of a model and its weights."""
     stream.seek(0)
-    content = stream.read(MOST_TEXT + 1)
-    found = read_json(path, content)
+    found = read_json(path, stream.read(MOST_TEXT + 1))
     if is_tensorflow_js(found):
         return read_tensorflow_js(path, found, stack)
     version = printable(found.pop("keras_version", UNKNOWN), MOST_VERSION)

@@ -25,6 +25,7 @@ def build_stack(
     told = shape is not None
     first = [keras.Input(batch_shape=shape, dtype=_told_dtype(builder, nodes[0]))] if told else []
     layers = [builder.layer(node) for node in nodes]
+    builder.initializers.set_aside(layers)
     rest = [each for each in layers[1:] if not isinstance(each, keras.layers.InputLayer)]
     model = cls([*first, *layers[:1], *rest], name=builder.name(config.get("name")))
     builder.origins.children[id(model)] = layers

@@ -139,20 +139,19 @@ class _Joined(FileArray):
 def _by_layer(path: Path, config: Any, arrays: list[tuple[str, FileArray]]) -> Folder:
     """Arrays by the layer of the model that has them, which TensorFlow.js does not tell."""
     tops = _tops(config)
-    root = Folder({"layer_names": []})
+    root, folders = Folder(), dict[str, Folder]()
     for name, array in arrays:
         parts = name.split("/")
         within = ("/".join(parts[: n + 1]) for n in range(min(len(parts), 8)))
         top = next((tops[each] for each in within if tops.get(each)), None)
         if top is None:
             raise FileError(path, f"has weights {name!r:.80} of no layer of the model, or several")
-        if top not in root.attrs["layer_names"]:
-            root.attrs["layer_names"].append(top)
-            root.members[top] = Folder({"weight_names": []})
-        folder = root.members[top]
-        assert isinstance(folder, Folder)
-        folder.attrs["weight_names"].append(name)
-        folder.add(name, array)
+        if top not in folders:
+            folders[top] = Folder({"weight_names": []})
+            root.add(top, folders[top])
+        folders[top].attrs["weight_names"].append(name)
+        folders[top].add(name, array)
+    root.attrs["layer_names"] = list(folders)
     return root
 
 

@@ -1,20 +1,12 @@
-"""Load what `write_old_weights` wrote: ``python load_old_weights.py FOLDER``.
+"""Load what `write_old_weights` wrote: how many loads gave what tf_keras' gave, which did not."""
 
-Prints JSON: for each model how many loads gave what tf_keras' gave, and which did not.
-"""
-
-import json
-import os
-import sys
 from itertools import product
-from pathlib import Path
 
-if os.environ["KERAS_BACKEND"] == "torch":
-    import torch  # noqa: F401 - before TensorFlow, which Keras imports for its data sets
 import keras
 import lcmulti_keras
 import numpy as np
 import old_models
+from lcmulti_keras.legacy import hdf5
 
 from lcmulti.errors import FileError
 
@@ -26,7 +18,7 @@ KIT = old_models.kit(
 def check(folder, name, saved, suffix, frozen, others):
     """What came of one load: None, or a reason to refuse it, or the difference."""
     arrays = np.load(folder / f"{name}.{saved}.npz")
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)  # collecting takes longer than all else
     for _ in range(others):  # whose names are taken then
         old_models.MODELS[name](KIT)
     made = old_models.MODELS[name](KIT)
@@ -44,24 +36,38 @@ def check(folder, name, saved, suffix, frozen, others):
     return None if worst < 1e-5 else float(worst)
 
 
-def main():
-    folder, found = Path(sys.argv[1]), {}
+def read_once():
+    """Have the process that reads a file read it once, however often it is loaded here."""
+    run, known = hdf5.run_apart, {}
+
+    def run_once(script, path, *arguments, **limits):
+        if path not in known:
+            known[path] = list(run(script, path, *arguments, **limits))
+        return known[path]
+
+    hdf5.run_apart = run_once
+
+
+def cases(name):
+    """How a model was frozen, the format, how it is frozen now, and models made before it."""
+    patterns = old_models.patterns(name)
+    by_names = [*product(patterns, [".h5"], patterns, [0]), *((p, ".h5", p, 1) for p in patterns)]
+    return [*by_names, ("none", ".weights.h5", "none", 1)]  # by paths, neither says anything
+
+
+def checked(folder):
+    """For each model what came of its cases."""
+    read_once()
+    found = {}
     for name in old_models.MODELS:
-        patterns = old_models.patterns(name)
         rows = found[name] = {"loaded": 0, "wrong": [], "refused": []}
-        cases = product(patterns, (".h5", ".weights.h5"), patterns, (0, 1))
-        for saved, suffix, now, others in cases:
+        for saved, suffix, now, others in cases(name):
             if not (folder / f"{name}.{saved}{suffix}").exists():
                 continue
-            if suffix == ".weights.h5" and (saved, now, others) != ("none", "none", 1):
-                continue  # by paths, neither says anything
-            came = check(folder, name, saved, suffix, patterns[now], others)
+            came = check(folder, name, saved, suffix, old_models.patterns(name)[now], others)
             if came is None:
                 rows["loaded"] += 1
             else:
                 case = f"{saved}{suffix}, frozen now: {now}, others: {others}"
                 rows["refused" if isinstance(came, str) else "wrong"].append((case, came))
-    print(json.dumps(found))
-
-
-main()
+    return found

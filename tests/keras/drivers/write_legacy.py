@@ -1,6 +1,8 @@
 """Write old models with tf_keras: ``python write_legacy.py FOLDER``.
 
-Each as ``NAME.h5`` and ``NAME.keras`` with ``NAME.npz``, what it was given and what it gave.
+Each as ``NAME.h5`` and ``NAME.keras`` with ``NAME.npz``, what it was given and what it gave; in
+``FOLDER/weights`` those of `old_models`, their weights alone, and in ``FOLDER/checkpoint`` one as a
+TensorFlow checkpoint.
 """
 
 import os
@@ -15,6 +17,7 @@ import json
 import h5py
 import numpy as np
 import tf_keras as k
+import write_old_weights
 
 L = k.layers
 LC1, LC2 = L.LocallyConnected1D, L.LocallyConnected2D
@@ -275,8 +278,8 @@ def save(folder, name, made, rng):
             xs.append(rng.integers(0, 11, shape))
         else:
             xs.append(rng.standard_normal(shape).astype(tensor.dtype.as_numpy_dtype))
-    y = made.predict(xs if len(xs) > 1 else xs[0], verbose=0)
-    ys = y if isinstance(y, list) else [y]
+    y = made(xs if len(xs) > 1 else xs[0], training=False)
+    ys = [np.asarray(each) for each in (y if isinstance(y, list) else [y])]
     arrays = {f"x{i}": x for i, x in enumerate(xs)} | {f"y{i}": y for i, y in enumerate(ys)}
     np.savez(folder / f"{name}.npz", **arrays)
     made.save(folder / f"{name}.h5", save_format="h5")
@@ -388,6 +391,9 @@ def compiled_for_two(folder, rng):
         ("compiled_for_all", dict(loss=["mse", "logcosh"], loss_weights=[0.5, 2.0],
                                   metrics=[["mse", "logcosh"], []], weighted_metrics=["mae"])),
         ("compiled_for_one", dict(loss="mse", metrics={"head/a": ["mae"]})),
+        ("compiled_for_objects", dict(
+            loss={"head/a": k.losses.MeanSquaredError(), "b": "mae"}, loss_weights={"b": 0.3},
+            metrics={"b": k.metrics.MeanSquaredError()})),
     ):  # fmt: skip
         made.compile(k.mixed_precision.LossScaleOptimizer(k.optimizers.Adam()), **how)
         targets = [rng.standard_normal((4, n)).astype("float32") for n in (3, 1)]
@@ -444,6 +450,21 @@ def parity(folder):
     np.savez(folder / "parity" / "parity.npz", **arrays)
 
 
+def checkpoint(folder, rng):
+    """What ``save_weights`` writes by default, and a `tf.train.Checkpoint`."""
+    import tensorflow as tf
+
+    folder.mkdir()
+    inner = k.Sequential([L.InputLayer((6, 2)), LC1(2, 2), L.BatchNormalization(), LC1(2, 1)])
+    made = k.Sequential([L.InputLayer((6, 2)), inner, L.Bidirectional(L.LSTM(2)), L.Dense(2)])
+    randomize(made, rng)
+    x = rng.standard_normal((4, 6, 2)).astype("float32")
+    np.savez(folder / "sample.npz", x=x, y=made(x))
+    (folder / "model.json").write_text(made.to_json())
+    made.save_weights(folder / "ckpt")
+    tf.train.Checkpoint(model=made).write(str(folder / "whole"))
+
+
 def main():
     folder = Path(sys.argv[1])
     rng = np.random.default_rng(0)
@@ -458,6 +479,8 @@ def main():
     compiled(folder, rng)
     compiled_for_two(folder, rng)
     parity(folder)
+    checkpoint(folder / "checkpoint", rng)
+    write_old_weights.write(folder / "weights", rng)
 
 
 main()

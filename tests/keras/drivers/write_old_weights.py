@@ -1,11 +1,4 @@
-"""Write the weights of `old_models` with tf_keras: ``python write_old_weights.py FOLDER``."""
-
-import os
-import sys
-from pathlib import Path
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ["TF_USE_LEGACY_KERAS"] = "1"
+"""Write the weights of `old_models` with tf_keras."""
 
 import numpy as np
 import old_models
@@ -19,8 +12,9 @@ def randomize(made, rng):
             w.assign(rng.uniform(low, 1.0, w.shape))
 
 
-def main():
-    folder, rng = Path(sys.argv[1]), np.random.default_rng(0)
+def write(folder, rng):
+    """Into a new folder, each by names and by paths, with what it was given and what it gave."""
+    folder.mkdir()
     kit = old_models.kit(k, k.layers.LocallyConnected1D, k.layers.LocallyConnected2D, same="same")
     for name, make in old_models.MODELS.items():
         for pattern, frozen in old_models.patterns(name).items():
@@ -38,6 +32,3 @@ def main():
                 made.save_weights(folder / f"{name}.{pattern}.h5")
             except ValueError:  # two arrays of one name, which the format cannot hold
                 (folder / f"{name}.{pattern}.h5").unlink()
-
-
-main()

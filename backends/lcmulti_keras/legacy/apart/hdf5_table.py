@@ -22,6 +22,7 @@ import numpy as np  # noqa: E402
 from limits import set_limits  # noqa: E402
 
 MOST_OBJECTS = 25_000
+"""Groups and arrays, and names that attributes list."""
 MOST_NAME = 1_000
 MOST_ATTRIBUTES = 200
 MOST_DEPTH = 60
@@ -77,11 +78,16 @@ def table(file):
     """Each group with the attributes that are read, and each array with its place."""
     seen = {h5py.h5o.get_info(file.id).addr}
     pending = [(file.id, "", 0)]
+    named = 0
     while pending:
         group, path, depth = pending.pop()
         if depth > MOST_DEPTH:
             raise RefusedError(f"has groups nested deeper than {MOST_DEPTH}")
-        yield path, attributes(group, path)
+        found = attributes(group, path)
+        named += sum(len(each) for each in found.values() if isinstance(each, list))
+        if named > MOST_OBJECTS:
+            raise RefusedError(f"has lists of more than {MOST_OBJECTS:,} names")
+        yield path, found
         for name, link in members(group, path, MOST_OBJECTS - len(seen)):
             inner = f"{path}/{name.decode()}" if path else name.decode()
             if link.type != h5py.h5l.TYPE_HARD:
@@ -133,6 +139,8 @@ def texts(value, name):
         return value.decode() if isinstance(value, bytes) else value
     if not isinstance(value, np.ndarray) or (value.size and value.dtype.kind not in "OS"):
         raise RefusedError(f"has {name!r} that are no names")
+    if value.size > MOST_OBJECTS:
+        raise RefusedError(f"has {value.size:,} names in {name!r}")
     return [texts(each, name) for each in value.ravel().tolist()]
 
 
