@@ -151,6 +151,8 @@ def checked_sample(shape: tuple[int, ...], wanted: tuple[int, ...]) -> None:
     if len(shape) == len(wanted):
         rebuild = f"in_channels={shape[0]}, input_size={shape[1:]}"
         advice = f"for these build a layer with {rebuild}"
+        if shape == (*wanted[1:], wanted[0]):
+            advice = "these are channels last; jnp.moveaxis(x, -1, 0) puts the channels first"
     checked(shape, wanted, advice)
 
 

@@ -13,6 +13,7 @@ Requirements this module is written to:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -29,6 +30,7 @@ from lcmulti import plugins
 from lcmulti.choosing.steps import with_steps
 from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.plugins.contract import (
+    DERIVATIVES,
     Call,
     Implementation,
     Map,
@@ -260,19 +262,16 @@ for _name, _primitive in PRIMITIVES.items():
     dispatch.prim_requires_devices_during_lowering.add(_primitive)
     jet.jet_rules[_primitive] = partial(_of_any_product, _Bound(_primitive))
 
-# ``ct`` is the cotangent of the output. The operand whose gradient is computed is not given.
-ad.defbilinear(
-    forward_p,
-    lambda ct, x, kernel, **params: _bind(input_grad_p, ct, kernel, **params),
-    lambda ct, x, kernel, **params: _bind(kernel_grad_p, x, ct, **params),
-)
-ad.defbilinear(
-    input_grad_p,
-    lambda ct, dy, kernel, **params: _bind(forward_p, ct, kernel, **params),
-    lambda ct, dy, kernel, **params: _bind(kernel_grad_p, ct, dy, **params),
-)
-ad.defbilinear(
-    kernel_grad_p,
-    lambda ct, x, dy, **params: _bind(input_grad_p, dy, ct, **params),
-    lambda ct, x, dy, **params: _bind(forward_p, x, ct, **params),
-)
+
+def _derivative(map_: Map, arguments: str) -> Callable[..., Any]:
+    """An entry of `DERIVATIVES` as JAX asks for it; the operand to be solved for is not there."""
+
+    def transpose(cotangent: Any, a: Any, b: Any, **params: Any) -> Any:
+        operands = {"g": cotangent, "a": a, "b": b}
+        return _bind(PRIMITIVES[map_], operands[arguments[0]], operands[arguments[1]], **params)
+
+    return transpose
+
+
+for _map, _pair in DERIVATIVES.items():
+    ad.defbilinear(PRIMITIVES[_map], *(_derivative(*each) for each in _pair))

@@ -172,6 +172,8 @@ class Layer(nnx.Module):
         if len(shape) == ndim:
             rebuild = f"in_features={shape[-1]}, input_size={shape[:-1]}"
             advice = f"for these build a layer with {rebuild}"
+            if shape == (sample[-1], *sample[:-1]):
+                advice = f"these are channels first; jnp.moveaxis(x, {-ndim}, -1) puts them last"
         base.checked(shape, sample, advice)
         batch = inputs.shape[:-ndim]
         if len(batch) == 1:

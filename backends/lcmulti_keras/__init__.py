@@ -9,6 +9,7 @@ choose_backend()
 
 from lcmulti_keras.advising import advise  # noqa: E402
 from lcmulti_keras.base import LocallyConnectedBase  # noqa: E402
+from lcmulti_keras.fusing import fuse_bn  # noqa: E402
 from lcmulti_keras.layers import (  # noqa: E402 - Keras reads its backend as it is imported
     LocallyConnected1D,
     LocallyConnected2D,
@@ -42,6 +43,7 @@ __all__ = [
     "ShareEvery",
     "SheetSmoothness",
     "Smoothness",
+    "fuse_bn",
     "load_legacy_model",
     "load_legacy_weights",
     "retie",

@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypedDict
 
 from lcmulti import plugins
 from lcmulti.errors import ArgumentError
 from lcmulti.geometry.arguments import choice, integer_tuple, is_sequence
 from lcmulti.geometry.padding import PADDINGS
 
-__all__ = ["KERAS2_IMPLEMENTATIONS", "implementation_of", "padding_of", "shared_axes_of"]
+__all__ = [
+    "KERAS2_IMPLEMENTATIONS",
+    "LayerArguments",
+    "implementation_of",
+    "padding_of",
+    "shared_axes_of",
+]
 
 KERAS2_IMPLEMENTATIONS = (1, 2, 3)
+
+
+class LayerArguments(TypedDict, total=False):
+    """What every layer of Keras takes by keyword, for type checkers."""
+
+    name: str | None
+    dtype: Any
+    trainable: bool
+    autocast: bool
+    input_shape: Sequence[int | None]
+    batch_input_shape: Sequence[int | None]
+    input_dim: int
+    input_length: int
 
 
 def padding_of(padding: Any, rank: int) -> Any:

@@ -20,6 +20,7 @@ from lcmulti.weights.initial import geometry_told
 from lcmulti_keras.advising import require_own_layout
 from lcmulti_keras.arguments import implementation_of, padding_of, shared_axes_of
 from lcmulti_keras.axes import moved_axes, warn_of_other_axes
+from lcmulti_keras.convolutions import conv_of_layer
 from lcmulti_keras.initializers import kernel_initializer as adapted
 from lcmulti_keras.smoothness import SheetSmoothness
 from lcmulti_keras.variables import tensor_of
@@ -42,7 +43,21 @@ class LocallyConnectedBase(keras.layers.Layer):
 
     ndim: ClassVar[int]
     convolution: ClassVar[str]
-    """Name of the layer of Keras that this one is equal to if it is shared along all axes."""
+    """Name of the layer of Keras that this one is, shared along all axes."""
+    spec: LocalConvSpec
+    kernel: Any
+    basis: Any
+    coefficients: Any
+    bias: Any
+    filters: int
+    kernel_size: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilation_rate: tuple[int, ...]
+    data_format: str
+    groups: int
+    shared_axes: tuple[int, ...]
+    rank: int | None
+    implementation: str | int
 
     def __init__(
         self, *, filters: Any, kernel_size: Any, strides: Any, padding: Any, data_format: Any,
@@ -170,10 +185,16 @@ class LocallyConnectedBase(keras.layers.Layer):
         """Raise if samples have another shape than the weights, if there are weights already."""
         built_for = self._built_for if self.built else shape
         if any(n not in (None, m) for n, m in zip(shape, built_for, strict=True)):
+            advice = f"for these build a new layer, on keras.Input({shape})"
+            first = self.data_format == "channels_first"
+            turned = (*built_for[1:], built_for[0]) if first else (built_for[-1], *built_for[:-1])
+            if shape == turned:
+                other = "channels_last" if first else "channels_first"
+                advice = f"these are {other}: a layer with data_format={other!r} takes them"
             raise ShapeError(
                 "inputs",
                 f"samples of shape {self._built_for}, which the weights were made for",
-                described(f"{shape}; for these build a new layer, on keras.Input({shape})"),
+                described(f"{shape}; {advice}"),
             )
 
     def set_weights(self, weights: Any) -> None:
@@ -336,6 +357,27 @@ class LocallyConnectedBase(keras.layers.Layer):
         if layer.bias is not None and conv.bias is not None:
             layer.bias.assign(ops.broadcast_to(conv.bias, layer.bias.shape))
         return layer
+
+    def to_conv(self, tolerance: float | None = 0.0) -> Any:
+        """The convolution this layer is, or (*tolerance* None) the mean over positions.
+
+        Parameters
+        ----------
+        tolerance : float or None, default 0
+            Largest difference of a weight between two positions.
+
+        Returns
+        -------
+        keras.layers.Layer
+            ``Conv2D`` and its like, built; ``DepthwiseConv2D`` where each channel is a group.
+
+        Raises
+        ------
+        ArgumentError
+            If the layer is not built, weights differ more between positions (with how far), or
+            the padding or the groups are such as no convolution of Keras has.
+        """
+        return conv_of_layer(self, tolerance)
 
 
 def _mixed(basis: Array, coefficients: Array) -> Array:

@@ -17,7 +17,7 @@ from lcmulti_keras.transposed import (
     LocallyConnected3DTranspose,
 )
 
-__all__ = ["DEPTHWISE", "LAYERS", "TAKEN_OVER", "cloned", "named", "require_graph"]
+__all__ = ["LAYERS", "cloned", "named", "require_graph"]
 
 LAYERS = {
     getattr(keras.layers, cls.convolution): cls
@@ -29,12 +29,6 @@ LAYERS = {
     keras.layers.DepthwiseConv1D: LocallyConnected1D,
     keras.layers.DepthwiseConv2D: LocallyConnected2D,
 }  # fmt: skip
-DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
-TAKEN_OVER = (
-    "name", "trainable", "dtype", "kernel_size", "strides", "padding", "data_format",
-    "dilation_rate", "activation", "use_bias", "bias_initializer", "bias_regularizer",
-    "activity_regularizer", "bias_constraint",
-)  # fmt: skip
 
 
 def require_graph(model: Any) -> None:

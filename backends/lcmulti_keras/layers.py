@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import keras
 
@@ -12,7 +12,7 @@ from lcmulti.geometry.arguments import choice
 from lcmulti.geometry.padding import PADDING_MODES
 from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.types import Array
-from lcmulti_keras.arguments import KERAS2_IMPLEMENTATIONS
+from lcmulti_keras.arguments import KERAS2_IMPLEMENTATIONS, LayerArguments
 from lcmulti_keras.base import LocallyConnectedBase
 
 __all__ = ["LocallyConnected1D", "LocallyConnected2D", "LocallyConnected3D"]
@@ -106,7 +106,7 @@ class LocallyConnected(LocallyConnectedBase):
         shared_axes: Sequence[int] = (),
         keras2_init: bool = False,
         rank: int | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[LayerArguments],
     ) -> None:
         super().__init__(
             filters=filters, kernel_size=kernel_size, strides=strides, padding=padding,

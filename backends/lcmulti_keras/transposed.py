@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import keras
 
@@ -14,6 +14,7 @@ from lcmulti.geometry.shapes import window_extent
 from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.geometry.transposed import bias_shape_of
 from lcmulti.types import Array
+from lcmulti_keras.arguments import LayerArguments
 from lcmulti_keras.base import LocallyConnectedBase
 
 __all__ = [
@@ -88,7 +89,7 @@ class LocallyConnectedTranspose(LocallyConnectedBase):
         groups: int = 1,
         shared_axes: Sequence[int] = (),
         rank: int | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[LayerArguments],
     ) -> None:
         super().__init__(
             filters=filters, kernel_size=kernel_size, strides=strides, padding=padding,

@@ -15,7 +15,8 @@ from lcmulti.errors import ArgumentError, described
 from lcmulti.types import Array
 from lcmulti.untying import Row, chosen, planned
 from lcmulti_keras.axes import moved_axes
-from lcmulti_keras.cloning import DEPTHWISE, LAYERS, TAKEN_OVER, cloned, named, require_graph
+from lcmulti_keras.cloning import LAYERS, cloned, named, require_graph
+from lcmulti_keras.convolutions import DEPTHWISE, TAKEN_OVER
 
 __all__ = ["untie"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from math import sqrt
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 
 import lcmulti
-from lcmulti.errors import ArgumentTypeError, ShapeError, UnsupportedError, described
+from lcmulti.errors import ArgumentError, ArgumentTypeError, ShapeError, UnsupportedError, described
 from lcmulti.geometry.arguments import integer, per_axis
 from lcmulti.geometry.spec import LocalConvSpec
-from lcmulti.weights.initial import geometry_told
 from lcmulti_torch.conversion import conv_of_layer, layer_of_conv
-from lcmulti_torch.functional import Padding, Sizes, with_batch
+from lcmulti_torch.functional import Padding, Sizes, in_torchs_words, with_batch
 from lcmulti_torch.memory import beyond_formats
+from lcmulti_torch.states import of_a_convolution, of_another_geometry
+from lcmulti_torch.symbolic import called, is_proxy, node
 
 __all__ = ["Conv", "LocallyConnectedNd", "Padding", "Sizes"]
 
@@ -109,6 +110,9 @@ class LocallyConnectedNd(nn.Module, Generic[Conv]):
         """The weights of every position, ``spec.kernel_shape``; also of a low-rank layer."""
         if self.rank is None:
             return self.weight
+        if is_proxy(self.basis):
+            traced: Tensor = called(lcmulti.low_rank_kernel, self.basis, self.coefficients)
+            return traced
         return lcmulti.low_rank_kernel(self.basis, self.coefficients)
 
     kernel = full_kernel
@@ -149,17 +153,27 @@ class LocallyConnectedNd(nn.Module, Generic[Conv]):
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply the layer to a batch, or to a single sample without a batch axis."""
+        if not isinstance(input, torch.Tensor) and is_proxy(input):
+            traced: Tensor = node(self, input)
+            return traced
         return with_batch(self._checked, input, self.ndim)
 
     def _checked(self, x: Tensor) -> Tensor:
         # Ints in a loop, so that the batch does not become part of a traced comparison.
         for size, wanted in zip(x.shape[1:], self._sample_shape, strict=True):
             if size != wanted:
-                # A tracer must not see the error.
-                torch.compiler.disable(self._refuse)(tuple(x.shape[1:]))
-        return self._run(x)
+                # A compiler must not trace an error; where there is none, its import takes seconds.
+                plain = not torch.compiler.is_compiling() and "torch._dynamo" not in sys.modules
+                refuse = self._refuse if plain else torch.compiler.disable(self._refuse)
+                refuse(tuple(x.shape[1:]))
+        operation, weights, arguments = self._operation()
+        try:
+            return operation(x, *weights, **arguments)
+        except ArgumentError as error:
+            raise in_torchs_words(error) from None
 
-    def _run(self, x: Tensor) -> Tensor:
+    def _operation(self) -> tuple[Callable[..., Tensor], tuple[Tensor | None, ...], dict[str, Any]]:
+        """What computes the layer: of an input, these weights and these arguments."""
         raise NotImplementedError
 
     def _refuse(self, shape: tuple[int, ...]) -> None:
@@ -201,20 +215,11 @@ class LocallyConnectedNd(nn.Module, Generic[Conv]):
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *rest)
-        errors = rest[-1]
-        own = {f"{prefix}{name}": value for name, value in self._parameters.items()}
-        (kind, ours), (given, theirs) = _told(own, prefix), _told(state_dict, prefix)
-        # PyTorch handles a state with other names, because only it knows whether to be strict.
-        weight = state_dict.get(f"{prefix}weight")
-        convolution = weight is not None and weight.dim() == self.ndim + 2
-        if given == kind and theirs != ours and not convolution:
-            errors.append(f"{prefix}{given} is for {theirs}; this layer is for {ours}")
-        if convolution:
-            name, conv = type(self).__name__, self.convolution.__name__
-            errors.append(
-                f"{prefix}weight is that of a {conv}: load it into one, and give that to "
-                f"{name}.from_conv(conv, input_size={self.input_size})"
-            )
+        trouble = of_a_convolution(self, state_dict, prefix) or of_another_geometry(
+            self, state_dict, prefix
+        )
+        if trouble:
+            rest[-1].append(trouble)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Apply *fn* to all tensors. A change of memory format has no effect on weights.
@@ -238,7 +243,7 @@ class LocallyConnectedNd(nn.Module, Generic[Conv]):
     def from_conv(
         cls,
         conv: nn.Module,
-        input_size: Sizes,
+        input_size: Sizes = MISSING,
         *,
         data_format: str = "channels_first",
         shared_axes: Sequence[int] = (),
@@ -303,16 +308,6 @@ def _uniform_(tensor: Tensor, bound: float) -> None:
     from lcmulti_torch.parallel.drawing import uniform_
 
     uniform_(tensor, bound)
-
-
-def _told(state: Mapping[str, Any], prefix: str) -> tuple[str, str]:
-    """The name of the weights in a state, and their geometry as text; both may be empty."""
-    for names in (("weight",), ("basis", "coefficients")):
-        values = (state.get(f"{prefix}{name}") for name in names)
-        found = [each for each in values if each is not None]
-        if len(found) == len(names):
-            return names[-1], geometry_told(*(tuple(each.shape) for each in found))
-    return "", ""
 
 
 def optional_rank(rank: Any) -> int | None:

@@ -1,11 +1,13 @@
 """The shared algorithm block by block: strided views for windows, sums in place, reused buffers.
 
 On a GPU, few operations are faster than small blocks. So where all patches fit in the workspace,
-they are taken at once, by a view, a product and a fold.
+they are taken at once, by a view, a product and a fold. The same holds on a CPU where all of it
+stays in the cache.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -19,6 +21,9 @@ from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.plugins.contract import Facts, Problem, Resources
 from lcmulti_torch.composed import FEW_COLUMNS, HALF, TorchOps, for_mkl
 from lcmulti_torch.memory import is_channels_first, to_last
+
+STAYS_IN_CACHE = 2**19
+"""Bytes up to which a call on a CPU takes all patches at once."""
 
 
 class TorchBlocked(Blocked):
@@ -195,9 +200,12 @@ class _Whole(Composed):
         return fold(patches, spec)
 
 
+@lru_cache(maxsize=4096)
 def fits(spec: LocalConvSpec, samples: int, dtype: str, device: str, resources: Resources) -> bool:
     """Whether all patches are taken at once."""
-    return device != "cpu" and whole_bytes(spec, samples, dtype) <= resources.max_workspace
+    room = resources.max_workspace
+    room = min(room, STAYS_IN_CACHE) if device == "cpu" else room
+    return whole_bytes(spec, samples, dtype) <= room
 
 
 def whole_bytes(spec: LocalConvSpec, samples: int, dtype: str) -> int:

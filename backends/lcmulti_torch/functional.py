@@ -31,6 +31,13 @@ _NAMES = {"x": "input", "kernel": "weight", "strides": "stride"}
 """PyTorch's names of the arguments of `lcmulti.local_conv`."""
 
 
+def in_torchs_words(error: ArgumentError) -> ArgumentError:
+    """The same error about the arguments by PyTorch's names."""
+    expected = error.expected.replace("as x ", "as input ").replace("with x ", "with input ")
+    name = _NAMES.get(error.argument, error.argument)
+    return type(error)(name, expected, error.received)
+
+
 def with_batch(run: Callable[[Tensor], Tensor], x: Tensor, ndim: int) -> Tensor:
     """Run on *x*, which may be a single sample without a batch axis, as in PyTorch."""
     if not isinstance(x, Tensor):
@@ -63,7 +70,7 @@ def _call(
         try:
             return operation(x, weight, **arguments)
         except ArgumentError as error:
-            raise error.about(_NAMES.get(error.argument, error.argument)) from None
+            raise in_torchs_words(error) from None
 
     return with_batch(run, input, ndim)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -133,7 +133,7 @@ class LocallyConnectedForward(LocallyConnectedNd[Conv]):
         self.output_size, self.shared_axes = self.spec.output_size, self.spec.shared_axes
         self._sample_shape, self._padding = self.spec.input_shape, self.spec.padding
 
-    def _run(self, x: Tensor) -> Tensor:
+    def _operation(self) -> tuple[Callable[..., Tensor], tuple[Tensor | None, ...], dict[str, Any]]:
         arguments: dict[str, Any] = {
             "strides": self.stride,
             "padding": self._padding,
@@ -144,8 +144,9 @@ class LocallyConnectedForward(LocallyConnectedNd[Conv]):
             "implementation": self.implementation,
         }
         if self.rank is None:
-            return lcmulti.local_conv(x, self.weight, self.bias, **arguments)
-        return lcmulti.local_conv_low_rank(x, self.basis, self.coefficients, self.bias, **arguments)
+            return lcmulti.local_conv, (self.weight, self.bias), arguments
+        weights = (self.basis, self.coefficients, self.bias)
+        return lcmulti.local_conv_low_rank, weights, arguments
 
     @staticmethod
     def _convolution_arguments(like: Any) -> dict[str, Any]:

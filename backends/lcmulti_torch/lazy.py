@@ -19,6 +19,7 @@ from lcmulti_torch.layers import (
     LocallyConnected3d,
     LocallyConnectedForward,
 )
+from lcmulti_torch.states import of_a_convolution
 
 __all__ = ["LazyLocallyConnected1d", "LazyLocallyConnected2d", "LazyLocallyConnected3d"]
 
@@ -104,9 +105,12 @@ class _Lazy(LazyModuleMixin, LocallyConnectedForward[Conv]):
                 described(f"{sample}, for which a layer has {ours}; load weights of such a layer"),
             )
 
-    def _load_from_state_dict(self, *arguments: Any) -> None:
-        # The geometry is unknown before the first batch, so the state cannot be checked here.
-        nn.Module._load_from_state_dict(self, *arguments)
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
+        # There is no geometry yet to hold the state to: the first batch has it.
+        if trouble := of_a_convolution(self, state_dict, prefix):
+            rest[-1].append(trouble)
+            return
+        nn.Module._load_from_state_dict(self, state_dict, prefix, *rest)
 
 
 class LazyLocallyConnected1d(_Lazy[nn.Conv1d]):  # noqa: D101 - its base's

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
@@ -93,8 +94,14 @@ def require_memory(argument: str, array: Tensor) -> None:
 
 
 def beyond_formats(fn: Callable[[Tensor], Tensor], tensor: Tensor) -> Tensor:
-    """Apply *fn* to a view of a tensor with so many axes that no memory format applies."""
-    if is_lazy(tensor) or tensor.dim() > MOST_AXES_OF_A_FORMAT:
+    """Apply *fn* to a tensor seen with more axes than any memory format has."""
+    most = (1,) * (MOST_AXES_OF_A_FORMAT + 1)
+    if is_lazy(tensor):
+        try:
+            return fn(tensor)
+        except ValueError:  # it asks for the number of axes, which there is none of yet
+            like = fn(torch.empty(most, dtype=tensor.dtype, device=tensor.device))
+            return tensor.to(like.device, like.dtype)
+    if tensor.dim() > MOST_AXES_OF_A_FORMAT:
         return fn(tensor)
-    more = (1,) * (MOST_AXES_OF_A_FORMAT + 1 - tensor.dim())
-    return fn(tensor.reshape(*more, *tensor.shape)).reshape(tensor.shape)
+    return fn(tensor.reshape(*most[tensor.dim() :], *tensor.shape)).reshape(tensor.shape)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -118,19 +118,17 @@ class LocallyConnectedTransposeNd(LocallyConnectedNd[Conv]):
     def _bias_shape(self) -> tuple[int, ...]:
         return bias_shape_of(self.spec)
 
-    def _run(self, x: Tensor) -> Tensor:
-        return lcmulti.local_conv_transpose(
-            x,
-            self.full_kernel(),
-            self.bias,
-            strides=self.stride,
-            padding=self._padding,
-            output_padding=self.output_padding,
-            dilation=self.dilation,
-            groups=self.groups,
-            data_format=self.data_format,
-            implementation=self.implementation,
-        )
+    def _operation(self) -> tuple[Callable[..., Tensor], tuple[Tensor | None, ...], dict[str, Any]]:
+        arguments: dict[str, Any] = {
+            "strides": self.stride,
+            "padding": self._padding,
+            "output_padding": self.output_padding,
+            "dilation": self.dilation,
+            "groups": self.groups,
+            "data_format": self.data_format,
+            "implementation": self.implementation,
+        }
+        return lcmulti.local_conv_transpose, (self.full_kernel(), self.bias), arguments
 
     output_padding: tuple[int, ...]
 

@@ -64,7 +64,12 @@ def read_toml(path: Path, word: str = "") -> dict[str, Any]:
             str(path), "a readable TOML file", described(f"one that {error.reason}")
         ) from error
     except (ValueError, RecursionError) as error:
-        raise ConfigError(str(path), "a readable TOML file", described(str(error))) from error
+        why = str(error)
+        if isinstance(error, RecursionError):
+            why = "values nested too deep"
+        elif "integer string conversion" in why:  # Python's own words name a function of its
+            why = "a number of thousands of digits"
+        raise ConfigError(str(path), "a readable TOML file", described(why)) from error
 
 
 def project_table(closed: ClosedPlaces) -> tuple[Path, Mapping[str, Any]] | None:

@@ -11,9 +11,10 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import ContextDecorator
+from contextvars import ContextVar, Token
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -286,6 +287,40 @@ def _write_user_file(path: Path, table: Mapping[str, Any]) -> Path:
     return path
 
 
+class Changes(ContextDecorator):
+    """Settings to be changed within a ``with`` block, or within a function it decorates."""
+
+    _used = True  # of one that a compiler makes without a call
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self._settings = settings
+        self._used = False
+        self._tokens: list[Token[tuple[tuple[str, Any], ...]]] = []
+
+    def __enter__(self) -> Settings:
+        self._used = True
+        changed = dict(_overrides.get()) | dict(self._settings)
+        self._tokens.append(_overrides.set(tuple(changed.items())))
+        return current()
+
+    def __exit__(self, *error: object) -> None:
+        _overrides.reset(self._tokens.pop())
+
+    def _recreate_cm(self) -> Changes:
+        self._used = True
+        return Changes(self._settings)  # one for each call, which may be in any thread
+
+    def __del__(self) -> None:
+        if not self._used:
+            shown = ", ".join(f"{name}={value!r}" for name, value in self._settings.items())
+            warnings.warn(
+                f"lcmulti.config({shown}) changed nothing; "
+                f"write: with lcmulti.config({shown}): ...",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+
 class Config:
     """The settings in force, as attributes; a call is a context manager that changes settings.
 
@@ -297,8 +332,7 @@ class Config:
     67108864
     """
 
-    @contextmanager
-    def __call__(self, **settings: Any) -> Iterator[Settings]:
+    def __call__(self, **settings: Any) -> Changes:
         """Change settings within a ``with`` block, for this thread or task only.
 
         Parameters
@@ -309,19 +343,21 @@ class Config:
         Raises
         ------
         ConfigError
-            If a setting or its value is unknown.
+            At the call, if a setting or its value is unknown.
+
+        Warns
+        -----
+        RuntimeWarning
+            If what is returned is dropped without a ``with`` block: then nothing was changed.
         """
-        changes = {
-            name: getattr(DEFAULTS, name, None)
-            if value is None and name in _NAMES
-            else parse(name, value, "lcmulti.config(...)")
-            for name, value in settings.items()
-        }
-        token = _overrides.set(tuple((dict(_overrides.get()) | changes).items()))
-        try:
-            yield current()
-        finally:
-            _overrides.reset(token)
+        return Changes(
+            {
+                name: getattr(DEFAULTS, name)
+                if value is None and name in _NAMES
+                else parse(name, value, "lcmulti.config(...)")
+                for name, value in settings.items()
+            }
+        )
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"settings are changed by: with lcmulti.config({name}={value!r}): ...")

@@ -156,3 +156,11 @@ def test_hooks_run_the_versions_of_ci():
     assert hooks
     for name, version in hooks:
         assert wanted[name] == version, name
+
+
+@pytest.mark.parametrize(
+    "package",
+    ["lcmulti", "lcmulti_torch", "lcmulti_jax", "lcmulti_tensorflow", "lcmulti_keras"],
+)
+def test_type_checkers_may_read_each_package(package):
+    assert (PACKAGES[package] / "py.typed").exists()

@@ -145,7 +145,7 @@ def test_errors_name_setting_value_place_and_choices(isolated, monkeypatch, name
     places[path] = caught(current)
     (isolated / "lcmulti.toml").unlink()
     settings.reload()
-    places["lcmulti.config(...)"] = caught(config(**{name: value}).__enter__)
+    places["lcmulti.config(...)"] = caught(lambda: config(**{name: value}))
     places["lcmulti config set"] = caught(lambda: write_user_setting(name, value))
     for place, message in places.items():
         assert message.startswith(f"{name}: expected ")
@@ -155,7 +155,7 @@ def test_errors_name_setting_value_place_and_choices(isolated, monkeypatch, name
 
 def test_unknown_settings_list_the_choices(isolated):
     for action in (
-        lambda: config(bakend="numpy").__enter__(),
+        lambda: config(bakend="numpy"),
         lambda: write_user_setting("bakend", "numpy"),
     ):
         with pytest.raises(ConfigError, match="bakend: expected one of the settings 'backend', "):
@@ -196,6 +196,26 @@ def test_nested_and_none():
                 assert current() == DEFAULTS
         assert current()[3:5] == (1024, 2)
     assert current() == DEFAULTS
+
+
+def test_a_change_without_a_block_is_said_to_have_changed_nothing():
+    with pytest.warns(RuntimeWarning, match=r"config\(threads=2\) changed nothing; write: with "):
+        config(threads=2)
+    assert current() == DEFAULTS
+
+
+def test_a_function_may_be_decorated_and_a_change_entered_again():
+    @config(threads=2)
+    def inner(depth):
+        assert current().threads == 2
+        return depth and inner(depth - 1)
+
+    assert (inner(2), current().threads) == (0, None)
+    change = config(threads=3)
+    for _ in range(2):
+        with change, change as now:
+            assert now.threads == current().threads == 3
+        assert current() == DEFAULTS
 
 
 def test_undone_after_an_exception():

@@ -117,6 +117,40 @@ def forward_mode(example):
     close(accumulator.jvp(y), example.apply(example.x + direction) - y)
 
 
+@MATRIX.column("`vectorized_map`")
+def vectorized_map(subject):
+    """Samples, their gradients, and weights of several models."""
+
+    def one(x):
+        return subject.apply(x[None])[0]
+
+    def gradients(x):
+        return subject.step(x[None])[1:]
+
+    close(tf.vectorized_map(one, subject.x), subject.apply(subject.x))
+    one_by_one = zip(*map(gradients, subject.x), strict=True)
+    close(tf.vectorized_map(gradients, subject.x), list(map(tf.stack, one_by_one)))
+    models = [tf.stack([each, 2 * each, -each]) for each in subject.variables]
+    together = tf.vectorized_map(lambda weights: subject.apply(subject.x, weights), models)
+    close(list(together), [subject.apply(subject.x, [m[i] for m in models]) for i in range(3)])
+
+
+@MATRIX.column("Jacobians")
+def jacobians(subject):
+    """Of seven outputs of each sample, beside a gradient for each of them."""
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(subject.x)
+        some = tf.reshape(subject.apply(subject.x), (4, -1))[:, :7]
+    rows = [tf.reshape(tf.one_hot(i, 28), (4, 7)) for i in range(28)]
+    found = []
+    for each in (subject.x, *subject.variables):
+        found.append(tape.jacobian(some, each))
+        one_by_one = tf.stack([tape.gradient(some, each, row) for row in rows])
+        close(tf.reshape(found[-1], one_by_one.shape), one_by_one)
+    own = tf.stack([found[0][i, :, i] for i in range(4)])
+    close(tape.batch_jacobian(some, subject.x), own)
+
+
 class Module(tf.Module):
     def __init__(self, example):
         super().__init__()

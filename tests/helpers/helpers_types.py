@@ -5,7 +5,6 @@ A line ends in ``# R: type`` if it reveals a type, and in ``# E`` if it must be 
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import json
 import os
@@ -21,7 +20,7 @@ CHECKERS = ("pyright", "mypy")
 
 def places(packages):
     """The paths of the packages, unless they are installed as usual."""
-    found = {Path(importlib.import_module(name).__file__).parents[1] for name in packages}
+    found = {Path(importlib.util.find_spec(name).origin).parents[1] for name in packages}
     return [str(each) for each in found if each.name != "site-packages"]
 
 

@@ -35,6 +35,7 @@ from timing import least_seconds_a_call
 import lcmulti
 from lcmulti import plugins
 from lcmulti.algorithms import reference
+from lcmulti.errors import DtypeError, ShapeError
 
 pytestmark = pytest.mark.sampled
 
@@ -286,3 +287,31 @@ def test_float16_is_rounded_as_numpy_does(batch):
         y = door.forward(x, np.ones(spec.kernel_shape, "float16"), spec, RESOURCES)
         expected = x.astype("float32").sum(-1, keepdims=True).astype("float16")
     np.testing.assert_array_equal(y, expected)
+
+
+@pytest.mark.parametrize("name", ["numpy", "torch"])
+def test_a_door_refuses_arrays_that_are_not_those_of_its_geometry(name):
+    """What is handed over are addresses: the library would read on beyond a smaller array."""
+    if name not in sys.modules:
+        pytest.importorskip(name)
+    owner, door = plugins.load_backend(name), plugins.load_implementation(name, "native")
+    shapes = {"x": X.shape, "kernel": SPEC.kernel_shape, "dy": (len(X), *SPEC.output_shape)}
+    for map_, pair in library.OPERANDS.items():
+        for wrong in pair:
+            for change, kind in (
+                (lambda a, wrong=wrong: a[:-1] if wrong == "kernel" else a[:, :-1], ShapeError),
+                (lambda a: a[..., :1], ShapeError),
+                (lambda a: a[0], ShapeError),
+                (lambda a: a.astype("float64"), DtypeError),
+            ):
+                arrays = {each: np.ones(shapes[each], "float32") for each in pair}
+                arrays[wrong] = change(arrays[wrong])
+                converted = [owner.from_numpy(each) for each in arrays.values()]
+                with pytest.raises(kind):
+                    getattr(door, map_)(*converted, SPEC, RESOURCES)
+    if name == "torch":
+        import torch
+
+        x, kernel = torch.empty(X.shape, device="meta"), torch.empty(KERNEL.shape, device="meta")
+        with pytest.raises(TypeError, match="x: expected a tensor on the CPU, got meta"):
+            door.forward(x, kernel, SPEC, RESOURCES)

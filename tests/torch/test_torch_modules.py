@@ -17,7 +17,11 @@ import lcmulti_torch  # noqa: E402
 from helpers_torch import seeded  # noqa: E402, F401 - a fixture
 from torch import nn  # noqa: E402
 
-from lcmulti.errors import ArgumentError, ArgumentTypeError, ShapeError  # noqa: E402
+from lcmulti.errors import (  # noqa: E402
+    ArgumentError,
+    ArgumentTypeError,
+    ShapeError,
+)
 
 pytestmark = [pytest.mark.torch, pytest.mark.sampled]
 
@@ -150,6 +154,7 @@ def test_wrong_input_says_how_to_rebuild(kind):
         layer(torch.randn(3, 7))
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # the compiler's own look
 def test_wrong_input_says_so_in_compiled_code_too():
     model = nn.Sequential(LAYERS["plain"](), LAYERS["plain"]())
     with pytest.raises(ShapeError, match="in_channels=4"):
@@ -217,3 +222,44 @@ def test_the_package_imports_nothing_until_a_layer_is_asked_for():
     subprocess.run([sys.executable, "-c", code], check=True)
     with pytest.raises(AttributeError, match="no attribute 'Conv4d'"):
         lcmulti_torch.Conv4d
+
+
+@pytest.mark.parametrize("rank", [None, 2])
+@pytest.mark.parametrize("ndim", [1, 2, 3])
+def test_a_lazy_layer_has_no_memory_format(ndim, rank):
+    """As it has none later; what else `to` is given holds."""
+    layer = getattr(lcmulti_torch, f"LazyLocallyConnected{ndim}d")(4, 3, rank=rank)
+    model = nn.Sequential(layer)
+    for memory_format in (torch.channels_last, torch.channels_last_3d):
+        model.to(dtype=torch.float64, memory_format=memory_format)
+    assert model(torch.randn(2, 3, *(5,) * ndim, dtype=torch.float64)).dtype == torch.float64
+
+
+FX_LAYERS = LAYERS | {
+    "rank, transposed": lambda: lcmulti_torch.LocallyConnectedTranspose2d(3, 4, 3, (7, 6), rank=2),
+}
+
+
+@pytest.mark.parametrize("kind", FX_LAYERS)
+def test_fx_sees_one_node(kind):
+    """In a model the module, as for a convolution; by itself its operation, with its weights."""
+    layer, x = FX_LAYERS[kind](), torch.randn(2, 3, 7, 6)
+    model = nn.Sequential(layer, nn.ReLU(inplace=True))
+    traced = torch.fx.symbolic_trace(model)
+    called = [node.op for node in traced.graph.nodes]
+    assert called == ["placeholder", "call_module", "call_module", "output"]
+    for each in (x, x[0]):
+        torch.testing.assert_close(traced(each), model(each), rtol=0, atol=0)
+    alone = torch.fx.symbolic_trace(layer)
+    assert "call_function" in [node.op for node in alone.graph.nodes]
+    torch.testing.assert_close(alone(x), layer(x), rtol=0, atol=0)
+    alone(x).square().sum().backward()
+    assert all(parameter.grad is not None for parameter in layer.parameters())
+
+
+@pytest.mark.parametrize("lazy", ["", "Lazy"])
+def test_the_state_of_a_convolution_is_told_where_to_go(lazy):
+    sizes = (4, 3) if lazy else (3, 4, 3, 6)
+    layer = getattr(lcmulti_torch, f"{lazy}LocallyConnected2d")(*sizes)
+    with pytest.raises(RuntimeError, match=r"LocallyConnected2d\.from_conv\(conv, input_size="):
+        layer.load_state_dict(nn.Conv2d(3, 4, 3).state_dict())

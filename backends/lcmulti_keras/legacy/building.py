@@ -144,7 +144,9 @@ class Builder:
         if name not in allowed.KINDS[kind]:
             raise self.refuse(
                 f"names {short(name)}, which is none of the {kind} that can be loaded; "
-                "pass your own classes as custom_objects={...}"
+                "with classes of your own, load it in Python: "
+                "lcmulti_keras.load_legacy_model(path, custom_objects={'Name': Class}); "
+                "what it returns has .save('new.keras')"
             )
         return name, node.get("config", {})
 

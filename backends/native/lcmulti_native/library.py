@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from lcmulti import LocalConvSpec
-from lcmulti.errors import ConfigError
+from lcmulti.errors import ConfigError, DtypeError, ShapeError, described
 from lcmulti.plugins.contract import Map, Problem, Resources
 from lcmulti.types import Array
 
@@ -23,6 +23,13 @@ __version__ = "0.1.0"
 MAX_AXES = 6
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 MAPS: dict[Map, int] = {"forward": 0, "input_grad": 1, "kernel_grad": 2}
+OPERANDS: dict[Map, tuple[str, str]] = {
+    "forward": ("x", "kernel"),
+    "input_grad": ("dy", "kernel"),
+    "kernel_grad": ("x", "dy"),
+}
+"""The two arrays that each map takes."""
+
 NO_MEMORY = 3
 ISA = "LCMULTI_NATIVE_ISA"
 ISAS = ("amx", "avx512bf16", "avx512", "avx2", "neon", "plain")
@@ -128,6 +135,34 @@ def geometry(
         _Steps(*(x_step or contiguous(spec.input_size, spec.in_channels))),
         _Steps(*(dy_step or contiguous(spec.output_size, spec.filters))),
     )  # fmt: skip
+
+
+@lru_cache(maxsize=4096)
+def operand_shapes(map_: Map, spec: LocalConvSpec, batch: int) -> tuple[tuple[int, ...], ...]:
+    """Shapes of the two arrays of a map."""
+    shapes = {
+        "x": (batch, *spec.input_size, spec.in_channels),
+        "kernel": spec.kernel_shape,
+        "dy": (batch, *spec.output_size, spec.filters),
+    }
+    return tuple(shapes[each] for each in OPERANDS[map_])
+
+
+def require_operands(map_: Map, a: Any, b: Any, spec: LocalConvSpec) -> None:
+    """Raise unless two arrays are those of *spec*: of addresses alone the library cannot tell.
+
+    Raises
+    ------
+    ShapeError, DtypeError
+    """
+    expected = operand_shapes(map_, spec, len(a))
+    if (a.shape, b.shape) != expected:
+        for name, array, shape in zip(OPERANDS[map_], (a, b), expected, strict=True):
+            if array.shape != shape:
+                raise ShapeError(name, f"shape {shape}", described(str(tuple(array.shape))))
+    if a.dtype != b.dtype:
+        first, second = OPERANDS[map_]
+        raise DtypeError(second, f"dtype {a.dtype}, as {first} has", str(b.dtype))
 
 
 @lru_cache(maxsize=4096)

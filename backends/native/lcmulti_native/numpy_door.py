@@ -10,7 +10,14 @@ import numpy as np
 from lcmulti import LocalConvSpec
 from lcmulti.dtypes import name_of
 from lcmulti.plugins.contract import Map, Problem, Resources
-from lcmulti_native.library import MAPS, Native, Steps, compute, geometry
+from lcmulti_native.library import (
+    MAPS,
+    Native,
+    Steps,
+    compute,
+    geometry,
+    require_operands,
+)
 
 Array = np.ndarray[Any, Any]
 LINE = 64
@@ -32,6 +39,7 @@ class NumpyNative(Native):
 
     def forward(self, x: Array, kernel: Array, spec: LocalConvSpec, resources: Resources) -> Array:
         """See `lcmulti.backend.Implementation.forward`."""
+        require_operands("forward", x, kernel, spec)
         x, step = _readable(x)
         y = empty((len(x), *spec.output_size, spec.filters), x.dtype)
         call = geometry(spec, len(x), name_of(x.dtype), resources.threads, step)
@@ -41,6 +49,7 @@ class NumpyNative(Native):
         self, dy: Array, kernel: Array, spec: LocalConvSpec, resources: Resources
     ) -> Array:
         """See `lcmulti.backend.Implementation.input_grad`."""
+        require_operands("input_grad", dy, kernel, spec)
         dy, step = _readable(dy)
         dx = empty((len(dy), *spec.input_size, spec.in_channels), dy.dtype)
         call = geometry(spec, len(dy), name_of(dy.dtype), resources.threads, None, step)
@@ -48,6 +57,7 @@ class NumpyNative(Native):
 
     def kernel_grad(self, x: Array, dy: Array, spec: LocalConvSpec, resources: Resources) -> Array:
         """See `lcmulti.backend.Implementation.kernel_grad`."""
+        require_operands("kernel_grad", x, dy, spec)
         (x, x_step), (dy, dy_step) = _readable(x), _readable(dy)
         dkernel = empty(spec.kernel_shape, x.dtype)
         call = geometry(spec, len(x), name_of(x.dtype), resources.threads, x_step, dy_step)

@@ -1,9 +1,8 @@
 """The door for TensorFlow: an operation from a loaded library.
 
-What is exported is composed of TensorFlow's own operations instead. A function that was called
-before it is saved holds the operation ``LcmultiNative``: whoever loads the model must import this
-module first. A function compiled by XLA (``jit_compile=True``) is composed
-as well: XLA knows no operations but its own.
+What is exported is composed of TensorFlow's own operations instead; saving traces a function again
+that ran with ``LcmultiNative``. A function compiled by XLA (``jit_compile=True``) is composed as
+well: XLA knows no operations but its own.
 """
 
 from __future__ import annotations

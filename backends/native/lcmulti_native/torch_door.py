@@ -26,10 +26,12 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from lcmulti import LocalConvSpec, plugins
+from lcmulti.errors import ArgumentTypeError, described
 from lcmulti.plugins.contract import DERIVATIVES, Map, Problem, Resources
 from lcmulti_native.library import (
     DTYPES,
     MAPS,
+    OPERANDS,
     Geometry,
     Native,
     Steps,
@@ -39,6 +41,7 @@ from lcmulti_native.library import (
     idle_lanes,
     library,
     packed,
+    require_operands,
 )
 
 _DTYPES = [getattr(torch, name) for name in DTYPES]
@@ -81,6 +84,7 @@ def _is_compiled() -> bool:
 
 def _map(map_: Map, a: Tensor, b: Tensor, spec: LocalConvSpec, resources: Resources) -> Any:
     if not is_transformed(a, b):
+        require_operands(map_, a, b, spec)
         arguments = spec, len(a), _NAMES[a.dtype], implementation.threads(resources)
         return _run(map_, geometry, arguments, a, b, _result(map_, a, spec))
     if _is_compiled():
@@ -105,7 +109,9 @@ def _run(
     map_: Map, make: Any, arguments: tuple[Any, ...], a: Tensor, b: Tensor, result: Any
 ) -> Tensor:
     """Compute *result* from the addresses of ordinary tensors."""
-    for argument, each in (("a", a), ("b", b)):
+    for argument, each in zip(OPERANDS[map_], (a, b), strict=True):
+        if not each.is_cpu:
+            raise ArgumentTypeError(argument, "a tensor on the CPU", described(str(each.device)))
         require_memory(argument, each)
     a, a_step = _readable(a)
     if map_ == "kernel_grad":
@@ -207,5 +213,5 @@ def _operation(map_: Map) -> Any:
 
 
 library()  # Loaded now: in a forked child, it could not know that PyTorch's threads are gone.
-_operations = {map_: _operation(map_) for map_ in MAPS}
+_operations: dict[str, Any] = {map_: _operation(map_) for map_ in MAPS}
 implementation = TorchNative()

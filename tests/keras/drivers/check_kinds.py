@@ -15,9 +15,12 @@ from lcmulti_keras import (
     LocallyConnected2DTranspose,
     SheetSmoothness,
     Smoothness,
+    fuse_bn,
 )
 
 import lcmulti
+from lcmulti import layouts
+from lcmulti.geometry import transposed
 
 SIZES = {1: (7,), 2: (5, 4), 3: (4, 3, 3)}
 TRANSPOSED = [
@@ -68,6 +71,58 @@ def transposed_is_that_of_keras():
                 np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5, err_msg=case)
                 assert layer.compute_output_shape((2, *size, 3)) == expected.shape, case
                 assert layer.spec.is_convolution == bool(shared), case
+                back = numpy(layer.to_conv()(x))
+                np.testing.assert_allclose(back, expected, rtol=1e-5, atol=1e-5, err_msg=case)
+
+
+@check
+def convolutions_that_a_layer_is_not():
+    layer = LocallyConnected2D(4, 2, padding="keras_same")
+    raises(layer.to_conv, "a layer that is built")
+    layer.build((None, 5, 4, 2))
+    raises(layer.to_conv, "kernel: expected the same at every position within 0.0")
+    raises(lambda: layer.to_conv(None), "'valid' or 'same', as Keras' convolutions have")
+    low = LocallyConnected2D(4, 2, rank=2)
+    low.build((None, 5, 4, 2))
+    mean = numpy(low.full_kernel()).mean((0, 1))
+    np.testing.assert_allclose(numpy(low.to_conv(None).kernel), mean, rtol=1e-5, atol=1e-6)
+    wide = LocallyConnected2DTranspose(4, 2, groups=2, shared_axes=(0, 1))
+    wide.build((None, 5, 4, 2))
+    raises(wide.to_conv, "groups: expected 1")
+
+
+@check
+def a_batch_normalisation_is_taken_into_a_layer():
+    for ndim in (1, 2, 3):
+        for kind in ("", "Transpose"):
+            for more in ({}, {"rank": 2}, {"groups": 2, "use_bias": False}, {"shared_axes": (0,)}):
+                for axis in (-1, 1):
+                    order = "channels_last" if axis == -1 else "channels_first"
+                    shape = (5, 4, 3)[:ndim]
+                    shape = (*shape, 4) if axis == -1 else (4, *shape)
+                    x = RNG.standard_normal((2, *shape)).astype("float32")
+                    # As many filters as positions: taken along another axis they would fit, too.
+                    layer = layer_class(ndim, kind)(4, 2, data_format=order, **more)
+                    bn = layers.BatchNormalization(axis=axis, scale=bool(more))
+                    bn(layer(x))
+                    for each in bn.weights:
+                        each.assign(RNG.uniform(0.5, 2, each.shape))
+                    fused = fuse_bn(layer, bn)
+                    np.testing.assert_allclose(
+                        numpy(fused(x)), numpy(bn(layer(x))), rtol=1e-4, atol=1e-4,
+                        err_msg=f"{ndim}D {kind} {order} {more}",
+                    )  # fmt: skip
+    relu = LocallyConnected2D(4, 2, activation="relu")
+    relu.build((None, 5, 4, 2))
+    bn = layers.BatchNormalization()
+    raises(lambda: fuse_bn(relu, bn), "a layer that is built")
+    bn.build((None, 4, 3, 4))
+    raises(lambda: fuse_bn(relu, bn), "no activation between")
+    other = layers.BatchNormalization(axis=1)
+    other.build((None, 4, 3, 4))
+    plain = LocallyConnected2D(4, 2)
+    plain.build((None, 5, 4, 2))
+    raises(lambda: fuse_bn(plain, other), "a normalisation over axis -1, the channels")
 
 
 @check
@@ -86,7 +141,7 @@ def transposed_is_the_adjoint_of_the_layer():
             spec = direct.spec
             # With "same" sizes are multiples of the strides, which is what Keras goes to.
             same = arguments.get("padding") == "same"
-            extra = None if same else lcmulti.transposed.output_padding_of(spec)
+            extra = None if same else transposed.output_padding_of(spec)
             adjoint = LocallyConnected2DTranspose(2, (3, 2), output_padding=extra, **arguments)
             adjoint.build((None, *spec.output_shape))
             assert adjoint.spec == spec, (arguments, adjoint.spec, spec)
@@ -338,8 +393,8 @@ def constraints_of_old_models_constrain_what_they_did():
                 assert ADJUSTED["LocallyConnected2D"](config) is None
                 assert config["implementation"] == "auto"
                 ours = numpy(keras.constraints.deserialize(config["kernel_constraint"])(kernel))
-                stored = numpy(old(lcmulti.layouts.export_kernel(kernel, layout, spec)))
-                theirs = lcmulti.layouts.import_kernel(stored, layout, spec)
+                stored = numpy(old(layouts.export_kernel(kernel, layout, spec)))
+                theirs = layouts.import_kernel(stored, layout, spec)
                 case = f"{layout} {data_format} {axis}"
                 np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6, err_msg=case)
     config = dict(

@@ -250,6 +250,10 @@ def start_from_a_convolution():
             layer = cls.from_conv(conv, shape, shared_axes=shared)
             np.testing.assert_allclose(numpy(layer(x)), numpy(conv(x)), rtol=1e-5, atol=1e-5)
             assert layer.spec.is_convolution == bool(shared)
+            back = layer.to_conv()
+            assert type(back) is type(conv) and back.name == layer.name
+            np.testing.assert_array_equal(numpy(back.kernel), numpy(conv.kernel))
+            np.testing.assert_allclose(numpy(back(x)), numpy(conv(x)), rtol=1e-5, atol=1e-5)
     for wrong in (layers.Dense(3), layers.Conv2D(3, 2)):
         try:
             LocallyConnected2D.from_conv(wrong, (5, 5, 2))

@@ -17,8 +17,6 @@ import keras
 import numpy as np
 from keras import ops
 
-import lcmulti
-
 warnings.filterwarnings("ignore", message="Do not pass an `input_shape`")
 TRAINS = BACKEND != "numpy"
 # Inductor takes a minute for a model; check_support.py has it compile one with all kinds of layers.
@@ -59,15 +57,9 @@ def raises(call, message):
 def exported(model, format):
     """Export a model that takes `X` and run what was written where nothing of lcmulti is needed."""
     expected = numpy(model(X))  # called, not predicted: on JAX Keras exports no other
-    # LiteRT and, of TensorFlow, ONNX have no operation for a loop that writes into what it carries.
-    loops = format == "litert" or (BACKEND, format) == ("tensorflow", "onnx")
-    implementation = "composed" if loops else "auto"
     # Keras' PyTorch exporter fixes the batch.
     signature = [keras.InputSpec(shape=X.shape, dtype="float32")] if BACKEND == "torch" else None
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        lcmulti.config(implementation=implementation),
-    ):
+    with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder, "model")) + SUFFIX[format]
         model.export(path, format=format, verbose=False, input_signature=signature)
         y = RUN[format](path)

@@ -1,0 +1,20 @@
+"""What a type checker must understand of Keras' layers, and refuse where marked."""
+
+from typing import reveal_type
+
+from lcmulti_keras import LocallyConnected1D, LocallyConnected2D, LocallyConnected2DTranspose
+
+layer = LocallyConnected2D(8, 3, padding="same", name="local", dtype="float32")
+reveal_type(LocallyConnected2D)  # R: type[LocallyConnected2D]
+reveal_type(layer)  # R: LocallyConnected2D
+reveal_type(layer.spec)  # R: LocalConvSpec
+reveal_type(layer.kernel_size)  # R: tuple[int, ...]
+reveal_type(layer.filters)  # R: int
+reveal_type(layer.share_())  # R: LocallyConnected2D
+up = LocallyConnected2DTranspose(8, (3, 3), strides=2, output_padding=1)
+reveal_type(up)  # R: LocallyConnected2DTranspose
+LocallyConnected1D(8, 3, input_length=12, input_dim=2)
+LocallyConnected2D("8", 3)  # E
+LocallyConnected2D(8, 3, stride=2)  # E
+LocallyConnected2D(8, 3, inptu_shape=(12, 12, 3))  # E
+LocallyConnected2DTranspose(8, 3, use_bais=False)  # E
