@@ -46,7 +46,7 @@ def without_triton() -> str | None:
     if FIRST <= _numbers(found) <= LAST:
         return None
     tried = f"{'.'.join(map(str, FIRST))} to {'.'.join(map(str, LAST))}"
-    return f"Triton {found} is none of the versions the kernels were compiled with ({tried})"
+    return f"Triton {found} is none of the versions the kernels are written for ({tried})"
 
 
 @cache

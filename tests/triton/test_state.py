@@ -53,7 +53,7 @@ def test_a_version_never_compiled_with(monkeypatch, version):
     serves, reason = explained("gpu")
     assert serves == "blocked"
     assert reason == (
-        f"Triton {version} is none of the versions the kernels were compiled with (3.6 to 3.9)"
+        f"Triton {version} is none of the versions the kernels are written for (3.6 to 3.9)"
     )
 
 
