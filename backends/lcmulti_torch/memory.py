@@ -50,11 +50,6 @@ def laid_out(y: Tensor, channels_apart: bool, channels_first: bool) -> Tensor:
     return y if channels_first else to_last(y)
 
 
-def laid_out_as(x: Tensor, y: Tensor) -> Tensor:
-    """*y* in the memory order of *x*; the axes of both are channels last."""
-    return laid_out(y, is_channels_first(x), False)
-
-
 def owned(array: Tensor) -> Tensor:
     """*array*, which is new and dense, as the only owner of its memory.
 

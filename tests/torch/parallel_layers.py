@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from helpers_traffic import POINT_TO_POINT, Traffic
 from lcmulti_torch.parallel import shard
-from lcmulti_torch.parallel.overlap import TWICE
+from lcmulti_torch.parallel.operations import DIFFERENTIATES_TWICE
 from parallel_cases import require_within_bounds
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -156,7 +156,7 @@ def check_bound_of_low_rank(rank):
 def check_twice(name, rank):
     """A gradient of gradients, as in a penalty on them; older DTensors lose parts of it."""
     whole, layer, x = whole_and_divided(name)
-    if torch.__version__ < TWICE:
+    if not DIFFERENTIATES_TWICE:
         loss = layer(over_rows(x, whole)).square().sum()
         with pytest.raises(UnsupportedError, match=r"need PyTorch 2\.13"):
             torch.autograd.grad(loss, [*layer.parameters()], create_graph=True)

@@ -18,7 +18,7 @@ import lcmulti
 from lcmulti import plugins
 from lcmulti.choosing import dispatch
 from lcmulti.choosing.settings import Settings, current
-from lcmulti.errors import ArgumentError
+from lcmulti.errors import ArgumentError, UnsupportedError
 from lcmulti.geometry.arguments import choice
 from lcmulti.geometry.sharding import axis_parts
 from lcmulti.geometry.spec import LocalConvSpec
@@ -33,6 +33,13 @@ from lcmulti_torch.precision import refuse_rounding
 from lcmulti_torch.watched import is_transformed
 
 __all__ = ["OPERATIONS"]
+
+DIFFERENTIATES_TWICE = torch.__version__ >= (2, 13)
+"""Whether gradients of gradients come through DTensor whole.
+
+With PyTorch 2.6, `DTensor.to_local` cuts the graph of its gradient, and a part is lost without a
+word. Releases between were not tried.
+"""
 
 
 class _Call(NamedTuple):
@@ -200,7 +207,17 @@ def _local(array: Tensor, placements: Placements, grads: Placements) -> Tensor:
     """The part of an array that this rank has, with *grads* as the placement of its gradient."""
     if tuple(array.placements) != placements:
         array = array.redistribute(placements=placements)
-    return array.to_local(grad_placements=grads)
+    local = array.to_local(grad_placements=grads)
+    if not (DIFFERENTIATES_TWICE or torch.compiler.is_compiling()) and local.requires_grad:
+        local.register_hook(_refuse_twice)
+    return local
+
+
+def _refuse_twice(_: Tensor) -> None:
+    """Raise in a backward pass whose gradients will be differentiated again."""
+    if torch.is_grad_enabled():
+        what = "gradients of gradients of a layer over ranks need PyTorch 2.13 or newer, got "
+        raise UnsupportedError(f"{what}{torch.__version__}")
 
 
 def _result(call: _Call, y: Tensor, x: Tensor, map_: Map) -> Tensor:

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lcmulti.errors import UnsupportedError
 from lcmulti.geometry.shapes import window_extent
 from lcmulti.geometry.sharding import Seen, seen
 from lcmulti_torch.memory import is_channels_first, laid_out, owned
@@ -33,23 +32,6 @@ __all__ = ["local_conv", "local_conv_transpose"]
 
 MOST = 0.25
 """Largest share of positions that may be computed twice."""
-TWICE = (2, 13)
-"""The oldest PyTorch with which gradients of gradients over ranks were seen to be right."""
-
-
-def refuse_older() -> None:
-    """Raise where DTensor may lose gradients of gradients, as that of PyTorch 2.6 does.
-
-    Raises
-    ------
-    UnsupportedError
-        Before PyTorch 2.13.
-    """
-    if torch.__version__ < TWICE:
-        raise UnsupportedError(
-            "gradients of gradients of a layer over ranks need PyTorch 2.13 or newer, got "
-            f"{torch.__version__}"
-        )
 
 
 def local_conv(x: Tensor, kernel: Tensor, part: Part, transformed: bool) -> Tensor:
@@ -84,7 +66,6 @@ class _Forward(torch.autograd.Function):
         of_x, of_kernel, _ = ctx.needs_input_grad
         dx = dkernel = None
         if torch.is_grad_enabled():  # the gradients will be differentiated again
-            refuse_older()
             w = blank(gather(x.conj(), part.cuts), part.cuts)
             if of_x:
                 dx = rows_of(dy, kernel.conj(), part, False)
@@ -122,7 +103,6 @@ class _Transposed(torch.autograd.Function):
         of_x, of_kernel, _ = ctx.needs_input_grad
         dx = dkernel = None
         if torch.is_grad_enabled():
-            refuse_older()
             w = blank(gather(dy, part.cuts), part.cuts)
             if of_x:
                 dx = closed(part, "forward", w, kernel.conj(), False)
