@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from lcmulti.errors import ArgumentError, ArgumentTypeError
-from lcmulti.untying import chosen, planned, tied
+from lcmulti.errors import ArgumentTypeError
+from lcmulti.untying import arguments_of, chosen, chosen_to_retie, planned, tied
 from lcmulti_jax import equinox_layers as layers
 from lcmulti_jax.conversion import as_adjoint
 from lcmulti_jax.equinox_transposed import LocallyConnectedTranspose
-from lcmulti_jax.untying import called, row, started
+from lcmulti_jax.untying import row, started
 
 __all__ = ["LAYERS", "named_of", "retie", "untie"]
 
@@ -115,9 +115,7 @@ def retie(model: Any, *, where: Any = None, tolerance: float | None = 0.0) -> An
         If weights differ more. The message names the layer and the difference.
     """
     there = list(named_of(model, LAYERS))
-    take = chosen(where, there)
-    if not take:
-        raise ArgumentError("model", "a network with locally connected layers", model)
+    take = chosen_to_retie(where, there, model)
     return _replaced(model, LAYERS, {name: tied(name, layer, tolerance) for name, layer in take})
 
 
@@ -159,7 +157,8 @@ def _sizes_seen(model: Any, example: Any) -> dict[str, list[tuple[int, ...]]]:
         name: _Watched(conv, seen.setdefault(name, []).append)
         for name, conv in named_of(model, CONVOLUTIONS)
     }
-    eqx.filter_eval_shape(called, _replaced(model, CONVOLUTIONS, watched), example)
+    arguments, keywords = arguments_of(example)
+    eqx.filter_eval_shape(_replaced(model, CONVOLUTIONS, watched), *arguments, **keywords)
     return {name: sizes for name, sizes in seen.items() if sizes}
 
 

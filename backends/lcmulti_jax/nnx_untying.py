@@ -10,14 +10,14 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from lcmulti.errors import ArgumentError, ArgumentTypeError
+from lcmulti.errors import ArgumentTypeError
 from lcmulti.geometry.transposed import bias_shape_of
-from lcmulti.untying import chosen, planned, tied
+from lcmulti.untying import arguments_of, chosen, chosen_to_retie, planned, tied
 from lcmulti_jax.nnx_base import Layer
 from lcmulti_jax.nnx_layers import LocallyConnected
 from lcmulti_jax.nnx_modules import CONVOLUTIONS, named, replaced, swapped
 from lcmulti_jax.nnx_transposed import LocallyConnectedTranspose
-from lcmulti_jax.untying import called, row, started
+from lcmulti_jax.untying import row, started
 
 __all__ = ["retie", "untie"]
 
@@ -117,9 +117,7 @@ def retie(model: nnx.Module, *, where: Any = None, tolerance: float | None = 0.0
         convolution that is like a layer.
     """
     there = [(name, each) for name, each in named(model) if isinstance(each, Layer)]
-    take = chosen(where, there)
-    if not take:
-        raise ArgumentError("model", "a network with locally connected layers", model)
+    take = chosen_to_retie(where, there, model)
     convolutions = {name: tied(name, layer, tolerance) for name, layer in take}
     return replaced(model, {name: lambda name, _: convolutions[name] for name, _ in take})
 
@@ -142,16 +140,16 @@ def _sizes_seen(model: Any, example: Any) -> dict[str, list[tuple[int, ...]]]:
     seen: dict[str, list[tuple[int, ...]]] = {}
     graph, state = nnx.split(model)
 
-    def run(state: Any, example: Any) -> None:
+    def run(state: Any, arguments: Any, keywords: Any) -> None:
         copy = nnx.merge(graph, state)
         watched = {
             id(each): _Watched(each, seen.setdefault(name, []))
             for name, each in named(copy)
             if isinstance(each, CONVOLUTIONS)
         }
-        called(swapped(copy, watched, set()), example)
+        swapped(copy, watched, set())(*arguments, **keywords)
 
-    jax.eval_shape(run, state, example)
+    jax.eval_shape(run, state, *arguments_of(example))
     return {name: sizes for name, sizes in seen.items() if sizes}
 
 

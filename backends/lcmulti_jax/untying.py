@@ -13,14 +13,7 @@ from jax import Array
 from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.untying import Row
 
-__all__ = ["called", "row", "started"]
-
-
-def called(model: Any, example: Any) -> Array:
-    """Call the model with the example: positional arguments, named ones, or a single one."""
-    if isinstance(example, dict):
-        return model(**example)
-    return model(*example) if isinstance(example, (tuple, list)) else model(example)
+__all__ = ["row", "started"]
 
 
 def row(

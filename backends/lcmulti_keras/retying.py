@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from lcmulti.errors import ArgumentError, described
-from lcmulti.untying import chosen
+from lcmulti.errors import described
+from lcmulti.untying import chosen_to_retie
 from lcmulti_keras.base import LocallyConnectedBase
 from lcmulti_keras.cloning import cloned, named, require_graph
 from lcmulti_keras.convolutions import convolution_for, fill, mean_weights
@@ -32,10 +32,7 @@ def retie(model: Any, *, where: Any = None, tolerance: float | None = 0.0) -> An
     """
     require_graph(model)
     there = [(n, each) for n, each in named(model) if isinstance(each, LocallyConnectedBase)]
-    take = chosen(where, there)
-    if not take:
-        shown = described(model.name)
-        raise ArgumentError("model", "a network with locally connected layers", shown)
+    take = chosen_to_retie(where, there, described(model.name))
     means = {id(layer): mean_weights(layer, tolerance, "retie", f"{name}.") for name, layer in take}
 
     def filled(old: Any, new: Any) -> None:

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from lcmulti.errors import ArgumentError, described
+from lcmulti.untying import arguments_of
 from lcmulti_torch.base import LocallyConnectedNd
 
 __all__ = ["Seen", "sizes_seen"]
@@ -81,6 +82,7 @@ def sizes_seen(model: nn.Module, example: Any, wanted: dict[str, Any]) -> Seen:
     ArgumentError
         If one of the *wanted* convolutions is called with an ``output_size``.
     """
+    arguments, named = arguments_of(example)
     sizes: dict[str, list[tuple[int, ...]]] = {}
     watch = _Watch(model, wanted)
 
@@ -115,20 +117,11 @@ def sizes_seen(model: nn.Module, example: Any, wanted: dict[str, Any]) -> Seen:
             ]
     try:
         with _unchanged(model), watch:
-            _call(model, example)
+            model(*arguments, **named)
     finally:
         for handle in handles:
             handle.remove()
     return Seen(sizes, watch.elsewhere, watch.functions)
-
-
-def _call(model: nn.Module, example: Any) -> None:
-    if isinstance(example, dict):
-        model(**example)
-    elif isinstance(example, (tuple, list)):
-        model(*example)
-    else:
-        model(example)
 
 
 @contextmanager

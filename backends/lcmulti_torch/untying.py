@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from lcmulti.errors import ArgumentError, ArgumentTypeError, described
-from lcmulti.untying import Row, chosen, planned, tied
+from lcmulti.untying import Row, chosen, chosen_to_retie, planned, tied
 from lcmulti_torch.base import LocallyConnectedNd
 from lcmulti_torch.layers import LocallyConnected1d, LocallyConnected2d, LocallyConnected3d
 from lcmulti_torch.replacing import carry_over, replaced
@@ -160,9 +160,7 @@ def retie(
     """
     _check_module(model)
     there = [(n, m) for n, m in model.named_modules() if isinstance(m, LocallyConnectedNd)]
-    take = chosen(where, there)
-    if not take:
-        raise ArgumentError("model", "a network with locally connected layers", model)
+    take = chosen_to_retie(where, there, model)
     convolutions = {}
     for name, layer in take:
         convolutions[id(layer)] = conv = tied(name, layer, tolerance)

@@ -8,7 +8,7 @@ from typing import Any
 
 from lcmulti.errors import ArgumentError, ArgumentTypeError
 
-__all__ = ["chosen"]
+__all__ = ["chosen", "chosen_to_retie"]
 
 
 def chosen(where: Any, modules: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
@@ -37,6 +37,26 @@ def chosen(where: Any, modules: Iterable[tuple[str, Any]]) -> list[tuple[str, An
             what = f"a name, pattern or class of the network's convolutions: {names}"
             raise ArgumentError("where", what, given)
     return [each for each in there if any(test(*each) for _, test in wanted)]
+
+
+def chosen_to_retie(
+    where: Any, layers: Iterable[tuple[str, Any]], model: Any
+) -> list[tuple[str, Any]]:
+    """Select locally connected layers, as `chosen` does; there has to be one.
+
+    Parameters
+    ----------
+    model : object
+        The network, or how to show it in the error.
+
+    Raises
+    ------
+    ArgumentError
+    """
+    take = chosen(where, layers)
+    if not take:
+        raise ArgumentError("model", "a network with locally connected layers", model)
+    return take
 
 
 def _test(given: object) -> Callable[[str, Any], bool]:

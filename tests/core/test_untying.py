@@ -1,10 +1,12 @@
 """What untying has in common in every framework: choosing, planning, telling, tying."""
 
+import numpy as np
 import pytest
 
 from lcmulti.errors import ArgumentError, ArgumentTypeError, TooLargeError
 from lcmulti.untying import (
     Row,
+    arguments_of,
     chosen,
     planned,
     require_same,
@@ -82,3 +84,16 @@ def test_an_error_names_the_layer():
     assert tied("a.b", Layer(), None) == "a convolution"
     with pytest.raises(ArgumentError, match="a.b.kernel: "):
         tied("a.b", Layer(), 0.0)
+
+
+@pytest.mark.parametrize("example", [None, "x", b"x", 3, 2.5, True])
+def test_an_example_that_no_network_takes(example):
+    with pytest.raises(ArgumentTypeError, match="example_input: expected an array, a tuple"):
+        arguments_of(example)
+
+
+def test_an_example_is_one_argument_several_or_named_ones():
+    array = np.ones(2)
+    assert arguments_of(array) == ((array,), {})
+    assert arguments_of((array, 2)) == arguments_of([array, 2]) == ((array, 2), {})
+    assert arguments_of({"x": array}) == ((), {"x": array})
