@@ -7,13 +7,18 @@ from pathlib import Path
 import pytest
 
 
-def is_older(name, *than):
-    """Whether a package is there in a release before this one."""
+def release(name):
+    """The release of a package in numbers; () if it is not there."""
     try:
         found = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-        return False
-    return tuple(int(part) for part in found.split(".")[: len(than)] if part.isdigit()) < than
+        return ()
+    return tuple(int(part) for part in found.split(".") if part.isdigit())
+
+
+def is_older(name, *than):
+    """Whether a package is there in a release before this one."""
+    return () < release(name)[: len(than)] < than
 
 
 def before(name, *than, lacks):
@@ -26,6 +31,7 @@ def xla_flags():
     """Flags with which XLA compiles quickly, of those this one has: others end the process."""
     with (Path(__file__).parents[2] / "pyproject.toml").open("rb") as file:
         flags = tomllib.load(file)["tool"]["xla"]["hurry"].split()
-    if is_older("jaxlib", 0, 7) or is_older("tensorflow", 2, 20):
+    has_not = is_older("jaxlib", 0, 7) or release("jaxlib") >= (0, 11)
+    if has_not or is_older("tensorflow", 2, 20):
         flags = [each for each in flags if "fusion_emitters" not in each]
     return " ".join(flags)

@@ -16,7 +16,7 @@ from lcmulti import plugins
 from lcmulti.conformance.inputs import numpy_dtype
 from lcmulti.dtypes import DTYPES
 
-__all__ = ["COMPILING", "TRACING", "forget", "framework_of", "keeps_subnormals", "wide"]
+__all__ = ["COMPILING", "TRACING", "forget", "framework_of", "keeps_subnormals", "wide", "x64"]
 
 COMPILING = ("jax",)
 """Frameworks that compile for every new shape."""
@@ -41,11 +41,19 @@ def wide(backend: str, dtype: str) -> AbstractContextManager[Any]:
     """A context in which the framework has *dtype*: JAX must be told to use 64 bits."""
     is_wide = DTYPES[dtype].roundoff == DTYPES["float64"].roundoff
     if is_wide and framework_of(backend) == "jax":
-        import jax
-
-        context: AbstractContextManager[Any] = jax.enable_x64(True)
-        return context
+        return x64()
     return nullcontext()
+
+
+def x64() -> AbstractContextManager[Any]:
+    """A context in which JAX has types of 64 bits."""
+    import jax
+    from jax import experimental
+
+    # Older releases have it among what is experimental.
+    enable: Any = getattr(jax, "enable_x64", None) or experimental.enable_x64
+    context: AbstractContextManager[Any] = enable(True)
+    return context
 
 
 @cache
