@@ -9,11 +9,13 @@ import pytest
 
 def release(name):
     """The release of a package in numbers; () if it is not there."""
-    try:
-        found = importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return ()
-    return tuple(int(part) for part in found.split(".") if part.isdigit())
+    for each in (name, f"{name}-cpu"):  # as TensorFlow may be called
+        try:
+            found = importlib.metadata.version(each)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        return tuple(int(part) for part in found.split(".") if part.isdigit())
+    return ()
 
 
 def is_older(name, *than):
