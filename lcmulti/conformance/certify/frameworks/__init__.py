@@ -71,7 +71,7 @@ def x64() -> AbstractContextManager[Any]:
     from jax import experimental
 
     # Older releases have it among what is experimental.
-    enable: Any = getattr(jax, "enable_x64", None) or experimental.enable_x64
+    enable: Any = jax.enable_x64 if hasattr(jax, "enable_x64") else experimental.enable_x64
     context: AbstractContextManager[Any] = enable(True)
     return context
 
