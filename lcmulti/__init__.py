@@ -6,8 +6,8 @@ installed framework equal to one reference.
 """
 
 from lcmulti import errors
+from lcmulti.choosing.config import config
 from lcmulti.choosing.explain import Explanation, explain
-from lcmulti.choosing.settings import config
 from lcmulti.errors import LcmultiError
 from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.geometry.transposed import transposed_spec

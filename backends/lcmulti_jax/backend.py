@@ -48,7 +48,8 @@ class JaxBackend:
         device = None
         if like is not None and not isinstance(like, jax.core.Tracer) and len(like.devices()) == 1:
             device = like.device
-        return jnp.array(array, device=device)
+        # `jnp.array` would compile a program for each shape.
+        return jax.device_put(np.array(array), device)
 
     def held(self, array: Array) -> Any:
         """The part of an array that this process writes to a file of weights."""
@@ -74,10 +75,7 @@ class JaxBackend:
 
     def add(self, y: Array, bias: Array) -> Array:
         """Add in the accumulator dtype, so that the gradient of the bias is summed in it."""
-        wide = DTYPES[y.dtype.name].accumulator
-        # Explicit, because JAX may be configured to refuse implicit promotion.
-        of_rank = jnp.expand_dims(bias, range(y.ndim - bias.ndim))
-        return (y.astype(wide) + of_rank.astype(wide)).astype(y.dtype)
+        return _sum(y, bias)
 
     def einsum(self, subscripts: str, *arrays: Array) -> Array:
         """See `Backend.einsum`."""
@@ -120,6 +118,14 @@ class JaxBackend:
         """See `Backend.jvp`."""
         value, tangent = jax.jvp(function, arrays, tangents)
         return value, tangent
+
+
+@jax.jit  # outside of a compiled function, one program in place of one for each operation
+def _sum(y: Array, bias: Array) -> Array:
+    wide = DTYPES[y.dtype.name].accumulator
+    # Explicit, because JAX may be configured to refuse implicit promotion.
+    of_rank = jnp.expand_dims(bias, range(y.ndim - bias.ndim))
+    return (y.astype(wide) + of_rank.astype(wide)).astype(y.dtype)
 
 
 backend = JaxBackend()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypedDict
 
+import keras
+
 from lcmulti import plugins
 from lcmulti.errors import ArgumentError
 from lcmulti.geometry.arguments import choice, integer_tuple, is_sequence
@@ -16,6 +18,7 @@ __all__ = [
     "implementation_of",
     "padding_of",
     "shared_axes_of",
+    "take_input_shape",
 ]
 
 KERAS2_IMPLEMENTATIONS = (1, 2, 3)
@@ -32,6 +35,17 @@ class LayerArguments(TypedDict, total=False):
     batch_input_shape: Sequence[int | None]
     input_dim: int
     input_length: int
+
+
+def take_input_shape(kwargs: dict[str, Any], rank: int, data_format: str | None) -> None:
+    """Convert older arguments of Keras 2 for the input shape to ``input_shape``."""
+    batched = kwargs.pop("batch_input_shape", None)
+    if batched is not None:
+        kwargs["input_shape"] = tuple(batched)[1:]
+    if rank == 1 and "input_length" in kwargs:
+        shape = (kwargs.pop("input_length"), kwargs.pop("input_dim", None))
+        first = (data_format or keras.config.image_data_format()) == "channels_first"
+        kwargs["input_shape"] = shape[::-1] if first else shape
 
 
 def padding_of(padding: Any, rank: int) -> Any:

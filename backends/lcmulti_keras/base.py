@@ -11,16 +11,21 @@ from keras import activations, constraints, initializers, ops, regularizers
 
 import lcmulti
 from lcmulti import plugins
-from lcmulti.errors import ArgumentError, ArgumentTypeError, ShapeError, described
+from lcmulti.errors import ArgumentError, ShapeError, described
 from lcmulti.geometry.arguments import choice, integer, is_sequence, per_axis
 from lcmulti.geometry.formats import DATA_FORMATS
 from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.types import Array
 from lcmulti.weights.initial import geometry_told
 from lcmulti_keras.advising import require_own_layout
-from lcmulti_keras.arguments import implementation_of, padding_of, shared_axes_of
-from lcmulti_keras.axes import moved_axes, warn_of_other_axes
-from lcmulti_keras.convolutions import conv_of_layer
+from lcmulti_keras.arguments import (
+    implementation_of,
+    padding_of,
+    shared_axes_of,
+    take_input_shape,
+)
+from lcmulti_keras.axes import warn_of_other_axes
+from lcmulti_keras.convolutions import conv_of_layer, layer_of_conv
 from lcmulti_keras.initializers import kernel_initializer as adapted
 from lcmulti_keras.smoothness import SheetSmoothness
 from lcmulti_keras.variables import tensor_of
@@ -66,7 +71,7 @@ class LocallyConnectedBase(keras.layers.Layer):
         activity_regularizer: Any, kernel_constraint: Any, bias_constraint: Any,
         implementation: Any, shared_axes: Any, rank: Any, **kwargs: Any,
     ) -> None:  # fmt: skip
-        self._take_input_shape(kwargs, data_format)
+        take_input_shape(kwargs, self.ndim, data_format)
         super().__init__(activity_regularizer=activity_regularizer, **kwargs)
         self.filters = integer("filters", filters, 1)
         self.kernel_size = per_axis("kernel_size", kernel_size, self.ndim)
@@ -100,16 +105,6 @@ class LocallyConnectedBase(keras.layers.Layer):
             raise ArgumentError("kernel_constraint", what, kernel_constraint)
         warn_of_other_axes(self.implementation, self.kernel_constraint)
         self.input_spec = keras.layers.InputSpec(ndim=self.ndim + 2)
-
-    def _take_input_shape(self, kwargs: dict[str, Any], data_format: str | None) -> None:
-        """Convert older arguments of Keras 2 for the input shape to ``input_shape``."""
-        batched = kwargs.pop("batch_input_shape", None)
-        if batched is not None:
-            kwargs["input_shape"] = tuple(batched)[1:]
-        if self.ndim == 1 and "input_length" in kwargs:
-            shape = (kwargs.pop("input_length"), kwargs.pop("input_dim", None))
-            first = (data_format or keras.config.image_data_format()) == "channels_first"
-            kwargs["input_shape"] = shape[::-1] if first else shape
 
     def _sample_shape(self, input_shape: Any) -> tuple[int, ...]:
         """Shape of one sample, without the batch; raise if a size that weights need is unknown."""
@@ -331,32 +326,7 @@ class LocallyConnectedBase(keras.layers.Layer):
         ArgumentError
             If *conv* is another layer or is not built, or does not take *input_shape*.
         """
-        kind = getattr(keras.layers, cls.convolution)
-        if not isinstance(conv, kind) or not conv.built:
-            shown = described(f"{type(conv).__name__}, built: {getattr(conv, 'built', False)}")
-            raise ArgumentTypeError("conv", f"a keras.layers.{kind.__name__} that is built", shown)
-        if changes.get("rank") is not None:
-            raise ArgumentError("rank", "None, for a layer that starts with the weights of conv",
-                                changes["rank"])  # fmt: skip
-
-        # Our kernel has position axes before those of a convolution, so axis numbers increase by
-        # these.
-        def later(axis: int) -> list[int]:
-            return [axis + cls.ndim if axis >= 0 else axis]
-
-        config = conv.get_config()
-        del config["name"]
-        for each in ("kernel_constraint", "bias_constraint"):
-            config[each] = moved_axes(config[each], later)
-        layer = cls.from_config(config | changes)
-        layer.build((None, *input_shape))
-        channels = next(iter(conv.input_spec.axes.values()))
-        if channels != input_shape[-1 if layer.data_format == "channels_last" else 0]:
-            raise ShapeError("input_shape", f"{channels} channels, as conv takes", input_shape)
-        layer.kernel.assign(ops.broadcast_to(conv.kernel, layer.kernel.shape))
-        if layer.bias is not None and conv.bias is not None:
-            layer.bias.assign(ops.broadcast_to(conv.bias, layer.bias.shape))
-        return layer
+        return layer_of_conv(cls, conv, input_shape, changes)
 
     def to_conv(self, tolerance: float | None = 0.0) -> Any:
         """The convolution this layer is, or (*tolerance* None) the mean over positions.

@@ -1,18 +1,27 @@
-"""From a locally connected layer to the convolution it is where all positions agree."""
+"""From a convolution to a locally connected layer, and back where all positions agree."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from lcmulti.errors import ArgumentError, described
+from lcmulti.errors import ArgumentError, ArgumentTypeError, ShapeError, described
 from lcmulti.untying import require_same, tolerance_of
 from lcmulti_keras.axes import moved_axes
 
-__all__ = ["DEPTHWISE", "TAKEN_OVER", "conv_of_layer", "convolution_for", "fill", "mean_weights"]
+__all__ = [
+    "DEPTHWISE",
+    "TAKEN_OVER",
+    "conv_of_layer",
+    "convolution_for",
+    "fill",
+    "layer_of_conv",
+    "mean_weights",
+]
 
 DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
 TAKEN_OVER = (
@@ -21,6 +30,38 @@ TAKEN_OVER = (
     "activity_regularizer", "bias_constraint",
 )  # fmt: skip
 """Arguments that a convolution and a locally connected layer have alike."""
+
+
+def layer_of_conv(
+    kind: type[Any], conv: Any, input_shape: Sequence[int], changes: dict[str, Any]
+) -> Any:
+    """See `LocallyConnectedBase.from_conv`."""
+    wanted = getattr(keras.layers, kind.convolution)
+    if not isinstance(conv, wanted) or not conv.built:
+        shown = described(f"{type(conv).__name__}, built: {getattr(conv, 'built', False)}")
+        raise ArgumentTypeError("conv", f"a keras.layers.{wanted.__name__} that is built", shown)
+    if changes.get("rank") is not None:
+        raise ArgumentError("rank", "None, for a layer that starts with the weights of conv",
+                            changes["rank"])  # fmt: skip
+
+    # Our kernel has position axes before those of a convolution, so axis numbers increase by
+    # these.
+    def later(axis: int) -> list[int]:
+        return [axis + kind.ndim if axis >= 0 else axis]
+
+    config = conv.get_config()
+    del config["name"]
+    for each in ("kernel_constraint", "bias_constraint"):
+        config[each] = moved_axes(config[each], later)
+    layer = kind.from_config(config | changes)
+    layer.build((None, *input_shape))
+    channels = next(iter(conv.input_spec.axes.values()))
+    if channels != input_shape[-1 if layer.data_format == "channels_last" else 0]:
+        raise ShapeError("input_shape", f"{channels} channels, as conv takes", input_shape)
+    layer.kernel.assign(ops.broadcast_to(conv.kernel, layer.kernel.shape))
+    if layer.bias is not None and conv.bias is not None:
+        layer.bias.assign(ops.broadcast_to(conv.bias, layer.bias.shape))
+    return layer
 
 
 def conv_of_layer(layer: Any, tolerance: float | None) -> Any:

@@ -8,13 +8,10 @@ module or a path to import. Files are read once in a process, on first use.
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import warnings
 from collections.abc import Callable, Mapping
-from contextlib import ContextDecorator
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,15 +24,13 @@ from lcmulti.choosing.setting_files import (
     read_toml,
     user_file,
 )
-from lcmulti.errors import ArgumentError, ConfigError, FileError, described, shown
+from lcmulti.errors import ArgumentError, ConfigError, described, shown
 from lcmulti.geometry.arguments import byte_size, choice, integer
 from lcmulti.geometry.formats import DATA_FORMATS, read_default_from
 from lcmulti.plugins.contract import Resources
-from lcmulti.replacing import replaced
 
 __all__ = [
-    "DEFAULTS", "Settings", "Source", "closed_places", "config", "remove_user_setting", "sources",
-    "user_file", "write_user_setting",
+    "DEFAULTS", "Settings", "Source", "closed_places", "current", "sources", "user_file",
 ]  # fmt: skip
 
 MEBIBYTE = 2**20
@@ -91,9 +86,8 @@ DEFAULTS = Settings()
 _NAMES = Settings._fields
 VARIABLES = tuple(f"LCMULTI_{name.upper()}" for name in _NAMES)
 _KEYS = tuple(map(getattr(os.environ, "encodekey", str), VARIABLES))
-BARE = r"[A-Za-z0-9_-]+"
 _closed: ClosedPlaces = {}
-_overrides: ContextVar[tuple[tuple[str, Any], ...]] = ContextVar("lcmulti_overrides", default=())
+overrides: ContextVar[tuple[tuple[str, Any], ...]] = ContextVar("lcmultioverrides", default=())
 
 
 def _name(value: object) -> str:
@@ -205,12 +199,12 @@ def _variables() -> tuple[str | None, ...]:
 
 def current() -> Settings:
     """The settings in force here and now."""
-    return _resolve(_variables(), _overrides.get())
+    return _resolve(_variables(), overrides.get())
 
 
 def sources() -> dict[str, Source]:
     """Every setting with its value and the place it came from."""
-    return _sources(_variables(), _overrides.get())
+    return _sources(_variables(), overrides.get())
 
 
 def closed_places() -> ClosedPlaces:
@@ -225,151 +219,4 @@ def reload() -> None:
     _resolve.cache_clear()
 
 
-def write_user_setting(name: str, value: str) -> Path:
-    """Check a setting and write it to the user's file, keeping the others.
-
-    Raises
-    ------
-    ConfigError
-        If the setting or its value is unknown, or the file cannot be read or written.
-    """
-    parse(name, value, "lcmulti config set")
-    path = user_file()
-    table = _user_table() | {name: "auto" if value is None else value}  # TOML has no null
-    for key, entry in table.items():
-        parse(key, entry, str(path))
-    return _write_user_file(path, table)
-
-
-def remove_user_setting(name: str) -> bool:
-    """Remove a setting, even an unknown one, from the user's file; return whether it was there.
-
-    Raises
-    ------
-    ConfigError
-        If the file cannot be read or written, or *name* is neither in the file nor a setting.
-    """
-    path, table = user_file(), _user_table()
-    if name not in table:
-        require_known(name, "lcmulti config unset")
-        return False
-    del table[name]
-    for key, entry in table.items():
-        if not isinstance(entry, (str, int)):
-            raise ConfigError(str(path), f"a name or a number as {key!r}", entry)
-    _write_user_file(path, table)
-    return True
-
-
-def _user_table() -> dict[str, Any]:
-    path, closed = user_file(), ClosedPlaces()
-    found = read_toml(path) if is_there(path, closed) else {}
-    if closed:
-        raise ConfigError(
-            str(path), "a file in a folder one may enter", described(closed[str(path)])
-        )
-    return found
-
-
-def _write_user_file(path: Path, table: Mapping[str, Any]) -> Path:
-    # Every setting is a string or an integer, which JSON and TOML write in the same way.
-    text = "".join(f"{json.dumps(key) if not re.fullmatch(BARE, key) else key} = "
-                   f"{json.dumps(entry)}\n" for key, entry in table.items())  # fmt: skip
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Readers see the old file or the new one, never a part of it.
-        with replaced(path) as stream:
-            stream.write(text.encode("utf-8"))
-    except (OSError, FileError) as error:
-        shown = described(str(error.__cause__ or error))
-        raise ConfigError(str(path), "a writable file", shown) from error
-    reload()
-    return path
-
-
-class Changes(ContextDecorator):
-    """Settings to be changed within a ``with`` block, or within a function it decorates."""
-
-    _used = True  # of one that a compiler makes without a call
-
-    def __init__(self, settings: Mapping[str, Any]) -> None:
-        self._settings = settings
-        self._used = False
-        self._tokens: list[Token[tuple[tuple[str, Any], ...]]] = []
-
-    def __enter__(self) -> Settings:
-        self._used = True
-        changed = dict(_overrides.get()) | dict(self._settings)
-        self._tokens.append(_overrides.set(tuple(changed.items())))
-        return current()
-
-    def __exit__(self, *error: object) -> None:
-        _overrides.reset(self._tokens.pop())
-
-    def _recreate_cm(self) -> Changes:
-        self._used = True
-        return Changes(self._settings)  # one for each call, which may be in any thread
-
-    def __del__(self) -> None:
-        if not self._used:
-            shown = ", ".join(f"{name}={value!r}" for name, value in self._settings.items())
-            warnings.warn(
-                f"lcmulti.config({shown}) changed nothing; "
-                f"write: with lcmulti.config({shown}): ...",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-
-
-class Config:
-    """The settings in force, as attributes; a call is a context manager that changes settings.
-
-    Examples
-    --------
-    >>> import lcmulti
-    >>> with lcmulti.config(data_format="channels_first", max_workspace="64MiB"):
-    ...     lcmulti.config.max_workspace
-    67108864
-    """
-
-    def __call__(self, **settings: Any) -> Changes:
-        """Change settings within a ``with`` block, for this thread or task only.
-
-        Parameters
-        ----------
-        **settings
-            Fields of `Settings`; None resets one to its default.
-
-        Raises
-        ------
-        ConfigError
-            At the call, if a setting or its value is unknown.
-
-        Warns
-        -----
-        RuntimeWarning
-            If what is returned is dropped without a ``with`` block: then nothing was changed.
-        """
-        return Changes(
-            {
-                name: getattr(DEFAULTS, name)
-                if value is None and name in _NAMES
-                else parse(name, value, "lcmulti.config(...)")
-                for name, value in settings.items()
-            }
-        )
-
-    def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError(f"settings are changed by: with lcmulti.config({name}={value!r}): ...")
-
-    def __getattr__(self, name: str) -> Any:
-        if name not in _NAMES:
-            raise AttributeError(f"no setting {name!r}; there are {', '.join(_NAMES)}")
-        return getattr(current(), name)
-
-    def __repr__(self) -> str:
-        return f"lcmulti.config({', '.join(f'{k}={v!r}' for k, v in current()._asdict().items())})"
-
-
-config = Config()
 read_default_from(lambda: current().data_format)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from lcmulti.choosing import settings
+from lcmulti.choosing import settings, user_settings
 from lcmulti.cli.arguments import Subparsers
 from lcmulti.errors import printable
 
@@ -102,7 +102,7 @@ def run_get(args: argparse.Namespace) -> int:
 
 def run_set(args: argparse.Namespace) -> int:
     """Write one setting to the user's file."""
-    path = settings.write_user_setting(args.key, args.value)
+    path = user_settings.write_user_setting(args.key, args.value)
     print(f"{args.key} = {args.value} written to {path}")
     source = settings.sources()[args.key]
     if source.place != str(path):
@@ -112,7 +112,7 @@ def run_set(args: argparse.Namespace) -> int:
 
 def run_unset(args: argparse.Namespace) -> int:
     """Remove one setting from the user's file."""
-    was_there = settings.remove_user_setting(args.key)
+    was_there = user_settings.remove_user_setting(args.key)
     path = printable(settings.user_file())
     print(f"{args.key} taken out of {path}" if was_there else f"{args.key} is not in {path}")
     if was_there and args.key in settings.DEFAULTS._fields:

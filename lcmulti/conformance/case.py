@@ -58,7 +58,7 @@ class Case:
     batch: int = 2
     shared_axes: tuple[int, ...] = ()
     bias_shared_axes: tuple[int, ...] | None = ()
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     documented: Documented | None = None
 
     @property

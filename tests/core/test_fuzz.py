@@ -10,6 +10,8 @@ from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis_settings
 
 from lcmulti.choosing import settings
+from lcmulti.choosing.config import config
+from lcmulti.choosing.user_settings import write_user_setting
 from lcmulti.errors import ConfigError
 
 EXAMPLES = int(os.environ.get("LCMULTI_FUZZ_EXAMPLES", "200"))
@@ -103,13 +105,13 @@ def test_scopes_and_files_written(name, value):
     """A refused value changes nothing; a written one can be read again."""
     before = settings.current()
     try:
-        with settings.config(**{name: value}) as inside:
+        with config(**{name: value}) as inside:
             is_right(inside)
     except ConfigError as error:
         assert error.argument == name
     assert settings.current() == before
     try:
-        path = settings.write_user_setting(name, value)
+        path = write_user_setting(name, value)
     except ConfigError:
         assert settings.current() == before
         return

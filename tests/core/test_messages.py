@@ -8,6 +8,7 @@ import lcmulti
 from lcmulti.choosing import dispatch, setting_files, settings
 from lcmulti.choosing.dispatch import choose, problem_of
 from lcmulti.choosing.settings import parse
+from lcmulti.choosing.user_settings import write_user_setting
 from lcmulti.errors import LcmultiError
 from lcmulti.geometry.of_call import spec_of_call, spec_of_transposed_call
 from lcmulti.geometry.spec import LocalConvSpec
@@ -423,7 +424,7 @@ def test_the_file_that_cannot_be_read(tmp_path):
 def test_no_limit_is_written_as_a_word(monkeypatch, tmp_path):
     path = tmp_path / "a" / "b" / "lcmulti.toml"
     monkeypatch.setattr(settings, "user_file", lambda: path)
-    settings.write_user_setting("threads", None)
+    write_user_setting("threads", None)
     assert path.read_text() == 'threads = "auto"\n'
     with pytest.raises(AttributeError) as caught:
         lcmulti.config.thread

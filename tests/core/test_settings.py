@@ -8,7 +8,9 @@ import pytest
 
 import lcmulti
 from lcmulti.choosing import settings
-from lcmulti.choosing.settings import DEFAULTS, config, current, sources, write_user_setting
+from lcmulti.choosing.config import config
+from lcmulti.choosing.settings import DEFAULTS, current, sources
+from lcmulti.choosing.user_settings import remove_user_setting, write_user_setting
 from lcmulti.errors import ConfigError
 
 
@@ -388,12 +390,12 @@ def test_a_place_that_may_not_be_entered_has_no_settings(isolated, monkeypatch):
 
 
 def test_unset(isolated):
-    settings.write_user_setting("threads", "3")
-    settings.write_user_setting("data_format", "channels_first")
-    assert settings.remove_user_setting("threads")
-    assert not settings.remove_user_setting("threads")
+    write_user_setting("threads", "3")
+    write_user_setting("data_format", "channels_first")
+    assert remove_user_setting("threads")
+    assert not remove_user_setting("threads")
     assert current() == DEFAULTS._replace(data_format="channels_first")
     with pytest.raises(ConfigError, match="one of the settings"):
-        settings.remove_user_setting("nonsense")
+        remove_user_setting("nonsense")
     write(settings.user_file(), "nonsense = 1")
-    assert settings.remove_user_setting("nonsense")
+    assert remove_user_setting("nonsense")

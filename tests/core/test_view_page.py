@@ -107,7 +107,7 @@ def test_nothing_is_wider_than_the_screen(html, width, tmp_path):
 
 
 def test_a_large_layer_opens_soon(tmp_path):
-    spec = lcmulti.LocalConvSpec((34, 33, 3), 64, 3, data_format="channels_last")
+    spec = lcmulti.LocalConvSpec((27, 42, 3), 64, 3, data_format="channels_last")
     kernel = np.random.default_rng(0).standard_normal(spec.kernel_shape).astype("float32")
     text = page(kernel, spec)
     assert len(text) < 5 * 10**6

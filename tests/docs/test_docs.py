@@ -41,7 +41,7 @@ NEEDS = {
     "errors.md": (),
     "faq.md": (),
     "how_it_works.md": (),
-    "index.md": (),
+    "index.md": ("torch",),
     "jax.md": ("jax", "flax", "equinox", "safetensors"),
     "keras.md": ("keras", "h5py"),
     "measuring.md": (),

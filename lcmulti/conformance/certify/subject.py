@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache, partial
 from typing import Any, cast
 
 import numpy as np
 
 from lcmulti import plugins
-from lcmulti.choosing.settings import current
+from lcmulti.choosing.settings import Settings, current
 from lcmulti.conformance.bounds import compare, within
 from lcmulti.conformance.calls import BackendRunner, Inputs, Results
 from lcmulti.conformance.case import Case
-from lcmulti.conformance.certify.frameworks import COMPILING, framework_of, wide
+from lcmulti.conformance.certify.frameworks import COMPILING, compiled, framework_of, wide
 from lcmulti.conformance.inputs import numpy_dtype
 from lcmulti.errors import LcmultiError
 from lcmulti.operations.local_conv import local_conv
@@ -112,11 +112,20 @@ class Subject:
 
         return local
 
+    def vjp(
+        self, case: Case, arrays: tuple[Array, ...], dy: Array
+    ) -> tuple[Array, tuple[Array, ...]]:
+        """`Backend.vjp` of a call; where the framework compiles, as one program."""
+        value, gradients = _step(self, case, current())(arrays, dy)
+        return value, tuple(gradients)
+
     def results(self, case: Case, inputs: Inputs) -> Results:
         """Value and gradients as NumPy arrays, by reverse mode or by the three maps."""
-        runner = BackendRunner(self.backend, self.implementation)
-        with self.placed():
-            return runner.results(case, inputs)
+        if "reverse" not in self.entry.capabilities:
+            with self.placed():
+                return BackendRunner(self.backend, self.implementation).results(case, inputs)
+        value, gradients = self.vjp(case, self.arrays(inputs), self.array(inputs.dy))
+        return Results(*map(self.owner.to_numpy, (value, *gradients)))
 
     @staticmethod
     def resources() -> Resources:
@@ -230,6 +239,15 @@ class Subject:
         kind = f"{type(host).__name__} {host.shape} {host.dtype}"
         wanted_host = f"ndarray {shape} {numpy_dtype(wanted.dtype)}"
         assert kind == wanted_host, f"{what}: in NumPy {kind}, expected {wanted_host}"
+
+
+@lru_cache(maxsize=4096)
+def _step(subject: Subject, case: Case, settings: Settings) -> Callable[..., Any]:
+    """Value and gradients of a call as a function of ``(arrays, dy)``, compiled once.
+
+    What is compiled depends on the settings in force.
+    """
+    return compiled(subject.backend, partial(subject.owner.vjp, subject.call(case)))
 
 
 @cache

@@ -6,6 +6,7 @@ The type of the arrays tells which framework it is. The declarations of the plug
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any
@@ -16,7 +17,7 @@ from lcmulti import plugins
 from lcmulti.conformance.inputs import numpy_dtype
 from lcmulti.dtypes import DTYPES
 
-__all__ = ["COMPILING", "TRACING", "forget", "framework_of", "keeps_subnormals", "wide"]
+__all__ = ["COMPILING", "TRACING", "compiled", "forget", "framework_of", "keeps_subnormals", "wide"]
 
 COMPILING = ("jax",)
 """Frameworks that compile for every new shape."""
@@ -35,6 +36,16 @@ def framework_of(backend: str) -> str | None:
         if module is not None and isinstance(array, getattr(module, attribute)):
             return name
     return None
+
+
+def compiled(backend: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """*function* as one program, as users compile a training step, if the framework compiles."""
+    if framework_of(backend) != "jax":
+        return function
+    import jax
+
+    program: Callable[..., Any] = jax.jit(function)
+    return program
 
 
 def wide(backend: str, dtype: str) -> AbstractContextManager[Any]:
