@@ -31,6 +31,7 @@ myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 
 autodoc_typehints = "none"  # numpydoc sections have the types
+autodoc_preserve_defaults = True  # as they are written: print, not <built-in function print>
 autodoc_member_order = "bysource"
 autosummary_generate = True
 numpydoc_class_members_toctree = False
@@ -76,7 +77,12 @@ def write_command_line(app):
 
 
 def own_signature(app, what, name, obj, options, signature, returned):
-    """The signature of ``__init__``, for classes whose metaclass hides it (Keras' and Flax's)."""
+    """The signature of ``__init__``, for classes whose metaclass hides it (Keras' and Flax's).
+
+    A protocol has none, for nobody makes an object of it.
+    """
+    if what == "class" and getattr(obj, "_is_protocol", False):
+        return "", returned
     if what != "class" or not name.startswith("lcmulti_"):
         return None
     parameters = list(inspect.signature(obj.__init__).parameters.values())[1:]

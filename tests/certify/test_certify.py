@@ -1,6 +1,6 @@
 """The conformance suite: what it covers, what a certificate needs, what it prints and writes.
 
-test_saboteurs.py tests that it fails wrong implementations.
+test_saboteurs.py tests that wrong implementations fail it.
 """
 
 import importlib.util
@@ -45,7 +45,7 @@ def test_what_is_honest(saboteurs, backend, implementation):
 @pytest.mark.slow
 @pytest.mark.parametrize("backend, implementation", [("numpy", "honest"), ("tape", None)])
 def test_a_certificate(saboteurs, backend, implementation):
-    """The suite whole."""
+    """The whole suite passes, which is a certificate."""
     result = certify(backend, implementation=implementation)
     assert result.ok, result.failures[:3]
     assert (result.failed, result.not_run) == (0, 0)
@@ -57,9 +57,9 @@ TOGETHER = "(test_gradients and 2d) or test_many_threads or larger_arrays or num
 
 @pytest.mark.slow
 def test_own_backends_together(backend):
-    """In one process that has imported every framework, PyTorch first (see conftest.py).
+    """A backend passes in a process that has imported all frameworks, PyTorch first.
 
-    Each has threads of its own, so large arrays and many callers are asked for besides values.
+    Each framework has threads of its own, so the checks include large arrays and many callers.
     """
     for name in INSTALLED:
         plugins.load_backend(name)
@@ -98,7 +98,7 @@ def test_geometries_cover_what_they_should():
 
 
 def sizes_met(kind, argument, side):
-    """All sizes of an argument in one of the tables of sizes."""
+    """Return all sizes of an argument in one of the tables of sizes."""
     facts = {
         "batch": lambda case: case.batch,
         "channels": lambda case: case.spec.in_channels // case.spec.groups,
@@ -119,7 +119,7 @@ def test_every_size_is_met_on_both_sides_of_each_power_of_two(argument):
     for power in range(13):
         at, over = 2**power, 2**power + 1
         met = sizes_met("any", argument, "at") | sizes_met("any", argument, "over")
-        if argument in ("positions", "taps"):  # in 2D and 3D they are a little more
+        if argument in ("positions", "taps"):  # products of 2 or 3 sizes are near it
             least = 2 if argument == "taps" else 1
             assert any(at <= size <= 1.3 * at for size in met) or at <= least, (argument, at)
             assert any(over <= size <= 1.3 * over + 1 for size in met), (argument, over)
@@ -189,7 +189,7 @@ def test_environment_takes_no_part(monkeypatch, saboteurs):
 
 @pytest.mark.parametrize("place", ["variable", "file"])
 def test_settings_take_no_part(monkeypatch, saboteurs, isolated, place):
-    """Who is wrong with three threads is right by default, which alone is certified here."""
+    """Settings are ignored, so an implementation that is wrong with three threads passes."""
     if place == "variable":
         monkeypatch.setenv("LCMULTI_THREADS", "3")
     else:
@@ -215,11 +215,11 @@ def test_what_is_written(tmp_path, capfd):
     page = files["certificate"].read_text()
     for word in ("blocked", "not certified", "| python |", "| numpy |", "lcmulti 0."):
         assert word in page
-    assert "Every value" not in page  # of one check
+    assert "Every value" not in page  # only one check was run
 
 
 def test_a_failure_says_how_it_is_made_again(saboteurs, capfd):
-    """Seed, batch and geometry, and a command that fails in the same way."""
+    """A failure shows seed, batch and geometry, and a command that fails in the same way."""
     options = ["--implementation", "wrong_for_16_filters", "--check", "test_any_call", "-x"]
     assert main(["certify", "numpy", "--seed", "7", *options]) == 1
     said = capfd.readouterr().out
@@ -231,7 +231,7 @@ def test_a_failure_says_how_it_is_made_again(saboteurs, capfd):
 
 
 def test_interrupted(monkeypatch, capfd):
-    """Ctrl-C ends with exit code 130, as in every command, and prints that."""
+    """Ctrl-C ends the command with a message and exit code 130, as in every command."""
 
     def interrupt(*_):
         raise KeyboardInterrupt
@@ -302,7 +302,7 @@ def test_unknown_names_from_python():
 
 
 def test_as_a_module_and_in_nobody_elses_tests(tmp_path):
-    """The module is the command; a stranger's run with lcmulti installed is as it was."""
+    """The module runs as a command, and an installed lcmulti changes no other run of pytest."""
     (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --surely-not-an-option\n")
     (tmp_path / "conftest.py").write_text("raise RuntimeError('not to be read')\n")
     command = [sys.executable, "-m", "lcmulti.conformance", "numpy", "-k", "test_devices"]
@@ -321,7 +321,7 @@ def test_as_a_module_and_in_nobody_elses_tests(tmp_path):
 
 
 def test_what_serves_nothing_on_this_machine_is_left_out_and_named(monkeypatch):
-    """As Triton without a GPU; by its own name it is asked all the same."""
+    """An implementation such as Triton without a GPU is skipped, unless it is asked for by name."""
     maps = plugins.load_implementation("numpy", "blocked")
     monkeypatch.setattr(maps, "unavailable", lambda: "needs an abacus", raising=False)
     one = {"checks": ["test_implementation_record"]}

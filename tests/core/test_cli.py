@@ -58,7 +58,7 @@ def test_every_example_in_the_help_is_a_right_call():
     assert len(calls) > 12
     for parser, call in calls:
         args, unknown = parser.parse_known_args(call)
-        assert not unknown or hasattr(args, "unknown")  # certify hands the rest to pytest
+        assert not unknown or hasattr(args, "unknown")  # certify passes the rest to pytest
 
 
 def test_version(lcm):
@@ -312,7 +312,7 @@ def test_backends(lcm):
     assert numpy["devices"] == ["cpu"]
     assert "float16" in numpy["dtypes"]
     names = [each["name"] for each in numpy["implementations"]]
-    assert names[-2:] == ["blocked", "reference"]  # after the native kernels, where there are any
+    assert names[-2:] == ["blocked", "reference"]  # native comes first, if installed
     assert numpy["plugin"].startswith("lcmulti ")
     result = lcm("backends")
     assert result.code == 0

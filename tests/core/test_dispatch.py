@@ -210,7 +210,7 @@ def test_a_configured_implementation_is_a_wish(frameworks):
         found = lcmulti.explain(*RED)
         assert found.implementation == "plain"
         assert found.implementation_reason == "configured: lcmulti.config(...)"
-        assert chosen(X, KERNEL) == ("numpy", "blocked")  # it has no "plain"
+        assert chosen(X, KERNEL) == ("numpy", "blocked")  # NumPy's backend has no "plain"
     with lcmulti.config(implementation="picky"):
         assert chosen(*STRIDED, strides=2) == ("red", "greedy")
 
@@ -221,7 +221,7 @@ def test_transformed_calls_go_to_what_can_be_transformed(frameworks, monkeypatch
         frameworks.red, "facts", lambda *each: facts(*each)._replace(transformed=True)
     )
     assert chosen(*RED) == ("red", "plain")
-    with lcmulti.config(max_workspace=0):  # of lower priority, but the only one that can serve
+    with lcmulti.config(max_workspace=0):  # "plain" has a low priority, but only it can serve
         assert chosen(*RED) == ("red", "plain")
     with pytest.raises(UnsupportedError, match="cannot be transformed"):
         lcmulti.local_conv(*RED, implementation="picky")
