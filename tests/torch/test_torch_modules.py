@@ -67,6 +67,15 @@ def test_results_lie_in_memory_as_those_of_a_convolution(kind, how):
 
 
 @pytest.mark.parametrize("kind", SHAPES)
+def test_a_trace_serves_any_batch_and_warns_of_no_size(kind, recwarn):
+    layer = SHAPES[kind]()
+    traced = torch.jit.trace(layer, torch.randn(2, 3, 7, 6))
+    assert not [each for each in recwarn if each.category is torch.jit.TracerWarning]
+    x = torch.randn(5, 3, 7, 6)
+    torch.testing.assert_close(traced(x), layer(x))
+
+
+@pytest.mark.parametrize("kind", SHAPES)
 def test_results_keep_the_memory_format(kind):
     layer, x = SHAPES[kind](), torch.randn(2, 3, 7, 6)
     y = layer(x.to(memory_format=torch.channels_last))
