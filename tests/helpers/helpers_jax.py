@@ -71,7 +71,7 @@ def operation(spec, implementation="auto"):
 
 
 def naive(spec):
-    """The operation in ``jax.numpy`` alone, for JAX to differentiate by itself."""
+    """Write the operation in ``jax.numpy`` alone, so that JAX differentiates it by itself."""
 
     def run(x, kernel):
         axes, groups = spec.ndim, spec.groups
