@@ -20,7 +20,10 @@ SPEC = lcmulti.LocalConvSpec(
 
 
 def gratings(angles, size=9, channels=1):
-    """One position with a filter for each angle of stripes, counterclockwise from horizontal."""
+    """Return the kernel of one position, with a filter of stripes at each angle.
+
+    Angles are in degrees, counterclockwise from horizontal.
+    """
     y, x = np.meshgrid(*[np.arange(size) - size // 2] * 2, indexing="ij")
     each = []
     for angle in np.radians(angles):

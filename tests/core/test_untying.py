@@ -1,4 +1,4 @@
-"""What untying has in common in every framework: choosing, planning, telling, tying."""
+"""The parts of untying that no framework needs: choice of layers, plans, tolerances, examples."""
 
 import numpy as np
 import pytest

@@ -38,7 +38,7 @@ pytestmark = [pytest.mark.jax, pytest.mark.sampled]
 
 
 def maps(implementation, spec, resources=RESOURCES):
-    """The three maps, jitted."""
+    """Return the three maps, each compiled by `jax.jit` when it is called."""
     names = ("forward", "input_grad", "kernel_grad")
     return [
         jax.jit(partial(getattr(load(implementation), name), spec=spec, resources=resources))
@@ -98,7 +98,7 @@ def test_the_default_device_is_that_of_the_context(monkeypatch):
         with jax.default_device(cpu):
             assert array_operations.default_device() == "cpu"
     facts = plugins.load_backend("jax").facts
-    assert facts(jnp.ones(3)).device == "gpu"  # would be moved there
+    assert facts(jnp.ones(3)).device == "gpu"  # an array without a device goes to the default
     assert facts(jax.device_put(jnp.ones(3), jax.devices("cpu")[0])).device == "cpu"
 
 
@@ -181,7 +181,7 @@ def test_float32_is_not_rounded_to_fewer_bits():
 
 
 def compiled(name, implementation, spec, batch, resources, dtype="float32"):
-    """One map, compiled."""
+    """Compile one map for arrays of *spec* and *batch*."""
     shapes = {"x": (batch, *spec.input_shape), "dy": (batch, *spec.output_shape)}
     kernel = spec.kernel_shape
     operands = {

@@ -1,4 +1,4 @@
-"""Who is wrong, and the check that must say so. Names only: nothing is imported for them."""
+"""Tables of the saboteurs and the check that must fail each. They import no saboteur."""
 
 MODULES = {
     "saboteurs_maps": {

@@ -7,7 +7,7 @@ from lcmulti.numpy.backend import blocked
 
 
 class WrongOverBatch16(Honest):
-    """A remainder of the batch that is forgotten."""
+    """Forgets the samples after the sixteenth."""
 
     def forward(self, x, kernel, spec, resources):
         y = super().forward(x, kernel, spec, resources)
@@ -24,7 +24,7 @@ class WrongInTheLastRow(Honest):
 
 
 class WrongWith(Honest):
-    """Leaves out the middle where a condition on its resources holds."""
+    """Leaves out the middle row where a condition on the resources holds."""
 
     def __init__(self, where):
         self.where = where
@@ -37,7 +37,7 @@ class WrongWith(Honest):
 
 
 class WrongWhere(Honest):
-    """Wrong by one part in a thousand where a condition on the call holds."""
+    """Makes one element wrong by a hundredth where a condition on the call holds."""
 
     def __init__(self, where, name="forward"):
         self.where, self.name = where, name
