@@ -26,7 +26,7 @@ class Block(nn.Module):
 
 
 class ResNet18(nn.Module):
-    """As torchvision's, but with *width* filters at first instead of 64."""
+    """The network of torchvision, but with *width* filters at first instead of 64."""
 
     def __init__(self, width=64, classes=10):
         super().__init__()
