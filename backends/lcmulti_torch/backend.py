@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from torch import Tensor
 from lcmulti.choosing.framework import ARGUMENTS
 from lcmulti.errors import ArgumentTypeError, described
 from lcmulti.plugins.contract import Facts, Implementation, ImplementationEntry, Map, Operation
+from lcmulti_torch import tracing
 from lcmulti_torch.derivatives import ClosedMap
 from lcmulti_torch.padding import take
 from lcmulti_torch.precision import refuse_rounding
@@ -28,15 +28,6 @@ _NAMES = {
     for name in ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
 }
 _DEVICES = {"cuda": "gpu", "mps": "gpu", "xpu": "gpu"}
-
-
-def _sizes(shape: Iterable[Any]) -> tuple[int, ...]:
-    """Sizes as integers; under `torch.jit.trace` they are tensors, which become constants."""
-    if not torch.jit.is_tracing():
-        return tuple(map(int, shape))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)
-        return tuple(map(int, shape))
 
 
 _leaves: list[Callable[..., Any]] = []
@@ -100,7 +91,9 @@ class TorchBackend:
         shape = tuple(array.shape)
         if transformed:
             unknown = batched and isinstance(shape[0], torch.SymInt)
-            shape = (None, *_sizes(shape[1:])) if unknown else _sizes(shape)
+            # Under `torch.jit.trace` sizes are tensors.
+            sizes = tuple(map(int, shape[1:] if unknown else shape))
+            shape = (None, *sizes) if unknown else sizes
         dtype, kind = array.dtype, array.device.type
         return Facts(shape, _NAMES.get(dtype) or str(dtype), _DEVICES.get(kind, kind), transformed)
 
@@ -175,7 +168,7 @@ class TorchBackend:
 
         def call(*arguments: Any) -> Any:
             _allow_in_graph(number)
-            return function(*arguments)
+            return tracing.run(function, *arguments)
 
         return call
 

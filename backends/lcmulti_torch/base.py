@@ -14,6 +14,7 @@ import lcmulti
 from lcmulti.errors import ArgumentError, ArgumentTypeError, ShapeError, UnsupportedError, described
 from lcmulti.geometry.arguments import integer, per_axis
 from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti_torch import tracing
 from lcmulti_torch.conversion import conv_of_layer, layer_of_conv
 from lcmulti_torch.functional import Padding, Sizes, in_torchs_words, with_batch
 from lcmulti_torch.memory import beyond_formats
@@ -156,7 +157,8 @@ class LocallyConnectedNd(nn.Module, Generic[Conv]):
         if not isinstance(input, torch.Tensor) and is_proxy(input):
             traced: Tensor = node(self, input)
             return traced
-        return with_batch(self._checked, input, self.ndim)
+        y: Tensor = tracing.run(with_batch, self._checked, input, self.ndim)
+        return y
 
     def _checked(self, x: Tensor) -> Tensor:
         # Ints in a loop, so that the batch does not become part of a traced comparison.

@@ -3,8 +3,8 @@
     python docs/figures/native.py
 
 On the left is the time over the roofline by layer, with a line at one. On the right is how many
-times as long the fastest peer of each framework takes, by layer, with the geometric mean as a bar.
-This script measures nothing; the page has the commands that measure.
+times as long the fastest peer of each framework takes, by layer, with the geometric mean as a
+diamond. This script measures nothing; the page has the commands that measure.
 """
 
 import json
@@ -51,21 +51,21 @@ def roofline(axes):
 
 
 def peers(axes):
-    """A bar for each framework, a dot for each layer."""
+    """A diamond for each framework, a dot for each layer."""
     labels = []
     for place, (name, shown) in enumerate(FRAMEWORKS.items()):
         words, versions, rows = kept(f"against_{name}")
         ratios = [row["best peer x"] for row in rows.values() if row["best peer x"]]
         mean = exp(sum(map(log, ratios)) / len(ratios))
-        axes.barh(place, mean, color=COLORS[name], alpha=0.75, height=0.6)
+        axes.plot(mean, place, "D", color=COLORS[name], markersize=9)
         axes.plot(ratios, [place] * len(ratios), "o", color="black", markersize=3.5, alpha=0.7)
         axes.text(max(ratios) * 1.15, place, f"{mean:.1f}", va="center", fontsize=9)
         labels.append(f"{shown} {versions[name].partition('+')[0]}\n{words.partition(', ')[2]}")
     axes.set_yticks(range(len(labels)), labels, fontsize=8)
-    axes.invert_yaxis()
+    axes.set_ylim(len(labels) - 0.5, -0.5)
     axes.axvline(1, color="black", linewidth=1)
-    ticks = (1, 2, 5, 10, 20, 50)
-    axes.set(xscale="log", xlim=(0.8, 130), xlabel="times as long: each layer's fastest peer")
+    ticks = (1, 2, 5, 10, 20, 50, 100)
+    axes.set(xscale="log", xlim=(0.8, 200), xlabel="times as long: each layer's fastest peer")
     axes.set_xticks(ticks, map(str, ticks))
     axes.minorticks_off()
     axes.set_title("whole training calls, float32", fontsize=8, loc="left")

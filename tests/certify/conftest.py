@@ -24,6 +24,6 @@ def only_ours(monkeypatch, fresh):
 
 @pytest.fixture
 def saboteurs(monkeypatch, only_ours):
-    """The saboteurs' distribution as if it were installed, here and in child processes."""
+    """Make the saboteurs' distribution seem installed, here and in child processes."""
     monkeypatch.syspath_prepend(str(SABOTEURS))
     monkeypatch.setenv("PYTHONPATH", str(SABOTEURS), prepend=os.pathsep)

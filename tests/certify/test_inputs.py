@@ -1,4 +1,4 @@
-"""Arrays and arguments that are nearly right give one clear error, or work as intended."""
+"""Arrays and arguments that are almost right give one clear error, or work as intended."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ MODES = ("zeros", "reflect", "replicate", "circular")
 
 
 def deviations(case, dtype):
-    """The double precision reference against the oracle, as in float64 or complex128."""
+    """Compare the reference in double precision with the oracle; return the deviations."""
     inputs = draw(case, dtype)
     expected = expect(case, inputs)
     limits = bounds(case, expected, inputs.bias, dtype)

@@ -1,4 +1,4 @@
-"""`lcmulti parity` finds wrong backends; and the bounds it uses."""
+"""`lcmulti parity` finds wrong backends, and its bounds are right."""
 
 import math
 import re

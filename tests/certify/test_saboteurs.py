@@ -1,8 +1,8 @@
-"""Every saboteur is failed by the check that is named for it, and what is honest passes that check.
+"""Every saboteur fails the check that is named for it, and an honest implementation passes it.
 
-Those of one check are asked together, each until its first failure: what is expected of a geometry
-is then computed once for all of them. That one failed check is enough for the verdict, and that a
-certificate needs all checks, is seen in test_certify.py.
+The saboteurs of one check run together, each until its first failure, so that the expected values
+of a geometry are computed once. test_certify.py tests that one failed check is enough for the
+verdict, and that a certificate needs all checks.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ ALONE = {
     "subnormals_off", "garbage_kept", "threads_left", "talks", "warns", "errors_silenced",
     "random_state_used", "expects_to_fail", "skips_itself", "skips_its_gradient",
 }  # fmt: skip
-"""What these do to the process, or to pytest, is done to whoever is asked after them."""
+"""These change the process or pytest, so no other saboteur may run after them."""
 
 FAST = (
     ("numpy", "test_value", "window_order"),
@@ -39,12 +39,12 @@ FAST = (
     ("numpy", "test_results_are_new_arrays", "scratch_returned"),
     ("tangentzero", "test_forward_mode", None),
 )
-"""One of each kind: of layout, size, layer, range, contract and derivatives."""
+"""One saboteur of each kind: layout, size, layer, range, contract and derivatives."""
 
 
 @pytest.fixture(scope="module", autouse=True)
 def only_new_garbage():
-    """Each run of pytest ends in ten collections, of everything all frameworks have made."""
+    """Freeze existing objects: each run of pytest collects garbage ten times, over all of them."""
     gc.collect()
     gc.freeze()
     yield
@@ -52,8 +52,8 @@ def only_new_garbage():
 
 
 @contextlib.contextmanager
-def undone():
-    """Take back what saboteurs do to the process."""
+def process_restored():
+    """Undo afterwards what saboteurs did to the process."""
     library, arithmetic = ctypes.CDLL(None), ctypes.create_string_buffer(64)
     library.fegetenv(arithmetic)
     try:
@@ -63,8 +63,8 @@ def undone():
         gc.enable()
 
 
-def asked(backend, check, names=None):
-    """The result of one check of some implementations; who has failed is not asked again."""
+def run_check(backend, check, names=None):
+    """Run one check on the implementations *names*, each until its first failure."""
     files = [*running.SUITE.glob("check_*.py")]
     files += running.SUITE.glob(f"frameworks/check_{framework_of(backend)}*.py")
     nodes = [
@@ -76,18 +76,18 @@ def asked(backend, check, names=None):
     assert nodes, f"there is no check {check}"
     result = Result(backend)
     suite = Suite(result, set(), Examples(*CI, 0), 0.0, names, once=True)
-    with undone(), contextlib.redirect_stdout(io.StringIO()):
+    with process_restored(), contextlib.redirect_stdout(io.StringIO()):
         running.run(suite, nodes)
     return result
 
 
 def failed_by(result, subject):
-    """Checks that a subject has failed."""
+    """Return the checks that a subject has failed."""
     return [each for each in result.failures if f"[{subject}-" in f"{each.check[:-1]}-"]
 
 
 def groups():
-    """Saboteurs by framework and check, in groups that can be asked together."""
+    """Group saboteurs by framework and check. The saboteurs of a group can run together."""
     found = {}
     rows = [("numpy", name, check) for name, check in IMPLEMENTATIONS.items()]
     rows += [(backend, name, check) for (backend, name), check in FRAMEWORKS.items()]
@@ -103,10 +103,10 @@ def groups():
 def test_implementations_that_are_wrong(saboteurs, backend, check, names):
     pytest.importorskip(backend)
     if "subnormals_off" in names and platform.machine() != "x86_64":
-        pytest.skip("it knows how x86-64 is told")
+        pytest.skip("the saboteur can turn subnormal numbers off on x86-64 only")
     is_alone = names[0] in ALONE
-    honest = asked(backend, check, ["honest"]) if is_alone else None
-    result = asked(backend, check, names if is_alone else ["honest", *names])
+    honest = run_check(backend, check, ["honest"]) if is_alone else None
+    result = run_check(backend, check, names if is_alone else ["honest", *names])
     missed = [name for name in names if not failed_by(result, f"{backend}-{name}")]
     assert not missed, f"{check} misses {missed}"
     assert not failed_by(honest or result, f"{backend}-honest"), result.failures[:3]
@@ -114,17 +114,19 @@ def test_implementations_that_are_wrong(saboteurs, backend, check, names):
 
 @pytest.mark.slow
 def test_backends_that_are_wrong(saboteurs):
-    missed = [name for name, check in BACKENDS.items() if not asked(name.lower(), check).failures]
+    missed = [
+        name for name, check in BACKENDS.items() if not run_check(name.lower(), check).failures
+    ]
     assert not missed
     for check in dict.fromkeys(BACKENDS.values()):
-        result = asked("tape", check)
+        result = run_check("tape", check)
         assert result.passed, check
         assert not result.failures, result.failures[:3]
 
 
 @pytest.mark.parametrize("backend, check, name", FAST, ids=str)
 def test_some_that_are_wrong(saboteurs, backend, check, name):
-    assert asked(backend, check, None if name is None else [name]).failures
+    assert run_check(backend, check, None if name is None else [name]).failures
 
 
 def test_there_are_saboteurs_enough():

@@ -76,7 +76,7 @@ def test_machine_is_measured():
 
 
 def refusals(spec, batch, backend):
-    """What a row says of each implementation that cannot compute these arrays."""
+    """Return the problem that a row has for each implementation that cannot compute the call."""
     found = lcmulti.explain(spec, batch=batch, dtype="float32", backend=backend, device="cpu")
     return {v.name: f"not run: {v.reason}" for v in found.verdicts if v.reason is not None}
 

@@ -1,4 +1,4 @@
-"""`lcmulti bench` as a command: what it advises and writes; and the benchmarks that asv runs."""
+"""`lcmulti bench` as a command: what it advises and writes. Also the benchmarks that asv runs."""
 
 import dataclasses
 import importlib
@@ -58,7 +58,8 @@ def test_advice_says_the_line_that_keeps_memory():
 
 @pytest.mark.skipif(not fresh.allocators(), reason="no allocator here is told by variables")
 def test_fresh_memory_is_measured_in_processes_that_are_told(monkeypatch):
-    assert fresh.measured(TINY, "numpy", "float32", True, 60) == {}  # small results are kept
+    # The allocator keeps the memory of small results, so there is nothing to measure.
+    assert fresh.measured(TINY, "numpy", "float32", True, 60) == {}
     monkeypatch.setattr(fresh, "LARGE", fresh.results_of(TINY, "float32", True))
     monkeypatch.setattr(fresh, "allocators", lambda: {"glibc": fresh.GLIBC, "none": {"LC": "1"}})
     told, run = [], fresh.subprocess.run
@@ -192,13 +193,13 @@ def test_asv_knows_every_workload_implementation_and_peer(asv):
     assert set(common.PEERS) <= {p.name for p in PEERS}
     own = {(e.backend, e.name) for e in plugins.registry().implementations.values()}
     ways = {tuple(way.split()) for way in common.WAYS}
-    # A convolution shares its kernel and none of the workloads does; NumPy's blocked is its auto.
+    # No workload shares its kernel, as a convolution does. NumPy's `blocked` is what `auto` takes.
     left_out = {(b, "conv") for b in common.BACKENDS} | {("numpy", "blocked")}
     assert {each for each in own if each[0] in common.BACKENDS} - left_out <= ways
 
 
 SMALL = ("numpy auto", "numpy", "training", "unfold+einsum", "keras_docstring_1d")
-"""Values of the benchmarks' parameters that are quick."""
+"""The benchmarks' parameters are set to the first of these values that they have."""
 
 
 @pytest.mark.slow
@@ -227,7 +228,7 @@ def test_asv_skips_a_peer_without_such_a_layer(asv):
 
 
 def test_asv_finds_every_benchmark():
-    """A method with a bare name, ``time``, would be left out without a word."""
+    """asv would silently leave out a method whose name lacks a prefix, such as ``time``."""
     kinds = "time_", "timeraw_", "peakmem_", "track_"
     folder = Path(__file__).parents[2] / "asv_benches" / "benchmarks"
     for path in sorted(folder.glob("[a-z]*.py")):

@@ -1,4 +1,4 @@
-"""What is said of versions in several files is the same in all."""
+"""Files that name versions of packages and of Python agree with each other."""
 
 import re
 import tomllib
@@ -27,7 +27,7 @@ def pinned():
 
 
 def test_the_oldest_versions_are_the_bounds():
-    """So `nox -s "versions(oldest)"` tries what pip may install, and nothing newer."""
+    """The pins of `nox -s "versions(oldest)"` are the lower bounds in pyproject.toml."""
     found = project()
     extras = found["optional-dependencies"]
     wanted = bounds(found["dependencies"])
@@ -54,7 +54,7 @@ def test_every_upper_bound_has_its_reason():
 
 
 def test_pythons_are_the_same_everywhere():
-    """Of the classifiers, the linters' target, the tests' session and CI."""
+    """The classifiers, the linter's target and the sessions of nox name the same versions."""
     text = (ROOT / "pyproject.toml").read_text("utf-8")
     declared = re.findall(r'"Programming Language :: Python :: (3\.\d+)"', text)
     oldest = project()["requires-python"].removeprefix(">=")

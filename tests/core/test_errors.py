@@ -80,7 +80,7 @@ def test_errors_are_the_built_ins_a_caller_expects():
         "UnsupportedError": NotImplementedError,
     }
     assert set(errors.__all__) == expected.keys() | {"LcmultiError", "Interrupted"}
-    assert issubclass(errors.Interrupted, KeyboardInterrupt)  # no error: the user's wish
+    assert issubclass(errors.Interrupted, KeyboardInterrupt)  # the user's wish, not an error
     assert not issubclass(errors.Interrupted, Exception)
     for name, base in expected.items():
         assert issubclass(getattr(errors, name), (base, errors.LcmultiError))

@@ -1,4 +1,4 @@
-"""PyTorch does not declare ``"fork"``, because its threads do not survive; one thread does.
+"""PyTorch does not declare ``"fork"``: its threads do not survive a fork, but a single one does.
 
 NumPy's backend declares it, and `lcmulti certify numpy` checks it.
 """
@@ -37,7 +37,7 @@ process.kill()
 
 @pytest.mark.slow
 @pytest.mark.torch
-@pytest.mark.skipif(sys.platform != "linux", reason="which threads do not survive is the system's")
+@pytest.mark.skipif(sys.platform != "linux", reason="systems differ in which threads survive")
 @pytest.mark.parametrize(
     "what, threads, ends",
     [

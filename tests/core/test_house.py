@@ -16,12 +16,12 @@ PACKAGES = {
     for path in sorted(folder.glob("lcmulti*"))
     if (path / "__init__.py").exists()
 }
-# As docs/design.md lists them: a room imports from those before it alone.
+# In the order of docs/design.md: a room imports only from the rooms before it.
 ROOMS = ("geometry", "plugins", "choosing", "algorithms", "weights", "operations", "numpy")
 
 
 def files() -> dict[str, Path]:
-    """Every module of ours by its full name."""
+    """Return the path of every module of ours by its full name."""
     found = {}
     for name, folder in PACKAGES.items():
         for path in folder.rglob("*.py"):
@@ -31,7 +31,7 @@ def files() -> dict[str, Path]:
 
 
 def imported(path: Path, known: set[str]) -> dict[str, set[str]]:
-    """The modules of ours that a file imports anywhere, and the names it imports from each."""
+    """Return the modules of ours that a file imports, and the names it imports from each."""
     found: dict[str, set[str]] = defaultdict(set)
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
@@ -53,7 +53,7 @@ IMPORTS = {name: imported(path, set(MODULES)) for name, path in MODULES.items()}
 
 
 def circles(graph: dict[str, set[str]]) -> list[list[str]]:
-    """Strongly connected components of two or more (Tarjan 1972)."""
+    """Return the strongly connected components of two or more nodes (Tarjan 1972)."""
     index: dict[str, int] = {}
     low: dict[str, int] = {}
     stack: list[str] = []

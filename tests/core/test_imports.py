@@ -1,4 +1,4 @@
-"""Nothing is imported before it is needed, as new interpreters show."""
+"""No framework is imported before it is needed. Each test starts a new interpreter."""
 
 import statistics
 import subprocess
@@ -76,7 +76,7 @@ def test_the_test_can_fail():
 
 @pytest.mark.slow
 def test_import_time_beyond_numpys_own():
-    """Processor time in new interpreters with compiled files. It repeats, as other load adds."""
+    """Measure processor time in new interpreters. It repeats, because other load adds time."""
     code = (
         "import numpy, time\n"
         "start = time.process_time()\n"

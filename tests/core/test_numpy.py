@@ -51,7 +51,7 @@ def problem_of(spec, batch, dtype, max_workspace=2**28):
 
 
 def arrays_of(spec, batch, dtype):
-    """Random x, kernel and dy of a NumPy dtype, and the same values in the accumulator dtype."""
+    """Draw x, kernel and dy of a dtype; return them and their values in the accumulator dtype."""
     wide = WIDE.get(dtype, "float64")
     narrow = getattr(ml_dtypes, dtype) if dtype == "bfloat16" else dtype
 
@@ -212,7 +212,7 @@ def test_blocked_holds_no_more_than_it_says(case, limit, dtype):
     promised = blocked.workspace(problem)
     # Memory other than our arrays: objects of Python, and a ufunc's buffers of two operands.
     allowance = 2**16 + 2 * np.getbufsize() * DTYPES[DTYPES[dtype].accumulator].itemsize
-    if dtype != "float16":  # whose gradients in float32 count as workspace, too
+    if dtype != "float16":  # its float32 gradients count as workspace, but are not limited
         assert promised <= limit
     for name, arguments in (
         ("forward", (x, kernel)),
@@ -230,7 +230,7 @@ def test_blocked_holds_no_more_than_it_says(case, limit, dtype):
 
 
 def awkward(array):
-    """The same values in every memory layout."""
+    """Yield the same values in every memory layout, and the layout's name."""
     reverse = (slice(None, None, -1),) * array.ndim
     wider = np.zeros((*array.shape[:-1], 2 * array.shape[-1]), array.dtype)
     wider[..., ::2] = array
@@ -254,7 +254,7 @@ def unaligned(array):
 @pytest.mark.parametrize("name", ["blocked", "reference"])
 def test_memory_of_every_kind(name, rng):
     x, kernel = rng.normal(size=(3, 7, 6, 4)), rng.normal(size=(5, 3, 3, 4, 4, 2))
-    x[1:], kernel[1:] = x[:1], kernel[:1]  # so that a broadcast array has the same values
+    x[1:], kernel[1:] = x[:1], kernel[:1]  # a broadcast array has the same values
     want = lcmulti.local_conv(x, kernel, implementation=name)
     for (kind, x2), (_, kernel2) in zip(awkward(x), awkward(kernel), strict=True):
         before = x2.copy(), kernel2.copy()
@@ -281,7 +281,7 @@ def test_big_endian_is_refused_or_right(rng):
 
 
 def test_from_many_threads():
-    """With cached and new plans, and with settings of each thread, the result is the same."""
+    """Eight threads with settings of their own get the right results, from old and new plans."""
     x, kernel = RNG.normal(size=(2, 12, 3)), RNG.normal(size=(11, 2, 3, 4))
     want = lcmulti.local_conv(x, kernel)
     wrong, start = [], threading.Barrier(8)

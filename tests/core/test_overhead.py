@@ -14,7 +14,7 @@ LIMIT = 30e-6
 
 @pytest.mark.slow
 def test_dispatch_costs_at_most_30_microseconds(backend, fresh, monkeypatch):
-    """Uses an operation that does nothing, because real ones vary by more than the cost."""
+    """The operation does nothing, because the times of real ones vary by more than the cost."""
 
     def nothing(x, kernel, spec, resources):
         return x
@@ -36,7 +36,7 @@ def test_dispatch_costs_at_most_30_microseconds(backend, fresh, monkeypatch):
 
 
 def test_a_warm_call_plans_nothing(fresh, monkeypatch):
-    """Tests why it is cheap, without a clock."""
+    """A second call is cheap because it plans nothing, which needs no clock to test."""
     x, kernel = np.ones((1, 2, 1)), np.ones((2, 1, 1, 1))
     lcmulti.local_conv(x, kernel)
     for module, name in ((dispatch, "choose"), (dispatch, "spec_of_call"), (collecting, "_load")):

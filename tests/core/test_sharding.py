@@ -1,4 +1,4 @@
-"""What a layer cut over ranks computes and moves, on NumPy alone: the pieces make the whole."""
+"""A layer divided over ranks, computed by NumPy: the parts make the whole, and costs are right."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def sharding(request):
 
 
 def window_of(x, part, axis):
-    """The window along one axis, from what its owner has and what others send."""
+    """Build a part's input along one axis from what it has and what other parts send."""
     pieces = [x.take(rows, axis) for rows, _ in part.pieces]
     if not pieces:
         shape = list(x.shape)
@@ -120,7 +120,7 @@ def test_the_best_split_has_the_smallest_halo():
     assert wide.shard(16).parts == (16, 1)
     square = lcmulti.LocalConvSpec((64, 64, 2), 2, 5, padding="same", data_format="channels_last")
     assert square.shard(16).parts == (4, 4)
-    # Seven parts of six rows would leave one empty: the other axis is divided.
+    # Seven parts of six rows would leave one empty, so the other axis is divided.
     uneven = lcmulti.LocalConvSpec((6, 700, 2), 2, 3, padding="same", data_format="channels_last")
     assert uneven.shard(7).parts == (1, 7)
     for wrong in (0, -1, 1.5, "4"):

@@ -1,4 +1,4 @@
-"""The topographic penalty of All-TNN agrees with a loop written from its definition."""
+"""`sheet_smoothness`, the topographic penalty of All-TNN, equals a loop over its definition."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ SPEC = lcmulti.LocalConvSpec((6, 5, 2), 6, (3, 2), data_format="channels_last")
 
 
 def by_hand(kernel, bias, spec, sheet, neighbours=4, circular=False):
-    """The definition: one filter after the other, on the full sheet."""
+    """Compute the penalty by its definition: one filter after the other, on the full sheet."""
     (a, b), (rows, columns) = sheet, spec.output_size
     kernel = np.broadcast_to(kernel, (rows, columns, *kernel.shape[2:])).astype("float64")
     filters = {}

@@ -51,7 +51,7 @@ def operation(spec):
 
 
 def moved(array, spec):
-    """The array with channels last."""
+    """Return the array with channels last."""
     return np.moveaxis(array, 1, -1) if spec.data_format == "channels_first" else array
 
 
@@ -73,7 +73,7 @@ def test_value_is_within_the_bound_of_the_reference(backend, name, data_format, 
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
 @pytest.mark.parametrize("name", GEOMETRIES)
 def test_it_is_the_adjoint_to_the_last_bit(backend, name, data_format, rng):
-    """Arrays of small integers, whose sums are exact."""
+    """Both sides are equal, because sums of small integers are exact."""
     spec = spec_of(name, data_format)
     x, kernel, _ = arrays(spec, rng, "float32")
     seen = rng.integers(-4, 5, (2, *spec.input_shape)).astype("float32")

@@ -1,4 +1,4 @@
-"""The page of ``lcmulti view --html`` in a real browser, where there is one."""
+"""The page of ``lcmulti view --html`` in a real browser, if one is installed."""
 
 import re
 import shutil
@@ -22,7 +22,7 @@ pytestmark = [
 
 
 def visited(tmp_path, html, size=(1200, 800)):
-    """The page as it is after its scripts have run."""
+    """Return the page as it is after its scripts have run."""
     path = tmp_path / "page.html"
     path.write_text(html, "utf-8")
     command = [
@@ -107,7 +107,7 @@ def test_nothing_is_wider_than_the_screen(html, width, tmp_path):
 
 
 def test_a_large_layer_opens_soon(tmp_path):
-    spec = lcmulti.LocalConvSpec((34, 33, 3), 64, 3, data_format="channels_last")
+    spec = lcmulti.LocalConvSpec((27, 42, 3), 64, 3, data_format="channels_last")
     kernel = np.random.default_rng(0).standard_normal(spec.kernel_shape).astype("float32")
     text = page(kernel, spec)
     assert len(text) < 5 * 10**6
@@ -117,6 +117,6 @@ def test_a_large_layer_opens_soon(tmp_path):
         shown = visited(tmp_path, scripted(html, took))
         return int(re.search(r'data-took="(\d+)"', shown)[1])
 
-    # Beyond what the browser takes for a page of one line, on however busy a machine.
+    # The time of a page of one line is subtracted, because the machine may be busy.
     taken = [milliseconds(text) - milliseconds("<body>nothing</body>") for _ in range(3)]
     assert min(taken) < 1000

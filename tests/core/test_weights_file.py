@@ -83,7 +83,7 @@ def test_transposed_shared_and_strided_weights(path):
     shared = SPEC.sharing((0,))
     lcmulti.save_weights(path, *arrays(shared), spec=shared)
     assert lcmulti.load_weights(path).spec.shared_axes == (0,)
-    lcmulti.save_weights(path, arrays()[0], np.ones((1, 1, 6)), spec=SPEC)  # a bias of the channels
+    lcmulti.save_weights(path, arrays()[0], np.ones((1, 1, 6)), spec=SPEC)  # one bias a channel
     assert lcmulti.load_weights(path).bias.shape == (1, 1, 6)
 
 

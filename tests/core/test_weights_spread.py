@@ -1,4 +1,4 @@
-"""Weights that several processes hold, in files: written together or apart, read by any number."""
+"""Weights of several processes are written to one file or several, and read by any number."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ def arrays(seed=0):
 
 
 def boxes(shape):
-    """Parts of an array that make up all of it."""
+    """Yield three boxes that together cover an array of *shape*."""
     half = shape[0] // 2
     yield (slice(0, half), *(slice(0, n) for n in shape[1:]))
     yield (slice(half, shape[0]), slice(0, 1), *(slice(0, n) for n in shape[2:]))
     yield (slice(half, shape[0]), slice(1, shape[1]), *(slice(0, n) for n in shape[2:]))
 
 
-class Turns:
-    """Processes that do one thing after the other in one thread: what each will tell is known."""
+class ThreadGroup:
+    """The group of processes that `save_layers` talks through, made of threads."""
 
     def __init__(self, rank, barrier, told):
         self.rank, self._barrier, self._told = rank, barrier, told
@@ -56,12 +56,12 @@ class Turns:
 
 
 def saved_by(count, path, make, per_process, write=save_layers):
-    """Save on so many threads, each with its own part; what each of them raised."""
+    """Save on *count* threads, each with its part; return what each of them raised."""
     barrier, told, raised = threading.Barrier(count, timeout=20), {}, {}
 
     def work(rank):
         try:
-            write(path, {"": make(Turns(rank, barrier, told))}, per_process=per_process)
+            write(path, {"": make(ThreadGroup(rank, barrier, told))}, per_process=per_process)
         except Exception as error:
             raised[rank] = error
             if not isinstance(error, FileError):
@@ -86,7 +86,7 @@ class Spread:
 
 @pytest.fixture
 def spread(monkeypatch):
-    """NumPy's backend, as one that knows arrays over several processes."""
+    """Let files of weights take `Spread` arrays, as from a backend with several processes."""
     whole = weights_file._held
 
     def held(argument, array):
@@ -117,7 +117,7 @@ def test_several_processes_write_and_any_number_reads(path, spread, per_process)
         wanted = rows, slice(None), slice(1, 2)
         part = lcmulti.load_weights(path, part=lambda name, shape: wanted[: len(shape) - 1])  # noqa: B023
         np.testing.assert_array_equal(part.kernel, kernel[wanted])
-    # Written again, what the index before spoke of is gone, and what is read is the new.
+    # A second save removes the files of the first index, and the new values are read.
     kernel[:] = 7
     assert saved_by(3, path, make, per_process) == {}
     assert lcmulti.load_weights(path).kernel.max() == 7

@@ -1,4 +1,4 @@
-"""How files of weights are written and read: whole or not at all, opened once, little memory."""
+"""Files of weights are written whole or not at all, opened once, and need little memory."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_an_interrupt_leaves_the_old_file_and_no_other(path, monkeypatch, interr
 
 
 def test_writers_of_one_process_number_do_not_meet(path, monkeypatch):
-    """As in two containers that share a file system."""
+    """Two containers that share a file system may have the same process number."""
     monkeypatch.setattr(os, "getpid", lambda: 7)
     names = {Replacement(path).temporary for _ in range(100)}
     assert len(names) == 100
@@ -74,7 +74,7 @@ def test_writers_of_one_process_number_do_not_meet(path, monkeypatch):
 
 
 def test_a_read_opens_the_file_once(path, monkeypatch):
-    """Else it would see the metadata of one writer and the tensors of another."""
+    """A second opening could read metadata of one writer and tensors of another."""
     lcmulti.save_weights(path, *arrays(), spec=SPEC)
     opened, original = [], os.open
 
@@ -88,7 +88,7 @@ def test_a_read_opens_the_file_once(path, monkeypatch):
 
 
 def test_the_header_decides_before_anything_is_read(path):
-    """A foreign file of 64 GB, which is not there but for its header."""
+    """A foreign, sparse file of 64 GB is refused by its header."""
     header = tensors.header_for({"x": ("float32", (2**34,))}, {})
     with path.open("wb") as stream:
         stream.write(header.content)

@@ -1,9 +1,9 @@
-"""The cells of the support matrix: what users do, with what, and what came of it.
+"""The cells of the support matrix: each tries one use (a column) with one layer or call (a row).
 
-A cell is a function that does what the column says to the thing of the row and asserts that the
-result is right. Where a framework itself cannot, the cell has a limit, is expected to fail, and
-the limit names the framework's own words or issue. `write_support_matrix.py` runs all of them
-and writes ``docs/support_matrix.md``; `test_support_matrix.py` runs them as tests.
+A cell is a function that asserts that the result is right. Where the framework itself cannot do
+what the column says, the cell has a limit: it is expected to fail, and the limit quotes the
+framework or names its issue. `write_support_matrix.py` runs all cells and writes
+``docs/support_matrix.md``; `test_support_matrix.py` runs them as tests.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any
 class Matrix:
     """One framework's rows (makers of examples), columns (checks) and limits.
 
-    ``about`` is what the page says of this table alone; ``needs`` names the packages, beside the
-    framework, that a row, a column or a cell needs.
+    ``about`` is text that the page has above this table. ``needs`` names the packages that a row,
+    a column or a cell needs besides the framework.
     """
 
     framework: str
@@ -51,11 +51,11 @@ class Matrix:
         return add
 
     def limit(self, row, column):
-        """Why a cell cannot be, or None; a row ``"*"`` stands for all."""
+        """Return why the cell cannot work, or None. The row ``"*"`` stands for all rows."""
         return self.limits.get((row, column)) or self.limits.get(("*", column))
 
     def packages(self, row, column):
-        """What a cell needs beside the framework, in the order it is asked for."""
+        """Return the packages a cell needs besides the framework, in the order they were named."""
         found = [self.needs.get(each, ()) for each in (row, column, (row, column))]
         return tuple(dict.fromkeys(sum(found, ())))
 

@@ -22,7 +22,7 @@ MATRIX = Matrix("jax", "JAX")
 
 
 class Example(NamedTuple):
-    """``apply(parameters, x) -> y``; *x* is a batch of 4."""
+    """A function ``apply(parameters, x) -> y``, its parameters, and a batch *x* of 4."""
 
     row: str
     apply: Callable[[Any, Any], Any]
@@ -114,7 +114,11 @@ def jit(example):
 
 @MATRIX.column("grad")
 def grad(example):
-    """Along a direction, as central differences have it: exact, for the loss is quadratic."""
+    """Compare the slope along a direction with central differences.
+
+    These are exact, because the loss is quadratic in the parameters. With a rank it is quartic,
+    and the slope is compared with forward mode.
+    """
     gradient = jax.jit(jax.grad(example.loss))(example.parameters)
     along = jax.tree.map(lambda leaf: jnp.sin(jnp.arange(leaf.size).reshape(leaf.shape)), gradient)
     step = jax.tree.map(lambda p, d: p + 0.5 * d, example.parameters, along)
@@ -124,7 +128,7 @@ def grad(example):
         for g, d in zip(jax.tree.leaves(gradient), jax.tree.leaves(along), strict=True)
     )
     wanted = example.loss(step) - example.loss(back)
-    if "rank" not in example.row:  # of two parameters multiplied the loss is quartic
+    if "rank" not in example.row:
         close(slope, wanted, rtol=1e-3, atol=1e-1)
     else:
         _, tangent = jax.jvp(example.loss, (example.parameters,), (along,))
@@ -133,7 +137,7 @@ def grad(example):
 
 @MATRIX.column("jvp")
 def jvp(example):
-    """The operation is affine in ``x``."""
+    """The tangent is a difference of two values, because the operation is affine in ``x``."""
     direction = jnp.sin(jnp.arange(example.x.size, dtype="float32").reshape(example.x.shape))
     function = lambda x: example.apply(example.parameters, x)  # noqa: E731
     _, tangent = jax.jvp(function, (example.x,), (direction,))
@@ -142,7 +146,7 @@ def jvp(example):
 
 @MATRIX.column("hessian")
 def hessian(example):
-    """Of the loss in one sample, against the Jacobian: ``2 J^T J`` of an affine map."""
+    """The Hessian of the loss in one sample is ``2 J^T J``: the map with Jacobian J is affine."""
     x = example.x[:1]
     ours = jax.jit(jax.hessian(lambda x: example.loss(example.parameters, x)))(x)
     jacobian = jax.jacobian(lambda x: example.apply(example.parameters, x))(x)
@@ -231,7 +235,7 @@ def without_jit(example):
 
 @MATRIX.column("`debug_nans`")
 def debug_nans(example):
-    """Nothing where numbers are finite; an error that names an operation where one is not."""
+    """Finite numbers raise nothing. A NaN raises an error that names an operation."""
     broken = example.x.at[0].set(jnp.nan)
     with jax.debug_nans(True):
         jax.jit(example.apply)(example.parameters, example.x)
@@ -245,7 +249,7 @@ def debug_nans(example):
 
 @MATRIX.column("Taylor mode (`jet`)")
 def taylor(example):
-    """The operation is affine in ``x``: each order of the result is that order of ``x`` alone."""
+    """Each order of the result is that of ``x`` mapped, because the operation is affine."""
     from jax.experimental.jet import jet
 
     first = jnp.sin(jnp.arange(example.x.size, dtype="float32").reshape(example.x.shape))
@@ -259,7 +263,7 @@ def taylor(example):
 
 @cache
 def sharded():
-    """What a process with two devices found: ``{row: {column: error or None}}``."""
+    """Run a process with two devices, which finds ``{row: {column: error or None}}``."""
     script = Path(__file__).with_name("matrix_jax_sharded.py")
     run = subprocess.run(
         [sys.executable, script], check=False, capture_output=True, text=True, timeout=300

@@ -1,4 +1,4 @@
-"""Sharding over two CPU devices; prints ``{row: {column: error or None}}`` as JSON."""
+"""Run the cells about sharding on two CPU devices; print ``{row: {column: error or None}}``."""
 
 from __future__ import annotations
 
@@ -24,15 +24,17 @@ MESH = jax.make_mesh((2,), ("rows",), axis_types=(AxisType.Auto,))
 
 
 def rows(example):
-    """Weights laid over devices by their first axis where it is even: output rows.
+    """Divide weights over devices by output rows: their first axis, where it is even.
 
-    Gradients lie as the weights do and values are as on one device. Nothing is gathered: less than
-    the input travels, and only what is whole on each device is summed.
+    Values are as on one device, and gradients are divided as the weights are. Nothing is gathered:
+    fewer bytes than those of the input are sent, and only replicated weights have their gradients
+    summed.
     """
     value, gradient = jax.value_and_grad(example.loss)(example.parameters, example.x)
 
     def placed(leaf):
-        rows = leaf.ndim > 1 and leaf.shape[0] % 2 == 0 and leaf.ndim != 6 + 1  # a basis is whole
+        # A basis is replicated.
+        rows = leaf.ndim > 1 and leaf.shape[0] % 2 == 0 and leaf.ndim != 6 + 1
         spec = PartitionSpec("rows") if rows else PartitionSpec()
         return jax.device_put(leaf, NamedSharding(MESH, spec))
 
@@ -49,7 +51,7 @@ def rows(example):
     )  # fmt: skip
     bytes_of = dict.fromkeys(("collective-permute", "all-reduce"), 0)
     for each in collectives(program):
-        bytes_of[each.kind] += each.bytes  # of another kind: a KeyError
+        bytes_of[each.kind] += each.bytes  # any other kind of collective is a KeyError
     whole = sum(leaf.nbytes for leaf in jax.tree.leaves(parameters) if leaf.is_fully_replicated)
     assert bytes_of["collective-permute"] < example.x.nbytes, bytes_of
     assert bytes_of["all-reduce"] <= whole + 2 * value.nbytes, bytes_of
@@ -61,14 +63,14 @@ def check(holds, what):
 
 
 def native(example):
-    """The same with the native kernels in the program."""
+    """Do the same with the native kernels, which must be in the compiled program."""
     with lcmulti.config(implementation="native"):
         text = rows(example).as_text()
     assert "lcmulti_native" in text
 
 
 def least_workspace(example):
-    """A limit under which the example is computed in many blocks, whole and a device's part."""
+    """Find the least limit that serves the example and a device's part: it gives many blocks."""
     for limit in range(20_000, 50_000, 500):
         try:
             with lcmulti.config(max_workspace=limit):
@@ -81,7 +83,7 @@ def least_workspace(example):
 
 
 def shard_map(example):
-    """The batch over devices, gradients summed by the transform itself; also in many blocks."""
+    """Divide the batch in `jax.shard_map`, which sums the gradients; also with many blocks."""
 
     def loss(parameters, x):
         return jnp.square(example.apply(parameters, x)).sum()
@@ -104,7 +106,7 @@ def shard_map(example):
 
 
 def explicit(example):
-    """Where shardings are part of types, the batch over devices and the call in `auto_axes`."""
+    """Divide the batch on a mesh of explicit axes, where types have shardings, by `auto_axes`."""
 
     def loss(apply, parameters, x):
         return jnp.square(apply(parameters, x)).sum()

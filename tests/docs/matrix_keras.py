@@ -1,4 +1,4 @@
-"""Cells of the support matrix for Keras: one process for each of its backends runs them all."""
+"""Support matrix of Keras. For each of its backends, one process runs all cells."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ for _backend in BACKENDS:
 for _use in USES:
     MATRIX.column(_use, slow=True)(cell(_use))
 
-# What Keras itself cannot, with a Dense neither; jax2onnx knows what a Dense is
-# made of, and no primitive but JAX's own.
+# Keras itself cannot do these, not even with a Dense layer. The exception is ONNX from JAX: a
+# Dense layer has only JAX's own primitives, and jax2onnx translates no others.
 MATRIX.limits |= {
     **{("numpy", use): "Keras trains nothing on NumPy." for use in TRAINING},
     **{("numpy", use): "Keras exports nothing on NumPy." for use in EXPORTS},
@@ -52,7 +52,7 @@ MATRIX.limits |= {
         "Keras goes through jax2onnx, which translates JAX's own primitives and no others."
     ),
 }
-# What Keras needs beside its backend.
+# The packages that Keras needs besides its backend.
 MATRIX.needs |= {
     ("tensorflow", "export, ONNX"): ("tf2onnx", "onnxruntime"),
     ("jax", "export, ONNX"): ("jax2onnx", "onnxruntime"),

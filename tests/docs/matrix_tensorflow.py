@@ -42,7 +42,7 @@ class Example(NamedTuple):
         return self.function(x, *weights, data_format="channels_last")
 
     def step(self, x=None):
-        """Value, and gradients in all variables."""
+        """Return the value, and the gradients in all variables."""
         with tf.GradientTape() as tape:
             y = self.apply(self.x if x is None else x)
             loss = tf.reduce_sum(tf.square(y))
@@ -96,7 +96,7 @@ def second_order(example):
         return outer.gradient(loss, example.variables[0])
 
     close(tf.function(twice)(), twice(), atol=1e-1)
-    # By central differences along a direction: exact to third order.
+    # Compare with central differences along a direction, which are exact to third order.
     variable, before = example.variables[0], tf.identity(example.variables[0])
     along = tf.sin(tf.reshape(tf.range(tf.size(before), dtype="float32"), before.shape))
     slope = tf.reduce_sum(twice() * along)
@@ -110,7 +110,7 @@ def second_order(example):
 
 @MATRIX.column("forward mode")
 def forward_mode(example):
-    """The operation is affine in ``x``."""
+    """The tangent is a difference of two values, because the operation is affine in ``x``."""
     direction = tf.sin(tf.reshape(tf.range(tf.size(example.x), dtype="float32"), example.x.shape))
     with tf.autodiff.ForwardAccumulator(example.x, direction) as accumulator:
         y = example.apply(example.x)
@@ -119,7 +119,7 @@ def forward_mode(example):
 
 @MATRIX.column("`vectorized_map`")
 def vectorized_map(subject):
-    """Samples, their gradients, and weights of several models."""
+    """Map over samples, over gradients of each sample, and over the weights of several models."""
 
     def one(x):
         return subject.apply(x[None])[0]
@@ -137,7 +137,7 @@ def vectorized_map(subject):
 
 @MATRIX.column("Jacobians")
 def jacobians(subject):
-    """Of seven outputs of each sample, beside a gradient for each of them."""
+    """Compare Jacobians of seven outputs of each sample with a gradient for each output."""
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(subject.x)
         some = tf.reshape(subject.apply(subject.x), (4, -1))[:, :7]
@@ -178,7 +178,7 @@ np.savez(folder + "/found.npz", *found)
 
 
 def saved(example, order):
-    """Saved here; run, and differentiated, in a process that has TensorFlow alone."""
+    """Save a module here, and run and differentiate it in a process that has only TensorFlow."""
     with tempfile.TemporaryDirectory() as folder:
         options = tf.saved_model.SaveOptions(experimental_custom_gradients=True)
         tf.saved_model.save(Module(example), folder, options=options)
@@ -255,7 +255,7 @@ def mirrored(example):
 
 @MATRIX.column("mixed precision")
 def mixed_precision(example):
-    """Variables in float32, computed in half types, as Keras' policy does it."""
+    """Keep variables in float32 and compute in half types, as Keras' policy does."""
     for dtype in ("bfloat16", "float16"):
         with tf.GradientTape() as tape:
             halves = [tf.cast(each, dtype) for each in example.variables]

@@ -8,69 +8,21 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import lcmulti_torch
 import torch
 import torch._dynamo.testing
 from matrix_cells import Matrix
+from matrix_torch_examples import MODULES, gradients, make
 from torch import nn
 
 MATRIX = Matrix("torch", "PyTorch")
-
-
-class Example(NamedTuple):
-    row: str
-    module: nn.Module
-    x: Any  # (5, 3, 7, 6)
-
-    def loss(self, x=None):
-        return self.module(self.x if x is None else x).square().sum()
-
-
-class Operation(nn.Module):
-    """`local_conv` as people call it in a module of their own."""
-
-    def __init__(self):
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(6, 4, 2, 3, 3, 4))
-        self.bias = nn.Parameter(torch.randn(6, 4, 4))
-
-    def forward(self, x):
-        return lcmulti_torch.functional.local_conv2d(x, self.weight, self.bias)
-
-
-MODULES = {
-    "`local_conv`": Operation,
-    "`LocallyConnected2d`": lambda: lcmulti_torch.LocallyConnected2d(
-        3, 4, 3, (7, 6), stride=2, padding=1
-    ),
-    "`LocallyConnected2d(rank=2)`": lambda: lcmulti_torch.LocallyConnected2d(
-        3, 4, 3, (7, 6), padding="same", rank=2
-    ),
-    "`LocallyConnectedTranspose2d`": lambda: lcmulti_torch.LocallyConnectedTranspose2d(
-        3, 4, 3, (7, 6), stride=2, padding=1
-    ),
-}
-
-
-def make(name):
-    torch.manual_seed(0)
-    return Example(name, MODULES[name](), torch.randn(5, 3, 7, 6))
-
-
 for _name in MODULES:
     MATRIX.row(_name)(lambda name=_name: make(name))
 
 close = torch.testing.assert_close
-
-
-def gradients(function, example):
-    """Value, and gradients in all parameters."""
-    y = function(example.x)
-    return y, torch.autograd.grad(y.square().sum(), list(example.module.parameters()))
 
 
 def same_training(function, example):
@@ -111,10 +63,12 @@ def exported(example):
 def onnx(example):
     import onnxruntime
 
-    program = torch.onnx.export(
-        example.module, (example.x,), dynamo=True, verbose=False,
-        dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=1024)},),
-    )  # fmt: skip
+    # The exporter warns of modules in training mode, and of its own use of PyTorch.
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):
+        program = torch.onnx.export(
+            example.module.eval(), (example.x,), dynamo=True, verbose=False,
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=1024)},),
+        )  # fmt: skip
     buffer = io.BytesIO()
     program.save(buffer)
     session = onnxruntime.InferenceSession(buffer.getvalue())
@@ -129,10 +83,11 @@ def onnx_without_dynamo(example):
     import onnxruntime
 
     buffer = io.BytesIO()
-    torch.onnx.export(
-        example.module, (example.x,), buffer, dynamo=False, input_names=["x"],
-        output_names=["y"], dynamic_axes={"x": {0: "n"}, "y": {0: "n"}},
-    )  # fmt: skip
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+        torch.onnx.export(
+            example.module.eval(), (example.x,), buffer, dynamo=False, input_names=["x"],
+            output_names=["y"], dynamic_axes={"x": {0: "n"}, "y": {0: "n"}},
+        )  # fmt: skip
     session = onnxruntime.InferenceSession(buffer.getvalue())
     for each in (example.x, torch.randn(2, 3, 7, 6)):
         (y,) = session.run(None, {"x": each.numpy()})
@@ -203,7 +158,7 @@ def functional_call(example):
 
 @MATRIX.column("forward AD")
 def forward_ad(example):
-    """The tangent of a piecewise bilinear function, by its values."""
+    """The tangent is a difference of two values, because the operation is affine in ``x``."""
     direction = torch.randn_like(example.x)
     double, x, direction = example.module.double(), example.x.double(), direction.double()
     _, tangent = torch.func.jvp(double, (x,), (direction,))
@@ -256,7 +211,7 @@ class Flat(nn.Module):
 
 @MATRIX.column("`view` of the result", slow=True)
 def view(example):
-    """It lies in memory as a convolution's would, also for who only traces it."""
+    """`view` accepts the result, as it accepts a convolution's, also under tracers."""
     module, x = nn.Sequential(example.module, Flat()), example.x
     y = module(x)
     torch._dynamo.reset()
@@ -269,7 +224,7 @@ def view(example):
 
 @MATRIX.column("operations in place")
 def in_place(example):
-    """On the result itself, with the gradients that a copy of it gives."""
+    """Changes of the result itself give the gradients that changes of a copy give."""
     changes = (
         nn.ReLU(inplace=True), lambda y: y.add_(1), lambda y: y.mul_(0.5), nn.SiLU(inplace=True),
         lambda y: y.__setitem__((slice(None), 0), 0) or y,
@@ -288,7 +243,7 @@ def in_place(example):
 
 @MATRIX.column("hooks")
 def hooks(example):
-    """On the result, its node and the module: each is called once, with the right gradient."""
+    """Hooks of the result, of its node and of the module run once, with the right gradient."""
     seen, of_node, of_module = [], [], []
     module = copy.deepcopy(example.module)
     module.register_full_backward_hook(lambda _, dx, dy: of_module.append(dx[0]))
@@ -322,7 +277,7 @@ def files(example):
 
 @cache
 def distributed():
-    """What two processes found: ``{row: {column: error or None}}``."""
+    """Run two processes, which find ``{row: {column: error or None}}``."""
     script = Path(__file__).with_name("matrix_torch_distributed.py")
     helpers = {"PYTHONPATH": str(script.parents[1] / "helpers")}
     run = subprocess.run(

@@ -1,4 +1,7 @@
-"""DDP, FSDP and DTensor on two processes; prints ``{row: {column: error or None}}`` as JSON."""
+"""Run the cells about DDP, FSDP and DTensor on two processes.
+
+Prints ``{row: {column: error or None}}`` as JSON.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ import warnings
 import torch
 import torch.distributed as dist
 from helpers_traffic import POINT_TO_POINT, Traffic
-from matrix_torch import MODULES, gradients, make
+from matrix_torch_examples import MODULES, gradients, make
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
@@ -25,7 +28,7 @@ WORLD = 2
 
 
 def expected(example):
-    """Gradients of the mean over processes of each one's part of the batch."""
+    """Return the gradients of the mean loss over processes, each with its part of the batch."""
     parts = example.x[:4].chunk(WORLD)
     loss = sum(example.loss(part) for part in parts) / WORLD
     return torch.autograd.grad(loss, list(example.module.parameters()))
@@ -41,7 +44,7 @@ def ddp(example, rank, mesh):
 
 
 def network(example):
-    """The example as people train it, its result changed in place."""
+    """Build a network from the example, with layers that change results in place."""
     y = example.module(example.x)
     return nn.Sequential(
         copy.deepcopy(example.module), nn.ReLU(inplace=True), nn.Flatten(),
@@ -50,7 +53,7 @@ def network(example):
 
 
 def steps(model, x):
-    """Three of training."""
+    """Train *model* for three steps and return it."""
     optimizer = torch.optim.SGD(model.parameters(), 0.01)
     for _ in range(3):
         optimizer.zero_grad()
@@ -60,7 +63,7 @@ def steps(model, x):
 
 
 def trained(example):
-    """A network, and its state after training on the whole batch in one process."""
+    """Return a network, and its weights after one process trained it on the whole batch."""
     torch.manual_seed(0)
     model = network(example)
     plain = steps(copy.deepcopy(model), example.x[:4])
@@ -68,7 +71,7 @@ def trained(example):
 
 
 def fsdp1(example, rank, mesh):
-    """Each layer sharded, and what is left."""
+    """FSDP1 shards each layer, and then the rest of the model."""
     model, wanted = trained(example)
     cpu = torch.device("cpu")
     for i in (0, 3):
@@ -84,7 +87,7 @@ def fsdp1(example, rank, mesh):
 
 
 def fsdp2(example, rank, mesh):
-    """Weights are freed after the forward pass and gathered again for the backward pass."""
+    """FSDP2 frees weights after the forward pass and gathers them for the backward pass."""
     model, wanted = trained(example)
     for each in (model[0], model[3], model):
         fully_shard(each, mesh=mesh, reshard_after_forward=True)
@@ -95,12 +98,12 @@ def fsdp2(example, rank, mesh):
 
 
 def dtensor(example, rank, mesh):
-    """The batch divided, then weights and input over rows: nothing is gathered, halos travel."""
+    """Divide the batch, then weights and input by rows. Only halos are sent."""
     y, wanted = gradients(example.module, example)
     for place in (Shard(0), Shard(2)):
         module = copy.deepcopy(example.module)
         for name, each in list(module.named_parameters()):
-            rows = place == Shard(2) and each.shape[0] > 2  # a basis has two kernels, everywhere
+            rows = place == Shard(2) and each.shape[0] > 2  # a basis of two kernels is replicated
             placed = distribute_tensor(each.data, mesh, [Shard(0) if rows else Replicate()])
             setattr(module, name, torch.nn.Parameter(placed))
         x = distribute_tensor(example.x, mesh, [place]).requires_grad_()
@@ -128,7 +131,7 @@ def work(rank, folder):
     dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=WORLD)
     torch.set_num_threads(1)
     mesh = init_device_mesh("cpu", (WORLD,))
-    warnings.filterwarnings("error", ".*view")  # of a result that is one
+    warnings.filterwarnings("error", ".*view")  # PyTorch warns where a result is a view
     found = {}
     for row in MODULES:
         for column, check in COLUMNS.items():

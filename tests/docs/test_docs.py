@@ -1,7 +1,6 @@
-"""Every Python block of the pages in docs/ runs, those of a page one after the other.
+"""The pages in docs/ are right: their Python runs, command lines parse, and links lead somewhere.
 
-A line ``print(...)   # text`` promises what it prints. Command lines are right calls, and links
-lead to something.
+The blocks of a page run one after the other. A line ``print(...)   # text`` must print the text.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ NEEDS = {
     "errors.md": (),
     "faq.md": (),
     "how_it_works.md": (),
-    "index.md": (),
+    "index.md": ("torch",),
     "jax.md": ("jax", "flax", "equinox", "safetensors"),
     "keras.md": ("keras", "h5py"),
     "measuring.md": (),
@@ -54,12 +53,12 @@ NEEDS = {
 FILES = {"keras.md": ("old.h5", "weights.h5")}  # old models a page finds in its folder
 BEFORE = {
     "writing_a_backend.md": "from lcmulti_example.backend import StrictComposed, StrictOps",
-    "sharding.md": (  # what torchrun does, and each process of it
+    "sharding.md": (  # what a process of torchrun does first
         "import torch.distributed as dist\n"
         'dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)'
     ),
 }
-"""What a page shows in another page, in the plugin it speaks of, or leaves to who starts it."""
+"""Code that must run before the blocks of a page, because the page does not show it."""
 AFTER = {"sharding.md": "dist.destroy_process_group()"}
 PLUGIN = {"writing_a_backend.md": "backend.py", "writing_an_implementation.md": "einsum.py"}
 EXAMPLES = {
@@ -99,7 +98,7 @@ PUBLIC = {
     "lcmulti_jax.equinox": ("equinox",),
     "lcmulti_keras": ("keras",),
 }
-"""Modules whose ``__all__`` is the public API, and what they need to be imported."""
+"""Modules whose ``__all__`` is the public API, and the packages needed to import them."""
 PAGES = sorted(
     path
     for path in DOCS.rglob("*.md")
@@ -114,7 +113,7 @@ def blocks_of(page, language="python"):
 
 
 def promised(block):
-    """What the comments after ``print`` lines say, in order."""
+    """Return the texts of the comments after ``print`` lines, in order."""
     same_line = re.findall(r"^\s*print\(.*\)\s*# (.*)$|^# (.*)$", block, re.MULTILINE)
     return [one or other for one, other in same_line]
 
@@ -132,7 +131,8 @@ def test_page_runs_and_prints_what_it_says(page, isolated, monkeypatch):
         pytest.importorskip(package)
     for name in FILES.get(page, ()):
         shutil.copy(LEGACY, isolated / name)
-        with importlib.import_module("h5py").File(LEGACY) as file:  # as its model.to_json() was
+        # The page reads the file that model.to_json() had written.
+        with importlib.import_module("h5py").File(LEGACY) as file:
             (isolated / "model.json").write_text(file.attrs["model_config"], "utf-8")
     monkeypatch.syspath_prepend(str(EXAMPLE))
     names = {"__name__": "page"}
@@ -157,7 +157,7 @@ SHOWN = re.compile(
 
 
 def shown_code(text, folder):
-    """Python blocks and included objects of a part of a page, in their order."""
+    """Yield the Python blocks and the included objects of a part of a page, in order."""
     for match in SHOWN.finditer(text):
         if match["own"] is not None:
             yield match["own"]
@@ -170,7 +170,7 @@ def shown_code(text, folder):
 
 @pytest.mark.slow
 def test_a_backend_written_to_the_letter_computes(tmp_path):
-    """As a reader would: the page's own blocks, in the files it names."""
+    """The blocks of the page, written to the files it names, are a plugin that works."""
     pytest.importorskip("array_api_strict")
     text = (DOCS / "writing_a_backend.md").read_text("utf-8")
     describe, compose, _, record, _ = re.split(r"^## ", text, flags=re.MULTILINE)[1:]
@@ -218,7 +218,7 @@ def test_every_example_is_run():
 
 
 def command_lines():
-    """Calls of lcmulti in shell blocks and in indented ones."""
+    """Collect the calls of lcmulti in shell blocks and in indented blocks."""
     found = []
     for path in [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"]:
         text = path.read_text("utf-8").replace("\\\n", " ")
@@ -236,7 +236,7 @@ def test_command_lines_are_right_calls(line):
     words = shlex.split(line.partition("|")[0], comments=True)
     words = words[words.index("lcmulti") + 1 :]
     args, unknown = cli._parser().parse_known_args(words)
-    assert not unknown or hasattr(args, "unknown")  # certify hands what is left to pytest
+    assert not unknown or hasattr(args, "unknown")  # certify passes unknown options on to pytest
 
 
 def test_links_lead_to_something():
@@ -264,7 +264,7 @@ def test_the_site_checker_finds_what_leads_nowhere(tmp_path):
 
 
 def documented():
-    """Full names of what the reference has an entry for."""
+    """Return the full name of everything the reference has an entry for."""
     names = set()
     for path in (DOCS / "reference").glob("*.md"):
         text = path.read_text("utf-8")

@@ -1,4 +1,4 @@
-"""Every cell of the support matrix, run; and the published table is what they say."""
+"""Every cell of the support matrix runs, and the published tables have the same cells."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def cells():
     for matrix in MATRICES:
         for row in matrix.rows:
             for column in matrix.columns:
-                # Together: what the cells of a row share is made once.
+                # One worker runs a row, so what its cells share is made once.
                 group = pytest.mark.xdist_group(f"matrix, {matrix.framework} {row}")
                 marks = [getattr(pytest.mark, matrix.framework), group]
                 for package in matrix.packages(row, column):
                     missing = importlib.util.find_spec(package) is None
                     marks.append(pytest.mark.skipif(missing, reason=f"needs {package}"))
-                if column in matrix.slow or row != next(iter(matrix.rows)):  # one of each is fast
+                if column in matrix.slow or row != next(iter(matrix.rows)):  # first rows are fast
                     marks.append(pytest.mark.slow)
                 limit = matrix.limit(row, column)
                 if limit:

@@ -1,11 +1,11 @@
-"""Run every cell of the support matrix; write docs/support_matrix.md and README's short of it.
+"""Run every cell of the support matrix; write docs/support_matrix.md and the summary in README.
 
     python tests/docs/write_support_matrix.py
 
-    python tests/docs/write_support_matrix.py torch  # its table alone; or jax, tensorflow, keras
+    python tests/docs/write_support_matrix.py torch  # only this table; or jax, tensorflow, keras
 
-Takes some minutes. A cell that fails without a limit, or has a limit and works, is an error, and
-the table of its framework is left as it was.
+This takes some minutes. A cell that fails without a limit, or works in spite of one, is an error.
+The table of its framework is then left as it was.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ expected to fail, strictly, so that the day the limit is gone is noticed.
 
 
 def section(matrix, versions):
-    """The table of one framework, things across and uses down, and its limits."""
+    """Write the table of one framework, with a line for each use, and its limits."""
     notes = []
     head = ["", *matrix.rows]
     lines = [f"## {matrix.title}", "", f"{matrix.about}Run with {versions}.", ""]
@@ -62,14 +62,14 @@ def section(matrix, versions):
 
 
 def in_short(matrix):
-    """A row of README's table: the uses that work with everything, and the others."""
+    """Write a row of README's table: the uses that work with every layer, and the others."""
     rest = [c for c in matrix.columns if any(matrix.limit(row, c) for row in matrix.rows)]
     works = [column for column in matrix.columns if column not in rest]
     return f"| {matrix.title} | {'; '.join(works)} | {'; '.join(rest)} |"
 
 
 def with_rows(readme, short):
-    """README with the rows of its table replaced."""
+    """Return the text of README with the rows of its table replaced."""
     head, rest = readme.split(IN_SHORT)
     table, after = rest.split("\n\n", 1)
     for title, row in short.items():
@@ -78,7 +78,7 @@ def with_rows(readme, short):
 
 
 def verdicts_on(page, title):
-    """``{(row, column): "Y" or "-"}`` of one framework's table on the page."""
+    """Read ``{(row, column): "Y" or "-"}`` from one framework's table on the page."""
     body = page.split(f"## {title}\n", 1)[1].split("\n## ", 1)[0]
     table = [line for line in body.splitlines() if line.startswith("|")]
     rows = [each.strip() for each in table[0].strip("|").split("|")][1:]
@@ -121,7 +121,7 @@ def versions_of(framework):
 
 
 def run(matrix):
-    """Run all cells of a framework; how many came out other than noted."""
+    """Run all cells of a framework; return how many failed or worked against their limits."""
     wrong = 0
     for column in matrix.columns:
         for row in matrix.rows:
@@ -139,7 +139,7 @@ def run(matrix):
 
 
 def main(argv):
-    """Run the frameworks named in *argv* (all by default), each writing its part of the page."""
+    """Run the frameworks named in *argv* (by default all) and write their parts of the page."""
     written, short, wrong = {}, {}, 0
     for name in argv or MODULES:
         matrix = importlib.import_module(MODULES[name]).MATRIX

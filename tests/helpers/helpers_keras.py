@@ -20,7 +20,7 @@ def needs(package):
 
 
 def run_driver(name, backend, *arguments):
-    """The output of a driver, as Python objects."""
+    """Run a driver and return what it printed as JSON, as Python objects."""
     environment = os.environ | {"KERAS_BACKEND": backend}
     command = [sys.executable, str(DRIVERS / name), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)

@@ -100,7 +100,7 @@ def test_debug_nans_of_a_gradient():
     ("name", "implementation"), [EACH[0], *(pytest.param(*e.values, marks=SLOW) for e in EACH[1:])]
 )
 def test_taylor_mode_in_both_arguments(name, implementation):
-    """Three orders of both operands and of a gradient agree with the operation in jax.numpy."""
+    """Three orders in both operands, and of a gradient, equal those of the same in jax.numpy."""
     spec = spec_of(name)
     x, kernel, dy = arrays_of(spec)
     terms = [random(seed, x.shape, kernel.shape) for seed in (1, 2, 3)]

@@ -39,7 +39,7 @@ pytestmark = [pytest.mark.jax, pytest.mark.sampled]
 
 
 def maps(implementation, spec, resources=RESOURCES):
-    """The three maps, jitted."""
+    """Return the three maps, each compiled by `jax.jit` when it is called."""
     names = ("forward", "input_grad", "kernel_grad")
     return [
         jax.jit(partial(getattr(load(implementation), name), spec=spec, resources=resources))
@@ -56,6 +56,14 @@ def test_maps_equal_the_reference(name, implementation):
 @pytest.mark.parametrize("name", ["grouped", "shared rows", "deep padding", "3d"])
 def test_blocks_equal_the_reference(name, limit):
     check_maps(name, "blocked", Resources(limit))
+
+
+def test_blocks_that_each_reach_the_whole_input_are_added():
+    padding = ((2, 1), (1, 2))
+    spec = lcmulti.LocalConvSpec((2, 3, 2), 3, (4, 5), padding=padding, data_format="channels_last")
+    _, kernel, dy = arrays_of(spec)
+    got = maps("blocked", spec.computed(), Resources(3000))[1](dy, kernel)
+    near(got, reference.input_grad(np.asarray(dy), np.asarray(kernel), spec.computed()))
 
 
 @pytest.mark.parametrize("most_terms", [1, 32])
@@ -99,7 +107,7 @@ def test_the_default_device_is_that_of_the_context(monkeypatch):
         with jax.default_device(cpu):
             assert array_operations.default_device() == "cpu"
     facts = plugins.load_backend("jax").facts
-    assert facts(jnp.ones(3)).device == "gpu"  # would be moved there
+    assert facts(jnp.ones(3)).device == "gpu"  # an array without a device goes to the default
     assert facts(jax.device_put(jnp.ones(3), jax.devices("cpu")[0])).device == "cpu"
 
 
@@ -182,7 +190,7 @@ def test_float32_is_not_rounded_to_fewer_bits():
 
 
 def compiled(name, implementation, spec, batch, resources, dtype="float32"):
-    """One map, compiled."""
+    """Compile one map for arrays of *spec* and *batch*."""
     shapes = {"x": (batch, *spec.input_shape), "dy": (batch, *spec.output_shape)}
     kernel = spec.kernel_shape
     operands = {

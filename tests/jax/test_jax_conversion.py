@@ -1,4 +1,4 @@
-"""Convert layers of Flax NNX and Equinox from and to convolutions, fuse them, lack the packages."""
+"""Layers of Flax NNX and Equinox: conversion from and to convolutions, fusing, missing packages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KEY = jax.random.key(1)
 
 
 def few(names, *fast):
-    """Names of cases; those that are not *fast* run in the full lane only."""
+    """Mark all *names* of cases as slow, but those in *fast*."""
     slow = pytest.mark.slow
     return [pytest.param(name, marks=() if name in fast else slow) for name in names]
 

@@ -34,7 +34,7 @@ def started(*arguments, program=PROGRAM):
 
 
 def found_by(*processes, timeout=600):
-    """What each of some processes says; none is left behind."""
+    """Wait for the processes, end them, and return what each printed as JSON."""
     try:
         told = [process.communicate(timeout=timeout) for process in processes]
     finally:
@@ -46,14 +46,14 @@ def found_by(*processes, timeout=600):
 
 
 def selected(request, test, argument):
-    """The values of a parameter that a run has selected."""
+    """Return the values of a test's parameter that this run has selected."""
     items = [item for item in request.session.items if getattr(item, "originalname", "") == test]
     return [item.callspec.params[argument] for item in items]
 
 
 @pytest.fixture(scope="module")
 def outcomes(request):
-    """What one process says of every check that is selected."""
+    """Run all selected checks in one process; return the error of each, or None."""
     return found_by(started(*selected(request, "test_on_four_devices", "check")))[0]
 
 
@@ -83,7 +83,7 @@ def test_two_processes_of_two_devices():
 
 @pytest.fixture(scope="module")
 def by_framework(request):
-    """What one process says of the frameworks that are there and selected."""
+    """Run the selected frameworks that are installed in one process; return their errors."""
     names = selected(request, "test_through_what_frameworks_have", "name")
     there = [name for name in names if importlib.util.find_spec(FRAMEWORKS[name])]
     return found_by(started(*there, program=PROGRAM.with_name("jax_sharded_layers.py")))[0]
@@ -92,7 +92,7 @@ def by_framework(request):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FRAMEWORKS)
 def test_through_what_frameworks_have(by_framework, name):
-    """Partition metadata of Flax NNX, trees of shardings, Keras' `LayoutMap`, `jax.vmap`, Orbax."""
+    """Layers are sharded by NNX metadata, trees of shardings, Keras' `LayoutMap` and others."""
     pytest.importorskip(FRAMEWORKS[name])
     if by_framework[name]:
         pytest.fail(by_framework[name], pytrace=False)

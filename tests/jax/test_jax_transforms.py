@@ -206,7 +206,7 @@ def test_shard_map_over_the_batch():
 
 @pytest.mark.slow
 def test_as_users_compile():
-    """Compiles as users do; all other tests compile with few optimisations."""
+    """XLA compiles with all optimisations, as for users. All other tests use few of them."""
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     chosen = "test_gradients and auto and float32 and (groups or same)"
     command = [sys.executable, "-m", "lcmulti.conformance", "jax", "-k", chosen]

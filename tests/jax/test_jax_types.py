@@ -87,7 +87,7 @@ def test_a_users_file_is_understood(checker, package, text, tmp_path):
     said = subprocess.run(
         command, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=600
     ).stdout
-    # Names as people write them: without modules.
+    # Names without their modules, as people write them.
     known = {
         int(line): re.sub(r"[\w.]+\.(\w+)", r"\1", kind) for line, kind in re.findall(pattern, said)
     }

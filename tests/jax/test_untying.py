@@ -1,4 +1,4 @@
-"""`untie` and `retie` in Flax NNX and Equinox keep outputs, and do not change the given model."""
+"""`untie` and `retie` in Flax NNX and Equinox keep outputs and leave the given model as it was."""
 
 import inspect
 

@@ -1,6 +1,6 @@
-"""The native kernels' library, what their geometry and threads may be, and NumPy's door.
+"""The native library: what it accepts, threads and forks, instruction sets, and NumPy's door.
 
-The maps themselves are certified: ``lcmulti certify numpy --implementation native``.
+``lcmulti certify numpy --implementation native`` tests the values of the maps.
 """
 
 from __future__ import annotations
@@ -60,7 +60,10 @@ def test_a_window_beyond_the_cache_is_declined():
 
 
 def test_filters_beyond_the_cache_are_declined():
-    """What is accepted is computed, channels first too."""
+    """Of growing numbers of filters, the accepted ones are computed, channels first too.
+
+    The first that is too large is declined.
+    """
     torch = pytest.importorskip("torch")
     door = plugins.load_implementation("torch", "native")
     for filters in (20_000, 40_000, 80_000):
@@ -124,7 +127,7 @@ def test_every_instruction_set_this_processor_has(isa):
 
 @pytest.mark.parametrize("wish", ["", "AVX2", "avx-2"])
 def test_an_instruction_set_that_is_none_is_an_error(wish):
-    """Not the plain code, in silence and at half the speed."""
+    """A wrong name is an error, rather than slow plain code without a word."""
     call = (
         "import numpy as np, lcmulti; lcmulti.local_conv(np.ones((2, 5, 3)), np.ones((4, 2, 3, 7)))"
     )
@@ -179,9 +182,9 @@ def test_callers_on_many_threads_at_once():
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
 @pytest.mark.parametrize("first", [True, False])
 def test_a_forked_child_computes(backend, first):
-    """PyTorch's threads are its parent's, and OpenMP does not know that they are gone.
+    """A forked child has none of its parent's threads, of which OpenMP knows nothing.
 
-    In a process of its own, for the parent may have called the kernels before, or not.
+    The parent is a process of its own, which has called the kernels before the fork or has not.
     """
     code = (
         f"{CHILD}"
@@ -255,7 +258,7 @@ def test_numpy_reads_any_memory_layout(view):
 
 @pytest.mark.parametrize("filters", [2, 4])
 def test_windows_of_an_array_are_read_where_they_overlap(filters):
-    """Channels and positions are neighbours both: the same elements."""
+    """Windows of `sliding_window_view` share elements; the kernels read them without a copy."""
     line = RNG.standard_normal((3, 40)).astype("float32")
     windows = np.lib.stride_tricks.sliding_window_view(line, filters, axis=1)
     kernel = RNG.standard_normal((windows.shape[1], 4, 1, filters)).astype("float32")
@@ -266,7 +269,7 @@ def test_windows_of_an_array_are_read_where_they_overlap(filters):
 
 
 def test_numpy_overhead():
-    """A warm call of almost no work, all Python included: under 10 microseconds beyond dispatch."""
+    """A warm call of almost no work takes under 10 microseconds, besides dispatch."""
     spec = lcmulti.LocalConvSpec((2, 1), 1, 1, data_format="channels_last").computed()
     door = plugins.load_implementation("numpy", "native")
     x, kernel = np.ones((1, 2, 1), "float32"), np.ones((2, 1, 1, 1), "float32")
@@ -277,7 +280,7 @@ def test_numpy_overhead():
 
 @pytest.mark.parametrize("batch", [1, 16])
 def test_float16_is_rounded_as_numpy_does(batch):
-    """To nearest, ties to even, whatever it is: sums of every number and another."""
+    """Sums of every float16 and another one are rounded to nearest, ties to even."""
     every = np.arange(2**16, dtype="uint16")
     pairs = np.stack([every, every * np.uint16(40503)], -1).view("float16")
     x = pairs.reshape(batch, -1, 2)
@@ -291,7 +294,7 @@ def test_float16_is_rounded_as_numpy_does(batch):
 
 @pytest.mark.parametrize("name", ["numpy", "torch"])
 def test_a_door_refuses_arrays_that_are_not_those_of_its_geometry(name):
-    """What is handed over are addresses: the library would read on beyond a smaller array."""
+    """The library receives addresses, so it would read beyond the end of a smaller array."""
     if name not in sys.modules:
         pytest.importorskip(name)
     owner, door = plugins.load_backend(name), plugins.load_implementation(name, "native")

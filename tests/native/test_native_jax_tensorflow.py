@@ -1,4 +1,4 @@
-"""JAX' and TensorFlow's doors to the native kernels: what they do around the three maps."""
+"""JAX's and TensorFlow's doors to the native kernels: derivatives, export and wrong calls."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_jax_refuses_an_attribute_that_lies(jax_arrays):
 
     call = library.packed("forward", SPEC.computed(), 5, "float32", None)
     close(run(x, kernel, call), Y)
-    steps = [*call[:-16], *[10**9] * 16]  # of arrays that are none of these
+    steps = [*call[:-16], *[10**9] * 16]  # steps of other arrays, which must not be used
     close(run(x, kernel, steps), Y)
     for arrays in ((x[:, :-1], kernel), (x, kernel[:-1]), (x.astype("bfloat16"), kernel)):
         with pytest.raises(Exception, match="arrays other than"):
@@ -116,7 +116,7 @@ def tensorflow_arrays():
 
 
 def tensorflow_gradients(function, arrays):
-    """Of the first order and the second."""
+    """Return gradients of the first order and of the second."""
     import tensorflow as tf
 
     with tf.GradientTape() as outer:
@@ -131,7 +131,7 @@ def tensorflow_gradients(function, arrays):
 
 @pytest.mark.parametrize("compiled", [None, False, True])
 def test_tensorflow_gradients(tensorflow_arrays, compiled):
-    """Eagerly, in a graph, and compiled by XLA, where it is composed."""
+    """Compare gradients eagerly, in a graph, and compiled by XLA, where the call is composed."""
     import tensorflow as tf
 
     def ours(*arrays):
@@ -151,7 +151,7 @@ def test_tensorflow_forward_mode(tensorflow_arrays):
 
 
 def saved_module(tensorflow_arrays, folder):
-    """A module of one function, not traced yet; the arrays to try it with lie beside it."""
+    """Make a module of one function, not traced yet, and save arrays to try it with."""
     import tensorflow as tf
 
     x, kernel = tensorflow_arrays
@@ -182,7 +182,7 @@ def test_tensorflow_saves_what_loads_anywhere(tensorflow_arrays, tmp_path):
 
 @pytest.mark.slow
 def test_tensorflow_saves_a_function_that_ran_with_its_operation(tensorflow_arrays, tmp_path):
-    """Saving traces it again. Only what was traced by a call, and is handed over, holds it."""
+    """Saving traces the function again, so the file does not need the native operation."""
     import tensorflow as tf
 
     module = saved_module(tensorflow_arrays, tmp_path)

@@ -1,4 +1,4 @@
-"""PyTorch's door to the native kernels: what it does around the three maps."""
+"""PyTorch's door to the native kernels: derivatives, compilers, threads and memory order."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_torch_channels_first_and_negated_views(torch_arrays):
     x, kernel = (each.detach() for each in torch_arrays)
     y = native(x.movedim(-1, 1).contiguous(), kernel, data_format="channels_first")
     close(y.movedim(1, -1), Y)
-    negated = torch.complex(x, -x).conj().imag  # x again, by a bit that says so
+    negated = torch.complex(x, -x).conj().imag  # equal to x: a view whose negative bit is set
     assert negated.is_neg()
     close(native(negated, kernel), Y)
 
@@ -155,7 +155,10 @@ def test_torch_channels_first_and_negated_views(torch_arrays):
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted by Linux")
 @pytest.mark.parametrize("threads", [None, 3])
 def test_torch_lends_its_threads(threads):
-    """Where as many are asked for as it has: others would be awake beside them."""
+    """The kernels use PyTorch's own threads, and start others only where the number differs.
+
+    Threads of their own would run beside PyTorch's, which stay awake for a while.
+    """
     code = (
         "import torch\n"
         f"{CHILD}"
@@ -185,7 +188,7 @@ def test_torch_lends_its_threads(threads):
 @pytest.mark.parametrize("size", [(6, 7), (1, 23), (3, 47)])
 @pytest.mark.parametrize(("channels", "filters", "groups"), [(4, 2, 1), (3, 5, 1), (6, 4, 2)])
 def test_torch_pixels_whose_channels_come_first(channels, filters, groups, size, apart):
-    """Lanes are positions there, and what is left of a row overlaps the lanes before it."""
+    """A vector holds positions here, and the last vector of a row overlaps the one before it."""
     torch = pytest.importorskip("torch")
     torch.manual_seed(0)
     wider = torch.randn(9, channels, size[0], size[1] + apart)  # rows with a gap after each
@@ -222,7 +225,7 @@ def test_torch_pixels_whose_channels_come_first(channels, filters, groups, size,
     ],
 )
 def test_torch_small_windows_whose_lanes_are_positions(shape, filters, window, changes, batch):
-    """What is beyond a row, or not finite in it, is no other position's."""
+    """A vector holds positions here. What lies beyond a row, or is not finite, must not spread."""
     torch = pytest.importorskip("torch")
     spec = lcmulti.LocalConvSpec(
         shape, filters, window, data_format="channels_first", **changes
@@ -232,7 +235,7 @@ def test_torch_small_windows_whose_lanes_are_positions(shape, filters, window, c
         for channels, size in ((shape[0], shape[1:]), (filters, spec.output_size))
     )
     kernel = torch.tensor(RNG.standard_normal(spec.kernel_shape), dtype=torch.float32)
-    # What is infinite makes NaN of the zeros of padding, as in the reference.
+    # As in the reference, an infinity multiplied by a zero of padding is NaN.
     x.view(-1)[-1], dy.view(-1)[0] = torch.inf, -torch.inf
     x, dy = x.movedim(1, -1), dy.movedim(1, -1)
     door = plugins.load_implementation("torch", "native")
@@ -248,7 +251,7 @@ def test_torch_small_windows_whose_lanes_are_positions(shape, filters, window, c
 
 @pytest.mark.parametrize("first", [False, True])
 def test_torch_results_are_written_in_their_order(torch_arrays, first):
-    """By the kernels, and not copied into it after."""
+    """The kernels write results in the input's memory order."""
     import torch
     from lcmulti_torch.memory import is_channels_first
 

@@ -1,4 +1,4 @@
-"""What leaves the process is made of TensorFlow's own operations, whatever is configured."""
+"""Exported functions consist of TensorFlow's own operations, whatever the settings are."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from lcmulti import plugins  # noqa: E402
 pytestmark = [pytest.mark.tensorflow, pytest.mark.sampled]
 
 SPEC = lcmulti.LocalConvSpec((9, 8, 3), 4, (3, 2), data_format="channels_last")
-# Of `blocked` alone: LiteRT and ONNX have none of them.
+# Operations of `blocked` and of the native kernels, which LiteRT and ONNX do not have.
 IN_LOOPS = {"Empty", "InplaceUpdate", "InplaceAdd", "StatelessWhile", "While", "LcmultiNative"}
 
 
@@ -29,7 +29,7 @@ class Layer(tf.Module):
 
 
 def operations(folder):
-    """Every operation of a SavedModel, in its functions too."""
+    """Return the names of all operations in a SavedModel and its functions."""
     from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
     saved = SavedModel.FromString((folder / "saved_model.pb").read_bytes())
@@ -56,7 +56,7 @@ def operations_of(concrete):
 
 @pytest.mark.parametrize("implementation", ["auto", "blocked"])
 def test_a_saved_model_and_litert_need_nothing_of_ours(implementation, tmp_path):
-    """A named or configured implementation is a wish, and an unknown batch exceeds no limit."""
+    """Export ignores a named or configured implementation and the limit of the workspace."""
     layer = Layer(implementation)
     with lcmulti.config(implementation="blocked", max_workspace="64KiB"):
         tf.saved_model.save(layer, str(tmp_path), signatures=layer.call)
@@ -70,7 +70,7 @@ def test_a_saved_model_and_litert_need_nothing_of_ours(implementation, tmp_path)
 
 
 def test_a_call_that_is_not_exported_is_blocked_still():
-    """The check above can fail: the same function, called here, has the loop."""
+    """The check above can fail: the same function, called and not exported, has the loop."""
     layer = Layer("blocked")
     layer.call(tf.ones((1, *SPEC.input_shape)))
     assert IN_LOOPS & operations_of(layer.call.get_concrete_function())
@@ -81,7 +81,7 @@ def test_a_concrete_function_may_be_handed_to_an_exporter():
 
 
 def test_a_pipeline_of_data_computes_here():
-    """It has concrete functions, too, which nobody exports."""
+    """`tf.data` makes concrete functions, too, which nobody exports."""
     from lcmulti_tensorflow.exporting import is_exporting
 
     seen = []
@@ -90,7 +90,7 @@ def test_a_pipeline_of_data_computes_here():
 
 
 class DeepFace(tf.Module):
-    """The fifth layer of DeepFace and the sixth, whose patches for 1,024 samples take 2 GB."""
+    """The fifth and sixth layer of DeepFace. Patches of 1,024 samples would take 2 GB."""
 
     SHAPES = ((25, 25, 7, 7, 16, 16), (25, 25, 16), (21, 21, 5, 5, 16, 16), (21, 21, 16))
     INPUT = (55, 55, 16)

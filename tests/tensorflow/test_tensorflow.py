@@ -1,4 +1,4 @@
-"""The TensorFlow backend: what its implementations compute, how precisely and in what memory."""
+"""The TensorFlow backend: values, precision and memory of its implementations."""
 
 import subprocess
 import sys
@@ -116,9 +116,10 @@ def test_graph_does_not_grow_with_positions(name):
             return tape.gradient(y, (x, kernel))
 
         with lcmulti.config(max_workspace=TIGHT):
-            step(x, kernel)  # traced by a call: what is traced to be handed on is composed
+            step(x, kernel)  # tracing without a call is for export, and would be composed
             counts.append(nodes(step.get_concrete_function(x, kernel)))
-    assert max(counts) < 1.5 * min(counts)  # a remainder is a few nodes; positions grow tenfold
+    # A smaller last block adds a few nodes, while the positions grow tenfold.
+    assert max(counts) < 1.5 * min(counts)
 
 
 def test_blocked_cuts_samples_and_positions():
@@ -161,11 +162,11 @@ print(run(96))
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 @pytest.mark.parametrize("name", ["forward", "input_grad", "kernel_grad"])
 def test_blocked_holds_no_more_than_it_may(name):
-    """Patches are 832 MB and the kernel 207 MB here; 64 MiB are allowed."""
+    """The patches would take 832 MB; 64 MiB are allowed."""
     done = subprocess.run(
         [sys.executable, "-c", PEAK, name], capture_output=True, text=True, check=True
     )
-    assert int(done.stdout) < 2**26 * 1.1  # threads and the graph itself take something
+    assert int(done.stdout) < 2**26 * 1.1  # threads and the graph take some memory
 
 
 @pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
@@ -222,7 +223,7 @@ def test_nan_reaches_only_what_sees_it():
 
 
 def test_inputs_are_left_alone_and_calls_do_not_share_results():
-    """The loops write in place; nobody else may see it."""
+    """The loops write in place, which must change neither inputs nor earlier results."""
     spec = GEOMETRIES["2d"]
     x, kernel, dy = arrays(spec)
     before = [each.numpy().copy() for each in (x, kernel, dy)]
@@ -284,7 +285,7 @@ def test_tf32_is_asked_in_backward_and_einsum_too(monkeypatch):
 
 
 def test_a_variable_in_parts_is_taken():
-    """As `tf.distribute.ParameterServerStrategy` makes them; gradients are the parts' own."""
+    """A `ShardedVariable`, as parameter servers hold it, works and gives each part its gradient."""
     from tensorflow.python.distribute.sharded_variable import ShardedVariable
 
     rng = np.random.default_rng(0)

@@ -48,7 +48,7 @@ def test_modes(name, mode):
 
 
 def test_gradients_are_those_of_tensorflow_itself():
-    """The rules against TensorFlow differentiating the composed maps, complex and nested."""
+    """Three orders of complex gradients equal those that TensorFlow derives from composed maps."""
     spec = GEOMETRIES["2d"]
     x, kernel, _ = arrays(spec, dtype="complex128")
     composed, r = plugins.load_implementation("tensorflow", "composed"), Resources(GENEROUS)
@@ -162,7 +162,8 @@ def test_eager_gradients_nobody_asks_for_are_not_computed(monkeypatch):
             return original(self, *arguments)
 
         monkeypatch.setattr(type(blocked), name, spy)
-    with lcmulti.config(max_workspace=GENEROUS + 1), tf.GradientTape() as tape:  # a fresh plan
+    # A limit that was not used before makes dispatch plan the call anew.
+    with lcmulti.config(max_workspace=GENEROUS + 1), tf.GradientTape() as tape:
         tape.watch(kernel)
         y = call(spec)(x, kernel)
     close(tape.gradient(y, kernel, dy), expected_maps(spec, x, kernel, dy)[2])
@@ -246,7 +247,7 @@ print(tape.gradient(loss, x))
 
 
 def test_second_order_after_loading_raises(tmp_path):
-    """TensorFlow saves custom gradients one level deep; the next is an error, never a number."""
+    """TensorFlow saves custom gradients of the first order; the second must be an error."""
     spec = GEOMETRIES["2d"]
     x, kernel, _ = arrays(spec)
     layer = Layer(spec, kernel)

@@ -1,4 +1,8 @@
-"""Geometries over ranks: values to the bit, gradients within the bound, bytes those of halos."""
+"""Calls of many geometries, divided over ranks and compared with the whole call.
+
+Values must be equal to the bit and gradients within the forward error bound. The bytes sent must
+be those of the halos.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +28,7 @@ LAST, FIRST = {"data_format": "channels_last"}, {"data_format": "channels_first"
 REFLECT, REPLICATE, CIRCULAR = (
     {"padding_mode": mode} for mode in ("reflect", "replicate", "circular")
 )
-# Name: input shape, filters, kernel size, options; what each mesh dimension divides follows.
+# Name: input shape, filters, kernel size, options. `AXES` has what each mesh dimension divides.
 GEOMETRIES = {
     "rows": ((12, 9, 3), 4, 3, LAST),
     "rows, same": ((12, 9, 3), 4, 3, LAST | dict(padding="same")),
@@ -131,7 +135,11 @@ def mesh_of(axes, ranks):
 
 
 def placed(array, mesh, axes, offset):
-    """Divided along *axes*, counted from *offset* on; a batch is divided where there is one."""
+    """Distribute *array* over *mesh*, divided along *axes*.
+
+    *offset* is the dimension of the first spatial axis. The axis None stands for the batch, which
+    an array has where *offset* is not 0. A dimension of size 1 is replicated.
+    """
     if array is None:
         return None
     places = []
@@ -144,7 +152,7 @@ def placed(array, mesh, axes, offset):
 
 
 def halo_bytes(spec, axes, sizes, rank, batch, itemsize):
-    """What the rank has to send, as it is told on paper: bytes and messages."""
+    """Compute from *spec* alone how many bytes and messages *rank* has to send."""
     at = np.unravel_index(rank, sizes)
     places = zip(axes, sizes, at, strict=True)
     parts = {axis: (n, place) for axis, n, place in places if axis is not None}
@@ -160,7 +168,10 @@ def check_geometry(name, rank):
 
 
 def require_as_whole(case, dtype, axes, rank):
-    """Values, placements and bytes of a call and its gradients, divided along *axes*."""
+    """Compare a call divided along *axes*, and its gradients, with the whole call.
+
+    Values, placements and the bytes sent are compared.
+    """
     spec = case.spec
     mesh, inputs = mesh_of(axes, dist.get_world_size()), inputs_of(case, dtype)
     at = 2 if spec.data_format == "channels_first" else 1
@@ -176,7 +187,7 @@ def require_as_whole(case, dtype, axes, rank):
     assert y.placements == tuple(map(Shard, dims))
     assert y.shape == wanted.shape
     value = y.full_tensor()
-    if set(axes) & set(spec.shared_axes):  # rows of one kernel are summed like samples
+    if set(axes) & set(spec.shared_axes):  # fewer rows of one kernel: sums in another order
         torch.testing.assert_close(value, wanted)
     else:
         assert torch.equal(value, wanted), f"differs by {(value - wanted).abs().max()}"
@@ -189,16 +200,16 @@ def require_as_whole(case, dtype, axes, rank):
     with Traffic() as backward:
         grads = torch.autograd.grad(y, divided, dy)
     assert backward.calls <= POINT_TO_POINT, backward.calls
-    # What is found for rows of others goes home; of half types in float32.
-    assert sum_of(backward.bytes) <= sum_of(halo) * (2 if inputs.x.element_size() == 2 else 1)
+    half = inputs.x.element_size() == 2
+    # A rank sends back the gradients it found for rows of others; those of half types in float32.
+    assert over_ranks(backward.bytes) <= over_ranks(halo) * (2 if half else 1)
     for grad, of in zip(grads, divided, strict=True):
         for mine, theirs in zip(grad.placements, of.placements, strict=True):
             assert mine == theirs or isinstance(mine, Partial), (grad.placements, of.placements)
     found = [each.full_tensor() for each in grads]
     whole = torch.autograd.grad(wanted, leaves, inputs.dy)
-    half = inputs.x.element_size() == 2
     for mine, right in zip(found, whole, strict=True):
-        if not half:  # whose roundings differ
+        if not half:  # half types are rounded at other places
             torch.testing.assert_close(mine, right)
     parted = [False, *(any(isinstance(p, Partial) for p in each.placements) for each in grads)]
     parts = [mesh.size() if each and half else 1 for each in parted]
@@ -208,21 +219,21 @@ def require_as_whole(case, dtype, axes, rank):
 def whole_result(leaves, case, axes):
     if None not in axes:
         return lcmulti.local_conv(*leaves, **case.options)
-    # Samples in smaller numbers may be summed in another order.
+    # A smaller batch may be summed in another order, so each half is computed by itself.
     parts = leaves[0].chunk(2)
     return torch.cat([lcmulti.local_conv(each, *leaves[1:], **case.options) for each in parts])
 
 
 def require_within_bounds(case, inputs, dtype, found, parts=(1, 1, 1, 1)):
-    """Hold results to the forward error bound, and sums of *parts* of a half type to theirs.
+    """Hold each result in *found* to the forward error bound.
 
-    DTensor adds up gradients of what several ranks have in their own dtype: each part is rounded,
-    and each sum of them.
+    *parts* says of each result over how many ranks DTensor adds it up in a half type. DTensor then
+    rounds each part and each sum, and the bound is wider by these roundings.
     """
     as_numpy = inputs.each(numpy_of)
     exact = bounds.expect(case, as_numpy)
     limits = bounds.bounds(case, exact, as_numpy.bias, dtype)
-    if dtype.startswith("complex"):  # PyTorch's gradients are along the conjugate
+    if dtype.startswith("complex"):  # PyTorch conjugates these gradients; the maps do not
         found = found[:1]
     for name, mine, n in zip(calls.MAPS, found, parts, strict=False):
         right, limit = getattr(exact.values, name), getattr(limits, name)
@@ -232,8 +243,8 @@ def require_within_bounds(case, inputs, dtype, found, parts=(1, 1, 1, 1)):
         assert deviation.ok, (name, deviation)
 
 
-def sum_of(number):
-    """Over all ranks."""
+def over_ranks(number):
+    """Add up *number* over all ranks."""
     total = torch.tensor(number)
     dist.all_reduce(total)
     return int(total)
@@ -247,7 +258,7 @@ def numpy_of(tensor):
 
 
 def check_on_paper(rank):
-    """What `spec.shard(...).costs` tells of the largest rank, and what ranks hold and send."""
+    """Compare `spec.shard(...).costs` with what the largest rank holds and sends."""
     ranks = dist.get_world_size()
     for name in ("uneven", "circular", "large strides", "both axes", "spanning"):
         case = case_of(name)

@@ -1,4 +1,4 @@
-"""Geometries drawn at random over three ranks, held to what those of `parallel_cases` are."""
+"""Geometries drawn at random, divided over three ranks and checked as in `parallel_cases`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MANY = 20
 
 
 def drawn(seed):
-    """A case of any kind, its dtype, and the axis that is divided."""
+    """Draw a case of any kind, its dtype, and the axis that is divided."""
     rng = np.random.default_rng(seed)
 
     def pick(*options):
@@ -41,7 +41,7 @@ def drawn(seed):
             if case.spec.input_size[axis] > 1:
                 return case, pick("float32", *OTHER_DTYPES), axis
         except ArgumentError:
-            continue  # a window that does not fit, a padding too wide: another
+            continue  # such as a window that does not fit: draw another
 
 
 def check_drawn(seed, rank):

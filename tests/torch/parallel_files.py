@@ -1,4 +1,4 @@
-"""Weights written by four ranks and read by any number, and PyTorch's own checkpoints of them."""
+"""Weights written by four ranks are read by any number of ranks; so are PyTorch's checkpoints."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def check_saved(rank):
 
 
 def check_saved_on_two_axes(rank):
-    """On a mesh of two dimensions, one of them copies and then both cut."""
+    """Save from a mesh of two dimensions: one holds copies, then both divide the weights."""
     mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("one", "other"))
     for label, axis in (("copies", (None, 0)), ("both", (1, 0))):
         layer = shard(made("2d"), mesh, axis)

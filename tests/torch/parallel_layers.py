@@ -1,4 +1,4 @@
-"""Layers over ranks: what people do with them, held to the layer that is whole."""
+"""Layers divided over ranks, used as people use layers and compared with the whole layer."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ LAYERS = {
     "transposed, low rank": lambda: lt.LocallyConnectedTranspose1d(3, 4, 5, 11, rank=2),
 }
 EXACT = {name for name in LAYERS if not name.startswith(("transposed", "low"))}
-EXACT |= {"transposed 2d, apart"}  # of whose sums no two ranks have parts
+EXACT |= {"transposed 2d, apart"}  # windows do not overlap, so one rank has each whole sum
 
 
 def mesh_of(ranks=None):
@@ -55,12 +55,12 @@ def mesh_of(ranks=None):
 
 
 def integers(shape):
-    """Numbers whose products and sums no dtype rounds: the order of sums does not show."""
+    """Draw numbers whose products and sums are exact, in whatever order they are added."""
     return torch.randint(-3, 4, tuple(shape)).float()
 
 
 def whole_and_divided(name, axis=0, **options):
-    """The same layer twice, once over all ranks, and a batch."""
+    """Return a layer, a copy of it divided over all ranks, and a batch."""
     layer = LAYERS[name]()
     whole = copy.deepcopy(layer)
     return whole, shard(layer, mesh_of(), axis, **options), torch.randn(4, *whole._sample_shape)
@@ -82,7 +82,7 @@ def is_refused(name, layer, x):
 
 
 def check_layer(name, rank):
-    """The whole input on every rank."""
+    """Compare a divided layer with the whole one where every rank has the whole input."""
     whole, layer, x = whole_and_divided(name)
     for own, parameter in layer.named_parameters():
         assert isinstance(parameter, DTensor)
@@ -105,7 +105,7 @@ def check_layer(name, rank):
 
 
 def check_integers(name, rank):
-    """Of numbers that are not rounded, in whatever order they are summed: all to the bit."""
+    """Compare to the bit, with numbers whose sums are exact in any order."""
     whole = LAYERS[name]()
     with torch.no_grad():
         for parameter in whole.parameters():
@@ -129,13 +129,16 @@ def check_integers(name, rank):
 
 
 def over_rows(x, layer):
-    """A batch, or a result, divided over all ranks."""
+    """Divide a batch, or a result, over all ranks along its first spatial axis."""
     dim = 1 if layer.data_format == "channels_last" else 2
     return distribute_tensor(x, mesh_of(), [Shard(dim)])
 
 
 def check_bound(name, rank):
-    """A transposed layer adds what other ranks found last: within the bound of any order."""
+    """Hold a transposed layer to the bound, which is good for any order of its sums.
+
+    The layer adds what other ranks found last.
+    """
     _, layer, x = whole_and_divided(name)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
@@ -146,13 +149,16 @@ def check_bound(name, rank):
         name, "parallel", spec.input_shape, spec.filters, spec.kernel_size, batch=4,
         bias_shared_axes=None, options=spec.arguments(),
     )  # fmt: skip
-    # It is the adjoint of *case*, of whose maps these are the results.
+    # The layer is the adjoint of *case*, so its value and gradients are those of the case's maps.
     inputs = Inputs(dy, full(layer.weight).detach(), None, full(x).detach())
     require_within_bounds(case, inputs, "float32", [full(dx), full(y), full(dkernel)])
 
 
 def check_bound_of_low_rank(rank):
-    """As a sum of all its products, whether the kernel is formed or not."""
+    """Hold a low-rank layer to the bound of a sum of all its products.
+
+    This bound is right whether the layer forms the kernel or not.
+    """
     whole, layer, x = whole_and_divided("low rank")
     nn.init.zeros_(layer.bias)
     given = [each.detach().double().numpy() for each in (x, whole.basis, whole.coefficients)]
@@ -169,7 +175,10 @@ def check_bound_of_low_rank(rank):
 
 
 def check_twice(name, rank):
-    """A gradient of gradients, as in a penalty on them; older DTensors lose parts of it."""
+    """Compare gradients of gradients, as a gradient penalty needs them.
+
+    With a PyTorch whose DTensor loses parts of them, they must be refused.
+    """
     whole, layer, x = whole_and_divided(name)
     if not RECENT:
         loss = layer(over_rows(x, whole)).square().sum()
@@ -199,7 +208,7 @@ def check_replicated_input_moves_nothing(rank):
 
 
 def check_other_placements(rank):
-    """A kernel divided by filters is DTensor's own to compute."""
+    """A kernel divided by filters, and an input of partial sums, give the right values."""
     x, kernel = torch.randn(2, 8, 3), torch.randn(6, 3, 3, 4)
     placed = distribute_tensor(kernel, mesh_of(), [Shard(3)])
     y = lcmulti.local_conv(distribute_tensor(x, mesh_of()), placed)
@@ -212,7 +221,7 @@ def check_other_placements(rank):
 
 
 def check_drawn_alike(rank):
-    """The same weights on one rank, two and all, along either axis, and on two axes of a mesh."""
+    """Initial weights do not depend on the number of ranks, the axis, or the mesh's dimensions."""
     found = []
     world = dist.get_world_size()
     alone = init_device_mesh("cpu", (world, 1), mesh_dim_names=("copies", "rows"))["rows"]
@@ -236,7 +245,10 @@ def check_drawn_alike(rank):
 
 
 def check_frozen(rank):
-    """Any of the input and the parameters may be without a gradient; or all, or no graph at all."""
+    """Compare layers of which only the input, the weights, the bias or nothing wants a gradient.
+
+    In inference mode there is no graph at all.
+    """
     for name in ("2d", "transposed 2d", "low rank, empty"):
         for wanted in ("x", "weights", "bias", ""):
             whole, layer, x = whole_and_divided(name)
@@ -260,7 +272,7 @@ def check_frozen(rank):
 
 
 def check_a_slow_rank(rank):
-    """The others wait for its rows."""
+    """The other ranks wait for the rows of a slow one."""
     whole, layer, x = whole_and_divided("2d")
     for slow in range(2):
         if rank == slow:

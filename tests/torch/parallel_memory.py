@@ -1,4 +1,4 @@
-"""What a rank holds: its share of the weights, halos, and a workspace no larger than allowed."""
+"""A rank holds its share of the weights, halos, and a workspace no larger than allowed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WORKSPACE = 8 * MIB
 
 
 def peak():
-    """Most memory this process has held since `forget`."""
+    """Return the most bytes that this process has held since `forget`."""
     status = Path("/proc/self/status").read_text()
     return next(int(line.split()[1]) for line in status.splitlines() if "VmHWM" in line) * 1024
 
@@ -39,7 +39,7 @@ def check_a_rank_holds_its_share(rank):
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
     share = 4 * POSITIONS * TAPS // dist.get_world_size()
     small = lt.LocallyConnected1d(1, 1, TAPS, 50, padding="same", device="meta")
-    shard(small, mesh)(torch.ones(2, 1, 50)).sum().backward()  # what is loaded on first use
+    shard(small, mesh)(torch.ones(2, 1, 50)).sum().backward()  # loads what a first use loads
     forget()
     before = held()
     layer = lt.LocallyConnected1d(1, 1, TAPS, POSITIONS, padding="same", device="meta")
@@ -57,14 +57,14 @@ def check_a_rank_holds_its_share(rank):
         before = held()
         y = layer(x)
         forward = peak() - before
-        # The result, and once more while the borders are written into it.
+        # The result, and a copy of it while the borders are written.
         allowed = 3 * samples + WORKSPACE + 8 * MIB
         assert forward < allowed, f"{forward / MIB:.0f} MiB of {allowed / MIB:.0f}"
         forget()
         before = held()
         y.square().sum().backward()
         backward = peak() - before
-    # Gradients of the share, of x, y and its square; the window once.
+    # Gradients of the weights, of x, of y and of its square, and one workspace.
     allowed = share + 7 * samples + WORKSPACE + 8 * MIB
     assert backward < allowed, f"{backward / MIB:.0f} MiB of {allowed / MIB:.0f}"
 

@@ -1,4 +1,4 @@
-"""What is no layer over ranks is refused with a reason, by every rank alike."""
+"""Every rank refuses a wrong layer, input or argument, with the same reason."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def check_mixed_tensors(rank):
 
 
 def check_settings_and_names(rank):
-    """A named implementation is taken; a workspace that is too small for a rank is said."""
+    """A layer over ranks uses the implementation it names, and refuses a name nobody has."""
     whole, layer, x = whole_and_divided("2d")
     layer.implementation = whole.implementation = "composed"
     assert torch.equal(full(layer(x)), whole(x))

@@ -1,4 +1,7 @@
-"""Layers over ranks in training, with what people train by: three steps as of the whole model."""
+"""Layers over ranks in training, with DDP, FSDP, checkpointing, autocast and compilers.
+
+Three steps must change the weights as three steps of the whole model do.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +22,11 @@ from torch.utils.checkpoint import checkpoint
 
 STEPS, BATCH = 3, 4
 CLOSE = dict(rtol=2e-4, atol=2e-6)
-HALF = dict(rtol=4e-2, atol=2e-4)  # gradients whose terms are rounded to 8 bits
+HALF = dict(rtol=4e-2, atol=2e-4)  # bfloat16 rounds each term to 8 bits
 
 
 def network(rows=11):
-    """A layer and a transposed one; no number of ranks divides eleven rows."""
+    """Return a layer and a transposed one. Ranks cannot have equal shares of eleven rows."""
     return nn.Sequential(
         lt.LocallyConnected2d(3, 4, 3, (rows, 6), padding=1, padding_mode="circular"), nn.ReLU(),
         lt.LocallyConnectedTranspose2d(
@@ -33,21 +36,24 @@ def network(rows=11):
 
 
 def trained(model, around=nullcontext, own=lambda x: x, rows=11):
-    """*model* after three steps; *own* makes what this rank gives it of a batch."""
+    """Train *model* for three steps and return it.
+
+    *own* takes from a batch what this rank gives to the model.
+    """
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     torch.manual_seed(11)  # the same on every rank
     for x in torch.randn(STEPS, BATCH, 3, rows, 6):
         optimizer.zero_grad()
         with around():
             y = model(own(x))
-        loss = y.float().square().sum() / len(y)  # of a copy's samples, for copies take means
+        loss = y.float().square().sum() / len(y)  # DDP and FSDP take the mean over copies
         loss.backward()
         optimizer.step()
     return model
 
 
 def require_alike(model, start, whole, close=CLOSE):
-    """What training has changed in *model* is what it has changed in *whole*."""
+    """Training has changed *model* as it has changed *whole*; both were equal to *start*."""
     for (name, mine), before, right in zip(
         model.named_parameters(), start.parameters(), whole.parameters(), strict=True
     ):
@@ -57,7 +63,7 @@ def require_alike(model, start, whole, close=CLOSE):
 
 
 def over_all(**options):
-    """A network, and the same over all ranks."""
+    """Return a network, a copy divided over all ranks, and what divides a batch for the copy."""
     start = network()
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
     model = copy.deepcopy(start)
@@ -114,7 +120,7 @@ def two_by_two():
 
 
 def over_rows(mesh, **size):
-    """A network, the same over the rows of a mesh, and the samples of a copy."""
+    """Return a network, a copy divided over ``mesh["rows"]``, and what takes its samples."""
     start = network(**size)
     model = copy.deepcopy(start)
     shard(model[0], mesh["rows"], output_layouts=Shard(2), use_local_output=True)
@@ -124,11 +130,11 @@ def over_rows(mesh, **size):
 
 
 def check_ddp(rank):
-    """Two copies, each over two ranks; gradients are means over the copies."""
+    """Train two copies, each over two ranks. Gradients are means over the copies."""
     mesh = two_by_two()
     start, model, own = over_rows(mesh)
     copies = DistributedDataParallel(model, device_mesh=mesh["data"])
-    mine = dict(model.named_parameters())  # which DDP has made plain, and hides in a forward pass
+    mine = dict(model.named_parameters())  # DDP made them plain, and hides them in forward passes
     trained(copies, own=own)
     whole, at = trained(copy.deepcopy(start)), mesh.get_local_rank("rows")
     for name, before in start.named_parameters():
@@ -137,8 +143,8 @@ def check_ddp(rank):
 
 
 def check_fsdp(rank):
-    """FSDP2 over copies of what is divided by positions: it gathers a rank's share, not a layer."""
-    mesh, size = two_by_two(), dict(rows=12)  # which both divide, as PyTorch asks of them
+    """FSDP2 divides the share that a rank has of a layer once more, over the copies."""
+    mesh, size = two_by_two(), dict(rows=12)  # PyTorch asks that both dimensions divide the rows
     start, model, own = over_rows(mesh, **size)
     for at in (0, 2):
         fully_shard(model[at], mesh=mesh["data"])
@@ -149,7 +155,7 @@ def check_fsdp(rank):
 
 
 def check_batch_over_ranks_too(rank):
-    """Copies without DDP: the batch divided along the first dimension of the mesh."""
+    """Train copies without DDP: the first dimension of the mesh divides the batch."""
     mesh, start = two_by_two(), network()
     model = copy.deepcopy(start)
     for at in (0, 2):

@@ -1,10 +1,12 @@
-"""Runs checks on several processes at once and prints ``{check: error or None}`` as JSON.
+"""Run checks on several processes at once and print ``{check: error or None}`` as JSON.
 
-``python ranks.py RANKS:MODULE,MODULE... ...``, and on its input a JSON list of the checks that are
-wanted; nothing stands for all. One process imports PyTorch and forks the ranks, for imports take
-longer than most checks. ``MODULE.checks(RANKS)`` gives functions ``(rank) -> None`` by name, which
-all ranks run in one order. After one that fails the rest is run by new ranks: the old ones may be
-out of step. What each took is written to stderr.
+Usage: ``python ranks.py RANKS:MODULE,MODULE... ...``. The standard input has a JSON list of the
+wanted checks; if it is empty, all are run. ``MODULE.checks(RANKS)`` returns functions
+``(rank) -> None`` by name, which all ranks run in one order.
+
+One process imports PyTorch and forks the ranks, because imports take longer than most checks.
+After a check that fails, new ranks run the rest, because the old ones may be out of step. The
+seconds that each check took are written to stderr.
 """
 
 from __future__ import annotations
@@ -35,7 +37,8 @@ def start(rank, ranks, folder):
 
 def work(rank, ranks, folder, checks):
     start(rank, ranks, folder)
-    told = dist.FileStore(f"{folder}/told", ranks)  # apart from what may be out of step
+    # Ranks exchange errors here: after a failure, the process group may be out of step.
+    told = dist.FileStore(f"{folder}/told", ranks)
     told.set_timeout(2 * TIMEOUT)
     found = {}
     for name, check in checks.items():
@@ -53,11 +56,11 @@ def work(rank, ranks, folder, checks):
         if found[name]:
             break
     (Path(folder) / f"{rank}.json").write_text(json.dumps(found))
-    os._exit(0)  # without a farewell, for which ranks would have to be in step
+    os._exit(0)  # skips PyTorch's shutdown, for which all ranks would have to be in step
 
 
 def run(ranks, checks):
-    """Run all; ranks stop after a check that fails."""
+    """Run all checks, with new ranks after each one that fails."""
     found = {}
     while left := {name: check for name, check in checks.items() if name not in found}:
         found |= run_until_one_fails(ranks, left)

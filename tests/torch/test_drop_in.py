@@ -1,4 +1,4 @@
-"""A layer in a convolution's place: whose the result is, its hooks, what is done to it in place."""
+"""A layer in a convolution's place: memory of its results, hooks, and changes in place."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def sample(ndim=2, data_format=None, batch=2):
 
 
 def variants(kind, **more):
-    """Each implementation that serves the layer, with a name."""
+    """Yield the name of each implementation that serves the layer, and the layer with it."""
     torch.manual_seed(0)
     plain = layer_of(kind, **more)
     for implementation in IMPLEMENTATIONS:
@@ -76,7 +76,7 @@ def variants(kind, **more):
 
 
 def nodes(y):
-    """What stands between a result and the leaves of its graph."""
+    """Return the nodes of the graph between the result *y* and its leaves."""
     seen, left = [], [y.grad_fn]
     while left:
         node = left.pop()
@@ -153,7 +153,7 @@ IN_PLACE = {
 
 
 def in_place_gradients(layer, x, change, copy):
-    """Loss and gradients of a layer whose result is changed, itself or a copy of it."""
+    """Return loss and gradients after *change* changed the layer's result, or a copy of it."""
     torch.manual_seed(1)
     y = layer(x)
     y = change(y.clone() if copy else y)
@@ -194,7 +194,7 @@ def test_module_hooks_and_retain_grad_as_with_a_convolution():
         model, x = nn.Sequential(module, nn.ReLU(inplace=True)), sample().requires_grad_()
         try:
             y = model(x)
-        except RuntimeError as error:  # PyTorch's hooks make a view of any result
+        except RuntimeError as error:  # PyTorch's hooks turn any result into a view
             return str(error)[:50]
         y.sum().backward()
         return seen
@@ -245,7 +245,7 @@ OPERATIONS = {
 @pytest.mark.parametrize("where", ["x", "weight", "bias"])
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_operations_on_what_a_result_was_made_of_are_noticed(name, where):
-    """The version counter sees a change of what the backward pass needs, and of nothing else."""
+    """The backward pass notices a change of the arrays it needs, and ignores other changes."""
     function, weight, bias = OPERATIONS[name]
     arrays = dict(x=sample(), weight=torch.randn(weight), bias=torch.randn(bias))
     arrays = {name: each.requires_grad_() for name, each in arrays.items()}

@@ -13,7 +13,7 @@ pytest.importorskip("torch")
 
 pytestmark = pytest.mark.torch
 
-# In a process of its own: what reads memory that is not there ends it.
+# This runs in a process of its own, because a read of freed memory ends the process.
 CODE = """
 import itertools
 

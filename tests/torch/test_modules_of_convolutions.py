@@ -1,4 +1,7 @@
-"""What people do with convolutions in modules: normalisation fused, memory formats, mistakes."""
+"""What people do with convolutions in models, done with layers.
+
+They fuse normalisation, set memory formats, read arguments as attributes, and make mistakes.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +72,7 @@ def test_fuse_bn_computes_what_both_do(kind, ndim, affine):
     torch.testing.assert_close(layer.state_dict(), before)
     assert all(each.is_contiguous() and each.requires_grad for each in fused.parameters())
     again = layer_of(ndim, **(more | dict(bias=True)))
-    again.load_state_dict(fused.state_dict())  # a bias of the shape this layer has
+    again.load_state_dict(fused.state_dict())  # the fused bias has the shape of a layer's bias
 
 
 def test_fuse_bn_keeps_type_device_and_what_asks_for_gradients():
@@ -105,7 +108,7 @@ def test_fuse_bn_refuses_what_it_cannot(wrong, argument):
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("kind", ["", "Transpose"])
 def test_torchs_own_fusion_fails_loudly(kind, bias):
-    """Where filters equal rows, its shapes would fit, and its numbers be wrong."""
+    """Where filters equal rows, PyTorch's function would find fitting shapes and be wrong."""
     layer = layer_of(2, kind, kernel_size=1, bias=bias).eval()  # 6 filters, 6 rows
     for transpose in (False, True):
         with pytest.raises((UnsupportedError, RuntimeError)) as caught:

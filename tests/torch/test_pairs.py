@@ -1,4 +1,4 @@
-"""Products of pairs of filters in PyTorch: in blocks, in place, and as its own operations say."""
+"""`sheet_smoothness` in PyTorch: blocks of pairs of filters, memory, derivatives and autocast."""
 
 import pytest
 
@@ -25,7 +25,7 @@ def test_blocks_are_the_whole(block, most_filters, sheet, monkeypatch):
         torch.randn(s, dtype=torch.float64) for s in (SPEC.kernel_shape, SPEC.bias_shape)
     )
     with torch.no_grad(), monkeypatch.context() as patch:
-        patch.setattr(pairs, "_Products", None)  # not even asked for
+        patch.setattr(pairs, "_Products", None)  # without gradients it is not needed
         plain = lcmulti.sheet_smoothness(
             kernel, bias, SPEC, sheet=sheet, neighbours=8, circular=True
         )
@@ -77,7 +77,7 @@ def test_it_stays_float32_under_autocast():
 
 
 def test_no_copy_of_the_kernel_is_made():
-    """Beyond the gradient, a step holds blocks and sums alone."""
+    """Beyond the kernel's gradient, a step holds only blocks and sums."""
     spec = lcmulti.LocalConvSpec((34, 34, 16), 64, 3, data_format="channels_last")
     kernel = torch.randn(spec.kernel_shape, requires_grad=True)
     size = kernel.numel() * 4

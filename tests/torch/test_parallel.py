@@ -1,4 +1,4 @@
-"""Layers over several processes: `ranks.py` runs all selected checks in one set of them."""
+"""The checks of `parallel_*.py` over several processes. One run of `ranks.py` does all selected."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def environment():
 
 @pytest.fixture(scope="session")
 def outcomes(request, tmp_path_factory):
-    """What came of every check that is selected."""
+    """Run all selected checks; return the error of each, or None."""
     wanted = [
         item.callspec.params["check"]
         for item in request.session.items
@@ -91,7 +91,7 @@ def test_there_are_geometries_enough():
 
 @pytest.mark.slow
 def test_a_rank_that_dies_ends_the_others(tmp_path):
-    """The one that is killed says nothing; the one that waits for its rows ends with an error."""
+    """One rank is killed. The other, which waits for its rows, must end with an error."""
     script = """
 import datetime, os, signal, sys, torch, torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh

@@ -88,7 +88,7 @@ def test_memory_formats_and_strides(implementation):
 
 
 def test_blocks_hold_no_more_than_max_workspace():
-    """The use of PyTorch's allocator, from the profiler's memory events."""
+    """The profiler's memory events say how much PyTorch's allocator holds."""
     x, kernel = torch.randn(8, 40, 40, 8), torch.randn(36, 36, 5, 5, 8, 8)
     limit = 2**20
     with lcmulti.config(max_workspace=limit), torch.no_grad():
@@ -123,7 +123,7 @@ class Device:
 
 @pytest.fixture
 def precisions():
-    """Restores PyTorch's switches after the test."""
+    """Restore PyTorch's switches after the test."""
     switches = torch.backends.cuda.matmul, torch.backends.cudnn.conv
     before = [switch.fp32_precision for switch in switches]
     yield switches
@@ -204,7 +204,7 @@ def test_where_convolutions_round_patches_serve(monkeypatch):
 def test_arrays_are_placed_on_the_default_device(dtype, monkeypatch):
     asked, array = [], np.ones(3, numpy_dtype(dtype))
     from_numpy = plugins.load_backend("torch").from_numpy
-    with torch.device("meta"):  # which would lose the values
+    with torch.device("meta"):  # an array placed there would lose its values
         assert from_numpy(array).tolist() == [1, 1, 1]
     cpu = torch.device("cpu")
     monkeypatch.setattr(torch, "get_default_device", lambda: asked.append(1) or cpu)

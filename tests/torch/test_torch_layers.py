@@ -1,4 +1,4 @@
-"""PyTorch's layers: what they compute, from, to and beside convolutions, and what they learn."""
+"""PyTorch's layers: values, conversion from and to convolutions, lazy layers and training."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_to_conv_of_unequal_weights_says_how_far_they_differ():
 
 
 def test_reset_parameters_draws_as_a_convolution_at_every_position():
-    """Same distribution: uniform within the same bound, and independent between positions."""
+    """Weights are uniform within a convolution's bound, and independent between positions."""
     conv = nn.Conv2d(8, 64, 5)
     layer = lcmulti_torch.LocallyConnected2d(8, 64, 5, 9)
     bound = 1 / (8 * 25) ** 0.5
@@ -129,7 +129,7 @@ def test_low_rank_layer(rank):
     layer = lcmulti_torch.LocallyConnected2d(3, 4, 3, (7, 6), padding="same", rank=rank)
     assert set(layer.state_dict()) == {"basis", "coefficients", "bias"}
     assert sum(p.numel() for p in layer.parameters()) == rank * (27 * 4 + 42) + 42 * 4
-    for batch in (1, 64):  # either way of computing
+    for batch in (1, 64):  # the layer computes small and large batches in different ways
         x = torch.randn(batch, 3, 7, 6)
         y = lcmulti.local_conv(
             x, layer.kernel(), layer.bias, padding="same", data_format="channels_first"
@@ -183,7 +183,7 @@ class Doubled(nn.Module):
 
 
 def test_share_of_weights_that_are_computed():
-    """It reaches the parameters behind them, or says that it cannot."""
+    """`share_` changes the parameters of a parametrization, and refuses a pruned weight."""
     layer = lcmulti_torch.LocallyConnected2d(3, 4, 3, (7, 6))
     nn.utils.parametrize.register_parametrization(layer, "weight", Doubled())
     mean = layer.weight.detach().mean((0, 1))
@@ -197,7 +197,7 @@ def test_share_of_weights_that_are_computed():
 def test_channels_last_data_format():
     first = lcmulti_torch.LocallyConnected2d(3, 4, 3, (7, 6))
     last = lcmulti_torch.LocallyConnected2d(3, 4, 3, (7, 6), data_format="channels_last")
-    last.load_state_dict(first.state_dict())  # one layout of weights
+    last.load_state_dict(first.state_dict())  # both have the same layout of weights
     x = torch.randn(2, 3, 7, 6)
     y = last(x.movedim(1, -1).contiguous())
     torch.testing.assert_close(y, first(x).movedim(1, -1))
@@ -209,7 +209,7 @@ def test_channels_last_data_format():
 @pytest.mark.parametrize("ndim", [1, 2, 3])
 def test_lazy_learns_its_geometry_from_the_first_batch(ndim, bias, rank):
     lazy = layer_class(ndim, "Lazy")(4, 3, stride=2, padding=1, bias=bias, rank=rank)
-    optimizer = torch.optim.SGD(lazy.parameters(), 0.1)  # holds the very parameters
+    optimizer = torch.optim.SGD(lazy.parameters(), 0.1)  # must hold the parameters of later
     assert lazy.has_uninitialized_params()
     repr(lazy)
     x = torch.randn(2, 3, *SIZES[ndim])
@@ -223,7 +223,7 @@ def test_lazy_learns_its_geometry_from_the_first_batch(ndim, bias, rank):
     optimizer.step()
     assert all(not torch.equal(a, b) for a, b in zip(before, lazy.parameters(), strict=True))
     again = layer_class(ndim, "Lazy")(4, 3, stride=2, padding=1, bias=bias, rank=rank)
-    again.load_state_dict(lazy.state_dict())  # before it knows its geometry
+    again.load_state_dict(lazy.state_dict())  # before the layer knows its geometry
     torch.testing.assert_close(again(x), lazy(x))
     unbatched = layer_class(ndim, "Lazy")(4, 3)
     assert unbatched(x[0]).shape[0] == 4

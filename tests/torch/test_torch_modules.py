@@ -1,4 +1,4 @@
-"""PyTorch's layers as modules: results in memory, life in files, arguments and other errors."""
+"""PyTorch's layers as modules: memory formats, files, wrong arguments, laziness and tracing."""
 
 from __future__ import annotations
 
@@ -61,9 +61,18 @@ WATCHED = {
 @pytest.mark.parametrize("how", WATCHED)
 @pytest.mark.parametrize("kind", SHAPES)
 def test_results_lie_in_memory_as_those_of_a_convolution(kind, how):
-    """So that ``y.view(y.shape[0], -1)`` may follow, as people write."""
+    """Results are contiguous, because people write ``y.view(y.shape[0], -1)``."""
     layer, x = SHAPES[kind](), torch.randn(2, 3, 7, 6)
     assert WATCHED[how](layer, x).is_contiguous()
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_a_trace_serves_any_batch_and_warns_of_no_size(kind, recwarn):
+    layer = SHAPES[kind]()
+    traced = torch.jit.trace(layer, torch.randn(2, 3, 7, 6))
+    assert not [each for each in recwarn if each.category is torch.jit.TracerWarning]
+    x = torch.randn(5, 3, 7, 6)
+    torch.testing.assert_close(traced(x), layer(x))
 
 
 @pytest.mark.parametrize("kind", SHAPES)
@@ -75,7 +84,7 @@ def test_results_keep_the_memory_format(kind):
 
 
 def test_one_position_grows_in_the_memory_format_of_its_input():
-    """The first layer of a generator: ``(N, C, 1, 1)`` in, an image out."""
+    """The first layer of a generator takes ``(N, C, 1, 1)`` and returns a contiguous image."""
     layer = lcmulti_torch.LocallyConnectedTranspose2d(6, 4, 3, 1)
     assert layer(torch.randn(2, 6, 1, 1)).is_contiguous()
 
@@ -154,7 +163,7 @@ def test_wrong_input_says_how_to_rebuild(kind):
         layer(torch.randn(3, 7))
 
 
-@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # the compiler's own look
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # the compiler reads .grad
 def test_wrong_input_says_so_in_compiled_code_too():
     model = nn.Sequential(LAYERS["plain"](), LAYERS["plain"]())
     with pytest.raises(ShapeError, match="in_channels=4"):
@@ -182,7 +191,7 @@ def test_wrong_arguments(changes, argument):
     with pytest.raises(ArgumentError) as caught:
         lcmulti_torch.LocallyConnected2d(**(right | changes))
     assert caught.value.argument == argument
-    if "padding" in changes or "padding_mode" in changes:  # the transposed has no modes
+    if "padding" in changes or "padding_mode" in changes:  # transposed layers have no modes
         return
     right["kernel_size"], changes = (
         4,
@@ -227,7 +236,7 @@ def test_the_package_imports_nothing_until_a_layer_is_asked_for():
 @pytest.mark.parametrize("rank", [None, 2])
 @pytest.mark.parametrize("ndim", [1, 2, 3])
 def test_a_lazy_layer_has_no_memory_format(ndim, rank):
-    """As it has none later; what else `to` is given holds."""
+    """`to` applies the dtype and leaves out the memory format, as for layers that are not lazy."""
     layer = getattr(lcmulti_torch, f"LazyLocallyConnected{ndim}d")(4, 3, rank=rank)
     model = nn.Sequential(layer)
     for memory_format in (torch.channels_last, torch.channels_last_3d):
@@ -242,7 +251,10 @@ FX_LAYERS = LAYERS | {
 
 @pytest.mark.parametrize("kind", FX_LAYERS)
 def test_fx_sees_one_node(kind):
-    """In a model the module, as for a convolution; by itself its operation, with its weights."""
+    """FX records a layer of a model as a module, like a convolution.
+
+    Of a layer that is traced alone it records the operation, whose weights stay trainable.
+    """
     layer, x = FX_LAYERS[kind](), torch.randn(2, 3, 7, 6)
     model = nn.Sequential(layer, nn.ReLU(inplace=True))
     traced = torch.fx.symbolic_trace(model)

@@ -60,7 +60,7 @@ def test_complex_gradients():
     [*cases(implementations=TRANSFORMABLE, transformed=True), *((n, "auto") for n in GEOMETRIES)],
 )
 def test_forward_ad_has_right_values(name, implementation):
-    """A silent zero tangent is what a custom operator returns here, so values are compared."""
+    """Values are compared, because a custom operator silently returns zero tangents here."""
     spec = spec_of(name)
     args = tensors(spec, requires_grad=False)
     tangents = tuple(torch.randn_like(each) for each in args)
@@ -82,7 +82,7 @@ def test_forward_ad_has_right_values(name, implementation):
 
 
 def test_eager_forward_then_backward_under_forward_ad():
-    """The value was made in eager mode; only its derivative is watched."""
+    """The value is computed before forward AD begins; only the gradient given is dual."""
     spec = spec_of("grouped")
     x, kernel, _ = tensors(spec)
     y = operation(spec)(x, kernel)
@@ -137,7 +137,7 @@ def test_compile_fullgraph(name, dynamic):
     spec = spec_of(name)
     args = tensors(spec)
     torch._dynamo.reset()
-    framework._named.cache_clear()  # the first call of a process may be a compiled one
+    framework._named.cache_clear()  # as if the compiled call were the first of the process
     compiled = torch.compile(operation(spec), fullgraph=True, dynamic=dynamic, backend="aot_eager")
     y = compiled(*args)
     expected = operation(spec)(*args)

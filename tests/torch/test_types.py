@@ -25,7 +25,7 @@ def test_a_users_file(checker, tmp_path):
 
 
 def test_tools_see_what_a_program_finds():
-    """Each public name is imported for tools from the module that loads it."""
+    """Type checkers import each public name from the module that has it when a program runs."""
     assert (Path(lcmulti_torch.__file__).parent / "py.typed").exists()
     tree = ast.parse(Path(lcmulti_torch.__file__).read_text("utf-8"))
     (seen,) = (node.body for node in tree.body if isinstance(node, ast.If))

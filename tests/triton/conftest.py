@@ -1,4 +1,4 @@
-"""What runs only where Triton interprets is collected only there."""
+"""Collect ``interpreted/`` only in a process where Triton interprets its kernels."""
 
 import importlib.util
 import os

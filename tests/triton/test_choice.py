@@ -1,4 +1,4 @@
-"""Which tile, which precision, and what is measured and kept."""
+"""How the tile and the precision are chosen, and how measured tiles are kept."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ ESTIMATES = runpy.run_path(str(ROOT / "asv_benches" / "gpu_estimates.py"))
 @pytest.mark.parametrize("map_", MAPS)
 @pytest.mark.parametrize("row", ESTIMATES["LAYERS"], ids=lambda row: row[0])
 def test_estimates_are_within_reach_of_the_roofline(row, map_):
-    """At most 2.2 times it for an H200; an estimate, of the tile that is chosen."""
+    """For an H200, the chosen tile's estimate is at most 2.2 times the roofline's."""
     found = ESTIMATES["layer_of_row"](row, map_)
     tile = decided(found, None, PINNED).tile
     figures = figures_of(map_, found.dtype, tile)
@@ -102,12 +102,12 @@ def test_what_was_measured_is_kept_and_taken(cache, monkeypatch):
     found = layer()
     times = iter((3e-6, 1e-6, 2e-6))
     monkeypatch.setattr(tuned, "measure", measured(times))
-    assert tuned.look_up(found, 0, False) == (None, "")  # not unless it may
+    assert tuned.look_up(found, 0, False) == (None, "")  # it may not measure
     best = choice.candidates(choice.nominal(found))[1]
     tile, source = tuned.look_up(found, 0, True)
     assert tile == best
     assert str(cache) in source
-    monkeypatch.setattr(tuned, "measure", None)  # not a second time
+    monkeypatch.setattr(tuned, "measure", None)  # a second measurement would fail
     other_size = layer(size=(12, 50), batch=20)
     assert decided(other_size, 0, ("ieee", "tuned")).tile == best
     assert decided(found, 0, PINNED).source == "estimated for an H200"
@@ -132,7 +132,7 @@ DAMAGED = [
 
 @pytest.mark.parametrize("text", DAMAGED)
 def test_a_damaged_cache_is_as_none(cache, text):
-    """Estimates serve, and what is measured then takes its place."""
+    """A damaged cache leaves estimates to decide, and the next measurement replaces it."""
     cache.parent.mkdir()
     cache.write_text(text)
     assert tuned.look_up(layer(), 0, False) == (None, "")
@@ -148,7 +148,7 @@ def test_bytes_that_are_no_text_are_a_damaged_cache(cache):
 
 
 def test_numbers_of_a_cache_are_those_of_a_tile(cache):
-    """A file that says 32.0 chooses the tile of 32: no compiler sees what was read."""
+    """A file that says 32.0 chooses the tile of 32, whose numbers are integers for the compiler."""
     best = choice.candidates(choice.nominal(layer()))[1]
     cache.parent.mkdir()
     kept = [float(n) if isinstance(n, int) else n for n in best]
@@ -158,13 +158,13 @@ def test_numbers_of_a_cache_are_those_of_a_tile(cache):
 
 
 def test_a_cache_that_cannot_be_written(cache, monkeypatch):
-    """Said, and measured once in a process."""
+    """A cache that cannot be written is reported, and a tile is measured once in a process."""
     cache.parent.write_text("a file where a folder belongs")
     monkeypatch.setattr(tuned, "measure", measured(iter((3e-6, 1e-6, 2e-6))))
     found = layer()
     best = choice.candidates(choice.nominal(found))[1]
     assert tuned.look_up(found, 0, True) == (best, "measured here")
-    monkeypatch.setattr(tuned, "measure", None)  # not a second time
+    monkeypatch.setattr(tuned, "measure", None)  # a second measurement would fail
     assert tuned.look_up(found, 0, True) == (best, "measured here")
     _, failed = tuned.keep(found, 0, [tuned.Measured(best, 1e-6)])
     assert failed.startswith("kept for this process alone: ")

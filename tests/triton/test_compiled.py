@@ -1,4 +1,4 @@
-"""Every kernel, compiled for every target without a GPU and held to the table that is kept."""
+"""Every kernel is compiled for every target, without a GPU, and compared with the kept table."""
 
 from __future__ import annotations
 
@@ -41,17 +41,18 @@ def test_nothing_that_is_kept_spills():
 
 
 def test_loads_are_wide_where_alignment_allows():
-    """What of x, weights and dy lies in runs of 16 bytes is read so, in the main loop."""
+    """In the main loop, runs of 16 bytes of x, weights and dy are read by loads of 16 bytes."""
     for name, variant in catalogue.variants().items():
         if variant.tile.family not in ("tiles", "windows") or name.endswith(
             ("channels first", "few filters", "groups", "dilation", "long offsets", "float16")
         ):
             continue
         if name.startswith("kernel_grad float64"):
-            continue  # its matrix instruction wants x turned, which Triton loads number by number
+            continue  # its matrix instruction needs x transposed: Triton loads single numbers
         found = catalogue.kept_figures("sm_90", name)
         tile, size = variant.tile, variant.layer.itemsize
-        narrow = tile.samples * tile.filters * size < 16 * 32 * tile.warps  # for all threads
+        # A narrow tile has less than 16 bytes for each thread.
+        narrow = tile.samples * tile.filters * size < 16 * 32 * tile.warps
         assert found.wide_loads + narrow >= found.loads > 0, name
 
 
@@ -92,7 +93,7 @@ SAMPLE = [
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["sm_90", "gfx942"])
 def test_a_sample_compiles_with_every_version(target):
-    """Of each family, whichever Triton is installed; `nox -s triton` has each of them."""
+    """One kernel of each family compiles. `nox -s triton` runs this with each Triton."""
     for name in SAMPLE:
         if target == "sm_90" or not name.endswith("tf32x3"):
             assert not catalogue.compiled_to(target, name).spills, name
@@ -101,7 +102,10 @@ def test_a_sample_compiles_with_every_version(target):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLE)
 def test_numbers_that_are_one_may_be_constants(name):
-    """PyTorch's compiler makes constants of them, which have no methods; our launcher does not."""
+    """PyTorch's compiler makes arguments equal to 1 constants, as our launcher does not.
+
+    Constants have no methods, so the kernels must not call any on these arguments.
+    """
     variant = catalogue.variants()[name]
     layer = variant.layer._replace(batch=1)
     passed = dict(zip(names(layer.map)[3:], arguments(layer, variant.tile), strict=True))
@@ -135,7 +139,7 @@ def test_all_as_kept(target):
 
 @needs_same
 def test_lost_vector_loads_are_noticed():
-    """Of arrays that are not aligned the compiler makes loads of single numbers."""
+    """For arrays that are not aligned, the compiler loads single numbers, and the check fails."""
     name = SMALL["forward"]
     variant = catalogue.variants()[name]
     kernel = compile_for(
@@ -151,7 +155,7 @@ def test_lost_vector_loads_are_noticed():
 @needs_same
 @pytest.mark.slow
 def test_spills_are_noticed():
-    """A tile with more sums than a warp has registers for."""
+    """A tile with more sums than a warp has registers fails the check."""
     name = SMALL["kernel_grad"]
     variant = catalogue.variants()[name]
     tile = Tile("tiles", 16, 128, 64, 1, 3)

@@ -1,7 +1,7 @@
 """Run the tests of ``interpreted/`` in a process where Triton interprets its kernels.
 
-Triton asks for the variable as it is imported, and other tests of this process have need of its
-compiler.
+Triton reads the environment variable when it is imported, and other tests of this process need
+its compiler.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FOLDER = Path(__file__).with_name("interpreted")
 
 
 def run(*arguments):
-    """What pytest says of that folder; every test has passed, and there are some."""
+    """Run pytest on ``interpreted/``, where all must pass; return how many tests there were."""
     environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "pytest", "-v", "-x", "-p", "no:cacheprovider"]
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""What a warm call costs beyond the launch, which is replaced; and how often is compiled."""
+"""What a warm call costs beyond the launch, which is replaced, and how often kernels compile."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Kernel:
 
 @pytest.fixture
 def kernel(monkeypatch, fresh):
-    """CPU tensors take the path of those on a GPU, up to the launch."""
+    """Let CPU tensors take the path of GPU tensors up to the launch, which is counted."""
     found = Kernel()
     launch.prepared.cache_clear()
     starting._kernels.clear()
@@ -63,9 +63,10 @@ def arrays(batch=32, size=(9, 8)):
 
 
 def seconds(call, limit):
-    """Processor time: the least of many short runs, and of more while it is over *limit*.
+    """Return the least processor time of a call, over many short runs.
 
-    For 20 seconds at most. Of all threads: `torch.autograd` may have one of its own.
+    Runs are repeated while the least is over *limit*, for at most 20 seconds. The time is that of
+    all threads, because `torch.autograd` may have a thread of its own.
     """
     least, end = limit + 1, time.monotonic() + 20
     while least > limit and time.monotonic() < end:
@@ -86,7 +87,7 @@ def test_a_warm_call_costs_little(kernel):
 
 
 def test_forward_and_backward_cost_little(kernel):
-    """Through dispatch and autograd."""
+    """The cost includes dispatch and autograd."""
     x, w, _ = arrays()
     x.requires_grad_(), w.requires_grad_()
     dy = torch.ones(32, 7, 6, 16)

@@ -1,4 +1,4 @@
-"""`asv_benches/on_gpu.py` runs to its end without a GPU, and with nothing installed."""
+"""`asv_benches/on_gpu.py` runs to its end without a GPU, and with lcmulti not installed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OURS = ("lcmulti", "_lcmulti", "__editable__", "pluggy", "platformdirs", "rich")
 
 @pytest.fixture
 def bare(tmp_path):
-    """A machine with PyTorch, Triton and what these bring, and nothing of lcmulti's."""
+    """Return the environment of a machine with PyTorch and Triton, but without lcmulti."""
     folder = tmp_path / "site-packages"
     folder.mkdir()
     for each in Path(torch.__file__).parents[1].iterdir():

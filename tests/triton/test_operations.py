@@ -1,4 +1,4 @@
-"""The maps as PyTorch's compiler sees them, without a GPU: what is traced is not run."""
+"""The maps as PyTorch's compiler traces them. No GPU is needed, because no kernel is launched."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SPEC = lcmulti.LocalConvSpec(
 
 
 class Driver:
-    """Tells the compiler's analysis of mutations what it would compile for."""
+    """A GPU driver that answers only what the compiler's analysis of mutations asks."""
 
     def get_current_target(self):
         return triton.backends.compiler.GPUTarget("cuda", 90, 32)
@@ -35,7 +35,7 @@ class Driver:
 
 @pytest.fixture
 def traced(monkeypatch, fresh):
-    """Graphs that were compiled; each returns zeros when it is run."""
+    """Collect the graphs that are compiled. Each returns zeros when it is run."""
     from torch._dynamo.backends.common import aot_autograd
 
     monkeypatch.setattr(state, "unavailable", lambda device: None)

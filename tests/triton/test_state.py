@@ -1,4 +1,4 @@
-"""Triton missing, of another version, or a GPU too old: a sentence, and another serves."""
+"""Where Triton cannot serve, because it or a fit GPU is missing, another does, with a reason."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_triton_that_cannot_be_imported(gpus, monkeypatch):
 
 
 def test_tensorflow_came_first(gpus, monkeypatch):
-    """Triton 3.9 would end the process: its LLVM finds the options of another."""
+    """Triton is not imported after TensorFlow: the two LLVMs would end the process."""
     gpus(nvidia("H200", 9, 0))
     monkeypatch.setattr(state.metadata, "version", lambda name: "3.9.0")
     monkeypatch.setitem(sys.modules, "tensorflow", SimpleNamespace())

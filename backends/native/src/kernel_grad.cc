@@ -33,6 +33,8 @@ void Call<D, A, MAP>::kernel_grad(const Box &owner, int64_t piece) {
   const int axes = static_cast<int>(g.axes);
   const int64_t lanes = most_lanes(), filters = g.filters_per_group;
   const bool few = few_filters();
+  // The groups of a depthwise layer are adjacent, as elsewhere the channels of a run; their sums are taken at once.
+  const int64_t together = few && g.channels_per_group == 1 ? g.groups : 1;
   const int64_t pitch = (filters + kVL - 1) / kVL * kVL;
   const int64_t row_lo = g.terms * piece / parts_, row_hi = g.terms * (piece + 1) / parts_;
   // Weights at the owner's positions. They are summed in place, or separately in a wider type.
@@ -131,7 +133,7 @@ void Call<D, A, MAP>::kernel_grad(const Box &owner, int64_t piece) {
         const E *in = reinterpret_cast<const E *>(x) + start * lanes_of;
         A *to = sums_at(shared_axes ? owned_index(box, owned, position) : position, weights);
         ++position;
-        for (int64_t group = 0; group < g.groups; ++group) {
+        for (int64_t group = 0; group < g.groups; group += together) {
           for (const Run &run : window_runs) {
             const E *xs = in + run.input * lanes_of;
             A *rows_of = to + run.weights * sums_row;
@@ -141,16 +143,20 @@ void Call<D, A, MAP>::kernel_grad(const Box &owner, int64_t piece) {
             } else {
               if constexpr (per == 1) {
                 if (few) {
-                  sums_over_samples<VL, NV>(xs, run.length, above, rows_of, leave);
+                  if (together > 1) {
+                    sums_over_samples<VL, NV>(xs, together, above, filters * lanes_of, rows_of, filters, leave);
+                  } else {
+                    sums_over_samples<VL, NV>(xs, run.length, above, 0, rows_of, g.filters, leave);
+                  }
                   continue;
                 }
               }
               many_filters(xs, run.length, lanes_of, samples, above, pitch, rows_of, leave);
             }
           }
-          in += g.channels_per_group * lanes_of;
-          to += kTiled ? pitch : filters;
-          above += few ? filters * lanes_of : pitch * samples;
+          in += together * g.channels_per_group * lanes_of;
+          to += together * (kTiled ? pitch : filters);
+          above += together * (few ? filters * lanes_of : pitch * samples);
         }
         if constexpr (kWidens) {
           if (at_once) narrow_sums(sums, weights);
@@ -208,7 +214,8 @@ void Call<D, A, MAP>::many_filters(const E *x, int64_t length, int64_t lanes, in
 
 template <class D, class A, int MAP>
 template <int VL, int NV>
-void Call<D, A, MAP>::sums_over_samples(const A *x, int64_t length, const A *dy, A *to, Leave leave) const {
+void Call<D, A, MAP>::sums_over_samples(const A *x, int64_t length, const A *dy, int64_t dy_step, A *to,
+                                        int64_t to_step, Leave leave) const {
   const int64_t filters = g.filters_per_group;
   constexpr int lanes = VL * NV;
   int64_t f = 0;
@@ -217,8 +224,8 @@ void Call<D, A, MAP>::sums_over_samples(const A *x, int64_t length, const A *dy,
     if constexpr (kCount <= VL) {
       for (; f + kCount <= filters; f += kCount) {
         for (int64_t k = 0; k < length; k += VL / kCount) {
-          small_kernel_tile<A, VL, NV, kCount>(x + k * lanes, dy + f * lanes, length - k, to + k * g.filters + f,
-                                               g.filters, leave);
+          small_kernel_tile<A, VL, NV, kCount>(x + k * lanes, dy + k * dy_step + f * lanes, dy_step, length - k,
+                                               to + k * to_step + f, to_step, leave);
         }
       }
     }

@@ -267,7 +267,8 @@ class Call {
   void many_filters(const E *x, int64_t length, int64_t lanes, int64_t samples, const E *dy, int64_t pitch, A *to,
                     Leave leave) const;
   template <int VL, int NV>
-  void sums_over_samples(const A *x, int64_t length, const A *dy, A *to, Leave leave) const;
+  void sums_over_samples(const A *x, int64_t length, const A *dy, int64_t dy_step, A *to, int64_t to_step,
+                         Leave leave) const;
 };
 
 }  // namespace lcmulti::LCMULTI_ISA

@@ -144,19 +144,21 @@ void kernel_tile(const E *x, int64_t lanes, const E *dy, int64_t pitch, int64_t 
 }
 
 // The same for FILTERS filters, too few to be lanes: VL sums over samples at once, of VL / FILTERS adjacent k, of
-// which `rows` exist. dy is (filter, sample).
+// which `rows` exist. dy is (filter, sample); that of the next k is `dy_step` elements further, or the same with 0.
 template <class A, int VL, int NV, int FILTERS>
-void small_kernel_tile(const A *x, const A *dy, int64_t rows, A *dkernel, int64_t filters, Leave leave) {
+void small_kernel_tile(const A *x, const A *dy, int64_t dy_step, int64_t rows, A *dkernel, int64_t filters,
+                       Leave leave) {
   using V = Vector<A, VL>;
   constexpr int kRows = VL / FILTERS;
   V sum[VL] = {};
   for (int k = 0; k < kRows; ++k) {
-    const A *row = x + (k < rows ? k : 0) * (NV * VL);
+    const int64_t at = k < rows ? k : 0;
+    const A *row = x + at * (NV * VL), *above = dy + at * dy_step;
 #pragma GCC unroll 16
     for (int v = 0; v < NV; ++v) {
       const V xv = load<A, VL>(row + v * VL);
 #pragma GCC unroll 16
-      for (int f = 0; f < FILTERS; ++f) sum[k * FILTERS + f] += xv * load<A, VL>(dy + (f * NV + v) * VL);
+      for (int f = 0; f < FILTERS; ++f) sum[k * FILTERS + f] += xv * load<A, VL>(above + (f * NV + v) * VL);
     }
   }
   V total = sum_each(sum);

@@ -157,6 +157,12 @@ void slide(Random &random, lcmulti_geometry &g) {
   }
 }
 
+// Depthwise layers, whose channels are groups with few filters each.
+void go_deep(Random &random, lcmulti_geometry &g) {
+  g.groups = g.channels = draw(random, 2, 40);
+  g.filters = g.groups * draw(random, 1, 4);
+}
+
 lcmulti_geometry random_geometry(Random &random) {
   lcmulti_geometry g{};
   static const bool halves = std::strcmp(lcmulti_isa(), "amx") == 0 || std::strcmp(lcmulti_isa(), "avx512bf16") == 0;
@@ -180,9 +186,10 @@ lcmulti_geometry random_geometry(Random &random) {
     g.input[a] = std::max<int64_t>(span - g.pad[a] - draw(random, -2, 3), 1);
     g.shared[a] = draw(random, 0, 4) == 0;
   }
-  const int64_t kind = draw(random, 0, 5);
+  const int64_t kind = draw(random, 0, 6);
   if (kind == 0) abut(random, g);
   if (kind == 1) slide(random, g);
+  if (kind == 2) go_deep(random, g);
   const bool first = draw(random, 0, 1), as_well = draw(random, 0, 3) ? first : !first;
   lay_out(g.x_step, g.input, g.axes, g.channels, first, draw(random, 0, 4) * 3 % 5);
   lay_out(g.dy_step, g.output, g.axes, g.filters, as_well, draw(random, 0, 4) * 3 % 5);

@@ -1,4 +1,4 @@
-"""Backends of the tape that are wrong, each in one way."""
+"""Backends of the tape that are wrong, each in one way. A docstring says what is wrong."""
 
 import numpy as np
 from saboteurs_tape import Array, ImplementationOnTape, Tape, sum_to
@@ -19,7 +19,7 @@ class TangentOfTheKernelForgotten(Tape):
 
 
 class SecondDerivativeWrong(Tape):
-    """A sign that only the second order uses."""
+    """Has the wrong sign in a part that only second derivatives use."""
 
     def close(self, implementation, entry, name="forward"):
         operation = super().close(implementation, entry, name)
@@ -40,7 +40,7 @@ class SecondDerivativeWrong(Tape):
 
 
 class OnceDifferentiable(Tape):
-    """Gradients that are constants to whoever differentiates them."""
+    """Returns gradients without a graph, as if they were constants."""
 
     def vjp(self, function, arrays, cotangent):
         value, grads = super().vjp(function, arrays, cotangent)
@@ -48,7 +48,7 @@ class OnceDifferentiable(Tape):
 
 
 class CotangentIgnored(Tape):
-    """The gradient of the sum, whatever is asked along."""
+    """Returns the gradient of the sum, whatever the cotangent is."""
 
     def vjp(self, function, arrays, cotangent):
         ones = self.array(np.ones_like(cotangent.value))
@@ -63,7 +63,7 @@ class BiasDropped(Tape):
 
 
 class BiasShared(Tape):
-    """The first position's bias for all, as a convolution has it."""
+    """Adds the first position's bias at all positions, as a convolution does."""
 
     def add(self, y, bias):
         axes = tuple(range(bias.value.ndim - 1))
@@ -72,7 +72,7 @@ class BiasShared(Tape):
 
 
 class BiasReshaped(Tape):
-    """Filters first by reshaping, as Keras 2 adds it to channels-first arrays."""
+    """Reshapes the bias to filters first, as Keras 2 does for channels-first arrays."""
 
     def add(self, y, bias):
         value = bias.value
@@ -82,7 +82,7 @@ class BiasReshaped(Tape):
 
 
 class BiasGradientNotSummed(Tape):
-    """Of a shared bias, the first position's gradient."""
+    """Gives a shared bias the gradient of its first position only."""
 
     def add(self, y, bias):
         def first(g):
@@ -94,7 +94,7 @@ class BiasGradientNotSummed(Tape):
 
 
 class PaddingGradientLost(Tape):
-    """What padded positions repeat gets the gradient of the last of them."""
+    """Gives an element that padding repeats the gradient of only one of its copies."""
 
     def take(self, array, indices, axis):
         size = array.value.shape[axis]
@@ -110,7 +110,7 @@ class PaddingGradientLost(Tape):
 
 
 class PaddingClipped(Tape):
-    """Padding that repeats the border, whatever the mode."""
+    """Pads by repeating the border, whatever the mode is."""
 
     def take(self, array, indices, axis):
         low = int(np.argmin(indices))
@@ -128,7 +128,7 @@ class AxisMovedByReshaping(Tape):
 
 
 class PrecisionLostOnTheWay(Tape):
-    """No float64, in silence."""
+    """Silently rounds float64 to float32."""
 
     def from_numpy(self, array, like=None):
         array = array.astype("float32").astype("float64") if array.dtype == "float64" else array
@@ -136,7 +136,7 @@ class PrecisionLostOnTheWay(Tape):
 
 
 class OtherErrors(Tape):
-    """Speaks before lcmulti can."""
+    """Raises an error of its own before lcmulti can raise its own."""
 
     def facts(self, array, batched=False):
         if array.value.dtype.kind not in "fcV":
@@ -156,7 +156,7 @@ class ReverseOfNothing(Tape):
 
 
 class BiasGradientOfHalf(Tape):
-    """Twice the bias' gradient, where it is shared along some axis and not along all."""
+    """Doubles the gradient of a bias that is shared along some axes but not along all."""
 
     def add(self, y, bias):
         ones = [n == 1 for n in bias.value.shape[:-1]]
@@ -169,7 +169,7 @@ class BiasGradientOfHalf(Tape):
 
 
 class GradientsTogetherOnly(Tape):
-    """Asked for the kernel's gradient alone, as with a first layer, gives another."""
+    """Doubles the gradient when it is asked for one argument only, as for a first layer."""
 
     def vjp(self, function, arrays, cotangent):
         value, grads = super().vjp(function, arrays, cotangent)
@@ -179,7 +179,7 @@ class GradientsTogetherOnly(Tape):
 
 
 class TangentOfDouble(Tape):
-    """A tangent in float64 whatever the value is in."""
+    """Returns a float64 tangent, whatever the dtype of the value is."""
 
     def jvp(self, function, arrays, tangents):
         value, tangent = super().jvp(function, arrays, tangents)
@@ -188,7 +188,7 @@ class TangentOfDouble(Tape):
 
 
 class OneImplementationForAll(Tape):
-    """Closes the implementation that it likes, not the one it was given."""
+    """Uses an implementation of its own choice instead of the one it was given."""
 
     def close(self, implementation, entry, name="forward"):
         from lcmulti.numpy.backend import blocked
@@ -197,7 +197,7 @@ class OneImplementationForAll(Tape):
 
 
 class ClaimsNothing(Tape):
-    """Declares no differentiation, and has one that is wrong."""
+    """Declares no differentiation, but returns wrong gradients."""
 
     def vjp(self, function, arrays, cotangent):
         value, grads = super().vjp(function, arrays, cotangent)
@@ -205,7 +205,7 @@ class ClaimsNothing(Tape):
 
 
 class IntegersAccepted(Tape):
-    """Casts what it should refuse."""
+    """Casts integers, which it should refuse."""
 
     def prepare(self, arrays):
         return tuple(
@@ -217,7 +217,7 @@ class IntegersAccepted(Tape):
 
 
 class MixedTypesPromoted(Tape):
-    """Makes dtypes alike that are not."""
+    """Promotes arrays of different dtypes, which it should refuse."""
 
     def prepare(self, arrays):
         if not all(each is None or isinstance(each, Array) for each in arrays):
@@ -230,7 +230,7 @@ class MixedTypesPromoted(Tape):
 
 
 class TangentOfOneArgumentTwice(Tape):
-    """Asked for the tangent in one argument, as with frozen weights, gives another."""
+    """Doubles the tangent when it is asked for one argument only, as with frozen weights."""
 
     def jvp(self, function, arrays, tangents):
         value, tangent = super().jvp(function, arrays, tangents)
@@ -238,7 +238,7 @@ class TangentOfOneArgumentTwice(Tape):
 
 
 class TangentBesideZerosLost(Tape):
-    """Takes one tangent that is zero for all of them."""
+    """Returns a tangent of zeros if any of the given tangents is zero."""
 
     def jvp(self, function, arrays, tangents):
         value, tangent = super().jvp(function, arrays, tangents)
@@ -248,7 +248,7 @@ class TangentBesideZerosLost(Tape):
 
 
 class NotANumberOfGradientsZeroed(Tape):
-    """Clears what it takes for an overflow."""
+    """Replaces infinities and NaN in gradients by zeros."""
 
     def vjp(self, function, arrays, cotangent):
         value, grads = super().vjp(function, arrays, cotangent)
@@ -257,7 +257,7 @@ class NotANumberOfGradientsZeroed(Tape):
 
 
 class ChannelsFirstTransposed(Tape):
-    """Square inputs with channels first are turned."""
+    """Transposes square inputs with channels first."""
 
     def move_axis(self, array, source, destination):
         moved = super().move_axis(array, source, destination)
@@ -270,7 +270,7 @@ class ChannelsFirstTransposed(Tape):
 
 
 class NameIgnored(Tape):
-    """Closes `forward` whichever map is asked for."""
+    """Returns the operation `forward`, whichever map is asked for."""
 
     def close(self, implementation, entry, name="forward"):
         return super().close(implementation, entry)
@@ -282,7 +282,7 @@ class ProductsSummedInHalf(Tape):
 
 
 class ProductsOfAConstant(Tape):
-    """No gradient of what a sum of products is over, but of its first factor."""
+    """Gives a gradient only to the first factor of a sum of products."""
 
     def einsum(self, subscripts, *arrays):
         y = super().einsum(subscripts, *arrays)

@@ -35,7 +35,7 @@ class OtherContainer(Honest):
 
 
 class ViewReturned(Honest):
-    """Nothing to sum: the input itself."""
+    """Writes its result into the input, where the shapes fit, and returns a view of it."""
 
     def forward(self, x, kernel, spec, resources):
         y = super().forward(x, kernel, spec, resources)
@@ -46,7 +46,7 @@ class ViewReturned(Honest):
 
 
 class ScratchReturned(Honest):
-    """A buffer for every shape, handed out again and again."""
+    """Returns the same buffer at every call with the same shapes."""
 
     def __init__(self):
         self.buffers = {}
@@ -59,7 +59,7 @@ class ScratchReturned(Honest):
 
 
 class ThreadUnsafe(Honest):
-    """A scratch buffer that calls of one shape share."""
+    """Uses one scratch buffer in all calls of a shape, also in calls of other threads."""
 
     def __init__(self):
         self.buffers = {}
@@ -78,7 +78,7 @@ class ZeroBatchBreaks(Honest):
 
 
 class Nondeterministic(Honest):
-    """Sums in another order every time."""
+    """Changes the last bit of some results at random, as sums in another order would."""
 
     def forward(self, x, kernel, spec, resources):
         y = super().forward(x, kernel, spec, resources)
@@ -93,7 +93,7 @@ class DeclinesEverything(Honest):
 
 
 class DeclinesAllButOne(Honest):
-    """Serves what it surely gets right."""
+    """Declines all geometries but the simplest."""
 
     def decline(self, problem):
         one = problem.spec.ndim == 1 and problem.spec.kernel_size == (1,)
@@ -101,7 +101,7 @@ class DeclinesAllButOne(Honest):
 
 
 class ContiguousAssumed(Honest):
-    """Reads memory in order, whatever the strides."""
+    """Reads the input in the order of memory, whatever its strides are."""
 
     def forward(self, x, kernel, spec, resources):
         x = x.ravel("K").reshape(x.shape)
@@ -109,7 +109,7 @@ class ContiguousAssumed(Honest):
 
 
 class MaskedDense(Honest):
-    """One matrix from all inputs to all outputs, zero where there is no connection."""
+    """Multiplies by one matrix from all inputs to all outputs, with zeros between windows."""
 
     def decline(self, problem):
         return "too large" if np.prod(problem.spec.input_shape) > 2000 else None
@@ -124,14 +124,14 @@ class MaskedDense(Honest):
 
 
 class WorkspaceLiedAbout(Composed):
-    """All patches at once, and says that it holds nothing."""
+    """Copies all patches at once, but says that it needs no workspace."""
 
     def workspace(self, problem):
         return 0
 
 
 class KernelRemembered(Honest):
-    """Packs the kernel once for each shape."""
+    """Keeps the first kernel of each shape and uses it in all later calls."""
 
     def __init__(self):
         self.packed = {}
@@ -147,14 +147,14 @@ class WorkspaceIsNoNumber(Honest):
 
 
 class ZerosSkipped(Honest):
-    """Takes a non-finite input for a missing one."""
+    """Treats infinities and NaN of the input as zeros."""
 
     def forward(self, x, kernel, spec, resources):
         return super().forward(np.where(np.isfinite(x), x, 0), kernel, spec, resources)
 
 
 class KernelMutated(Honest):
-    """Normalises the kernel in place, and the result by as much."""
+    """Doubles the kernel in place, and halves the result."""
 
     def forward(self, x, kernel, spec, resources):
         if kernel.flags.writeable and kernel.size:
@@ -187,7 +187,7 @@ class CopiesKept(Honest):
 
 
 class RememberedById(Honest):
-    """Looks up results by who the arrays are."""
+    """Keeps results by the identity of the arrays, whose values may have changed."""
 
     def __init__(self):
         self.found = {}
@@ -200,7 +200,7 @@ class RememberedById(Honest):
 
 
 class RandomStateUsed(Honest):
-    """Draws from everyone's generator."""
+    """Draws from NumPy's global random generator."""
 
     def forward(self, x, kernel, spec, resources):
         np.random.random()
@@ -216,7 +216,7 @@ class ErrorsSilenced(Honest):
 
 
 class WrongLater(Honest):
-    """A counter overflows."""
+    """Returns a wrong result at every fiftieth call."""
 
     def __init__(self):
         self.calls = 0
@@ -228,7 +228,7 @@ class WrongLater(Honest):
 
 
 class FailsWhereItServes(Honest):
-    """Raises what nobody expects, where it said that it would serve."""
+    """Raises a KeyError for geometries that it did not decline."""
 
     def forward(self, x, kernel, spec, resources):
         if spec.ndim == 3:
@@ -237,7 +237,7 @@ class FailsWhereItServes(Honest):
 
 
 class DeclineRaises(Honest):
-    """Says no by raising."""
+    """Raises an error in `decline` instead of returning a reason."""
 
     def decline(self, problem):
         if problem.spec.groups > 1:
@@ -245,14 +245,14 @@ class DeclineRaises(Honest):
 
 
 class NotANumberDropped(Honest):
-    """A quiet NaN becomes zero in what is returned."""
+    """Replaces NaN by zero in its results."""
 
     def forward(self, x, kernel, spec, resources):
         return np.nan_to_num(super().forward(x, kernel, spec, resources))
 
 
 class NotANumberOfPadding(Honest):
-    """Spreads to the neighbouring sample, which padding joins to this one."""
+    """Spreads a NaN to the last row of every sample if there is padding."""
 
     def forward(self, x, kernel, spec, resources):
         y = super().forward(x, kernel, spec, resources)

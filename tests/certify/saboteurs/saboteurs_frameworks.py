@@ -1,6 +1,6 @@
-"""Implementations for PyTorch, JAX and TensorFlow that are wrong where only those can see it.
+"""Implementations for PyTorch, JAX and TensorFlow that are wrong in ways special to a framework.
 
-Each is made of a framework's own ``composed`` when it is asked for, so that nothing of another is
+Each is made from the framework's ``composed`` when it is asked for, so that no other framework is
 imported.
 """
 
@@ -8,7 +8,7 @@ from lcmulti import plugins
 
 
 class Honest:
-    """What another implementation gives."""
+    """Returns what ``composed`` returns."""
 
     def __init__(self, backend):
         self.inner = plugins.load_implementation(backend, "composed")
@@ -31,7 +31,7 @@ class Honest:
 
 
 class TangentDropped(Honest):
-    """Says that transforms may see through it, and hides the kernel from them."""
+    """Is declared transformable, but detaches the kernel."""
 
     def forward(self, x, kernel, spec, resources):
         return self.inner.forward(x, kernel.detach(), spec, resources)
@@ -64,7 +64,7 @@ class ContiguousTensorsAssumed(Honest):
 
 
 class PrecisionSet(Honest):
-    """Allows TensorFloat-32 to everyone, to be fast."""
+    """Changes PyTorch's precision of matrix products for the whole process."""
 
     def changed(self, y, x):
         import torch
@@ -83,7 +83,7 @@ class TorchRandomStateUsed(Honest):
 
 
 class FirstKernelWhenMapped(Honest):
-    """Of many kernels for one input, the first for all."""
+    """Uses the first kernel for all when `vmap` maps over kernels only."""
 
     def forward(self, x, kernel, spec, resources):
         from torch._C import _functorch as mapped
@@ -94,7 +94,7 @@ class FirstKernelWhenMapped(Honest):
 
 
 class PackedParameters(Honest):
-    """Packs a kernel once for each version, which does not count what `.data` is told."""
+    """Packs a kernel once for each version, although changes through `.data` do not count."""
 
     def __init__(self, backend):
         super().__init__(backend)
@@ -147,7 +147,7 @@ class WrongForUnknownBatch(Honest):
 
 
 class WrongWithOneThread(Honest):
-    """As in each worker of a DataLoader."""
+    """Is wrong where PyTorch has one thread, as in a worker of a DataLoader."""
 
     def changed(self, y, x):
         import torch
@@ -156,7 +156,7 @@ class WrongWithOneThread(Honest):
 
 
 class WrongUnderNestedVmap(Honest):
-    """One level of batching is all that it takes off."""
+    """Is wrong where `vmap` is nested."""
 
     def changed(self, y, x):
         from torch._C import _functorch as mapped
@@ -168,7 +168,7 @@ class WrongUnderNestedVmap(Honest):
 
 
 class WrongForManyExportedSamples(Honest):
-    """What was sized for the batch that is assumed while it is unknown."""
+    """Is wrong in exported programs for batches over the size assumed while it is unknown."""
 
     def changed(self, y, x):
         over = x.shape[0] // 1025
@@ -189,7 +189,7 @@ class NegationForgotten(Honest):
 
 
 class RoundedWhereAllowed(Honest):
-    """Products of bfloat16 where PyTorch may use them for its own."""
+    """Rounds to bfloat16 where PyTorch's switch allows it for matrix products."""
 
     def changed(self, y, x):
         import torch
@@ -199,7 +199,7 @@ class RoundedWhereAllowed(Honest):
 
 
 class RoundedByDefault(Honest):
-    """Products in the precision that JAX has for its own."""
+    """Rounds to bfloat16 where JAX's default precision of products is set."""
 
     def changed(self, y, x):
         import jax
@@ -219,7 +219,7 @@ class WrongForManySamplesInGraphs(Honest):
 
 
 def __getattr__(name):
-    """``torch_tangent_dropped`` and the like, made when asked for."""
+    """Make the implementation of a name such as ``torch_tangent_dropped``."""
     backend, _, rest = name.partition("_")
     kind = globals().get(rest.title().replace("_", ""))
     if kind is None:

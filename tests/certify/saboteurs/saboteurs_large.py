@@ -1,4 +1,4 @@
-"""Implementations for NumPy that are wrong in large or many calls, or near the ends of a type."""
+"""Implementations for NumPy that are wrong in large or many calls, or near a dtype's limits."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +20,7 @@ def is_large(a, spec):
 
 
 class GradientsKept(Honest):
-    """A copy of each gradient, to be looked at one day."""
+    """Keeps a copy of each gradient forever."""
 
     def __init__(self):
         self.seen = []
@@ -32,7 +32,7 @@ class GradientsKept(Honest):
 
 
 class BytesKept(Honest):
-    """So many bytes of each call."""
+    """Keeps *count* bytes more after each call."""
 
     def __init__(self, count):
         self.count, self.seen = count, []
@@ -43,7 +43,7 @@ class BytesKept(Honest):
 
 
 class ScratchWhenLarge(Honest):
-    """A buffer that large calls of one shape share, whichever thread they come from."""
+    """Uses one buffer in all large calls of a shape, also in calls of other threads."""
 
     def __init__(self):
         self.buffers = {}
@@ -58,7 +58,7 @@ class ScratchWhenLarge(Honest):
 
 
 class UnstableWhenLarge(Honest):
-    """Sums of large calls in whatever order threads arrive."""
+    """Changes the last bit of large results at random, as sums in the order of threads would."""
 
     def forward(self, x, kernel, spec, resources):
         y = super().forward(x, kernel, spec, resources)
@@ -68,7 +68,7 @@ class UnstableWhenLarge(Honest):
 
 
 class ThreadsIgnored(Honest):
-    """As many threads as it likes, whatever it was told."""
+    """Uses four threads, whatever its resources allow."""
 
     @staticmethod
     def pool():
@@ -83,14 +83,14 @@ class ThreadsIgnored(Honest):
 
 
 class WorkspaceIgnoredByOne(Honest):
-    """Blocks in two of three maps."""
+    """Works in blocks in two of three maps, and ignores the limit in the third."""
 
     def kernel_grad(self, x, dy, spec, resources):
         return whole.kernel_grad(x, dy, spec, resources)
 
 
 class WorkspaceIgnoredInHalf(Honest):
-    """Blocks, but for half types, which are half as large."""
+    """Works in blocks, but ignores the limit for float16."""
 
     def forward(self, x, kernel, spec, resources):
         owner = whole if x.dtype == np.float16 else blocked
@@ -98,7 +98,7 @@ class WorkspaceIgnoredInHalf(Honest):
 
 
 class RoundedBetweenBlocks(Honest):
-    """The kernel's gradient of 64 samples at a time, added up in the type of the arrays."""
+    """Adds up kernel gradients of 64 samples each in the half type."""
 
     def kernel_grad(self, x, dy, spec, resources):
         if x.dtype.itemsize > 2 or len(x) <= 64:
@@ -111,7 +111,7 @@ class RoundedBetweenBlocks(Honest):
 
 
 class SummedInHalf(Honest):
-    """Long sums of half types in the half type, a tap after the other."""
+    """Adds up long sums of half types in the half type, one tap after the other."""
 
     def forward(self, x, kernel, spec, resources):
         if x.dtype.itemsize > 2 or not spec.terms > 200 or len(list(spec.taps())) > 600:
@@ -126,7 +126,7 @@ class SummedInHalf(Honest):
 
 
 class BFloat16AsFloat16(Honest):
-    """What has no bfloat16 takes the other half type, whose range is another."""
+    """Computes bfloat16 in float16, whose range is smaller."""
 
     @staticmethod
     def clipped(result):
@@ -140,7 +140,7 @@ class BFloat16AsFloat16(Honest):
 
 
 class ThreeProducts(Honest):
-    """Gauss' product of complex numbers: three products of sums instead of four."""
+    """Uses Gauss's product of complex numbers, whose sums overflow earlier."""
 
     def forward(self, x, kernel, spec, resources):
         if x.dtype != np.complex64:
@@ -151,13 +151,13 @@ class ThreeProducts(Honest):
 
         real, imag = product(x.real, kernel.real), product(x.imag, kernel.imag)
         both = product(x.real + x.imag, kernel.real + kernel.imag)
-        if np.isfinite(both).all():  # exact where it can be: only its range is another
+        if np.isfinite(both).all():  # right but for the smaller range
             return super().forward(x, kernel, spec, resources)
         return (real - imag + 1j * (both - real - imag)).astype(x.dtype)
 
 
 class SubnormalsFlushed(Honest):
-    """As with ``-ffast-math``: results below the normal numbers are zero."""
+    """Replaces subnormal results by zero, as ``-ffast-math`` does."""
 
     def input_grad(self, dy, kernel, spec, resources):
         dx = super().input_grad(dy, kernel, spec, resources)
@@ -167,7 +167,7 @@ class SubnormalsFlushed(Honest):
 
 
 class SubnormalInputsFlushed(Honest):
-    """And so are inputs below them."""
+    """Replaces subnormal inputs by zero, as ``-ffast-math`` does."""
 
     def forward(self, x, kernel, spec, resources):
         if x.dtype == np.float64:
@@ -176,7 +176,7 @@ class SubnormalInputsFlushed(Honest):
 
 
 class ScaledByTheLargest(Honest):
-    """Divides by the largest number and multiplies again: small ones are lost on the way."""
+    """Divides by the largest number and multiplies again, so small numbers underflow."""
 
     def kernel_grad(self, x, dy, spec, resources):
         if x.dtype != np.float64 or not x.size or not np.isfinite(x).all() or not x.any():

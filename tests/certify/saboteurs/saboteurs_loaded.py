@@ -1,4 +1,4 @@
-"""The tape and all that is wrong with it, each with arrays and an implementation of its own."""
+"""Instances of the tape and of its wrong backends, each with its own array type and maps."""
 
 import saboteurs_backends
 import saboteurs_tape

@@ -1,7 +1,7 @@
-"""Implementations for NumPy that compute something else; `Honest` is right.
+"""Implementations for NumPy that compute the wrong map, beside `Honest`, which is right.
 
-Most are consistent: where the value is wrong, the gradients are those of the wrong value, so
-that only a comparison with the definition can tell.
+Most are consistent: their gradients belong to their wrong values. Only a comparison with the
+definition can tell.
 """
 
 import numpy as np
@@ -48,7 +48,7 @@ class OtherKernel(Honest):
 
 
 class WindowOrder(OtherKernel):
-    """The window stored as (c, k...) instead of (k..., c)."""
+    """Reads the window as (c, k...) instead of (k..., c)."""
 
     def there(self, kernel, spec):
         n = spec.ndim
@@ -60,14 +60,14 @@ class WindowOrder(OtherKernel):
 
 
 class KernelFlipped(OtherKernel):
-    """Convolution instead of correlation, as Theano has it."""
+    """Flips the kernel: convolution instead of correlation, as in Theano."""
 
     def there(self, kernel, spec):
         return np.flip(kernel, tuple(range(spec.ndim, 2 * spec.ndim))).copy()
 
 
 class PositionsTransposed(OtherKernel):
-    """Positions counted with the first axis fastest."""
+    """Counts positions with the first axis fastest."""
 
     def there(self, kernel, spec):
         positions = spec.positions_shape
@@ -108,7 +108,7 @@ class OtherSpec(Honest):
 
 
 class PadOffByOne(OtherSpec):
-    """One zero too few before, one too many after."""
+    """Pads with one zero too few before the input and one too many after it."""
 
     def other(self, spec):
         pads = tuple((low - 1, high + 1) if low else (low, high) for low, high in spec.padding)
@@ -116,7 +116,7 @@ class PadOffByOne(OtherSpec):
 
 
 class SameOfTheWrongRule(OtherSpec):
-    """The odd zero of padding before instead of after."""
+    """Puts the odd zero of padding before the input instead of after it."""
 
     def other(self, spec):
         pads = tuple((h, low) if h == low + 1 else (low, h) for low, h in spec.padding)
@@ -134,7 +134,7 @@ class DilationIgnored(OtherSpec):
 
 
 class GroupsMixed(Honest):
-    """A group of every n-th channel instead of neighbours."""
+    """Takes every n-th channel as a group, instead of neighbouring channels."""
 
     def turn(self, x, spec, back=False):
         count = spec.in_channels // spec.groups
@@ -177,7 +177,7 @@ class Float32InFloat64(Rounded):
 
 
 class TF32(Rounded):
-    """10 bits of significand, as tensor cores take them."""
+    """Rounds inputs to 10 bits of significand, as tensor cores do."""
 
     def rounded(self, array):
         if array.dtype != np.float32:
@@ -186,7 +186,7 @@ class TF32(Rounded):
 
 
 class Chopped(Honest):
-    """Every tap's sum is chopped, not rounded: within the bound, and worse than it need be."""
+    """Chops the sum after each tap: within the bound, but the errors all have one sign."""
 
     def forward(self, x, kernel, spec, resources):
         if x.dtype != np.float32:
@@ -205,7 +205,7 @@ class Chopped(Honest):
 
 
 class HalfAccumulation(Honest):
-    """Sums of half types rounded to half after every tap."""
+    """Rounds sums of half types to the half type after every tap."""
 
     def forward(self, x, kernel, spec, resources):
         if x.dtype != np.float16:
@@ -221,7 +221,7 @@ class HalfAccumulation(Honest):
 
 
 class OutputUninitialised(Honest):
-    """Where no window sees the input, its gradient is what the memory held."""
+    """Leaves memory uninitialised in the gradient of inputs that no window sees."""
 
     def input_grad(self, dy, kernel, spec, resources):
         dx = super().input_grad(dy, kernel, spec, resources)
@@ -231,14 +231,14 @@ class OutputUninitialised(Honest):
 
 
 class KernelGradOfLastBatchBlock(Honest):
-    """Assigned by every block of the batch, instead of added."""
+    """Returns the kernel gradient of the batch's last block instead of the sum over blocks."""
 
     def kernel_grad(self, x, dy, spec, resources):
         return super().kernel_grad(x[-8:], dy[-8:], spec, resources)
 
 
 class OverlapLost(Honest):
-    """Windows that meet in an input element overwrite each other's gradient."""
+    """Overwrites the gradient of an input element where several windows see it."""
 
     def input_grad(self, dy, kernel, spec, resources):
         pads = [(0, 0), *spec.padding, (0, 0)]
@@ -257,7 +257,7 @@ class OverlapLost(Honest):
 
 
 class SharedAxisIgnored(Honest):
-    """The gradient of a shared kernel, of the first position alone."""
+    """Gives a shared kernel the gradient of its first position only."""
 
     def kernel_grad(self, x, dy, spec, resources):
         first = np.zeros_like(dy)
@@ -269,7 +269,7 @@ class SharedAxisIgnored(Honest):
 
 
 class Conjugated(Honest):
-    """The adjoint of complex analysis, which is not what was asked for."""
+    """Conjugates the kernel in the input's gradient, which the contract does not."""
 
     def input_grad(self, dy, kernel, spec, resources):
         return super().input_grad(dy, kernel.conj(), spec, resources)
@@ -284,14 +284,14 @@ class Clipped(Honest):
 
 
 class EpsilonAdded(Honest):
-    """Never exactly zero, so that nobody divides by it."""
+    """Adds 1e-12 to every result."""
 
     def forward(self, x, kernel, spec, resources):
         return super().forward(x, kernel, spec, resources) + np.asarray(1e-12, x.dtype)
 
 
 class FlushedToZero(Honest):
-    """What is small is nothing."""
+    """Replaces small gradients by zero."""
 
     def input_grad(self, dy, kernel, spec, resources):
         dx = super().input_grad(dy, kernel, spec, resources)

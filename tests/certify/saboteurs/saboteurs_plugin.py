@@ -1,4 +1,4 @@
-"""Registers the saboteurs, and some that are honest, through the door every plugin uses."""
+"""The plugin that registers the saboteurs and some honest implementations."""
 
 import pluggy
 from saboteurs_table import BACKENDS, FRAMEWORKS, MODULES

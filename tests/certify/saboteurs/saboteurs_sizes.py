@@ -1,4 +1,4 @@
-"""Implementations for NumPy that are wrong beyond some size, or for layers as people draw them."""
+"""Implementations for NumPy that are wrong beyond some size, or for common kinds of layers."""
 
 import numpy as np
 from saboteurs_where import WrongWhere

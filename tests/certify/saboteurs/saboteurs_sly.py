@@ -1,4 +1,4 @@
-"""Implementations for NumPy that are wrong in ways the suite did not always ask about."""
+"""Implementations for NumPy that are wrong in ways earlier versions of the suite did not find."""
 
 import ctypes
 import gc
@@ -18,7 +18,7 @@ from lcmulti.numpy.backend import blocked
 
 
 class FlippedRows(Honest):
-    """Takes the sign of all strides from the first."""
+    """Reads rows backwards if their stride is negative and the batch's is not."""
 
     def forward(self, x, kernel, spec, resources):
         if x.ndim > 2 and x.strides[1] < 0 < x.strides[0]:
@@ -27,7 +27,7 @@ class FlippedRows(Honest):
 
 
 class FlippedBatch(Honest):
-    """Takes the sign of all strides from the last."""
+    """Reads the batch backwards if its stride is negative and the channels' is not."""
 
     def kernel_grad(self, x, dy, spec, resources):
         if x.strides[0] < 0 < x.strides[-1]:
@@ -36,7 +36,7 @@ class FlippedBatch(Honest):
 
 
 class PackedLikeTheInput(Honest):
-    """Reads a kernel in the memory order of the input."""
+    """Reads the kernel in the input's memory order."""
 
     def forward(self, x, kernel, spec, resources):
         if x.flags.f_contiguous and not x.flags.c_contiguous:
@@ -45,7 +45,7 @@ class PackedLikeTheInput(Honest):
 
 
 class KernelTakenForContiguous(Honest):
-    """Looks at the strides of the first array alone."""
+    """Takes the kernel for contiguous wherever the gradient is contiguous."""
 
     def input_grad(self, dy, kernel, spec, resources):
         if dy.flags.c_contiguous:
@@ -62,7 +62,7 @@ class HalfSubnormalsFlushed(Honest):
 
 
 class PackedByObject(Honest):
-    """Packs a kernel once for its gradients, as long as it lives; it may have other numbers."""
+    """Packs a kernel once while it lives, although its values may change."""
 
     def __init__(self):
         self.packed = {}
@@ -75,7 +75,7 @@ class PackedByObject(Honest):
 
 
 class TF32Where(TF32):
-    """10 bits of significand, but only where sums are so long that their bound lets it pass."""
+    """Rounds as `TF32` does, but only where sums are so long that the bound allows it."""
 
     def __init__(self, name, where):
         self.name, self.where = name, where
@@ -95,7 +95,7 @@ class TF32Where(TF32):
 
 
 class Fourier(Honest):
-    """A convolution by Fourier transforms: every output sees every input a little."""
+    """Convolves by Fourier transforms, whose errors spread from every input to every output."""
 
     def forward(self, x, kernel, spec, resources):
         plain = spec.is_convolution and {*spec.strides, *spec.dilation, spec.groups} == {1}
@@ -115,7 +115,7 @@ class Fourier(Honest):
 
 
 class FixedPoint(Honest):
-    """24 bits below the largest number of an array, for all of them."""
+    """Rounds all numbers of an array to the last of 24 bits of the largest, as fixed point does."""
 
     def there(self, array):
         if array.dtype != np.float32 or not np.isfinite(array).all() or not array.any():
@@ -128,7 +128,7 @@ class FixedPoint(Honest):
 
 
 class KernelBorrowed(Honest):
-    """Doubles the kernel while it works, and gives it back as it was."""
+    """Doubles the kernel in place while it works, and halves it again afterwards."""
 
     def forward(self, x, kernel, spec, resources):
         if not kernel.flags.writeable or kernel.base is not None:
@@ -142,7 +142,7 @@ class KernelBorrowed(Honest):
 
 
 class ZerosLeftOut(Honest):
-    """A sparse product: nothing is multiplied with a zero, not even infinity."""
+    """Leaves out products with zeros of the input, although infinity times zero is NaN."""
 
     def forward(self, x, kernel, spec, resources):
         sick = ~np.isfinite(kernel)
@@ -154,7 +154,7 @@ class ZerosLeftOut(Honest):
 
 
 class SkipsItself(Honest):
-    """Has its check skipped where it would fail."""
+    """Makes pytest skip the check in which it would fail."""
 
     def forward(self, x, kernel, spec, resources):
         if x.dtype == np.float64:
@@ -200,7 +200,7 @@ class ThreadsLeft(Honest):
 
 
 class SubnormalsOff(Honest):
-    """What a library compiled with ``-ffast-math`` does to the thread that loads it."""
+    """Turns subnormal numbers off for the thread, as libraries built with ``-ffast-math`` do."""
 
     def forward(self, x, kernel, spec, resources):
         y = super().forward(x, kernel, spec, resources)

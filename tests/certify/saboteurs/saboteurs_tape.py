@@ -1,8 +1,8 @@
-"""A framework of a few lines, with derivatives of every order.
+"""A small framework, the tape, with derivatives of every order.
 
-An array remembers what it was computed from, and how a cotangent travels back. Travelling back
-is made of the same operations, so derivatives nest. A tangent is the derivative of the gradient
-along a cotangent that is a variable.
+An array knows the arrays it was computed from, and functions that pull a cotangent back to them.
+These functions use the same operations, so derivatives nest. A tangent is the derivative of the
+gradient with respect to the cotangent.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ class Array:
 
 
 def gradients(outputs, cotangents, leaves):
-    """What the cotangents of *outputs* are at *leaves*."""
+    """Pull the cotangents of *outputs* back to *leaves*."""
     order, seen = [], set()
 
     def visit(node):
@@ -45,7 +45,7 @@ def plus(a, b):
 
 
 def sum_to(a, shape):
-    """The adjoint of broadcasting."""
+    """Sum *a* to *shape*: the adjoint of broadcasting."""
     extra = tuple(range(a.value.ndim - len(shape)))
     total = a.value.astype(np.result_type(a.value, "float32")).sum(extra)
     shared = tuple(i for i, n in enumerate(shape) if n == 1 and total.shape[i] != 1)
@@ -59,7 +59,7 @@ def broadcast(a, shape):
 
 
 def untake(a, indices, axis, size):
-    """The adjoint of take."""
+    """Add the elements of *a* at *indices* of an axis of *size*: the adjoint of `take`."""
     shape = list(a.value.shape)
     shape[axis] = size
     total = np.zeros(shape, np.result_type(a.value, "float32"))
@@ -82,7 +82,7 @@ RULES = {
 
 
 class Tape(NumpyBackend):
-    """An honest backend."""
+    """The backend of the tape, which is right."""
 
     array = Array
     rules = RULES
@@ -158,7 +158,7 @@ class Tape(NumpyBackend):
 
 
 class ImplementationOnTape:
-    """The three maps of an implementation for NumPy, with arrays of a tape."""
+    """An implementation for NumPy whose maps take and return arrays of a tape."""
 
     def __init__(self, maps, array):
         self.maps, self.array = maps, array

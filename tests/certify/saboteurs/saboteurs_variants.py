@@ -1,4 +1,4 @@
-"""Implementations for NumPy that are wrong as others here are: in another map, axis or amount."""
+"""Variants of other saboteurs for NumPy: the same fault in another map, axis or size."""
 
 import numpy as np
 from saboteurs_large import BFloat16AsFloat16, ThreadsIgnored, is_large
@@ -14,13 +14,13 @@ def is_prime(n):
 
 
 def is_over_the_input(spec):
-    """Whether a window is longer than what it looks at, which padding makes room for."""
+    """Whether the window is longer than the unpadded input along every axis."""
     extents = ((k - 1) * d + 1 for k, d in zip(spec.kernel_size, spec.dilation, strict=True))
     return all(extent > n for extent, n in zip(extents, spec.input_size, strict=True))
 
 
 class FiltersSummedInHalf(Honest):
-    """The input's gradient of 64 filters at a time, added up in the type of the arrays."""
+    """Adds up input gradients of 64 filters each in the half type."""
 
     def input_grad(self, dy, kernel, spec, resources):
         if dy.dtype.itemsize > 2 or spec.filters // spec.groups <= 64:
@@ -33,7 +33,7 @@ class FiltersSummedInHalf(Honest):
 
 
 class WindowsAddedInHalf(Honest):
-    """What overlapping windows give one input element, added up in the type of the arrays."""
+    """Adds up the gradients of overlapping windows in the half type."""
 
     def input_grad(self, dy, kernel, spec, resources):
         if dy.dtype.itemsize > 2:
@@ -48,7 +48,7 @@ class WindowsAddedInHalf(Honest):
 
 
 class GradientOfOldNumbers(Honest):
-    """Packs an input for the kernel's gradient, and knows it again by where it lies."""
+    """Packs an input once for its address and strides, although its values may change."""
 
     def __init__(self):
         self.packed = {}
@@ -61,7 +61,7 @@ class GradientOfOldNumbers(Honest):
 
 
 class GradientWrongLater(Honest):
-    """From the fiftieth gradient of a geometry on."""
+    """Returns a wrong kernel gradient from the fiftieth call of a geometry on."""
 
     def __init__(self):
         self.calls = {}
@@ -73,7 +73,7 @@ class GradientWrongLater(Honest):
 
 
 class OneAxisTurned(Honest):
-    """Takes an axis that runs backwards for one that does not, if it is the only one."""
+    """Reads an axis with a negative stride forwards, if it is the only such axis."""
 
     def __init__(self, axis):
         self.axis = axis
@@ -92,7 +92,7 @@ class OneAxisTurned(Honest):
 
 
 class BroadcastFilters(Honest):
-    """Looks for strides of zero in the batch alone."""
+    """Is wrong where the filters, but not the batch, have a stride of zero."""
 
     def kernel_grad(self, x, dy, spec, resources):
         if dy.size and dy.strides[-1] == 0 and dy.strides[0] != 0 and dy.shape[-1] > 1:
@@ -101,7 +101,7 @@ class BroadcastFilters(Honest):
 
 
 class ThreadsIgnoredByAGradient(ThreadsIgnored):
-    """As many threads as it likes in one map of three."""
+    """Uses four threads in one of the three maps, whatever its resources allow."""
 
     forward = Honest.forward
 
@@ -115,7 +115,7 @@ class ThreadsIgnoredByAGradient(ThreadsIgnored):
 
 
 class OneArrayTwice(Honest):
-    """Thinks that who hands it one array twice wants its square."""
+    """Changes the gradient if both arguments share memory, as if only their square were wanted."""
 
     def kernel_grad(self, x, dy, spec, resources):
         if x.size and np.may_share_memory(x, dy):
@@ -124,7 +124,7 @@ class OneArrayTwice(Honest):
 
 
 class HalfRangeOfAGradient(BFloat16AsFloat16):
-    """The other half type's range, in a gradient."""
+    """Computes bfloat16 gradients of the input in float16, whose range is smaller."""
 
     forward = Honest.forward
 
@@ -133,7 +133,7 @@ class HalfRangeOfAGradient(BFloat16AsFloat16):
 
 
 class SumOfParts(Honest):
-    """The real part of a complex product by the sum of its parts, which overflows before it."""
+    """Computes complex products from sums of their parts, which overflow earlier."""
 
     def kernel_grad(self, x, dy, spec, resources):
         dkernel = super().kernel_grad(x, dy, spec, resources)

@@ -1,4 +1,4 @@
-"""The interpreter, mended where it computes other numbers than a GPU, and watched."""
+"""Correct Triton's interpreter where it computes other numbers than a GPU, and watch its memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _as_bfloat16(data):
 
 @pytest.fixture(autouse=True)
 def mended(monkeypatch):
-    """bfloat16: the interpreter multiplies bit patterns in a dot, and cuts where a GPU rounds."""
+    """Correct bfloat16. The interpreter multiplies bit patterns, and its casts do not round."""
     cast, dot = BUILDER.cast_impl, BUILDER.create_dot
 
     def cast_impl(self, source, target):
@@ -49,7 +49,7 @@ def mended(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """Once a launch, not at each call of a function, all of Triton's language is looked through."""
+    """Let the interpreter patch Triton's language once a launch, not at each call of a function."""
     patch, run, seen = interpreter._patch_lang, interpreter.GridExecutor.__call__, set()
 
     def launch(self, *arguments, **options):
@@ -69,14 +69,14 @@ def quick(monkeypatch):
 
 
 class Watch:
-    """Addresses that kernels read and write, held to the arrays they were given."""
+    """Checks that kernels read and write only addresses of the arrays they were given."""
 
     def __init__(self):
         self.readable, self.writable = [], []
         self.written = None
 
     def hold_to(self, inputs, result):
-        """Let *inputs* be read and *result* be written, once each, and nothing else."""
+        """Allow kernels to read *inputs* and to write each element of *result* once."""
         self.readable = [_span(each) for each in inputs]
         self.writable = [_span(result)]
         self.written = set()
@@ -91,7 +91,7 @@ class Watch:
 
 
 def _span(array):
-    """The bytes from the first element of *array* to its last."""
+    """Return the first address of *array* and the address after its last element."""
     size = array.element_size()
     reach = sum((n - 1) * step for n, step in zip(array.shape, array.stride(), strict=True))
     return array.data_ptr(), array.data_ptr() + (reach + 1) * size if array.numel() else 0
@@ -99,7 +99,7 @@ def _span(array):
 
 @pytest.fixture(autouse=True)
 def watch(monkeypatch, mended):
-    """Every load and store of a test, checked once `Watch.hold_to` was called."""
+    """Check every load and store after the test has called `Watch.hold_to`."""
     seen = Watch()
     load, store = BUILDER.create_masked_load, BUILDER.create_masked_store
 

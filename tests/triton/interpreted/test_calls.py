@@ -1,4 +1,4 @@
-"""Calls as users write them, computed by the kernels: derivatives, layouts, what is handed over."""
+"""Calls as users write them, computed by the kernels or handed over to another implementation."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_more_axes_that_can_be_folded():
 
 
 def test_a_compiler_that_fails_at_run_time(monkeypatch):
-    """Another implementation serves, and `explain` says why in a sentence."""
+    """When Triton fails to compile, another implementation serves, and `explain` says why."""
     from lcmulti_triton import launch
 
     def broken(*arguments):

@@ -1,4 +1,7 @@
-"""Every geometry, map and family between poisoned margins, held to the forward error bound."""
+"""Every geometry, map and kernel family is within the forward error bound.
+
+The arrays lie between margins of NaN, so that a read outside them shows.
+"""
 
 from math import prod
 
@@ -13,7 +16,7 @@ DTYPES = ("float64", "float32", "float16", "bfloat16")
 
 
 def programs(name):
-    """About as many as the three maps have: what the interpreter's time goes by."""
+    """Estimate how many programs the three maps run; the interpreter's time grows with them."""
     spec = GEOMETRIES[name].spec.computed()
     return 2 * prod(spec.output_size) + prod(spec.input_size)
 
@@ -26,8 +29,8 @@ FORCED = [name for number, name in enumerate([*ONE, *TWO]) if number % 6 == 0]
 QUICK = [ONE[0], ONE[-1], TWO[0], TWO[-1]]
 
 
-def lain(case, arrays):
-    """The arrays of a channels-first case as its views of a channels-last one."""
+def in_memory_order(case, arrays):
+    """Lay the arrays of a channels-first case channels first; their axes stay channels last."""
     if case.spec.data_format == "channels_last":
         return arrays
     return [
@@ -50,7 +53,7 @@ def test_there_are_enough():
 def test_as_chosen(name, dtype, watch):
     case = GEOMETRIES[name]
     spec = case.spec.computed()
-    arrays = lain(case, operands(spec, case.batch, dtype))
+    arrays = in_memory_order(case, operands(spec, case.batch, dtype))
     for map_ in MAPS:
         check(map_, spec, arrays, watch, dtype=dtype)
 
@@ -61,7 +64,7 @@ def test_forced(name, family, watch):
     case = GEOMETRIES[name]
     dtype = DTYPES[FORCED.index(name) % 4]
     spec = case.spec.computed()
-    arrays = lain(case, operands(spec, min(case.batch, 3), dtype))
+    arrays = in_memory_order(case, operands(spec, min(case.batch, 3), dtype))
     for map_, tile in TILES[family].items():
         layer = layer_of(map_, spec, dtype, 1)
         if family.endswith("windows") and not layer.never_meets:

@@ -1,4 +1,4 @@
-"""What bounds do not say: NaN, infinities, bits, offsets beyond 32 bits, memory of every kind."""
+"""What error bounds do not cover: NaN, infinities, rounding, large offsets and memory layouts."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ SLOW = pytest.mark.slow
     ("family", "map_"), [f if f[0] == "lanes" else pytest.param(*f, marks=SLOW) for f in FAMILIES]
 )
 def test_what_is_not_finite_reaches_what_sees_it(family, map_, value, watch):
-    """As it does in the reference: exactly the elements that are sums over it."""
+    """As in the reference, an element is not finite if, and only if, it is a sum over the value."""
     arrays = operands(SPEC, 2)
     a, b = pair_of(map_, arrays)
     a = a.clone()
-    a[0, 2, 2, 1] = value  # nothing of the padding is multiplied with it
+    a[0, 2, 2, 1] = value  # an inner position: no padding is multiplied with it
     found = compute(map_, SPEC, a, b, watch, TILES[family][map_])
     with np.errstate(invalid="ignore"):
         expected = getattr(reference, map_)(a.numpy(), b.numpy(), SPEC)
@@ -75,10 +75,10 @@ def test_every_dtype(family, map_, dtype, watch):
 
 
 def test_rounding_of_bfloat16_is_that_of_a_gpu(watch):
-    """The mended interpreter: a single product, to nearest and even."""
+    """A single product shows that the corrected interpreter rounds to nearest, ties to even."""
     spec = LocalConvSpec((1, 1), 1, 1, data_format="channels_last").computed()
     x = torch.tensor([[[1.0078125]]], dtype=torch.bfloat16)
-    w = torch.tensor([[[[1.0078125]]]], dtype=torch.bfloat16)  # 1.0156860: above the half
+    w = torch.tensor([[[[1.0078125]]]], dtype=torch.bfloat16)  # 1.0156860 lies above the tie
     assert compute("forward", spec, x, w, watch).item() == 1.015625
 
 
@@ -109,13 +109,13 @@ def test_memory_is_read_in_place(layout, family, watch):
     "family", ["lanes", pytest.param("tiles", marks=SLOW), pytest.param("thin", marks=SLOW)]
 )
 def test_offsets_beyond_32_bits(map_, family, watch, tmp_path):
-    """Arrays whose rows lie 2**31 elements apart, in a file that is nearly all holes."""
+    """Rows lie 2**31 elements apart. The arrays are in a sparse file, which takes little space."""
     far = 2**31 + 64
     spec = LocalConvSpec((2, 3, 2), 3, (2, 2), data_format="channels_last").computed()
     x, w, dy = operands(spec, 2, "float16")
 
     def spread(array, name):
-        """Rows, and samples, far apart."""
+        """Copy *array* to where its rows and samples lie far apart."""
         samples = len(array)
         size = 2 * far * samples
         held = torch.from_file(str(tmp_path / name), shared=True, size=size, dtype=torch.float16)
@@ -143,7 +143,7 @@ def test_offsets_beyond_32_bits(map_, family, watch, tmp_path):
 
 @pytest.mark.parametrize("map_", ["forward", "kernel_grad"])
 def test_an_axis_longer_than_32_bits_can_reach(map_, tmp_path):
-    """Its second window begins at element 2**31."""
+    """The second window of the axis begins at element 2**31."""
     far = 2**30
     spec = LocalConvSpec((far + 2, 2), 1, 2, strides=far, data_format="channels_last").computed()
     seen = torch.randn(2, 4).half()

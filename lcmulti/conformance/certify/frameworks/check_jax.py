@@ -191,11 +191,12 @@ def test_jacobians(subject: Subject, name: str) -> None:
     subject.require(case, CORE_DTYPE)
     x, kernel = subject.arrays(draw(case, CORE_DTYPE))
     call = subject.call(case)
-    forward, reverse = jax.jacfwd(call, (0, 1))(x, kernel), jax.jacrev(call, (0, 1))(x, kernel)
+    forward = jax.jit(jax.jacfwd(call, (0, 1)))(x, kernel)
+    reverse = jax.jit(jax.jacrev(call, (0, 1)))(x, kernel)
     for ours, other in zip(forward, reverse, strict=True):
         # Both are products of the other argument with 1, without any rounding.
         assert np.array_equal(np.asarray(ours), np.asarray(other))
-    hessian = jax.hessian(lambda x, k: call(x, k).sum(), (0, 1))(x, kernel)
+    hessian = jax.jit(jax.hessian(lambda x, k: call(x, k).sum(), (0, 1)))(x, kernel)
     assert not np.asarray(hessian[0][0]).any()
     assert not np.asarray(hessian[1][1]).any()
     mixed, turned = np.asarray(hessian[0][1]), np.asarray(hessian[1][0])
