@@ -57,6 +57,14 @@ def test_blocks_equal_the_reference(name, limit):
     check_maps(name, "blocked", Resources(limit))
 
 
+def test_blocks_that_each_reach_the_whole_input_are_added():
+    padding = ((2, 1), (1, 2))
+    spec = lcmulti.LocalConvSpec((2, 3, 2), 3, (4, 5), padding=padding, data_format="channels_last")
+    _, kernel, dy = arrays_of(spec)
+    got = maps("blocked", spec.computed(), Resources(3000))[1](dy, kernel)
+    near(got, reference.input_grad(np.asarray(dy), np.asarray(kernel), spec.computed()))
+
+
 @pytest.mark.parametrize("most_terms", [1, 32])
 @pytest.mark.parametrize("name", ["grouped", "shared rows", "deep padding", "3d", "4d"])
 def test_what_a_gpu_runs_equals_the_reference(name, most_terms, monkeypatch):
