@@ -1,10 +1,9 @@
 """Old weights go where names, structure or shapes say, or nowhere; tf_keras' own are slow."""
 
-import importlib.util
 import re
 
 import pytest
-from helpers_keras import DRIVERS
+from helpers_keras import BACKENDS, DRIVERS
 from helpers_old_files import (
     arrays,
     close,
@@ -213,16 +212,14 @@ def test_skip_mismatch_by_path(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", ["numpy", "torch"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", OLD_MODELS)
 def test_models_of_tf_keras(backend, name, loaded):
     """Saved frozen one way and loaded frozen another, first in a process and after others."""
-    if backend == "torch" and not importlib.util.find_spec("torch"):
-        pytest.skip("torch is not installed")
     found = loaded(backend)["old_models"][name]
     assert found["loaded"] > 0
     assert found["wrong"] == []
-    refused = [each for each in found["refused"] if backend == "numpy" or name not in HIDDEN]
+    refused = [each for each in found["refused"] if backend != "torch" or name not in HIDDEN]
     assert refused == []
     for _, reason in found["refused"]:
         assert "On PyTorch it cannot be seen" in reason
