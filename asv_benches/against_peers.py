@@ -1,4 +1,4 @@
-"""Time forward + backward of lcmulti and of what people use today, in one process.
+"""Time forward + backward of lcmulti and of the peers that people use today, in one process.
 
     python asv_benches/against_peers.py torch|jax|tensorflow [WORKLOAD ...] [--device gpu] [--keep]
 
@@ -26,7 +26,7 @@ FRAMEWORKS = ("torch", "jax", "tensorflow")
 
 
 def medians(steps: dict[str, Step], repeat: int) -> dict[str, float]:
-    """Median seconds of each; calls are interleaved, after two warm-up calls of each."""
+    """Return the median seconds of each step. Calls are interleaved, after two calls to warm up."""
     for step in steps.values():
         step()
         step()

@@ -1,9 +1,10 @@
-"""What fresh memory costs in each framework, and which allocator spares it: a table in Markdown.
+"""Print what fresh memory costs in each framework, and with each allocator, as Markdown.
 
     python asv_benches/allocators.py [WORKLOAD ...] [--backends numpy,torch] [--forward]
 
-Forward and both gradients of what ``auto`` takes, in ms, in a process of its own for each. An
-allocator takes part where its library is found: libtcmalloc-minimal4, libjemalloc2.
+The times are ms of forward and both gradients by the implementation that ``auto`` takes, each
+measured in a process of its own. An allocator is tried if its library is found:
+libtcmalloc-minimal4 or libjemalloc2.
 """
 
 import argparse
@@ -20,7 +21,7 @@ LARGE_IMAGES = {
 
 
 def own(name):
-    """A layer of few channels and filters on large images."""
+    """Return the workload of a layer with few channels and filters on large images."""
     shape, filters, data_format = LARGE_IMAGES[name]
     spec = lcmulti.LocalConvSpec(shape, filters, 3, padding=1, data_format=data_format)
     return workload(spec, 32, name)

@@ -46,7 +46,7 @@ def calls(workload: Workload, first: bool) -> list[Call]:
 
 
 def run(of: list[Call]) -> float:
-    """Seconds of the three maps together."""
+    """Return the seconds of the three maps together."""
     start = time.perf_counter()
     for made, map_, *arrays in of:
         compute(made, map_, *(each.__array_interface__["data"][0] for each in arrays))

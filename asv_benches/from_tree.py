@@ -68,7 +68,7 @@ if importlib.util.find_spec("lcmulti") is None:
     _stand_in("pluggy", PluginManager=PluginManager, HookimplMarker=marker, HookspecMarker=marker)
     _stand_in("platformdirs", user_cache_dir=_cache, user_config_dir=_cache)
     _entry_points = metadata.entry_points
-    # Replaced for this one group; others still come from the installed packages.
+    # Only our group is replaced; others still come from the installed packages.
     metadata.entry_points = (  # type: ignore[assignment]
         lambda **asked: _points() if asked.get("group") == "lcmulti" else _entry_points(**asked)
     )

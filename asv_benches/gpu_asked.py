@@ -1,6 +1,6 @@
-"""What is asked of a GPU: time, capture, peak memory; and what stands in on a machine without one.
+"""Time, capture and peak memory of calls on a GPU, with a substitute on machines without one.
 
-So that every line of `on_gpu.py` runs on a CPU before it costs a minute of a GPU.
+The substitutes let every line of `on_gpu.py` run on a CPU before it takes time of a GPU.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 
 GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if GPU else "cpu")
-if not GPU:  # asked by Triton as it is imported
+if not GPU:  # Triton reads it when it is imported
     os.environ["TRITON_INTERPRET"] = "1"
 
 __all__ = ["DEVICE", "GPU", "captured", "name", "peak", "seconds", "together"]
@@ -24,12 +24,12 @@ Call = Callable[[], Any]
 
 
 def name() -> str:
-    """The machine, for people."""
+    """Return the machine's name for people."""
     return torch.cuda.get_device_name() if GPU else "Triton's interpreter on a CPU"
 
 
 def seconds(call: Call, least: float = 0.02) -> float:
-    """Of one call: the median of several, on the GPU between events."""
+    """Return the median seconds of one call, on a GPU between events."""
     if not GPU:
         return together(call, 1)
     for _ in range(3):
@@ -48,7 +48,10 @@ def seconds(call: Call, least: float = 0.02) -> float:
 
 
 def together(call: Call, count: int = 200) -> float:
-    """Of one of *count* calls in a row, of which the last is waited for: Python and launches."""
+    """Return the seconds of one of *count* calls in a row: what Python and launches take.
+
+    Only the last call is waited for.
+    """
     count = count if GPU else 1
     start = time.perf_counter()
     for _ in range(count):
@@ -59,7 +62,7 @@ def together(call: Call, count: int = 200) -> float:
 
 
 def captured(call: Call) -> tuple[Call, Any]:
-    """What replays *call* from a CUDA graph, and the results that it writes anew."""
+    """Capture *call* in a CUDA graph; return what replays it, and the results it writes to."""
     if not GPU:
         return call, call()
     stream = torch.cuda.Stream()
@@ -75,7 +78,7 @@ def captured(call: Call) -> tuple[Call, Any]:
 
 
 def peak(call: Call) -> int:
-    """Bytes held at most during *call*, beyond what was there and the tensors that it returns."""
+    """Return the most bytes held during *call*, without earlier tensors and without its results."""
     before = torch.cuda.memory_allocated() if GPU else 0
     if GPU:
         torch.cuda.synchronize()

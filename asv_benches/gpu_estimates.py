@@ -27,14 +27,14 @@ MAPS: tuple[Map, ...] = ("forward", "input_grad", "kernel_grad")
 
 
 def layer_of_row(row: tuple[Any, ...], map_: Map) -> Layer:
-    """A map of one of `LAYERS`."""
+    """Make the layer of one map from a row of `LAYERS`."""
     _, shape, kernel, strides, filters, batch, dtype = row
     spec = LocalConvSpec(shape, filters, kernel, strides=strides, data_format="channels_last")
     return layer_of(map_, spec.computed(), dtype, batch)
 
 
 def table() -> list[str]:
-    """A Markdown table with a row for each layer."""
+    """Return a Markdown table with a row for each layer."""
     lines = ["| layer | roofline us | forward | input's gradient | kernel's gradient |"]
     lines.append("|---|---|---|---|---|")
     for row in LAYERS:

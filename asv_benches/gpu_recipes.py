@@ -1,4 +1,4 @@
-"""What people write in PyTorch by hand, channels first, and lcmulti beside it."""
+"""Recipes that people write in PyTorch by hand, channels first, beside lcmulti."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class Layer(NamedTuple):
 
 
 def layers() -> list[Layer]:
-    """The layers of lcmulti's conformance suite that come from papers, at their real sizes."""
+    """Return the layers of lcmulti's conformance suite that come from papers, at full size."""
     from lcmulti.conformance.cases import select
 
     return [Layer(case.name, case.spec.computed(), case.batch) for case in select(["workloads"])]
 
 
 def tiny() -> list[Layer]:
-    """Layers so small that an interpreter computes them in seconds."""
+    """Return layers so small that an interpreter computes them in seconds."""
     make = LocalConvSpec
     return [
         Layer("tiles", make((2, 3, 2), 5, 2, data_format="channels_last"), 9),
@@ -43,7 +43,7 @@ Call = Callable[[Any, Any], Any]
 
 
 def contenders(layer: Layer) -> dict[str, tuple[Call, str]]:
-    """``function(x, weights)`` of each, and its weight layout: "lcmulti", "einsum" or "bmm"."""
+    """Return ``function(x, weights)`` of each, and its layout of weights: "lcmulti" or "rows"."""
     spec = layer.spec
     rest = {"strides": spec.strides, "padding": spec.padding, "data_format": "channels_first"}
 
@@ -63,7 +63,7 @@ def contenders(layer: Layer) -> dict[str, tuple[Call, str]]:
 
 
 def weights_of(kernel: Any, spec: LocalConvSpec, how: str) -> Any:
-    """The kernel in a contender's layout: a window's channels before its taps."""
+    """Return the kernel in a contender's layout. In "rows", channels come before taps."""
     if how == "lcmulti":
         return kernel
     positions = spec.ndim
@@ -78,7 +78,7 @@ def padded(x: Any, spec: LocalConvSpec) -> Any:
 
 
 def views(x: Any, w: Any, spec: LocalConvSpec) -> Any:
-    """Strided views and an ``einsum``, which copies them."""
+    """Compute with strided views and an ``einsum``, which copies them."""
     o, k = "opq"[: spec.ndim], "ijk"[: spec.ndim]
     patches = padded(x, spec)
     for axis, (size, step) in enumerate(zip(spec.kernel_size, spec.strides, strict=True)):
@@ -87,7 +87,7 @@ def views(x: Any, w: Any, spec: LocalConvSpec) -> Any:
 
 
 def unfolded(x: Any, w: Any, spec: LocalConvSpec, by_bmm: bool) -> Any:
-    """``unfold`` and one product."""
+    """Compute with ``unfold`` and one product."""
     flat = spec.ndim == 1
     window, strides = spec.kernel_size, spec.strides
     if flat:
@@ -102,7 +102,7 @@ def unfolded(x: Any, w: Any, spec: LocalConvSpec, by_bmm: bool) -> Any:
 
 
 def compiled(spec: LocalConvSpec) -> Call:
-    """The first recipe, compiled whole; on a CPU only traced, which needs no C++ compiler."""
+    """Compile the first recipe as a whole. On a CPU it is only traced, without a C++ compiler."""
     backend = "inductor" if torch.cuda.is_available() else "eager"
     return torch.compile(
         lambda x, w: views(x, w, spec), fullgraph=True, dynamic=False, backend=backend

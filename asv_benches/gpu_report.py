@@ -1,4 +1,4 @@
-"""What the figures of `on_gpu.py` come to: rows as text, means, and a plot."""
+"""Report the figures of `on_gpu.py`: rows as text, means, and a plot."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RATIOS = (
 
 
 def shown(row: Row) -> str:
-    """A row as text."""
+    """Return a row as text."""
 
     def text(key: str, value: Any) -> str:
         if not isinstance(value, float):
@@ -28,7 +28,7 @@ def shown(row: Row) -> str:
 
 
 def summary(result: dict[str, list[Row]]) -> dict[str, float | None]:
-    """Over all layers."""
+    """Return means and extremes over all layers."""
     checked, timed = result.get("correctness", []), result.get("maps", [])
     trained = result.get("training", [])
     found: dict[str, float | None] = {
@@ -51,7 +51,7 @@ def summary(result: dict[str, list[Row]]) -> dict[str, float | None]:
 
 
 def _mean(rows: list[Row], key: str, dtype: str) -> float | None:
-    """Geometric mean of *key* over the rows of a type."""
+    """Return the geometric mean of *key* over the rows of a dtype."""
     found = [row[key] for row in rows if row["dtype"] == dtype and row[key]]
     return math.exp(sum(map(math.log, found)) / len(found)) if found else None
 
@@ -62,7 +62,7 @@ def _seconds(rows: list[Row], dtype: str, layers: set[str]) -> float:
 
 
 def plot(result: dict[str, list[Row]], path: Path) -> None:
-    """Times the roofline, measured and estimated, a bar a layer and map."""
+    """Plot seconds over the roofline's, measured and estimated: one bar for each layer and map."""
     from matplotlib.figure import Figure
 
     rows = [row for row in result["maps"] if row["dtype"] == "float32"]

@@ -3,9 +3,10 @@
     python asv_benches/idle_threads.py [--keep]
 
 After a parallel operation, PyTorch's OpenMP threads wait in a loop for the next one, unless
-OMP_WAIT_POLICY=passive sends them to sleep. They take the core on which a second thread of our own
-pool would run. So in PyTorch the kernels run on PyTorch's threads. This script prints medians of
-many calls of one kernel on the threads of each, alone and after an addition, under both policies.
+OMP_WAIT_POLICY=passive sends them to sleep. They take the cores on which threads of our own pool
+would run. So in PyTorch the kernels run on PyTorch's threads. This script prints medians of many
+calls of one kernel, on threads of our pool and on PyTorch's, alone and after an addition, under
+both policies.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def measured(policy: str) -> None:
         for whose, lender in threads.items():
             torch.add(terms, 1, out=total)
             times.setdefault((whose, "after an addition"), []).append(call(lender))
-            time.sleep(0.02)  # until no thread waits in a loop any more
+            time.sleep(0.02)  # after that, no thread waits in a loop any more
             times.setdefault((whose, "alone"), []).append(call(lender))
     for whose in threads:
         alone, after = (median(times[whose, when]) for when in ("alone", "after an addition"))
@@ -61,7 +62,7 @@ def measured(policy: str) -> None:
 
 
 def main() -> int:
-    """One process for each policy."""
+    """Run one process for each policy."""
     keeping = sys.argv[1:2] if sys.argv[1:2] == ["--keep"] else []
     if sys.argv[1:] != keeping:
         measured(sys.argv[1])

@@ -31,9 +31,9 @@ def _version(distribution: str) -> str | None:
 
 
 def keep(name: str, rows: dict[str, Any], gpu: str | None = None) -> None:
-    """Add rows to those of *name*, or replace rows of the same workload; drop another machine's.
+    """Add rows to the file of *name*. They replace rows of the same workload.
 
-    *gpu* is the name of the GPU they were measured on, if any.
+    Rows of another machine are dropped. *gpu* is the name of the GPU that was measured, if any.
     """
     from lcmulti_native.library import library
 
@@ -146,7 +146,7 @@ TABLES = {
 
 
 def with_tables(page: str, names: tuple[str, ...]) -> str:
-    """The page, with the parts between the marks of these names replaced."""
+    """Return the page with the parts between the marks of these names replaced."""
     for name in names:
         start, end = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
         before, rest = page.split(start)

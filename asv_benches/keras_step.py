@@ -28,7 +28,7 @@ from lcmulti.bench.timing import timed
 
 
 def model(api: Any, layer: Callable[..., Any], size: int = 32) -> Any:
-    """The model of Keras 2's documentation, compiled."""
+    """Build and compile the model of Keras 2's documentation."""
     made = api.Sequential(
         [api.layers.InputLayer((size, size, 3)), layer(64, (3, 3)), layer(32, (3, 3))]
     )
@@ -53,7 +53,7 @@ def main() -> int:
     y = rng.standard_normal((count, 28, 28, 32), dtype="float32")
     models, times = {}, {name: [] for name in apis}
     for name, (api, layer) in apis.items():
-        # So that building a model does not include what is loaded and made only once.
+        # A small model first, because the first build also loads what is loaded only once.
         model(api, layer, 8)
         seconds = timed(
             lambda name=name, api=api, layer=layer: models.update({name: model(api, layer)})

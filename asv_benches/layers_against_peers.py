@@ -36,12 +36,12 @@ IN_JAX = {"ours in NNX": "ours", "linen ConvLocal": "linen ConvLocal"}
 
 
 def padded_spec(spec: lcmulti.LocalConvSpec) -> list[int]:
-    """The padding as torch.nn.functional.pad takes it."""
+    """Return the padding in the order of torch.nn.functional.pad."""
     return [n for pair in reversed(spec.padding) for n in pair]
 
 
 def torch_modules(spec: lcmulti.LocalConvSpec) -> dict[str, Callable[[], Any]]:
-    """Functions that make our layer and the two that people write, with the same parameters."""
+    """Return functions that make our layer and the two that people write, for one geometry."""
     import lcmulti_torch
     import torch
     from torch import nn
@@ -86,7 +86,7 @@ def torch_modules(spec: lcmulti.LocalConvSpec) -> dict[str, Callable[[], Any]]:
 
 
 def torch_step(module: Any, spec: lcmulti.LocalConvSpec, batch: int) -> Step:
-    """One step of SGD."""
+    """Return one step of SGD."""
     import torch
 
     x = torch.randn(batch, spec.in_channels, *spec.input_size, requires_grad=True)
@@ -102,7 +102,7 @@ def torch_step(module: Any, spec: lcmulti.LocalConvSpec, batch: int) -> Step:
 
 
 def nnx_modules(spec: lcmulti.LocalConvSpec) -> dict[str, Callable[[int], Any]]:
-    """Functions that make ``(apply, parameters)``."""
+    """Return functions that make ``(apply, parameters)``."""
     import jax
     import jax.numpy as jnp
     import lcmulti_jax.nnx
@@ -130,7 +130,7 @@ def nnx_modules(spec: lcmulti.LocalConvSpec) -> dict[str, Callable[[int], Any]]:
 
 
 def nnx_step(made: Any, spec: lcmulti.LocalConvSpec, batch: int) -> Step:
-    """One jitted step of SGD; parameters are replaced, as in any training loop."""
+    """Return one jitted step of SGD. It replaces the parameters, as training loops do."""
     import functools
 
     import jax
@@ -157,7 +157,7 @@ def nnx_step(made: Any, spec: lcmulti.LocalConvSpec, batch: int) -> Step:
 
 
 def chosen(names: list[str]) -> list[Workload]:
-    """The 2D workloads that were named, or all whose patches are small enough."""
+    """Return the 2D workloads that were named, or all, if their patches are small enough."""
     found = []
     for workload in named(names or cases()):
         spec = workload.spec
@@ -206,7 +206,7 @@ def _groups(framework: str, batch: int, few: int) -> list[tuple[tuple[str, ...],
 
 
 def resident(mark: str) -> int:
-    """``VmHWM`` (peak) or ``VmRSS`` (now) of this process in bytes."""
+    """Return ``VmHWM`` (peak) or ``VmRSS`` (now) of this process, in bytes."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(mark):
             return int(line.split()[1]) * 1024
@@ -217,7 +217,7 @@ def weigh(name: str, peer: str, batch: int) -> None:
     """Print the peak memory of three steps, in a process of its own."""
     (spec,) = (each.spec for each in named([name]))
     small = lcmulti.LocalConvSpec((4, 4, 1), 1, 2, data_format="channels_last")
-    for each, size in ((small, 1), (spec, batch)):  # the small step allocates what stays allocated
+    for each, size in ((small, 1), (spec, batch)):  # the small one allocates what stays
         before = resident("VmRSS")
         if peer in IN_JAX:
             step = nnx_step(nnx_modules(each)[IN_JAX[peer]](size), each, size)
@@ -229,7 +229,7 @@ def weigh(name: str, peer: str, batch: int) -> None:
 
 
 def memory(names: list[str], batch: int) -> None:
-    """Print the peak of each peer beside ours."""
+    """Print the peak memory of each peer beside ours."""
     for name in names or ["deepface_l4"]:
         (spec,) = (each.spec for each in named([name]))
         print(f"{name}, batch {batch}: peak of three training steps")

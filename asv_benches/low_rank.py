@@ -25,7 +25,7 @@ from lcmulti.plugins.contract import Problem, Resources
 
 
 def steps(spec: lcmulti.LocalConvSpec, batch: int, rank: int) -> dict[str, Any]:
-    """Both ways."""
+    """Return a step for each of the two ways."""
     taps = spec.kernel_shape[spec.ndim :]
     x = torch.randn(batch, *spec.input_shape, requires_grad=True)
     basis = torch.randn(rank, *(1,) * spec.ndim, *taps, requires_grad=True)

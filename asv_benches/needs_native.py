@@ -1,4 +1,4 @@
-"""Import this first in a script that measures the native kernels: it says how to install them."""
+"""Scripts that measure the native kernels import this first: it says how to install them."""
 
 import importlib.util
 import sys

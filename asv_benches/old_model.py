@@ -1,11 +1,11 @@
-"""How long an old model of DeepFace's size takes to load, and how much memory.
+"""Measure how long an old model of DeepFace's size takes to load, and how much memory.
 
     python asv_benches/old_model.py [numpy torch jax tensorflow] [--profile]
 
 The model is that of the public `deepface` package: 137.8 million weights, of which three locally
-connected layers hold 73 million. Its file is written here, so nothing is fetched. Each of Keras'
-backends loads it in a process of its own. Seconds are those of `load_legacy_model` alone; the
-peak is the whole process', and what the imports took of it is beside it.
+connected layers hold 73 million. The script writes its file, so nothing is fetched. Each of Keras'
+backends loads it in a process of its own. The seconds are those of `load_legacy_model` alone. The
+peak is that of the whole process; beside it is the part that the imports took.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def write(path: Path) -> int:
 
 
 def peak() -> int:
-    """The most memory this process has had, in MiB."""
+    """Return the most memory that this process has held, in MiB."""
     unit = MIB if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit
 

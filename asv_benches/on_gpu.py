@@ -1,13 +1,13 @@
-"""Everything there is to measure of the Triton kernels, in one run of at most nine minutes.
+"""Measure everything about the Triton kernels in one run of at most nine minutes.
 
     python asv_benches/on_gpu.py [--minutes 9] [--out on_gpu.json] [--tiny] [--plot PICTURE]
 
-Needs a GPU, PyTorch (from 2.11) and Triton (from 3.6), and nothing to be installed: lcmulti is
-taken from this checkout. On a machine without a GPU it runs tiny layers in Triton's interpreter,
-which shows that the script works and measures nothing.
+It needs a GPU, PyTorch (from 2.11) and Triton (from 3.6). lcmulti need not be installed: it is
+imported from this checkout. On a machine without a GPU, the script runs tiny layers in Triton's
+interpreter, which shows that it works and measures nothing.
 
-A section has a share of the time and is cut short at its end. The JSON is written after each, so
-that what was measured stays whatever comes next.
+Each section has a share of the time and is cut short when that is up. The JSON is written after
+each section, so that results stay if a later one fails.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ MAPS = ("forward", "input_grad", "kernel_grad")
 DTYPES = ("float32", "bfloat16")
 RESOURCES = Resources(2**40)
 NUMBER = 0 if GPU else None
-HERE = [H200]  # with the rates that were measured, once they are
+HERE = [H200]  # `machine` replaces its rates by those it measures
 
 MANY = [  # sums long enough for tf32x3
     Case(f"{size}, window {kernel}", "tf32x3", size, filters, kernel, batch,
@@ -61,7 +61,7 @@ MANY = [  # sums long enough for tf32x3
 
 
 def machine(layers: list[recipes.Layer]) -> Iterator[dict[str, Any]]:
-    """The GPU's own rates: what a copy, the second-level cache and products reach here."""
+    """Rates of this GPU: of a copy, of the second-level cache and of matrix products."""
     size = 2**28 if GPU else 2**12
     large = torch.ones(size, device=DEVICE)
     other, small = torch.empty_like(large), large[: size // 64]
@@ -90,8 +90,8 @@ def machine(layers: list[recipes.Layer]) -> Iterator[dict[str, Any]]:
 def correctness(layers: list[recipes.Layer]) -> Iterator[dict[str, Any]]:
     """All maps on 40 geometries against float64, as a share of the forward error bound.
 
-    Each in float32, the long sums by tf32x3 too, and in one of the other types in turn. Of those
-    the interpreter rounds bfloat16 as no GPU does.
+    Each is computed in float32, long sums also by tf32x3, and in one of the other dtypes in turn.
+    In the interpreter these leave out bfloat16, which it does not round as a GPU does.
     """
     served = load_implementation("torch", "triton")
     others = ("float16", "bfloat16", "float64") if GPU else ("float16", "float64")
@@ -120,7 +120,7 @@ def correctness(layers: list[recipes.Layer]) -> Iterator[dict[str, Any]]:
 
 
 def _checked() -> list[Case]:
-    """40 cases, channels last and without what is added around the maps."""
+    """Return 40 cases, channels last, without a bias or a padding mode around the maps."""
     from lcmulti.conformance.certify.geometries import GEOMETRIES
 
     bare = (replace(case, bias_shared_axes=None) for case in GEOMETRIES.values())
@@ -137,7 +137,7 @@ def _tensor(array: Any) -> Any:
 
 
 def arrays(layer: recipes.Layer, dtype: str, first: bool = False) -> tuple[Any, Any, Any]:
-    """``x``, the kernel and ``dy``, channels last or first."""
+    """Draw ``x``, the kernel and ``dy``, channels last or first."""
     kind, spec = getattr(torch, dtype), layer.spec
     x = torch.randn(layer.batch, *spec.input_shape, device=DEVICE).to(kind)
     w = torch.randn(spec.kernel_shape, device=DEVICE).to(kind) / math.sqrt(spec.terms)
@@ -148,7 +148,7 @@ def arrays(layer: recipes.Layer, dtype: str, first: bool = False) -> tuple[Any, 
 
 
 def maps(layers: list[recipes.Layer]) -> Iterator[dict[str, Any]]:
-    """Each map over the roofline of the rates measured here, and what was estimated."""
+    """Seconds of each map over the roofline by the rates measured here, and the estimate."""
     served = load_implementation("torch", "triton")
     for dtype, layer in ((dtype, layer) for dtype in DTYPES for layer in layers):
         x, w, dy = arrays(layer, dtype)
@@ -180,7 +180,7 @@ def training(layers: list[recipes.Layer]) -> Iterator[dict[str, Any]]:
 
 
 def small(layers: list[recipes.Layer]) -> Iterator[dict[str, Any]]:
-    """Layers of almost no work, where Python and launches are the whole cost."""
+    """Layers of almost no work, whose time is that of Python and launches."""
     size = 6 if GPU else 3
     for batch in (4, 32):
         spec = lcmulti.LocalConvSpec((size, size, 2), 4, 3, data_format="channels_last")
@@ -189,7 +189,7 @@ def small(layers: list[recipes.Layer]) -> Iterator[dict[str, Any]]:
 
 
 def memory(layers: list[recipes.Layer]) -> Iterator[dict[str, Any]]:
-    """Bytes held at most beyond inputs and results, in forward and backward."""
+    """The most bytes held beyond inputs and results, in forward and backward."""
     for layer in layers:
         yield {"layer": layer.name, **_each(layer, "float32", peak, but="compiled recipe")}
 
@@ -197,7 +197,7 @@ def memory(layers: list[recipes.Layer]) -> Iterator[dict[str, Any]]:
 def _each(
     layer: recipes.Layer, dtype: str, measure: Callable[[Any], Any], but: str = ""
 ) -> dict[str, Any]:
-    """Forward and backward of every contender, measured once it has run; None if it cannot."""
+    """Measure forward and backward of every contender after a first run; None if it fails."""
     x, kernel, dy = arrays(layer, dtype, first=True)
     found: dict[str, Any] = {}
     for who, (function, how) in recipes.contenders(layer).items():
@@ -208,7 +208,7 @@ def _each(
             if GPU:
                 call()
             found[who] = measure(call)
-        except RuntimeError as error:  # a recipe that takes all memory
+        except RuntimeError as error:  # such as a recipe that takes all memory
             found[who] = None
             print(f"    {who}: {str(error).splitlines()[0][:60]}")
     return found
@@ -220,7 +220,7 @@ def _both(function: Any, x: Any, w: Any, dy: Any) -> Callable[[], Any]:
 
 
 def graphs(layers: list[recipes.Layer]) -> Iterator[dict[str, Any]]:
-    """A capture of forward and backward, replayed: the same bits, and how long."""
+    """A replayed capture of forward and backward: whether its bits are the same, and its time."""
     for layer in layers[:3]:
         x, w, dy = arrays(layer, "float32", first=True)
         call = _both(recipes.contenders(layer)["triton"][0], x, w, dy)
@@ -231,12 +231,12 @@ def graphs(layers: list[recipes.Layer]) -> Iterator[dict[str, Any]]:
         yield {"layer": layer.name, "same bits": same, "replay": took, "eager": seconds(call)}
 
 
-# Each with the share of the whole that it may take; what is left is for those after it.
+# The share of the whole time that each section may take. The last ones have what is left.
 SECTIONS = {
     machine: 0.1, correctness: 0.35, small: 0.1, graphs: 0.1, memory: 0.1, maps: 0.3, training: 1,
 }  # fmt: skip
 MARGIN = 20
-"""Seconds before the end from which nothing is begun."""
+"""Seconds before the end in which no further row is begun."""
 
 
 def main() -> int:

@@ -31,7 +31,7 @@ RESOURCES = Resources(2**28)
 
 
 def microseconds(call: Callable[[], Any], calls: int = 100, runs: int = 50) -> float:
-    """The least time of one call."""
+    """Return the least time of one call."""
     call()
     least = float("inf")
     for _ in range(runs):
@@ -43,12 +43,12 @@ def microseconds(call: Callable[[], Any], calls: int = 100, runs: int = 50) -> f
 
 
 def public(x: Any, kernel: Any) -> Any:
-    """The call as users write it."""
+    """Call lcmulti as users do."""
     return lcmulti.local_conv(x, kernel, data_format="channels_last", implementation="native")
 
 
 def add(x: Any, kernel: Any) -> Any:
-    """The least that a framework can do."""
+    """Add two arrays: almost the least that a framework can do."""
     return x + x
 
 
@@ -56,7 +56,7 @@ Call = Callable[[], Any]
 
 
 def doors(backend: str) -> tuple[Call, Call, Call, str]:
-    """The door, the call, the framework's own addition, and how they are called."""
+    """Return the door, the public call, the framework's own addition, and how they are called."""
     owner = plugins.load_backend(backend)
     x, kernel = (owner.from_numpy(np.ones(s, "float32")) for s in ((1, 2, 1), (2, 1, 1, 1)))
     door = plugins.load_implementation(backend, "native")

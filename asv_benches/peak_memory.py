@@ -29,7 +29,7 @@ MEMORY = 12e9  # largest number of bytes of inputs and results, so that both fit
 
 
 def measured(backend: str, workload: Workload) -> float:
-    """MiB held beyond the results, in this process."""
+    """Return the MiB that this process held beyond the results."""
     import numpy as np
 
     import lcmulti

@@ -53,7 +53,7 @@ class Row(NamedTuple):
     faults: int
 
     def best(self, other: Row) -> Row:
-        """The better of two rounds."""
+        """Return the better figures of two rounds."""
         return self._replace(
             machine=tuple(map(max, zip(self.machine, other.machine, strict=True))),
             times={each: min(time, other.times[each]) for each, time in self.times.items()},

@@ -1,12 +1,12 @@
-"""A training step of an untied network, beside the same network made of unfold + einsum layers.
+"""Time a training step of an untied network beside the same network of unfold + einsum layers.
 
     python asv_benches/untied_step.py [--batch 16] [--rounds 5]
 
-Two small networks, one of inverted residuals as MobileNetV2's (depthwise convolutions and those of
-one pixel) and one of 3 x 3 convolutions as ResNet-18's, untied by `lcmulti_torch.untie`. In the
-other network each locally connected layer is `F.unfold` and one ``einsum`` with the same weights;
-their outputs are compared first. A step is forward, loss, backward and SGD; times are medians of
-steps taken in turns in one process, so what is to be quoted is the ratio.
+`lcmulti_torch.untie` unties two small networks: one of inverted residuals like MobileNetV2's
+(depthwise and 1 x 1 convolutions), and one of 3 x 3 convolutions like ResNet-18's. In the other
+network each locally connected layer is `F.unfold` and one ``einsum`` with the same weights. Their
+outputs are compared first. A step is forward, loss, backward and SGD. Times are medians of steps
+taken in turns in one process, so quote their ratio.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ SIZE = 48
 
 
 class Einsum(nn.Module):
-    """What people write: every window copied, and one product for all positions and groups."""
+    """The layer that people write: it copies every window and takes one product for all."""
 
     def __init__(self, layer: LocallyConnected2d) -> None:
         super().__init__()
         self.spec, spec = layer.spec, layer.spec
         positions, filters = prod(spec.output_size), spec.filters // spec.groups
-        weight = layer.weight.detach().movedim(-2, 2)  # channels first in a window, as unfold has
+        weight = layer.weight.detach().movedim(-2, 2)  # channels first in a window, like unfold
         weight = weight.reshape(positions, -1, spec.groups, filters).movedim(2, 1)
         self.weight = nn.Parameter(weight.contiguous())
         self.bias = None
@@ -50,7 +50,7 @@ class Einsum(nn.Module):
 
 
 class Residual(nn.Module):
-    """Layers, and their input added where it has their shape."""
+    """Layers, to whose result their input is added if it has the same shape."""
 
     def __init__(self, *layers: nn.Module) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ def convolution(channels: int, filters: int, size: int, stride: int = 1, groups:
 
 
 def inverted(channels: int, filters: int, stride: int) -> nn.Module:
-    """An inverted residual block of MobileNetV2, of expansion 6."""
+    """Return an inverted residual block of MobileNetV2 with expansion 6."""
     wide = 6 * channels
     return Residual(
         *convolution(channels, wide, 1), nn.ReLU6(),
@@ -76,7 +76,7 @@ def inverted(channels: int, filters: int, stride: int) -> nn.Module:
 
 
 def basic(channels: int, filters: int, stride: int) -> nn.Module:
-    """Two 3 x 3 convolutions of ResNet-18."""
+    """Return a block of two 3 x 3 convolutions of ResNet-18."""
     return Residual(
         *convolution(channels, filters, 3, stride), nn.ReLU(),
         *convolution(filters, filters, 3), nn.ReLU(),
@@ -92,7 +92,7 @@ def network(block) -> nn.Module:
 
 
 def of_einsums(untied: nn.Module) -> nn.Module:
-    """A copy with `Einsum` in place of each locally connected layer."""
+    """Return a copy with `Einsum` in place of each locally connected layer."""
     copy = deepcopy(untied)
     for module in list(copy.modules()):
         for name, child in module.named_children():

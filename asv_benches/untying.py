@@ -1,7 +1,7 @@
 """Measure `untie` of MobileNetV2, 96 x 96: ``KERAS_BACKEND=torch python asv_benches/untying.py``.
 
-It prints the seconds, the growth of the process and the bytes of the new weights, and the largest
-difference of the outputs and their size. Another model is untied before, because Keras imports
+It prints the seconds, the growth of the process, the bytes of the new weights, and the largest
+difference of the outputs beside their size. Another model is untied before, because Keras imports
 TensorFlow when it first writes down a layer's arguments.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 
 
 def grown() -> float:
-    """Peak memory of this process until now, in MiB."""
+    """Return the peak memory of this process until now, in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 

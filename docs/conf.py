@@ -1,9 +1,12 @@
 """Sphinx: ``nox -s docs`` builds the site with warnings as errors."""
 
 import argparse
+import ast
+import dataclasses
 import inspect
 import os
 import re
+import textwrap
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -76,17 +79,43 @@ def write_command_line(app):
         page.write_text(text, "utf-8")
 
 
+class AsWritten:
+    """A default value that is shown as it is written."""
+
+    def __init__(self, text):
+        self.text = text
+
+    def __repr__(self):
+        return self.text
+
+
+def defaults_of(cls):
+    """Default values of a class's arguments, as text; those a data class makes, as they look."""
+    if dataclasses.is_dataclass(cls) and "__init__" not in inspect.getsource(cls):
+        made = (each for each in dataclasses.fields(cls) if callable(each.default_factory))
+        return {each.name: repr(each.default_factory()) for each in made}
+    (init,) = ast.parse(textwrap.dedent(inspect.getsource(cls.__init__))).body
+    named, given = init.args.args, init.args.defaults
+    pairs = [*zip(named[len(named) - len(given) :], given, strict=True)]
+    pairs += zip(init.args.kwonlyargs, init.args.kw_defaults, strict=True)
+    return {each.arg: ast.unparse(value) for each, value in pairs if value is not None}
+
+
 def own_signature(app, what, name, obj, options, signature, returned):
-    """The signature of ``__init__``, for classes whose metaclass hides it (Keras' and Flax's).
+    """The signature of ``__init__``: Keras' and Flax's metaclasses hide it.
 
     A protocol has none, for nobody makes an object of it.
     """
-    if what == "class" and getattr(obj, "_is_protocol", False):
-        return "", returned
-    if what != "class" or not name.startswith("lcmulti_"):
+    if what != "class":
         return None
-    parameters = list(inspect.signature(obj.__init__).parameters.values())[1:]
-    plain = [each.replace(annotation=inspect.Parameter.empty) for each in parameters]
+    if getattr(obj, "_is_protocol", False):
+        return "", returned
+    if not name.startswith("lcmulti_") and not dataclasses.is_dataclass(obj):
+        return None
+    written, plain = defaults_of(obj), []
+    for each in list(inspect.signature(obj.__init__).parameters.values())[1:]:
+        default = AsWritten(written[each.name]) if each.name in written else each.default
+        plain.append(each.replace(annotation=inspect.Parameter.empty, default=default))
     return str(inspect.Signature(plain)), returned
 
 

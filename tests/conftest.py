@@ -3,7 +3,7 @@ import os
 from releases import xla_flags
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# Most functions are compiled once and run once. As users compile, `test_as_users_compile` does.
+# Tests run most compiled functions once, so XLA compiles quickly. `test_as_users_compile` does not.
 os.environ.setdefault("XLA_FLAGS", xla_flags())
 
 import importlib.metadata
@@ -27,14 +27,14 @@ from lcmulti.operations import calling
 
 pytest_plugins = ["lanes"]
 
-# What fails in these says why, as in a test.
+# Failed assertions in these helpers are explained as those in tests are.
 pytest.register_assert_rewrite("helpers_hostile", "helpers_native")
 
-# First uses load and plan; how long one example takes says nothing here.
+# No deadline: a first example loads and plans, so its time says nothing.
 hypothesis.settings.register_profile("lcmulti", deadline=None)
 hypothesis.settings.load_profile("lcmulti")
 
-# By value, so that a test may replace one of them.
+# The functions themselves, because a test may replace their names.
 CACHED = (
     plugins.registry,
     plugins.load_backend,
@@ -55,7 +55,7 @@ def forget():
 
 @pytest.fixture(autouse=True)
 def isolated(monkeypatch, tmp_path_factory):
-    """No user file, no variables, no keras.json, no project file but what the test makes."""
+    """Run each test without files or variables of settings but those it makes itself."""
     home = tmp_path_factory.mktemp("home")
     for variable in settings.VARIABLES:
         monkeypatch.delenv(variable, raising=False)
@@ -69,7 +69,7 @@ def isolated(monkeypatch, tmp_path_factory):
 
 @pytest.fixture
 def fresh():
-    """Caches empty before and after: for tests that change what plugins there are."""
+    """Empty the caches before and after a test that changes the plugins."""
     forget()
     yield
     forget()
@@ -77,7 +77,7 @@ def fresh():
 
 @pytest.fixture
 def install(monkeypatch, fresh):
-    """Install plugins for one test, beside lcmulti's own for NumPy, in place of all others."""
+    """Install plugins for one test: lcmulti's own for NumPy, those of the test, and no others."""
 
     def installed(**named):
         points = [Point("lcmulti", numpy_plugin)]
@@ -107,7 +107,7 @@ def lcm(capsys, monkeypatch):
     def run(*arguments):
         try:
             code = main([str(each) for each in arguments])
-        except SystemExit as end:  # argparse's own: --help, --version, usage
+        except SystemExit as end:  # argparse exits after --help, --version and wrong usage
             code = end.code or 0
         captured = capsys.readouterr()
         return SimpleNamespace(code=code, out=captured.out, err=captured.err)

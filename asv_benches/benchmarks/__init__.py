@@ -1,5 +1,5 @@
 """asv benchmarks of lcmulti: import, overhead of a call, computation, and comparison with peers.
 
-What is not installed is skipped: its ``setup`` raises `NotImplementedError`. Importing these
-modules has no effect.
+The ``setup`` of a benchmark whose framework is not installed raises `NotImplementedError`, so asv
+skips it. Importing these modules has no effect.
 """

@@ -1,4 +1,4 @@
-"""What several benchmarks need: names, and a step whose result was compared with the reference."""
+"""Names that benchmarks share, and steps whose results were compared with the reference."""
 
 BACKENDS = ("numpy", "torch", "jax", "tensorflow")
 WAYS = (
@@ -32,7 +32,7 @@ def need(backend):
 
 
 def contender_of(way, workload):
-    """The arrays of a workload, its harness and its contender; skips what cannot serve."""
+    """Return a workload's arrays, harness and contender; skip a *way* that cannot serve."""
     import lcmulti
     from lcmulti.bench.contenders import ours
     from lcmulti.bench.harness import harness
@@ -57,7 +57,7 @@ def contender_of(way, workload):
 
 
 def step_of(way, workload, training, check=True):
-    """A step that was called once and agreed with the reference; skips what cannot serve."""
+    """Return a step whose result agreed with the reference; skip a *way* that cannot serve."""
     from lcmulti.bench.contenders import disagreement
 
     arrays, runner, contender = contender_of(way, workload)

@@ -4,7 +4,7 @@ from .common import WAYS, WORKLOADS, contender_of, step_of
 
 
 class Forward:
-    """The output alone."""
+    """Time the output alone."""
 
     params = (WAYS, WORKLOADS)
     param_names = ("way", "workload")
@@ -19,7 +19,7 @@ class Forward:
 
 
 class Training(Forward):
-    """The output and the gradients of input and weights."""
+    """Time the output and the gradients of input and weights."""
 
     training = True
 
@@ -40,7 +40,7 @@ class Memory:
 
 
 class Build:
-    """Building, tracing and compiling, with the first call."""
+    """Time building, tracing, compiling and the first call."""
 
     params = (WAYS, WORKLOADS)
     param_names = ("way", "workload")

@@ -2,7 +2,7 @@
 
 
 class Imports:
-    """What a program waits for before its first computation."""
+    """Time the imports that a program waits for before it computes."""
 
     def timeraw_lcmulti(self):
         return "import lcmulti", "import numpy"
@@ -15,7 +15,7 @@ class Imports:
 
 
 class Backend:
-    """Loading a backend once its framework is imported."""
+    """Time the loading of a backend whose framework is imported already."""
 
     params = ("torch", "jax", "tensorflow")
     param_names = ("backend",)

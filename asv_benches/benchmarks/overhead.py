@@ -4,7 +4,7 @@ from .common import BACKENDS, need
 
 
 class Spec:
-    """Normalising arguments."""
+    """Time the normalising of arguments."""
 
     def setup(self):
         import lcmulti
@@ -24,7 +24,7 @@ class Spec:
 
 
 class Dispatch:
-    """Eager `lcmulti.local_conv`, from the arguments to the implementation and back."""
+    """Time eager `lcmulti.local_conv` from the arguments to the implementation and back."""
 
     params = (BACKENDS,)
     param_names = ("backend",)
@@ -49,7 +49,7 @@ class Dispatch:
         self.call()
 
     def time_cold(self, backend):
-        """Calls with shapes that have no cached plan."""
+        """Call with shapes that have no cached plan."""
         for cache in self.caches:
             cache.cache_clear()
         self.calls.clear()

@@ -98,8 +98,8 @@ def add_to_input(
     at, length, offset = _places(start, inner, spec)
     for axis, (low, wanted) in enumerate(zip(offset, length, strict=True)):
         part = _shift(part, axis + 1, -low, wanted)
-    if part.shape == dx.shape:
-        return part
+    if part.shape == dx.shape and inner.output_size == spec.output_size:
+        return part  # the only block: several blocks may each reach the whole input
     at = (start[0], *at)
     return write(dx, read(dx, at, part.shape[:-1]) + part, at)
 

@@ -40,7 +40,7 @@ def require_graph(model: Any) -> None:
         raise ArgumentTypeError("model", what, described(type(model).__name__))
     if not model.built:
         shown = described(f"{model.name}, which has seen no input")
-        raise ArgumentError("model", "a model that is built", shown)
+        raise ArgumentError("model", "a model that is built; call it on a batch once before", shown)
 
 
 def named(model: Any, within: str = "") -> Iterator[tuple[str, Any]]:

@@ -13,7 +13,7 @@ from keras import ops
 from lcmulti.dtypes import DTYPES
 from lcmulti.errors import ArgumentError, described
 from lcmulti.types import Array
-from lcmulti.untying import Row, chosen, planned
+from lcmulti.untying import Row, arguments_of, chosen, planned
 from lcmulti_keras.axes import moved_axes
 from lcmulti_keras.cloning import LAYERS, cloned, named, require_graph
 from lcmulti_keras.convolutions import DEPTHWISE, TAKEN_OVER
@@ -116,6 +116,7 @@ def _with_sizes(model: Any, example: Any) -> Any:
     require_graph(model)
     if example is None:
         return model
+    arguments_of(example)  # raises if it is nothing that a network takes
     inputs = keras.tree.map_structure(
         lambda x: keras.Input(batch_shape=(None, *np.shape(x)[1:])), example
     )

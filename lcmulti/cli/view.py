@@ -69,7 +69,8 @@ def run(args: argparse.Namespace) -> int:
     layers = {each.name: each for each in layers_in(args.file)}
     if (args.layer is None and len(layers) > 1) or args.layer not in (None, *layers):
         names = ", ".join(map(repr, layers))
-        raise ArgumentError("--layer", f"one of the layers of {args.file}: {names}", args.layer)
+        shown = described("no --layer") if args.layer is None else args.layer
+        raise ArgumentError("--layer", f"one of the layers of {args.file}: {names}", shown)
     found = layers[args.layer] if args.layer is not None else next(iter(layers.values()))
     if html:
         from lcmulti.plot.page import page

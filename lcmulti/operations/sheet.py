@@ -19,7 +19,7 @@ from lcmulti.operations.neighbours import Link, cosines
 from lcmulti.plugins.contract import Backend
 from lcmulti.types import Array
 
-__all__ = ["sheet_smoothness"]
+__all__ = ["sheet_smoothness", "sides_of"]
 
 DISTANCES = ("cosine",)
 
@@ -97,24 +97,25 @@ def sheet_smoothness(
     if spec.ndim != 2:
         shown = described(f"one of {spec.ndim}")
         raise ArgumentError("spec", "a geometry of two spatial axes, which a sheet has", shown)
-    sides = integer_tuple("sheet", sheet, 1)
-    if len(sides) != 2 or prod(sides) != spec.filters:
-        fitting = [(n, spec.filters // n) for n in divisors(spec.filters)]
-        shown = ", ".join(map(str, fitting))
-        raise ArgumentError("sheet", f"(a, b) with a * b = {spec.filters}: one of {shown}", sheet)
+    sides = sides_of(sheet, spec.filters)
     if isinstance(neighbours, bool) or neighbours not in (4, 8):
         raise ArgumentError("neighbours", "4 or 8", neighbours)
     if not isinstance(circular, (bool, np.bool_)):
         raise ArgumentTypeError("circular", "True or False", circular)
     choice("distance", distance, DISTANCES)
-    plan = _Plan(spec, (sides[0], sides[1]), int(neighbours), bool(circular))
+    plan = _Plan(spec, sides, int(neighbours), bool(circular))
     key = calling.call_key("sheet_smoothness", (type(kernel), type(bias)), backend)
     return calling.calls[key](kernel, bias, (plan,))
 
 
-def divisors(number: int) -> list[int]:
-    """In ascending order."""
-    return [n for n in range(1, number + 1) if number % n == 0]
+def sides_of(sheet: Sequence[int], filters: int) -> tuple[int, int]:
+    """Check the rows and columns on which the filters of one position lie."""
+    sides = integer_tuple("sheet", sheet, 1)
+    if len(sides) != 2 or prod(sides) != filters:
+        fitting = [(n, filters // n) for n in range(1, filters + 1) if filters % n == 0]
+        shown = ", ".join(map(str, fitting))
+        raise ArgumentError("sheet", f"(a, b) with a * b = {filters}: one of {shown}", sheet)
+    return sides[0], sides[1]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 `mosaic` shows the filters of every position. `statistic_map` shows one number of each filter, over
 positions or over a sheet. `receptive_field` shows the inputs in the window of a position. All take
-arrays of any framework.
+arrays and variables of any framework.
 """
 
 from lcmulti.plot.pictures import mosaic, receptive_field, statistic_map

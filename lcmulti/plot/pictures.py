@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lcmulti.errors import ArgumentError, ArgumentTypeError, MissingExtraError, described
+from lcmulti.geometry.arguments import integer, integer_tuple
 from lcmulti.geometry.shapes import window_extent
 from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.plot.statistics import (
@@ -79,6 +80,7 @@ def mosaic(
     array, note = in_two_axes(as_array(kernel))
     rows, columns, kh, kw, _, filters = array.shape
     a, b = sheet_of(filters, sheet)
+    most = integer("most", most, 1)
     step = max(-(-rows * a * (kh + 1) // most), -(-columns * b * (kw + 1) // most), 1)
     shown = windows_of(array[::step, ::step])
     image = tiles(shown, (a, b))
@@ -147,9 +149,10 @@ def statistic_map(
             for each in (values, strength)
         )
     elif filter is not None:
-        if not 0 <= filter < filters:
+        number = integer("filter", filter, 0)
+        if number >= filters:
             raise ArgumentError("filter", f"between 0 and {filters - 1}", filter)
-        values, strength = values[..., filter], strength[..., filter]
+        values, strength = values[..., number], strength[..., number]
     elif name == "orientation":
         moment = (strength * np.exp(2j * np.radians(values))).mean(-1)
         values, strength = np.degrees(np.angle(moment)) / 2 % 180, np.abs(moment)
@@ -214,13 +217,12 @@ def receptive_field(
 
 def window_at(spec: LocalConvSpec, position: Sequence[int]) -> tuple[tuple[int, int], ...]:
     """First and last place of the window along each axis; below 0 it is in the padding."""
-    if not isinstance(position, (tuple, list)) or len(position) != spec.ndim:
+    place = integer_tuple("position", position, 0)
+    if len(place) != spec.ndim:
         raise ArgumentError("position", f"{spec.ndim} integers", position)
-    if any(not 0 <= p < n for p, n in zip(position, spec.output_size, strict=True)):
+    if any(p >= n for p, n in zip(place, spec.output_size, strict=True)):
         raise ArgumentError("position", f"one of the output {spec.output_size}", position)
-    starts = (
-        p * s - low for p, s, (low, _) in zip(position, spec.strides, spec.padding, strict=True)
-    )
+    starts = (p * s - low for p, s, (low, _) in zip(place, spec.strides, spec.padding, strict=True))
     return tuple(
         (start, start + window_extent(k, d) - 1)
         for start, k, d in zip(starts, spec.kernel_size, spec.dilation, strict=True)

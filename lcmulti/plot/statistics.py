@@ -11,6 +11,7 @@ import numpy as np
 from lcmulti import plugins
 from lcmulti.choosing.framework import backend_of
 from lcmulti.errors import ArgumentError, ArgumentTypeError, ShapeError, described
+from lcmulti.operations.sheet import sides_of
 from lcmulti.types import Array
 
 __all__ = [
@@ -30,7 +31,12 @@ FOURIER = 16
 
 def as_array(kernel: Array) -> np.ndarray:
     """A kernel ``(*positions, *window, channels, filters)`` of any framework as a NumPy array."""
-    name, neutral = backend_of((type(kernel),), None, names=("kernel",))
+    try:
+        name, neutral = backend_of((type(kernel),), None, names=("kernel",))
+    except ArgumentTypeError:
+        if not hasattr(kernel, "__array__"):
+            raise
+        return as_array(np.asarray(kernel))  # a variable of Keras or Flax, which holds an array
     owner = plugins.load_backend(name)
     array = (
         np.asarray(kernel) if neutral else owner.to_numpy(owner.prepare((kernel, None, None))[0])
@@ -64,10 +70,7 @@ def sheet_of(filters: int, sheet: Sequence[int] | None) -> tuple[int, int]:
     if sheet is None:
         rows = max(n for n in range(1, int(filters**0.5) + 1) if filters % n == 0)
         return rows, filters // rows
-    rows, columns = sheet
-    if rows * columns != filters:
-        raise ArgumentError("sheet", f"(a, b) with a * b = {filters}", sheet)
-    return int(rows), int(columns)
+    return sides_of(sheet, filters)
 
 
 def windows_of(array: np.ndarray) -> np.ndarray:

@@ -24,12 +24,15 @@ def chosen(where: Any, modules: Iterable[tuple[str, Any]]) -> list[tuple[str, An
     Raises
     ------
     ArgumentError
-        If a name, pattern or class fits no convolution. The message lists the convolutions.
+        If a name, pattern or class fits no convolution (the message lists them), or if *where* is
+        an empty list.
     """
     there = list(modules)
     if where is None:
         return there
     every = where if isinstance(where, (list, tuple)) else [where]
+    if not every:
+        raise ArgumentError("where", "at least one name, pattern, class or predicate", where)
     wanted = [(each, _test(each)) for each in every]
     for given, test in wanted:
         if isinstance(given, (str, type)) and not any(test(*each) for each in there):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from lcmulti.errors import TooLargeError, described
+from lcmulti.errors import ArgumentTypeError, TooLargeError, described
 from lcmulti.geometry.arguments import byte_size
 from lcmulti.memory import memory_for
 
@@ -89,6 +89,8 @@ class Untying:
 
     def announce(self, tell: Callable[[str], Any] | None, memory: object) -> None:
         """Tell the table before anything is made; raise if that takes too much."""
+        if tell is not None and not callable(tell):
+            raise ArgumentTypeError("tell", "a function that takes the table, or None", tell)
         if tell is not None:
             tell(str(self))
         self.require(memory)

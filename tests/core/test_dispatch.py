@@ -1,4 +1,4 @@
-"""Dispatch chooses framework and implementation; both are fakes here."""
+"""Dispatch chooses the framework and the implementation. Most of both are fakes here."""
 
 import sys
 from types import ModuleType
@@ -13,7 +13,6 @@ from lcmulti.errors import (
     ArgumentError,
     ArgumentTypeError,
     MixedFrameworksError,
-    TooLargeError,
     UnsupportedError,
 )
 from lcmulti.numpy.backend import NumpyBackend, Reference
@@ -227,58 +226,6 @@ def test_transformed_calls_go_to_what_can_be_transformed(frameworks, monkeypatch
         lcmulti.local_conv(*RED, implementation="picky")
 
 
-def test_explain_of_a_spec_is_explain_of_the_call():
-    spec = lcmulti.LocalConvSpec((9, 3), 4, 2)
-    assert lcmulti.explain(spec, batch=2) == lcmulti.explain(X, KERNEL)
-
-
-def test_explain_reads_well(install):
-    install()  # whatever other plugins are installed
-    spec = lcmulti.LocalConvSpec((32, 32, 3), filters=64, kernel_size=3)
-    lines = str(lcmulti.explain(spec, batch=32, backend="numpy")).splitlines()
-    assert lines[0] == "backend         numpy (named in the call)"
-    assert lines[1] == "implementation  blocked (highest priority of the 2 that can serve)"
-    assert lines[3:5] == [
-        "output          (30, 30, 64)",
-        "kernel          (30, 30, 3, 3, 3, 64)",
-    ]
-    assert lines[5] == "not reference   could serve; lower priority"
-
-
-def test_explain_computes_nothing(install):
-    install()  # whatever other plugins are installed
-    spec = lcmulti.LocalConvSpec((100_000, 100_000, 3), filters=64, kernel_size=3)
-    assert lcmulti.explain(spec, batch=32, backend="numpy").implementation == "blocked"
-
-
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        (dict(batch=-1), "batch: expected an integer of at least 0, got -1"),
-        (dict(dtype="int8"), "dtype: expected one of"),
-        (dict(device="abacus"), "device: expected one of 'cpu', 'gpu', got 'abacus'"),
-        (dict(backend="green"), "backend: expected one of"),
-        (dict(implementation="fastest"), "implementation: expected one of"),
-    ],
-)
-def test_wrong_explain(arguments, message):
-    spec = lcmulti.LocalConvSpec((9, 3), 4, 2)
-    with pytest.raises(ArgumentError) as error:
-        lcmulti.explain(spec, **arguments)
-    assert str(error.value).startswith(message)
-
-
-def test_explain_raises_what_the_call_would():
-    with pytest.raises(ArgumentError, match="^kernel: expected an array beside x"):
-        lcmulti.explain(X)
-    for wrong in (KERNEL[:, :, :2], KERNEL[:3]):
-        with pytest.raises(lcmulti.errors.ShapeError) as call:
-            lcmulti.local_conv(X, wrong)
-        with pytest.raises(lcmulti.errors.ShapeError) as explained:
-            lcmulti.explain(X, wrong)
-        assert str(call.value) == str(explained.value)
-
-
 def test_plans_are_cached_by_value_and_type():
     """1, 1.0 and True are equal as keys, but only the first is a valid stride."""
     lcmulti.local_conv(X, KERNEL, strides=1)
@@ -297,27 +244,6 @@ def test_a_change_of_settings_is_seen_by_the_next_call():
         assert lcmulti.local_conv(x, KERNEL).shape == (2, 4, 8)
     with pytest.raises(lcmulti.errors.ShapeError):
         lcmulti.local_conv(x, KERNEL)
-
-
-def test_weights_too_large_are_predicted():
-    spec = lcmulti.LocalConvSpec((100_000, 100_000, 3), filters=64, kernel_size=3)
-    with pytest.raises(TooLargeError) as error:
-        lcmulti.initial_weights(spec)
-    assert "shape (99998, 99998, 3, 3, 3, 64) of float64" in str(error.value)
-    assert "GiB" in str(error.value)
-
-
-def test_initial_weights():
-    spec = lcmulti.LocalConvSpec((9, 8, 4), filters=6, kernel_size=3, groups=2)
-    kernel, bias = lcmulti.initial_weights(spec, seed=0, dtype="float64")
-    again, _ = lcmulti.initial_weights(spec, seed=0)
-    assert (kernel.shape, bias.shape) == (spec.kernel_shape, spec.bias_shape)
-    np.testing.assert_array_equal(kernel.astype("float32"), again)
-    assert not bias.any()
-    # Glorot and Bengio 2010, equation 16, with the fans of one position and group.
-    limit = (6 / (9 * 2 + 9 * 3)) ** 0.5
-    assert 0.95 * limit < abs(kernel).max() <= limit
-    assert abs(kernel.var() * 3 / limit**2 - 1) < 0.1
 
 
 def test_the_configured_backend_is_read_at_every_call():

@@ -2,19 +2,15 @@
 
 import numpy as np
 import pytest
-from strangers import implementation_entry, plugin_of
 
 import lcmulti
-from lcmulti.choosing import dispatch, setting_files, settings
-from lcmulti.choosing.dispatch import choose, problem_of
+from lcmulti.choosing import settings
+from lcmulti.choosing.dispatch import problem_of
 from lcmulti.choosing.settings import parse
-from lcmulti.choosing.user_settings import write_user_setting
 from lcmulti.errors import LcmultiError
 from lcmulti.geometry.of_call import spec_of_call, spec_of_transposed_call
 from lcmulti.geometry.spec import LocalConvSpec
-from lcmulti.numpy import backend as numpy_backend
-from lcmulti.numpy.backend import NumpyBlocked, NumpyOps
-from lcmulti.plugins.contract import Facts, Problem, Resources
+from lcmulti.plugins.contract import Facts
 from lcmulti.weights import layouts
 
 LAST = {"data_format": "channels_last"}
@@ -279,164 +275,3 @@ def test_message(call, text):
     with pytest.raises(LcmultiError) as caught:
         call()
     assert str(caught.value) == text
-
-
-def planned(dtype="float32", device="cpu", transformed=False, limit=10**9, batch=2):
-    return Problem(SPEC, batch, dtype, device, transformed, Resources(limit))
-
-
-@pytest.fixture
-def some(install):
-    """Implementations that each serve one kind of call, and one that cannot be loaded."""
-    record = {"backend": "numpy", "priority": 99}
-    install(
-        paint=plugin_of(
-            (),
-            [
-                implementation_entry("doubles", dtypes=("float64",), **record),
-                implementation_entry("device", devices=("gpu",), **record),
-                implementation_entry("absent", load="nowhere:nothing", **record),
-            ],
-        )
-    )
-
-
-def test_verdicts_to_the_letter(some):
-    _, verdicts = choose("numpy", planned(limit=10), "reference", settings.DEFAULTS)
-    held = numpy_backend.reference_implementation.workspace(planned())
-    assert [tuple(each) for each in verdicts[:2]] == [
-        ("absent", verdicts[0].reason, None),
-        ("device", "does not run on cpu", None),
-    ]
-    assert "nowhere" in verdicts[0].reason
-    assert tuple(verdicts[2]) == ("doubles", "does not compute in float32", None)
-    assert verdicts[3].reason.endswith("bytes of workspace, over max_workspace=10")
-    assert tuple(verdicts[4]) == ("reference", None, held)
-
-
-def test_a_stranger_who_fails_when_asked(install, monkeypatch):
-    """The other implementations still serve."""
-
-    class Failing(NumpyBlocked):
-        def decline(self, problem):
-            raise KeyError("groups")
-
-    monkeypatch.setattr(numpy_backend, "failing", Failing(NumpyOps()), raising=False)
-    record = implementation_entry("failing", load="lcmulti.numpy.backend:failing", priority=99)
-    install(paint=plugin_of((), [record]))
-    entry, verdicts = choose("numpy", planned(), "auto", settings.DEFAULTS)
-    assert entry.name == "blocked"
-    why = "could not tell whether it serves (KeyError: 'groups')"
-    assert tuple(verdicts[0]) == ("failing", why, None)
-
-
-def test_refusals_to_the_letter(some):
-    with pytest.raises(LcmultiError) as caught:
-        choose("numpy", planned(), "doubles", settings.DEFAULTS)
-    assert str(caught.value) == (
-        "implementation 'doubles' of backend 'numpy' cannot serve this call (does not compute in "
-        "float32); implementation='auto' takes one that can"
-    )
-    with pytest.raises(LcmultiError) as caught:
-        choose("numpy", planned(transformed=True), "auto", settings.DEFAULTS)
-    reason = "cannot be transformed or traced by the framework"
-    assert str(caught.value) == (
-        "no implementation of backend 'numpy' can serve this call (absent: "
-        f"{reason}; device: does not run on cpu; doubles: does not compute in float32; "
-        f"blocked: {reason}; reference: {reason})"
-    )
-
-
-def test_what_arguments_become():
-    frozen = dispatch.frozen
-    assert frozen([1, (2, None), "same"]) == (1, (2, None), "same")
-    for value in (True, 1.0, {2}, b"same", np.int64(1)):
-        with pytest.raises(dispatch.UnhashableError):
-            frozen(value)
-    config = settings.DEFAULTS._replace(data_format="channels_first", threads=3)
-    facts = F32._replace(shape=(2, 4, 9)), KERNEL, None
-    found, problem = problem_of("numpy", facts, (1, "valid", "zeros", 1, 1, None), config)
-    assert found.data_format == "channels_first"
-    assert problem.resources == Resources(config.max_workspace, 3)
-    assert problem[1:5] == (2, "float32", "cpu", False)
-
-
-@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
-def test_indices_of_padding(mode):
-    padded = LocalConvSpec((3, 4, 1), 1, 1, padding=((0, 0), (2, 1)), padding_mode=mode, **LAST)
-    ((axis, indices),) = padded.padding_indices()
-    numpys = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}[mode]
-    assert axis == 2
-    assert indices.tolist() == np.pad(np.arange(4), (2, 1), mode=numpys).tolist()
-    low = LocalConvSpec((3, 4, 1), 1, 1, padding=((2, 0), (0, 1)), padding_mode=mode, **LAST)
-    assert [axis for axis, _ in low.padding_indices()] == [1, 2]
-    assert SPEC.padding_indices() == ()
-
-
-def test_counts():
-    assert (SPEC.flops(0), SPEC.flops(2)) == (0, 2 * 2 * 49 * 6 * 24)
-    assert SPEC.bytes(0) == SPEC.num_parameters * 4
-    assert SPEC.bytes(1, "float64") == 8 * (SPEC.num_parameters + 9 * 8 * 4 + 49 * 6)
-    assert SPEC.sharing((1,)).shared_axes == (1,)
-
-
-@pytest.mark.parametrize(
-    "shape, device, padding, name, expected",
-    [
-        ((2, 9, 4), "cpu", 1, "forward", [("padding", (2, 11, 4)), ("padding", (2, 9, 6))]),
-        ((2, 9, 4), "cpu", 0, "forward", [("x", (2, 9, 4)), ("x", (2, 7, 6))]),
-        ((0, 9, 4), "cpu", 0, "forward", [("x", (1, 9, 4)), ("x", (1, 7, 6))]),
-        ((None, 9, 4), "cpu", 0, "forward", [("x", (1, 9, 4)), ("x", (1, 7, 6))]),
-        ((2, 9, 4), "gpu", 0, "forward", [("x", (1, 9, 4)), ("x", (1, 7, 6))]),
-    ],
-)
-def test_arrays_that_memory_is_asked_for(monkeypatch, shape, device, padding, name, expected):
-    asked = []
-    monkeypatch.setattr(dispatch, "require_memory", lambda *row: asked.append(row[:2]))
-    kernel = Facts((7 + 2 * padding, 3, 4, 6), "float32", device)
-    facts = Facts(shape, "float32", device), kernel, None
-    problem_of("numpy", facts, (1, padding, "zeros", 1, 1, "channels_last"), settings.DEFAULTS)
-    assert asked == expected
-
-
-def test_memory_is_not_asked_for_arrays_that_are_not_in_it(monkeypatch):
-    asked = []
-    monkeypatch.setattr(dispatch, "require_memory", lambda *row: asked.append(row))
-    problem(F32._replace(transformed=True), KERNEL, None)()
-    monkeypatch.setattr(dispatch, "memory_for", lambda shape, dtype: (2, 1))
-    problem(F32, KERNEL, None)()
-    assert not asked
-    monkeypatch.setattr(dispatch, "memory_for", lambda shape, dtype: (1, 1))
-    problem(F32, KERNEL, None)()
-    assert len(asked) == 2
-
-
-def test_the_file_that_cannot_be_read(tmp_path):
-    path = tmp_path / "lcmulti.toml"
-    path.write_text("threads = ")
-    with pytest.raises(LcmultiError) as caught:
-        setting_files.read_toml(path)
-    assert str(caught.value) == (
-        f"{path}: expected a readable TOML file, got Invalid value (at end of document)"
-    )
-
-
-def test_no_limit_is_written_as_a_word(monkeypatch, tmp_path):
-    path = tmp_path / "a" / "b" / "lcmulti.toml"
-    monkeypatch.setattr(settings, "user_file", lambda: path)
-    write_user_setting("threads", None)
-    assert path.read_text() == 'threads = "auto"\n'
-    with pytest.raises(AttributeError) as caught:
-        lcmulti.config.thread
-    assert str(caught.value).startswith("no setting 'thread'; there are backend, implementation, ")
-
-
-def test_strides_and_dilation_of_what_is_computed():
-    wide = LocalConvSpec((3, 4, 1), 1, 1, strides=(50, 2), dilation=(70, 1), **LAST).computed()
-    assert (wide.strides, wide.dilation) == ((3, 2), (3, 1))
-
-
-def test_weights_of_one_position_are_no_shared_ones():
-    found = spec_of_call((2, 3, 8, 4), (2, 7, 2, 2, 4, 6), None, **LAST)
-    assert found.shared_axes == ()
-    assert spec_of_call((2, 3, 8, 4), (1, 7, 2, 2, 4, 6), None, **LAST).shared_axes == (0,)

@@ -108,6 +108,29 @@ def test_receptive_field():
     plot.receptive_field(line, (2,)).figure.canvas.draw()
 
 
+def test_variables_of_flax(rng):
+    nnx = pytest.importorskip("flax.nnx")
+    kernel = rng.standard_normal((3, 2, 5, 5, 1, 6)).astype("float32")
+    np.testing.assert_array_equal(plot.statistic(nnx.Param(kernel)), plot.statistic(kernel))
+    with pytest.raises(ArgumentError, match="kernel: expected an array"):
+        plot.statistic(nnx)
+
+
+def test_wrong_arguments(rng):
+    kernel = rng.standard_normal((3, 2, 5, 5, 1, 6))
+    for sheet in (6, (-2, -3), (2.0, 3), (2, 2)):
+        with pytest.raises(ArgumentError, match="sheet: expected"):
+            plot.mosaic(kernel, sheet=sheet)
+    with pytest.raises(ArgumentError, match="most: expected a positive integer, got 0"):
+        plot.mosaic(kernel, most=0)
+    for number in ("a", -1, 6, 1.0):
+        with pytest.raises(ArgumentError, match="filter: expected"):
+            plot.statistic_map(kernel, filter=number)
+    for position in (3, (1.5, 0), (-1, 0), (0,)):
+        with pytest.raises(ArgumentError, match="position: expected"):
+            plot.receptive_field(SPEC, position)
+
+
 @pytest.fixture
 def saved(tmp_path, rng):
     pytest.importorskip("safetensors")
@@ -183,6 +206,7 @@ def test_view_reads_old_and_new_models_of_keras(tmp_path):
 import keras, lcmulti_keras
 from pathlib import Path
 from lcmulti.cli import main
+from lcmulti import plot
 from lcmulti.plot.reading import layers_in
 model = keras.Sequential([keras.Input((6, 5, 2)),
     lcmulti_keras.LocallyConnected2D(4, 3, name="a"),
@@ -191,6 +215,7 @@ model.save({str(tmp_path / "new.keras")!r})
 (a, b) = layers_in(Path({str(tmp_path / "new.keras")!r}))
 assert (a.kernel == keras.ops.convert_to_numpy(model.layers[0].kernel)).all()
 assert b.transposed and a.name == "a" and a.spec.output_size == (4, 3)
+assert (plot.statistic(model.layers[0].kernel) == plot.statistic(a.kernel)).all()
 assert main(["view", {str(old)!r}, "--html", "-o", {str(tmp_path / "old.html")!r}]) == 0
 """
     environment = os.environ | {"KERAS_BACKEND": "numpy"}

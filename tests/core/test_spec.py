@@ -14,7 +14,11 @@ from strategies import specs
 import lcmulti
 from lcmulti.algorithms import reference
 from lcmulti.errors import ArgumentError, ArgumentTypeError, ShapeError
+from lcmulti.geometry.of_call import spec_of_call
 from lcmulti.geometry.spec import LocalConvSpec
+
+LAST = {"data_format": "channels_last"}
+SPEC = LocalConvSpec((9, 8, 4), 6, (3, 2), **LAST)
 
 DOCUMENTED = [
     # The examples of Keras' documentation, with the parameter counts that Keras prints.
@@ -227,3 +231,33 @@ def test_arguments_say_the_geometry_again():
         dilation=2, groups=2, data_format="channels_first",
     )  # fmt: skip
     assert LocalConvSpec(spec.input_shape, 4, (3, 2), **spec.arguments()) == spec
+
+
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+def test_indices_of_padding(mode):
+    padded = LocalConvSpec((3, 4, 1), 1, 1, padding=((0, 0), (2, 1)), padding_mode=mode, **LAST)
+    ((axis, indices),) = padded.padding_indices()
+    numpys = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}[mode]
+    assert axis == 2
+    assert indices.tolist() == np.pad(np.arange(4), (2, 1), mode=numpys).tolist()
+    low = LocalConvSpec((3, 4, 1), 1, 1, padding=((2, 0), (0, 1)), padding_mode=mode, **LAST)
+    assert [axis for axis, _ in low.padding_indices()] == [1, 2]
+    assert SPEC.padding_indices() == ()
+
+
+def test_counts():
+    assert (SPEC.flops(0), SPEC.flops(2)) == (0, 2 * 2 * 49 * 6 * 24)
+    assert SPEC.bytes(0) == SPEC.num_parameters * 4
+    assert SPEC.bytes(1, "float64") == 8 * (SPEC.num_parameters + 9 * 8 * 4 + 49 * 6)
+    assert SPEC.sharing((1,)).shared_axes == (1,)
+
+
+def test_strides_and_dilation_of_what_is_computed():
+    wide = LocalConvSpec((3, 4, 1), 1, 1, strides=(50, 2), dilation=(70, 1), **LAST).computed()
+    assert (wide.strides, wide.dilation) == ((3, 2), (3, 1))
+
+
+def test_weights_of_one_position_are_no_shared_ones():
+    found = spec_of_call((2, 3, 8, 4), (2, 7, 2, 2, 4, 6), None, **LAST)
+    assert found.shared_axes == ()
+    assert spec_of_call((2, 3, 8, 4), (1, 7, 2, 2, 4, 6), None, **LAST).shared_axes == (0,)

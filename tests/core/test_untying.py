@@ -30,6 +30,8 @@ def test_where_takes_names_patterns_classes_and_predicates():
             names(misspelt)
     with pytest.raises(ArgumentTypeError, match="where: "):
         names(3)
+    with pytest.raises(ArgumentError, match="where: expected at least one"):
+        names([])
 
 
 def row(name, conv, size):
@@ -48,6 +50,8 @@ def test_a_plan_tells_what_stays_and_why():
     assert "left as it is: body.1 (it is no integer)" in told[0]
     with pytest.raises(TooLargeError, match=r"1.0 KiB, the limit, got 15.3 MiB, .*stem"):
         plan.announce(None, 1024)
+    with pytest.raises(ArgumentTypeError, match="tell: expected a function"):
+        plan.announce("yes", None)
     with pytest.raises(ArgumentError, match="where: .*body.1: it is no integer"):
         planned(THERE, {"stem": [(4, 4)], "body.0": [(2,)]}, True, unfit, row)
     with pytest.raises(ArgumentError, match="model: .*reaches"):

@@ -15,7 +15,7 @@ import warnings
 import torch
 import torch.distributed as dist
 from helpers_traffic import POINT_TO_POINT, Traffic
-from matrix_torch import MODULES, gradients, make
+from matrix_torch_examples import MODULES, gradients, make
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard

@@ -1,4 +1,4 @@
-"""The data that a compiled program sends from device to device."""
+"""Read from a compiled program what it sends from device to device."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _ARRAY = re.compile(r"(\w+)\[([\d,]*)\]")
 
 
 class Collective(NamedTuple):
-    """One instruction: its kind, the largest array it gives a device, and bytes in all."""
+    """One instruction: its kind, the largest array that a device receives, and all bytes."""
 
     kind: str
     shape: tuple[int, ...]
@@ -20,7 +20,7 @@ class Collective(NamedTuple):
 
 
 def collectives(compiled) -> list[Collective]:
-    """Those of a compiled program; of permutes the bytes of all pairs of devices together."""
+    """Return a program's collectives. A permute counts the bytes of all pairs of devices."""
     found = []
     for result, kind, rest in _LINE.findall(compiled.as_text()):
         arrays = [

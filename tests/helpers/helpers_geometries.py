@@ -1,4 +1,4 @@
-"""Geometries that the tests of several backends compute, and a call of one."""
+"""Geometries that the tests of several backends compute."""
 
 COMMON = {
     "grouped": dict(input_shape=(9, 8, 4), filters=6, kernel_size=(3, 2), groups=2,

@@ -25,7 +25,7 @@ FLAT, GRAPH = "lc2_cl_i1_valid", "c_fun"
 
 
 def in_turn(cases, every=10):
-    """All cases for the full lane, every tenth for the fast one, because each starts a process."""
+    """Mark all cases but every tenth as slow, because each starts a process."""
     return [
         pytest.param(each, marks=() if number % every == 0 else pytest.mark.slow)
         for number, each in enumerate(cases)
@@ -33,7 +33,7 @@ def in_turn(cases, every=10):
 
 
 def with_config(change, name=FLAT, suffix="h5"):
-    """A file whose configuration was changed by *change*."""
+    """Make a file whose configuration *change* has changed."""
 
     def make(path):
         if suffix == "h5":
@@ -85,7 +85,7 @@ def graph(change):
 
 
 def with_file(change, name=FLAT):
-    """A file that *change* has changed with h5py."""
+    """Make a file that *change* has changed with h5py."""
 
     def make(path):
         shutil.copy(DATA / f"{name}.h5", path)
@@ -189,7 +189,10 @@ HUGE = [("/etc/passwd", 0, h5py.h5f.UNLIMITED)]
 
 
 def refused(case, most_growth, tmp_path, monkeypatch):
-    """Load a file that must be refused in a short error, with nothing written; text and seconds."""
+    """Load a file that must be refused by a short error, with nothing written.
+
+    Returns the error's text and the seconds.
+    """
     (make, suffix), message = case
     path = tmp_path / f"file.{suffix}"
     make(path)

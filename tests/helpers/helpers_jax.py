@@ -9,9 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers_geometries import COMMON
+from jax_releases import enable_x64
 
 import lcmulti
 from lcmulti import plugins
+from lcmulti.errors import ArgumentError, ShapeError
 from lcmulti.plugins.contract import Problem, Resources
 
 RESOURCES = Resources(2**28)
@@ -26,7 +28,7 @@ TRANSFORMED = ("grouped", "convolution", "disjoint rest")  # each with its own i
 
 @pytest.fixture(autouse=True)
 def _x64():
-    with jax.enable_x64(True):
+    with enable_x64(True):
         yield
 
 
@@ -43,7 +45,7 @@ def random(seed, *shapes, dtype="float64"):
 
 
 def arrays_of(spec, batch=2, dtype="float64"):
-    """``x``, ``kernel`` and a cotangent."""
+    """Draw ``x``, ``kernel`` and a cotangent of the result."""
     shapes = (batch, *spec.input_shape), spec.kernel_shape, (batch, *spec.output_shape)
     return random(0, *shapes, dtype=dtype)
 
@@ -70,7 +72,7 @@ def operation(spec, implementation="auto"):
 
 
 def naive(spec):
-    """The operation in ``jax.numpy`` alone, for JAX to differentiate by itself."""
+    """Write the operation in ``jax.numpy`` alone, so that JAX differentiates it by itself."""
 
     def run(x, kernel):
         axes, groups = spec.ndim, spec.groups
@@ -91,3 +93,22 @@ def near(actual, expected, rtol=1e-11):
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol), actual, expected
     )
+
+
+def require_errors(make, wrong_shape):
+    """Require that layers from *make* refuse inputs of *wrong_shape*, and wrong arguments."""
+    with pytest.raises(ShapeError) as caught:
+        make()(jnp.ones(wrong_shape))
+    assert "samples of shape" in str(caught.value)
+    assert "build a layer with in_" in str(caught.value)
+    for changes, argument in (
+        (dict(input_size=(2, 2), padding=0), "kernel_size"),
+        (dict(rank=0), "rank"),
+        (dict(shared_axes=(3,)), "shared_axes"),
+        (dict(shared_axes=1), "shared_axes"),
+        (dict(padding="some"), "padding"),
+        (dict(input_size=(6, 6, 6)), "input_size"),
+    ):
+        with pytest.raises(ArgumentError) as caught:
+            make(**changes)
+        assert caught.value.argument == argument

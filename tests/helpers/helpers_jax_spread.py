@@ -1,4 +1,4 @@
-"""Geometries that are computed on four devices, and how they are spread."""
+"""Calls that are computed on four devices, and how their arrays are spread."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ def _add(
 FORWARD = ("same", "groups", "channels first", "shared rows", "two axes", "batch too", "circular",
            "bfloat16", "spanning two devices", "uneven", "uneven along two axes",
            "circular, uneven", "uneven, spanning", "replicate")  # fmt: skip
-"""Whose forward pass is looked at alone as well, as a program of its own."""
+"""Cases whose forward pass is also compiled and checked as a program of its own."""
 
 BOTH = dict(positions=("rows", "columns"), mesh=(2, 2))
 
-# Sizes that devices divide: what JAX spreads by itself.
+# The number of devices divides these sizes, so JAX can spread the arrays by itself.
 _add("same", (16, 5, 3), 3, padding="same")
 _add("same, stride 2", (16, 6, 3), 3, padding="same", strides=2)
 _add("even kernel", (16, 5, 3), (4, 2), padding="same")
@@ -105,7 +105,7 @@ _add("reflect bfloat16", (16, 5, 3), 3, padding=1, padding_mode="reflect", dtype
 _add("replicate, a device each", (4, 5, 3), 3, padding=1, padding_mode="replicate")
 EVEN = tuple(SPREADS)
 
-# Sizes that they do not divide, and paddings that copy rows.
+# The number of devices does not divide these sizes, or the padding copies rows.
 _add("valid", (18, 5, 3), 3)
 _add("uneven", (17, 5, 3), 3, padding="same")
 _add("uneven input alone", (17, 5, 3), 2)

@@ -11,7 +11,7 @@ import pytest
 
 DRIVERS = Path(__file__).parents[1] / "keras" / "drivers"
 BACKENDS = ("numpy", "torch", "jax", "tensorflow")
-NEEDS = {"torch": "torch", "jax": "jax", "tensorflow": "tensorflow", "numpy": "numpy"}
+NEEDS = {"torch": "torch", "jax": "jax", "tensorflow": "tensorflow", "numpy": "scipy"}
 
 
 def needs(package):
@@ -20,7 +20,7 @@ def needs(package):
 
 
 def run_driver(name, backend, *arguments):
-    """The output of a driver, as Python objects."""
+    """Run a driver and return what it printed as JSON, as Python objects."""
     environment = os.environ | {"KERAS_BACKEND": backend}
     command = [sys.executable, str(DRIVERS / name), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)

@@ -17,10 +17,10 @@ import lcmulti
 from helpers_native import *
 from lcmulti import plugins
 from lcmulti_native import library
-"""  # the first lines of code that runs in a new process
+"""  # the first lines of code for a new process
 
 RESOURCES = Resources(2**28)
-ROUNDING = {"bfloat16": 2**-8, "float16": 2**-11}  # of the largest
+ROUNDING = {"bfloat16": 2**-8, "float16": 2**-11}  # relative to the largest value
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((5, 7, 8, 4)).astype("float32")
 KERNEL = RNG.standard_normal((3, 8, 3, 3, 2, 6)).astype("float32")

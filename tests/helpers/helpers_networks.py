@@ -1,6 +1,7 @@
-"""A ResNet-18 and a U-Net in PyTorch, small enough to be untied in tests."""
+"""A ResNet-18 and a U-Net in PyTorch, small enough to be untied in tests, and how they are."""
 
 import torch
+from lcmulti_torch import untie
 from torch import nn
 
 
@@ -26,7 +27,7 @@ class Block(nn.Module):
 
 
 class ResNet18(nn.Module):
-    """As torchvision's, but with *width* filters at first instead of 64."""
+    """The network of torchvision, but with *width* filters at first instead of 64."""
 
     def __init__(self, width=64, classes=10):
         super().__init__()
@@ -80,3 +81,20 @@ class UNet(nn.Module):
         for up, merge in zip(("deep", "shallow"), self.merge, strict=True):
             x = merge(torch.cat([self.up[up](x), skips.pop()], 1))
         return self.out(x)
+
+
+# A bound on outputs of many layers is that of one, summed over them: in float64 it is far below.
+CLOSE = dict(rtol=1e-9, atol=1e-11)
+
+
+def quietly(model, x, **options):
+    """`untie` without its table."""
+    return untie(model, x, tell=None, **options)
+
+
+def same(model, other, *inputs, **tolerance):
+    """Compare the outputs of two networks."""
+    for each in (model, other):
+        each.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(other(*inputs), model(*inputs), **(tolerance or CLOSE))

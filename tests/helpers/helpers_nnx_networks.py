@@ -7,7 +7,7 @@ from flax import nnx
 
 
 class Block(nnx.Module):
-    """Two convolutions and a way around them."""
+    """Two convolutions and a skip connection."""
 
     def __init__(self, channels, filters, stride, rngs):
         norm = dict(rngs=rngs, use_running_average=True)
@@ -26,7 +26,7 @@ class Block(nnx.Module):
 
 
 class ResNet18(nnx.Module):
-    """Four stages of two blocks, of *width* filters at first instead of 64."""
+    """Four stages of two blocks, with *width* filters at first instead of 64."""
 
     def __init__(self, width, rngs):
         self.conv1 = nnx.Conv(3, width, (7, 7), 2, use_bias=False, rngs=rngs)

@@ -1,4 +1,4 @@
-"""Old files written by hand, and what Keras 2 computed from them, as NumPy code."""
+"""Write old files by hand, and compute in NumPy what Keras 2 computed from them."""
 
 import json
 import os
@@ -20,7 +20,7 @@ def random(*shape):
 
 
 def write(path, groups, layers=None, training=None):
-    """A ``.h5`` file: of weights alone, or of a sequential model of these layers too."""
+    """Write a ``.h5`` file of weights, and of a sequential model if *layers* are given."""
     with h5py.File(path, "w") as file:
         weights = file
         if layers is not None:
@@ -41,7 +41,7 @@ def write(path, groups, layers=None, training=None):
 
 
 def write_paths(path, arrays):
-    """A ``.weights.h5`` file."""
+    """Write a ``.weights.h5`` file."""
     with h5py.File(path, "w") as file:
         for name, array in arrays.items():
             file.create_dataset(name, data=array)
@@ -53,7 +53,7 @@ def start(*shape):
 
 
 def local(name, cls="LocallyConnected1D", **changes):
-    """A locally connected layer as Keras 2 wrote it."""
+    """Return the configuration of a locally connected layer as Keras 2 wrote it."""
     config = {
         "name": name, "trainable": True, "dtype": "float32", "filters": 2, "kernel_size": [1],
         "strides": [1], "padding": "valid", "data_format": "channels_last",
@@ -70,8 +70,10 @@ def arrays(name, kernel, bias):
 
 
 def same_1d(x, dense, bias, window, stride):
-    """Implementation 2, padding "same": position o sees ``window`` inputs from
-    ``o * stride - window // 2`` on, as far as there are any."""
+    """Compute implementation 2 with padding "same".
+
+    Position o sees *window* inputs from ``o * stride - window // 2`` on, clipped to the input.
+    """
     length, outputs = dense.shape[0], dense.shape[2]
     seen = np.zeros((length, outputs))
     for o in range(outputs):
@@ -81,7 +83,7 @@ def same_1d(x, dense, bias, window, stride):
 
 
 def pointwise(x, kernel, bias):
-    """A window of 1 in implementation 1."""
+    """Compute implementation 1 with a window of 1."""
     return np.einsum("npc,pcf->npf", x, kernel) + bias
 
 

@@ -46,7 +46,7 @@ GEOMETRIES = {
 
 
 def arrays(spec, batch=3, dtype="float64", seed=0):
-    """x, kernel and dy."""
+    """Draw x, kernel and dy."""
     rng = np.random.default_rng(seed)
 
     def draw(shape):

@@ -1,4 +1,4 @@
-"""Geometries and calls that the tests of the PyTorch backend share; and the layers' seed."""
+"""Geometries and calls that the tests of the PyTorch backend share, and a seed for layers."""
 
 from __future__ import annotations
 

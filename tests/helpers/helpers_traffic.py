@@ -10,9 +10,9 @@ SPACES = ("c10d::", "_c10d_functional::", "_dtensor::", "lcmulti::travel")
 
 
 class Traffic:
-    """Bytes and messages that this rank sends, and every operation between ranks by its name.
+    """Counts the bytes and messages that this rank sends, and names all operations between ranks.
 
-    Operations are those that PyTorch's profiler has seen, whoever called them.
+    The names come from PyTorch's profiler, which sees operations whoever calls them.
     """
 
     def __enter__(self):

@@ -1,4 +1,4 @@
-"""One map computed by a kernel, with NaN around its arrays, and compared with the reference."""
+"""Compute one map by a kernel, with NaN around its arrays, and compare it with the reference."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ TILES = {
 
 
 def operands(spec, batch, dtype="float64", seed=0):
-    """``x``, the kernel and ``dy`` as NumPy arrays in float64, rounded to *dtype*."""
+    """Draw ``x``, the kernel and ``dy`` as tensors of *dtype*."""
     generator = np.random.default_rng(seed)
     shapes = (batch, *spec.input_shape), spec.kernel_shape, (batch, *spec.output_shape)
     drawn = (torch.from_numpy(generator.standard_normal(shape)) for shape in shapes)
@@ -51,7 +51,7 @@ def pair_of(map_, arrays):
 
 
 def between_margins(array):
-    """*array* with the same strides, in memory that is NaN before and behind it."""
+    """Copy *array* with its strides into memory that is NaN before and behind it."""
     reach = sum((n - 1) * step for n, step in zip(array.shape, array.stride(), strict=True)) + 1
     size = max(reach, 0) if array.numel() else 0
     whole = torch.full((size + 2 * MARGIN,), float("nan"), dtype=array.dtype)
@@ -62,7 +62,7 @@ def between_margins(array):
 
 
 def compute(map_, spec, a, b, watch, tile=None, precision="ieee"):
-    """A map of tensors; checks the margins of the result."""
+    """Compute a map of tensors, and check the margins of the result."""
     spec = spec.computed()
     dtype = str(a.dtype).removeprefix("torch.")
     shape, strides = result_of(map_, spec, len(a), a.stride())
@@ -82,7 +82,7 @@ def compute(map_, spec, a, b, watch, tile=None, precision="ieee"):
 
 
 def limits(map_, spec, a, b, dtype):
-    """The reference's values, and the bound of each one's rounding error."""
+    """Return the reference's values, and the bound of the rounding error of each."""
     spec = spec.computed()
     wide = [each.double().numpy() for each in (a, b)]
     expected = REFERENCE[map_](*wide, spec)
@@ -102,7 +102,7 @@ def limits(map_, spec, a, b, dtype):
 
 
 def check(map_, spec, arrays, watch, tile=None, dtype="float64"):
-    """Compute and compare."""
+    """Compute a map and hold it to the bound; return the result."""
     a, b = pair_of(map_, arrays)
     found = compute(map_, spec, a, b, watch, tile)
     expected, limit = limits(map_, spec, a, b, dtype)

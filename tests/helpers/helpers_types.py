@@ -19,7 +19,7 @@ CHECKERS = ("pyright", "mypy")
 
 
 def places(packages):
-    """The paths of the packages, unless they are installed as usual."""
+    """Return the paths of the packages that are not in ``site-packages``."""
     found = {Path(importlib.util.find_spec(name).origin).parents[1] for name in packages}
     return [str(each) for each in found if each.name != "site-packages"]
 
@@ -59,7 +59,7 @@ def by_pyright(path, packages, folder):
 
 
 def revealed(text):
-    """The type in a checker's note, without modules, which pyright and mypy write differently."""
+    """Return the type in a checker's note, without modules, which checkers write differently."""
     quoted = re.findall(r'"([^"]*)"', text)
     if not quoted:
         return ""

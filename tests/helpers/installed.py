@@ -1,4 +1,4 @@
-"""Which backends are installed here."""
+"""The names of the backends that are installed here."""
 
 from lcmulti import plugins
 

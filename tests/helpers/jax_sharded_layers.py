@@ -1,4 +1,4 @@
-"""Flax NNX, Equinox, Keras and Orbax over four CPU devices; prints what it found as JSON."""
+"""Check Flax NNX, Equinox, Keras and Orbax on four CPU devices; print the errors as JSON."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from pathlib import Path
 os.environ["KERAS_BACKEND"] = "jax"
 
 import jax
+from jax_releases import automatic_mesh, cpu_devices
 
-jax.config.update("jax_num_cpu_devices", 4)
+cpu_devices(4)
 
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 from helpers_collectives import collectives  # noqa: E402
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec  # noqa: E402
+from jax.sharding import Mesh, NamedSharding, PartitionSpec  # noqa: E402
 
-MESH = jax.make_mesh((2, 2), ("rows", "data"), axis_types=(AxisType.Auto,) * 2)
+MESH = automatic_mesh((2, 2), ("rows", "data"))
 X = np.random.default_rng(0).standard_normal((4, 8, 6, 3)).astype("float32")
 
 
@@ -30,7 +31,7 @@ def spread(*names):
 
 
 def check_program(program, kernel, halos):
-    """No kernel travels; its gradients are summed over samples, inputs sent at borders."""
+    """Require that no kernel is sent, and that inputs are sent only at borders."""
     found = collectives(program)
     shapes = [each.shape for each in found if each.kind in ("all-gather", "all-to-all")]
     assert not [shape for shape in shapes if len(shape) >= kernel.ndim], found
@@ -44,7 +45,7 @@ def train(layer_loss, parameters, x):
 
 
 def nnx():
-    """`out_sharding` of a parameter: rows over two devices, the batch over two."""
+    """`out_sharding` of a parameter divides rows over two devices; the batch has the other two."""
     from flax import nnx
     from lcmulti_jax.nnx import LocallyConnected
 
@@ -76,7 +77,7 @@ def nnx():
 
 
 def equinox():
-    """A layer put on devices by a tree of shardings, as `equinox.filter_shard` does."""
+    """`equinox.filter_shard` puts a layer on devices by a tree of shardings."""
     import equinox as eqx
     from lcmulti_jax.equinox import LocallyConnected2d
 
@@ -100,7 +101,7 @@ def equinox():
 
 
 def keras():
-    """`keras.distribution`: a `LayoutMap` of rows, the batch over the other axis, one epoch."""
+    """A `LayoutMap` of `keras.distribution` divides rows, and the mesh's other axis the batch."""
     import keras
     from lcmulti_keras import LocallyConnected2D
 
@@ -145,11 +146,11 @@ def keras():
 
 
 def ensemble():
-    """Layers of an ensemble, each on a device of its own: `jax.vmap` over kernels."""
+    """`jax.vmap` over kernels computes an ensemble's layers, each on a device of its own."""
     import lcmulti
 
     kernels = np.random.default_rng(1).standard_normal((4, 8, 6, 3, 3, 3, 4)).astype("float32")
-    mesh = jax.make_mesh((4,), ("members",), axis_types=(AxisType.Auto,))
+    mesh = automatic_mesh((4,), ("members",))
     run = jax.vmap(lambda k, x: lcmulti.local_conv(x, k, padding="same"), (0, None))
     placed = jax.device_put(kernels, NamedSharding(mesh, PartitionSpec("members")))
     program = jax.jit(run).lower(placed, jnp.asarray(X)).compile()
@@ -159,7 +160,7 @@ def ensemble():
 
 
 def orbax():
-    """Checkpoints of four devices, read on two and on three that do not divide the rows either."""
+    """Checkpoints written on four devices are read on two and three; none divide the rows."""
     import lcmulti_jax
     import orbax.checkpoint as ocp
 

@@ -1,9 +1,9 @@
-"""Computes geometries on four CPU devices, in one process or two; prints what it found as JSON.
+"""Compute geometries on four CPU devices, in one process or two; print the errors as JSON.
 
 python jax_sharded_program.py WAY:NAME...
 python jax_sharded_program.py WAY:NAME... --process 0 --port 12345
 
-What each took is written to stderr.
+The seconds that each took are written to stderr.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import traceback
 from math import prod
 
 import jax
+from jax_releases import automatic_mesh, cpu_devices
 
 PARSER = argparse.ArgumentParser()
 PARSER.add_argument("checks", nargs="+")
@@ -24,7 +25,7 @@ PARSER.add_argument("--process", type=int)
 PARSER.add_argument("--port", type=int)
 OPTIONS = PARSER.parse_args()
 
-jax.config.update("jax_num_cpu_devices", 4 if OPTIONS.process is None else 2)
+cpu_devices(4 if OPTIONS.process is None else 2)
 if OPTIONS.process is not None:
     jax.distributed.initialize(f"127.0.0.1:{OPTIONS.port}", 2, OPTIONS.process)
 
@@ -32,7 +33,7 @@ import lcmulti_jax  # noqa: E402
 import numpy as np  # noqa: E402
 from helpers_collectives import collectives  # noqa: E402
 from helpers_jax_spread import FORWARD, SPREADS  # noqa: E402
-from jax.sharding import AxisType, NamedSharding, PartitionSpec  # noqa: E402
+from jax.sharding import NamedSharding, PartitionSpec  # noqa: E402
 
 import lcmulti  # noqa: E402
 from lcmulti.conformance.bounds import bounds, compare, expect  # noqa: E402
@@ -58,7 +59,7 @@ def inputs_of(spread):
 
 
 def whole(spread):
-    """The call on one device."""
+    """Return the call on one device."""
     arguments = spread.case.arguments
 
     def run(x, kernel, bias):
@@ -78,7 +79,7 @@ def with_gradients(run):
 
 
 def halo_bytes(spread):
-    """Bytes of the inputs that all devices need and do not hold, along one axis after the other."""
+    """Return the bytes of inputs that devices need but do not hold, over all devices and axes."""
     spec = spread.case.spec
     counts = [spread.devices[name] if name else 1 for name in spread.positions]
     counts += [1] * (spec.ndim - len(counts))
@@ -95,9 +96,9 @@ def halo_bytes(spread):
 
 
 def check_traffic(spread, program, maps):
-    """Inputs travel at the borders, there and back; nothing is gathered, kernels least of all.
+    """Require that inputs and their gradients are sent only at borders, and nothing is gathered.
 
-    Of all three *maps*, sums over samples and shared positions are those of kernel gradients.
+    With all three *maps*, gradients of a kernel may be summed over samples and shared positions.
     """
     halo, found = halo_bytes(spread), collectives(program)
     moved = sum(each.bytes for each in found if each.kind == "collective-permute")
@@ -108,12 +109,12 @@ def check_traffic(spread, program, maps):
 
 
 def check_values(spread, inputs, got):
-    """Forward to the bit; gradients, and everything, within the bounds of rounding."""
+    """Require that forward is equal to the bit, and everything within the bounds of rounding."""
     alone = jax.device_put(inputs[:3], jax.local_devices()[0])
     wanted = np.asarray(jax.jit(whole(spread))(*alone))
     exactly = got.forward
     assert exactly.dtype == wanted.dtype
-    # XLA's matrix products of fewer samples may be summed in another order.
+    # XLA may sum matrix products of fewer samples in another order.
     if not spread.batch or served(spread) == "native":
         assert exactly.tobytes() == wanted.tobytes(), "forward differs"
     expected = expect(spread.case, inputs)
@@ -133,7 +134,7 @@ def served(spread):
 
 
 def mesh_of(spread):
-    return jax.make_mesh(spread.mesh, tuple(spread.devices), (AxisType.Auto,) * len(spread.mesh))
+    return automatic_mesh(spread.mesh, tuple(spread.devices))
 
 
 def put(array, sharding):
@@ -141,7 +142,7 @@ def put(array, sharding):
 
 
 def gspmd(name):
-    """As `partitioned`, by the partitioner before Shardy."""
+    """Do what `partitioned` does with GSPMD, the partitioner before Shardy."""
     jax.config.update("jax_use_shardy_partitioner", False)
     try:
         partitioned(name)
@@ -150,7 +151,7 @@ def gspmd(name):
 
 
 def partitioned(name):
-    """Arrays are spread, and the call is the plain one."""
+    """Check a plain call of arrays that are spread over devices."""
     spread = SPREADS[name]
     spec, mesh = spread.case.spec, mesh_of(spread)
     positions = (*spread.positions, *(None,) * (spec.ndim - len(spread.positions)))
@@ -193,7 +194,7 @@ def partitioned(name):
 
 
 def sharded(name):
-    """`lcmulti_jax.sharded`, whatever the sizes."""
+    """Check `lcmulti_jax.sharded`, also with sizes that the devices do not divide."""
     spread = SPREADS[name]
     mesh, inputs = mesh_of(spread), inputs_of(spread)
     layer = lcmulti_jax.sharded(
@@ -212,7 +213,7 @@ def sharded(name):
     assert np.abs(beyond) < 1e-3 * np.abs(local(dkernel)).sum()
     parts = (y, dx, layer.whole(dkernel), layer.whole(dbias))
     check_values(spread, inputs, Results(*map(local, parts)))
-    # Sizes that devices do not divide are gathered where they leave a program: not within.
+    # Sizes that devices do not divide are gathered where they leave a program, but not within.
     found = collectives(both)
     moved = sum(each.bytes for each in found if each.kind == "collective-permute")
     assert moved <= 6 * halo_bytes(spread), (moved, halo_bytes(spread))
@@ -229,7 +230,7 @@ def sharded(name):
 
 
 def transposed(name):
-    """The adjoint: of a layer of any size, and of arrays that are spread where devices divide."""
+    """Check the transposed layer of `lcmulti_jax.sharded`."""
     spread = SPREADS[name]
     case, mesh, inputs = spread.case, mesh_of(spread), inputs_of(spread)
     spec = case.spec
@@ -243,7 +244,7 @@ def transposed(name):
         return y, *pull_back(dy)
 
     y, dx, dkernel = jax.jit(both)(x, kernel, dy)
-    # Of whose maps these are the results, in the order of the adjoint.
+    # These are results of the maps of *case*, whose adjoint the layer is.
     inputs = inputs._replace(bias=None)
     found = [local(each) for each in (dx, y, layer.whole(dkernel))]
     case = dataclasses.replace(case, bias_shared_axes=None)
@@ -259,7 +260,7 @@ def transposed(name):
 
 
 def local(array):
-    """All of an array, of which this process may hold a part."""
+    """Return all of an array, of which this process may hold a part."""
     if array.is_fully_addressable:
         return np.asarray(array)
     everywhere = NamedSharding(array.sharding.mesh, PartitionSpec())

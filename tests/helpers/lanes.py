@@ -1,15 +1,15 @@
 """The fast lane and the full one, and where their time went.
 
-`pytest` runs the fast lane: every topic is touched. `pytest --full` runs everything, and
-`pytest --rest` what the fast lane leaves.
+`pytest` runs the fast lane, which touches every topic. `pytest --full` runs everything, and
+`pytest --rest` what the fast lane leaves out.
 
-* ``slow``: a test that takes more than a second or two. It runs with --full alone.
-* ``sampled``: of a test's parameters the fast lane takes the first, for each backend in turn.
+* ``slow`` marks a test that takes more than a second or two. The fast lane leaves it out.
+* ``sampled`` marks a test of which the fast lane runs the first parameters only, for each backend.
 
-A test that is named by its node, ``FILE::TEST``, runs in either.
+A test that is named by its node, ``FILE::TEST``, always runs.
 
-On several workers (``--dist loadgroup``) the tests of a file stay on one, which makes its fixtures
-once, where they name no group of their own.
+On several workers (``--dist loadgroup``) one worker runs all tests of a file, so that fixtures are
+made once. Tests may name a group of their own instead.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Seconds by file, of one worker each: what a run of two or more shares among them."""
+    """Print the seconds of tests by folder and file, added up over all workers."""
     seconds: Counter[str] = Counter()
     for reports in terminalreporter.stats.values():
         for report in reports:

@@ -1,4 +1,4 @@
-"""Hypothesis strategies that several files draw from."""
+"""Hypothesis strategies that several test files use."""
 
 from hypothesis import strategies as st
 

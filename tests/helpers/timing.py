@@ -1,4 +1,4 @@
-"""The least time of a call, on machines that do other work, too."""
+"""Measure the least time of a call, on machines that do other work, too."""
 
 import time
 
@@ -11,9 +11,10 @@ def seconds_a_call(function, calls):
 
 
 def least_seconds_a_call(function, limit):
-    """The least time of many short runs; while it is over *limit*, more runs for 20 seconds.
+    """Return the least seconds of a call, over many short runs.
 
-    What else the machine does only ever adds.
+    Runs are repeated while the least is over *limit*, for at most 20 seconds, because other work
+    of the machine can only add time.
     """
     least, end = limit + 1, time.monotonic() + 20
     while least > limit and time.monotonic() < end:

@@ -26,6 +26,7 @@ from helpers_jax import (  # noqa: E402
     spec_of,
 )
 from jax import export  # noqa: E402
+from jax_releases import enable_x64  # noqa: E402
 from lcmulti_jax import array_operations  # noqa: E402
 
 import lcmulti  # noqa: E402
@@ -55,6 +56,14 @@ def test_maps_equal_the_reference(name, implementation):
 @pytest.mark.parametrize("name", ["grouped", "shared rows", "deep padding", "3d"])
 def test_blocks_equal_the_reference(name, limit):
     check_maps(name, "blocked", Resources(limit))
+
+
+def test_blocks_that_each_reach_the_whole_input_are_added():
+    padding = ((2, 1), (1, 2))
+    spec = lcmulti.LocalConvSpec((2, 3, 2), 3, (4, 5), padding=padding, data_format="channels_last")
+    _, kernel, dy = arrays_of(spec)
+    got = maps("blocked", spec.computed(), Resources(3000))[1](dy, kernel)
+    near(got, reference.input_grad(np.asarray(dy), np.asarray(kernel), spec.computed()))
 
 
 @pytest.mark.parametrize("most_terms", [1, 32])
@@ -296,7 +305,7 @@ def test_bfloat16_to_numpy():
 def test_wide_types_need_x64(dtype):
     x, kernel = np.ones((1, 4, 1), dtype), np.ones((4, 1, 1, 1), dtype)
     assert lcmulti.local_conv(x, kernel, backend="jax").dtype == dtype
-    with jax.enable_x64(False), pytest.raises(DtypeError, match="jax_enable_x64"):
+    with enable_x64(False), pytest.raises(DtypeError, match="jax_enable_x64"):
         lcmulti.local_conv(x, kernel, backend="jax")
 
 

@@ -18,9 +18,11 @@ from lcmulti.plugins.contract import Resources
 
 WORKSPACE = (0, 1500, 2**14, 2**20, 2**31, 2**40)
 POOLS = (None, 1, 3, 8)
+WHOLE = ("2d-window_over_input", "2d-convolution_window_over_input")
+"""Geometries in which each of several blocks reaches the whole input."""
 
 
-@pytest.mark.geometries(CONTRACT)
+@pytest.mark.geometries((*CONTRACT, *WHOLE))
 def test_resources_of_every_size(named: Subject, case: Case, dtype: str) -> None:
     """Results are right for any limit of workspace and any number of threads.
 

@@ -18,9 +18,13 @@ LEAST_SERVED = 8
 
 
 @pytest.mark.core
-@pytest.mark.geometries(GEOMETRIES, others=COVERING)
+@pytest.mark.geometries(GEOMETRIES, others=COVERING, compiling=COVERING)
 def test_value(subject: Subject, case: Case, dtype: str) -> None:
-    """`local_conv` with the named implementation."""
+    """`local_conv` with the named implementation, operation by operation.
+
+    `test_gradients` compares the value of every geometry too. Where the framework compiles, its
+    programs serve for most of them.
+    """
     subject.require(case, dtype)
     inputs, values, _, limits = expectation(case.name, dtype)
     arrays = subject.arrays(inputs)

@@ -38,10 +38,12 @@ class Drawn:
 
 def rows_of(definition: pytest.Function, backend: str, examples: Examples) -> Rows | None:
     """The cases and dtypes of a check: a list, or an endless supply of random ones."""
+    compiles = framework_of(backend) in COMPILING
     if (mark := definition.get_closest_marker("geometries")) is not None:
-        return [(GEOMETRIES[n], d) for n, d in _rows(*mark.args, **mark.kwargs)]
+        rows = _rows(*mark.args, compiles=compiles, **mark.kwargs)
+        return [(GEOMETRIES[n], d) for n, d in rows]
     if (mark := definition.get_closest_marker("rows")) is not None:
-        return list(mark.kwargs["of"](framework_of(backend) in COMPILING))
+        return list(mark.kwargs["of"](compiles))
     if (mark := definition.get_closest_marker("drawn")) is not None:
         return Drawn(mark.kwargs["of"], examples)
     return None
@@ -51,12 +53,17 @@ def _rows(
     names: Mapping[str, Any] | Sequence[str],
     others: Sequence[str] = (),
     dtypes: Sequence[str] = tuple(DTYPES),
+    compiling: Sequence[str] = (),
     computed: bool = False,
+    *,
+    compiles: bool,
 ) -> list[tuple[str, str]]:
     """Pairs of name and dtype: all names in the core dtype, *others* in all other *dtypes*.
 
-    With *computed*, only geometries that reach an implementation unchanged.
+    With *computed*, only geometries that reach an implementation unchanged. *compiling* takes the
+    place of all names where the framework compiles a program for each.
     """
+    names = compiling if compiles and compiling else names
     rows = [(name, CORE_DTYPE) for name in names]
     rows += [(name, dtype) for dtype in dtypes if dtype != CORE_DTYPE for name in others]
     if computed:

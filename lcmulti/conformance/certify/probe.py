@@ -28,6 +28,8 @@ GIVING_BACK = {
     "MALLOC_MMAP_THRESHOLD_": str(2**18),
     # With oneDNN, TensorFlow does not return freed memory to the system.
     "TF_ENABLE_ONEDNN_OPTS": "0",
+    # Tests ask for code that compiles quickly. It would run for minutes here.
+    "XLA_FLAGS": "",
 }
 """Environment in which freed memory is returned to the system, so that the peak shows all of it."""
 ONE_THREAD = dict.fromkeys(

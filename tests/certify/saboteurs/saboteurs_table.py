@@ -57,6 +57,7 @@ MODULES = {
         "wrong_over_batch_16": "test_value",
         "wrong_in_the_last_row": "test_value",
         "wrong_in_blocks": "test_resources",
+        "last_block_alone": "test_resources",
         "wrong_with_threads": "test_resources",
         "wrong_with_much_workspace": "test_resources",
         "wrong_for_one_sample": "test_gradients",

@@ -10,7 +10,7 @@ class Tensor:
 
 
 def local(x: Tensor, kernel: Tensor) -> Tensor:
-    """What comes out is of the type of what goes in."""
+    """The result has the type of the arguments."""
     reveal_type(lcmulti.local_conv(x, kernel, strides=(2, 2)))  # R: Tensor
     reveal_type(lcmulti.local_conv_transpose(x, kernel))  # R: Tensor
     reveal_type(lcmulti.local_conv_low_rank(x, kernel, kernel))  # R: Tensor

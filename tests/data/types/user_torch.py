@@ -1,4 +1,4 @@
-"""What a user writes; `tests/torch/test_types.py` says what type checkers make of each line."""
+"""A user's file. `tests/torch/test_types.py` compares what type checkers say of each line."""
 
 from typing import reveal_type
 

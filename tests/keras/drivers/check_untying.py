@@ -89,6 +89,7 @@ def what_is_chosen_and_what_is_left():
     raises(lambda: quietly(model, where="b"), "two in one")
     raises(lambda: quietly(model, where="z"), "pattern or class")
     raises(lambda: quietly(model, memory=10), "10 B, the limit")
+    raises(lambda: quietly(model, "x.npy"), "example_input: expected an array")
     raises(lambda: quietly(keras.Sequential([layers.Dense(2)])), "a model that is built")
     raises(lambda: retie(model), "with locally connected layers")
     # TensorFlow has no convolution in groups on the CPU, which the untied one needs none of.

@@ -112,7 +112,8 @@ def main():
                 found[path.name] = {"error": f"{type(error).__name__}: {error}", "trace": text}
         if (folder / "weights_only.npz").exists():
             found["weights_only"] = check_weights(folder)
-        if (folder / "weights").exists():
+        # On JAX layers keep their attributes as on NumPy, and compiling takes a minute.
+        if (folder / "weights").exists() and BACKEND != "jax":
             reading_here.read_here()
             # Which weights go where, no backend changes but by how it orders attributes.
             every = BACKEND == "numpy"

@@ -22,6 +22,7 @@ from lcmulti.conformance.certify.expectation import (
     expectation_of,
     without_bias,
 )
+from lcmulti.conformance.certify.frameworks import x64
 from lcmulti.conformance.certify.geometries import TINY, TRANSFORMED
 from lcmulti.conformance.certify.large import expectation_of_any_size
 from lcmulti.conformance.certify.random_geometries import Examples
@@ -145,7 +146,7 @@ def test_64_bits_enabled(subject: Subject, case: Case, dtype: str) -> None:
     subject.require(case, dtype)
     known = expectation(case.name, dtype)
     arrays, dy = subject.arrays(known.inputs), subject.array(known.inputs.dy)
-    with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
+    with x64(), jax.numpy_dtype_promotion("strict"):
         value, grads = _vjp(subject.call(case), arrays, dy)
     for name, got in zip(MAPS, (value, *grads), strict=False):
         limit = getattr(known.limits, name)
@@ -190,11 +191,12 @@ def test_jacobians(subject: Subject, name: str) -> None:
     subject.require(case, CORE_DTYPE)
     x, kernel = subject.arrays(draw(case, CORE_DTYPE))
     call = subject.call(case)
-    forward, reverse = jax.jacfwd(call, (0, 1))(x, kernel), jax.jacrev(call, (0, 1))(x, kernel)
+    forward = jax.jit(jax.jacfwd(call, (0, 1)))(x, kernel)
+    reverse = jax.jit(jax.jacrev(call, (0, 1)))(x, kernel)
     for ours, other in zip(forward, reverse, strict=True):
         # Both are products of the other argument with 1, without any rounding.
         assert np.array_equal(np.asarray(ours), np.asarray(other))
-    hessian = jax.hessian(lambda x, k: call(x, k).sum(), (0, 1))(x, kernel)
+    hessian = jax.jit(jax.hessian(lambda x, k: call(x, k).sum(), (0, 1)))(x, kernel)
     assert not np.asarray(hessian[0][0]).any()
     assert not np.asarray(hessian[1][1]).any()
     mixed, turned = np.asarray(hessian[0][1]), np.asarray(hessian[1][0])

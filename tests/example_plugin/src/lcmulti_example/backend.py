@@ -9,7 +9,7 @@ from lcmulti.plugins.contract import Facts
 
 
 class StrictBackend(NumpyBackend):
-    """`lcmulti.backend.Backend`, in what is not as it is for NumPy."""
+    """`lcmulti.backend.Backend`, where this library differs from NumPy."""
 
     def facts(self, array, batched=False):
         return Facts(array.shape, str(array.dtype).rpartition(".")[2], "cpu")
@@ -32,7 +32,7 @@ class StrictBackend(NumpyBackend):
 
 
 class StrictOps:
-    """`lcmulti.composed.ArrayOps`; slicing and ``+`` are the arrays' own."""
+    """`lcmulti.composed.ArrayOps`. The arrays themselves have slicing and ``+``."""
 
     def reshape(self, array, shape):
         known = int(np.prod([n for n in shape if n != -1]))
@@ -47,7 +47,7 @@ class StrictOps:
     def pad(self, array, pairs):
         for axis, pair in enumerate(pairs):
             if not any(pair):
-                continue  # it would be a copy
+                continue  # padding by nothing would be a copy
             low, high = (
                 xp.zeros((*array.shape[:axis], n, *array.shape[axis + 1 :]), dtype=array.dtype)
                 for n in pair
@@ -66,7 +66,7 @@ class StrictOps:
 
 
 class StrictComposed(Composed):
-    """The standard wants one entry of an index for every axis."""
+    """The standard asks for one entry of an index for every axis."""
 
     def cut(self, array, index):
         return array[(*index, ...)]

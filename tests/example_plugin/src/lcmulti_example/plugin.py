@@ -1,4 +1,4 @@
-"""What this distribution adds to lcmulti, as data; nothing is imported for it."""
+"""What this distribution adds to lcmulti. The entries are data and import no framework."""
 
 import pluggy
 
@@ -10,7 +10,7 @@ DTYPES = ("float32", "float64", "complex64", "complex128")
 
 @hookimpl
 def lcmulti_backends():
-    """Arrays of array-api-strict."""
+    """Register a backend for arrays of array-api-strict."""
     yield BackendEntry(
         name="strict",
         load="lcmulti_example.backend:backend",
@@ -24,7 +24,7 @@ def lcmulti_backends():
 
 @hookimpl
 def lcmulti_implementations():
-    """One of our own for our arrays, and one for NumPy's."""
+    """Register one implementation for these arrays, and one for NumPy's."""
     yield ImplementationEntry(
         name="composed",
         backend="strict",
