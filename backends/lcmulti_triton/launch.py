@@ -75,7 +75,7 @@ def prepared(
     tile = chosen.tile
     try:
         start = start_of(layer, tile, chosen.precision, device, is_aligned)
-    except OutOfResources:  # a GPU with less than any that was thought of
+    except OutOfResources:  # this GPU has less memory than those the tiles were made for
         tile = smallest(layer)
         start = start_of(layer, tile, "ieee", device, is_aligned)
     clear = tile.family.endswith("windows") and not layer.covers

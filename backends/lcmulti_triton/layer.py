@@ -14,7 +14,7 @@ __all__ = ["Layer", "Tile", "layer_of"]
 
 LARGEST = 2**31 - 1
 SLACK = 2**12
-"""More than the last tile reaches beyond what there is."""
+"""More elements than the last tile of an axis reaches beyond its end."""
 
 
 class Tile(NamedTuple):
@@ -143,7 +143,10 @@ class Layer(NamedTuple):
 
     @property
     def x_unit(self) -> int:
-        """A power of two that divides all strides of x but the channels', if that is 1; else 0."""
+        """A power of two that divides all strides of x, if channels are adjacent; else 0.
+
+        The stride of channels, which is 1, is left out.
+        """
         if self.x_channel != 1:
             return 0
         return _unit(self.channels * self.groups, (self.x_sample, *(a.x for a in self.axes)))
@@ -157,7 +160,7 @@ class Layer(NamedTuple):
 
 
 def _unit(channels: int, steps: tuple[int, ...]) -> int:
-    """What an array that is channels last has, whatever its sizes are; 1 of a part of one."""
+    """A divisor of all steps of any array with adjacent channels; 1 if this one has another."""
     unit = gcd(channels, 16)
     return 1 if any(step % unit for step in steps) else unit
 

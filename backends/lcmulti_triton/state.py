@@ -17,7 +17,7 @@ FIRST, LAST = (3, 6), (3, 9)
 """Versions of Triton that the kernels are known to compile with."""
 
 CLASHES_FROM = (3, 9)
-"""From which version on Triton's LLVM and TensorFlow's do not bear each other."""
+"""From this version of Triton on, its LLVM ends the process if TensorFlow's is loaded."""
 
 INSTALL = "pip install 'lcmulti[triton]'"
 OLDEST = (8, 0)

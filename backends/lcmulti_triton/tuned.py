@@ -104,9 +104,9 @@ def measure(
 def keep(
     layer: Layer, device: int | None, found: list[Measured]
 ) -> tuple[Measured | None, str | None]:
-    """Keep the fastest, and return it; with why the cache could not be written, if it could not.
+    """Keep the fastest. Returns it, and why the cache could not be written, or None.
 
-    Where it cannot, this process knows it, and the next one measures again.
+    If it could not be written, only this process keeps the tile.
     """
     served = [each for each in found if each.seconds is not None]
     if not served:

@@ -89,14 +89,14 @@ def signature(layer: Layer, known: dict[str, Any]) -> dict[str, str]:
 
 
 def positions(layer: Layer) -> int:
-    """The sizes of the grid of programs."""
+    """Number of positions over which programs are distributed."""
     return {"forward": layer.outputs, "input_grad": layer.inputs, "kernel_grad": layer.own}[
         layer.map
     ]
 
 
 def programs(layer: Layer, tile: Tile) -> int:
-    """How many programs there are; 2**31 - 1 can be started, of 2**36 elements or so."""
+    """Number of programs. 2**31 - 1 can be started, which is enough for about 2**36 elements."""
     samples = -(-layer.batch // tile.samples)
     filters = -(-layer.filters // tile.filters)
     where = positions(layer)

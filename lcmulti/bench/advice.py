@@ -64,7 +64,7 @@ def _for_backend(report: Report, auto: Row) -> list[str]:
 
 
 def _for_memory(where: str, auto: Row) -> list[str]:
-    """What to start Python with, where fresh memory is a good part of a call."""
+    """Advice to start Python with an allocator that keeps memory, if that makes calls faster."""
     if not auto.kept:
         return []
     usual = auto.kept[fresh.AS_IT_IS]

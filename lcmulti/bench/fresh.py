@@ -1,11 +1,11 @@
-"""What fresh memory costs: a result is made anew, and the system clears each page of it.
+"""Measure what fresh memory costs: the system must clear each page of a new result.
 
-An allocator that keeps what was freed gives pages that are there. How it is told to is read as a
-process starts, so that each is timed in a process of its own:
+An allocator that keeps freed memory reuses its pages instead. Allocators read their settings when a
+process starts, so each is timed in a process of its own:
 
     python -m lcmulti.bench.fresh < request
 
-The request is a pickle of this module's own making, passed from parent to child.
+The request is a pickle that the parent process has made with this module.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ __all__ = ["AS_IT_IS", "allocators", "line", "measured", "results_of"]
 
 AS_IT_IS = "as it is"
 LARGE = 2**22
-"""Bytes of results from which they are fresh: smaller ones glibc keeps."""
+"""Bytes of results from which on they are in fresh memory; glibc keeps smaller blocks."""
 
 CALLS = 7
 GIBIBYTES = str(2**32)
 GLIBC = {
-    "MALLOC_MMAP_THRESHOLD_": GIBIBYTES,  # mallopt(3): what is smaller is not unmapped when freed
+    "MALLOC_MMAP_THRESHOLD_": GIBIBYTES,  # mallopt(3): freed blocks below it stay mapped
     "MALLOC_TRIM_THRESHOLD_": GIBIBYTES,
     "MALLOC_TOP_PAD_": str(2**26),
 }
@@ -42,7 +42,10 @@ LIBRARIES = ("tcmalloc_minimal", "jemalloc")
 
 
 def allocators() -> dict[str, dict[str, str]]:
-    """Variables with which memory is kept, by the allocator they choose; glibc's own on Linux."""
+    """By name of an allocator, the environment variables with which it keeps freed memory.
+
+    Empty without glibc.
+    """
     if platform.libc_ver()[0] != "glibc":
         return {}
     found = {"glibc": GLIBC}
@@ -53,12 +56,12 @@ def allocators() -> dict[str, dict[str, str]]:
 
 
 def line(allocator: str) -> str:
-    """What to write before a command."""
+    """The variables of an allocator as they are written before a command."""
     return " ".join(f"{name}={value}" for name, value in allocators()[allocator].items())
 
 
 def results_of(workload: Workload, dtype: str, training: bool) -> int:
-    """Bytes that a call makes anew."""
+    """Bytes of the results of one call."""
     spec, batch = workload.spec, workload.batch
     numbers = batch * prod(spec.output_shape)
     if training:
@@ -69,7 +72,7 @@ def results_of(workload: Workload, dtype: str, training: bool) -> int:
 def measured(
     workload: Workload, backend: str, dtype: str, training: bool, limit: float
 ) -> dict[str, float]:
-    """Seconds of a call of what ``auto`` takes, by allocator, and as it is.
+    """Seconds of a call with ``auto``, by allocator, and with the process' own settings.
 
     Parameters
     ----------
@@ -105,7 +108,7 @@ def measured(
 
 
 def main() -> int:
-    """Time a call, after two that build and compile, and leave behind what is freed."""
+    """Time a call after two others, which build, compile, and leave freed memory behind."""
     workload, backend, dtype, training = pickle.load(sys.stdin.buffer)
     arrays = Arrays(workload, dtype)
     contender = ours(arrays, backend, "auto", workload.spec.data_format)

@@ -65,10 +65,10 @@ class Harness(ABC):
 
 
 class Eager(Harness):
-    """NumPy, and third-party backends: called directly."""
+    """NumPy and third-party backends, which are called directly."""
 
     def step(self, contender: Contender, training: bool) -> Step:
-        """See `Harness.step`; reading a result is how a stranger's is waited for."""
+        """See `Harness.step`. The step reads a result, because a backend may compute later."""
         x, weights, dy = self.arrays(contender)
 
         def run() -> Any:

@@ -31,7 +31,7 @@ def once(tmp_path_factory):
             folder.mkdir()
         except FileExistsError:
             end = time.monotonic() + 900
-            while not done.exists():  # another worker is at it; a failure there is said here too
+            while not done.exists():  # another worker makes it; its failure also fails this one
                 assert time.monotonic() < end, f"the worker that makes {name} came to no end"
                 time.sleep(0.1)
         else:
@@ -59,7 +59,7 @@ def written(once):
 
 @pytest.fixture(scope="session")
 def loaded(written, once):
-    """What came of the old models on a backend, which loads them once."""
+    """Load the old models on a backend, once, and return what the driver found."""
 
     def on(backend):
         needs(NEEDS[backend])

@@ -1,4 +1,4 @@
-"""The layers on each of Keras' backends, in a process each; the checks are in drivers/."""
+"""The layers on each of Keras' backends. Each has a process of its own; drivers/ has the checks."""
 
 import importlib.util
 import os
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-FAST = ("check_errors.py", ("numpy", "torch"))  # what the fast lane runs; each is a process
+FAST = ("check_errors.py", ("numpy", "torch"))  # the fast lane; each starts a process
 
 
 def checks():
@@ -78,7 +78,7 @@ def test_a_keras_backend_lcmulti_has_none_for():
 
 @pytest.mark.parametrize("absent", ["tensorflow", "torch"])
 def test_a_keras_backend_that_is_not_installed(absent, tmp_path):
-    """As with Keras alone, but Keras' error names a module that nobody imported."""
+    """The error says what to install; Keras' own error names a module that nobody imported."""
     code = (
         "import sys\n"
         "class Absent:\n"

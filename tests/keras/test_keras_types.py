@@ -1,4 +1,4 @@
-"""Type checkers know Keras' layers, and refuse arguments that cannot be."""
+"""Type checkers know Keras' layers, and refuse wrong arguments."""
 
 from __future__ import annotations
 

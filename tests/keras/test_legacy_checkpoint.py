@@ -1,4 +1,4 @@
-"""TensorFlow checkpoints, which tf_keras wrote."""
+"""Weights load from TensorFlow checkpoints that tf_keras wrote."""
 
 import numpy as np
 import pytest

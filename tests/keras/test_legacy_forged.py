@@ -1,4 +1,4 @@
-"""Files that no library writes, made byte by byte; and JSON that is ambiguous or invalid."""
+"""Files that no library writes, forged byte by byte, and ambiguous or invalid JSON are refused."""
 
 import json
 import shutil
@@ -31,14 +31,14 @@ MOST_GROWTH = 200 * 2**10  # KiB, of this process's peak memory over one file
 
 
 def dated(file):
-    """A kernel of a type that NumPy does not have."""
+    """Replace the kernel by one of a type that NumPy does not have."""
     del file[KERNEL]
     space = h5py.h5s.create_simple((8, 18, 4))
     h5py.h5d.create(file.id, KERNEL.encode(), h5py.h5t.UNIX_D32LE, space)
 
 
 def bomb_in_a_chunk(file):
-    """A chunk of 128 KiB that becomes 128 MiB."""
+    """Replace the kernel by a chunk of 128 KiB that decompresses to 128 MiB."""
     del file[KERNEL]
     kernel = file.create_dataset(KERNEL, (8, 18, 4), "f4", chunks=(8, 18, 4), compression="gzip")
     kernel.id.write_direct_chunk((0, 0, 0), zlib.compress(bytes(2**27), 9))
@@ -66,7 +66,7 @@ def one_array_many_times(file):
 
 
 def patched(change, before, after):
-    """An .h5 file in which each *before* is *after*, bytes of one length."""
+    """Make an .h5 file in which *after* replaces each *before*; both have the same length."""
 
     def make(path):
         shutil.copy(DATA / f"{FLAT}.h5", path)
@@ -80,7 +80,7 @@ def patched(change, before, after):
 
 
 def text_of_4_gb():
-    marked = 12_345_678  # a length that is nowhere else
+    marked = 12_345_678  # a length that occurs nowhere else in the file
     return patched(
         lambda file: file.attrs.__setitem__("training_config", "x" * marked),
         struct.pack("<I", marked), struct.pack("<I", 2**32 - 8),
@@ -88,7 +88,7 @@ def text_of_4_gb():
 
 
 def one_text_many_times():
-    """A list of names that are all one text of 4 MiB."""
+    """Make a list of a thousand names that all refer to one text of 4 MiB."""
 
     def make(path):
         shutil.copy(DATA / f"{FLAT}.h5", path)
@@ -98,7 +98,7 @@ def one_text_many_times():
         content = bytearray(path.read_bytes())
         long, short = struct.pack("<I", 2**22), struct.pack("<I", 1)
         at = content.find(long)
-        while content[at + 16 : at + 20] != short:  # where the references are
+        while content[at + 16 : at + 20] != short:  # find the list of references
             at = content.find(long, at + 1)
         content[at : at + 16 * 1001] = content[at : at + 16] * 1001
         path.write_bytes(content)
@@ -107,7 +107,7 @@ def one_text_many_times():
 
 
 def narrow_addresses():
-    """Half as wide as Keras writes them."""
+    """Make a file whose addresses are half as wide as Keras writes them."""
 
     def make(path):
         creation = h5py.h5p.create(h5py.h5p.FILE_CREATE)
@@ -118,7 +118,7 @@ def narrow_addresses():
 
 
 def packed(method, said):
-    """A configuration of 128 MiB of zeros that says it has *said* bytes."""
+    """Make an archive whose configuration is 128 MiB of zeros but claims *said* bytes."""
     size = 2**27 - 12_345
 
     def make(path):
@@ -167,7 +167,7 @@ def layers(count):
 
 
 def backwards(count):
-    """A chain of layers, the last one first."""
+    """Make a chain of layers that are listed from the last to the first."""
     names = ["in", *(f"r{i}" for i in range(count))]
     chain = [
         {"class_name": "ReLU", "name": b, "config": {"name": b}, "inbound_nodes": [[[a, 0, 7, {}]]]}
@@ -240,7 +240,7 @@ FORGED = {
 
 @pytest.mark.parametrize("what", in_turn(FORGED))
 def test_refused(what, tmp_path, monkeypatch):
-    for _ in range(3):  # again where other work, which only ever adds, has slowed it
+    for _ in range(3):  # other work of the machine can make a run too slow, so it is repeated
         _, seconds = refused(FORGED[what], MOST_GROWTH, tmp_path, monkeypatch)
         if seconds < MOST_SECONDS:
             break

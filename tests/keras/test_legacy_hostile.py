@@ -187,7 +187,7 @@ def test_a_member_that_would_leave_the_folder_is_never_extracted(tmp_path):
 
 
 def test_a_refused_file_leaves_keras_as_it_was(tmp_path):
-    """A model that is only built to be measured never gets values for its variables."""
+    """A model that is built only to be measured leaves no state behind in Keras."""
     import keras
 
     (make, suffix), _ = HOSTILE["10**12 units"]

@@ -1,4 +1,4 @@
-"""Kinds of files made to take time or memory: each is refused by a count, at any size."""
+"""Files made to take time or memory: a count refuses each kind of them, at any size."""
 
 import json
 import os
@@ -50,7 +50,7 @@ def as_file(config):
 
 
 def models_within(depth, calls, held=False):
-    """A model that calls a model several times, which calls a model several times, ..."""
+    """Nest models *depth* deep, each of which calls the next one *calls* times."""
     made = functional([start(), called("r", ["in"])], [["r", 0, 0]], "m0")
     for level in range(1, depth):
         inner = made["name"]
@@ -58,7 +58,7 @@ def models_within(depth, calls, held=False):
         add = called("a", [inner] * calls, cls="Add")
         add["inbound_nodes"] = [[[inner, number, 0, {}] for number in range(calls)]]
         made = functional([start(), made, add], [["a", 0, 0]], f"m{level}")
-    if held:  # by a class of the caller's
+    if held:  # in the configuration of a custom class
         made = {"class_name": "Holder", "config": {"name": "h", "inner": {"deep": [made]}}}
         made = functional([start(), called("h", ["in"]) | made], [["h", 0, 0]])
     return as_file(made)
@@ -148,7 +148,7 @@ def attributes(count):
 
 
 def listed(lists, count):
-    """Lists of names, which are cheap in a file and dear to whoever reads them."""
+    """Add lists of names, which take little space in a file and much memory when they are read."""
 
     def change(file):
         group = file["model_weights/lc"]
@@ -174,12 +174,12 @@ def many_members(count):
 
 
 def beside(head, tail, suffix):
-    """Two files in one, each whole to whoever looks for it."""
+    """Join two files, so that one reader takes the result for the first and one for the second."""
     return lambda path: path.write_bytes(head.read_bytes() + tail), suffix
 
 
 def with_hdf5_behind(path):
-    """A sound archive that is also an HDF5 file behind a block that belongs to no one."""
+    """Write a valid archive that is also an HDF5 file, which begins behind a block of others."""
     members, hidden = {}, (DATA / f"{FLAT}.h5").read_bytes()
     with zipfile.ZipFile(DATA / f"{FLAT}.keras") as archive:
         members = {name: archive.read(name) for name in archive.namelist()}

@@ -1,4 +1,4 @@
-"""An architecture and its weights in two files, TensorFlow.js, and what ``convert`` writes."""
+"""Models in two files, models of TensorFlow.js, and the files that ``convert`` writes."""
 
 import json
 import resource
@@ -25,7 +25,7 @@ def check(model):
 
 
 def javascript(folder, architecture):
-    """What TensorFlow.js' converter writes: names without a layer, numbers in two files."""
+    """Write what TensorFlow.js' converter does: names without a layer, and numbers in two files."""
     weights, content = [], b""
     with h5py.File(DATA / f"{NAME}.h5") as file:
         for layer in file["model_weights"].attrs["layer_names"]:
@@ -51,7 +51,7 @@ def test_an_architecture_and_weights(tmp_path, architecture):
     check(lcmulti_keras.load_legacy_model(tmp_path / "model.json", weights=DATA / f"{NAME}.h5"))
     with pytest.raises(FileError, match="weights="):
         lcmulti_keras.load_legacy_model(tmp_path / "model.json")
-    # As people write it who take what `to_json` gives for an object.
+    # Some people write the text of `to_json` as JSON once more.
     (tmp_path / "model.json").write_text(json.dumps(json.dumps(architecture)))
     check(lcmulti_keras.load_legacy_model(tmp_path / "model.json", weights=DATA / f"{NAME}.h5"))
 
@@ -107,7 +107,7 @@ def test_all_files_or_none(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("most", [0, 4_000, 12_000, 20_000])
 def test_a_full_disk(most, tmp_path):
-    """Where the system lets a process write no more, at whatever point of the work that is."""
+    """If writing fails, after however many bytes, an old file stays and no new one appears."""
     from lcmulti_keras import converting
 
     new, beside = tmp_path / "new.keras", tmp_path / "new.safetensors"

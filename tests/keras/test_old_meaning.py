@@ -1,4 +1,4 @@
-"""What an old file means holds, whatever class stands in and however the file came about."""
+"""An old file keeps its meaning, whatever class replaces Keras 2's and whoever wrote the file."""
 
 import numpy as np
 import pytest
@@ -19,11 +19,11 @@ from lcmulti.errors import FileError, ShapeError
 
 
 class Sheet(lcmulti_keras.LocallyConnected1D):
-    """As people derive their own."""
+    """A class derived from a layer, without changes."""
 
 
 class Changed(lcmulti_keras.LocallyConnected1D):
-    """With arguments of its own, one of them needed."""
+    """A class with a required argument of its own."""
 
     def __init__(self, gain, filters, kernel_size, **kwargs):
         super().__init__(filters, kernel_size, **kwargs)
@@ -34,7 +34,7 @@ class Changed(lcmulti_keras.LocallyConnected1D):
 
 
 class FromConfig(lcmulti_keras.LocallyConnected1D):
-    """One that reads its configuration itself, as Keras serialises it."""
+    """A class that reads its configuration itself, as Keras serialises it."""
 
     @classmethod
     def from_config(cls, config):
@@ -76,7 +76,7 @@ def test_same_hard_sigmoid_and_constraints(case, tmp_path):
 
 
 class Holder(keras.layers.Layer):
-    """One that makes the layers and functions in its configuration itself."""
+    """A class that makes the layers and functions in its configuration itself."""
 
     def __init__(self, inner, more, gate, **kwargs):
         super().__init__(**kwargs)
@@ -127,7 +127,7 @@ def test_same_as_it_stood_in_the_code(window, stride, differs, tmp_path):
 
 
 def test_implementation_1_pads_nothing(tmp_path):
-    # Windows of 2 at steps of 2 are three of six inputs by either rule, and other ones.
+    # With windows of 2 and strides of 2, both rules have three windows, at different inputs.
     path = write(tmp_path / "w.h5", {"lc": arrays("lc", random(3, 4, 2), random(3, 2))})
     layer = lcmulti_keras.LocallyConnected1D(2, 2, 2, padding="keras_same")
     model = keras.Sequential([keras.Input((6, 2)), layer])
@@ -152,7 +152,7 @@ def test_batch_normalization_of_tensorflow_1(stored, custom, tmp_path):
 
 
 def cudnn(gates, units, kernel, recurrent, bias):
-    """An LSTM's or GRU's weights as cuDNN's layers hold them."""
+    """Return an LSTM's or GRU's weights as cuDNN's layers hold them."""
     kernels = [np.ravel(part.T).reshape(part.shape) for part in np.hsplit(kernel, gates)]
     recurrents = [part.T for part in np.hsplit(recurrent, gates)]
     biases = np.concatenate([0.25 * bias, 0.75 * bias]) if gates == 4 else bias.ravel()

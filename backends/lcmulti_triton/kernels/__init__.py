@@ -1,8 +1,8 @@
-"""The three maps in Triton: a file a map, and what they share.
+"""The three maps in Triton: a file for each map, and the functions they share.
 
-What all of them are written to:
+All of them follow these rules:
 
-* no patches in memory, no atomics: a program owns what it writes and writes it once;
+* no patches in memory and no atomics: each element is written once, by the program that owns it;
 * nothing depends on how many programs run at a time, so the same call gives the same bits;
 * sizes, steps and the batch are run-time arguments, so one compilation serves a layer whatever
   its input; channels, filters and the number of terms are known to the compiler.

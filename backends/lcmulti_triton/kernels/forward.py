@@ -22,7 +22,7 @@ from lcmulti_triton.kernels.geometry import (
 
 @triton.jit
 def product(a, b, total, DOT: tl.constexpr, PRECISION: tl.constexpr):
-    """``total + a @ b``; without *DOT* still to be summed over axis 1, the products of each term.
+    """``total + a @ b``. Without *DOT*, the products are left to be summed over axis 1.
 
     A dot pads its rows to 16, which a few samples would not fill.
     """
@@ -71,7 +71,7 @@ def tiles(
             if ND > 1:
                 seen = at_tap(first, coordinates(row, K, ND - 1), D, ND - 1)
                 here += offset(seen, XS, ND - 1, tl.int64)
-                stop = tl.where(inside(seen, I, ND - 1), end, 0)  # a row of padding has none
+                stop = tl.where(inside(seen, I, ND - 1), end, 0)  # padding has none
             is_x = is_e & (start + e >= 0) & (start + e < stop)
             from_x = here + e
         else:

@@ -1,4 +1,4 @@
-"""Where windows lie: coordinates, offsets and what is inside, for one number or for many."""
+"""Coordinates and offsets of windows, for one number or a tensor of them."""
 
 import triton
 import triton.language as tl
@@ -6,7 +6,7 @@ import triton.language as tl
 
 @triton.jit
 def cut(pid, size, SIDE: tl.constexpr):
-    """Which *SIDE* of *size* elements a program owns, and its number among those for each such."""
+    """The *SIDE* indices, of *size*, that program *pid* owns, and what is left of *pid*."""
     parts = tl.cdiv(size, SIDE)
     return (pid % parts) * SIDE + tl.arange(0, SIDE), pid // parts
 
@@ -24,7 +24,7 @@ def coordinates(flat, sizes, ND: tl.constexpr):
 
 @triton.jit
 def offset(at, steps, ND: tl.constexpr, INDEX: tl.constexpr):
-    """Elements from the first one to that at the coordinates *at*."""
+    """The offset of the element at the coordinates *at*."""
     total = at[0].to(INDEX) * steps[0]
     for axis in tl.static_range(1, ND):
         total += at[axis].to(INDEX) * steps[axis]
@@ -33,16 +33,16 @@ def offset(at, steps, ND: tl.constexpr, INDEX: tl.constexpr):
 
 @triton.jit
 def lie(sample, channel, a, b, c, d, UNIT: tl.constexpr, INDEX: tl.constexpr):
-    """Steps in memory: multiples of *UNIT*, so that the compiler knows what divides them.
+    """Steps in memory. They are multiples of *UNIT*, so that the compiler knows a divisor.
 
-    A unit of 0 says that channels lie apart; else the step along them is 1.
+    With a unit of 0, channels are not adjacent; otherwise the step along them is 1.
     """
     # PyTorch's compiler makes a constant of a number that is 1, and a constant has no `to`.
     sample = tl.cast(sample, tl.int64)
     a, b, c, d = tl.cast(a, INDEX), tl.cast(b, INDEX), tl.cast(c, INDEX), tl.cast(d, INDEX)
     if UNIT > 0:
         return sample * UNIT, 1, (a * UNIT, b * UNIT, c * UNIT, d * UNIT)
-    else:  # Triton compiles what stands after a return as well, but not a branch never taken
+    else:  # needed: Triton compiles code after a return, but not a branch that is never taken
         return sample, tl.cast(channel, INDEX), (a, b, c, d)
 
 

@@ -1,8 +1,8 @@
 """``dx[n, i, c] = sum over o, t, f with o*S + t*D - L = i of dy[n, o, f] * w[o, t, c, f]``.
 
-A program owns one input position, a tile of channels and a tile of samples, and walks the taps
-through which a window sees that input, and no others. Where windows do not meet, a program owns
-a window; where a position has few weights, it owns a row of inputs.
+A program owns one input position, a tile of channels and a tile of samples. It walks only the taps
+through which a window sees that input. If no two windows share an input, a program owns a window;
+if a position has few weights, it owns a row of inputs.
 """
 
 import triton
@@ -23,7 +23,7 @@ from lcmulti_triton.kernels.geometry import (
 
 @triton.jit
 def reached(at, O, K, S, D, L, GCD, INVERSE, ND: tl.constexpr):
-    """The first tap along each axis that sees input *at*, how many do, and how far apart they lie.
+    """Along each axis: the first tap that sees input *at*, the number of such taps, their distance.
 
     A tap t is one where ``at + L - t*D`` is a multiple of S. With ``g = gcd(S, D)`` there is none
     unless g divides ``at + L``; else those congruent to ``(at + L)/g * (D/g)^-1`` modulo ``S/g``.
@@ -48,7 +48,7 @@ def reached(at, O, K, S, D, L, GCD, INVERSE, ND: tl.constexpr):
 
 @triton.jit
 def through(number, at, firsts, counts, apart, K, S, D, L, ND: tl.constexpr):
-    """Of the taps that see *at*, number *number*: its row-major index, and its window's."""
+    """The row-major index of tap *number* of those that see *at*, and its window's position."""
     which = coordinates(number, counts, ND)
     tap = 0
     window = ()
@@ -83,14 +83,14 @@ def tiles(
         total = tl.zeros((BN, BF, BC), SUM)
     PIECES: tl.constexpr = (F + BF - 1) // BF
     steps = number * PIECES
-    if F < BF:  # a step has those of several taps
+    if F < BF:  # a step has the filters of several taps
         steps = tl.cdiv(number * F, BF)
     for step in tl.range(steps, num_stages=STAGES):
         if F < BF:
             e = step * BF + tl.arange(0, BF)
             f = e % F
             is_f = e < number * F
-            which = tl.where(is_f, e // F, 0)  # beyond the last any will do: nothing is read there
+            which = tl.where(is_f, e // F, 0)  # any tap will do beyond the last: nothing is read
         else:
             f = (step % PIECES) * BF + tl.arange(0, BF)
             is_f = f < F
@@ -118,7 +118,7 @@ def windows(
     PRECISION: tl.constexpr,
     BN: tl.constexpr, BT: tl.constexpr, BF: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    """Of windows that do not meet a program writes a piece of one, whole."""
+    """If no two windows share an input, a program writes all gradients of a piece of a window."""
     T: tl.constexpr = TAPS * C
     n, pid = cut(tl.program_id(0), batch, BN)
     e, pid = cut(pid, T, BT)

@@ -1,8 +1,8 @@
 """``dw[o, t, c, f] = sum over n of x[n, o*S + t*D - L, c] * dy[n, o, f]``.
 
-A program owns a tile of one position's weights and walks the samples, and where positions share
-their weights those positions, in one order. Where a position has few weights, it owns those of a
-row of positions. A weight that sees nothing but padding has no sum: it is 0 whatever dy holds.
+A program owns a tile of one position's weights. It walks the samples, and the positions that share
+these weights, in a fixed order. If a position has few weights, a program owns those of a row of
+positions. The gradient of a weight that sees only padding is 0, even if dy is not finite.
 """
 
 import triton
@@ -69,7 +69,7 @@ def tiles(
         )  # fmt: skip
         if DOT:
             total = tl.dot(tl.trans(a), b, total, input_precision=PRECISION, out_dtype=SUM)
-        else:  # of one sample
+        else:  # a step has one sample
             total += tl.trans(a).to(SUM) * b.to(SUM)
     total = tl.where(ever[:, None], total, 0)
     w += offset(at, WS, ND, tl.int64) + group * F
@@ -87,7 +87,7 @@ def lanes(
     SHARED: tl.constexpr, INDEX: tl.constexpr, SUM: tl.constexpr,
     BN: tl.constexpr, BP: tl.constexpr, BF: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    """One term after the other: what a row of positions holds of it is summed in registers."""
+    """Sum one term after the other, for a row of positions at once, in registers."""
     pid = tl.program_id(0)
     group = pid % G
     p = (pid // G) * BP + tl.arange(0, BP)

@@ -12,7 +12,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from lcmulti.conformance.case import Case
 from lcmulti.conformance.certify.frameworks import COMPILING, framework_of, wide
@@ -21,8 +21,8 @@ from lcmulti.conformance.inputs import draw
 
 __all__ = ["Ahead", "Program"]
 
-DISTANCE = 6
-"""How many programs are begun before they are asked for."""
+DISTANCE = 4
+"""How many calls are begun before they are asked for."""
 
 
 class Program(NamedTuple):
@@ -33,13 +33,15 @@ class Program(NamedTuple):
     dtype: str
 
     @property
-    def key(self) -> tuple[Any, ...]:
-        """What identifies it."""
-        return self.subject, self.case.group, self.case.name, self.dtype
+    def call(self) -> tuple[Case, str]:
+        """What it computes. Implementations may compute it by the same program."""
+        return self.case, self.dtype
 
 
 class Ahead:
     """Compiles the programs of a list in order, a few of them ahead of the running check.
+
+    Those of one call are compiled one after the other: then what one has compiled serves the next.
 
     Parameters
     ----------
@@ -49,21 +51,23 @@ class Ahead:
     """
 
     def __init__(self, backend: str, programs: Sequence[Program]) -> None:
-        self.begun: dict[tuple[Any, ...], Future[None]] = {}
-        unique = {each.key: each for each in programs}
+        self.begun: dict[tuple[Case, str], Future[None]] = {}
+        unique: dict[tuple[Case, str], dict[Program, None]] = {}
+        for each in programs:
+            unique.setdefault(each.call, {})[each] = None
         self.known, self.pending = frozenset(unique), list(unique.values())[::-1]
         self.pool: ThreadPoolExecutor | None = None
-        if framework_of(backend) in COMPILING and len(self.pending) > 1:
+        if framework_of(backend) in COMPILING and len(programs) > 1:
             self.pool = ThreadPoolExecutor(os.cpu_count() or 1)
 
     def wait(self, program: Program) -> None:
         """Return when a program has been compiled, or its compilation has failed."""
-        if self.pool is None or program.key not in self.known:
+        if self.pool is None or program.call not in self.known:
             return
-        while self.pending and (program.key not in self.begun or self._running() < DISTANCE):
-            following, context = self.pending.pop(), contextvars.copy_context()
-            self.begun[following.key] = self.pool.submit(context.run, _compute, following)
-        self.begun[program.key].result()
+        while self.pending and (program.call not in self.begun or self._running() < DISTANCE):
+            following, context = list(self.pending.pop()), contextvars.copy_context()
+            self.begun[following[0].call] = self.pool.submit(context.run, _compute, following)
+        self.begun[program.call].result()
 
     def stop(self) -> None:
         """Begin no other program."""
@@ -74,6 +78,7 @@ class Ahead:
         return sum(not each.done() for each in self.begun.values())
 
 
-def _compute(program: Program) -> None:
-    with suppress(Exception), wide(program.subject.backend, program.dtype):
-        program.subject.results(program.case, draw(program.case, program.dtype))
+def _compute(programs: Sequence[Program]) -> None:
+    for subject, case, dtype in programs:
+        with suppress(Exception), wide(subject.backend, dtype):
+            subject.results(case, draw(case, dtype))

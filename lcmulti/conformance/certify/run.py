@@ -108,7 +108,7 @@ def certify(
     _require_what_it_takes()
     import pytest
 
-    from lcmulti.conformance.certify.frameworks import framework_of
+    from lcmulti.conformance.certify.frameworks import framework_of, programs_kept
     from lcmulti.conformance.certify.plugin import Suite
 
     registry = plugins.registry()
@@ -141,7 +141,7 @@ def certify(
     start = time.perf_counter()
     only = None if implementation is None else [implementation]
     suite = Suite(result, set(expected), examples, start, only, quick=quick)
-    with redirect_stdout(io.StringIO()) if quiet else nullcontext():
+    with redirect_stdout(io.StringIO()) if quiet else nullcontext(), programs_kept(backend):
         code = run(suite, [*nodes, *options, *arguments])
     result.seconds = time.perf_counter() - start
     if code == pytest.ExitCode.USAGE_ERROR:

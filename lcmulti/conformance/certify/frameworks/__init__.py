@@ -6,9 +6,10 @@ The type of the arrays tells which framework it is. The declarations of the plug
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,17 @@ from lcmulti import plugins
 from lcmulti.conformance.inputs import numpy_dtype
 from lcmulti.dtypes import DTYPES
 
-__all__ = ["COMPILING", "TRACING", "compiled", "forget", "framework_of", "keeps_subnormals", "wide"]
+__all__ = [
+    "COMPILING",
+    "TRACING",
+    "compiled",
+    "forget",
+    "framework_of",
+    "keeps_subnormals",
+    "programs_kept",
+    "wide",
+    "x64",
+]
 
 COMPILING = ("jax",)
 """Frameworks that compile for every new shape."""
@@ -52,11 +63,19 @@ def wide(backend: str, dtype: str) -> AbstractContextManager[Any]:
     """A context in which the framework has *dtype*: JAX must be told to use 64 bits."""
     is_wide = DTYPES[dtype].roundoff == DTYPES["float64"].roundoff
     if is_wide and framework_of(backend) == "jax":
-        import jax
-
-        context: AbstractContextManager[Any] = jax.enable_x64(True)
-        return context
+        return x64()
     return nullcontext()
+
+
+def x64() -> AbstractContextManager[Any]:
+    """A context in which JAX has types of 64 bits."""
+    import jax
+    from jax import experimental
+
+    # Older releases have it among what is experimental.
+    enable: Any = jax.enable_x64 if hasattr(jax, "enable_x64") else experimental.enable_x64
+    context: AbstractContextManager[Any] = enable(True)
+    return context
 
 
 @cache
@@ -74,6 +93,36 @@ def keeps_subnormals(backend: str, dtype: str) -> bool:
         for part in matmul.split("."):
             function = getattr(function, part)
         return bool(np.all(owner.to_numpy(function(factor, factor))))
+
+
+@contextmanager
+def programs_kept(backend: str) -> Iterator[None]:
+    """A context in which JAX keeps compiled programs in files, in a user's folder if there is one.
+
+    Implementations compute many calls by the same program, as ``auto`` does with the one it chose.
+    """
+    if framework_of(backend) != "jax":
+        yield
+        return
+    import jax
+    from jax.experimental.compilation_cache import compilation_cache
+
+    if jax.config.jax_compilation_cache_dir is not None:
+        yield
+        return
+    wanted = {"jax_persistent_cache_min_compile_time_secs": 0,
+        "jax_persistent_cache_min_entry_size_bytes": -1}  # fmt: skip
+    before = {name: getattr(jax.config, name) for name in wanted}
+    with TemporaryDirectory() as folder:
+        for name, value in (wanted | {"jax_compilation_cache_dir": folder}).items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+        try:
+            yield
+        finally:
+            for name, value in (before | {"jax_compilation_cache_dir": None}).items():
+                jax.config.update(name, value)
+            compilation_cache.reset_cache()
 
 
 def forget(backend: str) -> None:
