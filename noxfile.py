@@ -97,7 +97,6 @@ VERSIONS = {  # extras that come into an environment together
     "jax": "test,flax,equinox",
     "tensorflow": "test,tensorflow,keras",
 }
-UNKNOWN = {("oldest", "jax")}  # its lower bound is not found yet, and needs a newer NumPy
 
 
 @nox.session(python=False)  # it makes environments of its own, one for each framework
@@ -107,7 +106,7 @@ def versions(session: nox.Session, which: str) -> None:
 
     Words after ``--`` are frameworks to run alone.
     """
-    frameworks = session.posargs or [name for name in VERSIONS if (which, name) not in UNKNOWN]
+    frameworks = session.posargs or list(VERSIONS)
     for name in frameworks:
         pythons = [each for each in PYTHONS if shutil.which(f"python{each}")]
         folder = Path(session.create_tmp(), name).resolve()
@@ -184,7 +183,6 @@ def mutation(session: nox.Session) -> None:
 def native(session: nox.Session) -> None:
     """Build the native kernels, certify them for each framework, and test their doors."""
     install(session, "-e", ".[test,all]", "./backends/native")
-
     for name in OWN:
         session.run("lcmulti", "certify", name, "--implementation", "native", env=QUICKLY)
     session.run(

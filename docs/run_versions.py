@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from datetime import date
 from importlib import metadata
 from pathlib import Path
 from xml.etree import ElementTree
@@ -73,8 +74,11 @@ def main(which: str, backend: str, *given: str) -> int:
     """Run both and keep what came of them; further words are pytest's."""
     all_passed, tests = tested(TESTS[backend], list(given))
     right, certificate = certified(backend)
-    versions = [f"{each} {metadata.version(each)}" for each in ("numpy", *SHOWN[backend])]
-    cells = [which, platform.python_version(), ", ".join(versions), tests, certificate]
+    packages = metadata.packages_distributions()  # that of tensorflow may be tensorflow-cpu
+    shown = ("numpy", *SHOWN[backend])
+    versions = [f"{each} {metadata.version(packages[each][0])}" for each in shown]
+    found = (", ".join(versions), tests, certificate)
+    cells = [f"{which}, {date.today()}", platform.python_version(), *found]
     keep(which, backend, f"| {' | '.join(cells)} |")
     return 0 if all_passed and right else 1
 

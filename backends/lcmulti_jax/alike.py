@@ -12,9 +12,10 @@ from typing import Any
 import jax
 from jax import Array, lax
 from jax.experimental import jet
-from jax.experimental.shard_alike import shard_alike
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
+
+from lcmulti_jax.compat import lower_alike
 
 __all__ = ["with_gradient_alike"]
 
@@ -57,8 +58,7 @@ def _lower(context: Any, a: Array, b: Array, *, told: bool) -> Any:
     devices = getattr(context.module_context.axis_context, "num_devices", 1)
     if not told or devices == 1:
         return [a]
-    lower = mlir.lower_fun(lambda a, b: shard_alike(a, b)[0], multiple_results=False)
-    return lower(context, a, b)
+    return lower_alike(context, a, b)
 
 
 alike_p.def_impl(lambda a, b, told: a)

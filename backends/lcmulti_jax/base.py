@@ -17,6 +17,7 @@ from lcmulti.geometry.arguments import is_sequence, per_axis
 from lcmulti.geometry.padding import explicit_padding
 from lcmulti.geometry.shapes import window_extent
 from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti_jax.compat import shard_map
 
 __all__ = [
     "at_every_position", "checked", "normalised_padding", "share", "shared_mean", "sizes",
@@ -58,7 +59,7 @@ def at_every_position(
             size, keys = keys.shape[:-1], keys.reshape(-1, keys.shape[-1])
             return _drawn(init, jax.random.wrap_key_data(keys, impl=implementation), size, shape)
 
-        run = jax.shard_map(own, mesh=mesh, in_specs=spread, out_specs=spread, check_vma=False)
+        run = shard_map(own, mesh=mesh, in_specs=spread, out_specs=spread)
         drawn = run(keys)
         for axis, n in enumerate(positions):
             if padded[axis] > n:

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax._src import dispatch
@@ -41,6 +40,7 @@ from lcmulti.plugins.contract import (
 )
 from lcmulti_jax.alike import with_gradient_alike
 from lcmulti_jax.array_operations import default_device
+from lcmulti_jax.compat import as_varying, unmarked, varying
 from lcmulti_jax.composed import composed
 from lcmulti_jax.partitioning import ROLES, Placed, partitioned, placed
 from lcmulti_jax.parts import alone, with_copies
@@ -120,13 +120,9 @@ def _bind(primitive: Primitive, a: Array, b: Array, **params: Any) -> Any:
 
     The operation that makes an operand vary sums its gradient over these axes.
     """
-    varying = [jax.typeof(each).manual_axis_type.varying for each in (a, b)]
-    if varying[0] != varying[1]:
-        every = varying[0] | varying[1]
-        a, b = (
-            lax.pcast(each, tuple(sorted(every - own, key=str)), to="varying")
-            for each, own in zip((a, b), varying, strict=True)
-        )
+    own = [varying(each) for each in (a, b)]
+    if own[0] != own[1]:
+        a, b = as_varying(a, own[1] - own[0]), as_varying(b, own[0] - own[1])
     return primitive.bind(a, b, **params)
 
 
@@ -153,10 +149,7 @@ def _lower(name: Map, context: Any, *operands: Any, **params: Any) -> Any:
     exported = context.module_context.lowering_parameters.for_export
     if exported and not portable:
         params["implementation"] = composed
-    plain = [
-        aval.update(manual_axis_type=type(aval.manual_axis_type)()) for aval in context.avals_in
-    ]
-    context = context.replace(avals_in=plain)
+    context = context.replace(avals_in=[unmarked(aval) for aval in context.avals_in])
     if where is not None:
         map_ = placed(name, where, **params)
     elif exported or not _spread(context.module_context.axis_context):

@@ -42,8 +42,9 @@ def fuse_bn(layer: AnyLayer, bn: eqx.nn.BatchNorm, state: eqx.nn.State) -> AnyLa
         raise ArgumentTypeError("bn", "an equinox.nn.BatchNorm", bn)
     if bn.input_size != layer.out_channels:
         raise ArgumentError("bn", f"{layer.out_channels} channels, as layer has", bn.input_size)
-    if bn.ema_state_index is not None:
-        mean, variance = state.get(bn.ema_state_index)
+    average = bn.state_index if hasattr(bn, "state_index") else bn.ema_state_index  # Equinox 0.11
+    if average is not None:
+        mean, variance = state.get(average)
     else:
         assert bn.batch_state_index is not None
         assert bn.batch_counter is not None

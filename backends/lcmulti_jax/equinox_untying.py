@@ -13,6 +13,7 @@ from jax import Array
 from lcmulti.errors import ArgumentTypeError
 from lcmulti.untying import arguments_of, chosen, chosen_to_retie, planned, tied
 from lcmulti_jax import equinox_layers as layers
+from lcmulti_jax.compat import names_in
 from lcmulti_jax.conversion import as_adjoint
 from lcmulti_jax.equinox_transposed import LocallyConnectedTranspose
 from lcmulti_jax.untying import row, started
@@ -123,19 +124,15 @@ def _is(kinds: tuple[type, ...]) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, kinds)
 
 
-def _name(path: Any) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator=".")
-
-
 def named_of(model: Any, kinds: tuple[type, ...]) -> list[tuple[str, Any]]:
     """Modules of these kinds by the paths they have in the model."""
     found, _ = jax.tree_util.tree_flatten_with_path(model, is_leaf=_is(kinds))
-    return [(_name(path), each) for path, each in found if isinstance(each, kinds)]
+    return [(".".join(names_in(path)), each) for path, each in found if isinstance(each, kinds)]
 
 
 def _replaced(model: Any, kinds: tuple[type, ...], new: dict[str, Any]) -> Any:
     def swap(path: Any, value: Any) -> Any:
-        return new.get(_name(path), value) if isinstance(value, kinds) else value
+        return new.get(".".join(names_in(path)), value) if isinstance(value, kinds) else value
 
     return jax.tree_util.tree_map_with_path(swap, model, is_leaf=_is(kinds))
 

@@ -8,7 +8,6 @@ from math import prod, sqrt
 from types import MappingProxyType
 from typing import Any, Self, TypeVar
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
@@ -19,7 +18,9 @@ from lcmulti.errors import ArgumentError, described
 from lcmulti.geometry.arguments import integer
 from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti_jax import base
+from lcmulti_jax.compat import mesh_in_use
 from lcmulti_jax.conversion import same_everywhere
+from lcmulti_jax.nnx_compat import nothing, put
 
 NONE: Mapping[str, Any] = MappingProxyType({})
 WORDS = {"groups": "feature_group_count", "dilation": "kernel_dilation"}
@@ -122,7 +123,7 @@ class Layer(nnx.Module):
             mixed = normal(rngs.params(), (*positions, self.rank), self.param_dtype)
             self.coefficients = nnx.Param(mixed, **kernel_metadata)
         if bias_shape is None:
-            self.bias = nnx.data(None)
+            self.bias = nothing()
         else:
             bias = bias_init(rngs.params(), bias_shape, self.param_dtype)
             self.bias = nnx.Param(bias, **bias_metadata)
@@ -145,13 +146,13 @@ class Layer(nnx.Module):
         over = base.share(axes, self.spec)
         for each in (self.kernel if self.rank is None else self.coefficients, self.bias):
             if each is not None:
-                each[...] = base.shared_mean(each[...], over)
+                put(each, base.shared_mean(each[...], over))
 
     def _spread(self, kernel: Array, bias: Array) -> Self:
         """Set the weights of every position to those of a convolution."""
-        self.kernel[...] = jnp.broadcast_to(kernel, self.kernel.shape)
+        put(self.kernel, jnp.broadcast_to(kernel, self.kernel.shape))
         if self.bias is not None and bias is not None:
-            self.bias[...] = jnp.broadcast_to(bias[...], self.bias.shape)
+            put(self.bias, jnp.broadcast_to(bias[...], self.bias.shape))
         return self
 
     def _everywhere(self, tolerance: float | None) -> tuple[Array, Array | None]:
@@ -191,11 +192,8 @@ def _sharding_in(metadata: Mapping[str, Any], positions: tuple[int, ...]) -> Nam
         If the number of devices does not divide the positions, which JAX requires.
     """
     names = metadata.get("out_sharding")
-    try:
-        mesh = jax.sharding.get_mesh()
-    except ValueError:  # in a traced function, constraints place the result
-        return None
-    if not names or mesh.empty:
+    mesh = mesh_in_use()
+    if not names or mesh is None:
         return None
     known = {*mesh.axis_names}
     each = [(n,) if isinstance(n, str) else tuple(n or ()) for n in names]
@@ -236,9 +234,9 @@ Convolution = TypeVar("Convolution", nnx.Conv, nnx.ConvTranspose)
 
 def weighted(conv: Convolution, kernel: Array, bias: Array | None) -> Convolution:
     """Set the weights of a convolution, and return it."""
-    conv.kernel[...] = kernel
+    put(conv.kernel, kernel)
     if conv.bias is not None and bias is not None:
-        conv.bias[...] = bias
+        put(conv.bias, bias)
     return conv
 
 

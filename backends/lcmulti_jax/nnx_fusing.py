@@ -11,6 +11,7 @@ from flax import nnx
 from lcmulti.errors import ArgumentError, ArgumentTypeError
 from lcmulti.geometry.transposed import bias_shape_of
 from lcmulti_jax.conversion import scaled, shifted
+from lcmulti_jax.nnx_compat import put
 from lcmulti_jax.nnx_layers import LocallyConnected
 from lcmulti_jax.nnx_transposed import LocallyConnectedTranspose
 
@@ -55,6 +56,6 @@ def fuse_bn(layer: AnyLayer, bn: nnx.BatchNorm) -> AnyLayer:
     kernel = fused.kernel if fused.rank is None else fused.basis
     bias_shape = bias_shape_of(layer.spec) if transposed else layer.spec.bias_shape
     bias = jnp.zeros(bias_shape, layer.param_dtype) if layer.bias is None else layer.bias[...]
-    kernel[...] = scaled(kernel[...], scale, layer.spec, transposed)
+    put(kernel, scaled(kernel[...], scale, layer.spec, transposed))
     fused.bias = nnx.Param(shifted(bias, scale, shift))
     return fused

@@ -8,6 +8,7 @@ from typing import Any
 from flax import nnx
 
 from lcmulti_jax.nnx_base import Layer
+from lcmulti_jax.nnx_compat import CONTAINERS, is_module_list
 
 __all__ = ["CONVOLUTIONS", "named", "replaced", "swapped"]
 
@@ -15,9 +16,7 @@ CONVOLUTIONS = (nnx.Conv, nnx.ConvTranspose)
 
 
 def _children(module: Any) -> Iterator[tuple[Any, Any]]:
-    if isinstance(module, (list, tuple)) or (
-        hasattr(module, "__len__") and isinstance(module, nnx.List)
-    ):
+    if isinstance(module, (list, tuple)) or is_module_list(module):
         yield from enumerate(module)
     elif isinstance(module, dict):
         yield from module.items()
@@ -62,7 +61,7 @@ def swapped(value: Any, new: dict[int, Any], known: set[int]) -> Any:
             replaced = swapped(child, new, known)
             if replaced is child:
                 continue
-            if isinstance(value, (list, dict, nnx.List)):
+            if isinstance(value, CONTAINERS):
                 value[key] = replaced
             else:
                 setattr(value, key, replaced)

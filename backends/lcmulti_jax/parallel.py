@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lcmulti import plugins
 from lcmulti.choosing import dispatch
@@ -20,6 +20,7 @@ from lcmulti.geometry.arguments import is_sequence
 from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.plugins.contract import Map, Problem, Resources
 from lcmulti_jax import base, derivatives
+from lcmulti_jax.compat import automatic
 from lcmulti_jax.halos import Names
 from lcmulti_jax.partitioning import Placed
 from lcmulti_jax.parts import Part, Split, size, with_copies
@@ -91,10 +92,7 @@ def sharded(
     flat = [name for each in (*names, samples) for name in each]
     if len(set(flat)) != len(flat):
         raise ArgumentError("batch" if samples else "positions", "each axis of the mesh once", flat)
-    # Shardings are not part of types here, whatever the types of the axes of *mesh*.
-    types = (AxisType.Auto,) * mesh.devices.ndim
-    automatic = Mesh(mesh.devices, mesh.axis_names, axis_types=types)
-    where = Placed(automatic, Split(samples, names, (), ()))
+    where = Placed(automatic(mesh), Split(samples, names, (), ()))
     return Sharded(spec, where, transposed, implementation)
 
 
@@ -172,7 +170,7 @@ class Sharded:
         return self._sharding(*axes, ()) if last else self._sharding(axes[0], (), *axes[1:])
 
     def _sharding(self, *axes: Names) -> NamedSharding:
-        return NamedSharding(self.mesh, jax.P(*(names or None for names in axes)))
+        return NamedSharding(self.mesh, PartitionSpec(*(names or None for names in axes)))
 
     def init(
         self,

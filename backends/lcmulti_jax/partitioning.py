@@ -14,20 +14,16 @@ Or the caller decides, with `lcmulti_jax.sharded`, and `jax.shard_map` runs the 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
-import jax
 from jax import Array, ShapeDtypeStruct
-from jax.experimental.custom_partitioning import (
-    ArrayMapping,
-    CompoundFactor,
-    SdyShardingRule,
-    custom_partitioning,
-)
+from jax.experimental.custom_partitioning import custom_partitioning
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.plugins.contract import Implementation, Map, Resources
+from lcmulti_jax.compat import def_partition, shard_map
 from lcmulti_jax.halos import Cut, Names
 from lcmulti_jax.parts import Axes, Part, Split, alone, size
 
@@ -76,12 +72,8 @@ def placed(
     """A map of arrays that are divided as the caller says."""
     part = Part(spec, where.split, where.mesh, where.split.of("x", spec), implementation, resources)
     *operands, result = (where.sharding(role, spec).spec for role in ROLES[name])
-    run: Callable[[Any, Any], Any] = jax.shard_map(
-        getattr(part, name),
-        mesh=where.mesh,
-        in_specs=tuple(operands),
-        out_specs=result,
-        check_vma=False,  # the parts themselves sum over devices
+    run: Callable[[Any, Any], Any] = shard_map(
+        getattr(part, name), mesh=where.mesh, in_specs=tuple(operands), out_specs=result
     )
     return run
 
@@ -115,11 +107,11 @@ def partitioned(
         *of_operands, of_result = (_sharding(mesh, axes[role]) for role in roles)
         return mesh, getattr(part, name), of_result, tuple(of_operands)
 
-    run.def_partition(partition, infer, sharding_rule=_rule(name, spec))
+    def_partition(run, partition, infer, partial(_rule, name, spec))
     return run
 
 
-def _rule(name: Map, spec: LocalConvSpec) -> SdyShardingRule:
+def _rule(name: Map, spec: LocalConvSpec, shardy: Any) -> Any:
     """The rule for Shardy: which axes are divided alike."""
     sizes: dict[str, int] = {}
     inputs: Any = "channels"
@@ -128,9 +120,9 @@ def _rule(name: Map, spec: LocalConvSpec) -> SdyShardingRule:
         sizes["groups"] = spec.groups
         inputs = outputs = "groups"
         if spec.in_channels > spec.groups:
-            inputs = CompoundFactor("groups", "channels")
+            inputs = shardy.CompoundFactor("groups", "channels")
         if spec.filters > spec.groups:
-            outputs = CompoundFactor("groups", "filters")
+            outputs = shardy.CompoundFactor("groups", "filters")
             sizes["filters"] = spec.filters // spec.groups
         if "groups" in (inputs, outputs):  # then its size is an ordinary int
             del sizes["groups"]
@@ -138,12 +130,12 @@ def _rule(name: Map, spec: LocalConvSpec) -> SdyShardingRule:
     own = [f"all{a}" if a in spec.shared_axes else each for a, each in enumerate(positions)]
     taps = [f"tap{axis}" for axis in range(spec.ndim)]
     mappings = {
-        "x": ArrayMapping("samples", *positions, inputs),
-        "y": ArrayMapping("samples", *positions, outputs),
-        "kernel": ArrayMapping(*own, *taps, "channels", outputs),
+        "x": shardy.ArrayMapping("samples", *positions, inputs),
+        "y": shardy.ArrayMapping("samples", *positions, outputs),
+        "kernel": shardy.ArrayMapping(*own, *taps, "channels", outputs),
     }
     *operands, result = (mappings[role] for role in ROLES[name])
-    return SdyShardingRule(tuple(operands), (result,), **sizes)
+    return shardy.SdyShardingRule(tuple(operands), (result,), **sizes)
 
 
 def _axes(sharding: Any, rank: int, mesh: Mesh) -> Axes:

@@ -12,6 +12,7 @@ from lcmulti.errors import ArgumentError, MissingExtraError
 from lcmulti.geometry.arguments import integer
 from lcmulti.untying import chosen, strength_of
 from lcmulti_jax import base
+from lcmulti_jax.compat import names_in
 
 try:
     import optax
@@ -103,9 +104,7 @@ def _layers(model: Any) -> list[tuple[str, Any]]:
 
 def _axes_of(path: Any, over: dict[str, tuple[int, ...]]) -> tuple[int, ...]:
     """Position axes of the parameter at a path of the tree; None if no layer has it."""
-    parts = [
-        str(getattr(key, "name", getattr(key, "key", getattr(key, "idx", "")))) for key in path
-    ]
+    parts = names_in(path)
     if parts and parts[-1] == "value":  # the entry of a variable of Flax
         del parts[-1]
     if not parts or parts[-1] not in SHARED:

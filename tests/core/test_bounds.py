@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 BOUND = re.compile(r"([\w.-]+)>=([\w.]+)")
-EXTRAS = ("torch", "tensorflow", "keras", "weights", "report")
+EXTRAS = ("torch", "jax", "tensorflow", "keras", "flax", "equinox", "weights", "report")
 NATIVE = ROOT / "backends" / "native" / "pyproject.toml"
 PLUGIN = ROOT / "tests" / "example_plugin" / "pyproject.toml"
 

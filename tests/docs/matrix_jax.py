@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax_releases import enable_x64
 from matrix_cells import Matrix
 
 import lcmulti
@@ -216,7 +217,7 @@ def bf16(example):
 
 @MATRIX.column("64-bit mode")
 def x64(example):
-    with jax.enable_x64(True):
+    with enable_x64(True):
         wide = lambda tree: jax.tree.map(lambda leaf: jnp.asarray(leaf, "float64"), tree)  # noqa: E731
         ours = jax.jit(example.apply)(wide(example.parameters), wide(example.x))
         assert ours.dtype == jnp.float64

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers_geometries import COMMON
+from jax_releases import enable_x64
 
 import lcmulti
 from lcmulti import plugins
@@ -27,7 +28,7 @@ TRANSFORMED = ("grouped", "convolution", "disjoint rest")  # each with its own i
 
 @pytest.fixture(autouse=True)
 def _x64():
-    with jax.enable_x64(True):
+    with enable_x64(True):
         yield
 
 

@@ -11,7 +11,7 @@ import pytest
 
 DRIVERS = Path(__file__).parents[1] / "keras" / "drivers"
 BACKENDS = ("numpy", "torch", "jax", "tensorflow")
-NEEDS = {"torch": "torch", "jax": "jax", "tensorflow": "tensorflow", "numpy": "numpy"}
+NEEDS = {"torch": "torch", "jax": "jax", "tensorflow": "tensorflow", "numpy": "scipy"}
 
 
 def needs(package):

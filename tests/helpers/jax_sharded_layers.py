@@ -13,15 +13,16 @@ from pathlib import Path
 os.environ["KERAS_BACKEND"] = "jax"
 
 import jax
+from jax_releases import automatic_mesh, cpu_devices
 
-jax.config.update("jax_num_cpu_devices", 4)
+cpu_devices(4)
 
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 from helpers_collectives import collectives  # noqa: E402
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec  # noqa: E402
+from jax.sharding import Mesh, NamedSharding, PartitionSpec  # noqa: E402
 
-MESH = jax.make_mesh((2, 2), ("rows", "data"), axis_types=(AxisType.Auto,) * 2)
+MESH = automatic_mesh((2, 2), ("rows", "data"))
 X = np.random.default_rng(0).standard_normal((4, 8, 6, 3)).astype("float32")
 
 
@@ -149,7 +150,7 @@ def ensemble():
     import lcmulti
 
     kernels = np.random.default_rng(1).standard_normal((4, 8, 6, 3, 3, 3, 4)).astype("float32")
-    mesh = jax.make_mesh((4,), ("members",), axis_types=(AxisType.Auto,))
+    mesh = automatic_mesh((4,), ("members",))
     run = jax.vmap(lambda k, x: lcmulti.local_conv(x, k, padding="same"), (0, None))
     placed = jax.device_put(kernels, NamedSharding(mesh, PartitionSpec("members")))
     program = jax.jit(run).lower(placed, jnp.asarray(X)).compile()

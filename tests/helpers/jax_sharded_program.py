@@ -17,6 +17,7 @@ import traceback
 from math import prod
 
 import jax
+from jax_releases import automatic_mesh, cpu_devices
 
 PARSER = argparse.ArgumentParser()
 PARSER.add_argument("checks", nargs="+")
@@ -24,7 +25,7 @@ PARSER.add_argument("--process", type=int)
 PARSER.add_argument("--port", type=int)
 OPTIONS = PARSER.parse_args()
 
-jax.config.update("jax_num_cpu_devices", 4 if OPTIONS.process is None else 2)
+cpu_devices(4 if OPTIONS.process is None else 2)
 if OPTIONS.process is not None:
     jax.distributed.initialize(f"127.0.0.1:{OPTIONS.port}", 2, OPTIONS.process)
 
@@ -32,7 +33,7 @@ import lcmulti_jax  # noqa: E402
 import numpy as np  # noqa: E402
 from helpers_collectives import collectives  # noqa: E402
 from helpers_jax_spread import FORWARD, SPREADS  # noqa: E402
-from jax.sharding import AxisType, NamedSharding, PartitionSpec  # noqa: E402
+from jax.sharding import NamedSharding, PartitionSpec  # noqa: E402
 
 import lcmulti  # noqa: E402
 from lcmulti.conformance.bounds import bounds, compare, expect  # noqa: E402
@@ -133,7 +134,7 @@ def served(spread):
 
 
 def mesh_of(spread):
-    return jax.make_mesh(spread.mesh, tuple(spread.devices), (AxisType.Auto,) * len(spread.mesh))
+    return automatic_mesh(spread.mesh, tuple(spread.devices))
 
 
 def put(array, sharding):

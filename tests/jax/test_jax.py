@@ -26,6 +26,7 @@ from helpers_jax import (  # noqa: E402
     spec_of,
 )
 from jax import export  # noqa: E402
+from jax_releases import enable_x64  # noqa: E402
 from lcmulti_jax import array_operations  # noqa: E402
 
 import lcmulti  # noqa: E402
@@ -304,7 +305,7 @@ def test_bfloat16_to_numpy():
 def test_wide_types_need_x64(dtype):
     x, kernel = np.ones((1, 4, 1), dtype), np.ones((4, 1, 1, 1), dtype)
     assert lcmulti.local_conv(x, kernel, backend="jax").dtype == dtype
-    with jax.enable_x64(False), pytest.raises(DtypeError, match="jax_enable_x64"):
+    with enable_x64(False), pytest.raises(DtypeError, match="jax_enable_x64"):
         lcmulti.local_conv(x, kernel, backend="jax")
 
 

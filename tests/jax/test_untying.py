@@ -1,5 +1,7 @@
 """`untie` and `retie` in Flax NNX and Equinox keep outputs and leave the given model as it was."""
 
+import inspect
+
 import numpy as np
 import pytest
 
@@ -19,7 +21,7 @@ def net():
         def __init__(self, rngs):
             self.a = nnx.Conv(2, 4, (3, 3), rngs=rngs)
             self.norm = nnx.BatchNorm(4, rngs=rngs)
-            self.layers = nnx.List([
+            self.layers = getattr(nnx, "List", list)([
                 nnx.Conv(4, 4, (3, 3), padding="VALID", feature_group_count=2, rngs=rngs),
                 nnx.Conv(4, 4, (1, 1), strides=2, padding="CIRCULAR", rngs=rngs),
             ])  # fmt: skip
@@ -110,6 +112,7 @@ def test_whole_networks_of_nnx(kind, shape):
 def test_nnx_tells_chooses_and_refuses(net, capsys):
     from flax import nnx
     from lcmulti_jax.nnx import LocallyConnected, retie, untie
+    from lcmulti_jax.nnx_compat import put
 
     plan = untie(net, X, dry_run=True)
     names = ["a", "layers.0", "layers.1", "up", "wide", "last.layers.0"]
@@ -129,9 +132,8 @@ def test_nnx_tells_chooses_and_refuses(net, capsys):
     with pytest.raises(ArgumentError, match="locally connected layers"):
         retie(net)
     layer = chosen.layers[0]
-    layer.kernel[...] = layer.kernel[...] + jnp.arange(layer.kernel.size).reshape(
-        layer.kernel.shape
-    )
+    ramp = jnp.arange(layer.kernel.size).reshape(layer.kernel.shape)
+    put(layer.kernel, layer.kernel[...] + ramp)
     with pytest.raises(ArgumentError, match=r"layers.0.kernel: .*differ by up to"):
         retie(chosen)
     assert retie(chosen, tolerance=None).layers[0].kernel.shape == (3, 3, 2, 4)
@@ -215,10 +217,12 @@ def test_share_every_of_nnx():
     from lcmulti_jax.nnx import LocallyConnected
     from lcmulti_jax.sharing import ShareEvery
 
-    model = nnx.List([LocallyConnected(2, 3, (3, 3), (4, 5), rngs=nnx.Rngs(0))])
+    model = nnx.Sequential(LocallyConnected(2, 3, (3, 3), (4, 5), rngs=nnx.Rngs(0)))
     optimizer = nnx.Optimizer(
         model, optax.chain(optax.sgd(0.1), ShareEvery(model, 1)), wrt=nnx.Param
     )
-    optimizer.update(model, jax.tree.map(jnp.zeros_like, nnx.state(model, nnx.Param)))
-    kernel = np.asarray(model[0].kernel[...])
+    keeps_model = "model" not in inspect.signature(optimizer.update).parameters  # before Flax 0.11
+    zeros = jax.tree.map(jnp.zeros_like, nnx.state(model, nnx.Param))
+    optimizer.update(*(() if keeps_model else (model,)), zeros)
+    kernel = np.asarray(model.layers[0].kernel[...])
     assert np.ptp(kernel, (0, 1)).max() < 1e-6 and np.ptp(kernel) > 0.1

@@ -23,6 +23,7 @@ import parallel_layers  # noqa: E402
 import parallel_memory  # noqa: E402
 import parallel_refusals  # noqa: E402
 import parallel_training  # noqa: E402
+from releases import is_older  # noqa: E402
 
 pytestmark = pytest.mark.torch
 HERE, RANKS = Path(__file__).parent, 4
@@ -73,6 +74,9 @@ def outcomes(request, tmp_path_factory):
     [pytest.param(n, marks=() if n in FAST else pytest.mark.slow) for n in CHECKS],
 )
 def test_over_ranks(outcomes, check):
+    if outcomes[check] and check.startswith("trained") and is_older("torch", 2, 13):
+        assert "need PyTorch 2.13" in outcomes[check]
+        pytest.skip("one of its layers is transposed")
     if outcomes[check]:
         pytest.fail(outcomes[check], pytrace=False)
 

@@ -34,11 +34,11 @@ from lcmulti_torch.watched import is_transformed
 
 __all__ = ["OPERATIONS"]
 
-DIFFERENTIATES_TWICE = torch.__version__ >= (2, 13)
-"""Whether gradients of gradients come through DTensor whole.
+RECENT = torch.__version__ >= (2, 13)
+"""Whether DTensor is as the rules of this package need it. Of older releases, 2.6 alone was tried.
 
-With PyTorch 2.6, `DTensor.to_local` cuts the graph of its gradient, and a part is lost without a
-word. Releases between were not tried.
+There `DTensor.to_local` cuts the graph of its gradient, so parts of gradients of gradients are lost
+without a word; and in the backward pass of a transposed layer, ranks wait for each other for ever.
 """
 
 
@@ -59,6 +59,9 @@ def _local_conv(x: Tensor, kernel: Tensor, bias: Tensor, arguments: tuple[Any, .
 def _local_conv_transpose(
     x: Tensor, kernel: Tensor, bias: Tensor, arguments: tuple[Any, ...]
 ) -> Tensor:
+    arrays = (each for each in (x, kernel, bias) if each is not None)
+    if not RECENT and torch.is_grad_enabled() and any(each.requires_grad for each in arrays):
+        raise _too_old("gradients of a transposed layer")
     return _bilinear("local_conv_transpose", "input_grad", x, kernel, bias, arguments)
 
 
@@ -208,7 +211,7 @@ def _local(array: Tensor, placements: Placements, grads: Placements) -> Tensor:
     if tuple(array.placements) != placements:
         array = array.redistribute(placements=placements)
     local = array.to_local(grad_placements=grads)
-    if not (DIFFERENTIATES_TWICE or torch.compiler.is_compiling()) and local.requires_grad:
+    if not (RECENT or torch.compiler.is_compiling()) and local.requires_grad:
         local.register_hook(_refuse_twice)
     return local
 
@@ -216,8 +219,13 @@ def _local(array: Tensor, placements: Placements, grads: Placements) -> Tensor:
 def _refuse_twice(_: Tensor) -> None:
     """Raise in a backward pass whose gradients will be differentiated again."""
     if torch.is_grad_enabled():
-        what = "gradients of gradients of a layer over ranks need PyTorch 2.13 or newer, got "
-        raise UnsupportedError(f"{what}{torch.__version__}")
+        raise _too_old("gradients of gradients of a layer")
+
+
+def _too_old(what: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"{what} over ranks need PyTorch 2.13 or newer, got {torch.__version__}"
+    )
 
 
 def _result(call: _Call, y: Tensor, x: Tensor, map_: Map) -> Tensor:

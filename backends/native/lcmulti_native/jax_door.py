@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from lcmulti_jax.compat import ffi
 
 from lcmulti import LocalConvSpec
 from lcmulti.plugins.contract import Map, Problem, Resources
@@ -14,7 +15,7 @@ from lcmulti_native.library import Native, idle_lanes, library, packed
 
 TARGET = "lcmulti_native"
 
-jax.ffi.register_ffi_target(TARGET, jax.ffi.pycapsule(library().lcmulti_jax), platform="cpu")
+ffi.register_ffi_target(TARGET, ffi.pycapsule(library().lcmulti_jax), platform="cpu")
 
 
 class JaxNative(Native):
@@ -35,7 +36,7 @@ class JaxNative(Native):
             "kernel_grad": spec.kernel_shape,
         }[map_]
         call = packed(map_, spec, batch, a.dtype.name, resources.threads)
-        compute = jax.ffi.ffi_call(TARGET, jax.ShapeDtypeStruct(shape, a.dtype))
+        compute = ffi.ffi_call(TARGET, jax.ShapeDtypeStruct(shape, a.dtype))
         return compute(a, b, call=np.array(call, np.int64))
 
 

@@ -27,6 +27,7 @@ __all__ = [
     "keeps_subnormals",
     "programs_kept",
     "wide",
+    "x64",
 ]
 
 COMPILING = ("jax",)
@@ -62,11 +63,19 @@ def wide(backend: str, dtype: str) -> AbstractContextManager[Any]:
     """A context in which the framework has *dtype*: JAX must be told to use 64 bits."""
     is_wide = DTYPES[dtype].roundoff == DTYPES["float64"].roundoff
     if is_wide and framework_of(backend) == "jax":
-        import jax
-
-        context: AbstractContextManager[Any] = jax.enable_x64(True)
-        return context
+        return x64()
     return nullcontext()
+
+
+def x64() -> AbstractContextManager[Any]:
+    """A context in which JAX has types of 64 bits."""
+    import jax
+    from jax import experimental
+
+    # Older releases have it among what is experimental.
+    enable: Any = jax.enable_x64 if hasattr(jax, "enable_x64") else experimental.enable_x64
+    context: AbstractContextManager[Any] = enable(True)
+    return context
 
 
 @cache

@@ -22,6 +22,7 @@ from lcmulti.conformance.certify.expectation import (
     expectation_of,
     without_bias,
 )
+from lcmulti.conformance.certify.frameworks import x64
 from lcmulti.conformance.certify.geometries import TINY, TRANSFORMED
 from lcmulti.conformance.certify.large import expectation_of_any_size
 from lcmulti.conformance.certify.random_geometries import Examples
@@ -145,7 +146,7 @@ def test_64_bits_enabled(subject: Subject, case: Case, dtype: str) -> None:
     subject.require(case, dtype)
     known = expectation(case.name, dtype)
     arrays, dy = subject.arrays(known.inputs), subject.array(known.inputs.dy)
-    with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
+    with x64(), jax.numpy_dtype_promotion("strict"):
         value, grads = _vjp(subject.call(case), arrays, dy)
     for name, got in zip(MAPS, (value, *grads), strict=False):
         limit = getattr(known.limits, name)
