@@ -183,7 +183,6 @@ def mutation(session: nox.Session) -> None:
 def native(session: nox.Session) -> None:
     """Build the native kernels, certify them for each framework, and test their doors."""
     install(session, "-e", ".[test,all]", "./backends/native")
-
     for name in OWN:
         session.run("lcmulti", "certify", name, "--implementation", "native", env=QUICKLY)
     session.run(

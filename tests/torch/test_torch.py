@@ -181,6 +181,15 @@ def test_tf32_is_asked_in_backward_and_einsum_too(monkeypatch):
             call()
 
 
+def test_a_convolution_that_would_end_the_process_is_computed_otherwise():
+    x, kernel = torch.randn(1, 700, 8, 9, 1), torch.randn(1, 1, 1, 2, 1, 3, 1, 4)
+    found = lcmulti.explain(x, kernel, strides=(16, 1, 1))
+    assert found.implementation != "conv"
+    y = lcmulti.local_conv(x, kernel, strides=(16, 1, 1))
+    ours = lcmulti.local_conv(x.numpy(), kernel.numpy(), strides=(16, 1, 1))
+    np.testing.assert_allclose(y, ours, rtol=1e-5, atol=1e-5)
+
+
 def test_where_convolutions_round_patches_serve(monkeypatch):
     x, kernel = torch.randn(2, 6, 3), torch.randn(1, 3, 3, 5)
     problem = dispatch.problem_of(

@@ -26,6 +26,9 @@ __all__ = [
     "slots",
 ]
 
+OF_TENSORFLOW = "_self_"
+"""How TensorFlow's own attributes begin, in which it lists the layers within a layer once more."""
+
 
 @dataclass(frozen=True)
 class Slot:
@@ -91,7 +94,9 @@ def attributes(layer: Layer, *, properties: bool = True) -> dict[str, None]:
             for name, value in vars(cls).items()
             if isinstance(value, property)
         ]
-    return dict.fromkeys(each for each in found if each not in _common(kind))
+    return dict.fromkeys(
+        each for each in found if each not in _common(kind) and not each.startswith(OF_TENSORFLOW)
+    )
 
 
 @cache

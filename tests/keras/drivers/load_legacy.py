@@ -19,6 +19,7 @@ import keras
 import lcmulti_keras
 import load_old_weights
 import numpy as np
+import reading_here
 
 BACKEND = keras.config.backend()
 TELLING = {
@@ -44,6 +45,7 @@ def evaluated(model, arrays):
     """What evaluating gives, and what it gave tf_keras, by name."""
     if "evaluated" not in arrays or BACKEND == "numpy":
         return None
+    model.run_eagerly = True  # this is not about compiling, which takes seconds
     came = model.evaluate(arrays["x0"], [arrays["t0"], arrays["t1"]], verbose=0, return_dict=True)
     return came, json.loads(str(arrays["evaluated"]))
 
@@ -95,6 +97,8 @@ def check_weights(folder):
 
 def main():
     found = {}
+    if BACKEND == "numpy":  # which loads most files
+        reading_here.read_here()
     for folder in map(Path, sys.argv[1:]):
         for path in sorted([*folder.glob("*.h5"), *folder.glob("*.keras")]):
             if path.name.startswith("weights_only"):
@@ -108,8 +112,12 @@ def main():
                 found[path.name] = {"error": f"{type(error).__name__}: {error}", "trace": text}
         if (folder / "weights_only.npz").exists():
             found["weights_only"] = check_weights(folder)
-        if (folder / "weights").exists() and BACKEND in ("numpy", "torch"):
-            found["old_models"] = load_old_weights.checked(folder / "weights")
+        # On JAX layers keep their attributes as on NumPy, and compiling takes a minute.
+        if (folder / "weights").exists() and BACKEND != "jax":
+            reading_here.read_here()
+            # Which weights go where, no backend changes but by how it orders attributes.
+            every = BACKEND == "numpy"
+            found["old_models"] = load_old_weights.checked(folder / "weights", every)
     print(json.dumps(found))
 
 

@@ -6,7 +6,6 @@ import keras
 import lcmulti_keras
 import numpy as np
 import old_models
-from lcmulti_keras.legacy import hdf5
 
 from lcmulti.errors import FileError
 
@@ -36,32 +35,20 @@ def check(folder, name, saved, suffix, frozen, others):
     return None if worst < 1e-5 else float(worst)
 
 
-def read_once():
-    """Have the process that reads a file read it once, however often it is loaded here."""
-    run, known = hdf5.run_apart, {}
-
-    def run_once(script, path, *arguments, **limits):
-        if path not in known:
-            known[path] = list(run(script, path, *arguments, **limits))
-        return known[path]
-
-    hdf5.run_apart = run_once
-
-
-def cases(name):
+def cases(name, every):
     """How a model was frozen, the format, how it is frozen now, and models made before it."""
     patterns = old_models.patterns(name)
     by_names = [*product(patterns, [".h5"], patterns, [0]), *((p, ".h5", p, 1) for p in patterns)]
-    return [*by_names, ("none", ".weights.h5", "none", 1)]  # by paths, neither says anything
+    # By paths, neither says anything.
+    return [*(by_names if every else by_names[-1:]), ("none", ".weights.h5", "none", 1)]
 
 
-def checked(folder):
-    """For each model what came of its cases."""
-    read_once()
+def checked(folder, every):
+    """For each model what came of all its cases, or of one of each format."""
     found = {}
     for name in old_models.MODELS:
         rows = found[name] = {"loaded": 0, "wrong": [], "refused": []}
-        for saved, suffix, now, others in cases(name):
+        for saved, suffix, now, others in cases(name, every):
             if not (folder / f"{name}.{saved}{suffix}").exists():
                 continue
             came = check(folder, name, saved, suffix, old_models.patterns(name)[now], others)
