@@ -1,6 +1,6 @@
 """Time a training step of an untied network beside the same network of unfold + einsum layers.
 
-    python asv_benches/untied_step.py [--batch 16] [--rounds 5]
+    python asv_benches/untied_step.py [--batch 16] [--rounds 15]
 
 `lcmulti_torch.untie` unties two small networks: one of inverted residuals like MobileNetV2's
 (depthwise and 1 x 1 convolutions), and one of 3 x 3 convolutions like ResNet-18's. In the other
@@ -112,32 +112,63 @@ def stepper(model: nn.Module, x: torch.Tensor, labels: torch.Tensor):
     return step
 
 
+def layers_alone(model: nn.Module, kind: type[nn.Module], x: torch.Tensor):
+    """Forward and backward of the layers of a kind, each on what it sees in the network."""
+    seen = []
+
+    def note(layer, given, y):
+        seen.append((layer, given[0].detach().requires_grad_(), torch.randn_like(y)))
+
+    layers = [each for each in model.modules() if isinstance(each, kind)]
+    handles = [layer.register_forward_hook(note) for layer in layers]
+    with torch.no_grad():
+        model(x)
+    for handle in handles:
+        handle.remove()
+
+    def step() -> None:
+        for layer, given, grad in seen:
+            torch.autograd.grad(layer(given), [given, *layer.parameters()], grad)
+
+    return step
+
+
+def least(steps, rounds: int) -> list[float]:
+    """Milliseconds of each step; they are taken in turns, and the first turn does not count."""
+    taken: list[list[float]] = [[] for _ in steps]
+    for turn in range(rounds + 1):
+        for step, times in zip(steps, taken, strict=True):
+            start = perf_counter()
+            step()
+            if turn:
+                times.append(perf_counter() - start)
+    return [1e3 * min(times) for times in taken]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=15)
     options = parser.parse_args()
     torch.manual_seed(0)
     x = torch.randn(options.batch, 3, SIZE, SIZE)
     labels = torch.randint(10, (options.batch,))
     print(f"batch {options.batch}, {torch.get_num_threads()} threads")
-    print("network      weights   untied ms   unfold + einsum ms   times as fast")
+    print("network       weights           untied ms   unfold + einsum ms   times as fast")
     for name, block in (("MobileNetV2", inverted), ("ResNet-18", basic)):
         untied = untie(network(block), x, tell=None)
         other = of_einsums(untied)
         with torch.no_grad():
             torch.testing.assert_close(other(x), untied(x), rtol=1e-3, atol=1e-4)
-        steps = [stepper(model, x, labels) for model in (untied, other)]
-        taken: tuple[list[float], list[float]] = ([], [])
-        for turn in range(options.rounds + 1):
-            for step, times in zip(steps, taken, strict=True):
-                start = perf_counter()
-                step()
-                if turn:
-                    times.append(perf_counter() - start)
-        ours, theirs = (1e3 * sorted(times)[len(times) // 2] for times in taken)
         size = sum(each.numel() for each in untied.parameters())
-        print(f"{name:11} {size:8,} {ours:11.1f} {theirs:20.1f} {theirs / ours:15.1f}", flush=True)
+        both = (untied, LocallyConnected2d), (other, Einsum)
+        for what, steps in (
+            ("step", [stepper(model, x, labels) for model, _ in both]),
+            ("layers", [layers_alone(model, kind, x) for model, kind in both]),
+        ):
+            ours, theirs = least(steps, options.rounds)
+            line = f"{name:11} {size:9,} {what:8} {ours:10.1f} {theirs:20.1f} {theirs / ours:15.1f}"
+            print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -9,16 +9,15 @@
 #include "row_blocks.h"
 #include "rows.h"
 #include "scratch.h"
-#include "simd/edges.h"
-#include "simd/products.h"
+#include "sliding_loops.h"
 #include "types.h"
 
 namespace lcmulti::LCMULTI_ISA {
 namespace {
 
 // Largest number of weights of a position, by map. With more, transposing input and output costs less than loading
-// each weight for every few samples. With few samples, which would leave lanes idle, always the maximum.
-constexpr int64_t kMostWeights[] = {18, 32, 64}, kMostTerms = 64;
+// each weight for every few samples. With few samples, which would leave lanes idle, kMostTerms holds for every map.
+constexpr int64_t kMostWeights[] = {18, 32, 64};
 // The same for pixels, which read each row once, for any map and batch.
 constexpr int64_t kMostOfPixels = 32;
 constexpr int64_t kMostRows = 16;  // rows of a block; at least some of them share inputs
@@ -36,26 +35,10 @@ RowBlocks blocks_of(const Geometry &g, int map) {
   return {g, size, outer, kVectorBytes / g.wide, weights_of(g) * kVectorBytes, kMostRows};
 }
 
-// One channel of one tap: the input of a term for each vector of the result.
-struct Term {
-  int64_t row;      // offset of its row
-  int64_t shift;    // its first column
-  int64_t weights;  // offset of its first weights
-};
-
-// The terms, which are the same for all vectors of a row.
-struct Terms {
-  std::array<Term, kMostTerms> each;
-  int64_t count = 0, least = 0, most = 0;  // shifts
-
-  const Term *begin() const { return each.data(); }
-  const Term *end() const { return each.data() + count; }
-};
-
 template <class D, class A>
 class Sliding {
-  static constexpr int VL = kVectorBytes / sizeof(A);
-  using V = Vector<A, VL>;
+  using Loops = SlidingLoops<D, A>;
+  static constexpr int VL = Loops::VL;
 
  public:
   Sliding(const Geometry &geometry, int map, const void *a, const void *b, void *result)
@@ -227,7 +210,8 @@ class Sliding {
     const bool summed = map_ != LCMULTI_KERNEL_GRAD;
     for (int64_t number = first; number < last; ++number) {
       const At at = vector(row, number);
-      const Steps steps{from_sample, from_.columns, to_sample, to_.columns, channel, to_.apart, at.column, at.count};
+      const typename Loops::Steps steps{from_sample, from_.columns, to_sample, to_.columns,
+                                        channel,     to_.apart,     at.column, at.count};
       const D *from = a_ + n * from_sample + at.column;
       int64_t to = n * to_sample + at.offset;
       A *weights = at.weights;
@@ -236,7 +220,7 @@ class Sliding {
         const auto take = [&](auto together) {
           for (; i + together <= to_.channels; i += together) {
             D *to_first = result_ + to + i * channel;
-            sums<SAMPLES, together, CLIPPED>(steps, row.terms, from, weights + i * to_.apart, to_first);
+            Loops::template sums<SAMPLES, together, CLIPPED>(steps, row.terms, from, weights + i * to_.apart, to_first);
           }
         };
         if (summed) {
@@ -245,7 +229,8 @@ class Sliding {
           take(std::integral_constant<int, 1>{});
         } else {
           for (; i < to_.channels; ++i) {
-            products<SAMPLES, CLIPPED>(steps, row.terms, from, b_ + to + i * channel, weights + i * to_.apart);
+            const D *dy = b_ + to + i * channel;
+            Loops::template products<SAMPLES, CLIPPED>(steps, row.terms, from, dy, weights + i * to_.apart);
           }
         }
         from += from_.channels * from_.step[1], to += to_.channels * channel, weights += g.filters_per_group * VL;
@@ -253,72 +238,6 @@ class Sliding {
     }
   }
 
-  template <bool CLIPPED>
-  using Lanes = std::conditional_t<CLIPPED, Within<A, VL, D>, Inside<A, VL, D>>;
-
-  struct Steps {
-    int64_t sample, columns;        // strides of the array that is read
-    int64_t to_sample, to_columns;  // strides of the array that each term is for
-    int64_t to_channel, apart;      // between its channels, and between their weights
-    int64_t column, count;
-  };
-
-  // Computes one vector of some samples and channels.
-  template <int SAMPLES, int CHANNELS, bool CLIPPED>
-  static LCMULTI_INLINE void sums(const Steps &steps, const Terms &terms, const D *from, const A *weights, D *to) {
-    V sum[SAMPLES][CHANNELS] = {};
-    const int64_t columns = steps.columns, column = steps.column, apart = steps.apart;
-    const D *row[SAMPLES];
-#pragma GCC unroll 4
-    for (int n = 0; n < SAMPLES; ++n) row[n] = from + n * steps.sample;
-    for (const Term &each : terms) {
-      const int64_t at = each.row + each.shift;
-      const Lanes<CLIPPED> lanes(column + each.shift, columns);
-      V weight[CHANNELS];
-#pragma GCC unroll 4
-      for (int i = 0; i < CHANNELS; ++i) weight[i] = load<A, VL>(weights + each.weights + i * apart);
-#pragma GCC unroll 4
-      for (int n = 0; n < SAMPLES; ++n) {
-        const V value = lanes.load(row[n] + at);
-#pragma GCC unroll 4
-        for (int i = 0; i < CHANNELS; ++i) sum[n][i] = multiply_add(sum[n][i], value, weight[i]);
-      }
-    }
-#pragma GCC unroll 4
-    for (int n = 0; n < SAMPLES; ++n) {
-#pragma GCC unroll 4
-      for (int i = 0; i < CHANNELS; ++i) {
-        D *at = to + n * steps.to_sample + i * steps.to_channel;
-        if (!CLIPPED || steps.count == VL) {
-          store_narrow<D, VL, A>(at, sum[n][i], false);
-        } else {
-          store_first<D, VL, A>(at, sum[n][i], steps.count);
-        }
-      }
-    }
-  }
-
-  // Adds the products of some samples and one filter to the sums of each weight.
-  template <int SAMPLES, bool CLIPPED>
-  static LCMULTI_INLINE void products(const Steps &steps, const Terms &terms, const D *x, const D *dy, A *totals) {
-    const int64_t columns = steps.columns, column = steps.column;
-    const Lanes<CLIPPED> own(column, steps.to_columns);
-    V grad[SAMPLES];
-    const D *row[SAMPLES];
-#pragma GCC unroll 4
-    for (int n = 0; n < SAMPLES; ++n) {
-      grad[n] = own.load(dy + n * steps.to_sample);
-      row[n] = x + n * steps.sample;
-    }
-    for (const Term &each : terms) {
-      const int64_t at = each.row + each.shift;
-      const Lanes<CLIPPED> lanes(column + each.shift, columns);
-      V sum = load<A, VL>(totals + each.weights);
-#pragma GCC unroll 4
-      for (int n = 0; n < SAMPLES; ++n) sum = multiply_add(sum, lanes.load(row[n] + at), grad[n]);
-      store(totals + each.weights, sum);
-    }
-  }
 };
 
 }  // namespace

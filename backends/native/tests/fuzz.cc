@@ -13,187 +13,19 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <random>
 #include <thread>
 #include <vector>
 
+#include "buffer.h"
+#include "geometries.h"
 #include "lcmulti_native.h"
 
 namespace {
-
-using Random = std::mt19937_64;
-
-int64_t draw(Random &random, int64_t lo, int64_t hi) { return std::uniform_int_distribution<int64_t>(lo, hi)(random); }
-
-constexpr unsigned char kCanary = 0xA5;
-constexpr size_t kMargin = 192;
-
-// Elements between two margins that must not be touched. Values are small multiples of a power of two, so that
-// every type represents them, and every sum of them, exactly.
-class Buffer {
- public:
-  Buffer(int64_t count, int64_t dtype, size_t offset)
-      : count_(count), dtype_(dtype), item_(dtype == LCMULTI_FLOAT64 ? 8 : dtype == LCMULTI_FLOAT32 ? 4 : 2),
-        start_(kMargin + offset * item_), bytes_(start_ + count * item_ + kMargin, kCanary) {}
-
-  void *data() { return bytes_.data() + start_; }
-
-  bool canaries_alive() const {
-    const auto alive = [](unsigned char c) { return c == kCanary; };
-    return std::all_of(bytes_.begin(), bytes_.begin() + start_, alive) &&
-           std::all_of(bytes_.end() - kMargin, bytes_.end(), alive);
-  }
-
-  bool untouched(int64_t i) const {
-    const auto first = bytes_.begin() + static_cast<int64_t>(start_) + i * static_cast<int64_t>(item_);
-    return std::all_of(first, first + static_cast<int64_t>(item_), [](unsigned char c) { return c == kCanary; });
-  }
-
-  void set(int64_t i, double value) {
-    unsigned char *at = bytes_.data() + start_ + i * item_;
-    const float f = static_cast<float>(value);
-    uint32_t bits;
-    std::memcpy(&bits, &f, 4);
-    if (dtype_ == LCMULTI_FLOAT64) {
-      std::memcpy(at, &value, 8);
-    } else if (dtype_ == LCMULTI_FLOAT32) {
-      std::memcpy(at, &f, 4);
-    } else {
-      // Values are exact and normal, so truncation converts them.
-      const uint16_t half = dtype_ == LCMULTI_BFLOAT16 ? static_cast<uint16_t>(bits >> 16)
-                            : f == 0                   ? 0
-                                     : static_cast<uint16_t>(((bits >> 16) & 0x8000) |
-                                                             (((bits & 0x7fffffff) - (112u << 23)) >> 13));
-      std::memcpy(at, &half, 2);
-    }
-  }
-
-  double get(int64_t i) const {
-    const unsigned char *at = bytes_.data() + start_ + i * item_;
-    if (dtype_ == LCMULTI_FLOAT64) {
-      double d;
-      std::memcpy(&d, at, 8);
-      return d;
-    }
-    float f;
-    if (dtype_ == LCMULTI_FLOAT32) {
-      std::memcpy(&f, at, 4);
-      return f;
-    }
-    uint16_t half;
-    std::memcpy(&half, at, 2);
-    if (dtype_ == LCMULTI_BFLOAT16) {
-      const uint32_t bits = static_cast<uint32_t>(half) << 16;
-      std::memcpy(&f, &bits, 4);
-      return f;
-    }
-    const int exponent = (half >> 10) & 31, mantissa = half & 1023;
-    const double size = exponent == 0 ? std::ldexp(mantissa, -24) : std::ldexp(1024 + mantissa, exponent - 25);
-    return half & 0x8000 ? -size : size;
-  }
-
-  void fill(Random &random) {
-    for (int64_t i = 0; i < count_; ++i) set(i, static_cast<double>(draw(random, -4, 4)));
-  }
-
-  bool operator==(const Buffer &other) const { return bytes_ == other.bytes_; }
-  int64_t count() const { return count_; }
-
- private:
-  int64_t count_, dtype_;
-  size_t item_, start_;
-  std::vector<unsigned char> bytes_;
-};
 
 int64_t product(const int64_t *n, int64_t count) {
   int64_t total = 1;
   for (int64_t i = 0; i < count; ++i) total *= n[i];
   return total;
-}
-
-// Channels last or first, with a gap after each sample; after a large gap, also one after each element.
-void lay_out(int64_t *step, const int64_t *size, int64_t axes, int64_t channels, bool first, int64_t gap) {
-  int64_t total = first ? 1 : channels;
-  for (int64_t a = axes - 1; a >= 0; --a) {
-    step[2 + a] = total;
-    total *= size[a];
-  }
-  step[1] = first ? total : 1;
-  step[0] = (first ? total * channels : total) + gap;
-  if (gap > 3) std::for_each(step, step + axes + 2, [](int64_t &each) { each *= 2; });  // no two are neighbours
-}
-
-// Adjacent windows along the last axis, pixels along the others, and few filters: mostly calls for which there
-// are special kernels.
-void abut(Random &random, lcmulti_geometry &g) {
-  const bool nearly = draw(random, 0, 4) == 0;
-  g.groups = draw(random, 0, 5) == 0 ? 2 : 1;
-  g.channels = g.groups << draw(random, 0, 4);
-  g.filters = g.groups * draw(random, 1, 4);
-  for (int64_t a = 0; a < g.axes; ++a) {
-    const bool last = a + 1 == g.axes;
-    g.kernel[a] = g.stride[a] = last ? int64_t{1} << std::max<int64_t>(draw(random, -2, 3), 0) : 1;
-    if (last) g.output[a] = draw(random, 1, 40);
-    g.dilation[a] = 1;
-    g.pad[a] = g.shared[a] = nearly ? draw(random, 0, 1) : 0;
-    g.input[a] = std::max<int64_t>(g.output[a] * g.stride[a] - g.pad[a], 1);
-    if (last && draw(random, 0, 1)) g.input[a] += draw(random, 0, 2);
-  }
-}
-
-// Small windows with a stride of 1 along the last axis, few channels and filters: also mostly such calls.
-void slide(Random &random, lcmulti_geometry &g) {
-  g.groups = draw(random, 1, 2);
-  g.channels = g.groups * draw(random, 1, 2);
-  g.filters = g.groups * draw(random, 1, 3);
-  for (int64_t a = 0; a < g.axes; ++a) {
-    const bool last = a + 1 == g.axes;
-    g.kernel[a] = draw(random, 1, draw(random, 0, 3) == 0 ? 8 : 3);
-    g.stride[a] = last ? 1 : draw(random, 1, 2);
-    if (last) g.output[a] = draw(random, 1, 70);
-    g.shared[a] = 0;
-    const int64_t span = (g.output[a] - 1) * g.stride[a] + (g.kernel[a] - 1) * g.dilation[a] + 1;
-    g.input[a] = std::max<int64_t>(span - g.pad[a] - draw(random, -2, 3), 1);
-  }
-}
-
-// Depthwise layers, whose channels are groups with few filters each.
-void go_deep(Random &random, lcmulti_geometry &g) {
-  g.groups = g.channels = draw(random, 2, 40);
-  g.filters = g.groups * draw(random, 1, 4);
-}
-
-lcmulti_geometry random_geometry(Random &random) {
-  lcmulti_geometry g{};
-  static const bool halves = std::strcmp(lcmulti_isa(), "amx") == 0 || std::strcmp(lcmulti_isa(), "avx512bf16") == 0;
-  g.dtype = halves ? int64_t{LCMULTI_BFLOAT16} : draw(random, 0, 3);  // those are for bfloat16 alone
-  g.threads = draw(random, 0, 3);
-  g.axes = draw(random, 1, 4);
-  constexpr int64_t batches[] = {0, 1, 2, 3, 5, 8, 9, 16, 17, 33, 64, 65, 130};
-  g.batch = batches[draw(random, 0, g.axes > 2 ? 7 : 12)];
-  g.groups = draw(random, 0, 3) == 0 ? draw(random, 2, 3) : 1;
-  g.channels = g.groups * draw(random, 1, draw(random, 0, 4) == 0 ? 20 : 4);
-  constexpr int64_t filters[] = {1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 32, 33, 64, 81};
-  g.filters = g.groups * filters[draw(random, 0, 14)];
-  for (int64_t a = 0; a < g.axes; ++a) {
-    g.kernel[a] = draw(random, 1, g.axes > 2 ? 2 : 4);
-    g.stride[a] = draw(random, 1, 4);
-    g.dilation[a] = draw(random, 1, 3);
-    g.pad[a] = draw(random, 0, 3);
-    g.output[a] = draw(random, 1, g.axes == 1 ? 40 : g.axes == 2 ? 7 : 3);
-    // As much input as the windows read, without the padding on both sides, and some more that they do not read.
-    const int64_t span = (g.output[a] - 1) * g.stride[a] + (g.kernel[a] - 1) * g.dilation[a] + 1;
-    g.input[a] = std::max<int64_t>(span - g.pad[a] - draw(random, -2, 3), 1);
-    g.shared[a] = draw(random, 0, 4) == 0;
-  }
-  const int64_t kind = draw(random, 0, 6);
-  if (kind == 0) abut(random, g);
-  if (kind == 1) slide(random, g);
-  if (kind == 2) go_deep(random, g);
-  const bool first = draw(random, 0, 1), as_well = draw(random, 0, 3) ? first : !first;
-  lay_out(g.x_step, g.input, g.axes, g.channels, first, draw(random, 0, 4) * 3 % 5);
-  lay_out(g.dy_step, g.output, g.axes, g.filters, as_well, draw(random, 0, 4) * 3 % 5);
-  return g;
 }
 
 struct Walk {
@@ -207,7 +39,7 @@ struct Walk {
   }
 };
 
-// term(x index, kernel index, y index) for each product.
+// Calls term(x index, kernel index, y index) for each product.
 template <class Term>
 void each_term(const lcmulti_geometry &g, Term &&term) {
   const int64_t cg = g.channels / g.groups, fg = g.filters / g.groups;
@@ -260,7 +92,7 @@ std::vector<bool> belonging(const int64_t *step, const int64_t *size, int64_t ax
   return result;
 }
 
-// A caller's own threads.
+// Lends threads, as a caller of the kernels may.
 void lend(void (*work)(void *), void *data, unsigned threads, unsigned) {
   std::vector<std::thread> others;
   for (unsigned i = 1; i < threads; ++i) others.emplace_back(work, data);
@@ -334,8 +166,7 @@ bool search(double seconds, uint64_t seed, int64_t *tried) {
   return true;
 }
 
-// Random bits must be computed or refused. Only calls that check() accepts are run, without arrays, so the batch is
-// 0.
+// Geometries with random fields must be accepted or refused, without undefined behaviour. Nothing is computed.
 void hostile(uint64_t seed) {
   Random random(seed);
   constexpr int64_t odd[] = {0, -1, 1, 2, 7, int64_t{1} << 31, int64_t{1} << 62, INT64_MIN, INT64_MAX};

@@ -89,7 +89,7 @@ class Within {
 #endif
 };
 
-// The same if all of them are.
+// The same for elements that all lie within the row.
 template <class A, int VL, class D>
 struct Inside {
   LCMULTI_INLINE Inside(int64_t, int64_t) {}
