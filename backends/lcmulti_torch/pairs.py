@@ -23,7 +23,8 @@ __all__ = ["pair_products"]
 BLOCK = 16 * 2**20
 """Bytes of the kernel in one block."""
 MOST_FILTERS = 128
-"""Up to this many filters, the products of all pairs cost less than those of selected pairs."""
+"""Up to this many filters, the products of all pairs cost less than those of selected pairs, unless
+a filter has fewer weights than there are filters: then there are more products than weights."""
 
 
 def pair_products(kernel: Tensor, pairs: tuple[Pair, ...]) -> list[Tensor]:
@@ -148,7 +149,8 @@ def _sorted(pairs: tuple[Pair, ...]) -> tuple[list[int], list[int]]:
 
 
 def _is_square(kernel: Tensor) -> bool:
-    return bool(kernel.shape[-1] <= MOST_FILTERS)
+    _, _, weights, filters = kernel.shape
+    return bool(filters <= min(MOST_FILTERS, weights))
 
 
 def _blocks(array: Tensor) -> Iterator[tuple[slice, slice]]:

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from jax import lax
+from jax import export, lax
 from jax.test_util import check_grads
 
 from lcmulti.conformance.calls import MAPS
@@ -223,14 +223,14 @@ def test_beyond_32_bits(backend: Subject) -> None:
 def test_symbolic_batch(subject: Subject, case: Case, dtype: str) -> None:
     """A function exported once with a symbolic batch is right for several batches."""
     subject.require(case, dtype, batch=None)
-    (batch,) = jax.export.symbolic_shape("batch")
+    (batch,) = export.symbolic_shape("batch")
     exported = None
     for samples in (case.batch, 1500):
         known = expectation_of_any_size(replace(case, batch=samples), dtype)
         x, *weights = subject.arrays(known.inputs)
         if exported is None:
             shape = jax.ShapeDtypeStruct((batch, *x.shape[1:]), x.dtype)
-            exported = jax.export.export(jax.jit(subject.call(case)))(shape, *weights)
+            exported = export.export(jax.jit(subject.call(case)))(shape, *weights)
         y = exported.call(x, *weights)
         subject.verify(f"y of {samples}", y, x, known.values.forward, known.limits.forward)
 
