@@ -170,6 +170,12 @@ def test_refused(what, tmp_path, monkeypatch):
     assert "\n" not in message.strip() or "cannot be built" in message
 
 
+def test_a_saved_model_is_refused_with_what_to_do(tmp_path):
+    (tmp_path / "saved_model.pb").write_bytes(b"")
+    with pytest.raises(FileError, match=r"is a SavedModel.*python -c .*save\('model.h5'\)"):
+        lcmulti_keras.load_legacy_model(tmp_path)
+
+
 @pytest.mark.parametrize("kind", ["directory", "nothing"])
 def test_no_file(kind, tmp_path):
     path = tmp_path / "model.h5"

@@ -71,8 +71,7 @@ def opened(path: Path, weights: Path | None = None) -> Iterator[Archive]:
 def _read(path: Path, stack: ExitStack) -> Archive:
     """The archive in a file. The file stays open as long as *stack*."""
     if os.path.isdir(path):  # noqa: PTH112 - which raises nothing, whatever the path
-        reason = "is a directory; of Keras 2's formats, .h5 and .keras can be read, a SavedModel "
-        raise FileError(path, reason + "cannot: save it as .h5 with the Keras that wrote it")
+        raise FileError(path, _of_directory(path))
     if is_checkpoint(path):
         return read_checkpoint(path, stack)
     stream = stack.enter_context(opened_file(path))
@@ -88,6 +87,17 @@ def _read(path: Path, stack: ExitStack) -> Archive:
     if magic.lstrip()[:1] in (b"{", b'"'):
         return _from_json(path, stream, stack)
     raise FileError(path, "is neither an HDF5 file nor a .keras archive, nor JSON")
+
+
+def _of_directory(path: Path) -> str:
+    """Why a directory is not read."""
+    if not os.path.isfile(path / "saved_model.pb"):  # noqa: PTH113
+        return "is a directory, not a file that Keras wrote"
+    return (
+        "is a SavedModel, which holds a program of TensorFlow; if you trust it, have the Keras "
+        "that wrote it write a .h5 file: "
+        "python -c \"import tf_keras; tf_keras.models.load_model('FOLDER').save('model.h5')\""
+    )
 
 
 def _joined(path: Path, archive: Archive, weights: Path, stack: ExitStack) -> Archive:
