@@ -87,7 +87,7 @@ _NAMES = Settings._fields
 VARIABLES = tuple(f"LCMULTI_{name.upper()}" for name in _NAMES)
 _KEYS = tuple(map(getattr(os.environ, "encodekey", str), VARIABLES))
 _closed: ClosedPlaces = {}
-overrides: ContextVar[tuple[tuple[str, Any], ...]] = ContextVar("lcmultioverrides", default=())
+overrides: ContextVar[tuple[tuple[str, Any], ...]] = ContextVar("lcmulti_overrides", default=())
 
 
 def _name(value: object) -> str:

@@ -79,6 +79,10 @@ class Ahead:
 
 
 def _compute(programs: Sequence[Program]) -> None:
-    for subject, case, dtype in programs:
-        with suppress(Exception), wide(subject.backend, dtype):
-            subject.results(case, draw(case, dtype))
+    """Run the programs of one call, all on the same inputs."""
+    case, dtype = programs[0].call
+    with suppress(Exception):
+        inputs = draw(case, dtype)
+        for each in programs:
+            with suppress(Exception), wide(each.subject.backend, dtype):
+                each.subject.results(case, inputs)

@@ -121,11 +121,11 @@ class Subject:
 
     def results(self, case: Case, inputs: Inputs) -> Results:
         """Value and gradients as NumPy arrays, by reverse mode or by the three maps."""
-        if "reverse" not in self.entry.capabilities:
-            with self.placed():
+        with self.placed():
+            if "reverse" not in self.entry.capabilities:
                 return BackendRunner(self.backend, self.implementation).results(case, inputs)
-        value, gradients = self.vjp(case, self.arrays(inputs), self.array(inputs.dy))
-        return Results(*map(self.owner.to_numpy, (value, *gradients)))
+            value, gradients = self.vjp(case, self.arrays(inputs), self.array(inputs.dy))
+            return Results(*map(self.owner.to_numpy, (value, *gradients)))
 
     @staticmethod
     def resources() -> Resources:
