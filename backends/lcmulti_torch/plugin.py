@@ -18,7 +18,7 @@ def lcmulti_backends() -> Iterable[BackendEntry]:
         name="torch",
         load="lcmulti_torch.backend:backend",
         package="torch",
-        array_types=("torch:Tensor",),
+        array_types=("torch:Tensor", "torch.fx:Proxy"),
         install="pip install 'lcmulti[torch]'",
     )
 
