@@ -70,6 +70,11 @@ class TorchBackend:
             for each in arrays
         )
 
+    def read(self, variable: Any) -> Tensor:
+        """See `Backend.read`; a variable of Keras holds a parameter."""
+        parameter: Tensor = variable.value
+        return parameter
+
     def spread(self, operation: str, arrays: Sequence[Tensor]) -> Callable[..., Any] | None:
         """The function that runs an operation on DTensors, or on proxies of `torch.fx`.
 

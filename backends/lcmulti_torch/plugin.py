@@ -20,6 +20,7 @@ def lcmulti_backends() -> Iterable[BackendEntry]:
         package="torch",
         array_types=("torch:Tensor", "torch.fx:Proxy"),
         install="pip install 'lcmulti[torch]'",
+        variable_types=("keras.src.backend.torch:Variable",),
     )
 
 
