@@ -24,15 +24,19 @@ def check_computes_while_rows_travel(rank):
         with pytest.MonkeyPatch.context() as patch:
             events = recorded(patch)
             y = layer(given)
-            assert events[:2] == ["forward", "arrived"], events
+            assert events[:3] == ["sent", "forward", "arrived"], events
             events.clear()
             y.sum().backward()
-            assert events == ["input_grad", "kernel_grad", "arrived"], events
+            assert events == ["input_grad", "sent", "kernel_grad", "arrived"], events
 
 
 def recorded(patch):
-    """Return a list that grows by each map that is computed and each exchange that is awaited."""
-    events, wait = [], exchange.Travel.arrived
+    """Return a list that grows by each map that is computed and each exchange, begun or awaited."""
+    events, send, wait = [], exchange._sent, exchange.Travel.arrived
+
+    def sent(*arguments):
+        events.append("sent")
+        return send(*arguments)
 
     def arrived(travel):
         events.extend(["arrived"] if travel._works else [])
@@ -42,6 +46,7 @@ def recorded(patch):
         events.append(map_)
         return raw(part, map_, *arguments)
 
+    patch.setattr(exchange, "_sent", sent)
     patch.setattr(exchange.Travel, "arrived", arrived)
     for module in (overlap, halves):
         patch.setattr(module, "raw", computed)
