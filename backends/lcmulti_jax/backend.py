@@ -24,8 +24,14 @@ class JaxBackend:
     """`lcmulti.backend.Backend` for JAX."""
 
     def prepare(self, arrays: tuple[Array, ...]) -> tuple[Array, ...]:
-        """Return *arrays*: JAX has neither variables nor automatic casts."""
+        """Return *arrays*: JAX has no automatic casts."""
         return arrays
+
+    def read(self, variable: Any) -> Array:
+        """See `Backend.read`; of a state of Flax 0.10 JAX itself cannot ask for the array."""
+        own = getattr(variable, "__jax_array__", None)
+        array: Array = variable.value if own is None else own()
+        return array
 
     def facts(self, array: Array, batched: bool = False) -> Facts:
         """See `Backend.facts`; what is not committed to a device is computed on the default one."""

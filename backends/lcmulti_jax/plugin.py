@@ -21,6 +21,12 @@ def lcmulti_backends() -> Iterable[BackendEntry]:
         # Tracers replace arrays under jit, grad and vmap, and are not a subclass of jax.Array.
         array_types=("jax:Array", "jax.core:Tracer"),
         install="pip install 'lcmulti[jax]'",
+        variable_types=(
+            "flax.nnx.variablelib:Variable",
+            "flax.nnx.variablelib:VariableState",
+            "flax.nnx.variablelib:HijaxVariable",
+            "keras.src.backend.jax:Variable",
+        ),
     )
 
 

@@ -21,11 +21,12 @@ class TensorFlowBackend:
     """`lcmulti.backend.Backend` for TensorFlow."""
 
     def prepare(self, arrays: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, ...]:
-        """Read variables, also partitioned ones, so that a tape records it."""
-        return tuple(
-            each if each is None or isinstance(each, tf.Tensor) else tf.convert_to_tensor(each)
-            for each in arrays
-        )
+        """Return *arrays*: TensorFlow has no automatic casts."""
+        return arrays
+
+    def read(self, variable: Any) -> tf.Tensor:
+        """Read a variable, also a partitioned one, so that a tape records it."""
+        return tf.convert_to_tensor(variable)
 
     def facts(self, array: tf.Tensor, batched: bool = False) -> Facts:
         """See `Backend.facts`; a symbolic tensor may have no batch and no device yet."""

@@ -18,13 +18,14 @@ def lcmulti_backends() -> Iterable[BackendEntry]:
         name="tensorflow",
         load="lcmulti_tensorflow.backend:backend",
         package="tensorflow",
-        array_types=(
-            "tensorflow:Tensor",
+        array_types=("tensorflow:Tensor",),
+        install="pip install 'lcmulti[tensorflow]'",
+        variable_types=(
             "tensorflow:Variable",
             # There is no public name for it.
             "tensorflow.python.distribute.sharded_variable:ShardedVariable",
+            "keras.src.backend.tensorflow:Variable",
         ),
-        install="pip install 'lcmulti[tensorflow]'",
     )
 
 

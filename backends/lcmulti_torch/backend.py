@@ -18,7 +18,8 @@ from lcmulti_torch import tracing
 from lcmulti_torch.derivatives import ClosedMap
 from lcmulti_torch.padding import take
 from lcmulti_torch.precision import refuse_rounding
-from lcmulti_torch.watched import is_transformed
+from lcmulti_torch.symbolic import is_proxy, recorded
+from lcmulti_torch.watched import PLAIN, is_transformed
 
 if TYPE_CHECKING:
     from lcmulti.weights.spread import Held
@@ -69,8 +70,20 @@ class TorchBackend:
             for each in arrays
         )
 
+    def read(self, variable: Any) -> Tensor:
+        """See `Backend.read`; a variable of Keras holds a parameter."""
+        parameter: Tensor = variable.value
+        return parameter
+
     def spread(self, operation: str, arrays: Sequence[Tensor]) -> Callable[..., Any] | None:
-        """The function that runs an operation on DTensors; None if there are only local tensors."""
+        """The function that runs an operation on DTensors, or on proxies of `torch.fx`.
+
+        None if there are only tensors of this process.
+        """
+        if PLAIN.issuperset(map(type, arrays)):
+            return None
+        if any(map(is_proxy, arrays)):
+            return recorded(operation)
         if _dtensor() not in map(type, arrays):
             return None
         from lcmulti_torch.parallel.operations import OPERATIONS

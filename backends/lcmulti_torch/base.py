@@ -1,6 +1,6 @@
 """The base of the layer and of the transposed layer: parameters, initial values, geometry."""
 
-from __future__ import annotations
+# Annotations are not strings here: `torch.fx` writes those of `forward` into the code it makes.
 
 import sys
 from collections.abc import Callable, Sequence
@@ -16,10 +16,10 @@ from lcmulti.geometry.arguments import integer, per_axis
 from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti_torch import tracing
 from lcmulti_torch.conversion import conv_of_layer, layer_of_conv
-from lcmulti_torch.functional import Padding, Sizes, in_torchs_words, with_batch
+from lcmulti_torch.functional import Padding, Sizes, in_torchs_words, traced, with_batch
 from lcmulti_torch.memory import beyond_formats
 from lcmulti_torch.states import of_a_convolution, of_another_geometry
-from lcmulti_torch.symbolic import called, is_proxy, node
+from lcmulti_torch.symbolic import is_proxy
 
 __all__ = ["Conv", "LocallyConnectedNd", "Padding", "Sizes"]
 
@@ -111,9 +111,6 @@ class LocallyConnectedNd(nn.Module, Generic[Conv]):
         """The weights of every position, ``spec.kernel_shape``; also of a low-rank layer."""
         if self.rank is None:
             return self.weight
-        if is_proxy(self.basis):
-            traced: Tensor = called(lcmulti.low_rank_kernel, self.basis, self.coefficients)
-            return traced
         return lcmulti.low_rank_kernel(self.basis, self.coefficients)
 
     kernel = full_kernel
@@ -155,10 +152,18 @@ class LocallyConnectedNd(nn.Module, Generic[Conv]):
     def forward(self, input: Tensor) -> Tensor:
         """Apply the layer to a batch, or to a single sample without a batch axis."""
         if not isinstance(input, torch.Tensor) and is_proxy(input):
-            traced: Tensor = node(self, input)
-            return traced
+            return self._traced(input)
         y: Tensor = tracing.run(with_batch, self._checked, input, self.ndim)
         return y
+
+    def _traced(self, x: Any) -> Tensor:
+        """For `torch.fx`: a node of the layer, or of its operation where the layer is the root."""
+        path = x.tracer.path_of_module(self)
+        if path:
+            y: Tensor = x.tracer.create_proxy("call_module", path, (x,), {})
+            return y
+        operation, weights, arguments = self._operation()
+        return traced(operation, self.ndim, x, *weights, **arguments)
 
     def _checked(self, x: Tensor) -> Tensor:
         # Ints in a loop, so that the batch does not become part of a traced comparison.

@@ -10,6 +10,7 @@ from torch import Tensor
 
 import lcmulti
 from lcmulti.errors import ArgumentError, ArgumentTypeError, ShapeError, described
+from lcmulti_torch.symbolic import called, is_proxy
 
 __all__ = [
     "local_conv1d",
@@ -55,10 +56,23 @@ def with_batch(run: Callable[[Tensor], Tensor], x: Tensor, ndim: int) -> Tensor:
     return result
 
 
+def traced(
+    operation: Callable[..., Tensor], ndim: int, *arrays: Tensor | None, **arguments: Any
+) -> Tensor:
+    """The node that calls an operation of `lcmulti` by its function here, if there is one."""
+    function = globals().get(f"{operation.__name__}{ndim}d")
+    if function is not None:
+        arguments = {_NAMES.get(name, name): value for name, value in arguments.items()}
+    y: Tensor = called(function or operation, *arrays, **arguments)
+    return y
+
+
 def _call(
     operation: Callable[..., Tensor], ndim: int, input: Tensor, weight: Tensor, layout: str,
     **arguments: Any,
 ) -> Tensor:  # fmt: skip
+    if is_proxy(input) or is_proxy(weight):
+        return traced(operation, ndim, input, weight, **arguments)
     if isinstance(weight, Tensor) and weight.dim() != 2 * ndim + 2:
         found = f"shape {tuple(weight.shape)}"
         if weight.dim() == ndim + 2:

@@ -18,8 +18,9 @@ def lcmulti_backends() -> Iterable[BackendEntry]:
         name="torch",
         load="lcmulti_torch.backend:backend",
         package="torch",
-        array_types=("torch:Tensor",),
+        array_types=("torch:Tensor", "torch.fx:Proxy"),
         install="pip install 'lcmulti[torch]'",
+        variable_types=("keras.src.backend.torch:Variable",),
     )
 
 

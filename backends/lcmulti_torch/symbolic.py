@@ -1,12 +1,17 @@
-"""`torch.fx`: in a traced model a layer is one node, as a convolution is."""
+"""`torch.fx`: in a traced model a layer or an operation is one node, as a convolution is."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
+from inspect import signature
 from typing import Any
 
-__all__ = ["called", "is_proxy", "node"]
+import lcmulti
+from lcmulti.errors import UnsupportedError
+
+__all__ = ["called", "is_proxy", "recorded"]
 
 
 def is_proxy(x: Any) -> bool:
@@ -15,15 +20,27 @@ def is_proxy(x: Any) -> bool:
     return proxy is not None and isinstance(x, proxy)
 
 
-def called(function: Callable[..., Any], x: Any, *others: Any, **arguments: Any) -> Any:
-    """The node that calls *function* of a proxy and whatever else."""
-    return x.tracer.create_proxy("call_function", function, (x, *others), arguments)
+def called(function: Callable[..., Any], *arrays: Any, **arguments: Any) -> Any:
+    """The node that calls *function*; at least one of the arrays is a proxy."""
+    tracer = next(each for each in arrays if is_proxy(each)).tracer
+    return tracer.create_proxy("call_function", function, arrays, arguments)
 
 
-def node(layer: Any, x: Any) -> Any:
-    """The call of *layer*, or of its operation where the layer is all that is traced."""
-    path = x.tracer.path_of_module(layer)
-    if path:
-        return x.tracer.create_proxy("call_module", path, (x,), {})
-    operation, weights, arguments = layer._operation()
-    return called(operation, x, *weights, **arguments)
+def recorded(operation: str) -> Callable[..., Any]:
+    """What runs the public function *operation* of lcmulti on proxies: it makes a node that does.
+
+    A traced model that is pickled is traced again when it is loaded. Then weights are proxies, too.
+    """
+    return partial(_record, operation)
+
+
+def _record(operation: str, *arrays_and_arguments: Any) -> Any:
+    *arrays, arguments = arrays_and_arguments
+    function = getattr(lcmulti, operation)
+    names = [name for name in signature(function).parameters if name != "backend"]
+    if "spec" in names:
+        raise UnsupportedError(
+            f"torch.fx cannot trace lcmulti.{operation}, for a graph holds no LocalConvSpec; "
+            "call it outside of the traced model, or in a function marked by torch.fx.wrap"
+        )
+    return called(function, *arrays, **dict(zip(names[len(arrays) :], arguments, strict=True)))

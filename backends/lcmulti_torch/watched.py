@@ -13,7 +13,8 @@ BATCHED_GRADIENTS = torch._C._dispatch_key_parse("VmapMode")
 # Before PyTorch 2.7 an export cannot be told from a compilation: it is taken for one.
 is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
 
-_PLAIN = {Tensor, torch.nn.Parameter}
+PLAIN = {Tensor, torch.nn.Parameter, type(None)}
+"""Types of the operands of a plain call; None for a bias that is not there."""
 
 
 def is_transformed(*arrays: Tensor) -> bool:
@@ -28,5 +29,5 @@ def is_transformed(*arrays: Tensor) -> bool:
         or torch._C._dispatch_tls_is_dispatch_key_included(BATCHED_GRADIENTS)
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._is_tracing()
-        or not _PLAIN.issuperset(map(type, arrays))
+        or not PLAIN.issuperset(map(type, arrays))
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 from lcmulti import plugins
 from lcmulti.choosing import dispatch
-from lcmulti.choosing.framework import ARGUMENTS, backend_of
+from lcmulti.choosing.framework import ARGUMENTS, backend_of, read, readers_of
 from lcmulti.choosing.preparing import converted, prepare
 from lcmulti.choosing.settings import Settings, current, sources
 from lcmulti.errors import ArgumentError, ArgumentTypeError
@@ -153,7 +153,8 @@ def explain(
             raise ArgumentTypeError("backend", "a name or None", backend)
         kinds = (type(x), type(kernel), type(bias))
         name, neutral = backend_of(kinds, backend, settings.backend)
-        x, kernel, bias = converted(name, (x, kernel, bias), ARGUMENTS)
+        arrays = read((x, kernel, bias), readers_of(kinds))
+        x, kernel, bias = converted(name, arrays, ARGUMENTS)
         plan, _ = prepare(name, x, kernel, bias, arguments)
         spec, problem, arrays_decide = plan.spec, plan.problem, not neutral
     entry, verdicts = dispatch.choose(name, problem, implementation, settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -11,7 +12,7 @@ from lcmulti.choosing.settings import current
 from lcmulti.errors import ArgumentTypeError, MixedFrameworksError, described
 from lcmulti.geometry.arguments import choice
 
-__all__ = ["ARGUMENTS", "NUMPY", "backend_of"]
+__all__ = ["ARGUMENTS", "NUMPY", "backend_of", "read", "readers_of"]
 
 NUMPY = "numpy"
 ARGUMENTS = ("x", "kernel", "bias")
@@ -58,7 +59,7 @@ def _named(
     for argument, kind in zip(names, kinds, strict=True):
         if argument == "bias" and kind is type(None):
             continue
-        framework = _framework_of(kind)
+        framework, _ = _framework_of(kind)
         if framework is None:
             known = ", ".join(plugins.registry().backends)
             shown = described(f"{kind.__module__}.{kind.__qualname__}")
@@ -84,14 +85,34 @@ def _named(
     return chosen, owner is None
 
 
-def _framework_of(kind: type) -> str | None:
-    """Find the backend of a type. Only modules that are imported already are looked at."""
+@lru_cache(maxsize=1024)
+def readers_of(kinds: tuple[type, ...]) -> tuple[str, ...]:
+    """For each type that of a variable, the backend that reads it, else ""; () if there is none."""
+    found = [_framework_of(kind) for kind in kinds]
+    readers = tuple(name if name and is_variable else "" for name, is_variable in found)
+    return readers if any(readers) else ()
+
+
+def read(arrays: Sequence[Any], readers: Sequence[str]) -> list[Any]:
+    """The arrays that variables among these hold, and the others as they are."""
+    return [
+        plugins.load_backend(reader).read(array) if reader else array
+        for array, reader in zip(arrays, readers or [""] * len(arrays), strict=True)
+    ]
+
+
+def _framework_of(kind: type) -> tuple[str | None, bool]:
+    """Find the backend of a type, and whether the type is one of its variables.
+
+    Only modules that are imported already are looked at.
+    """
     for name, entry in plugins.registry().backends.items():
-        for reference in entry.array_types:
-            module, _, path = reference.partition(":")
-            known: Any = sys.modules.get(module)
-            for attribute in path.split("."):
-                known = getattr(known, attribute, None)
-            if isinstance(known, type) and issubclass(kind, known):
-                return name
-    return None
+        for is_variable, types in ((False, entry.array_types), (True, entry.variable_types)):
+            for reference in types:
+                module, _, path = reference.partition(":")
+                known: Any = sys.modules.get(module)
+                for attribute in path.split("."):
+                    known = getattr(known, attribute, None)
+                if isinstance(known, type) and issubclass(kind, known):
+                    return name, is_variable
+    return None, False

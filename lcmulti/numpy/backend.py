@@ -48,6 +48,11 @@ class NumpyBackend:
         """Nothing to prepare."""
         return arrays
 
+    def read(self, variable: Any) -> np.ndarray:
+        """See `Backend.read`; Keras on NumPy has variables."""
+        array: np.ndarray = variable.value
+        return array
+
     def facts(self, array: Array, batched: bool = False) -> Facts:
         """See `Backend.facts`."""
         return Facts(array.shape, name_of(array.dtype), "cpu")

@@ -19,6 +19,7 @@ def lcmulti_backends() -> Iterable[BackendEntry]:
         load="lcmulti.numpy.backend:backend",
         package="numpy",
         array_types=("numpy:ndarray",),
+        variable_types=("keras.src.backend.numpy:Variable",),
         install="pip install lcmulti",
         capabilities=("fork",),
     )

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from lcmulti import plugins
 from lcmulti.choosing.dispatch import Plan
-from lcmulti.choosing.framework import backend_of
+from lcmulti.choosing.framework import backend_of, readers_of
 from lcmulti.choosing.preparing import converted
 from lcmulti.errors import ArgumentTypeError
 from lcmulti.plugins.contract import Backend
@@ -45,8 +45,11 @@ def call_key(operation: str, kinds: tuple[type, ...], backend: str | None) -> st
     names = OPERATIONS[operation].names
     name, neutral = backend_of(kinds, backend, names=names)
     key = f"{operation} in {name}{' from NumPy' if neutral else ''}"
+    if readers := readers_of(kinds):
+        key += f", reading {readers}"
     if key not in calls:
-        calls[key] = _call(operation, name, neutral)
+        call = _call(operation, name, neutral)
+        calls[key] = _reading(readers, call) if readers else call
     return key
 
 
@@ -69,6 +72,18 @@ def _call(operation: str, name: str, neutral: bool) -> Callable[..., Any]:
         return owner.to_numpy(y) if neutral else y
 
     return owner.opaque(call)
+
+
+def _reading(readers: tuple[str, ...], call: Callable[..., Any]) -> Callable[..., Any]:
+    """*call* on the arrays that variables hold. A tracer of Python code sees them being read."""
+    reads = [plugins.load_backend(reader).read if reader else None for reader in readers]
+
+    def call_on_variables(*arrays_and_arguments: Any) -> Array:
+        *arrays, arguments = arrays_and_arguments
+        values = [each if of is None else of(each) for of, each in zip(reads, arrays, strict=True)]
+        return call(*values, arguments)
+
+    return call_on_variables
 
 
 def add_bias(plan: Plan, owner: Backend, y: Array, bias: Array) -> Array:

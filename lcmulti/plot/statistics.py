@@ -9,7 +9,7 @@ from typing import TypeAlias
 import numpy as np
 
 from lcmulti import plugins
-from lcmulti.choosing.framework import backend_of
+from lcmulti.choosing.framework import backend_of, read, readers_of
 from lcmulti.errors import ArgumentError, ArgumentTypeError, ShapeError, described
 from lcmulti.operations.sheet import sides_of
 from lcmulti.types import Array
@@ -36,11 +36,9 @@ def as_array(kernel: Array) -> np.ndarray:
     except ArgumentTypeError:
         if not hasattr(kernel, "__array__"):
             raise
-        return as_array(np.asarray(kernel))  # a variable of Keras or Flax, which holds an array
-    owner = plugins.load_backend(name)
-    array = (
-        np.asarray(kernel) if neutral else owner.to_numpy(owner.prepare((kernel, None, None))[0])
-    )
+        return as_array(np.asarray(kernel))
+    (kernel,) = read((kernel,), readers_of((type(kernel),)))
+    array = np.asarray(kernel) if neutral else plugins.load_backend(name).to_numpy(kernel)
     if array.ndim < 4 or array.ndim % 2 or 0 in array.shape:
         layout = "(*positions, *window, channels, filters)"
         raise ShapeError("kernel", f"shape {layout}", described(str(array.shape)))

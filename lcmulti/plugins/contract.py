@@ -218,9 +218,16 @@ class Backend(Protocol):
     """A framework: it converts and describes arrays, and makes maps differentiable."""
 
     def prepare(self, arrays: tuple[Array, ...]) -> tuple[Array, ...]:
-        """Turn the framework's variables into tensors and apply its automatic casts.
+        """Apply the framework's automatic casts.
 
         *arrays* are ``(x, kernel, bias)``, the last one None where there is no bias.
+        """
+        ...
+
+    def read(self, variable: Any) -> Array:
+        """The array that an object of `BackendEntry.variable_types` holds.
+
+        The framework records that it is read. A backend without such types needs no such method.
         """
         ...
 

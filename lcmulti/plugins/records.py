@@ -30,6 +30,9 @@ class BackendEntry:
         whoever passes a tensor has imported its library.
     install : str
         The command that installs the framework.
+    variable_types : tuple of str
+        ``"module:Class"`` of objects that hold one of its arrays, as the parameters of a library
+        do. Wherever an array is allowed they are too: `Backend.read` takes the array out.
     dtypes : tuple of str
         Element types it supports.
     capabilities : tuple of str
@@ -44,6 +47,7 @@ class BackendEntry:
     package: str
     array_types: tuple[str, ...]
     install: str
+    variable_types: tuple[str, ...] = ()
     dtypes: tuple[str, ...] = ALL_DTYPES
     capabilities: tuple[str, ...] = ("reverse", "forward")
     contract: int = CONTRACT

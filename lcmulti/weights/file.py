@@ -237,12 +237,10 @@ def _held(argument: str, array: Array) -> Held:
     """The part of an array of any framework that this process holds."""
     name, neutral = framework.backend_of((type(array),), None, names=(argument,))
     owner = None if neutral else plugins.load_backend(name)
+    (array,) = framework.read((array,), framework.readers_of((type(array),)))
     held: Held | None = getattr(owner, "held", lambda array: None)(array)
     if held is None:
-        if owner is None:
-            local = np.asarray(array)
-        else:
-            local = owner.to_numpy(owner.prepare((array, None, None))[0])
+        local = np.asarray(array) if owner is None else owner.to_numpy(array)
         whole = tuple(slice(0, n) for n in local.shape)
         held = Held(local.dtype.name, local.shape, [(whole, local)], Alone())
     if held.dtype not in STORED.values():

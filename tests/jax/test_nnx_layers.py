@@ -12,11 +12,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from helpers_jax import require_errors
+from helpers_variables import SPEC, check_variables, drawn
 from jax_releases import automatic_mesh
 from lcmulti_jax import base
 from lcmulti_jax.nnx import LocallyConnected, LocallyConnectedTranspose
 from lcmulti_jax.nnx_compat import put
 
+import lcmulti
 from lcmulti.errors import ArgumentError, ShapeError
 
 pytestmark = [pytest.mark.jax, pytest.mark.sampled]
@@ -197,3 +199,37 @@ def test_shared_axes_and_share():
     before = layer.kernel[...]
     layer.share_()
     close(layer.kernel[...], jnp.broadcast_to(before.mean(0), before.shape))
+
+
+@pytest.mark.parametrize("kind", ["Param", "Variable", "BatchStat", "state", "hijax"])
+def test_operations_take_variables(kind, tmp_path):
+    def variable(array):
+        if kind == "state":  # what `nnx.split` and `nnx.state` give
+            return nnx.state(nnx.Linear(1, 1, rngs=nnx.Rngs(0)), nnx.Param)["kernel"].replace(
+                jnp.asarray(array)
+            )
+        if kind == "hijax":
+            try:
+                return nnx.Param(jnp.asarray(array), hijax=True)
+            except TypeError:
+                pytest.skip("this release has no such variables")
+        return getattr(nnx, kind)(jnp.asarray(array))
+
+    check_variables(variable, jnp.asarray, np.asarray, tmp_path / "weights.safetensors")
+
+
+def test_gradients_and_compilation_of_variables():
+    layer = LocallyConnected(3, 4, (2, 3), (4, 5), padding="VALID", rngs=nnx.Rngs(0))
+
+    def penalty(layer):
+        return lcmulti.smoothness(layer.kernel, layer.spec) + jnp.sum(
+            lcmulti.local_conv(drawn(["x"])[0], layer.kernel, layer.bias)
+        )
+
+    def of_arrays(kernel):
+        y = lcmulti.local_conv(drawn(["x"])[0], kernel, layer.bias[...])
+        return lcmulti.smoothness(kernel, SPEC) + y.sum()
+
+    expected = jax.grad(of_arrays)(layer.kernel[...])
+    for wrap in (nnx.grad(penalty), nnx.jit(nnx.grad(penalty))):
+        close(wrap(layer)["kernel"][...], expected)

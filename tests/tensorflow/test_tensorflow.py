@@ -24,6 +24,7 @@ from helpers_tensorflow import (  # noqa: E402
     expected_maps,
     value_and_gradients,
 )
+from helpers_variables import check_variables  # noqa: E402
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.sampled]
 
@@ -302,3 +303,10 @@ def test_a_variable_in_parts_is_taken():
     variables = [each for part in parts for each in part.variables]
     shapes = [grad.shape for grad in tape.gradient(y, variables)]
     assert shapes == [each.shape for each in variables]
+
+
+def test_operations_take_variables(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    check_variables(tf.Variable, tf.constant, lambda tensor: tensor.numpy(), path)
+    with tf.distribute.MirroredStrategy(["/cpu:0"]).scope():
+        check_variables(tf.Variable, tf.constant, lambda tensor: tensor.numpy(), path)

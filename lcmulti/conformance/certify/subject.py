@@ -67,12 +67,12 @@ class Subject:
 
     @property
     def implementation_entry(self) -> ImplementationEntry:
-        """The record of the implementation; None for ``auto``."""
+        """The record of the implementation, which ``auto`` has not."""
         return plugins.registry().implementations[self.backend, self.implementation]
 
     @property
     def maps(self) -> Implementation:
-        """The implementation; None for ``auto``."""
+        """The implementation, which ``auto`` has not."""
         return plugins.load_implementation(self.backend, self.implementation)
 
     def map(self, name: str) -> Callable[..., Any]:
@@ -115,8 +115,12 @@ class Subject:
     def vjp(
         self, case: Case, arrays: tuple[Array, ...], dy: Array
     ) -> tuple[Array, tuple[Array, ...]]:
-        """`Backend.vjp` of a call; where the framework compiles, as one program."""
-        value, gradients = _step(self, case, current())(arrays, dy)
+        """`Backend.vjp` of a call; where the framework compiles, as one program.
+
+        Those of ``auto`` in the core type are compiled as users compile them, others in a hurry.
+        """
+        core = self.implementation == AUTO and self.owner.facts(dy).dtype == CORE_DTYPE
+        value, gradients = _step(self, case, current(), hurried=not core)(arrays, dy)
         return value, tuple(gradients)
 
     def results(self, case: Case, inputs: Inputs) -> Results:
@@ -242,12 +246,12 @@ class Subject:
 
 
 @lru_cache(maxsize=4096)
-def _step(subject: Subject, case: Case, settings: Settings) -> Callable[..., Any]:
+def _step(subject: Subject, case: Case, settings: Settings, hurried: bool) -> Callable[..., Any]:
     """Value and gradients of a call as a function of ``(arrays, dy)``, compiled once.
 
     What is compiled depends on the settings in force.
     """
-    return compiled(subject.backend, partial(subject.owner.vjp, subject.call(case)))
+    return compiled(subject.backend, partial(subject.owner.vjp, subject.call(case)), hurried)
 
 
 @cache

@@ -1,6 +1,7 @@
 """Check transposed layers, low-rank weights and smoothness on the running backend of Keras."""
 
 import json
+import sys
 import tempfile
 import warnings
 from pathlib import Path
@@ -410,6 +411,33 @@ def what_keras_runs_is_what_computes():
     layer = LocallyConnected2DTranspose(4, 2, rank=2)
     kind = type(layer(X)).__module__.partition(".")[0]
     assert kind == {"jax": "jaxlib", "numpy": "numpy"}.get(BACKEND, BACKEND)
+
+
+@check
+def operations_take_variables():
+    sys.path.append(str(Path(__file__).parents[2] / "helpers"))
+    from helpers_variables import check_variables
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "weights.safetensors")
+        check_variables(keras.Variable, keras.ops.convert_to_tensor, numpy, path)
+
+
+@trained
+def operations_take_the_weights_of_a_layer_in_training():
+    class Penalised(LocallyConnected2D):
+        def call(self, x):
+            self.add_loss(lcmulti.sheet_smoothness(self.kernel, self.bias, self.spec, sheet=(2, 2)))
+            return lcmulti.local_conv(x, self.kernel, self.bias, **self.spec.arguments())
+
+    torch = BACKEND == "torch"
+    for jit_compile in (False, True) if not torch else (False,):
+        model = keras.Sequential([keras.Input(X.shape[1:]), Penalised(4, 2, padding="same")])
+        model.compile("sgd", "mse", jit_compile=jit_compile)
+        before = numpy(model.layers[0].kernel)
+        y = np.zeros((*X.shape[:3], 4), "float32")
+        losses = model.fit(X, y, epochs=2, verbose=0).history["loss"]
+        assert losses[1] < losses[0] and not np.allclose(before, numpy(model.layers[0].kernel))
 
 
 main()
