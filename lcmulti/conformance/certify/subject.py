@@ -85,6 +85,14 @@ class Subject:
         maps: Callable[..., Any] = getattr(self.maps, name)
         return maps
 
+    def program(self, name: str, *facts: Any) -> Callable[..., Any]:
+        """One of the three maps as a function of its arrays; the framework compiles it in a hurry.
+
+        *facts* are the spec and the resources.
+        """
+        computed = self.map(name)
+        return compiled(self.backend, lambda a, b: computed(a, b, *facts), hurried=True)
+
     @cached_property
     def placed(self) -> Callable[[], AbstractContextManager[Any]]:
         """Returns a context in which new arrays are on the requested device."""
