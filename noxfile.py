@@ -123,28 +123,19 @@ OWN = ("numpy", "torch", "jax", "tensorflow")
 BACKENDS = [nox.param(name, id=name) for name in OWN]
 
 
-QUICKLY = {"XLA_FLAGS": PYPROJECT["tool"]["xla"]["hurry"]}
-"""Environment variables for JAX: a certificate compiles thousands of functions for one run each."""
-
-
-def certify_alone(
-    session: nox.Session, backend: str, *arguments: str, env: dict[str, str] | None = None
-) -> None:
+def certify_alone(session: nox.Session, backend: str, *arguments: str) -> None:
     """Install one framework, or none, and certify."""
     extras = "conformance" if backend == "numpy" else f"conformance,{backend}"
     peers = ("peers",) if backend == "jax" else ()  # Flax, whose layer results are compared with
     install(session, "-e", f".[{extras}]", groups=peers)
-    session.run("lcmulti", "certify", backend, *arguments, env=env)
+    session.run("lcmulti", "certify", backend, *arguments)
 
 
 @nox.session
 @nox.parametrize("backend", BACKENDS)
 def certify(session: nox.Session, backend: str) -> None:
-    """Certify one of our own backends; JAX compiles with few optimisations, to be quick.
-
-    `nightly`, and `lcmulti certify jax` itself, compile as users do.
-    """
-    certify_alone(session, backend, *session.posargs, env=QUICKLY)
+    """Certify one of our own backends."""
+    certify_alone(session, backend, *session.posargs)
 
 
 @nox.session
@@ -184,7 +175,7 @@ def native(session: nox.Session) -> None:
     """Build the native kernels, certify them for each framework, and test their doors."""
     install(session, "-e", ".[test,all]", "./backends/native")
     for name in OWN:
-        session.run("lcmulti", "certify", name, "--implementation", "native", env=QUICKLY)
+        session.run("lcmulti", "certify", name, "--implementation", "native")
     session.run(
         "pytest", "tests/native/test_native.py", "tests/native/test_native_torch.py",
         "tests/native/test_native_jax_tensorflow.py", *session.posargs,

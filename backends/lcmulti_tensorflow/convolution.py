@@ -12,6 +12,10 @@ from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.plugins.contract import Problem, Resources
 from lcmulti_tensorflow.composed import ops
 
+PATCHES = 30 * 2**20
+"""Bytes of factors that TensorFlow multiplies at once, or one sample's: a constant in its source,
+`target_working_set_size` in ``conv_grad_filter_ops.cc``."""
+
 
 class TensorFlowConvolution:
     """`lcmulti.backend.Implementation` by ``Conv2D`` and ``Conv3D`` and their two gradients."""
@@ -32,11 +36,18 @@ class TensorFlowConvolution:
         return None
 
     def workspace(self, problem: Problem) -> int:
-        """The padded input, and input and output in the layout that the convolution prefers."""
-        spec, dtype = problem.spec, DTYPES[problem.dtype]
-        batch = problem.samples
+        """The padded input, input and output in the layout that the convolution prefers, patches.
+
+        On a CPU, the gradients copy the patches of some samples at a time.
+        """
+        spec, batch = problem.spec, problem.samples
+        itemsize = DTYPES[DTYPES[problem.dtype].accumulator].itemsize
+        kernel, positions = prod(spec.kernel_shape), prod(spec.output_size)
         elements = 2 * batch * (prod(spec.padded_size) * spec.in_channels + prod(spec.output_shape))
-        return (elements + 2 * prod(spec.kernel_shape)) * DTYPES[dtype.accumulator].itemsize
+        sample = positions * spec.terms
+        factors = sample + prod(spec.output_shape) + kernel
+        together = min(batch, -(-PATCHES // (factors * itemsize)))
+        return (elements + 2 * kernel + together * sample) * itemsize
 
     def forward(
         self, x: tf.Tensor, kernel: tf.Tensor, spec: LocalConvSpec, resources: Resources

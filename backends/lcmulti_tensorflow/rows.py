@@ -17,6 +17,7 @@ from lcmulti.algorithms.blocked import even
 from lcmulti.dtypes import DTYPES
 from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.plugins.contract import UNKNOWN_BATCH
+from lcmulti_tensorflow.loops import new
 
 BLOCK = 8 * 2**20
 """Bytes of a block on a CPU, by measurement; with smaller blocks, the loop itself costs time."""
@@ -53,14 +54,18 @@ class Rows(NamedTuple):
 
     def numbers(self, first: Any, count: Any) -> Any:
         """``(count * offsets.size * shared.size,)``, for *count* own positions from *first* on."""
-        position = tf.cast(first, self.offsets.dtype) + tf.range(count, dtype=self.offsets.dtype)
-        start = tf.zeros_like(position)
+        dtype = self.offsets.dtype
+        position = tf.cast(first, dtype) + tf.range(count, dtype=dtype)
+        # TensorFlow computes sums of constants ahead, and several copies of the numbers, each as
+        # large as the patches, would stay in the graph. It does not know that these are zeros, and
+        # does not add constants across a reshape.
+        start = new((count,), dtype, zeros=True)
         for size, step in zip(reversed(self.sizes), reversed(self.steps), strict=True):
             start += position % size * step
             position //= size
         rows = start[:, None, None] + self.offsets
         if self.shared.size > 1:
-            rows += self.shared
+            rows = tf.reshape(rows, (-1, 1)) + self.shared
         return tf.reshape(rows, (-1,))
 
 

@@ -143,7 +143,8 @@ class Composed:
     def windows(self, x: Array, spec: LocalConvSpec) -> Array:
         """Gather ``(N, *padded_size, channels) -> (N, *output_size, *kernel_size, channels)``."""
         for axis in range(spec.ndim):
-            x = self.ops.stack([self.cut(x, seen) for seen in axis_taps(spec, axis)], -2)
+            x = [self.cut(x, seen) for seen in axis_taps(spec, axis)]
+            x = self.ops.stack(x, -2)  # the array that they were cut from is free by now
         return x
 
     def fold(self, patches: Array, spec: LocalConvSpec) -> Array:

@@ -30,7 +30,7 @@ def test_what_is_honest(saboteurs, backend, implementation):
     """A quick run certifies an implementation without differentiation and a backend with it."""
     result = certify(backend, implementation=implementation, quick=True)
     assert not result.failures, result.failures[:3]
-    assert result.core_passed > 10
+    assert result.core_passed > 5
     assert not result.ok
     assert "which is no certificate" in result.verdict
     modes = {mode for mode in ("reverse", "forward") for why in result.skipped if mode in why}

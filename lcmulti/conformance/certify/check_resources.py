@@ -39,7 +39,7 @@ def test_resources_of_every_size(named: Subject, case: Case, dtype: str) -> None
     for held, threads in every:
         resources = Resources(held, threads)
         for name, pair in there.operands().items():
-            got = named.map(name)(*pair, case.spec, resources)
+            got = named.program(name, case.spec, resources)(*pair)
             value, bound = getattr(known.values, name), getattr(known.limits, name)
             named.verify(f"{name} with {resources}", got, there.x, value, bound)
 

@@ -41,7 +41,7 @@ def test_maps(named: Subject, case: Case, dtype: str) -> None:
     inputs, values, _, limits = expectation_of(bare, dtype)
     there = inputs.each(named.array)
     for name, pair in there.operands().items():
-        got = named.map(name)(*pair, case.spec, named.resources())
+        got = named.program(name, case.spec, named.resources())(*pair)
         named.verify(name, got, there.x, getattr(values, name), getattr(limits, name))
 
 

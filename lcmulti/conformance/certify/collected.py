@@ -10,7 +10,7 @@ import pytest
 
 from lcmulti.conformance.case import Case
 from lcmulti.conformance.certify.ahead import Program
-from lcmulti.conformance.certify.frameworks import COMPILING, framework_of
+from lcmulti.conformance.certify.frameworks import TRACING, framework_of
 from lcmulti.conformance.certify.geometries import GEOMETRIES
 from lcmulti.conformance.certify.random_geometries import CI, Examples
 from lcmulti.conformance.certify.result import Result
@@ -38,7 +38,7 @@ class Drawn:
 
 def rows_of(definition: pytest.Function, backend: str, examples: Examples) -> Rows | None:
     """The cases and dtypes of a check: a list, or an endless supply of random ones."""
-    compiles = framework_of(backend) in COMPILING
+    compiles = framework_of(backend) in TRACING
     if (mark := definition.get_closest_marker("geometries")) is not None:
         rows = _rows(*mark.args, compiles=compiles, **mark.kwargs)
         return [(GEOMETRIES[n], d) for n, d in rows]
@@ -61,7 +61,7 @@ def _rows(
     """Pairs of name and dtype: all names in the core dtype, *others* in all other *dtypes*.
 
     With *computed*, only geometries that reach an implementation unchanged. *compiling* takes the
-    place of all names where the framework compiles a program for each.
+    place of all names where the framework compiles a program, or traces a graph, for each.
     """
     names = compiling if compiles and compiling else names
     rows = [(name, CORE_DTYPE) for name in names]

@@ -177,6 +177,8 @@ GROWING = {
 CALLS = 40
 GROWTH = 64 * 1024
 """Bytes that may remain after a call with gradients."""
+ROUNDS = 3
+"""What a call keeps is kept in each round; an allocator that takes a reserve does it in one."""
 
 
 def growth(backend: str, *implementations: str) -> dict[str, float]:
@@ -186,9 +188,12 @@ def growth(backend: str, *implementations: str) -> dict[str, float]:
         served = (c for c in GROWING.values() if subject.refusal(c, "float32") is None)
         if (case := next(served, None)) is not None:
             _repeat(subject, case, CALLS // 2)
-            before = reset_peak()
-            _repeat(subject, case, CALLS)
-            found[subject.implementation] = (reset_peak() - before) / CALLS
+            for _ in range(ROUNDS):
+                before = reset_peak()
+                _repeat(subject, case, CALLS)
+                found[subject.implementation] = (reset_peak() - before) / CALLS
+                if found[subject.implementation] <= GROWTH:
+                    break
     return found
 
 

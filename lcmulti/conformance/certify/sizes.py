@@ -64,7 +64,7 @@ def rows(few: bool) -> Iterator[tuple[Case, str]]:
     """Sizes just above powers of two in every type; in float32 also the powers and the primes.
 
     With *few*, each case is in only one of the other types, by turns: for frameworks that compile a
-    program for each shape and type.
+    program, or trace a graph, for each shape and type.
     """
     for kind in KINDS:
         for number, case in enumerate(table(kind, "over")):

@@ -67,12 +67,12 @@ class Subject:
 
     @property
     def implementation_entry(self) -> ImplementationEntry:
-        """The record of the implementation; None for ``auto``."""
+        """The record of the implementation, which ``auto`` has not."""
         return plugins.registry().implementations[self.backend, self.implementation]
 
     @property
     def maps(self) -> Implementation:
-        """The implementation; None for ``auto``."""
+        """The implementation, which ``auto`` has not."""
         return plugins.load_implementation(self.backend, self.implementation)
 
     def map(self, name: str) -> Callable[..., Any]:
@@ -84,6 +84,14 @@ class Subject:
             return self.owner.close(self.maps, self.implementation_entry, cast(Map, name))
         maps: Callable[..., Any] = getattr(self.maps, name)
         return maps
+
+    def program(self, name: str, *facts: Any) -> Callable[..., Any]:
+        """One of the three maps as a function of its arrays; the framework compiles it in a hurry.
+
+        *facts* are the spec and the resources.
+        """
+        computed = self.map(name)
+        return compiled(self.backend, lambda a, b: computed(a, b, *facts), hurried=True)
 
     @cached_property
     def placed(self) -> Callable[[], AbstractContextManager[Any]]:
@@ -115,8 +123,12 @@ class Subject:
     def vjp(
         self, case: Case, arrays: tuple[Array, ...], dy: Array
     ) -> tuple[Array, tuple[Array, ...]]:
-        """`Backend.vjp` of a call; where the framework compiles, as one program."""
-        value, gradients = _step(self, case, current())(arrays, dy)
+        """`Backend.vjp` of a call; where the framework compiles, as one program.
+
+        Those of ``auto`` in the core type are compiled as users compile them, others in a hurry.
+        """
+        core = self.implementation == AUTO and self.owner.facts(dy).dtype == CORE_DTYPE
+        value, gradients = _step(self, case, current(), hurried=not core)(arrays, dy)
         return value, tuple(gradients)
 
     def results(self, case: Case, inputs: Inputs) -> Results:
@@ -242,12 +254,12 @@ class Subject:
 
 
 @lru_cache(maxsize=4096)
-def _step(subject: Subject, case: Case, settings: Settings) -> Callable[..., Any]:
+def _step(subject: Subject, case: Case, settings: Settings, hurried: bool) -> Callable[..., Any]:
     """Value and gradients of a call as a function of ``(arrays, dy)``, compiled once.
 
     What is compiled depends on the settings in force.
     """
-    return compiled(subject.backend, partial(subject.owner.vjp, subject.call(case)))
+    return compiled(subject.backend, partial(subject.owner.vjp, subject.call(case)), hurried)
 
 
 @cache

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cache
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -33,7 +33,15 @@ __all__ = [
 COMPILING = ("jax",)
 """Frameworks that compile for every new shape."""
 TRACING = ("jax", "tensorflow")
-"""Frameworks that also trace for every new workspace or number of threads."""
+"""Frameworks that trace for every new shape, workspace and number of threads."""
+
+HURRY = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+    "xla_cpu_parallel_codegen_split_count": 1,
+    "xla_cpu_use_fusion_emitters": False,
+}
+"""Options by which XLA compiles small programs in a fourth of the time."""
 
 ARRAYS = {"torch": "Tensor", "jax": "Array", "tensorflow": "Tensor"}
 
@@ -49,14 +57,33 @@ def framework_of(backend: str) -> str | None:
     return None
 
 
-def compiled(backend: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """*function* as one program, as users compile a training step, if the framework compiles."""
+def compiled(
+    backend: str, function: Callable[..., Any], hurried: bool = False
+) -> Callable[..., Any]:
+    """*function* as one program, as users compile a training step, if the framework compiles.
+
+    With *hurried*, the compiler leaves out what takes it longest: a program that runs once or twice
+    takes a fourth of the time, and what it computes is the same.
+    """
     if framework_of(backend) != "jax":
         return function
     import jax
 
-    program: Callable[..., Any] = jax.jit(function)
+    program: Callable[..., Any] = jax.jit(function, compiler_options=_hurry() if hurried else None)
     return program
+
+
+@cache
+def _hurry() -> dict[str, Any]:
+    """Those options of `HURRY` that this release of XLA has."""
+    import jax
+
+    known: dict[str, Any] = {}
+    for name, value in HURRY.items():
+        with suppress(RuntimeError):
+            jax.jit(lambda number: number + 1, compiler_options={name: value})(1)
+            known[name] = value
+    return known
 
 
 def wide(backend: str, dtype: str) -> AbstractContextManager[Any]:
