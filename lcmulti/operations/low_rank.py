@@ -69,7 +69,7 @@ def local_conv_low_rank(
     data_format: str | None = None,
     backend: str | None = None,
     implementation: str = "auto",
-) -> Array:
+) -> ArrayT:
     """`local_conv` with a low-rank kernel. The full kernel is formed only where that is cheaper.
 
     The result is that of ``local_conv(x, low_rank_kernel(basis, coefficients), bias)``. Where the
