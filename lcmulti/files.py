@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 from lcmulti.errors import ArgumentTypeError, FileError
 
-__all__ = ["as_path", "file_size", "opened_file", "read_text"]
+__all__ = ["as_path", "file_size", "kind_of", "opened_file", "read_text"]
 
 KINDS = (
     (stat.S_ISDIR, "a directory"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISCHR, "a device"),
@@ -32,6 +32,13 @@ def as_path(argument: str, value: Any) -> Path:
     return Path(value)
 
 
+def kind_of(mode: int) -> str | None:
+    """What a mode of `os.stat` is, ``"a pipe"`` for example, or None for an ordinary file."""
+    if stat.S_ISREG(mode):
+        return None
+    return next((name for check, name in KINDS if check(mode)), "no ordinary file")
+
+
 @contextmanager
 def opened_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Open an ordinary file to be read.
@@ -49,10 +56,9 @@ def opened_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     except (OSError, ValueError) as error:  # ValueError: a NUL, or half a character
         reason = getattr(error, "strerror", None) or error
         raise FileError(path, f"cannot be read ({reason})") from error
-    mode = os.fstat(descriptor).st_mode
-    if not stat.S_ISREG(mode):
+    kind = kind_of(os.fstat(descriptor).st_mode)
+    if kind is not None:
         os.close(descriptor)
-        kind = next((name for check, name in KINDS if check(mode)), "no ordinary file")
         raise FileError(path, f"is {kind}, not a file")
     with os.fdopen(descriptor, "rb") as stream:
         yield stream

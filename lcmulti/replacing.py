@@ -11,8 +11,27 @@ from typing import BinaryIO
 from uuid import uuid4
 
 from lcmulti.errors import FileError
+from lcmulti.files import kind_of
 
-__all__ = ["Replacement", "replaced"]
+__all__ = ["Replacement", "mode_of", "replaced"]
+
+
+def mode_of(target: Path) -> int | None:
+    """The permissions of a file that will be replaced; None if there is none.
+
+    Raises
+    ------
+    OSError
+        If it is a folder, a pipe or a device, in whose place no file may be put.
+    """
+    try:
+        mode = target.stat().st_mode
+    except FileNotFoundError:
+        return None
+    kind = kind_of(mode)
+    if kind is not None:
+        raise OSError(f"it is {kind}, not a file")
+    return stat.S_IMODE(mode)
 
 
 class Replacement:
@@ -46,13 +65,14 @@ class Replacement:
         Raises
         ------
         FileError
-            If the folder cannot be written to.
+            If the folder cannot be written to, or the file is a device or the like.
         """
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
         with self.errors_told():
+            mode = mode_of(self._target)
             stream = os.fdopen(os.open(self.temporary, flags, 0o666), "wb")
-            with suppress(FileNotFoundError):
-                os.chmod(self.temporary, stat.S_IMODE(self._target.stat().st_mode))  # noqa: PTH101
+            if mode is not None:
+                self.temporary.chmod(mode)
         return stream
 
     def commit(self) -> None:

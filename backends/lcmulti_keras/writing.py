@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 from lcmulti.errors import FileError, LcmultiError
+from lcmulti.replacing import mode_of
 
 __all__ = ["Written"]
 
@@ -19,6 +20,7 @@ class Written:
     """Files that are written together.
 
     It is made before the work begins, so that a folder that cannot be written to raises early.
+    Symbolic links stay links, and the files behind them keep their modes.
 
     Parameters
     ----------
@@ -32,20 +34,20 @@ class Written:
 
     def __init__(self, paths: Iterable[Path]) -> None:
         self.stack = ExitStack()
+        self.targets = {path: _target(path) for path in paths}
         self.drafts: dict[Path, Path] = {}
         try:
-            for path in paths:
-                self.drafts[path] = self._folder(path) / path.name
+            for path, target in self.targets.items():
+                self.drafts[path] = self._folder(path, target) / path.name
         except BaseException:
             self.stack.close()
             raise
 
-    def _folder(self, path: Path) -> Path:
-        """A temporary folder beside *path* for a draft with the same name."""
+    def _folder(self, path: Path, target: Path) -> Path:
+        """A temporary folder beside *target* for a draft with the name of *path*."""
         try:
-            if path.is_dir():
-                raise IsADirectoryError("it is a directory")
-            folder = tempfile.mkdtemp(prefix=".lcmulti-", dir=path.parent)
+            mode_of(target)
+            folder = tempfile.mkdtemp(prefix=".lcmulti-", dir=target.parent)
         except (OSError, ValueError) as error:
             raise _not_written(path, error) from error
         self.stack.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -67,17 +69,22 @@ class Written:
         undo = ExitStack()
         try:
             for path, draft in self.drafts.items():
-                kept = draft.with_name("kept" if draft.name != "kept" else "kept too")
-                if path.exists():
-                    _keep(path, kept)
-                    undo.callback(kept.replace, path)
+                target = self.targets[path]
+                mode = mode_of(target)
+                if mode is None:
+                    undo.callback(target.unlink, missing_ok=True)
                 else:
-                    undo.callback(path.unlink, missing_ok=True)
-                draft.replace(path)
-        except OSError as error:
+                    draft.chmod(mode)
+                    kept = draft.with_name("kept" if draft.name != "kept" else "kept too")
+                    _keep(target, kept)
+                    undo.callback(kept.replace, target)
+                draft.replace(target)
+        except BaseException as error:  # an interrupt, too, leaves all files or none
             with suppress(OSError):
                 undo.close()
-            raise _not_written(path, error) from error
+            if isinstance(error, OSError):
+                raise _not_written(path, error) from error
+            raise
         undo.pop_all()
 
     def __enter__(self) -> Written:
@@ -90,6 +97,13 @@ class Written:
         traceback: TracebackType | None,
     ) -> None:
         self.stack.close()
+
+
+def _target(path: Path) -> Path:
+    try:
+        return Path(os.path.realpath(path))
+    except (OSError, ValueError) as error:
+        raise _not_written(path, error) from error
 
 
 def _keep(path: Path, kept: Path) -> None:

@@ -16,6 +16,7 @@ from lcmulti.errors import ArgumentTypeError, described
 from lcmulti.plugins.contract import Facts, Implementation, ImplementationEntry, Map, Operation
 from lcmulti_torch import tracing
 from lcmulti_torch.derivatives import ClosedMap
+from lcmulti_torch.memory import require_memory
 from lcmulti_torch.padding import take
 from lcmulti_torch.precision import refuse_rounding
 from lcmulti_torch.symbolic import is_proxy, recorded
@@ -63,6 +64,9 @@ class TorchBackend:
         if kind == "meta" or not torch.is_autocast_enabled(kind):
             return arrays
         dtype = torch.get_autocast_dtype(kind)
+        for argument, each in zip(ARGUMENTS, arrays, strict=True):
+            if each is not None and not is_transformed(each):
+                require_memory(argument, each)
         return tuple(
             each.to(dtype)
             if each is not None and each.is_floating_point() and each.dtype != torch.float64
@@ -99,8 +103,15 @@ class TorchBackend:
         return held(array)
 
     def facts(self, array: Tensor, batched: bool = False) -> Facts:
-        """See `Backend.facts`; a symbolic size other than the batch becomes a constant."""
+        """See `Backend.facts`; a symbolic size other than the batch becomes a constant.
+
+        Raises
+        ------
+        FreedMemoryError
+        """
         transformed = is_transformed(array)
+        if not transformed:
+            require_memory("array", array)
         shape = tuple(array.shape)
         if transformed:
             unknown = batched and isinstance(shape[0], torch.SymInt)

@@ -51,7 +51,11 @@ class ClosedMap:
     ) -> Tensor:
         """See `lcmulti.plugins.contract.Operation`."""
         maps = _CallersMaps(self.implementation, spec, resources, Steps())
-        return _call(self.name, x, kernel, None, maps, is_transformed(x, kernel))
+        transformed = is_transformed(x, kernel)
+        if not transformed:  # of a planned call, `TorchBackend.facts` has done this
+            require_memory("x", x)
+            require_memory("kernel", kernel)
+        return _call(self.name, x, kernel, None, maps, transformed)
 
     def whole(self, problem: Problem, steps: Steps) -> Call:
         """See `lcmulti.plugins.contract.WholeOperation`."""
@@ -134,10 +138,6 @@ def _call(
         refuse_rounding(x)
     if transformed:
         return maps.watched(name, x, kernel, bias, maps.lies_apart(x))
-    require_memory("x", x)
-    require_memory("kernel", kernel)
-    if bias is not None:
-        require_memory("bias", bias)
     return _run(name, x, kernel, bias, maps, maps.lies_apart(x))
 
 

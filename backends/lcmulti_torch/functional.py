@@ -51,6 +51,8 @@ def with_batch(run: Callable[[Tensor], Tensor], x: Tensor, ndim: int) -> Tensor:
             "input", f"rank {ndim + 2}, or {ndim + 1} without a batch", described(str(shape))
         )
     y = run(x.unsqueeze(0))
+    if torch._C._is_tracing():  # what traces, an ONNX exporter for one, may not know `_unsafe_view`
+        return y.squeeze(0)
     # Nobody else uses y, so the result need not be a view of it to autograd.
     result: Tensor = torch.ops.aten._unsafe_view(y, y.shape[1:])
     return result

@@ -12,10 +12,10 @@ from lcmulti.choosing.framework import NUMPY
 from lcmulti.choosing.settings import current
 from lcmulti.dtypes import DTYPES, name_of
 from lcmulti.errors import ArgumentError, ArgumentTypeError, DtypeError, described
-from lcmulti.plugins.contract import Backend, Map
+from lcmulti.plugins.contract import Backend, Facts, Map
 from lcmulti.types import Array
 
-__all__ = ["converted", "prepare"]
+__all__ = ["converted", "facts_of", "prepare"]
 
 
 def prepare(
@@ -49,6 +49,14 @@ def _facts(owner: Backend, arrays: tuple[Array, ...]) -> dispatch.ArgumentFacts:
         argument = "bias"
         return of_x, of_kernel, None if bias is None else owner.facts(bias)
     except ArgumentError as error:  # the backend does not know the name of the argument
+        raise error.about(argument) from None
+
+
+def facts_of(owner: Backend, argument: str, array: Array) -> Facts:
+    """`Backend.facts` of one array; an error names the argument."""
+    try:
+        return owner.facts(array)
+    except ArgumentError as error:
         raise error.about(argument) from None
 
 

@@ -5,7 +5,7 @@ Each axis is cut on its own, by the rule of `torch.chunk`, DTensor and GSPMD: ev
 with their weights, and a range of input rows. Its windows see rows that others own: the *halo*.
 
 Along several axes the exchange goes axis by axis, each with what the ones before have brought, so
-that corners need no messages of their own.
+that corners need no messages of their own. `turn` says in which order.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import NamedTuple
 from lcmulti.geometry.fields import Spec, SpecFields, replace_fields
 from lcmulti.geometry.shapes import window_extent
 
-__all__ = ["AxisPart", "Piece", "Seen", "axis_parts", "local_spec", "owned", "seen"]
+__all__ = ["AxisPart", "Piece", "Seen", "axis_parts", "local_spec", "owned", "seen", "turn"]
 
 
 class Piece(NamedTuple):
@@ -96,6 +96,11 @@ class AxisPart(Seen):
     sends: tuple[Piece, ...]
 
     @property
+    def travels(self) -> bool:
+        """Whether it sends or receives any rows."""
+        return bool(self.receives or self.sends)
+
+    @property
     def halo(self) -> int:
         """Number of input rows that come from others."""
         return sum(len(piece.rows) for piece in self.receives)
@@ -114,6 +119,26 @@ class AxisPart(Seen):
                 at = piece.rows.stop
             if at < rows.stop:
                 yield range(at, rows.stop), None
+
+
+def turn(travels: bool, rows: int, window: int) -> int:
+    """Key that sorts the axes of an exchange.
+
+    First come axes of which windows only leave out rows, because then the other messages are
+    smaller; of a rank without positions they are empty. Then come those along which rows travel,
+    and those where rows are copied come last. Ranks that exchange rows along one axis have the same
+    part of all others, so they use one order.
+
+    Parameters
+    ----------
+    travels : bool
+        Whether rows travel along the axis.
+    rows, window : int
+        Rows before and after it had its turn.
+    """
+    if travels:
+        return 1
+    return 0 if window < rows else 2
 
 
 def owned(size: int, parts: int, part: int) -> range:

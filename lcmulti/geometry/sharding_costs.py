@@ -17,7 +17,7 @@ from lcmulti.dtypes import DTYPES
 from lcmulti.errors import ArgumentError
 from lcmulti.geometry.arguments import choice, integer
 from lcmulti.geometry.fields import SpecFields
-from lcmulti.geometry.sharding import AxisPart, axis_parts
+from lcmulti.geometry.sharding import AxisPart, axis_parts, turn
 
 __all__ = ["RankCosts", "Sharding", "Speeds", "best_parts", "costs", "sent", "splits"]
 
@@ -172,7 +172,7 @@ def costs(
     positions = max(shares)
     weights = max(_weights(spec, parts) for parts in _unlike(sharding))
     inputs = max(prod(len(part.inputs) for part in parts) for parts in _unlike(sharding))
-    traffic = [sent(sharding, parts) for parts in _unlike(sharding)]
+    traffic = [sent(parts) for parts in _unlike(sharding)]
     filled = prod(sum(1 for part in parts if part.outputs) for parts in sharding.axes)
     wide = DTYPES[DTYPES[dtype].accumulator].itemsize
     return RankCosts(
@@ -189,21 +189,25 @@ def costs(
     )
 
 
-def sent(sharding: Sharding, parts: tuple[AxisPart, ...]) -> tuple[int, int]:
+def sent(parts: tuple[AxisPart, ...]) -> tuple[int, int]:
     """Input positions that a rank sends in a forward pass, a sample, and messages.
 
-    Axis by axis of those that are cut, each with what the ones before have brought.
+    Axis by axis in the order of `turn`, each with what the ones before have brought.
     """
     size = [len(part.inputs) for part in parts]
     total = messages = 0
-    for axis, part in enumerate(parts):
-        if sharding.parts[axis] == 1:
-            continue
-        rows = sum(len(piece.rows) for piece in part.sends)
-        total += rows * prod(size[:axis] + size[axis + 1 :])
-        messages += len({piece.part for piece in part.sends})
+    for axis, part in sorted(enumerate(parts), key=_turn):
+        other = prod(size[:axis] + size[axis + 1 :])
+        if other:
+            total += other * sum(len(piece.rows) for piece in part.sends)
+            messages += len({piece.part for piece in part.sends})
         size[axis] = part.window
     return total, messages
+
+
+def _turn(axis: tuple[int, AxisPart]) -> int:
+    part = axis[1]
+    return turn(part.travels, len(part.inputs), part.window)
 
 
 def _weights(spec: SpecFields, parts: tuple[AxisPart, ...]) -> int:
@@ -221,7 +225,8 @@ def _unlike(sharding: Sharding) -> Iterator[tuple[AxisPart, ...]]:
         found = {}
         for part in parts:
             rows = tuple(len(piece.rows) for piece in part.sends)
-            found[len(part.outputs), len(part.inputs), part.window, rows] = part
+            kind = (len(part.outputs), len(part.inputs), part.window, bool(part.receives), rows)
+            found[kind] = part
         kinds.append(found.values())
     return product(*kinds)
 

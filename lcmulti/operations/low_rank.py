@@ -10,7 +10,7 @@ from math import prod
 from typing import Any
 
 from lcmulti import plugins
-from lcmulti.choosing.preparing import prepare
+from lcmulti.choosing.preparing import facts_of, prepare
 from lcmulti.dtypes import DTYPES
 from lcmulti.errors import ShapeError, described
 from lcmulti.geometry.of_call import check_positions
@@ -69,7 +69,7 @@ def local_conv_low_rank(
     data_format: str | None = None,
     backend: str | None = None,
     implementation: str = "auto",
-) -> Array:
+) -> ArrayT:
     """`local_conv` with a low-rank kernel. The full kernel is formed only where that is cheaper.
 
     The result is that of ``local_conv(x, low_rank_kernel(basis, coefficients), bias)``. Where the
@@ -117,8 +117,8 @@ def _run(
 ) -> Array:
     owner = plugins.load_backend(name)
     x, basis, coefficients = owner.prepare((x, basis, coefficients))
-    mixed_shape = owner.facts(coefficients).shape
-    axes, rank = axes_and_rank(owner.facts(basis).shape, mixed_shape)
+    mixed_shape = facts_of(owner, "coefficients", coefficients).shape
+    axes, rank = axes_and_rank(facts_of(owner, "basis", basis).shape, mixed_shape)
     each = [basis[r] for r in range(rank)]
     plan, arrays = prepare(name, x, each[0], bias, arguments)
     spec = plan.spec
@@ -153,7 +153,8 @@ def _is_cheaper_formed(problem: Problem, rank: int) -> bool:
 def _form(name: str, basis: Array, coefficients: Array, arguments: tuple[object, ...]) -> Array:
     owner = plugins.load_backend(name)
     basis, coefficients, _ = owner.prepare((basis, coefficients, None))
-    axes, _ = axes_and_rank(owner.facts(basis).shape, owner.facts(coefficients).shape)
+    mixed_shape = facts_of(owner, "coefficients", coefficients).shape
+    axes, _ = axes_and_rank(facts_of(owner, "basis", basis).shape, mixed_shape)
     positions, taps = LETTERS[:axes], "ijklmnop"[:axes]
     basis = basis[(slice(None), *(0,) * axes)]  # LiteRT, too, must see a product of matrices
     return owner.einsum(f"{positions}r,r{taps}xy->{positions}{taps}xy", coefficients, basis)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from lcmulti import plugins
+from lcmulti.choosing.preparing import facts_of
 from lcmulti.errors import ArgumentError, ArgumentTypeError, DtypeError, ShapeError, described
 from lcmulti.geometry.arguments import choice, integer_tuple
 from lcmulti.geometry.spec import LocalConvSpec
@@ -188,7 +189,7 @@ def _check(owner: Backend, kernel: Array, bias: Array, spec: LocalConvSpec) -> N
             if name == "kernel":
                 raise ArgumentTypeError("kernel", "an array", array)
             continue
-        facts = owner.facts(array)
+        facts = facts_of(owner, name, array)
         given, shared = facts.shape, name == "bias"
         fits = len(given) == len(wanted) and all(
             n in ((m, 1) if shared and axis < 2 else (m,))

@@ -6,6 +6,7 @@ from functools import lru_cache
 from math import prod
 
 from lcmulti import plugins
+from lcmulti.choosing.preparing import facts_of
 from lcmulti.errors import ArgumentTypeError, DtypeError, ShapeError, described
 from lcmulti.geometry.arguments import choice
 from lcmulti.geometry.spec import LocalConvSpec
@@ -73,7 +74,7 @@ def _run(
 ) -> Array:
     positions, shape, distance = arguments
     owner = plugins.load_backend(name)
-    facts = owner.facts(kernel)
+    facts = facts_of(owner, "kernel", kernel)
     if facts.shape != shape:
         raise ShapeError("kernel", f"shape {shape}, that of the spec", described(str(facts.shape)))
     if facts.dtype not in ("float32", "float64"):

@@ -18,7 +18,7 @@ from uuid import uuid4
 import numpy as np
 
 from lcmulti.errors import FileError
-from lcmulti.replacing import Replacement, replaced
+from lcmulti.replacing import Replacement, mode_of, replaced
 from lcmulti.weights.tensors import Box, Header, header_for, write
 
 __all__ = ["Alone", "Held", "Processes", "save_each", "save_together"]
@@ -119,10 +119,12 @@ def save_each(
     written = index.with_name(name)
     done = False
     try:
-        with _agreed(path, processes), replaced(written) as stream:
-            stream.write(own.content)
-            for key, (_, _, piece) in keys.items():
-                write(stream, own.tensors[key], own.tensors[key].whole, piece)
+        with _agreed(path, processes):
+            mode_of(index)
+            with replaced(written) as stream:
+                stream.write(own.content)
+                for key, (_, _, piece) in keys.items():
+                    write(stream, own.tensors[key], own.tensors[key].whole, piece)
         parts = [
             {"tensor": tensor, "file": name, "key": key, "start": [each.start for each in box],
              "shape": piece.shape}

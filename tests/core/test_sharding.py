@@ -136,7 +136,7 @@ def test_costs_are_of_the_largest_rank(sharding):
     assert told.empty == shares.count(0)
     assert told.flops == spec.flops(3) * max(shares) // np.prod(spec.output_size)
     assert told.outputs == 3 * max(shares) * spec.filters * 4
-    assert told.halo == 3 * spec.in_channels * 4 * max(sent(sharding, p)[0] for p in ranks)
+    assert told.halo == 3 * spec.in_channels * 4 * max(sent(p)[0] for p in ranks)
     half = sharding.costs(batch=3, dtype="bfloat16")
     assert (half.weights, half.optimizer) == (told.weights // 2, told.optimizer)
     if not spec.shared_axes:

@@ -43,6 +43,17 @@ def test_a_link_stays_one_and_a_mode_stays(path):
     np.testing.assert_array_equal(lcmulti.load_weights(behind).kernel, kernel + 1)
 
 
+@pytest.mark.parametrize("per_process", [False, True])
+def test_what_is_no_file_is_never_replaced(path, per_process):
+    """As root, a rename would put a file in the place of ``/dev/null``."""
+    os.mkfifo(path.with_name("pipe"))
+    path.symlink_to(path.with_name("pipe"))
+    with pytest.raises(FileError, match=r"cannot be written \(it is a pipe, not a file\)"):
+        lcmulti.save_weights(path, arrays()[0], spec=SPEC, per_process=per_process)
+    assert path.is_fifo()
+    assert sorted(each.name for each in path.parent.iterdir()) == ["pipe", path.name]
+
+
 def test_names_are_as_long_as_the_file_system_takes(path):
     name = "n" * (os.pathconf(path.parent, "PC_NAME_MAX") - 12) + ".safetensors"
     kernel, _ = arrays()

@@ -84,6 +84,8 @@ def onnx_without_dynamo(example):
 
     buffer = io.BytesIO()
     with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+        # This exporter warns of every `torch.nn.functional.pad` once.
+        warnings.filterwarnings("ignore", "Constant folding - Only steps=1")
         torch.onnx.export(
             example.module.eval(), (example.x,), buffer, dynamo=False, input_names=["x"],
             output_names=["y"], dynamic_axes={"x": {0: "n"}, "y": {0: "n"}},

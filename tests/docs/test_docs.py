@@ -125,6 +125,7 @@ def test_every_page_with_python_is_run():
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*not carried over")
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")  # of tf_keras
 @pytest.mark.parametrize("page", NEEDS)
 def test_page_runs_and_prints_what_it_says(page, isolated, monkeypatch):
     for package in NEEDS[page]:

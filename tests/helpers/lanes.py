@@ -1,7 +1,7 @@
 """The fast lane and the full one, and where their time went.
 
 `pytest` runs the fast lane, which touches every topic. `pytest --full` runs everything, and
-`pytest --rest` what the fast lane leaves out.
+`pytest --rest` what the fast lane leaves out. `--part 2/3` takes the second of three parts of it.
 
 * ``slow`` marks a test that takes more than a second or two. The fast lane leaves it out.
 * ``sampled`` marks a test of which the fast lane runs the first parameters only, for each backend.
@@ -14,6 +14,7 @@ made once. Tests may name a group of their own instead.
 
 from __future__ import annotations
 
+import argparse
 from collections import Counter
 from pathlib import PurePath
 
@@ -25,6 +26,20 @@ MOST_SHOWN = 12
 def pytest_addoption(parser):
     parser.addoption("--full", action="store_true", help="run the slow tests as well")
     parser.addoption("--rest", action="store_true", help="run what is not in the fast lane alone")
+    parser.addoption("--part", metavar="K/N", type=part, help="run the K-th of N parts alone")
+
+
+def part(text):
+    """Read ``K/N``, with K from 1 to N."""
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise argparse.ArgumentTypeError(f"expected K/N with K from 1 to N, got {text!r}")
+    return int(number), int(count)
+
+
+def group_of(item):
+    """Name the tests that one worker runs together."""
+    return item.get_closest_marker("xdist_group").args[0]
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
@@ -45,6 +60,11 @@ def pytest_collection_modifyitems(config, items):
         (kept if fast else left).append(item)
     if config.getoption("--rest"):
         kept, left = left, kept
+    if config.getoption("--part"):
+        number, count = config.getoption("--part")
+        chosen = sorted({group_of(item) for item in kept})[number - 1 :: count]
+        left += [item for item in kept if group_of(item) not in chosen]
+        kept = [item for item in kept if group_of(item) in chosen]
     if left:
         items[:] = kept
         config.hook.pytest_deselected(items=left)

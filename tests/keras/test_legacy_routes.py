@@ -1,6 +1,7 @@
 """Models in two files, models of TensorFlow.js, and the files that ``convert`` writes."""
 
 import json
+import os
 import resource
 import shutil
 
@@ -136,6 +137,47 @@ def test_the_second_file_that_cannot_be_put_in_its_place_takes_the_first_back(tm
             files.publish()
     assert one.read_bytes() == b"old"
     assert sorted(each.name for each in tmp_path.iterdir()) == ["one", "two"]
+
+
+def test_an_interrupt_between_two_files_takes_the_first_back(tmp_path, monkeypatch):
+    from lcmulti_keras import writing
+
+    one, two, moved = tmp_path / "one", tmp_path / "two", []
+    for path in (one, two):
+        path.write_bytes(b"old")
+
+    def keep(path, kept):
+        moved.append(path)
+        if len(moved) == 2:
+            raise KeyboardInterrupt
+        kept.write_bytes(path.read_bytes())
+
+    monkeypatch.setattr(writing, "_keep", keep)
+    with pytest.raises(KeyboardInterrupt), writing.Written([one, two]) as files:
+        for path in (one, two):
+            files.write(path, lambda draft: draft.write_bytes(b"new"))
+        files.publish()
+    assert [each.read_bytes() for each in (one, two)] == [b"old", b"old"]
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["one", "two"]
+
+
+def test_links_and_modes_stay_and_what_is_no_file_is_never_replaced(tmp_path):
+    from lcmulti_keras.writing import Written
+
+    new, behind, pipe = tmp_path / "new", tmp_path / "behind", tmp_path / "pipe"
+    behind.write_bytes(b"old")
+    behind.chmod(0o640)
+    new.symlink_to(behind)
+    with Written([new]) as files:
+        files.write(new, lambda draft: draft.write_bytes(b"new"))
+        files.publish()
+    assert new.is_symlink() and behind.read_bytes() == b"new"
+    assert behind.stat().st_mode & 0o777 == 0o640
+    os.mkfifo(pipe)
+    with pytest.raises(FileError, match="a pipe, not a file"):
+        Written([tmp_path / "other", pipe])
+    assert pipe.is_fifo()
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["behind", "new", "pipe"]
 
 
 def test_no_other_program_is_given_the_stranger_s_file(tmp_path, monkeypatch):

@@ -47,6 +47,7 @@ GEOMETRIES = {
     "dilation": ((20, 9, 2), 3, 3, LAST | dict(dilation=(4, 2))),
     "dilation and strides": ((26, 9, 2), 3, 3, LAST | dict(dilation=(3, 1), strides=(2, 2))),
     "padded far": ((3, 4, 2), 3, 2, LAST | dict(padding=((6, 7), (1, 1)))),
+    "padding alone": ((11, 2), 3, 1, LAST | dict(padding=3)),
     "padded unevenly": ((10, 6, 2), 3, 3, LAST | dict(padding=((2, 1), (0, 2)))),
     "reflect": ((11, 8, 3), 4, 3, LAST | REFLECT | dict(padding=1)),
     "reflect far": ((9, 5, 2), 3, 5, LAST | REFLECT | dict(padding=4)),
@@ -68,6 +69,7 @@ GEOMETRIES = {
     "4D": ((6, 3, 4, 3, 2), 2, 2, LAST),
     "float64": ((12, 6, 3), 4, 3, LAST | dict(padding=1)),
     "complex64": ((12, 6, 3), 4, 3, LAST | dict(padding=1)),
+    "complex64, few weights": ((47, 2), 8, 3, LAST | dict(groups=2)),
     "bfloat16": ((12, 6, 3), 4, 3, LAST | dict(padding=1)),
     "float16": ((12, 6, 3), 4, 3, LAST),
     "columns": ((7, 14, 3), 4, 3, LAST | dict(padding=1)),
@@ -76,6 +78,9 @@ GEOMETRIES = {
     "both axes": ((11, 12, 3), 4, 3, LAST | dict(padding="same")),
     "both circular": ((3, 9, 10), 4, 3, FIRST | CIRCULAR | dict(padding=1)),
     "both, spanning": ((9, 8, 2), 3, (6, 5), LAST),
+    "both, one row": (
+        (4, 13, 1), 2, (2, 5), LAST | REPLICATE | dict(padding="same", strides=5)),
+    "both, unused rows": ((16, 14, 2), 3, 3, LAST | dict(strides=(4, 1))),
     "both, reversed": ((11, 12, 3), 4, (3, 5), LAST | dict(padding="same", strides=(2, 1))),
     "batch and rows": ((11, 8, 3), 4, 3, LAST | dict(padding="same")),
     "shared rows": ((12, 6, 3), 4, 3, LAST),
@@ -91,7 +96,8 @@ GEOMETRIES = {
     "large strides": ((130, 9, 4), 8, 5, LAST | dict(padding=2, strides=(2, 1))),
 }  # fmt: skip
 AXES = {"columns": (1,), "columns first": (1,), "depth of 3D": (2,), "both axes": (0, 1),
-        "both circular": (0, 1), "both, spanning": (0, 1), "both, reversed": (1, 0),
+        "both circular": (0, 1), "both, spanning": (0, 1), "both, one row": (0, 1),
+        "both, unused rows": (0, 1), "both, reversed": (1, 0),
         "batch and rows": (None, 0),
         "batch smaller than the mesh": (None, 0)}  # fmt: skip
 SHARED = {"shared rows": (0,), "shared columns": (1,), "shared columns, a row each": (1,),
@@ -110,7 +116,8 @@ def case_of(name):
 
 
 def dtype_of(name):
-    return name if name in OTHER_DTYPES else "float32"
+    dtype = name.partition(",")[0]
+    return dtype if dtype in OTHER_DTYPES else "float32"
 
 
 def inputs_of(case, dtype):
@@ -159,8 +166,8 @@ def halo_bytes(spec, axes, sizes, rank, batch, itemsize):
     sharding = Sharding(spec, tuple(parts.get(axis, (1, 0))[0] for axis in range(spec.ndim)))
     mine = [sharding.axes[axis][parts.get(axis, (1, 0))[1]] for axis in range(spec.ndim)]
     batch = len(owned(batch, sizes[0], at[0])) if None in axes else batch
-    rows, messages = sent(sharding, tuple(mine))
-    return rows * batch * spec.in_channels * itemsize, messages
+    rows, messages = sent(tuple(mine))
+    return rows * batch * spec.in_channels * itemsize, messages if batch else 0
 
 
 def check_geometry(name, rank):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from itertools import product
 
 import pytest
@@ -233,6 +234,25 @@ def test_what_a_tracer_gives_is_no_view(kind, how):
             assert not y._is_view(), (bias, x.stride())
             nn.functional.relu_(y).sum().backward()
             torch.testing.assert_close(y, layer(x).relu())
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:Constant folding")
+@pytest.mark.parametrize("ndim", [2, 1, 3])
+@pytest.mark.parametrize("kind", KINDS)
+def test_onnx_without_dynamo(kind, ndim):
+    """The older exporter writes what onnxruntime computes, also for a single sample."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    layer, batch = layer_of(kind, ndim).eval(), sample(ndim)
+    for x, more in ((batch, dict(dynamic_axes={"x": {0: "n"}, "y": {0: "n"}})), (batch[0], {})):
+        file = io.BytesIO()
+        torch.onnx.export(
+            layer, (x,), file, dynamo=False, input_names=["x"], output_names=["y"], **more
+        )
+        session = onnxruntime.InferenceSession(file.getvalue())
+        for each in (x, torch.cat([x, x])) if more else (x,):
+            (y,) = session.run(None, {"x": each.numpy()})
+            torch.testing.assert_close(torch.from_numpy(y), layer(each).detach())
 
 
 OPERATIONS = {

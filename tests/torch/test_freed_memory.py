@@ -95,6 +95,29 @@ for (name, shapes), implementation, transposed, dtype in itertools.product(
             raise AssertionError(f"{name}, {implementation}, {lost} freed before backward")
 print(checked)
 """
+OTHERS = """
+import torch
+from helpers_variables import OPERATIONS, drawn
+from lcmulti.errors import FreedMemoryError
+
+checked = 0
+for autocast in (False, True):
+    for name, (names, run) in OPERATIONS.items():
+        for i, argument in enumerate(names):
+            arrays = [torch.tensor(each) for each in drawn(names)]
+            arrays[i].untyped_storage().resize_(0)
+            try:
+                with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+                    run(*arrays)
+            except FreedMemoryError as error:
+                wanted = "x" if argument == "y" else argument
+                known = autocast and "basis" in names  # there the name is that of its place
+                assert error.argument == wanted or known, (name, argument, str(error))
+                checked += 1
+            else:
+                raise AssertionError(f"{name}, {argument}: no error")
+print(checked)
+"""
 DOOR = """
 import torch
 from helpers_native import KERNEL, RESOURCES, SPEC, X
@@ -133,6 +156,10 @@ def checks(code):
 
 def test_an_error_names_what_was_freed():
     assert checks(CODE) > 400
+
+
+def test_every_operation_checks_its_arrays():
+    assert checks(OTHERS) == 28
 
 
 def test_the_native_door_checks_what_it_is_handed():

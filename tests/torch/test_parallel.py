@@ -21,6 +21,7 @@ import parallel_drawn  # noqa: E402
 import parallel_files  # noqa: E402
 import parallel_layers  # noqa: E402
 import parallel_memory  # noqa: E402
+import parallel_overlap  # noqa: E402
 import parallel_refusals  # noqa: E402
 import parallel_training  # noqa: E402
 from releases import is_older  # noqa: E402
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.torch
 HERE, RANKS = Path(__file__).parent, 4
 GROUPS = {
     RANKS: (parallel_cases, parallel_layers, parallel_refusals, parallel_training, parallel_memory,
-            parallel_files),
+            parallel_overlap, parallel_files),
     3: (parallel_drawn, parallel_files),
     2: (parallel_cases, parallel_files),
     1: (parallel_files,),

@@ -20,9 +20,9 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.distributed_c10d import _resolve_process_group
 
-from lcmulti.geometry.sharding import AxisPart, Seen
+from lcmulti.geometry.sharding import AxisPart, Seen, turn
 
-__all__ = ["Cut", "Travel", "gather", "scatter", "window"]
+__all__ = ["Cut", "Travel", "gather", "in_turn", "scatter", "window"]
 
 
 class Cut(NamedTuple):
@@ -48,12 +48,17 @@ class Cut(NamedTuple):
     @property
     def travels(self) -> bool:
         """Whether this rank sends or receives anything."""
-        return self.group is not None and bool(self.part.receives or self.part.sends)
+        return self.group is not None and self.part.travels
 
     @property
     def here(self) -> range:
         """The rows that the array has."""
         return range(self.size) if self.group is None else self.part.inputs
+
+
+def in_turn(cuts: Sequence[Cut]) -> list[Cut]:
+    """The axes in the order in which rows travel along them."""
+    return sorted(cuts, key=lambda cut: turn(cut.travels, len(cut.here), cut.part.window))
 
 
 class Travel:
@@ -115,7 +120,10 @@ def _start(
     group: str,
 ) -> Travel:  # fmt: skip
     """Send tensors to ranks, and receive a number of elements from each of other ranks."""
-    pieces, expected = sorted(pieces, key=_rank), sorted(expected, key=_rank)
+    pieces = sorted((each for each in pieces if each[1].numel()), key=_rank)
+    expected = sorted((each for each in expected if each[1]), key=_rank)
+    if not pieces and not expected:
+        return Travel(like.new_empty(0))
     flat = torch.cat([each.reshape(-1) for _, each in pieces]) if pieces else like.new_empty(0)
     sizes, sources = _by_rank([(to, each.numel()) for to, each in pieces]), _by_rank(expected)
     arguments = (flat, [*sizes], [*sizes.values()], [*sources], [*sources.values()], group)
@@ -298,7 +306,7 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, cuts: tuple[Cut, ...]) -> Tensor:
         ctx.cuts, whole = cuts, x
-        for cut in cuts:
+        for cut in in_turn(cuts):
             x = window(x, cut, ask(x, cut).arrived(), cut.part)
         return x.view_as(x) if x is whole else x
 
@@ -311,7 +319,7 @@ class _Scatter(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, w: Tensor, cuts: tuple[Cut, ...]) -> Tensor:
         ctx.cuts, whole = cuts, w
-        for cut in reversed(cuts):
+        for cut in reversed(in_turn(cuts)):
             w, travel = send_home(w, cut)
             w = add(w, cut, travel.arrived())
         return w.view_as(w) if w is whole else w

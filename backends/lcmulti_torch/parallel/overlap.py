@@ -16,7 +16,7 @@ from torch import Tensor
 from lcmulti.geometry.shapes import window_extent
 from lcmulti.geometry.sharding import Seen, seen
 from lcmulti_torch.memory import is_channels_first, laid_out, owned
-from lcmulti_torch.parallel.exchange import Cut, add, ask, gather, send_home, window
+from lcmulti_torch.parallel.exchange import Cut, add, ask, gather, in_turn, send_home, window
 from lcmulti_torch.parallel.halves import input_grad
 from lcmulti_torch.parallel.part import (
     Part,
@@ -126,66 +126,66 @@ def _home(
 ) -> tuple[Tensor, Any]:
     """The map ``input_grad`` with rows sent to their owners, and the result of *meanwhile*."""
     dw = part.back(input_grad(part.last(dy), kernel, part))
-    last, *rest = reversed(_ordered(part))
-    dx, travel = send_home(unblank(dw, part.cuts), last)
-    computed = None if meanwhile is None else meanwhile()
-    dx = add(dx, last, travel.arrived())
-    for cut in rest:
+    dx, computed = unblank(dw, part.cuts), None
+    for cut in reversed(in_turn(part.cuts)):
         dx, travel = send_home(dx, cut)
+        if cut.travels and meanwhile is not None:
+            computed, meanwhile = meanwhile(), None
         dx = add(dx, cut, travel.arrived())
-    dx = dx.to(dy.dtype)
-    return _placed(part, dy, part.last(dx)), computed
-
-
-def _ordered(part: Part) -> list[Cut]:
-    """The axes along which rows travel, and then the others."""
-    return sorted(part.cuts, key=lambda cut: not cut.travels)
+    if meanwhile is not None:
+        computed = meanwhile()
+    return _placed(part, dy, part.last(dx.to(dy.dtype))), computed
 
 
 def _windowed(x: Tensor, part: Part, halos: list[Tensor]) -> Tensor:
     """The window, from local and received rows."""
-    for cut, received in zip(_ordered(part), halos, strict=True):
+    for cut, received in zip(in_turn(part.cuts), halos, strict=True):
         x = window(x, cut, received, cut.part)
     return x
 
 
 def _halos(x: Tensor, part: Part) -> list[Tensor]:
-    """The rows that are received along each of the `_ordered` axes."""
+    """The rows that are received along each of the axes in turn."""
     received = []
-    for cut in _ordered(part):
+    for cut in in_turn(part.cuts):
         received.append(ask(x, cut).arrived())
         x = window(x, cut, received[-1], cut.part)
     return received
 
 
 def _forward(x: Tensor, kernel: Tensor, part: Part) -> tuple[Tensor, list[Tensor]]:
-    """The outputs, and the rows that were received along each of the `_ordered` axes."""
-    first, *others = _ordered(part)
+    """The outputs, and the rows that were received along each of the axes in turn."""
+    like, order, received = x, in_turn(part.cuts), []
+    while not order[0].travels and len(order) > 1:
+        received.append(x.new_empty(0))
+        x = window(x, order[0], received[-1], order[0].part)
+        order = order[1:]
+    first, *others = order
     axis = part.cuts.index(first)
     inner = _inner(part, axis) if not any(cut.travels for cut in others) else None
     travel = ask(x, first)
     if inner is not None:
         positions, ahead = inner
         y = _outputs(_rows_here(x, first, ahead), kernel, part, others, axis, ahead)
-    received = [travel.arrived()]
+    received.append(travel.arrived())
     if inner is None:
-        w = window(x, first, received[0], first.part)
+        w = window(x, first, received[-1], first.part)
         for cut in others:
             received.append(ask(w, cut).arrived())
             w = window(w, cut, received[-1], cut.part)
         w = part.last(blank(w, part.cuts))
-        return _placed(part, x, raw(part, "forward", w, kernel, part.seen)), received
-    outputs = first.part.outputs
+        return _placed(part, like, raw(part, "forward", w, kernel, part.seen)), received
+    outputs, halos = first.part.outputs, received[-1]
     for border in (range(outputs.start, positions.start), range(positions.stop, outputs.stop)):
         if not border:
             continue
         wanted, at = seen(part.whole, axis, border), border.start - outputs.start
         shared = kernel.shape[axis] != len(outputs)
         weights = kernel if shared else kernel.narrow(axis, at, len(border))
-        w = window(x, first, received[0], wanted)
+        w = window(x, first, halos, wanted)
         place = y.narrow(axis + 1, at, len(border))
         place.copy_(_outputs(w, weights, part, others, axis, wanted))
-    return _placed(part, x, y), received + [x.new_empty(0)] * len(others)
+    return _placed(part, like, y), received + [x.new_empty(0)] * len(others)
 
 
 def _placed(part: Part, like: Tensor, y: Tensor) -> Tensor:
@@ -230,5 +230,7 @@ def _inner(part: Part, axis: int) -> tuple[range, Seen] | None:
         return None
     start, end = outputs.start * stride - low, (outputs.stop - 1) * stride + extent - low
     rows = range(max(start, own.start), min(end, own.stop))
+    if not rows:  # the positions see nothing but padding
+        return None
     padding = (rows.start - start, end - rows.stop)
     return range(first, stop), Seen(outputs, (rows,), padding, range(len(rows)), (), ())
