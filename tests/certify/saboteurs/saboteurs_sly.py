@@ -11,7 +11,8 @@ import warnings
 import weakref
 
 import numpy as np
-from saboteurs_maps import TF32, Honest
+from saboteurs_maps import Honest
+from saboteurs_rounding import TF32
 
 from lcmulti.algorithms import reference
 from lcmulti.numpy.backend import blocked
