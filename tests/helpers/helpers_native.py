@@ -50,10 +50,12 @@ def all_close(ours, expected, tolerance=1e-4):
         close(each, other, tolerance)
 
 
-def everything(implementation, threads=None, spec=SPEC, batch=5, dtype="float32"):
+def everything(implementation, threads=None, spec=SPEC, batch=5, dtype="float32", sizes=(1, 1, 1)):
+    """The three maps of random numbers about as large as *sizes*: of x, kernel and dy."""
     rng = np.random.default_rng(1)
     shapes = ((batch, *spec.input_shape), spec.kernel_shape, (batch, *spec.output_shape))
-    x, kernel, dy = (rng.standard_normal(shape).astype(dtype) for shape in shapes)
+    drawn = (rng.standard_normal(shape) for shape in shapes)
+    x, kernel, dy = ((each * size).astype(dtype) for each, size in zip(drawn, sizes, strict=True))
     resources = Resources(2**28, threads)
     return (
         implementation.forward(x, kernel, spec, resources),

@@ -232,4 +232,5 @@ def test_gradients_and_compilation_of_variables():
 
     expected = jax.grad(of_arrays)(layer.kernel[...])
     for wrap in (nnx.grad(penalty), nnx.jit(nnx.grad(penalty))):
-        close(wrap(layer)["kernel"][...], expected)
+        (found,) = jax.tree.leaves(wrap(layer)["kernel"])  # Flax 0.10's has no [...]
+        close(found, expected)

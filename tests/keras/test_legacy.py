@@ -13,7 +13,7 @@ import lcmulti
 
 DATA = Path(__file__).parents[1] / "data" / "legacy_models"
 SAMPLES = sorted(path.name for path in DATA.glob("*.[hk]*"))
-NAMES = re.findall(r"@model\ndef (\w+)", (DRIVERS / "write_legacy.py").read_text("utf-8"))
+NAMES = re.findall(r"@model\ndef (\w+)", (DRIVERS / "legacy_models.py").read_text("utf-8"))
 TELLING = re.findall(r'"(\w+\.\w+)"', re.search(
     r"TELLING = {.*?}", (DRIVERS / "load_legacy.py").read_text("utf-8"), re.DOTALL)[0])  # fmt: skip
 FOR_TWO = [f"compiled_for_{each}" for each in ("two", "all", "one", "objects")]

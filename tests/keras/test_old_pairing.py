@@ -17,7 +17,11 @@ from helpers_old_files import (
 
 from lcmulti.errors import FileError
 
-OLD_MODELS = re.findall(r"@model\ndef (\w+)", (DRIVERS / "old_models.py").read_text("utf-8"))
+OLD_MODELS = [
+    name
+    for file in ("old_classes.py", "old_models.py")
+    for name in re.findall(r"@model\ndef (\w+)", (DRIVERS / file).read_text("utf-8"))
+]
 HIDDEN = ("lists_after_layers", "private_attributes")
 """Models whose order of attributes cannot be seen on PyTorch; ``.weights.h5`` depends on it."""
 

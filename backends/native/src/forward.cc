@@ -19,16 +19,19 @@ void Call<D, A, MAP>::forward(const Box &box) {
   if (few_samples()) return forward_rows(box, seen, window_runs, x, y);
   for (Run &run : window_runs) run = {run.input / per, run.weights / per, run.length / per};
   E *const panel = reinterpret_cast<E *>(x);
+  [[maybe_unused]] Smallest of_a(smallest_a_), of_b(smallest_b_);
   for_chunks([&](const Chunk &chunk, auto vl, auto nv) {
     constexpr int VL = vl, NV = nv;
     using T = Tiles<E, VL, NV>;
     if constexpr (per == 2) {
       gather_pairs<VL>(a_, g.x_step, g.input, g.channels, seen, chunk, panel);
+      of_a.see(panel, product(seen.n.data(), g.axes) * g.channels * chunk.padded);
     } else {
       gather_box<A, VL>(inputs(), seen, chunk, x);
     }
     A *out = y;
     for_positions(g, box, seen.n, [&](int64_t at, int64_t start) {
+      if constexpr (per == 2) of_b.see(b_ + at, g.terms * g.filters);
       const E *w = weights<E>(b_ + at, room);
       const E *ahead = next_weights(w);
       const E *in = panel + start / per * chunk.padded;

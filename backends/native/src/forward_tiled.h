@@ -15,24 +15,32 @@ LCMULTI_INLINE void copy_whole_vectors(const uint16_t *from, int64_t length, uin
 }
 
 // The weights of one position as pairs of adjacent rows, (row / 2, filter), with zeros up to whole tiles.
-inline void pair_rows(const uint16_t *from, int64_t rows, int64_t filters, Pair *to, int64_t deep, int64_t wide) {
+inline void pair_rows(const uint16_t *from, int64_t rows, int64_t filters, Pair *to, int64_t deep, int64_t wide,
+                      Smallest &seen) {
   constexpr int VL = kTile;
   const int64_t whole = filters / VL * VL;
+  Smallest::V least = Smallest::kNone;
   for (int64_t k = 0; k < deep; k += 2, from += 2 * filters, to += wide) {
     if (k >= rows) {
       std::memset(to, 0, sizeof(Pair) * wide);
     } else if (k + 1 == rows) {
       for (int64_t f = 0; f < wide; ++f) to[f] = f < filters ? from[f] : 0;
+      seen.see(from, filters);
     } else {
       const uint16_t *after = from + filters;
-      for (int64_t f = 0; f < whole; f += VL) store(to + f, pairs_of<VL>(from + f, after + f));
+      const auto put = [&](int64_t f, Vector<Pair, VL> pairs) {
+        store(to + f, pairs);
+        least = Smallest::lesser(least, bits_of<Smallest::V>(pairs));
+      };
+      for (int64_t f = 0; f < whole; f += VL) put(f, pairs_of<VL>(from + f, after + f));
       if (whole == wide) continue;
       uint16_t low[VL] = {}, high[VL] = {};
       std::memcpy(low, from + whole, sizeof(uint16_t) * (filters - whole));
       std::memcpy(high, after + whole, sizeof(uint16_t) * (filters - whole));
-      store(to + whole, pairs_of<VL>(low, high));
+      put(whole, pairs_of<VL>(low, high));
     }
   }
+  seen.add(least);
 }
 
 template <class D, class A, int MAP>
@@ -54,15 +62,19 @@ void Call<D, A, MAP>::forward_tiled(const Box &box) {
   const Source<uint16_t> source{reinterpret_cast<const uint16_t *>(a_), g.x_step, g.input, g.channels, axes};
   const Target<D> written = target();
   TileUnit unit;
+  Smallest of_a(smallest_a_), of_b(smallest_b_);
   int64_t paired = -1;
   for (Chunk chunk{0, 0, 0}; chunk.first < g.batch; chunk.first += chunk.count) {
     chunk.count = std::min(g.batch - chunk.first, lanes);
     copy_box(source, seen, chunk, sample, x);
+    of_a.see(x, chunk.count * sample);
     Odometer outer(box.n.data(), axes - 1);
     int64_t column = 0;
     for_positions(g, box, seen.n, [&](int64_t at, int64_t start) {
-      if (at != paired) pair_rows(reinterpret_cast<const uint16_t *>(b_ + at), g.terms, g.filters, pairs, deep, wide);
-      paired = at;
+      if (at != paired) {
+        pair_rows(reinterpret_cast<const uint16_t *>(b_ + at), g.terms, g.filters, pairs, deep, wide, of_b);
+        paired = at;
+      }
       for (int64_t n = 0; n < chunk.count; ++n) {
         const uint16_t *from = x + n * sample + start;
         uint16_t *to = windows + n * deep;

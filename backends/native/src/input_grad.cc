@@ -71,6 +71,7 @@ void Call<D, A, MAP>::input_grad(const Box &box) {
   const bool whole = g.rows_are_runs(), few = few_samples();
   E *const panel = reinterpret_cast<E *>(dy);
   TileUnit unit;
+  [[maybe_unused]] Smallest of_a(smallest_a_), of_b(smallest_b_);
   for_chunks([&](const Chunk &chunk, auto vl, auto nv) {
     [[maybe_unused]] constexpr int VL = vl, NV = nv;
     using T = Tiles<E, VL, NV>;
@@ -84,6 +85,7 @@ void Call<D, A, MAP>::input_grad(const Box &box) {
     } else {
       gather_box<A, VL>(outputs(a_), seers, chunk, dy);
     }
+    if constexpr (per == 2) of_a.see(panel, product(seers.n.data(), axes) * per * filters * chunk.padded);
     const E *above = panel;
     for (Odometer o(seers.n.data(), axes); !o.done; o.next(), above += filters * (few ? chunk.count : chunk.padded)) {
       // The taps of this output that read inputs of the box: a range along each axis.
@@ -119,6 +121,7 @@ void Call<D, A, MAP>::input_grad(const Box &box) {
           row = row * g.kernel[a] + tap_lo[a] + tap.at[a];
         }
         row *= g.channels_per_group;
+        if constexpr (per == 2) of_b.see(stored + row * g.filters, length * g.filters);
         if constexpr (kTiled) {
           A *const to = dx + at * g.channels * chunk.padded;
           unit.multiply(tile_rows + row * deep, 2 * deep, above, 4 * chunk.padded, to, 4 * chunk.padded, length,

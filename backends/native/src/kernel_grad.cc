@@ -78,6 +78,7 @@ void Call<D, A, MAP>::kernel_grad(const Box &owner, int64_t piece) {
     for_owned([&](A *to, int64_t) { std::memset(to, 0, sizeof(A) * each); });
   }
   TileUnit unit;
+  [[maybe_unused]] Smallest of_a(smallest_a_), of_b(smallest_b_);
   for (int64_t i = 0; i < sharers_.tasks; ++i) {
     Box box = sharers_.at(i);
     for (int a = 0; a < axes; ++a) {
@@ -101,16 +102,18 @@ void Call<D, A, MAP>::kernel_grad(const Box &owner, int64_t piece) {
         auto *const dy_pairs = reinterpret_cast<Pair *>(dy);
         if (g.dy_step[1] == 1) {
           gather_filter_pairs<kVL>(dy_bits, g.groups, box, chunk, kTiled ? chunk.padded : (chunk.count + 1) / 2 * 2,
-                                   pitch, dy_pairs);
+                                   pitch, dy_pairs, of_b);
         } else if constexpr (kTiled) {  // in the others, filters are adjacent
           gather_box<uint16_t, VL>(dy_bits, box, chunk, reinterpret_cast<uint16_t *>(memory));
           const auto *from = reinterpret_cast<const Pair *>(memory);
           const int64_t pairs = chunk.padded / 2;
+          of_b.see(from, positions * g.filters * chunk.padded);
           for (int64_t at = 0; at < positions * g.groups; ++at) {
             gather<Pair, kVL>(from + at * filters * pairs, pairs, 1, pairs, filters, dy_pairs + at * pitch * pairs,
                               pitch, static_cast<int>(pitch));
           }
         }
+        of_a.see(x, product(seen.n.data(), axes) * g.channels * chunk.padded);
       } else if (few) {
         gather_box<A, VL>(inputs(), seen, chunk, x);
         gather_box<A, VL>(outputs(b_), box, chunk, dy);

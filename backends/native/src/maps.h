@@ -16,6 +16,7 @@
 #include "rows.h"
 #include "scratch.h"
 #include "simd/products.h"
+#include "simd/smallest.h"
 #include "simd/tile_unit.h"
 #include "tiles.h"
 #include "types.h"
@@ -65,6 +66,9 @@ class Call {
     }
   }
 
+  // Whether `run` lost nothing to products that take small numbers as zero.
+  bool is_exact() const { return all_normal(smallest_a_, smallest_b_); }
+
   // Whether the matrix unit is used: samples and filters must fill a good part of its tiles.
   static bool fills_tiles(const Geometry &g) {
     if (g.batch <= kShort || g.filters_per_group < kFewFilters) return false;
@@ -77,6 +81,7 @@ class Call {
   const D *a_ = nullptr, *b_ = nullptr;
   D *result_ = nullptr;
   bool streamed_ = false;
+  SmallestOfCall smallest_a_{0xffff}, smallest_b_{0xffff};  // factors of products of pairs
   // For kernel_grad: boxes of positions with weights of their own, the boxes that share each of these, and the
   // parts into which a window is divided if there would be too few tasks.
   Grid owners_, sharers_;

@@ -4,6 +4,7 @@
 #include "layout.h"
 #include "simd/edges.h"
 #include "simd/products.h"
+#include "simd/smallest.h"
 
 namespace lcmulti::LCMULTI_ISA {
 
@@ -55,7 +56,8 @@ void turn_filters(const Source<D> &source, int64_t groups, const Box &box, const
 // to `samples`.
 template <int VL>
 void gather_filter_pairs(const Source<uint16_t> &source, int64_t groups, const Box &box, const Chunk &chunk,
-                         int64_t samples, int64_t pitch, Pair *to) {
+                         int64_t samples, int64_t pitch, Pair *to, Smallest &seen) {
+  Smallest::V least = Smallest::kNone;
   const int64_t filters = source.channels / groups, step = source.step[1];
   for (Odometer o(box.n.data(), source.axes); !o.done; o.next()) {
     const uint16_t *from = source.data + chunk.first * source.step[0];
@@ -65,16 +67,23 @@ void gather_filter_pairs(const Source<uint16_t> &source, int64_t groups, const B
         const uint16_t *row = from + n * source.step[0], *after = row + source.step[0];
         const bool two = n + 1 < chunk.count;
         int64_t f = 0;
-        for (; two && step == 1 && f + VL <= filters; f += VL) store(to + f, pairs_of<VL>(row + f, after + f));
+        for (; two && step == 1 && f + VL <= filters; f += VL) {
+          const Vector<Pair, VL> pairs = pairs_of<VL>(row + f, after + f);
+          store(to + f, pairs);
+          if constexpr (kHasPairs) least = Smallest::lesser(least, bits_of<Smallest::V>(pairs));
+        }
+        const int64_t rest = pitch - f;
         for (; f < pitch; ++f) {
           to[f] = f >= filters ? 0 : row[f * step] | (two ? static_cast<Pair>(after[f * step]) << 16 : 0);
         }
+        if (rest > 0) seen.see(to + pitch - rest, 2 * rest);
       }
       const int64_t beyond = (samples - chunk.count) / 2 * pitch;
       std::memset(to, 0, sizeof(Pair) * beyond);
       to += beyond;
     }
   }
+  seen.add(least);
 }
 
 template <class A, int VL, class D>

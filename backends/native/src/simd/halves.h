@@ -43,8 +43,12 @@ LCMULTI_INLINE Vector<float, VL> widen(Vector<uint16_t, VL> bits, float16) {
 template <int VL>
 LCMULTI_INLINE Vector<uint16_t, VL> narrow(Vector<float, VL> v, bfloat16) {
 #if defined(__AVX512BF16__)
-  // Like the instructions that multiply, this treats subnormal numbers as zeros.
-  if constexpr (VL == 16) return bits_of<Vector<uint16_t, VL>>(_mm512_cvtneps_pbh(bits_of<__m512>(v)));
+  if constexpr (VL == 16) {
+    constexpr int kSubnormal = 0x20;  // which the instruction would take as zeros
+    if (_mm512_fpclass_ps_mask(bits_of<__m512>(v), kSubnormal) == 0) {
+      return bits_of<Vector<uint16_t, VL>>(_mm512_cvtneps_pbh(bits_of<__m512>(v)));
+    }
+  }
 #endif
   using U = Vector<uint32_t, VL>;
   const U bits = bits_of<U>(v);
