@@ -8,6 +8,8 @@ import torch
 from lcmulti_torch.parallel import exchange, halves, overlap, shard
 from lcmulti_torch.parallel.part import raw
 from parallel_layers import mesh_of
+from torch._dynamo.backends.common import aot_autograd
+from torch._functorch.aot_autograd import make_boxed_func
 from torch.distributed.tensor import Shard, distribute_tensor
 
 SHAPES = {"1d": (60,), "rows": (64, 6), "columns": (6, 64), "3d": (3, 40, 4)}
@@ -28,6 +30,22 @@ def check_computes_while_rows_travel(rank):
             events.clear()
             y.sum().backward()
             assert events == ["input_grad", "sent", "kernel_grad", "arrived"], events
+
+
+def check_compilers_keep_what_only_sends(rank):
+    """Inductor leaves out an operation of which only a sum of no elements is used."""
+    found = []
+
+    def read(graph, inputs):
+        travels = (n for n in graph.graph.nodes if "lcmulti.travel" in str(n.target))
+        found.extend(node.meta["val"].numel() for node in travels)
+        return make_boxed_func(graph.forward)
+
+    layer = shard(lt.LocallyConnectedTranspose1d(2, 3, 3, 11), mesh_of())  # rows go one way
+    x = distribute_tensor(torch.randn(2, 2, 11), mesh_of(), [Shard(2)])
+    backend = aot_autograd(fw_compiler=read, bw_compiler=read)
+    torch.compile(layer, backend=backend)(x).sum().backward()
+    assert found and 0 not in found, found
 
 
 def recorded(patch):
@@ -54,4 +72,7 @@ def recorded(patch):
 
 
 def checks(ranks):
-    return {"computes while rows travel": check_computes_while_rows_travel}
+    return {
+        "computes while rows travel": check_computes_while_rows_travel,
+        "compilers keep what only sends": check_compilers_keep_what_only_sends,
+    }

@@ -107,12 +107,13 @@ def _travel(
     expected: Sequence[int],
     group: str,
 ) -> Tensor:
-    return _sent(flat, to, sizes, from_, expected, group).arrived()
+    received = _sent(flat, to, sizes, from_, expected, group).arrived()
+    return received if expected else flat.new_zeros(1)  # for `_linked`
 
 
 @_travel.register_fake
 def _(flat: Any, to: Any, sizes: Any, from_: Any, expected: Any, group: str) -> Tensor:
-    return flat.new_empty(sum(expected))
+    return flat.new_empty(sum(expected) if expected else 1)
 
 
 def _start(
@@ -136,9 +137,13 @@ def _is_traced() -> bool:
     return torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
 
 
-def _linked(x: Tensor, cut: Cut, received: Tensor) -> Tensor:
-    """*x*. If nothing was received, make a compiler believe that it depends on the exchange."""
-    nothing = cut.travels and not received.numel() and _is_traced()
+def _linked(x: Tensor, cut: Cut, received: Tensor, expected: Sequence[Any]) -> Tensor:
+    """*x*. If nothing was expected, make a compiler believe that it depends on the exchange.
+
+    Compilers leave out what nothing depends on, and a sum of no elements as well. So the exchange
+    gives them a zero.
+    """
+    nothing = cut.travels and not expected and _is_traced()
     return x + received.sum() if nothing else x
 
 
@@ -188,7 +193,7 @@ def window(x: Tensor, cut: Cut, received: Tensor, seen: Seen) -> Tensor:
             elif common and halo is not None:
                 pieces.append(halos[halo].narrow(dim, common.start - here.start, len(common)))
     needed = pieces[0] if len(pieces) == 1 else torch.cat(pieces or [x.narrow(dim, 0, 0)], dim)
-    needed = _linked(needed, cut, received)
+    needed = _linked(needed, cut, received, cut.part.receives)
     if not seen.before and not seen.after:
         return needed
     copied = [
@@ -255,7 +260,7 @@ def add(x: Tensor, cut: Cut, received: Tensor) -> Tensor:
         place = _rows(x, cut, rows)
         place.add_(received[at : at + place.numel()].view(place.shape))
         at += place.numel()
-    return _linked(x, cut, received)
+    return _linked(x, cut, received, cut.part.sends)
 
 
 def _halos(x: Tensor, cut: Cut, received: Tensor) -> dict[tuple[int, range], Tensor]:
