@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
 
 import lcmulti
@@ -47,6 +48,7 @@ class _Call(NamedTuple):
 
     part: Part
     layout: Layout
+    mesh: DeviceMesh
     x: Tensor
     weights: Tensor
     bias: Tensor | None
@@ -161,7 +163,9 @@ def _laid_out(
     if layout is None:
         return None
     refuse_rounding(x)
-    mesh, at = x.device_mesh, 2 if first else 1
+    # PyTorch may have given *x* the mesh of an earlier call, which is equal but another object, and
+    # its compilers tell meshes apart by the object.
+    mesh, at = kernel.device_mesh, 2 if first else 1
     local_x = _local(x, layout.x, layout.x_grad)
     weights = _local(kernel, layout.kernel, layout.kernel_grad)
     cuts = []
@@ -183,7 +187,7 @@ def _laid_out(
     batch = None if of_x.shape[0] is None else local_x.shape[0]
     part = Part(spec, tuple(cuts), batch, _name(arguments[-1]), settings)
     local_bias = None if bias is None else _local(bias, layout.bias, layout.bias_grad)
-    return _Call(part, layout, local_x, weights, local_bias)
+    return _Call(part, layout, mesh, local_x, weights, local_bias)
 
 
 def _name(implementation: Any) -> str:
@@ -236,7 +240,7 @@ def _result(call: _Call, y: Tensor, x: Tensor, map_: Map) -> Tensor:
     shape = torch.Size((x.shape[0], *sample))
     # The memory order of x.
     order = sorted(range(x.dim()), key=x.stride().__getitem__, reverse=True)
-    return _spread(y, x.device_mesh, call.layout.y, shape, order)
+    return _spread(y, call.mesh, call.layout.y, shape, order)
 
 
 def _spread(
