@@ -1,10 +1,10 @@
 """Releases of the frameworks that are installed, and skips for older ones."""
 
 import importlib.metadata
-import tomllib
-from pathlib import Path
 
 import pytest
+
+from lcmulti.conformance.certify.frameworks import HURRY
 
 
 def release(name):
@@ -31,8 +31,7 @@ def before(name, *than, lacks):
 
 def xla_flags():
     """Return the flags with which XLA compiles quickly. An unknown flag would end the process."""
-    with (Path(__file__).parents[2] / "pyproject.toml").open("rb") as file:
-        flags = tomllib.load(file)["tool"]["xla"]["hurry"].split()
+    flags = [f"--{name}={str(value).lower()}" for name, value in HURRY.items()]
     has_not = is_older("jaxlib", 0, 7) or release("jaxlib") >= (0, 11)
     if has_not or is_older("tensorflow", 2, 20):
         flags = [each for each in flags if "fusion_emitters" not in each]
