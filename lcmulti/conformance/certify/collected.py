@@ -17,7 +17,17 @@ from lcmulti.conformance.certify.result import Result
 from lcmulti.conformance.certify.subject import AUTO, CORE_DTYPE, Subject
 from lcmulti.dtypes import DTYPES
 
-__all__ = ["Drawn", "Rows", "again", "order", "program_of", "rows_of", "sample", "subject_of"]
+__all__ = [
+    "Drawn",
+    "Rows",
+    "again",
+    "order",
+    "program_of",
+    "rows_of",
+    "sample",
+    "shared",
+    "subject_of",
+]
 
 Rows = Iterable[tuple[Case, str]]
 SAMPLE = 4
@@ -93,6 +103,25 @@ def sample(items: list[pytest.Item]) -> list[pytest.Item]:
         if path.name != "check_resources.py":
             kept.update(each[:: -(-len(each) // SAMPLE)])
     return [item for item in items if item in kept]
+
+
+def shared(items: Sequence[pytest.Item], number: int) -> list[list[pytest.Item]]:
+    """Deal the checks out to a *number* of processes.
+
+    Checks of one geometry and dtype stay together, for they use the same program, and so does what
+    other processes measure.
+    """
+    groups: dict[object, list[pytest.Item]] = {}
+    for item in items:
+        is_measured, *key = order(item)
+        alone = not is_measured and _parameters(item).get("case") is None
+        groups.setdefault(item.nodeid if alone else (is_measured, *key), []).append(item)
+    shares: list[list[pytest.Item]] = [[] for _ in range(number)]
+    measured = groups.pop((True, "", "", 0), [])
+    for index, group in enumerate(groups.values()):
+        shares[index % number] += group
+    shares[0] += measured  # last: they are waited for
+    return shares
 
 
 def _parameters(item: pytest.Item) -> dict[str, Any]:
