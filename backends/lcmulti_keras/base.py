@@ -313,7 +313,9 @@ class LocallyConnectedBase(keras.layers.Layer):
         }
 
     @classmethod
-    def from_conv(cls, conv: keras.layers.Layer, input_shape: Sequence[int], **changes: Any) -> Self:
+    def from_conv(
+        cls, conv: keras.layers.Layer, input_shape: Sequence[int], **changes: Any
+    ) -> Self:
         """A layer that computes what *conv* does; in training, its positions may become different.
 
         Parameters

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping
 from contextlib import ContextDecorator
 from contextvars import Token
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Any, Unpack
 
 from lcmulti.choosing.settings import DEFAULTS, SettingChanges, Settings, current, overrides, parse
 

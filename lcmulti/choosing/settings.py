@@ -30,7 +30,8 @@ from lcmulti.geometry.formats import DATA_FORMATS, read_default_from
 from lcmulti.plugins.contract import Resources
 
 __all__ = [
-    "DEFAULTS", "SettingChanges", "Settings", "Source", "closed_places", "current", "sources", "user_file",
+    "DEFAULTS", "SettingChanges", "Settings", "Source", "closed_places", "current", "sources",
+    "user_file",
 ]  # fmt: skip
 
 MEBIBYTE = 2**20
