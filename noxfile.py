@@ -176,10 +176,7 @@ def native(session: nox.Session) -> None:
     install(session, "-e", ".[test,all]", "./backends/native")
     for name in OWN:
         session.run("lcmulti", "certify", name, "--implementation", "native")
-    session.run(
-        "pytest", "tests/native/test_native.py", "tests/native/test_native_torch.py",
-        "tests/native/test_native_jax_tensorflow.py", *session.posargs,
-    )  # fmt: skip
+    session.run("pytest", "tests/native", *session.posargs)
 
 
 @nox.session

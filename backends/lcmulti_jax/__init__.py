@@ -5,25 +5,24 @@ Importing this package does not import JAX: the first call with arrays loads the
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from lcmulti_jax.parallel import sharded
+from typing import TYPE_CHECKING
 
 __all__ = ["sharded"]
 
+if TYPE_CHECKING:  # for type checkers and editors
+    from lcmulti_jax.parallel import sharded
+else:
 
-def __getattr__(name: str) -> Any:
-    if name != "sharded":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from lcmulti_jax.missing import missing
+    def __getattr__(name):
+        if name != "sharded":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from lcmulti_jax.missing import missing
 
-    try:
-        from lcmulti_jax.parallel import sharded
-    except ModuleNotFoundError as error:
-        raise missing("lcmulti_jax.sharded", "jax", error) from error
-    return sharded
+        try:
+            from lcmulti_jax.parallel import sharded
+        except ModuleNotFoundError as error:
+            raise missing("lcmulti_jax.sharded", "jax", error) from error
+        return sharded
 
-
-def __dir__() -> list[str]:
-    return [*globals(), *__all__]
+    def __dir__():
+        return [*globals(), *__all__]

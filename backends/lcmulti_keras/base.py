@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import sqrt
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import keras
 from keras import activations, constraints, initializers, ops, regularizers
@@ -32,6 +32,9 @@ from lcmulti_keras.variables import tensor_of
 
 __all__ = ["LocallyConnectedBase"]
 
+if TYPE_CHECKING:  # `keras.Variable` is chosen as Keras starts, so no tool knows its class
+    from keras.src.backend.common.variables import Variable
+
 
 class LocallyConnectedBase(keras.layers.Layer):
     """A layer with weights and a geometry. The number of spatial axes is a class attribute.
@@ -50,10 +53,10 @@ class LocallyConnectedBase(keras.layers.Layer):
     convolution: ClassVar[str]
     """Name of the layer of Keras that this one is, shared along all axes."""
     spec: LocalConvSpec
-    kernel: Any
-    basis: Any
-    coefficients: Any
-    bias: Any
+    kernel: Variable
+    basis: Variable
+    coefficients: Variable
+    bias: Variable | None
     filters: int
     kernel_size: tuple[int, ...]
     strides: tuple[int, ...]
@@ -63,6 +66,12 @@ class LocallyConnectedBase(keras.layers.Layer):
     shared_axes: tuple[int, ...]
     rank: int | None
     implementation: str | int
+
+    if TYPE_CHECKING:
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            """A tensor of Keras' backend, or a `keras.KerasTensor` for one."""
+            ...
 
     def __init__(
         self, *, filters: Any, kernel_size: Any, strides: Any, padding: Any, data_format: Any,
@@ -304,7 +313,9 @@ class LocallyConnectedBase(keras.layers.Layer):
         }
 
     @classmethod
-    def from_conv(cls, conv: Any, input_shape: Sequence[int], **changes: Any) -> Self:
+    def from_conv(
+        cls, conv: keras.layers.Layer, input_shape: Sequence[int], **changes: Any
+    ) -> Self:
         """A layer that computes what *conv* does; in training, its positions may become different.
 
         Parameters
@@ -328,7 +339,7 @@ class LocallyConnectedBase(keras.layers.Layer):
         """
         return layer_of_conv(cls, conv, input_shape, changes)
 
-    def to_conv(self, tolerance: float | None = 0.0) -> Any:
+    def to_conv(self, tolerance: float | None = 0.0) -> keras.layers.Layer:
         """The convolution this layer is, or (*tolerance* None) the mean over positions.
 
         Parameters

@@ -54,7 +54,7 @@ class LocallyConnectedNd(nn.Module, Generic[Conv]):
     input_size: tuple[int, ...]
     output_size: tuple[int, ...]
     stride: tuple[int, ...]
-    padding: Any
+    padding: Padding
     dilation: tuple[int, ...]
     groups: int
     padding_mode: str
@@ -249,7 +249,7 @@ class LocallyConnectedNd(nn.Module, Generic[Conv]):
     @classmethod
     def from_conv(
         cls,
-        conv: nn.Module,
+        conv: Conv,
         input_size: Sizes = MISSING,
         *,
         data_format: str = "channels_first",

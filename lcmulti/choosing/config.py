@@ -6,9 +6,9 @@ import warnings
 from collections.abc import Mapping
 from contextlib import ContextDecorator
 from contextvars import Token
-from typing import Any
+from typing import Any, Unpack
 
-from lcmulti.choosing.settings import DEFAULTS, Settings, current, overrides, parse
+from lcmulti.choosing.settings import DEFAULTS, SettingChanges, Settings, current, overrides, parse
 
 __all__ = ["Changes", "Config", "config"]
 
@@ -58,7 +58,7 @@ class Config:
     67108864
     """
 
-    def __call__(self, **settings: Any) -> Changes:
+    def __call__(self, **settings: Unpack[SettingChanges]) -> Changes:
         """Change settings within a ``with`` block, for this thread or task only.
 
         Parameters

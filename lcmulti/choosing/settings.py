@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 from lcmulti.choosing.setting_files import (
     ClosedPlaces,
@@ -30,7 +30,8 @@ from lcmulti.geometry.formats import DATA_FORMATS, read_default_from
 from lcmulti.plugins.contract import Resources
 
 __all__ = [
-    "DEFAULTS", "Settings", "Source", "closed_places", "current", "sources", "user_file",
+    "DEFAULTS", "SettingChanges", "Settings", "Source", "closed_places", "current", "sources",
+    "user_file",
 ]  # fmt: skip
 
 MEBIBYTE = 2**20
@@ -73,6 +74,18 @@ class Settings(NamedTuple):
     def resources(self) -> Resources:
         """The settings that a computation receives."""
         return Resources(self.max_workspace, self.threads, self.precision, self.tiles)
+
+
+class SettingChanges(TypedDict, total=False):
+    """`Settings` as a caller may write them, for type checkers; None stands for the default."""
+
+    backend: str | None
+    implementation: str | None
+    data_format: str | None
+    max_workspace: int | str | None
+    threads: int | str | None
+    precision: str | None
+    tiles: str | None
 
 
 class Source(NamedTuple):

@@ -69,6 +69,12 @@ def add_parser(subparsers: Subparsers) -> None:
         metavar="N",
         help="of the random examples; default: 0, with --nightly a new one each time",
     )
+    add(
+        "--processes",
+        type=int,
+        metavar="N",
+        help="that share the checks; default: one for each core, at most 4",
+    )
     add("--json", type=Path, metavar="FILE", help="write everything as JSON")
     add("--junit", type=Path, metavar="FILE", help="write JUnit XML")
     add("--certificate", type=Path, metavar="FILE", help="write one page of Markdown")
@@ -93,5 +99,6 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
         quiet=False,
         arguments=args.unknown,
+        processes=args.processes,
     )
     return 0 if result.ok or (result.is_quick and not result.failures) else 1

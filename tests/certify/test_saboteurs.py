@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from lcmulti.conformance.certify import run as running
+from lcmulti.conformance.certify import session
 from lcmulti.conformance.certify.frameworks import framework_of
 from lcmulti.conformance.certify.plugin import Suite
 from lcmulti.conformance.certify.random_geometries import CI, Examples
@@ -65,19 +65,19 @@ def process_restored():
 
 def run_check(backend, check, names=None):
     """Run one check on the implementations *names*, each until its first failure."""
-    files = [*running.SUITE.glob("check_*.py")]
-    files += running.SUITE.glob(f"frameworks/check_{framework_of(backend)}*.py")
+    files = [*session.SUITE.glob("check_*.py")]
+    files += session.SUITE.glob(f"frameworks/check_{framework_of(backend)}*.py")
     nodes = [
         f"{path}::{name}"
         for path in files
-        for name in running._names(path)
+        for name in session.checks_in(path)
         if name.startswith(check)
     ]
     assert nodes, f"there is no check {check}"
     result = Result(backend)
-    suite = Suite(result, set(), Examples(*CI, 0), 0.0, names, once=True)
+    suite = Suite(result, set(), Examples(*CI, 0), names, once=True)
     with process_restored(), contextlib.redirect_stdout(io.StringIO()):
-        running.run(suite, nodes)
+        session.run(suite, nodes)
     return result
 
 

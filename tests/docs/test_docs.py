@@ -61,44 +61,6 @@ BEFORE = {
 """Code that must run before the blocks of a page, because the page does not show it."""
 AFTER = {"sharding.md": "dist.destroy_process_group()"}
 PLUGIN = {"writing_a_backend.md": "backend.py", "writing_an_implementation.md": "einsum.py"}
-EXAMPLES = {
-    "digits_torch.py": ("torch",),
-    "sharded_jax.py --positions 20001 --steps 2": ("jax",),
-    "digits_nnx.py": ("jax", "flax", "optax"),
-    "digits_equinox.py": ("jax", "equinox"),
-    "digits_tensorflow.py": ("tensorflow",),
-    "digits_keras.py": ("keras", "tensorflow"),
-    "deepface.py torch": ("torch",),
-    "deepface.py nnx": ("jax", "flax"),
-    "deepface.py equinox": ("jax", "equinox"),
-    "deepface.py tensorflow": ("tensorflow",),
-    "digits_compare.py": ("torch",),
-    "untie.py": ("torch",),
-    "sharing.py --seeds 1": ("torch",),
-    "topography.py": ("torch", "matplotlib"),
-    "faces.py": ("torch",),
-    "sharded_torch.py": ("torch",),
-    "snp.py": ("torch",),
-    "field.py": ("jax",),
-    "revive.py": ("tf_keras", "keras", "tensorflow"),
-}
-PUBLIC = {
-    "lcmulti": (),
-    "lcmulti.backend": (),
-    "lcmulti.bench": (),
-    "lcmulti.composed": (),
-    "lcmulti.conformance": (),
-    "lcmulti.errors": (),
-    "lcmulti.layouts": (),
-    "lcmulti_torch": (),
-    "lcmulti_torch.functional": ("torch",),
-    "lcmulti_torch.parallel": ("torch",),
-    "lcmulti_jax": ("jax",),
-    "lcmulti_jax.nnx": ("flax",),
-    "lcmulti_jax.equinox": ("equinox",),
-    "lcmulti_keras": ("keras",),
-}
-"""Modules whose ``__all__`` is the public API, and the packages needed to import them."""
 PAGES = sorted(
     path
     for path in DOCS.rglob("*.md")
@@ -203,27 +165,6 @@ def test_a_backend_written_to_the_letter_computes(tmp_path):
     assert run.returncode == 0, run.stderr[-2000:]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("command", EXAMPLES)
-def test_example_runs(command):
-    for package in EXAMPLES[command]:
-        pytest.importorskip(package)
-    script, *arguments = command.split()
-    environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
-    run = subprocess.run(
-        [sys.executable, ROOT / "examples" / script, *arguments],
-        check=False, capture_output=True, text=True, env=environment,
-    )  # fmt: skip
-    assert run.returncode == 0, run.stderr[-3000:]
-    assert run.stdout
-
-
-def test_every_example_is_run():
-    assert {path.name for path in (ROOT / "examples").glob("*.py")} == {
-        command.split()[0] for command in EXAMPLES
-    }
-
-
 def command_lines():
     """Collect the calls of lcmulti in shell blocks and in indented blocks."""
     found = []
@@ -268,28 +209,6 @@ def test_the_site_checker_finds_what_leads_nowhere(tmp_path):
     assert run.stderr.splitlines() == ["a.html: b.html#there", "a.html: c.html", "a.html: no.svg"]
     (tmp_path / "a.html").write_text('<p id="here">')
     assert subprocess.run(script, check=False).returncode == 0
-
-
-def documented():
-    """Return the full name of everything the reference has an entry for."""
-    names = set()
-    for path in (DOCS / "reference").glob("*.md"):
-        text = path.read_text("utf-8")
-        for entry in re.findall(r"^\.\. \S+:: ([\w.]+(?:\n {6,}[\w.]+)*)", text, re.MULTILINE):
-            names.update(entry.split())
-        for module in re.findall(r"^\.\. automodule:: (\S+)\n   :members:", text, re.MULTILINE):
-            names.update(f"{module}.{name}" for name in importlib.import_module(module).__all__)
-    return names
-
-
-@pytest.mark.parametrize("module", PUBLIC)
-def test_the_reference_has_the_whole_public_api(module):
-    for package in PUBLIC[module]:
-        pytest.importorskip(package)
-    imported, found = importlib.import_module(module), documented()
-    for name in set(imported.__all__) - {"__version__"}:
-        home = getattr(getattr(imported, name), "__module__", module)
-        assert {f"{module}.{name}", f"{home}.{name}"} & found, name
 
 
 def test_the_parser_of_command_lines_can_fail():

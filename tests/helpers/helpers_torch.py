@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lcmulti_torch
 import pytest
 import torch
 from helpers_geometries import COMMON
@@ -17,6 +18,11 @@ GEOMETRIES = COMMON | {
     "few weights": dict(input_shape=(7, 9, 2), filters=2, kernel_size=(2, 3), groups=2,
                         strides=(1, 2), padding=1, dilation=(2, 1), shared_axes=(1,)),
 }  # fmt: skip
+LAYERS = {
+    "plain": lambda: lcmulti_torch.LocallyConnected2d(3, 4, 3, (7, 6), padding="same"),
+    "rank": lambda: lcmulti_torch.LocallyConnected2d(3, 4, 3, (7, 6), rank=2),
+    "transposed": lambda: lcmulti_torch.LocallyConnectedTranspose2d(3, 4, 3, (7, 6), 2),
+}
 IMPLEMENTATIONS = ("conv", "elementwise", "disjoint", "blocked", "composed")
 TRANSFORMABLE = ("conv", "disjoint", "composed")
 

@@ -1,6 +1,7 @@
 """Compare what type checkers report for a user's file with what its lines say they should.
 
-A line ends in ``# R: type`` if it reveals a type, and in ``# E`` if it must be refused.
+A line ends in ``# R: type`` if it reveals a type, in ``# R by pyright: type`` if this checker alone
+reads the sources that say so, and in ``# E`` if it must be refused.
 """
 
 from __future__ import annotations
@@ -82,6 +83,7 @@ def verify(checker, path, packages, folder):
     refused = {n for n, line in enumerate(lines, 1) if line.endswith("# E")}
     assert set(errors) == refused, errors
     for number, line in enumerate(lines, 1):
-        _, mark, wanted = line.partition("  # R: ")
-        if mark:
+        _, mark, said = line.partition("  # R")
+        by, _, wanted = said.partition(": ")
+        if mark and by in ("", f" by {checker}"):
             assert wanted in map(revealed, notes.get(number, [])), (line, notes.get(number))

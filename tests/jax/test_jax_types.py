@@ -40,6 +40,7 @@ reveal_type(spread(jnp.zeros((1, 12, 12, 3)), kernel, bias))  # Array
 LocallyConnected(3, "8", (3, 3), (12, 12), rngs=nnx.Rngs(0))  # refused
 LocallyConnected(3, 8, (3, 3), inptu_size=(12, 12), rngs=nnx.Rngs(0))  # refused
 LocallyConnectedTranspose(3, 8, (3, 3), (12, 12), stride=2, rngs=nnx.Rngs(0))  # refused
+lcmulti_jax.shraded(spec)  # refused
 """
 
 EQUINOX = """\

@@ -11,7 +11,13 @@ from helpers_keras import BACKENDS, DRIVERS
 
 CHECKS = {
     driver: re.findall(r"@(check|trained)\ndef (\w+)", (DRIVERS / driver).read_text("utf-8"))
-    for driver in ("check_layers.py", "check_kinds.py", "check_errors.py", "check_untying.py")
+    for driver in (
+        "check_layers.py",
+        "check_kinds.py",
+        "check_penalties.py",
+        "check_errors.py",
+        "check_convolutions.py",
+    )
 }
 
 pytestmark = pytest.mark.skipif(

@@ -53,7 +53,7 @@ def load_legacy_model(
     weights: Any = None,
     custom_objects: dict[str, Any] | None = None,
     compile: bool = True,
-) -> Any:
+) -> keras.Model:
     """Load a model that Keras 2 or tf_keras wrote, on whichever backend Keras 3 runs.
 
     The file is not trusted: none of its code runs, and only Keras' own classes are built. The
@@ -95,7 +95,7 @@ def load_legacy_model(
 
 
 def load_legacy_weights(
-    model: Any, path: Any, *, by_name: bool = False, skip_mismatch: bool = False
+    model: keras.Model, path: Any, *, by_name: bool = False, skip_mismatch: bool = False
 ) -> LoadedWeights:
     """Load weights that Keras 2 or tf_keras wrote, into a model of the same architecture.
 

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from lcmulti.conformance.case import Case
-from lcmulti.conformance.certify.ahead import Program
 from lcmulti.conformance.certify.frameworks import TRACING, framework_of
 from lcmulti.conformance.certify.geometries import GEOMETRIES
 from lcmulti.conformance.certify.random_geometries import CI, Examples
@@ -17,7 +16,16 @@ from lcmulti.conformance.certify.result import Result
 from lcmulti.conformance.certify.subject import AUTO, CORE_DTYPE, Subject
 from lcmulti.dtypes import DTYPES
 
-__all__ = ["Drawn", "Rows", "again", "order", "program_of", "rows_of", "sample", "subject_of"]
+__all__ = [
+    "Drawn",
+    "Rows",
+    "again",
+    "order",
+    "rows_of",
+    "sample",
+    "shared",
+    "subject_of",
+]
 
 Rows = Iterable[tuple[Case, str]]
 SAMPLE = 4
@@ -61,9 +69,11 @@ def _rows(
     """Pairs of name and dtype: all names in the core dtype, *others* in all other *dtypes*.
 
     With *computed*, only geometries that reach an implementation unchanged. *compiling* takes the
-    place of all names where the framework compiles a program, or traces a graph, for each.
+    place of all names where the framework compiles a program, or traces a graph, for each; then it
+    has others only if they are in it.
     """
-    names = compiling if compiles and compiling else names
+    if compiles and compiling:
+        names, others = compiling, [name for name in others if name in compiling]
     rows = [(name, CORE_DTYPE) for name in names]
     rows += [(name, dtype) for dtype in dtypes if dtype != CORE_DTYPE for name in others]
     if computed:
@@ -95,6 +105,25 @@ def sample(items: list[pytest.Item]) -> list[pytest.Item]:
     return [item for item in items if item in kept]
 
 
+def shared(items: Sequence[pytest.Item], number: int) -> list[list[pytest.Item]]:
+    """Deal the checks out to a *number* of processes.
+
+    Checks of one geometry and dtype stay together, for they use the same program, and so does what
+    other processes measure.
+    """
+    groups: dict[object, list[pytest.Item]] = {}
+    for item in items:
+        is_measured, *key = order(item)
+        alone = not is_measured and _parameters(item).get("case") is None
+        groups.setdefault(item.nodeid if alone else (is_measured, *key), []).append(item)
+    shares: list[list[pytest.Item]] = [[] for _ in range(number)]
+    measured = groups.pop((True, "", "", 0), [])
+    for index, group in enumerate(groups.values()):
+        shares[index % number] += group
+    shares[0] += measured  # last: they are waited for
+    return shares
+
+
 def _parameters(item: pytest.Item) -> dict[str, Any]:
     parameters: dict[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
     return parameters
@@ -104,15 +133,6 @@ def subject_of(item: pytest.Item) -> Subject | None:
     """The implementation that a check tests, if it tests one."""
     parameters = _parameters(item)
     return parameters.get("subject", parameters.get("named"))
-
-
-def program_of(item: pytest.Item) -> Program | None:
-    """The program that a check of a case compiles, unless it needs more than first gradients."""
-    parameters = _parameters(item)
-    subject, case = subject_of(item), parameters.get("case")
-    if subject is None or case is None:
-        return None
-    return Program(subject, case, parameters["dtype"])
 
 
 def again(item: pytest.Item, result: Result, examples: Examples) -> str:

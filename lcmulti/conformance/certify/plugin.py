@@ -11,30 +11,29 @@ itself counts as failed.
 from __future__ import annotations
 
 import gc
-import time
 from collections.abc import Generator, Iterator, Sequence
+from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from lcmulti import plugins
 from lcmulti.conformance.case import Case
-from lcmulti.conformance.certify.ahead import Ahead
 from lcmulti.conformance.certify.collected import (
     Drawn,
     Rows,
     again,
     order,
-    program_of,
     rows_of,
     sample,
+    shared,
     subject_of,
 )
 from lcmulti.conformance.certify.frameworks import forget, wide
 from lcmulti.conformance.certify.probe import Probes, can_measure
 from lcmulti.conformance.certify.random_geometries import Examples
 from lcmulti.conformance.certify.result import Failure, Result
+from lcmulti.conformance.certify.session import WHOLE, Share
 from lcmulti.conformance.certify.subject import AUTO, CORE_DTYPE, Subject
 
 __all__ = ["Suite"]
@@ -54,14 +53,14 @@ class Suite:
         Module and name of every check. A check that pytest does not collect counts as not run.
     examples : Examples
         The number of random examples of each property, and their seed.
-    start : float
-        `time.perf_counter` at the start.
     names : sequence of str, optional
         Only these implementations; None for ``auto`` and all implementations of the backend.
     once : bool, default False
         Run no further checks of an implementation that has failed one.
     quick : bool, default False
         Run only a few of the calls of each check and each implementation.
+    share : Share
+        The part of the checks that this process makes.
     """
 
     def __init__(
@@ -69,12 +68,13 @@ class Suite:
         result: Result,
         expected: set[tuple[str, str]],
         examples: Examples,
-        start: float,
         names: Sequence[str] | None = None,
         once: bool = False,
         quick: bool = False,
+        share: Share = WHOLE,
     ) -> None:
-        self.result, self.drawn, self.start = result, examples, start
+        self.result, self.drawn = result, examples
+        self.share, self.sizes, self.collected = share, (0,) * share.of, ""
         self.missing = set(expected)
         chosen = names is not None
         if names is None:
@@ -86,7 +86,6 @@ class Suite:
         self.subjects = self.named if chosen else [self.auto, *self.named]
         self.once, self.wrong = once, set[Subject]()
         self.quick, self.is_interrupted, self.has_frozen = quick, False, False
-        self.ahead: Ahead | None = None
         implementations = tuple(each.implementation for each in self.subjects)
         self.measured = Probes(result.backend, implementations)
         self.core: set[str] = set()
@@ -112,8 +111,6 @@ class Suite:
     def precision(self, request: pytest.FixtureRequest) -> Iterator[None]:
         """A context in which the framework has the dtype of the check."""
         parameters = getattr(getattr(request.node, "callspec", None), "params", {})
-        if self.ahead is not None and (program := program_of(request.node)) is not None:
-            self.ahead.wait(program)
         with wide(self.result.backend, parameters.get("dtype", CORE_DTYPE)):
             yield
 
@@ -194,6 +191,14 @@ class Suite:
             kept = sample(items)
             self.result.not_run += len(items) - len(kept)
             items[:] = kept
+        shares = shared(items, self.share.of)
+        self.sizes = tuple(map(len, shares))
+        self.collected = sha256("\n".join(each.nodeid for each in items).encode()).hexdigest()
+        items[:] = shares[self.share.number - 1]
+        if self.share.number != 1:  # the first process counts what is left out
+            self.result.not_run = 0
+            self.result.skipped.clear()
+            self.missing.clear()
 
     def pytest_keyboard_interrupt(self) -> None:
         """Pytest ends normally when it is interrupted; the caller must know."""
@@ -211,8 +216,6 @@ class Suite:
             measured = item.get_closest_marker("measured")
             if measured is not None and is_run and can_measure():
                 self.measured.begin(*measured.args)
-        programs = filter(None, map(program_of, session.items))
-        self.ahead = Ahead(self.result.backend, list(programs))
         # Each garbage collection would look through thousands of checks, none of which is garbage.
         self.has_frozen = gc.get_freeze_count() == 0
         if self.has_frozen:
@@ -274,19 +277,11 @@ class Suite:
         if self.has_frozen:
             gc.unfreeze()
         self.measured.stop()
-        if self.ahead is not None:
-            self.ahead.stop()
         self.result.not_run += len(self.pending) + len(self.missing)
-        self.result.seconds = time.perf_counter() - self.start
 
     def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
         """A run in which checks were deselected is incomplete as well."""
         self.result.not_run += len(items)
-
-    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """Write counts, reasons and verdict below pytest's own output."""
-        terminalreporter.section(f"lcmulti certify {self.result.backend}")
-        terminalreporter.write_line(self.result.summary())
 
 
 def _message(report: pytest.TestReport) -> str:

@@ -92,6 +92,14 @@ class Result:
             return f"{name}: NOT CERTIFIED, no check of the core was run"
         return f"{name}: CERTIFIED"
 
+    def add(self, other: Result) -> None:
+        """Add the counts of other checks of the same run, and their failures."""
+        self.passed += other.passed
+        self.core_passed += other.core_passed
+        self.not_run += other.not_run
+        self.failures += other.failures
+        self.skipped += other.skipped
+
     def summary(self) -> str:
         """Counts, reasons of skips, and the verdict."""
         lines = [

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import ast
 import importlib.util
-import io
-import os
 import platform
 import secrets
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
-from unittest import mock
 
 import numpy as np
 
 import lcmulti
 from lcmulti import plugins
-from lcmulti.choosing.settings import DEFAULTS, VARIABLES
+from lcmulti.bench.machine import cores
 from lcmulti.conformance.certify.random_geometries import CI, NIGHTLY, QUICK, Examples
-from lcmulti.conformance.certify.result import Failure, Result
+from lcmulti.conformance.certify.result import Result
+from lcmulti.conformance.certify.session import SUITE, Asked, checks_in
 from lcmulti.errors import (
     ArgumentError,
     Interrupted,
@@ -31,12 +26,10 @@ from lcmulti.errors import (
 )
 from lcmulti.geometry.arguments import choice, integer
 
-if TYPE_CHECKING:
-    from lcmulti.conformance.certify.plugin import Suite
+__all__ = ["certify"]
 
-__all__ = ["certify", "run"]
-
-SUITE = Path(__file__).parent
+MOST_PROCESSES = 4
+"""Used unless more are asked for: each process has the framework in memory."""
 
 
 def certify(
@@ -53,10 +46,11 @@ def certify(
     seed: int | None = None,
     quiet: bool = True,
     arguments: Sequence[str] = (),
+    processes: int | None = 1,
 ) -> Result:
     """Check that a backend and its implementations keep everything that lcmulti promises.
 
-    pytest runs the suite in this process, with its own configuration. Tests, environment and
+    pytest runs the suite with its own configuration. Tests, environment and
     settings of the caller have no effect on it, and the other way around. A failed check does not
     raise; it is in the result.
 
@@ -82,6 +76,10 @@ def certify(
         Print nothing.
     arguments : sequence of str
         Further arguments of pytest. A run that they shorten certifies nothing.
+    processes : int, optional
+        Number of processes that share the checks. Further ones import the backend by its installed
+        plugin. None for one for each core, four at most, if the whole suite runs on a CPU, and
+        else one.
 
     Returns
     -------
@@ -91,7 +89,8 @@ def certify(
     Raises
     ------
     ArgumentError
-        If a name is unknown, a file could not be written, or pytest refuses *arguments*.
+        If a name or number is not allowed, a file could not be written, or pytest refuses
+        *arguments*.
     MissingBackendError, MissingExtraError
         If the backend's framework, pytest or hypothesis is not installed.
     Interrupted
@@ -106,10 +105,9 @@ def certify(
     ...     assert certify("numpy").ok
     """
     _require_what_it_takes()
-    import pytest
-
-    from lcmulti.conformance.certify.frameworks import framework_of, programs_kept
-    from lcmulti.conformance.certify.plugin import Suite
+    from lcmulti.conformance.certify.frameworks import framework_of
+    from lcmulti.conformance.certify.shares import certified_by
+    from lcmulti.conformance.certify.subject import device_of
 
     registry = plugins.registry()
     backend = choice("backend", backend, registry.backends)
@@ -123,35 +121,38 @@ def certify(
     for name, path in (("json", json), ("junit", junit), ("certificate", certificate)):
         if path is not None and (not Path(path).parent.is_dir() or Path(path).is_dir()):
             raise ArgumentError(name, "a file in a folder that exists", described(str(path)))
+    if processes is None:
+        is_whole = not (checks or arguments) and (device or device_of(backend)) == "cpu"
+        processes = min(cores(), MOST_PROCESSES) if is_whole else 1
 
     seed = secrets.randbelow(2**32) if seed is None and nightly else integer("seed", seed or 0, 0)
-    examples = Examples(*(NIGHTLY if nightly else QUICK if quick else CI), seed)
-    result = Result(
-        backend, implementation, device, tuple(arguments), _versions(backend), seed, is_quick=quick
-    )
     files = sorted(SUITE.glob("check_*.py"))
     files += sorted(SUITE.glob(f"frameworks/check_{framework_of(backend)}*.py"))
-    expected = {(path.name, name): path for path in files for name in _names(path)}
+    expected = {(path.name, name): path for path in files for name in checks_in(path)}
     nodes = [*map(str, files)]
     if checks:
         choice_of = sorted({name for _, name in expected})
         wanted = {choice("checks", each, choice_of) for each in checks}
         nodes = [f"{path}::{name}" for (_, name), path in expected.items() if name in wanted]
-    options = [] if junit is None else ["--junit-xml", str(Path(junit).absolute())]
+    asked = Asked(
+        backend, implementation, device, _versions(backend), frozenset(expected), tuple(nodes),
+        Examples(*(NIGHTLY if nightly else QUICK if quick else CI), seed), quick, quiet,
+        None if junit is None else str(Path(junit).absolute()), tuple(arguments),
+    )  # fmt: skip
+
+    def say(text: str) -> None:
+        if not quiet:
+            print(text, flush=True)
+
     start = time.perf_counter()
-    only = None if implementation is None else [implementation]
-    suite = Suite(result, set(expected), examples, start, only, quick=quick)
-    with redirect_stdout(io.StringIO()) if quiet else nullcontext(), programs_kept(backend):
-        code = run(suite, [*nodes, *options, *arguments])
+    outcome = certified_by(integer("processes", processes, 1), asked, say)
+    result = outcome.result
     result.seconds = time.perf_counter() - start
-    if code == pytest.ExitCode.USAGE_ERROR:
-        raise ArgumentError("arguments", "arguments of pytest", described(" ".join(arguments)))
-    if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) and not result.not_run:
-        result.failures.append(Failure("pytest", f"ended with {pytest.ExitCode(code)!r}"))
+    say(f"\n{result.summary()}")
     for path, text in ((json, result.to_json()), (certificate, result.to_certificate())):
         if path is not None:
             Path(path).write_text(text, encoding="utf-8")
-    if suite.is_interrupted:
+    if outcome.is_interrupted:
         raise Interrupted(result)
     return result
 
@@ -166,38 +167,6 @@ def _require_what_it_takes() -> None:
         raise LcmultiError(
             "certify is made of assertions, which python -O leaves out; run it without"
         )
-
-
-def run(suite: Suite, arguments: Sequence[str]) -> int:
-    """Run pytest with the configuration of the suite only."""
-    import pytest
-
-    # Workers of xdist are other processes, which would not have the plugin object. Failures of
-    # another run must not influence this one.
-    command = ["-c", str(SUITE / "pytest.ini"), "--rootdir", str(SUITE), "--noconftest"]
-    command += ["-p", "no:xdist", "-p", "no:cacheprovider"]
-    with _undisturbed():
-        # Resolve paths first: pytest would resolve them against another folder.
-        return int(pytest.main([*command, *arguments], plugins=[suite]))
-
-
-def _names(path: Path) -> Iterator[str]:
-    """Names of the checks in a module, independent of what pytest is told to collect."""
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
-            yield node.name
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Default settings, without pytest options and plugins from the environment."""
-    with (
-        lcmulti.config(**DEFAULTS._asdict()),
-        mock.patch.dict(os.environ, {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}),
-    ):
-        for name in ("PYTEST_ADDOPTS", "PYTEST_PLUGINS", *VARIABLES):
-            os.environ.pop(name, None)
-        yield
 
 
 def _versions(backend: str) -> dict[str, str]:

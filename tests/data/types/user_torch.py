@@ -2,6 +2,7 @@
 
 from typing import reveal_type
 
+import lcmulti_torch
 import torch
 from lcmulti_torch import (
     LazyLocallyConnected2d,
@@ -20,6 +21,7 @@ reveal_type(layer)  # R: LocallyConnected2d
 reveal_type(layer.weight)  # R: Parameter
 reveal_type(layer.bias)  # R: Parameter | None
 reveal_type(layer.kernel_size)  # R: tuple[int, ...]
+reveal_type(layer.padding)  # R: str | int | Sequence[int] | Sequence[tuple[int, int]]
 reveal_type(layer.full_kernel())  # R: Tensor
 reveal_type(layer.share_())  # R: LocallyConnected2d
 reveal_type(layer(torch.zeros(1, 3, 12, 12)))  # R: Tensor
@@ -43,3 +45,8 @@ layer("image.png")  # E
 local_conv2d(torch.zeros(1), layer.weight, strides=2)  # E
 lcmulti.local_conv(torch.zeros(1), torch.zeros(1), stride=2)  # E
 wrong: nn.Conv3d = layer.to_conv()  # E
+LocallyConnected2d.from_conv(nn.Conv1d(3, 8, 3), 12)  # E
+LocallyConnectedTranspose2d.from_conv(nn.Conv2d(3, 8, 3), 12)  # E
+lcmulti.config(max_workspce="64MiB")  # E
+lcmulti.config(max_workspace=0.5)  # E
+lcmulti_torch.LocalyConnected2d  # E

@@ -231,39 +231,6 @@ def double_precision():
 
 
 @check
-def start_from_a_convolution():
-    cases = [
-        (LocallyConnected1D, layers.Conv1D(4, 3, padding="causal", dilation_rate=2), (9, 2)),
-        (LocallyConnected2D, layers.Conv2D(4, (2, 3), (2, 1), padding="same", groups=2,
-                                           activation="tanh"), (6, 5, 4)),
-        (LocallyConnected2D, layers.Conv2D(4, 2, use_bias=False), (6, 5, 4)),
-        (LocallyConnected3D, layers.Conv3D(3, 2), (3, 4, 3, 2)),
-    ]  # fmt: skip
-    for cls, conv, shape in cases:
-        if BACKEND == "numpy" and conv.groups > 1:
-            continue  # Keras itself has no grouped convolution there
-        conv.build((None, *shape))
-        if conv.bias is not None:
-            conv.bias.assign(RNG.standard_normal(conv.bias.shape))
-        x = RNG.standard_normal((3, *shape)).astype("float32")
-        for shared in ((), tuple(range(cls.ndim))):
-            layer = cls.from_conv(conv, shape, shared_axes=shared)
-            np.testing.assert_allclose(numpy(layer(x)), numpy(conv(x)), rtol=1e-5, atol=1e-5)
-            assert layer.spec.is_convolution == bool(shared)
-            back = layer.to_conv()
-            assert type(back) is type(conv) and back.name == layer.name
-            np.testing.assert_array_equal(numpy(back.kernel), numpy(conv.kernel))
-            np.testing.assert_allclose(numpy(back(x)), numpy(conv(x)), rtol=1e-5, atol=1e-5)
-    for wrong in (layers.Dense(3), layers.Conv2D(3, 2)):
-        try:
-            LocallyConnected2D.from_conv(wrong, (5, 5, 2))
-        except TypeError as error:
-            assert "keras.layers.Conv2D that is built" in str(error)
-        else:
-            raise AssertionError(wrong)
-
-
-@check
 def shared_axes():
     layer = LocallyConnected2D(4, 2, shared_axes=(1,))
     y = numpy(layer(X))

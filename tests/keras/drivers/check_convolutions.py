@@ -1,17 +1,20 @@
-"""Check `untie`, `retie` and sharing while training on the running backend of Keras."""
+"""Check what makes layers of convolutions, and convolutions of layers, on a backend of Keras."""
 
 import tempfile
 from pathlib import Path
 
 import keras
+import lcmulti_keras
 import numpy as np
-from harness import RNG, TRAINS, X, check, main, numpy, predict, raises, trained
+from harness import BACKEND, RNG, TRAINS, X, check, main, numpy, predict, raises, trained
 from keras import layers
 from lcmulti_keras import (
     LocallyConnected1D,
     LocallyConnected2D,
     LocallyConnected2DTranspose,
+    LocallyConnected3D,
     ShareEvery,
+    fuse_bn,
     retie,
     untie,
 )
@@ -167,5 +170,88 @@ def networks_that_ship_with_keras():
     np.testing.assert_allclose(predict(untied, x), predict(model, x), **CLOSE)
 
 
-if __name__ == "__main__":
-    main()
+@check
+def convolutions_that_a_layer_is_not():
+    layer = LocallyConnected2D(4, 2, padding="keras_same")
+    raises(layer.to_conv, "a layer that is built")
+    layer.build((None, 5, 4, 2))
+    raises(layer.to_conv, "kernel: expected the same at every position within 0.0")
+    raises(lambda: layer.to_conv(None), "'valid' or 'same', as Keras' convolutions have")
+    low = LocallyConnected2D(4, 2, rank=2)
+    low.build((None, 5, 4, 2))
+    mean = numpy(low.full_kernel()).mean((0, 1))
+    np.testing.assert_allclose(numpy(low.to_conv(None).kernel), mean, rtol=1e-5, atol=1e-6)
+    wide = LocallyConnected2DTranspose(4, 2, groups=2, shared_axes=(0, 1))
+    wide.build((None, 5, 4, 2))
+    raises(wide.to_conv, "groups: expected 1")
+
+
+@check
+def a_batch_normalisation_is_taken_into_a_layer():
+    for ndim in (1, 2, 3):
+        for kind in ("", "Transpose"):
+            for more in ({}, {"rank": 2}, {"groups": 2, "use_bias": False}, {"shared_axes": (0,)}):
+                for axis in (-1, 1):
+                    order = "channels_last" if axis == -1 else "channels_first"
+                    shape = (5, 4, 3)[:ndim]
+                    shape = (*shape, 4) if axis == -1 else (4, *shape)
+                    x = RNG.standard_normal((2, *shape)).astype("float32")
+                    # As many filters as positions: taken along another axis they would fit, too.
+                    cls = getattr(lcmulti_keras, f"LocallyConnected{ndim}D{kind}")
+                    layer = cls(4, 2, data_format=order, **more)
+                    bn = layers.BatchNormalization(axis=axis, scale=bool(more))
+                    bn(layer(x))
+                    for each in bn.weights:
+                        each.assign(RNG.uniform(0.5, 2, each.shape))
+                    fused = fuse_bn(layer, bn)
+                    np.testing.assert_allclose(
+                        numpy(fused(x)), numpy(bn(layer(x))), rtol=1e-4, atol=1e-4,
+                        err_msg=f"{ndim}D {kind} {order} {more}",
+                    )  # fmt: skip
+    relu = LocallyConnected2D(4, 2, activation="relu")
+    relu.build((None, 5, 4, 2))
+    bn = layers.BatchNormalization()
+    raises(lambda: fuse_bn(relu, bn), "a layer that is built")
+    bn.build((None, 4, 3, 4))
+    raises(lambda: fuse_bn(relu, bn), "no activation between")
+    other = layers.BatchNormalization(axis=1)
+    other.build((None, 4, 3, 4))
+    plain = LocallyConnected2D(4, 2)
+    plain.build((None, 5, 4, 2))
+    raises(lambda: fuse_bn(plain, other), "a normalisation over axis -1, the channels")
+
+
+@check
+def start_from_a_convolution():
+    cases = [
+        (LocallyConnected1D, layers.Conv1D(4, 3, padding="causal", dilation_rate=2), (9, 2)),
+        (LocallyConnected2D, layers.Conv2D(4, (2, 3), (2, 1), padding="same", groups=2,
+                                           activation="tanh"), (6, 5, 4)),
+        (LocallyConnected2D, layers.Conv2D(4, 2, use_bias=False), (6, 5, 4)),
+        (LocallyConnected3D, layers.Conv3D(3, 2), (3, 4, 3, 2)),
+    ]  # fmt: skip
+    for cls, conv, shape in cases:
+        if BACKEND == "numpy" and conv.groups > 1:
+            continue  # Keras itself has no grouped convolution there
+        conv.build((None, *shape))
+        if conv.bias is not None:
+            conv.bias.assign(RNG.standard_normal(conv.bias.shape))
+        x = RNG.standard_normal((3, *shape)).astype("float32")
+        for shared in ((), tuple(range(cls.ndim))):
+            layer = cls.from_conv(conv, shape, shared_axes=shared)
+            np.testing.assert_allclose(numpy(layer(x)), numpy(conv(x)), rtol=1e-5, atol=1e-5)
+            assert layer.spec.is_convolution == bool(shared)
+            back = layer.to_conv()
+            assert type(back) is type(conv) and back.name == layer.name
+            np.testing.assert_array_equal(numpy(back.kernel), numpy(conv.kernel))
+            np.testing.assert_allclose(numpy(back(x)), numpy(conv(x)), rtol=1e-5, atol=1e-5)
+    for wrong in (layers.Dense(3), layers.Conv2D(3, 2)):
+        try:
+            LocallyConnected2D.from_conv(wrong, (5, 5, 2))
+        except TypeError as error:
+            assert "keras.layers.Conv2D that is built" in str(error)
+        else:
+            raise AssertionError(wrong)
+
+
+main()

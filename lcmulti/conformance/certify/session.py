@@ -1,0 +1,162 @@
+"""One run of pytest over the suite, or over a share of it, in this process."""
+
+from __future__ import annotations
+
+import ast
+import io
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+from unittest import mock
+
+import lcmulti
+from lcmulti.choosing.settings import DEFAULTS, VARIABLES
+from lcmulti.conformance.certify.random_geometries import Examples
+from lcmulti.conformance.certify.result import Failure, Result
+from lcmulti.errors import ArgumentError, described
+
+if TYPE_CHECKING:
+    from lcmulti.conformance.certify.plugin import Suite
+
+__all__ = ["WHOLE", "Asked", "Outcome", "Share", "checks_in", "make", "run"]
+
+SUITE = Path(__file__).parent
+
+
+class Share(NamedTuple):
+    """One of several shares of the checks: of three, the first is ``Share(1, 3)``."""
+
+    number: int
+    of: int
+
+
+WHOLE = Share(1, 1)
+
+
+class Asked(NamedTuple):
+    """What the caller of `certify` asked for, with names checked.
+
+    Parameters
+    ----------
+    backend : str
+    implementation : str or None
+        Only this one; None for ``auto`` and all of the backend.
+    device : str or None
+    versions : dict
+        Versions of what takes part, for the result.
+    expected : frozenset of (str, str)
+        Module and name of every check of the suite.
+    nodes : tuple of str
+        What pytest is told to collect.
+    examples : Examples
+    quick, quiet : bool
+    junit : str or None
+        A file to write.
+    arguments : tuple of str
+        Further arguments of pytest.
+    """
+
+    backend: str
+    implementation: str | None
+    device: str | None
+    versions: dict[str, str]
+    expected: frozenset[tuple[str, str]]
+    nodes: tuple[str, ...]
+    examples: Examples
+    quick: bool
+    quiet: bool
+    junit: str | None
+    arguments: tuple[str, ...]
+
+
+@dataclass
+class Outcome:
+    """What came of a share of the checks.
+
+    Parameters
+    ----------
+    result : Result
+    collected : str
+        A digest of the ids of all checks, those of other shares among them.
+    sizes : tuple of int
+        Number of checks in each share.
+    is_interrupted : bool
+    said : str
+        What pytest has printed, if it was not to print.
+    """
+
+    result: Result
+    collected: str
+    sizes: tuple[int, ...]
+    is_interrupted: bool
+    said: str
+
+
+def make(asked: Asked, share: Share = WHOLE) -> Outcome:
+    """Make a share of the checks in this process.
+
+    Raises
+    ------
+    ArgumentError
+        If pytest refuses an argument.
+    """
+    import pytest
+
+    from lcmulti.conformance.certify.frameworks import programs_kept
+    from lcmulti.conformance.certify.plugin import Suite
+
+    result = Result(
+        asked.backend, asked.implementation, asked.device, asked.arguments, asked.versions,
+        asked.examples.seed, is_quick=asked.quick,
+    )  # fmt: skip
+    only = None if asked.implementation is None else [asked.implementation]
+    suite = Suite(result, set(asked.expected), asked.examples, only, quick=asked.quick, share=share)
+    options = [] if asked.junit is None else ["--junit-xml", asked.junit]
+    start = time.perf_counter()
+    said = io.StringIO()
+    hidden = redirect_stdout(said) if asked.quiet else nullcontext()
+    with hidden, programs_kept(asked.backend):
+        code = run(suite, [*asked.nodes, *options, *asked.arguments])
+    result.seconds = time.perf_counter() - start
+    if code == pytest.ExitCode.USAGE_ERROR:
+        given = described(" ".join(asked.arguments))
+        raise ArgumentError("arguments", "arguments of pytest", given)
+    if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) and not result.not_run:
+        result.failures.append(Failure("pytest", f"ended with {pytest.ExitCode(code)!r}"))
+    return Outcome(result, suite.collected, suite.sizes, suite.is_interrupted, said.getvalue())
+
+
+def run(suite: Suite, arguments: Sequence[str]) -> int:
+    """Run pytest with the configuration of the suite only."""
+    import pytest
+
+    # Workers of xdist are other processes, which would not have the plugin object. Failures of
+    # another run must not influence this one.
+    command = ["-c", str(SUITE / "pytest.ini"), "--rootdir", str(SUITE), "--noconftest"]
+    command += ["-p", "no:xdist", "-p", "no:cacheprovider"]
+    with _undisturbed():
+        # Resolve paths first: pytest would resolve them against another folder.
+        return int(pytest.main([*command, *arguments], plugins=[suite]))
+
+
+def checks_in(path: Path) -> Iterator[str]:
+    """Names of the checks in a module, independent of what pytest is told to collect."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+            yield node.name
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Default settings, without pytest options and plugins from the environment."""
+    with (
+        lcmulti.config(**DEFAULTS._asdict()),
+        mock.patch.dict(os.environ, {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}),
+    ):
+        for name in ("PYTEST_ADDOPTS", "PYTEST_PLUGINS", *VARIABLES):
+            os.environ.pop(name, None)
+        yield
