@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property, lru_cache, partial
 from typing import Any, cast
 
 import numpy as np
 
 from lcmulti import plugins
+from lcmulti.choosing.dispatch import choose
 from lcmulti.choosing.settings import Settings, current
 from lcmulti.conformance.bounds import compare, within
 from lcmulti.conformance.calls import BackendRunner, Inputs, Results
@@ -126,10 +127,20 @@ class Subject:
         """`Backend.vjp` of a call; where the framework compiles, as one program.
 
         Those of ``auto`` in the core type are compiled as users compile them, others in a hurry.
+        The implementation that ``auto`` takes has the same program, which is compiled once.
         """
-        core = self.implementation == AUTO and self.owner.facts(dy).dtype == CORE_DTYPE
-        value, gradients = _step(self, case, current(), hurried=not core)(arrays, dy)
+        dtype = self.owner.facts(dy).dtype
+        one = replace(self, implementation=AUTO) if self._is_auto(case, dtype) else self
+        core = one.implementation == AUTO and dtype == CORE_DTYPE
+        value, gradients = _step(one, case, current(), hurried=not core)(arrays, dy)
         return value, tuple(gradients)
+
+    def _is_auto(self, case: Case, dtype: str) -> bool:
+        """Whether the framework compiles calls, and ``auto`` takes this implementation for one."""
+        if self.implementation == AUTO or framework_of(self.backend) not in COMPILING:
+            return False
+        problem = self.problem(case, dtype)._replace(transformed=True)
+        return choose(self.backend, problem, AUTO, current())[0].name == self.implementation
 
     def results(self, case: Case, inputs: Inputs) -> Results:
         """Value and gradients as NumPy arrays, by reverse mode or by the three maps."""
