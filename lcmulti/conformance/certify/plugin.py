@@ -19,6 +19,7 @@ import pytest
 
 from lcmulti import plugins
 from lcmulti.conformance.case import Case
+from lcmulti.conformance.certify.asked import WHOLE, Share
 from lcmulti.conformance.certify.collected import (
     Drawn,
     Rows,
@@ -33,7 +34,6 @@ from lcmulti.conformance.certify.frameworks import forget, wide
 from lcmulti.conformance.certify.probe import Probes, can_measure
 from lcmulti.conformance.certify.random_geometries import Examples
 from lcmulti.conformance.certify.result import Failure, Result
-from lcmulti.conformance.certify.session import WHOLE, Share
 from lcmulti.conformance.certify.subject import AUTO, CORE_DTYPE, Subject
 
 __all__ = ["Suite"]
