@@ -108,8 +108,7 @@ class Subject:
 
     def arrays(self, inputs: Inputs) -> tuple[Array, ...]:
         """``x``, ``kernel`` and, if there is one, ``bias``."""
-        given = (inputs.x, inputs.kernel, inputs.bias)
-        return tuple(self.array(each) for each in given if each is not None)
+        return tuple(map(self.array, inputs.given))
 
     def call(self, case: Case) -> Callable[..., Any]:
         """`local_conv` for a case, as a function of ``(x, kernel)`` or ``(x, kernel, bias)``."""
@@ -145,10 +144,7 @@ class Subject:
     def results(self, case: Case, inputs: Inputs) -> Results:
         """Value and gradients as NumPy arrays, by reverse mode or by the three maps."""
         with self.placed():
-            if "reverse" not in self.entry.capabilities:
-                return BackendRunner(self.backend, self.implementation).results(case, inputs)
-            value, gradients = self.vjp(case, self.arrays(inputs), self.array(inputs.dy))
-            return Results(*map(self.owner.to_numpy, (value, *gradients)))
+            return _Runner(self).results(case, inputs)
 
     @staticmethod
     def resources() -> Resources:
@@ -288,3 +284,17 @@ def device_of(backend: str) -> str:
     """Kind of device the backend places new arrays on."""
     owner = plugins.load_backend(backend)
     return owner.facts(owner.from_numpy(np.zeros((1, 1), CORE_DTYPE))).device
+
+
+class _Runner(BackendRunner):
+    """Computes cases on a backend, with the programs of a `Subject`."""
+
+    def __init__(self, subject: Subject) -> None:
+        super().__init__(subject.backend, subject.implementation)
+        self.subject = subject
+
+    def vjp(
+        self, case: Case, arrays: tuple[Array, ...], dy: Array
+    ) -> tuple[Array, tuple[Array, ...]]:
+        """See `Subject.vjp`."""
+        return self.subject.vjp(case, arrays, dy)
