@@ -344,4 +344,8 @@ def changelog(session: nox.Session) -> None:
 def release_files(session: nox.Session) -> None:
     """Build what is published into a folder: ``nox -s release_files -- dist``."""
     install(session, groups=("build",))
-    session.run("python", "-m", "build", "--outdir", *(session.posargs or ["dist"]))
+    folder = Path(*(session.posargs or ["dist"])).resolve()
+    session.run("python", "-m", "build", "--outdir", str(folder))
+    # The kernels' source, for systems that no wheel of theirs is for.
+    session.run("python", "-m", "build", "--sdist", "--outdir", str(folder), "backends/native")
+    session.run("twine", "check", "--strict", *map(str, folder.iterdir()))

@@ -9,22 +9,11 @@ libtcmalloc-minimal4 or libjemalloc2.
 
 import argparse
 
-import lcmulti
+from large_images import LARGE_IMAGES, own
+
 from lcmulti import plugins
-from lcmulti.bench import fresh, workload
+from lcmulti.bench import fresh
 from lcmulti.bench.workloads import named
-
-LARGE_IMAGES = {
-    "128x128x8 to 8, channels last": ((128, 128, 8), 8, "channels_last"),
-    "64x64x3 to 32, channels first": ((3, 64, 64), 32, "channels_first"),
-}
-
-
-def own(name):
-    """Return the workload of a layer with few channels and filters on large images."""
-    shape, filters, data_format = LARGE_IMAGES[name]
-    spec = lcmulti.LocalConvSpec(shape, filters, 3, padding=1, data_format=data_format)
-    return workload(spec, 32, name)
 
 
 def main():

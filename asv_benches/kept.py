@@ -37,7 +37,8 @@ def keep(name: str, rows: dict[str, Any], gpu: str | None = None) -> None:
     """
     from lcmulti_native.library import library
 
-    from lcmulti.bench.machine import cores, processor
+    from lcmulti.bench.machine import processor
+    from lcmulti.processors import cores
 
     machine = {
         "processor": processor(),

@@ -12,15 +12,14 @@ import numpy as np
 from jax import Array, lax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from lcmulti.errors import ShapeError, described
 from lcmulti.geometry.arguments import is_sequence, per_axis
+from lcmulti.geometry.of_call import samples_error
 from lcmulti.geometry.padding import explicit_padding
 from lcmulti.geometry.shapes import window_extent
-from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti_jax.compat import shard_map
 
 __all__ = [
-    "at_every_position", "checked", "normalised_padding", "share", "shared_mean", "sizes",
+    "at_every_position", "checked", "normalised_padding", "shared_mean", "sizes",
 ]  # fmt: skip
 
 DRAWN_AT_ONCE = 2**20
@@ -139,11 +138,7 @@ def sizes(
 def checked(shape: tuple[int, ...], wanted: tuple[int, ...], advice: str) -> None:
     """Raise if samples have another shape than the weights were made for."""
     if shape != wanted:
-        raise ShapeError(
-            "inputs",
-            f"samples of shape {wanted}, which the weights were made for",
-            described(f"{shape}; {advice}"),
-        )
+        raise samples_error("inputs", shape, wanted, advice)
 
 
 def checked_sample(shape: tuple[int, ...], wanted: tuple[int, ...]) -> None:
@@ -160,8 +155,3 @@ def checked_sample(shape: tuple[int, ...], wanted: tuple[int, ...]) -> None:
 def shared_mean(weights: Any, axes: tuple[int, ...]) -> Array:
     """The mean over position *axes*, repeated at every position."""
     return jnp.broadcast_to(weights.mean(axes, keepdims=True), weights.shape)
-
-
-def share(axes: Any, spec: LocalConvSpec) -> tuple[int, ...]:
-    """Check spatial axes to average along; None means all."""
-    return tuple(range(spec.ndim)) if axes is None else spec.sharing(axes).shared_axes

@@ -145,7 +145,7 @@ class Layer(eqx.Module):
         """The same as `full_kernel`."""
         return self.full_kernel()
 
-    def share(self, axes: Ints | None = None) -> Self:
+    def share(self, axes: Sequence[int] | None = None) -> Self:
         """A layer whose weights (with a rank, its coefficients) are their mean over positions.
 
         Parameters
@@ -153,7 +153,7 @@ class Layer(eqx.Module):
         axes : tuple of int, optional
             Spatial axes to average along; None takes all.
         """
-        over = base.share(axes, self.spec)
+        over = self.spec.axes_to_average(axes)
         changed = {
             name: base.shared_mean(getattr(self, name), over)
             for name in ("weight" if self.rank is None else "coefficients", "bias")

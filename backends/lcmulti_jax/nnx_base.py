@@ -135,7 +135,7 @@ class Layer(nnx.Module):
         kernel: Array = lcmulti.low_rank_kernel(self.basis[...], self.coefficients[...])
         return kernel
 
-    def share_(self, axes: Ints | None = None) -> None:
+    def share_(self, axes: Sequence[int] | None = None) -> None:
         """Replace weights (with a rank, coefficients) by their mean over positions, in place.
 
         Parameters
@@ -143,7 +143,7 @@ class Layer(nnx.Module):
         axes : tuple of int, optional
             Spatial axes to average along; None takes all.
         """
-        over = base.share(axes, self.spec)
+        over = self.spec.axes_to_average(axes)
         for each in (self.kernel if self.rank is None else self.coefficients, self.bias):
             if each is not None:
                 put(each, base.shared_mean(each[...], over))

@@ -61,7 +61,7 @@ def ShareEvery(  # noqa: N802 - in all frameworks of one name
     layers = chosen(where, _layers(model))
     if not layers:
         raise ArgumentError("model", "a network with locally connected layers", model)
-    over = {name: base.share(axes, layer.spec) for name, layer in layers}
+    over = {name: layer.spec.axes_to_average(axes) for name, layer in layers}
 
     def init(params: Any) -> _State:
         return _State(jnp.zeros((), jnp.int32))

@@ -17,8 +17,9 @@ import keras
 from lcmulti.errors import LcmultiError, ShapeError, UnsupportedError, described
 from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.weights import layouts
+from lcmulti.weights.initial import geometry_told
 
-__all__ = ["advise", "require_own_layout"]
+__all__ = ["advise", "require_own_geometry", "require_own_layout"]
 
 ADVICE = (
     "Arrays of Keras 2 are brought to this layout by lcmulti.layouts.import_kernel(kernel, "
@@ -48,6 +49,35 @@ def require_own_layout(layer: Any, shapes: Sequence[tuple[int, ...]]) -> None:
         came = f"one of shape {shapes[0]}, which is Keras 2's {layout!r}. {ADVICE}"
         what = f"a kernel of shape {tuple(layer.kernel.shape)}"
         raise ShapeError("weights", what, described(came))
+
+
+def require_own_geometry(layer: Any, stored: Sequence[tuple[int, ...]]) -> None:
+    """Raise if the weights of a file are for another geometry than those of the layer.
+
+    Parameters
+    ----------
+    layer : keras.layers.Layer
+        A locally connected layer.
+    stored : sequence of tuple of int
+        Shapes of the arrays in the file; the first one is that of the kernel.
+
+    Raises
+    ------
+    ShapeError
+        Names both geometries.
+    """
+    own = [tuple(each.shape) for each in layer.weights]
+    if not stored or not own:
+        return
+    ours, theirs = _geometry_told(layer, own), _geometry_told(layer, stored)
+    if ours != theirs:
+        raise ShapeError("weights", f"those of {ours}", described(f"those of {theirs}"))
+
+
+def _geometry_told(layer: Any, shapes: Sequence[tuple[int, ...]]) -> str:
+    """The geometry, as text, of a layer of this kind whose weights have these shapes."""
+    low_rank = len(shapes) > 1 and len(shapes[0]) == 2 * layer.ndim + 3
+    return geometry_told(*shapes[: 1 + low_rank])
 
 
 def _keras2_layout(shape: Sequence[int], spec: LocalConvSpec) -> str | None:

@@ -1,4 +1,4 @@
-"""Normalise the arguments in which Keras' layers differ from lcmulti."""
+"""Normalise the arguments in which Keras' layers differ from lcmulti, and check input shapes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Any, TypedDict
 import keras
 
 from lcmulti import plugins
-from lcmulti.errors import ArgumentError
-from lcmulti.geometry.arguments import choice, integer_tuple, is_sequence
+from lcmulti.errors import ArgumentError, ShapeError
+from lcmulti.geometry.arguments import choice, is_sequence
+from lcmulti.geometry.formats import in_other_format
+from lcmulti.geometry.of_call import samples_error
 from lcmulti.geometry.padding import PADDINGS
 
 __all__ = [
@@ -17,7 +19,8 @@ __all__ = [
     "LayerArguments",
     "implementation_of",
     "padding_of",
-    "shared_axes_of",
+    "require_fitting",
+    "sample_shape",
     "take_input_shape",
 ]
 
@@ -58,17 +61,6 @@ def padding_of(padding: Any, rank: int) -> Any:
     return padding
 
 
-def shared_axes_of(value: Any, rank: int) -> tuple[int, ...]:
-    """Check distinct spatial axes; return a tuple."""
-    if is_sequence(value) and not value:
-        return ()
-    axes = integer_tuple("shared_axes", value, 0)
-    if max(axes) >= rank or len(set(axes)) < len(axes):
-        what = f"distinct spatial axes between 0 and {rank - 1}"
-        raise ArgumentError("shared_axes", what, value)
-    return axes
-
-
 def implementation_of(value: Any) -> str | int:
     """Check an implementation: a number of Keras 2, ``"auto"``, or a name in any backend."""
     if isinstance(value, int) and not isinstance(value, bool):
@@ -77,3 +69,32 @@ def implementation_of(value: Any) -> str | int:
         return int(value)
     names = sorted({name for _, name in plugins.registry().implementations})
     return choice("implementation", value, ("auto", *names))
+
+
+def sample_shape(input_shape: Any, ndim: int, layer: str) -> tuple[int, ...]:
+    """Shape of one sample, without the batch; raise if a size that weights need is unknown."""
+    if not is_sequence(input_shape) or len(input_shape) != ndim + 2:
+        raise ShapeError("input_shape", f"{ndim + 2} axes, the first the batch", input_shape)
+    shape = tuple(input_shape)
+    if None in shape[1:]:
+        raise ShapeError(
+            "input_shape",
+            f"the spatial dimensions of the inputs to a {layer} layer, which should be "
+            "fully-defined, as its weights differ at every position",
+            shape,
+        )
+    return shape[1:]
+
+
+def require_fitting(
+    shape: tuple[int | None, ...], built_for: tuple[int, ...], data_format: str
+) -> None:
+    """Raise if samples have another shape than the weights of a layer were made for."""
+    if all(n in (None, m) for n, m in zip(shape, built_for, strict=True)):
+        return
+    advice = f"for these build a new layer, on keras.Input({shape})"
+    if shape == in_other_format(built_for, data_format):
+        first = data_format == "channels_first"
+        other = "channels_last" if first else "channels_first"
+        advice = f"these are {other}: a layer with data_format={other!r} takes them"
+    raise samples_error("inputs", shape, built_for, advice)

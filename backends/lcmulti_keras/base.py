@@ -1,4 +1,4 @@
-"""The base of the layers and of the transposed layers: arguments, weights and their sharing."""
+"""The base of the layers and of the transposed layers: weights, and their sharing."""
 
 from __future__ import annotations
 
@@ -7,24 +7,15 @@ from math import sqrt
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import keras
-from keras import activations, constraints, initializers, ops, regularizers
+from keras import initializers, ops
 
 import lcmulti
 from lcmulti import plugins
-from lcmulti.errors import ArgumentError, ShapeError, described
-from lcmulti.geometry.arguments import choice, integer, is_sequence, per_axis
-from lcmulti.geometry.formats import DATA_FORMATS
 from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.types import Array
-from lcmulti.weights.initial import geometry_told
-from lcmulti_keras.advising import require_own_layout
-from lcmulti_keras.arguments import (
-    implementation_of,
-    padding_of,
-    shared_axes_of,
-    take_input_shape,
-)
-from lcmulti_keras.axes import warn_of_other_axes
+from lcmulti_keras.advising import require_own_geometry, require_own_layout
+from lcmulti_keras.arguments import require_fitting, sample_shape
+from lcmulti_keras.configured import Configured
 from lcmulti_keras.convolutions import conv_of_layer, layer_of_conv
 from lcmulti_keras.initializers import kernel_initializer as adapted
 from lcmulti_keras.smoothness import SheetSmoothness
@@ -36,8 +27,8 @@ if TYPE_CHECKING:  # `keras.Variable` is chosen as Keras starts, so no tool know
     from keras.src.backend.common.variables import Variable
 
 
-class LocallyConnectedBase(keras.layers.Layer):
-    """A layer with weights and a geometry. The number of spatial axes is a class attribute.
+class LocallyConnectedBase(Configured):
+    """A layer with weights and a geometry.
 
     Attributes
     ----------
@@ -49,7 +40,6 @@ class LocallyConnectedBase(keras.layers.Layer):
     bias : keras.Variable or None
     """
 
-    ndim: ClassVar[int]
     convolution: ClassVar[str]
     """Name of the layer of Keras that this one is, shared along all axes."""
     spec: LocalConvSpec
@@ -57,15 +47,6 @@ class LocallyConnectedBase(keras.layers.Layer):
     basis: Variable
     coefficients: Variable
     bias: Variable | None
-    filters: int
-    kernel_size: tuple[int, ...]
-    strides: tuple[int, ...]
-    dilation_rate: tuple[int, ...]
-    data_format: str
-    groups: int
-    shared_axes: tuple[int, ...]
-    rank: int | None
-    implementation: str | int
 
     if TYPE_CHECKING:
 
@@ -73,63 +54,12 @@ class LocallyConnectedBase(keras.layers.Layer):
             """A tensor of Keras' backend, or a `keras.KerasTensor` for one."""
             ...
 
-    def __init__(
-        self, *, filters: Any, kernel_size: Any, strides: Any, padding: Any, data_format: Any,
-        dilation_rate: Any, groups: Any, activation: Any, use_bias: Any, kernel_initializer: Any,
-        bias_initializer: Any, kernel_regularizer: Any, bias_regularizer: Any,
-        activity_regularizer: Any, kernel_constraint: Any, bias_constraint: Any,
-        implementation: Any, shared_axes: Any, rank: Any, **kwargs: Any,
-    ) -> None:  # fmt: skip
-        take_input_shape(kwargs, self.ndim, data_format)
-        super().__init__(activity_regularizer=activity_regularizer, **kwargs)
-        self.filters = integer("filters", filters, 1)
-        self.kernel_size = per_axis("kernel_size", kernel_size, self.ndim)
-        self.strides = per_axis("strides", strides, self.ndim)
-        self.dilation_rate = per_axis("dilation_rate", dilation_rate, self.ndim)
-        if max(self.strides) > 1 and max(self.dilation_rate) > 1:
-            what = f"1 with strides {self.strides}: not both may differ from 1"
-            raise ArgumentError("dilation_rate", what, self.dilation_rate)
-        self.padding = padding_of(padding, self.ndim)
-        self.data_format = choice(
-            "data_format",
-            keras.config.image_data_format() if data_format is None else data_format,
-            DATA_FORMATS,
-        )
-        self.groups = integer("groups", groups, 1)
-        if self.filters % self.groups:
-            raise ArgumentError("groups", f"a divisor of filters={self.filters}", groups)
-        self.shared_axes = shared_axes_of(shared_axes, self.ndim)
-        self.rank = None if rank is None else integer("rank", rank, 1)
-        self.implementation = implementation_of(implementation)
-        self.activation = activations.get(activation)
-        self.use_bias = bool(use_bias)
-        self.kernel_initializer = initializers.get(kernel_initializer)
-        self.bias_initializer = initializers.get(bias_initializer)
-        self.kernel_regularizer = regularizers.get(kernel_regularizer)
-        self.bias_regularizer = regularizers.get(bias_regularizer)
-        self.kernel_constraint = constraints.get(kernel_constraint)
-        self.bias_constraint = constraints.get(bias_constraint)
-        if self.rank is not None and self.kernel_constraint is not None:
-            what = "None with a rank, for then the kernel is no variable that could be constrained"
-            raise ArgumentError("kernel_constraint", what, kernel_constraint)
-        warn_of_other_axes(self.implementation, self.kernel_constraint)
-        self.input_spec = keras.layers.InputSpec(ndim=self.ndim + 2)
-
     def _sample_shape(self, input_shape: Any) -> tuple[int, ...]:
-        """Shape of one sample, without the batch; raise if a size that weights need is unknown."""
-        if not is_sequence(input_shape) or len(input_shape) != self.ndim + 2:
-            raise ShapeError(
-                "input_shape", f"{self.ndim + 2} axes, the first the batch", input_shape
-            )
-        shape = tuple(input_shape)
-        if None in shape[1:]:
-            raise ShapeError(
-                "input_shape",
-                f"the spatial dimensions of the inputs to a {type(self).__name__} layer, which "
-                "should be fully-defined, as its weights differ at every position",
-                shape,
-            )
-        return shape[1:]
+        return sample_shape(input_shape, self.ndim, type(self).__name__)
+
+    def _require_fitting(self, sample: tuple[int | None, ...]) -> None:
+        if self.built:
+            require_fitting(sample, self._built_for, self.data_format)
 
     def _geometry(self, sample: tuple[int, ...]) -> LocalConvSpec:
         """The spec for samples of this shape."""
@@ -185,22 +115,6 @@ class LocallyConnectedBase(keras.layers.Layer):
             )
         self._built_for = sample
 
-    def _require_fitting(self, shape: tuple[int | None, ...]) -> None:
-        """Raise if samples have another shape than the weights, if there are weights already."""
-        built_for = self._built_for if self.built else shape
-        if any(n not in (None, m) for n, m in zip(shape, built_for, strict=True)):
-            advice = f"for these build a new layer, on keras.Input({shape})"
-            first = self.data_format == "channels_first"
-            turned = (*built_for[1:], built_for[0]) if first else (built_for[-1], *built_for[:-1])
-            if shape == turned:
-                other = "channels_last" if first else "channels_first"
-                advice = f"these are {other}: a layer with data_format={other!r} takes them"
-            raise ShapeError(
-                "inputs",
-                f"samples of shape {self._built_for}, which the weights were made for",
-                described(f"{shape}; {advice}"),
-            )
-
     def set_weights(self, weights: Any) -> None:
         """Set the weights from a list of arrays, in the order and shapes of ``layer.weights``.
 
@@ -222,18 +136,9 @@ class LocallyConnectedBase(keras.layers.Layer):
             Names both geometries. Keras shows the message in an error of its own.
         """
         stored = [tuple(store[name].shape) for name in sorted(store.keys(), key=int)]
-        own = [tuple(each.shape) for each in self.weights]
         require_own_layout(self, stored)
-        if stored and own:
-            ours, theirs = self._told(own), self._told(stored)
-            if ours != theirs:
-                raise ShapeError("weights", f"those of {ours}", described(f"those of {theirs}"))
+        require_own_geometry(self, stored)
         super().load_own_variables(store)
-
-    def _told(self, shapes: list[tuple[int, ...]]) -> str:
-        """The geometry, as text, of a layer of this kind whose weights have these shapes."""
-        low_rank = len(shapes) > 1 and len(shapes[0]) == 2 * self.ndim + 3
-        return geometry_told(*shapes[: 1 + low_rank])
 
     def _penalty(self, weights: Any) -> Array:
         """The penalty of the kernel. A variable must carry it; with a rank, the coefficients do."""
@@ -263,7 +168,7 @@ class LocallyConnectedBase(keras.layers.Layer):
         -------
         The layer itself.
         """
-        over = tuple(range(self.ndim)) if axes is None else self.spec.sharing(axes).shared_axes
+        over = self.spec.axes_to_average(axes)
         for each in (self.kernel if self.rank is None else self.coefficients, self.bias):
             if each is not None and over:
                 mean = ops.mean(each, axis=over, keepdims=True)
@@ -286,30 +191,6 @@ class LocallyConnectedBase(keras.layers.Layer):
             "data_format": self.data_format,
             "backend": backend,
             "implementation": self.implementation if has else "auto",
-        }
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments of `__init__`, serialised."""
-        return super().get_config() | {
-            "filters": self.filters,
-            "kernel_size": self.kernel_size,
-            "strides": self.strides,
-            "padding": self.padding,
-            "data_format": self.data_format,
-            "activation": activations.serialize(self.activation),
-            "use_bias": self.use_bias,
-            "kernel_initializer": initializers.serialize(self.kernel_initializer),
-            "bias_initializer": initializers.serialize(self.bias_initializer),
-            "kernel_regularizer": regularizers.serialize(self.kernel_regularizer),
-            "bias_regularizer": regularizers.serialize(self.bias_regularizer),
-            "activity_regularizer": regularizers.serialize(self.activity_regularizer),
-            "kernel_constraint": constraints.serialize(self.kernel_constraint),
-            "bias_constraint": constraints.serialize(self.bias_constraint),
-            "implementation": self.implementation,
-            "dilation_rate": self.dilation_rate,
-            "groups": self.groups,
-            "shared_axes": self.shared_axes,
-            "rank": self.rank,
         }
 
     @classmethod

@@ -12,7 +12,10 @@ from lcmulti.geometry.arguments import choice
 from lcmulti.geometry.padding import PADDING_MODES
 from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.types import Array
-from lcmulti_keras.arguments import KERAS2_IMPLEMENTATIONS, LayerArguments
+from lcmulti_keras.arguments import (
+    KERAS2_IMPLEMENTATIONS,
+    LayerArguments,
+)
 from lcmulti_keras.base import LocallyConnectedBase
 
 __all__ = ["LocallyConnected1D", "LocallyConnected2D", "LocallyConnected3D"]

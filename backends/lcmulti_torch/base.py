@@ -11,22 +11,26 @@ import torch
 from torch import Tensor, nn
 
 import lcmulti
-from lcmulti.errors import ArgumentError, ArgumentTypeError, ShapeError, UnsupportedError, described
-from lcmulti.geometry.arguments import integer, per_axis
+from lcmulti.errors import ArgumentError, ArgumentTypeError, UnsupportedError, described
 from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti_torch import tracing
+from lcmulti_torch.arguments import (
+    MISSING,
+    Padding,
+    Sizes,
+    in_torchs_words,
+    refuse_samples,
+    with_batch,
+)
 from lcmulti_torch.conversion import conv_of_layer, layer_of_conv
-from lcmulti_torch.functional import Padding, Sizes, in_torchs_words, traced, with_batch
+from lcmulti_torch.functional import traced
 from lcmulti_torch.memory import beyond_formats
 from lcmulti_torch.states import of_a_convolution, of_another_geometry
 from lcmulti_torch.symbolic import is_proxy
 
-__all__ = ["Conv", "LocallyConnectedNd", "Padding", "Sizes"]
+__all__ = ["Conv", "LocallyConnectedNd"]
 
 Conv = TypeVar("Conv", bound=nn.Module)
-
-MISSING: Any = None
-"""Default of ``input_size``, so that its absence gives a better error than Python's."""
 
 
 class LocallyConnectedNd(nn.Module, Generic[Conv]):
@@ -131,14 +135,12 @@ class LocallyConnectedNd(nn.Module, Generic[Conv]):
         -------
         The layer itself.
         """
-        axes = (
-            tuple(range(self.ndim)) if axes is None else self.spec.sharing(tuple(axes)).shared_axes
-        )
+        over = self.spec.axes_to_average(axes)
         for name in ("weight" if self.rank is None else "coefficients", "bias"):
             each = getattr(self, name)
-            if each is None or not axes:
+            if each is None or not over:
                 continue
-            mean = each.mean(axes, keepdim=True).expand_as(each)
+            mean = each.mean(over, keepdim=True).expand_as(each)
             if name in self._parameters:
                 each.copy_(mean)
             elif nn.utils.parametrize.is_parametrized(self, name):
@@ -171,8 +173,8 @@ class LocallyConnectedNd(nn.Module, Generic[Conv]):
             if size != wanted:
                 # A compiler must not trace an error; where there is none, its import takes seconds.
                 plain = not torch.compiler.is_compiling() and "torch._dynamo" not in sys.modules
-                refuse = self._refuse if plain else torch.compiler.disable(self._refuse)
-                refuse(tuple(x.shape[1:]))
+                refuse = refuse_samples if plain else torch.compiler.disable(refuse_samples)
+                refuse(tuple(x.shape[1:]), self._sample_shape, self.data_format)
         operation, weights, arguments = self._operation()
         try:
             return operation(x, *weights, **arguments)
@@ -182,22 +184,6 @@ class LocallyConnectedNd(nn.Module, Generic[Conv]):
     def _operation(self) -> tuple[Callable[..., Tensor], tuple[Tensor | None, ...], dict[str, Any]]:
         """What computes the layer: of an input, these weights and these arguments."""
         raise NotImplementedError
-
-    def _refuse(self, shape: tuple[int, ...]) -> None:
-        wanted = self._sample_shape
-        first = self.data_format == "channels_first"
-        size, channels = (shape[1:], shape[0]) if first else (shape[:-1], shape[-1])
-        advice = f"for these build a layer with in_channels={channels}, input_size={size}"
-        other = "channels_last" if first else "channels_first"
-        turned = (*wanted[1:], wanted[0]) if first else (wanted[-1], *wanted[:-1])
-        if shape == turned:
-            back = "(0, -1, 1)" if first else "(0, 1, -1)"
-            advice = f"these are {other}: x.movedim{back[0]}{back[4:]}, or data_format={other!r}"
-        raise ShapeError(
-            "input",
-            f"samples of shape {wanted}, which the weights were made for",
-            described(f"{shape}; {advice}"),
-        )
 
     def extra_repr(self) -> str:
         """The arguments that differ from the defaults, in the form of `torch.nn.Conv2d`."""
@@ -315,23 +301,3 @@ def _uniform_(tensor: Tensor, bound: float) -> None:
     from lcmulti_torch.parallel.drawing import uniform_
 
     uniform_(tensor, bound)
-
-
-def optional_rank(rank: Any) -> int | None:
-    """Check a rank; None means full rank."""
-    return None if rank is None else integer("rank", rank, 1)
-
-
-def sample_shape(channels: int, size: tuple[int, ...], data_format: str) -> tuple[int, ...]:
-    """Shape of one sample."""
-    return (channels, *size) if data_format == "channels_first" else (*size, channels)
-
-
-def sizes_of_input(input_size: Any, layer: LocallyConnectedNd[Any]) -> tuple[int, ...]:
-    """The spatial size of the input; the error for a missing one says where to get it."""
-    if input_size is None:
-        name = type(layer).__name__
-        lazy = "" if "Transpose" in name else f"; Lazy{name} learns it from the first batch"
-        what = "the spatial size of what comes in, for each position has weights of its own"
-        raise ArgumentTypeError("input_size", what + lazy, described("none"))
-    return per_axis("input_size", input_size, layer.ndim)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 
 import lcmulti
-from lcmulti.errors import ArgumentError, ArgumentTypeError, ShapeError, described
+from lcmulti.errors import ArgumentError, ShapeError, described
+from lcmulti_torch.arguments import NAMES, Padding, Sizes, in_torchs_words, with_batch
 from lcmulti_torch.symbolic import called, is_proxy
 
 __all__ = [
@@ -22,49 +22,13 @@ __all__ = [
 ]
 
 
-Sizes = int | Sequence[int]
-"""One number for all spatial axes, or one for each."""
-
-Padding = str | Sizes | Sequence[tuple[int, int]]
-"""As in `lcmulti.local_conv`."""
-
-_NAMES = {"x": "input", "kernel": "weight", "strides": "stride"}
-"""PyTorch's names of the arguments of `lcmulti.local_conv`."""
-
-
-def in_torchs_words(error: ArgumentError) -> ArgumentError:
-    """The same error about the arguments by PyTorch's names."""
-    expected = error.expected.replace("as x ", "as input ").replace("with x ", "with input ")
-    name = _NAMES.get(error.argument, error.argument)
-    return type(error)(name, expected, error.received)
-
-
-def with_batch(run: Callable[[Tensor], Tensor], x: Tensor, ndim: int) -> Tensor:
-    """Run on *x*, which may be a single sample without a batch axis, as in PyTorch."""
-    if not isinstance(x, Tensor):
-        raise ArgumentTypeError("input", "a torch.Tensor", x)
-    if x.dim() == ndim + 2:
-        return run(x)
-    if x.dim() != ndim + 1:
-        shape = tuple(x.shape)
-        raise ShapeError(
-            "input", f"rank {ndim + 2}, or {ndim + 1} without a batch", described(str(shape))
-        )
-    y = run(x.unsqueeze(0))
-    if torch._C._is_tracing():  # what traces, an ONNX exporter for one, may not know `_unsafe_view`
-        return y.squeeze(0)
-    # Nobody else uses y, so the result need not be a view of it to autograd.
-    result: Tensor = torch.ops.aten._unsafe_view(y, y.shape[1:])
-    return result
-
-
 def traced(
     operation: Callable[..., Tensor], ndim: int, *arrays: Tensor | None, **arguments: Any
 ) -> Tensor:
     """The node that calls an operation of `lcmulti` by its function here, if there is one."""
     function = globals().get(f"{operation.__name__}{ndim}d")
     if function is not None:
-        arguments = {_NAMES.get(name, name): value for name, value in arguments.items()}
+        arguments = {NAMES.get(name, name): value for name, value in arguments.items()}
     y: Tensor = called(function or operation, *arrays, **arguments)
     return y
 

@@ -12,16 +12,15 @@ import lcmulti
 from lcmulti.geometry.arguments import choice, integer, per_axis
 from lcmulti.geometry.formats import DATA_FORMATS
 from lcmulti.geometry.padding import PADDING_MODES
-from lcmulti_torch.base import (
+from lcmulti_torch.arguments import (
     MISSING,
-    Conv,
-    LocallyConnectedNd,
     Padding,
     Sizes,
     optional_rank,
     sample_shape,
     sizes_of_input,
 )
+from lcmulti_torch.base import Conv, LocallyConnectedNd
 
 __all__ = ["LocallyConnected1d", "LocallyConnected2d", "LocallyConnected3d"]
 
@@ -95,7 +94,7 @@ class LocallyConnectedForward(LocallyConnectedNd[Conv]):
     def _start(
         self, in_channels: Any, input_size: Any, bias: bool, device: Any, dtype: Any
     ) -> None:
-        self._set_geometry(in_channels, sizes_of_input(input_size, self))
+        self._set_geometry(in_channels, sizes_of_input(input_size, self, self.ndim))
         self._make_parameters(bias, device, dtype)
 
     def _keep_arguments(

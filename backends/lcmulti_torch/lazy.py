@@ -12,7 +12,8 @@ from torch.nn.parameter import UninitializedParameter
 
 from lcmulti.errors import ShapeError, described
 from lcmulti.weights.initial import geometry_told
-from lcmulti_torch.base import MISSING, Conv, Padding, Sizes
+from lcmulti_torch.arguments import MISSING, Padding, Sizes
+from lcmulti_torch.base import Conv
 from lcmulti_torch.layers import (
     LocallyConnected1d,
     LocallyConnected2d,

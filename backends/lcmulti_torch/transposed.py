@@ -12,16 +12,15 @@ import lcmulti
 from lcmulti.geometry.arguments import choice, integer, per_axis
 from lcmulti.geometry.formats import DATA_FORMATS
 from lcmulti.geometry.transposed import bias_shape_of, output_padding_of
-from lcmulti_torch.base import (
+from lcmulti_torch.arguments import (
     MISSING,
-    Conv,
-    LocallyConnectedNd,
     Padding,
     Sizes,
     optional_rank,
     sample_shape,
     sizes_of_input,
 )
+from lcmulti_torch.base import Conv, LocallyConnectedNd
 
 __all__ = [
     "LocallyConnectedTranspose1d",
@@ -92,7 +91,7 @@ class LocallyConnectedTransposeNd(LocallyConnectedNd[Conv]):
         self.in_channels = in_channels = integer("in_channels", in_channels, 1)
         self.out_channels, self.groups = integer("out_channels", out_channels, 1), groups
         self.data_format = choice("data_format", data_format, DATA_FORMATS)
-        self.input_size = sizes_of_input(input_size, self)
+        self.input_size = sizes_of_input(input_size, self, self.ndim)
         self.rank, self.implementation = optional_rank(rank), implementation
         self.padding_mode = "zeros"
         self.spec = spec = lcmulti.transposed_spec(

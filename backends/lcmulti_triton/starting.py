@@ -21,7 +21,7 @@ from lcmulti_triton.kernels.kernel_grad import kernel_grad
 from lcmulti_triton.layer import Layer, Tile
 from lcmulti_triton.variant import arguments, constants, programs, signature
 
-__all__ = ["KERNELS", "NAMES", "Launch", "compile_for", "start_of"]
+__all__ = ["KERNELS", "NAMES", "Launch", "compile_for", "on", "start_of"]
 
 KERNELS: dict[Map, Any] = {"forward": forward, "input_grad": input_grad, "kernel_grad": kernel_grad}
 NAMES = {getattr(torch, name): name for name in DTYPES if not name.startswith("complex")}
@@ -41,8 +41,9 @@ def start_of(
         return _nothing
     if device is None:
         return _interpreted(layer.map, count, passed, known)
-    kernel = compiled(layer, tile, precision, is_aligned, device)
-    return _started(kernel, device, count, (*passed, *known.values()))
+    with on(device):  # Triton compiles for the current device, and loads the kernel onto it
+        run = compiled(layer, tile, precision, is_aligned, device)[count, 1, 1]
+    return _started(run, device, (*passed, *known.values()))
 
 
 def _nothing(a: Tensor, b: Tensor, result: Any) -> None:
@@ -59,8 +60,8 @@ def _interpreted(map_: Map, count: int, passed: tuple[int, ...], known: dict[str
     return start
 
 
-def _started(kernel: Any, device: int, count: int, rest: tuple[Any, ...]) -> Launch:
-    run, stream, current = kernel[count, 1, 1], _stream(), torch.cuda.current_device
+def _started(run: Any, device: int, rest: tuple[Any, ...]) -> Launch:
+    stream, current = _stream(), torch.cuda.current_device
 
     def start(a: Tensor, b: Tensor, result: Any) -> None:
         if current() == device:
@@ -78,22 +79,20 @@ def _stream() -> Callable[[int], int]:
 
 
 def compiled(layer: Layer, tile: Tile, precision: str, is_aligned: bool, device: int) -> Any:
-    """The kernel, compiled for a device and loaded on it."""
-    target = _target(device)
-    with _on(device):
-        key = (layer.map, layer.dtype, layer.wide, tile.warps, tile.stages, is_aligned)
-        known = constants(layer, tile, precision)
-        return _compiled(key, tuple(known.items()), layer, target, device)
+    """The kernel, compiled for a device, which is the current one."""
+    key = (layer.map, layer.dtype, layer.wide, tile.warps, tile.stages, is_aligned)
+    known = constants(layer, tile, precision)
+    return _compiled(key, tuple(known.items()), layer, _target(), device)
 
 
-def _target(device: int) -> GPUTarget:
-    with _on(device):
-        return triton.runtime.driver.active.get_current_target()
+def _target() -> GPUTarget:
+    return triton.runtime.driver.active.get_current_target()
 
 
-def _on(device: int) -> AbstractContextManager[Any]:
-    """A context that makes a device the current one."""
-    return nullcontext() if torch.cuda.current_device() == device else torch.cuda.device(device)
+def on(device: int | None) -> AbstractContextManager[Any]:
+    """A context that makes a GPU the current one; None is the CPU."""
+    is_current = device is None or torch.cuda.current_device() == device
+    return nullcontext() if is_current else torch.cuda.device(device)
 
 
 _kernels: dict[Any, Any] = {}

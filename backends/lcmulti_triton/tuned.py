@@ -23,7 +23,7 @@ from torch import Tensor
 
 from lcmulti_triton.choice import candidates, nominal, refused_tf32x3
 from lcmulti_triton.layer import Layer, Tile
-from lcmulti_triton.starting import NAMES, start_of
+from lcmulti_triton.starting import NAMES, on, start_of
 
 __all__ = ["Measured", "file_of", "keep", "look_up", "measure"]
 
@@ -92,7 +92,8 @@ def measure(
         chosen = "ieee" if refused_tf32x3(layer, tile) else precision
         try:
             start = start_of(layer, tile, chosen, device, True)
-            one = Measured(tile, _seconds(partial(start, a, b, result), device))
+            with on(device):
+                one = Measured(tile, _seconds(partial(start, a, b, result), device))
         except Exception as error:  # out of registers or shared memory: not a candidate here
             said = f"{type(error).__name__}: {error}".splitlines()[0]
             one = Measured(tile, None, said)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import platform
 import threading
 from collections.abc import Callable, Iterable
@@ -20,15 +19,9 @@ from lcmulti.bench.report import Machine
 from lcmulti.bench.timing import least
 from lcmulti.conformance.inputs import numpy_dtype
 from lcmulti.dtypes import DTYPES
+from lcmulti.processors import cores
 
-__all__ = ["available_memory", "bandwidth", "cores", "gpu", "measure", "processor", "rate"]
-
-
-def cores() -> int:
-    """Number of processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+__all__ = ["available_memory", "bandwidth", "gpu", "measure", "processor", "rate"]
 
 
 def bandwidth(threads: int, elements: int = 1 << 25) -> float:

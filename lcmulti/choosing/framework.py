@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -102,17 +102,25 @@ def read(arrays: Sequence[Any], readers: Sequence[str]) -> list[Any]:
 
 
 def _framework_of(kind: type) -> tuple[str | None, bool]:
-    """Find the backend of a type, and whether the type is one of its variables.
+    """Find the backend of a type, and whether the type is one of its variables."""
+    for name, entry in plugins.registry().backends.items():
+        if _is_one_of(kind, entry.array_types):
+            return name, False
+        if _is_one_of(kind, entry.variable_types):
+            return name, True
+    return None, False
+
+
+def _is_one_of(kind: type, references: Iterable[str]) -> bool:
+    """Whether *kind* is a class that a reference, ``"module:class"``, names, or a subclass.
 
     Only modules that are imported already are looked at.
     """
-    for name, entry in plugins.registry().backends.items():
-        for is_variable, types in ((False, entry.array_types), (True, entry.variable_types)):
-            for reference in types:
-                module, _, path = reference.partition(":")
-                known: Any = sys.modules.get(module)
-                for attribute in path.split("."):
-                    known = getattr(known, attribute, None)
-                if isinstance(known, type) and issubclass(kind, known):
-                    return name, is_variable
-    return None, False
+    for reference in references:
+        module, _, path = reference.partition(":")
+        known: object = sys.modules.get(module)
+        for attribute in path.split("."):
+            known = getattr(known, attribute, None)
+        if isinstance(known, type) and issubclass(kind, known):
+            return True
+    return False

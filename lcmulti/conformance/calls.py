@@ -52,6 +52,11 @@ class Inputs(NamedTuple):
         bias = None if self.bias is None else function(self.bias)
         return Inputs(function(self.x), function(self.kernel), bias, function(self.dy))
 
+    @property
+    def given(self) -> tuple[np.ndarray, ...]:
+        """The arguments of the call: ``x``, ``kernel`` and, if there is one, ``bias``."""
+        return tuple(each for each in (self.x, self.kernel, self.bias) if each is not None)
+
     def operands(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """The two arrays that each map takes."""
         return {
@@ -125,15 +130,20 @@ class BackendRunner:
         """See `Runner.results`."""
         if "reverse" in self.entry.capabilities:
             dy = self.backend.from_numpy(inputs.dy)
-            value, gradients = self.backend.vjp(self._call(case), self._arrays(inputs), dy)
+            value, gradients = self.vjp(case, self._arrays(inputs), dy)
             return Results(*map(self.backend.to_numpy, (value, *gradients)))
         y = self.forward(case, inputs)
         maps = plugins.load_implementation(self.name, self.implementation)
         return Results(y, *_gradients(_OnNumpy(self.backend, maps), case.spec, inputs))
 
-    def _arrays(self, inputs: Inputs) -> tuple[Any, ...]:
-        given = (inputs.x, inputs.kernel, inputs.bias)
-        return tuple(self.backend.from_numpy(each) for each in given if each is not None)
+    def vjp(
+        self, case: Case, arrays: tuple[Array, ...], dy: Array
+    ) -> tuple[Array, tuple[Array, ...]]:
+        """`Backend.vjp` of a call."""
+        return self.backend.vjp(self._call(case), arrays, dy)
+
+    def _arrays(self, inputs: Inputs) -> tuple[Array, ...]:
+        return tuple(map(self.backend.from_numpy, inputs.given))
 
     def _call(self, case: Case) -> Any:
         def call(*arrays: Array) -> Array:

@@ -9,7 +9,9 @@ from typing import Any, SupportsIndex, TypeGuard
 
 from lcmulti.errors import ArgumentError, ArgumentTypeError
 
-__all__ = ["byte_size", "choice", "integer", "integer_tuple", "is_sequence", "per_axis"]
+__all__ = [
+    "byte_size", "choice", "integer", "integer_tuple", "is_sequence", "per_axis", "spatial_axes",
+]  # fmt: skip
 
 _UNITS = {"": 1, "B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 _UNITS |= {"KB": 10**3, "MB": 10**6, "GB": 10**9}
@@ -52,6 +54,17 @@ def per_axis(argument: str, value: object, axes: int, minimum: int = 1) -> tuple
     if len(value) != axes:
         raise ArgumentError(argument, f"an integer or {axes} of them", value)
     return tuple(integer(argument, item, minimum) for item in value)
+
+
+def spatial_axes(argument: str, value: object, axes: int) -> tuple[int, ...]:
+    """Return distinct numbers of spatial axes, of which there are *axes*, as a tuple."""
+    expected = f"distinct spatial axes between 0 and {axes - 1}"
+    if not is_sequence(value):
+        raise ArgumentTypeError(argument, expected, value)
+    named = tuple(integer(argument, item, 0) for item in value)
+    if len(set(named)) != len(named) or any(axis >= axes for axis in named):
+        raise ArgumentError(argument, expected, value)
+    return named
 
 
 def choice(argument: str, value: object, choices: Iterable[str]) -> str:

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from lcmulti.errors import ShapeError
 from lcmulti.geometry.arguments import choice
 
-__all__ = ["DATA_FORMATS", "channels_and_size", "data_format_of", "read_default_from"]
+__all__ = [
+    "DATA_FORMATS", "channels_and_size", "data_format_of", "in_other_format", "read_default_from",
+]  # fmt: skip
 
 DATA_FORMATS = ("channels_last", "channels_first")
 
@@ -47,3 +49,9 @@ def channels_and_size(shape: tuple[int, ...], data_format: str) -> tuple[int, tu
         layout = "(*size, channels)" if last else "(channels, *size)"
         raise ShapeError("input_shape", f"{layout} with at least one spatial axis", shape)
     return (shape[-1], shape[:-1]) if last else (shape[0], shape[1:])
+
+
+def in_other_format(shape: tuple[int, ...], data_format: str) -> tuple[int, ...]:
+    """The shape of one sample of *shape* after its channels are moved to the other end."""
+    channels, size = channels_and_size(shape, data_format)
+    return (*size, channels) if data_format == "channels_first" else (channels, *size)

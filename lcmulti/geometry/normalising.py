@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from typing import Any, SupportsIndex
 
-from lcmulti.errors import ArgumentError, ArgumentTypeError, ShapeError, described
-from lcmulti.geometry.arguments import choice, integer, integer_tuple, is_sequence, per_axis
+from lcmulti.errors import ArgumentError, ShapeError, described
+from lcmulti.geometry.arguments import (
+    choice,
+    integer,
+    integer_tuple,
+    per_axis,
+    spatial_axes,
+)
 from lcmulti.geometry.formats import channels_and_size, data_format_of
 from lcmulti.geometry.padding import PADDING_MODES, check_padding_mode, explicit_padding
 from lcmulti.geometry.shapes import output_length, window_extent
@@ -71,13 +77,7 @@ def normalised(
 
 def normalised_shared_axes(value: object, output_size: tuple[int, ...]) -> tuple[int, ...]:
     """The axes that *value* names, sorted, without those that have a single position."""
-    axes = len(output_size)
-    expected = f"distinct spatial axes between 0 and {axes - 1}"
-    if not is_sequence(value):
-        raise ArgumentTypeError("shared_axes", expected, value)
-    shared = tuple(integer("shared_axes", item, 0) for item in value)
-    if len(set(shared)) != len(shared) or any(axis >= axes for axis in shared):
-        raise ArgumentError("shared_axes", expected, value)
+    shared = spatial_axes("shared_axes", value, len(output_size))
     # With a single position, sharing changes nothing. Without these axes, equal geometries have
     # equal specs.
     return tuple(axis for axis in sorted(shared) if output_size[axis] > 1)

@@ -12,7 +12,7 @@ from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.geometry.transposed import transposed_spec
 from lcmulti.types import Shape
 
-__all__ = ["check_positions", "spec_of_call", "spec_of_transposed_call"]
+__all__ = ["check_positions", "samples_error", "spec_of_call", "spec_of_transposed_call"]
 
 
 def spec_of_call(
@@ -196,3 +196,9 @@ def check_positions(
             f"kernel {spec.kernel_size}, strides {spec.strides}, padding {spec.padding}",
             described(f"{positions} in shape {shape}"),
         )
+
+
+def samples_error(argument: str, shape: Shape, wanted: Shape, advice: str) -> ShapeError:
+    """The error for samples of another shape than the weights of a layer were made for."""
+    expected = f"samples of shape {wanted}, which the weights were made for"
+    return ShapeError(argument, expected, described(f"{shape}; {advice}"))

@@ -8,6 +8,7 @@ from itertools import product
 from typing import TYPE_CHECKING, SupportsIndex
 
 from lcmulti.errors import ArgumentError
+from lcmulti.geometry.arguments import spatial_axes
 from lcmulti.geometry.fields import SpecFields, replace_fields
 from lcmulti.geometry.formats import DATA_FORMATS
 from lcmulti.geometry.normalising import normalised, normalised_shared_axes
@@ -176,6 +177,16 @@ class LocalConvSpec(SpecFields):
         return replace_fields(
             self, shared_axes=normalised_shared_axes(shared_axes, self.output_size)
         )
+
+    def axes_to_average(self, axes: Axes | None) -> tuple[int, ...]:
+        """Spatial axes along which a layer averages its weights; None means all.
+
+        Raises
+        ------
+        ArgumentError
+            If *axes* are not distinct spatial axes.
+        """
+        return tuple(range(self.ndim)) if axes is None else spatial_axes("axes", axes, self.ndim)
 
     def repeated(self, times: int) -> LocalConvSpec:
         """Several operations of this geometry, each with weights of its own, as a single one.

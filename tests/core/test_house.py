@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from collections import defaultdict
 from pathlib import Path
 
@@ -90,6 +92,22 @@ def test_no_circle_of_files():
     # ``lcmulti`` itself collects the public names, so importing it means importing one of those.
     graph = {name: set(found) - {"lcmulti"} for name, found in IMPORTS.items()}
     assert circles(graph) == []
+
+
+ALONE = """
+import importlib, sys
+for name in sys.argv[1:]:
+    for known in [each for each in sys.modules if each.partition(".")[0] == "lcmulti"]:
+        del sys.modules[known]
+    importlib.import_module(name)
+"""
+
+
+def test_every_room_can_be_imported_first():
+    """A circle through the files ``__init__`` of packages depends on what is imported first."""
+    rooms = [n for n, path in MODULES.items() if path.name == "__init__.py" and "lcmulti." in n]
+    assert "lcmulti.bench" in rooms
+    subprocess.run([sys.executable, "-c", ALONE, *rooms], check=True)
 
 
 def test_a_room_imports_from_those_before_it():

@@ -14,6 +14,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import tensorflow as tf
+from helpers_exported import run_litert
 from matrix_cells import Matrix
 
 import lcmulti
@@ -211,12 +212,7 @@ def litert(example):
     converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], module)
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
     converter.allow_custom_ops = False
-    interpreter = tf.lite.Interpreter(model_content=converter.convert())
-    interpreter.allocate_tensors()
-    (given,), (out,) = interpreter.get_input_details(), interpreter.get_output_details()
-    interpreter.set_tensor(given["index"], example.x.numpy())
-    interpreter.invoke()
-    close(interpreter.get_tensor(out["index"]), example.apply(example.x))
+    close(run_litert(converter.convert(), example.x.numpy()), example.apply(example.x))
 
 
 MIRRORED = """

@@ -5,6 +5,8 @@ import pytest
 
 tf = pytest.importorskip("tensorflow")
 
+from helpers_exported import run_litert  # noqa: E402
+
 import lcmulti  # noqa: E402
 from lcmulti import plugins  # noqa: E402
 
@@ -34,16 +36,6 @@ def operations(folder):
 
     saved = SavedModel.FromString((folder / "saved_model.pb").read_bytes())
     return operations_of(saved.meta_graphs[0].graph_def)
-
-
-def run_litert(written, x):
-    interpreter = tf.lite.Interpreter(model_content=written)
-    (given,), (out,) = interpreter.get_input_details(), interpreter.get_output_details()
-    interpreter.resize_tensor_input(given["index"], x.shape)
-    interpreter.allocate_tensors()
-    interpreter.set_tensor(given["index"], x)
-    interpreter.invoke()
-    return interpreter.get_tensor(out["index"])
 
 
 def operations_of(graph):

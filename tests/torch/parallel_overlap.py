@@ -5,7 +5,7 @@ from __future__ import annotations
 import lcmulti_torch as lt
 import pytest
 import torch
-from lcmulti_torch.parallel import exchange, halves, overlap, shard
+from lcmulti_torch.parallel import halves, messages, overlap, shard
 from lcmulti_torch.parallel.part import raw
 from parallel_layers import mesh_of
 from torch._dynamo.backends.common import aot_autograd
@@ -50,7 +50,7 @@ def check_compilers_keep_what_only_sends(rank):
 
 def recorded(patch):
     """Return a list that grows by each map that is computed and each exchange, begun or awaited."""
-    events, send, wait = [], exchange._sent, exchange.Travel.arrived
+    events, send, wait = [], messages._send, messages.Travel.arrived
 
     def sent(*arguments):
         events.append("sent")
@@ -64,8 +64,8 @@ def recorded(patch):
         events.append(map_)
         return raw(part, map_, *arguments)
 
-    patch.setattr(exchange, "_sent", sent)
-    patch.setattr(exchange.Travel, "arrived", arrived)
+    patch.setattr(messages, "_send", sent)
+    patch.setattr(messages.Travel, "arrived", arrived)
     for module in (overlap, halves):
         patch.setattr(module, "raw", computed)
     return events

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 
 import pytest
 
@@ -10,7 +11,8 @@ pytest.importorskip("torch")
 pytest.importorskip("triton", reason="needs Triton: pip install 'lcmulti[triton]'")
 
 import torch
-from lcmulti_triton import implementation, launch, starting, state
+from lcmulti_triton import implementation, launch, starting, state, tuned
+from lcmulti_triton.layer import layer_of
 
 import lcmulti
 from lcmulti.plugins.contract import Resources
@@ -22,11 +24,14 @@ class Kernel:
     """A compiled kernel whose launches do nothing but count."""
 
     def __init__(self):
-        self.launches = []
+        self.launches, self.loaded_on, self.launched_on = [], [], []
 
-    def __getitem__(self, grid):
+    def __getitem__(self, grid):  # Triton loads the kernel here, onto the current GPU
+        self.loaded_on.append(torch.cuda.current_device())
+
         def run(*arguments, stream):
             self.launches.append((grid, len(arguments), stream))
+            self.launched_on.append(torch.cuda.current_device())
 
         return run
 
@@ -45,7 +50,7 @@ def kernel(monkeypatch, fresh):
 
     found.compiled = compiled
     monkeypatch.setattr(starting, "compile_for", compile_for)
-    monkeypatch.setattr(starting, "_target", lambda device: starting.GPUTarget("cuda", 90, 32))
+    monkeypatch.setattr(starting, "_target", lambda: starting.GPUTarget("cuda", 90, 32))
     monkeypatch.setattr(starting, "_stream", lambda: lambda device: 7)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(implementation, "_index", lambda array: 0)
@@ -119,21 +124,38 @@ def test_nothing_is_launched_without_samples(kernel):
 
 
 def test_a_gpu_that_is_not_current(kernel, monkeypatch):
-    entered = []
+    """The kernel is loaded and launched on the GPU of its arrays, and no other stays current."""
+    current = [1]
 
     class Device:
         def __init__(self, index):
-            entered.append(index)
+            self.index = index
 
         def __enter__(self):
-            pass
+            current.append(self.index)
 
         def __exit__(self, *error):
-            pass
+            current.pop()
 
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: current[-1])
     monkeypatch.setattr(torch.cuda, "device", Device)
     x, w, _ = arrays()
     lcmulti.local_conv(x, w)
-    assert entered == [0, 0]  # to load the kernel, and to launch it
+    assert kernel.loaded_on == kernel.launched_on == [0]
     assert kernel.launches[0][2] == 7
+    assert current == [1]
+
+
+def test_a_measurement_on_a_gpu_that_is_not_current(kernel, monkeypatch):
+    """Events are recorded on the current GPU, so that must be the one that computes."""
+    entered = []
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "device", lambda index: entered.append(index) or nullcontext())
+    monkeypatch.setattr(tuned, "_arrays", lambda layer, device: (*arrays()[:2], None))
+    monkeypatch.setattr(tuned, "_seconds", lambda call, device: float(len(entered)))
+    _, _, spec = arrays()
+    layer = layer_of("forward", spec, "float32", 32)
+    found = tuned.measure(layer, 0)
+    assert [one.error for one in found] == [None] * len(found)
+    assert set(entered) == {0}
+    assert [one.seconds for one in found] == [2.0 * n for n in range(1, len(found) + 1)]

@@ -1,28 +1,24 @@
-"""Send rows of one axis between ranks, point to point, and send their gradients back.
+"""Rows of one axis that travel between ranks, and their gradients, which travel back.
 
 `gather` collects the window that a rank's output positions read. `scatter` is its adjoint: values
 for rows of other ranks are sent to these ranks and added there. Each is the derivative of the
-other, to any order. There is one message from one rank to another, sent as bytes.
-
-An exchange has a beginning and an end, so that a rank can compute in between. Under a compiler it
-is one opaque operation.
+other, to any order. Each half of an exchange is a function of its own, so that a rank can compute
+in between: `ask` and `window`, `send_home` and `add`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
 from math import prod
 from typing import Any, NamedTuple
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.distributed_c10d import _resolve_process_group
 
 from lcmulti.geometry.sharding import AxisPart, Seen, turn
+from lcmulti_torch.parallel.messages import Travel, by_rank, is_traced, start
 
-__all__ = ["Cut", "Travel", "gather", "in_turn", "scatter", "window"]
+__all__ = ["Cut", "add", "ask", "gather", "in_turn", "scatter", "send_home", "window"]
 
 
 class Cut(NamedTuple):
@@ -61,101 +57,14 @@ def in_turn(cuts: Sequence[Cut]) -> list[Cut]:
     return sorted(cuts, key=lambda cut: turn(cut.travels, len(cut.here), cut.part.window))
 
 
-class Travel:
-    """An exchange that has begun; `arrived` waits for its messages."""
-
-    def __init__(self, buffer: Tensor, works: Sequence[Any] = ()) -> None:
-        self._buffer, self._works = buffer, works
-
-    def arrived(self) -> Tensor:
-        """Everything that was received, flat, in the order of senders and then of their pieces."""
-        for work in self._works:
-            work.wait()
-        return self._buffer
-
-
-def _sent(flat: Tensor, to: Any, sizes: Any, from_: Any, expected: Any, group: str) -> Travel:
-    buffer = flat.new_empty(sum(expected))
-    members = _resolve_process_group(group)
-    pieces = zip(from_, _bytes(buffer, expected), strict=True)
-    ops = [dist.P2POp(dist.irecv, each, group=members, group_peer=peer) for peer, each in pieces]
-    pieces = zip(to, _bytes(flat, sizes), strict=True)
-    ops += [dist.P2POp(dist.isend, each, group=members, group_peer=peer) for peer, each in pieces]
-    # Keeps the sent arrays alive until they are sent.
-    works = dist.batch_isend_irecv(ops)
-    return Travel(buffer, [*works, _Kept(flat)])
-
-
-class _Kept(NamedTuple):
-    tensor: Tensor
-
-    def wait(self) -> None:
-        """Nothing to wait for."""
-
-
-def _bytes(flat: Tensor, sizes: Sequence[int]) -> list[Tensor]:
-    ends = list(accumulate(sizes))
-    return [flat[end - size : end].view(torch.uint8) for size, end in zip(sizes, ends, strict=True)]
-
-
-@torch.library.custom_op("lcmulti::travel", mutates_args=())
-def _travel(
-    flat: Tensor,
-    to: Sequence[int],
-    sizes: Sequence[int],
-    from_: Sequence[int],
-    expected: Sequence[int],
-    group: str,
-) -> Tensor:
-    received = _sent(flat, to, sizes, from_, expected, group).arrived()
-    return received if expected else flat.new_zeros(1)  # for `_linked`
-
-
-@_travel.register_fake
-def _(flat: Any, to: Any, sizes: Any, from_: Any, expected: Any, group: str) -> Tensor:
-    return flat.new_empty(sum(expected) if expected else 1)
-
-
-def _start(
-    pieces: Sequence[tuple[int, Tensor]], expected: Sequence[tuple[int, int]], like: Tensor,
-    group: str,
-) -> Travel:  # fmt: skip
-    """Send tensors to ranks, and receive a number of elements from each of other ranks."""
-    pieces = sorted((each for each in pieces if each[1].numel()), key=_rank)
-    expected = sorted((each for each in expected if each[1]), key=_rank)
-    if not pieces and not expected:
-        return Travel(like.new_empty(0))
-    flat = torch.cat([each.reshape(-1) for _, each in pieces]) if pieces else like.new_empty(0)
-    sizes, sources = _by_rank([(to, each.numel()) for to, each in pieces]), _by_rank(expected)
-    arguments = (flat, [*sizes], [*sizes.values()], [*sources], [*sources.values()], group)
-    if _is_traced():
-        return Travel(_travel(*arguments))
-    return _sent(*arguments)
-
-
-def _is_traced() -> bool:
-    return torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
-
-
 def _linked(x: Tensor, cut: Cut, received: Tensor, expected: Sequence[Any]) -> Tensor:
     """*x*. If nothing was expected, make a compiler believe that it depends on the exchange.
 
     Compilers leave out what nothing depends on, and a sum of no elements as well. So the exchange
     gives them a zero.
     """
-    nothing = cut.travels and not expected and _is_traced()
+    nothing = cut.travels and not expected and is_traced()
     return x + received.sum() if nothing else x
-
-
-def _rank(item: tuple[int, Any]) -> int:
-    return item[0]
-
-
-def _by_rank(sizes: Sequence[tuple[int, int]]) -> dict[int, int]:
-    found: dict[int, int] = {}
-    for rank, size in sizes:
-        found[rank] = found.get(rank, 0) + size
-    return found
 
 
 def ask(x: Tensor, cut: Cut) -> Travel:
@@ -165,7 +74,7 @@ def ask(x: Tensor, cut: Cut) -> Travel:
     part, other = cut.part, _other(x, cut)
     pieces = [(to, _rows(x, cut, rows)) for to, rows in part.sends]
     expected = [(owner, len(rows) * other) for owner, rows in part.receives]
-    return _start(pieces, expected, x, cut.group or "")
+    return start(pieces, expected, x, cut.group or "")
 
 
 def window(x: Tensor, cut: Cut, received: Tensor, seen: Seen) -> Tensor:
@@ -250,13 +159,13 @@ def send_home(w: Tensor, cut: Cut) -> tuple[Tensor, Travel]:
         return x, Travel(w.new_empty(0))
     other = _other(w, cut)
     expected = [(to, len(rows) * other) for to, rows in part.sends]
-    return x, _start(pieces, expected, w, cut.group or "")
+    return x, start(pieces, expected, w, cut.group or "")
 
 
 def add(x: Tensor, cut: Cut, received: Tensor) -> Tensor:
     """Add the values that other ranks sent for this rank's rows to *x*, in place."""
     at = 0
-    for _, rows in sorted(cut.part.sends, key=_rank) if cut.travels else ():
+    for _, rows in sorted(cut.part.sends, key=by_rank) if cut.travels else ():
         place = _rows(x, cut, rows)
         place.add_(received[at : at + place.numel()].view(place.shape))
         at += place.numel()
@@ -267,7 +176,7 @@ def _halos(x: Tensor, cut: Cut, received: Tensor) -> dict[tuple[int, range], Ten
     """The received rows, by owner and range."""
     found: dict[tuple[int, range], Tensor] = {}
     at = 0
-    for owner, rows in sorted(cut.part.receives, key=_rank) if cut.travels else ():
+    for owner, rows in sorted(cut.part.receives, key=by_rank) if cut.travels else ():
         shape = list(x.shape)
         shape[cut.dim] = len(rows)
         size = prod(shape)

@@ -83,8 +83,8 @@ class Buffer {
     return half & 0x8000 ? -size : size;
   }
 
-  void fill(Random &random) {
-    for (int64_t i = 0; i < count_; ++i) set(i, static_cast<double>(draw(random, -4, 4)));
+  void fill(Random &random, double unit) {
+    for (int64_t i = 0; i < count_; ++i) set(i, unit * static_cast<double>(draw(random, -4, 4)));
   }
 
   bool operator==(const Buffer &other) const { return bytes_ == other.bytes_; }

@@ -63,7 +63,7 @@ def forward_mode(subject: Subject, case: Case, function: Callable[..., Any], *re
 def test_forward_mode(subject: Subject, case: Case, dtype: str) -> None:
     """The tangent in all arguments: ``f(tx, k) + f(x, tk) + tb``."""
     p, t, _, (there, along, _) = drawn(subject, case, dtype)
-    arrays, tangents = _arguments(there), _arguments(along)
+    arrays, tangents = there.given, along.given
     _, tangent = forward_mode(subject, case, subject.call(case), arrays, tangents)
     parts = Term("forward", t.x, p.kernel), Term("forward", p.x, t.kernel)
     value, limit = combined(case, dtype, *parts, bias=t.bias)
@@ -75,14 +75,14 @@ def test_forward_mode(subject: Subject, case: Case, dtype: str) -> None:
 def test_tangent_of_one_argument(subject: Subject, case: Case, dtype: str) -> None:
     """The tangent in one argument: with the others constant, and with tangents of 0 for them."""
     p, t, _, (there, along, _) = drawn(subject, case, dtype)
-    arrays, tangents = _arguments(there), _arguments(along)
+    arrays, tangents = there.given, along.given
     nothing = Term("forward", p.x, np.zeros_like(p.kernel))
     expected = (
         combined(case, dtype, Term("forward", t.x, p.kernel)),
         combined(case, dtype, Term("forward", p.x, t.kernel)),
         combined(case, dtype, nothing, bias=t.bias),
     )
-    zeros = [subject.array(np.zeros_like(each)) for each in _arguments(t)]
+    zeros = [subject.array(np.zeros_like(each)) for each in t.given]
     for place, (value, limit) in enumerate(expected[: len(arrays)]):
 
         def of_one(array: Array, place: int = place) -> Any:
@@ -123,7 +123,7 @@ def test_forward_over_forward(subject: Subject, case: Case, dtype: str) -> None:
     case = without_bias(case)
     _, t, u, (there, along, across) = drawn(subject, case, dtype)
     function = _tangent(subject, case, along)
-    _, tangent = forward_mode(subject, case, function, _arguments(there), _arguments(across))
+    _, tangent = forward_mode(subject, case, function, there.given, across.given)
     parts = Term("forward", t.x, u.kernel), Term("forward", u.x, t.kernel)
     subject.verify("tangent", tangent, there.x, *combined(case, dtype, *parts))
 
@@ -153,16 +153,12 @@ def test_reverse_over_forward(subject: Subject, case: Case, dtype: str) -> None:
     case = without_bias(case)
     p, t, _, (there, along, _) = drawn(subject, case, dtype)
     function = _tangent(subject, case, along)
-    _, (dx, dkernel) = subject.owner.vjp(function, _arguments(there), there.dy)
+    _, (dx, dkernel) = subject.owner.vjp(function, there.given, there.dy)
     for name, got, part in (
         ("by x", dx, Term("input_grad", p.dy, t.kernel)),
         ("by kernel", dkernel, Term("kernel_grad", t.x, p.dy)),
     ):
         subject.verify(name, got, there.x, *combined(case, dtype, part))
-
-
-def _arguments(inputs: Inputs) -> tuple[Any, ...]:
-    return tuple(each for each in inputs[:3] if each is not None)
 
 
 def _gradients(

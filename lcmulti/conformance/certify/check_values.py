@@ -9,7 +9,7 @@ import pytest
 from lcmulti.conformance.calls import MAPS
 from lcmulti.conformance.case import Case
 from lcmulti.conformance.certify.expectation import expectation, expectation_of, without_bias
-from lcmulti.conformance.certify.geometries import COVERING, GEOMETRIES
+from lcmulti.conformance.certify.geometries import CONTRACT, COVERING, GEOMETRIES
 from lcmulti.conformance.certify.subject import AUTO, CORE_DTYPE, Subject
 from lcmulti.types import Array
 
@@ -33,9 +33,12 @@ def test_value(subject: Subject, case: Case, dtype: str) -> None:
 
 
 @pytest.mark.core
-@pytest.mark.geometries(COVERING, others=COVERING, computed=True)
+@pytest.mark.geometries(COVERING, others=COVERING, compiling=CONTRACT, computed=True)
 def test_maps(named: Subject, case: Case, dtype: str) -> None:
-    """The three maps of the implementation, called directly."""
+    """The three maps of the implementation, called directly.
+
+    Where the framework compiles, gradients are made of the same three programs.
+    """
     named.require(case, dtype)
     bare = without_bias(case)
     inputs, values, _, limits = expectation_of(bare, dtype)

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from lcmulti.conformance.case import Case
-from lcmulti.conformance.certify.ahead import Program
 from lcmulti.conformance.certify.frameworks import TRACING, framework_of
 from lcmulti.conformance.certify.geometries import GEOMETRIES
 from lcmulti.conformance.certify.random_geometries import CI, Examples
@@ -22,7 +21,6 @@ __all__ = [
     "Rows",
     "again",
     "order",
-    "program_of",
     "rows_of",
     "sample",
     "shared",
@@ -71,9 +69,11 @@ def _rows(
     """Pairs of name and dtype: all names in the core dtype, *others* in all other *dtypes*.
 
     With *computed*, only geometries that reach an implementation unchanged. *compiling* takes the
-    place of all names where the framework compiles a program, or traces a graph, for each.
+    place of all names where the framework compiles a program, or traces a graph, for each; then it
+    has others only if they are in it.
     """
-    names = compiling if compiles and compiling else names
+    if compiles and compiling:
+        names, others = compiling, [name for name in others if name in compiling]
     rows = [(name, CORE_DTYPE) for name in names]
     rows += [(name, dtype) for dtype in dtypes if dtype != CORE_DTYPE for name in others]
     if computed:
@@ -133,15 +133,6 @@ def subject_of(item: pytest.Item) -> Subject | None:
     """The implementation that a check tests, if it tests one."""
     parameters = _parameters(item)
     return parameters.get("subject", parameters.get("named"))
-
-
-def program_of(item: pytest.Item) -> Program | None:
-    """The program that a check of a case compiles, unless it needs more than first gradients."""
-    parameters = _parameters(item)
-    subject, case = subject_of(item), parameters.get("case")
-    if subject is None or case is None:
-        return None
-    return Program(subject, case, parameters["dtype"])
 
 
 def again(item: pytest.Item, result: Result, examples: Examples) -> str:

@@ -19,13 +19,12 @@ import pytest
 
 from lcmulti import plugins
 from lcmulti.conformance.case import Case
-from lcmulti.conformance.certify.ahead import Ahead
+from lcmulti.conformance.certify.asked import WHOLE, Share
 from lcmulti.conformance.certify.collected import (
     Drawn,
     Rows,
     again,
     order,
-    program_of,
     rows_of,
     sample,
     shared,
@@ -35,7 +34,6 @@ from lcmulti.conformance.certify.frameworks import forget, wide
 from lcmulti.conformance.certify.probe import Probes, can_measure
 from lcmulti.conformance.certify.random_geometries import Examples
 from lcmulti.conformance.certify.result import Failure, Result
-from lcmulti.conformance.certify.session import WHOLE, Share
 from lcmulti.conformance.certify.subject import AUTO, CORE_DTYPE, Subject
 
 __all__ = ["Suite"]
@@ -88,7 +86,6 @@ class Suite:
         self.subjects = self.named if chosen else [self.auto, *self.named]
         self.once, self.wrong = once, set[Subject]()
         self.quick, self.is_interrupted, self.has_frozen = quick, False, False
-        self.ahead: Ahead | None = None
         implementations = tuple(each.implementation for each in self.subjects)
         self.measured = Probes(result.backend, implementations)
         self.core: set[str] = set()
@@ -114,8 +111,6 @@ class Suite:
     def precision(self, request: pytest.FixtureRequest) -> Iterator[None]:
         """A context in which the framework has the dtype of the check."""
         parameters = getattr(getattr(request.node, "callspec", None), "params", {})
-        if self.ahead is not None and (program := program_of(request.node)) is not None:
-            self.ahead.wait(program)
         with wide(self.result.backend, parameters.get("dtype", CORE_DTYPE)):
             yield
 
@@ -221,8 +216,6 @@ class Suite:
             measured = item.get_closest_marker("measured")
             if measured is not None and is_run and can_measure():
                 self.measured.begin(*measured.args)
-        programs = filter(None, map(program_of, session.items))
-        self.ahead = Ahead(self.result.backend, list(programs))
         # Each garbage collection would look through thousands of checks, none of which is garbage.
         self.has_frozen = gc.get_freeze_count() == 0
         if self.has_frozen:
@@ -284,8 +277,6 @@ class Suite:
         if self.has_frozen:
             gc.unfreeze()
         self.measured.stop()
-        if self.ahead is not None:
-            self.ahead.stop()
         self.result.not_run += len(self.pending) + len(self.missing)
 
     def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:

@@ -13,7 +13,6 @@ import numpy as np
 
 import lcmulti
 from lcmulti import plugins
-from lcmulti.bench.machine import cores
 from lcmulti.conformance.certify.random_geometries import CI, NIGHTLY, QUICK, Examples
 from lcmulti.conformance.certify.result import Result
 from lcmulti.conformance.certify.session import SUITE, Asked, checks_in
@@ -25,6 +24,7 @@ from lcmulti.errors import (
     described,
 )
 from lcmulti.geometry.arguments import choice, integer
+from lcmulti.processors import cores
 
 __all__ = ["certify"]
 

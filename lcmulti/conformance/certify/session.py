@@ -10,67 +10,21 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 from unittest import mock
 
 import lcmulti
 from lcmulti.choosing.settings import DEFAULTS, VARIABLES
-from lcmulti.conformance.certify.random_geometries import Examples
+from lcmulti.conformance.certify.asked import WHOLE, Asked, Share
 from lcmulti.conformance.certify.result import Failure, Result
 from lcmulti.errors import ArgumentError, described
 
 if TYPE_CHECKING:
     from lcmulti.conformance.certify.plugin import Suite
 
-__all__ = ["WHOLE", "Asked", "Outcome", "Share", "checks_in", "make", "run"]
+__all__ = ["SUITE", "Asked", "Outcome", "checks_in", "make", "run"]
 
 SUITE = Path(__file__).parent
-
-
-class Share(NamedTuple):
-    """One of several shares of the checks: of three, the first is ``Share(1, 3)``."""
-
-    number: int
-    of: int
-
-
-WHOLE = Share(1, 1)
-
-
-class Asked(NamedTuple):
-    """What the caller of `certify` asked for, with names checked.
-
-    Parameters
-    ----------
-    backend : str
-    implementation : str or None
-        Only this one; None for ``auto`` and all of the backend.
-    device : str or None
-    versions : dict
-        Versions of what takes part, for the result.
-    expected : frozenset of (str, str)
-        Module and name of every check of the suite.
-    nodes : tuple of str
-        What pytest is told to collect.
-    examples : Examples
-    quick, quiet : bool
-    junit : str or None
-        A file to write.
-    arguments : tuple of str
-        Further arguments of pytest.
-    """
-
-    backend: str
-    implementation: str | None
-    device: str | None
-    versions: dict[str, str]
-    expected: frozenset[tuple[str, str]]
-    nodes: tuple[str, ...]
-    examples: Examples
-    quick: bool
-    quiet: bool
-    junit: str | None
-    arguments: tuple[str, ...]
 
 
 @dataclass

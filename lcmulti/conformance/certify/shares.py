@@ -16,8 +16,9 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 from xml.etree import ElementTree
 
+from lcmulti.conformance.certify.asked import Asked, Share
 from lcmulti.conformance.certify.result import Failure
-from lcmulti.conformance.certify.session import Asked, Outcome, Share, make
+from lcmulti.conformance.certify.session import Outcome, make
 
 __all__ = ["certified_by"]
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property, lru_cache, partial
 from typing import Any, cast
 
 import numpy as np
 
 from lcmulti import plugins
+from lcmulti.choosing.dispatch import choose
 from lcmulti.choosing.settings import Settings, current
 from lcmulti.conformance.bounds import compare, within
 from lcmulti.conformance.calls import BackendRunner, Inputs, Results
@@ -107,8 +108,7 @@ class Subject:
 
     def arrays(self, inputs: Inputs) -> tuple[Array, ...]:
         """``x``, ``kernel`` and, if there is one, ``bias``."""
-        given = (inputs.x, inputs.kernel, inputs.bias)
-        return tuple(self.array(each) for each in given if each is not None)
+        return tuple(map(self.array, inputs.given))
 
     def call(self, case: Case) -> Callable[..., Any]:
         """`local_conv` for a case, as a function of ``(x, kernel)`` or ``(x, kernel, bias)``."""
@@ -126,18 +126,25 @@ class Subject:
         """`Backend.vjp` of a call; where the framework compiles, as one program.
 
         Those of ``auto`` in the core type are compiled as users compile them, others in a hurry.
+        The implementation that ``auto`` takes has the same program, which is compiled once.
         """
-        core = self.implementation == AUTO and self.owner.facts(dy).dtype == CORE_DTYPE
-        value, gradients = _step(self, case, current(), hurried=not core)(arrays, dy)
+        dtype = self.owner.facts(dy).dtype
+        one = replace(self, implementation=AUTO) if self._is_auto(case, dtype) else self
+        core = one.implementation == AUTO and dtype == CORE_DTYPE
+        value, gradients = _step(one, case, current(), hurried=not core)(arrays, dy)
         return value, tuple(gradients)
+
+    def _is_auto(self, case: Case, dtype: str) -> bool:
+        """Whether the framework compiles calls, and ``auto`` takes this implementation for one."""
+        if self.implementation == AUTO or framework_of(self.backend) not in COMPILING:
+            return False
+        problem = self.problem(case, dtype)._replace(transformed=True)
+        return choose(self.backend, problem, AUTO, current())[0].name == self.implementation
 
     def results(self, case: Case, inputs: Inputs) -> Results:
         """Value and gradients as NumPy arrays, by reverse mode or by the three maps."""
         with self.placed():
-            if "reverse" not in self.entry.capabilities:
-                return BackendRunner(self.backend, self.implementation).results(case, inputs)
-            value, gradients = self.vjp(case, self.arrays(inputs), self.array(inputs.dy))
-            return Results(*map(self.owner.to_numpy, (value, *gradients)))
+            return _Runner(self).results(case, inputs)
 
     @staticmethod
     def resources() -> Resources:
@@ -277,3 +284,17 @@ def device_of(backend: str) -> str:
     """Kind of device the backend places new arrays on."""
     owner = plugins.load_backend(backend)
     return owner.facts(owner.from_numpy(np.zeros((1, 1), CORE_DTYPE))).device
+
+
+class _Runner(BackendRunner):
+    """Computes cases on a backend, with the programs of a `Subject`."""
+
+    def __init__(self, subject: Subject) -> None:
+        super().__init__(subject.backend, subject.implementation)
+        self.subject = subject
+
+    def vjp(
+        self, case: Case, arrays: tuple[Array, ...], dy: Array
+    ) -> tuple[Array, tuple[Array, ...]]:
+        """See `Subject.vjp`."""
+        return self.subject.vjp(case, arrays, dy)

@@ -1,7 +1,6 @@
 """Check transposed layers and low-rank weights on the running backend of Keras."""
 
 import json
-import sys
 import tempfile
 from pathlib import Path
 
@@ -226,7 +225,6 @@ def what_keras_runs_is_what_computes():
 
 @check
 def operations_take_variables():
-    sys.path.append(str(Path(__file__).parents[2] / "helpers"))
     from helpers_variables import check_variables
 
     with tempfile.TemporaryDirectory() as folder:

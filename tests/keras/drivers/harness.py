@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import tempfile
 import traceback
 import warnings
@@ -17,6 +18,7 @@ import keras
 import numpy as np
 from keras import ops
 
+sys.path.append(str(Path(__file__).parents[2] / "helpers"))
 warnings.filterwarnings("ignore", message="Do not pass an `input_shape`")
 TRAINS = BACKEND != "numpy"
 # Inductor takes a minute for a model; check_support.py has it compile one with all kinds of layers.
@@ -86,15 +88,9 @@ def _run_onnx(path):
 
 
 def _run_litert(path):
-    import tensorflow as tf
+    from helpers_exported import run_litert
 
-    interpreter = tf.lite.Interpreter(model_path=path)
-    (given,), (gave,) = interpreter.get_input_details(), interpreter.get_output_details()
-    interpreter.resize_tensor_input(given["index"], X.shape)
-    interpreter.allocate_tensors()
-    interpreter.set_tensor(given["index"], X)
-    interpreter.invoke()
-    return interpreter.get_tensor(gave["index"])
+    return run_litert(Path(path).read_bytes(), X)
 
 
 RUN = {"tf_saved_model": _run_saved_model, "onnx": _run_onnx, "litert": _run_litert}
