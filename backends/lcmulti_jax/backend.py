@@ -36,7 +36,7 @@ class JaxBackend:
         return arrays
 
     def read(self, variable: Any) -> Array:
-        """See `Backend.read`; of a state of Flax 0.10 JAX itself cannot ask for the array."""
+        """See `Backend.read`. JAX itself cannot read the array of a state of Flax 0.10."""
         own = getattr(variable, "__jax_array__", None)
         array: Array = variable.value if own is None else own()
         return array

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from math import ceil, prod
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from jax import Array, lax
 from jax.sharding import NamedSharding, PartitionSpec
 
+from lcmulti.errors import ArgumentError
 from lcmulti.geometry.arguments import is_sequence, per_axis
 from lcmulti.geometry.of_call import samples_error
 from lcmulti.geometry.padding import explicit_padding
@@ -19,7 +21,8 @@ from lcmulti.geometry.shapes import window_extent
 from lcmulti_jax.compat import shard_map
 
 __all__ = [
-    "at_every_position", "checked", "normalised_padding", "shared_mean", "sizes",
+    "at_every_position", "checked", "checked_sample", "in_words", "normalised_padding",
+    "shared_mean", "sizes",
 ]  # fmt: skip
 
 DRAWN_AT_ONCE = 2**20
@@ -133,6 +136,15 @@ def sizes(
         per_axis("strides", 1 if strides is None else strides, axes),
         per_axis("dilation", 1 if dilation is None else dilation, axes),
     )
+
+
+@contextmanager
+def in_words(words: Mapping[str, str]) -> Iterator[None]:
+    """Errors about the geometry use a library's own names of arguments, where *words* has one."""
+    try:
+        yield
+    except ArgumentError as error:
+        raise error.about(words.get(error.argument, error.argument)) from None
 
 
 def checked(shape: tuple[int, ...], wanted: tuple[int, ...], advice: str) -> None:

@@ -85,7 +85,7 @@ def names_in(path: tuple[Any, ...]) -> list[str]:
 
 
 def unmarked(aval: Any) -> Any:
-    """An abstract value without such marks."""
+    """An abstract value that is not marked as varying along mesh axes."""
     if hasattr(aval, "manual_axis_type"):
         return aval.update(manual_axis_type=type(aval.manual_axis_type)())
     return aval.update(vma=frozenset()) if hasattr(aval, "vma") else aval

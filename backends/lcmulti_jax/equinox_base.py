@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import field
 from math import sqrt
 from typing import Any, ClassVar, Self
@@ -13,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 import lcmulti
-from lcmulti.errors import ArgumentError, ArgumentTypeError, described
+from lcmulti.errors import ArgumentTypeError, described
 from lcmulti.geometry.arguments import integer
 from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti_jax import base
@@ -23,10 +22,10 @@ __all__ = [
     "Ints",
     "Layer",
     "Padding",
+    "WORDS",
     "axes_of",
     "convolution",
     "eqx",
-    "in_equinox_words",
     "weighted",
 ]
 
@@ -34,15 +33,6 @@ Ints = int | Sequence[int]
 Padding = str | int | Sequence[int] | Sequence[tuple[int, int]]
 
 WORDS = {"filters": "out_channels", "strides": "stride"}
-
-
-@contextmanager
-def in_equinox_words() -> Iterator[None]:
-    """Errors about the geometry use the argument names of these layers."""
-    try:
-        yield
-    except ArgumentError as error:
-        raise error.about(WORDS.get(error.argument, error.argument)) from None
 
 
 class Layer(eqx.Module):

@@ -14,13 +14,13 @@ from lcmulti.geometry.padding import PADDING_MODES
 from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti_jax import base
 from lcmulti_jax.equinox_base import (
+    WORDS,
     Ints,
     Layer,
     Padding,
     axes_of,
     convolution,
     eqx,
-    in_equinox_words,
     weighted,
 )
 
@@ -87,7 +87,7 @@ class LocallyConnected(Layer):
         key: jax.Array,
     ) -> None:
         axes = num_spatial_dims
-        with in_equinox_words():
+        with base.in_words(WORDS):
             size = per_axis("input_size", input_size, axes)
             kernel = per_axis("kernel_size", kernel_size, axes)
             steps, taps = per_axis("stride", stride, axes), per_axis("dilation", dilation, axes)

@@ -17,13 +17,13 @@ from lcmulti.geometry.transposed import bias_shape_of, output_padding_of, transp
 from lcmulti_jax import base
 from lcmulti_jax.conversion import as_adjoint
 from lcmulti_jax.equinox_base import (
+    WORDS,
     Ints,
     Layer,
     Padding,
     axes_of,
     convolution,
     eqx,
-    in_equinox_words,
     weighted,
 )
 
@@ -86,7 +86,7 @@ class LocallyConnectedTranspose(Layer):
         key: jax.Array,
     ) -> None:
         axes = num_spatial_dims
-        with in_equinox_words():
+        with base.in_words(WORDS):
             size = per_axis("input_size", input_size, axes)
             kernel = per_axis("kernel_size", kernel_size, axes)
             steps, taps = per_axis("stride", stride, axes), per_axis("dilation", dilation, axes)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from math import prod, sqrt
 from types import MappingProxyType
 from typing import Any, Self, TypeVar
@@ -26,15 +25,6 @@ NONE: Mapping[str, Any] = MappingProxyType({})
 WORDS = {"groups": "feature_group_count", "dilation": "kernel_dilation"}
 default_kernel_init = nnx.initializers.lecun_normal()
 default_bias_init = nnx.initializers.zeros_init()
-
-
-@contextmanager
-def in_flax_words() -> Iterator[None]:
-    """Errors about the geometry use the argument names of these layers."""
-    try:
-        yield
-    except ArgumentError as error:
-        raise error.about(WORDS.get(error.argument, error.argument)) from None
 
 
 Ints = int | Sequence[int]

@@ -16,6 +16,7 @@ from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti_jax import base
 from lcmulti_jax.nnx_base import (
     NONE,
+    WORDS,
     Initializer,
     Ints,
     Layer,
@@ -23,7 +24,6 @@ from lcmulti_jax.nnx_base import (
     blank,
     default_bias_init,
     default_kernel_init,
-    in_flax_words,
     masked,
     weighted,
 )
@@ -105,7 +105,7 @@ class LocallyConnected(Layer):
         bias_metadata: Mapping[str, Any] = NONE,
         rngs: nnx.Rngs,
     ) -> None:
-        with in_flax_words():
+        with base.in_words(WORDS):
             size, kernel, steps, dilation = base.sizes(
                 kernel_size, input_size, strides, kernel_dilation
             )

@@ -18,6 +18,7 @@ from lcmulti_jax import base
 from lcmulti_jax.conversion import as_adjoint
 from lcmulti_jax.nnx_base import (
     NONE,
+    WORDS,
     Initializer,
     Ints,
     Layer,
@@ -25,7 +26,6 @@ from lcmulti_jax.nnx_base import (
     blank,
     default_bias_init,
     default_kernel_init,
-    in_flax_words,
     masked,
     pairs_of,
     per_flax_axis,
@@ -90,7 +90,7 @@ class LocallyConnectedTranspose(Layer):
         bias_metadata: Mapping[str, Any] = NONE,
         rngs: nnx.Rngs,
     ) -> None:
-        with in_flax_words():
+        with base.in_words(WORDS):
             size, kernel, steps, dilation = base.sizes(
                 kernel_size, input_size, strides, kernel_dilation
             )

@@ -12,6 +12,7 @@ of PyTorch's own differentiable operations are called without it, and PyTorch di
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -198,3 +199,33 @@ def _derived(name: Map, a: Tensor, b: Tensor, maps: _CallersMaps, like: Tensor) 
 
     result = maps.through(composed).bare(name, a, b)
     return to_first(result) if maps.channels_first and name != "kernel_grad" else result
+
+
+def register(operation: Any, map_: Map, operations: Mapping[Map, Callable[..., Tensor]]) -> None:
+    """Give an operation of `torch.library` its derivatives, which are those of the other two maps.
+
+    Compilers see an operation where eager mode has a `ClosedMap`.
+
+    Parameters
+    ----------
+    operation : torch.library.CustomOpDef
+        A map, as an operation of ``(a, b, call)``. *call* is a list of integers.
+    map_ : str
+    operations : mapping of str to callable
+        The operations of all three maps. Those that do not exist yet may be added later.
+    """
+
+    def setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        a, b, ctx.call = inputs
+        ctx.save_for_backward(a, b)
+
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        a, b = ctx.saved_tensors
+        operands = {"a": a, "b": b, "g": grad}
+        derived = (
+            operations[name](operands[pair[0]], operands[pair[1]], ctx.call) if needed else None
+            for (name, pair), needed in zip(DERIVATIVES[map_], ctx.needs_input_grad, strict=False)
+        )
+        return (*derived, None)
+
+    operation.register_autograd(backward, setup_context=setup)

@@ -22,7 +22,7 @@ CONVOLUTIONS = (
     nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d
 )  # fmt: skip
 DETACH = torch.ops.aten.detach.default
-"""Reads nothing."""
+"""This operation is no use of a parameter: it reads no values."""
 
 
 class Seen(NamedTuple):
@@ -33,7 +33,7 @@ class Seen(NamedTuple):
     sizes : dict of str to list of tuple
         Spatial sizes of what each of the wanted convolutions was called with, by name.
     elsewhere : dict of str to str
-        Of those whose parameters something else read as well: what did.
+        Convolutions whose parameters something else read as well, and what that was.
     functions : int
         How many convolutions were called as functions rather than modules.
     """
@@ -53,7 +53,7 @@ class _Watch(TorchDispatchMode):
             for module in model.modules()
             for parameter in module.parameters(recurse=False)
         )
-        # Of parameters that several modules hold `untie` says more than who reads them.
+        # For parameters that several modules hold, `untie` has a better error.
         self.owners = {
             id(parameter): (name, conv)
             for name, conv in wanted.items()

@@ -1,4 +1,4 @@
-"""What to say of a state that is not one of the layer it is loaded into."""
+"""Errors for a state dict that belongs to another kind of layer, or to another geometry."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["of_a_convolution", "of_another_geometry"]
 
 
 def of_a_convolution(layer: Any, state: Mapping[str, Any], prefix: str) -> str | None:
-    """What to do with the state of a convolution; None if it is none."""
+    """Advice for the state of a convolution; None for any other state."""
     weight = state.get(f"{prefix}weight")
     if weight is None or is_lazy(weight) or weight.dim() != layer.ndim + 2:
         return None
@@ -26,9 +26,9 @@ def of_a_convolution(layer: Any, state: Mapping[str, Any], prefix: str) -> str |
 
 
 def of_another_geometry(layer: Any, state: Mapping[str, Any], prefix: str) -> str | None:
-    """Both geometries where they differ; None for a state of other names.
+    """Both geometries if they differ; None for a state with other names.
 
-    That one is torch's to judge: it alone knows whether to be strict.
+    PyTorch reports other names itself, because only it knows whether loading is strict.
     """
     own = {f"{prefix}{name}": value for name, value in layer._parameters.items()}
     (kind, ours), (given, theirs) = _told(own, prefix), _told(state, prefix)

@@ -1,4 +1,4 @@
-"""`torch.jit.trace`, which warns of each size that becomes a constant of the trace."""
+"""Run under `torch.jit.trace` without its warnings of sizes that become constants of the trace."""
 
 from __future__ import annotations
 

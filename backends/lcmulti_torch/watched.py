@@ -17,6 +17,17 @@ PLAIN = {Tensor, torch.nn.Parameter, type(None)}
 """Types of the operands of a plain call; None for a bias that is not there."""
 
 
+def is_only_compiled() -> bool:
+    """Whether a compiler, and no other transform, traces this call."""
+    return (
+        torch.compiler.is_compiling()
+        and not is_exporting()
+        and not torch._C._are_functorch_transforms_active()
+        and not torch._C._dispatch_tls_is_dispatch_key_included(BATCHED_GRADIENTS)
+        and forward_ad._current_level < 0
+    )
+
+
 def is_transformed(*arrays: Tensor) -> bool:
     """Whether a compiler, a transform, a dispatch mode or a tensor subclass sees the operations.
 

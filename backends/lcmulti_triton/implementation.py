@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from lcmulti_torch.precision import refuse_rounding
-from lcmulti_torch.watched import is_transformed
+from lcmulti_torch.watched import is_only_compiled, is_transformed
 from torch import Tensor
 
 from lcmulti import plugins
@@ -17,7 +17,6 @@ from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.plugins.contract import Implementation, Map, Problem, Resources
 from lcmulti_triton import state
 from lcmulti_triton.layer import Layer, layer_of, refusal
-from lcmulti_triton.tracing import is_compiled
 
 if TYPE_CHECKING:
     from lcmulti_triton.launch import Ready
@@ -38,7 +37,7 @@ class Triton:
     def decline(self, problem: Problem) -> str | None:
         """Under a transform, serves only a compiler; on the CPU, serves only in the interpreter."""
         spec = problem.spec
-        if problem.transformed and not is_compiled():
+        if problem.transformed and not is_only_compiled():
             return "only compilers can take it as an opaque operation"
         if reason := state.unavailable(problem.device):
             return reason
@@ -186,7 +185,7 @@ def _next() -> Implementation:
 def _transformed(
     map_: Map, a: Tensor, b: Tensor, spec: LocalConvSpec, resources: Resources
 ) -> Tensor:
-    if is_compiled():
+    if is_only_compiled():
         from lcmulti_triton import tracing
 
         return tracing.traced(map_, a, b, spec, resources)

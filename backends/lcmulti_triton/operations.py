@@ -10,13 +10,14 @@ from functools import lru_cache
 from typing import Any
 
 import torch
+from lcmulti_torch.derivatives import register
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
 from lcmulti.choosing.settings import PRECISIONS, TILES
 from lcmulti.geometry.fields import replace_fields
 from lcmulti.geometry.spec import LocalConvSpec
-from lcmulti.plugins.contract import DERIVATIVES, Map, Resources
+from lcmulti.plugins.contract import Map, Resources
 from lcmulti_triton.decision import decided
 from lcmulti_triton.launch import result_of
 from lcmulti_triton.layer import layer_of
@@ -84,20 +85,7 @@ def _operation(map_: Map) -> Any:
 
     operation = triton_op(f"lcmulti_triton::{map_}", run, mutates_args=())
 
-    def setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        a, b, ctx.call = inputs
-        ctx.save_for_backward(a, b)
-
-    def backward(ctx: Any, grad: Any) -> tuple[Tensor | None, ...]:
-        a, b = ctx.saved_tensors
-        operands = {"a": a, "b": b, "g": grad}
-        derived = (
-            operations[name](operands[pair[0]], operands[pair[1]], ctx.call) if needed else None
-            for (name, pair), needed in zip(DERIVATIVES[map_], ctx.needs_input_grad, strict=False)
-        )
-        return (*derived, None)
-
-    operation.register_autograd(backward, setup_context=setup)
+    register(operation, map_, operations)
     return operation
 
 
@@ -110,4 +98,5 @@ def _check(map_: Map, spec: LocalConvSpec, a: Tensor, b: Tensor) -> None:
         raise ValueError("lcmulti: arrays other than the operation was made for")
 
 
-operations: dict[Map, Callable[..., Any]] = {map_: _operation(map_) for map_ in KERNELS}
+operations: dict[Map, Callable[..., Any]] = {}
+operations.update((map_, _operation(map_)) for map_ in KERNELS)

@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from lcmulti import __version__
 from lcmulti.cli import backends, bench, certify, config, convert, explain, parity, tune, view
+from lcmulti.cli.interrupts import heard_interrupts
 from lcmulti.cli.noise import without_noise
 from lcmulti.errors import LcmultiError, printable
 
@@ -83,7 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     try:
-        code: int = args.run(args)
+        with heard_interrupts():
+            code: int = args.run(args)
         sys.stdout.flush()
     except LcmultiError as error:
         print(f"lcmulti: {printable(error, MOST_SAID)}", file=sys.stderr)

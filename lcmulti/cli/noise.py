@@ -14,11 +14,13 @@ from contextlib import contextmanager, suppress
 __all__ = ["without_noise"]
 
 LEVEL = "TF_CPP_MIN_LOG_LEVEL"
-NOISE = re.compile(
-    rb"WARNING: All log messages before absl::InitializeLog|[IW]\d{4} \d\d:\d\d:\d\d\.|[IW]0000 00:"
-    rb"|To enable the following instructions: |\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: [IW] "
+NOISE = (
+    rb"WARNING: All log messages before absl::InitializeLog|[%b]\d{4} \d\d:\d\d:\d\d\.|[%b]0000 00:"
+    rb"|To enable the following instructions: |\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: [%b] "
 )
-"""How lines begin that C++ libraries write below the level of errors."""
+"""How lines of some levels begin that C++ libraries write."""
+LEVELS = {"1": b"I", "2": b"IW"}
+"""The levels that a value of the variable hides; larger values hide the same, and errors too."""
 
 
 @contextmanager
@@ -28,10 +30,12 @@ def without_noise() -> Iterator[None]:
     TensorFlow writes some of them before any of its settings can stop it. If the user sets
     ``TF_CPP_MIN_LOG_LEVEL``, nothing is hidden that this variable allows.
     """
-    if LEVEL in os.environ:
+    chosen = os.environ.get(LEVEL)
+    hidden = LEVELS.get(chosen or "3", b"IW")
+    if chosen == "0":
         yield
         return
-    os.environ[LEVEL] = "3"
+    os.environ[LEVEL] = chosen or "3"
     # TensorFlow also warns of retracing, which these commands do on purpose.
     for name in ("tensorflow", "absl"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -43,13 +47,13 @@ def without_noise() -> Iterator[None]:
     reading, writing = os.pipe()
     os.dup2(writing, 2)
     os.close(writing)
-    thread = threading.Thread(target=_pass_on, args=(reading, terminal), daemon=True)
+    thread = threading.Thread(target=_pass_on, args=(reading, terminal, hidden), daemon=True)
     thread.start()
     before = sys.stderr
     # Python's own messages go to the terminal directly, without the filter.
     if _writes_to(before, 2):
         sys.stderr = io.TextIOWrapper(
-            os.fdopen(os.dup(terminal), "wb", 0), before.encoding, before.errors, write_through=True
+            os.fdopen(os.dup(terminal), "wb"), before.encoding, before.errors, line_buffering=True
         )
     try:
         yield
@@ -59,7 +63,8 @@ def without_noise() -> Iterator[None]:
             sys.stderr = before
         os.dup2(terminal, 2)
         thread.join(timeout=1)  # a process that outlives this one may hold the other end open
-        os.environ.pop(LEVEL, None)
+        if chosen is None:
+            os.environ.pop(LEVEL, None)
 
 
 def _writes_to(stream: object, descriptor: int) -> bool:
@@ -68,8 +73,9 @@ def _writes_to(stream: object, descriptor: int) -> bool:
     return False
 
 
-def _pass_on(reading: int, terminal: int) -> None:
+def _pass_on(reading: int, terminal: int, hidden: bytes) -> None:
+    noise = re.compile(NOISE % ((hidden,) * 3))
     with os.fdopen(reading, "rb") as lines, suppress(OSError):
         for line in lines:
-            if not NOISE.match(line):
+            if not noise.match(line):
                 os.write(terminal, line)

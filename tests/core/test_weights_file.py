@@ -9,6 +9,8 @@ import pytest
 
 safetensors = pytest.importorskip("safetensors.numpy")
 
+from helpers_weights import SPEC, arrays  # noqa: E402
+
 import lcmulti  # noqa: E402
 from lcmulti import plugins  # noqa: E402
 from lcmulti.errors import (  # noqa: E402
@@ -21,20 +23,10 @@ from lcmulti.errors import (  # noqa: E402
 from lcmulti.weights import format as weights_format  # noqa: E402
 from lcmulti.weights.file import Weights, save_layers  # noqa: E402
 
-SPEC = lcmulti.LocalConvSpec(
-    (7, 6, 4), 6, (3, 2), strides=(2, 1), padding=((1, 0), (0, 2)), padding_mode="reflect",
-    dilation=(1, 2), groups=2, data_format="channels_last",
-)  # fmt: skip
-
 
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "weights.safetensors"
-
-
-def arrays(spec=SPEC, dtype="float32", seed=0):
-    rng = np.random.default_rng(seed)
-    return tuple(rng.standard_normal(s).astype(dtype) for s in (spec.kernel_shape, spec.bias_shape))
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "complex64"])

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from helpers_weights import SPEC, arrays
 
 import lcmulti
 from lcmulti.errors import FileError
@@ -16,21 +17,10 @@ from lcmulti.weights import tensors
 from lcmulti.weights.file import Weights, save_layers
 from lcmulti.weights.spread import Held
 
-SPEC = lcmulti.LocalConvSpec(
-    (7, 6, 4), 6, (3, 2), strides=(2, 1), padding=((1, 0), (0, 2)), padding_mode="reflect",
-    dilation=(1, 2), groups=2, data_format="channels_last",
-)  # fmt: skip
-
 
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "weights.safetensors"
-
-
-def arrays(seed=0):
-    rng = np.random.default_rng(seed)
-    shapes = (SPEC.kernel_shape, SPEC.bias_shape)
-    return tuple(rng.standard_normal(shape).astype("float32") for shape in shapes)
 
 
 def boxes(shape):

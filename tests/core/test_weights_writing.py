@@ -8,27 +8,17 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from helpers_weights import SPEC, arrays
 
 import lcmulti
 from lcmulti.errors import FileError
 from lcmulti.replacing import Replacement
 from lcmulti.weights import tensors
 
-SPEC = lcmulti.LocalConvSpec(
-    (7, 6, 4), 6, (3, 2), strides=(2, 1), padding=((1, 0), (0, 2)), padding_mode="reflect",
-    dilation=(1, 2), groups=2, data_format="channels_last",
-)  # fmt: skip
-
 
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "weights.safetensors"
-
-
-def arrays(seed=0):
-    rng = np.random.default_rng(seed)
-    shapes = (SPEC.kernel_shape, SPEC.bias_shape)
-    return tuple(rng.standard_normal(shape).astype("float32") for shape in shapes)
 
 
 def test_a_link_stays_one_and_a_mode_stays(path):

@@ -219,7 +219,8 @@ def test_a_refused_weights_file_leaves_the_model_as_it_was(tmp_path):
 @pytest.mark.parametrize("suffix", ["h5", "keras"])
 def test_the_files_they_were_made_from_load(suffix):
     for name in (FLAT, GRAPH):
-        lcmulti_keras.load_legacy_model(DATA / f"{name}.{suffix}", compile=False)
+        model = lcmulti_keras.load_legacy_model(DATA / f"{name}.{suffix}", compile=False)
+        assert np.isfinite(model.predict(np.ones((2, *model.input_shape[1:])), verbose=0)).all()
 
 
 @pytest.mark.parametrize("suffix", ["h5", "keras"])

@@ -45,7 +45,18 @@ def test_where_state_and_wrong_calls():
     other = ShareEvery(net, 2)
     other.load_state_dict(sharing.state_dict())
     assert other.step()
-    for arguments in ((net, 0), (net, 1, (2,)), (net, 1, None, 0.0), (net, 1, None, 1.5),
-                      (nn.Linear(1, 1), 1)):  # fmt: skip
-        with pytest.raises(ArgumentError):
+    for wrong, arguments in (
+        ("steps", (net, 0)), ("axes", (net, 1, (2,))), ("strength", (net, 1, None, 0.0)),
+        ("strength", (net, 1, None, 1.5)), ("model", (nn.Linear(1, 1), 1)),
+    ):  # fmt: skip
+        with pytest.raises(ArgumentError, match=f"^{wrong}: expected"):
             ShareEvery(*arguments).step()
+
+
+@pytest.mark.parametrize("axes", [None, (0, 1), [1, 0]])
+def test_the_bias_of_a_single_input_position_is_averaged(axes):
+    """A transposed layer may have one kernel and many positions of the bias."""
+    layer = LocallyConnectedTranspose2d(3, 4, 3, 1)
+    mean = layer.bias.detach().mean((0, 1), keepdim=True).expand_as(layer.bias)
+    assert not torch.allclose(layer.bias, mean)
+    torch.testing.assert_close(layer.share_(axes).bias.detach(), mean)

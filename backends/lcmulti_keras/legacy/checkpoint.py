@@ -21,6 +21,7 @@ import numpy as np
 from lcmulti.errors import FileError
 from lcmulti.files import file_size, opened_file
 from lcmulti_keras.legacy.apart import MEBIBYTE, run_apart
+from lcmulti_keras.legacy.checkpoint_index import is_whole
 from lcmulti_keras.legacy.stored import Archive, FileArray, Folder
 
 __all__ = ["Node", "is_checkpoint", "read_checkpoint"]
@@ -28,7 +29,6 @@ __all__ = ["Node", "is_checkpoint", "read_checkpoint"]
 DATA = re.compile(r"(.+)\.data-(\d{5})-of-(\d{5})", re.DOTALL)
 MOST_INDEX = 16 * MEBIBYTE
 MOST_SHARDS = 64
-MAGIC = bytes.fromhex("57fb808b247547db")
 MEMORY = 512 * MEBIBYTE
 
 
@@ -75,7 +75,7 @@ def read_checkpoint(path: Path, stack: ExitStack) -> Archive:
     prefix = path.with_name(data[1] if data else path.name.removesuffix(".index"))
     with opened_file(f"{prefix}.index") as index:
         content = index.read(MOST_INDEX + 1)
-    if len(content) > MOST_INDEX or not content.endswith(MAGIC):
+    if len(content) > MOST_INDEX or not is_whole(content):
         raise FileError(path, "is no index of a TensorFlow checkpoint, or a damaged one")
     stored = _stored(path, prefix)
     if find_spec("tensorflow") is None:

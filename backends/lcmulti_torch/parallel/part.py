@@ -119,12 +119,12 @@ def blank(x: Tensor, cuts: Sequence[Cut], seen: Sequence[Seen] = ()) -> Tensor:
         if each.outputs and not each.window:
             shape = list(x.shape)
             shape[cut.dim] = sum(each.padding)
-            x = x.new_zeros(shape) + x.sum()  # of nothing; a link for gradients
+            x = x.new_zeros(shape) + x.sum()  # an empty sum, which links the gradients
     return x
 
 
 def unblank(w: Tensor, cuts: Sequence[Cut]) -> Tensor:
-    """The rows that come of an input's, of a window's gradient."""
+    """The gradient of what `blank` was given, from the gradient of what it returned."""
     for cut in cuts:
         if cut.part.outputs and not cut.part.window:
             w = w.narrow(cut.dim, 0, 0)

@@ -50,7 +50,7 @@ class JaxNative(Cosines, Native):
     def run_cosines(
         self, map_: int, a: Array, b: Array, links: tuple[Link, ...], resources: Resources
     ) -> Any:
-        """See `lcmulti_native.library.Native.run_cosines`."""
+        """See `lcmulti_native.cosines.Cosines.run_cosines`."""
         shape = (4, *b.shape) if map_ == SUMS else a.shape
         call = cosine_call(map_, a.shape, a.dtype.name, resources.threads, links)
         return ffi.ffi_call(COSINES, jax.ShapeDtypeStruct(shape, a.dtype))(a, b, call=call)

@@ -68,7 +68,7 @@ class NumpyNative(Cosines, Native):
     def run_cosines(
         self, map_: int, a: Array, b: Array, links: tuple[Link, ...], resources: Resources
     ) -> Array:
-        """See `lcmulti_native.library.Native.run_cosines`."""
+        """See `lcmulti_native.cosines.Cosines.run_cosines`."""
         a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
         result = empty((4, *b.shape) if map_ == SUMS else a.shape, a.dtype)
         call = cosine_call(map_, a.shape, name_of(a.dtype), resources.threads, links)

@@ -41,7 +41,7 @@ class TensorFlowNative(Cosines, Native):
     def run_cosines(
         self, map_: int, a: Array, b: Array, links: tuple[Link, ...], resources: Resources
     ) -> Any:
-        """See `lcmulti_native.library.Native.run_cosines`."""
+        """See `lcmulti_native.cosines.Cosines.run_cosines`."""
         call = cosine_call(map_, tuple(a.shape), a.dtype.name, resources.threads, links)
         result = _operations.lcmulti_cosines(a=a, b=b, call=call.tolist())
         result.set_shape((4, *b.shape) if map_ == SUMS else a.shape)

@@ -20,15 +20,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from lcmulti_torch.derivatives import register
 from lcmulti_torch.memory import is_channels_first, require_memory, to_last
-from lcmulti_torch.watched import BATCHED_GRADIENTS, is_exporting, is_transformed
+from lcmulti_torch.watched import is_only_compiled, is_transformed
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from lcmulti import LocalConvSpec, plugins
 from lcmulti.errors import ArgumentTypeError, described
 from lcmulti.operations.neighbours import Link
-from lcmulti.plugins.contract import DERIVATIVES, Map, Problem, Resources
+from lcmulti.plugins.contract import Map, Problem, Resources
 from lcmulti_native.cosines import SUMS, Cosines, compute_cosines, cosine_call
 from lcmulti_native.library import (
     DTYPES,
@@ -55,7 +55,7 @@ class TorchNative(Cosines, Native):
 
     def decline(self, problem: Problem) -> str | None:
         """Under a transform, serves only a compiler."""
-        if problem.transformed and not _is_compiled():
+        if problem.transformed and not is_only_compiled():
             return "only compilers can take it as an opaque operation"
         return idle_lanes(problem) or super().decline(problem)
 
@@ -75,7 +75,7 @@ class TorchNative(Cosines, Native):
     def run_cosines(
         self, map_: int, a: Tensor, b: Tensor, links: tuple[Link, ...], resources: Resources
     ) -> Tensor:
-        """See `lcmulti_native.library.Native.run_cosines`; the tensors are ordinary ones."""
+        """See `lcmulti_native.cosines.Cosines.run_cosines`; the tensors are ordinary ones."""
         for argument, each in (("kernel", a), ("bias", b)):
             require_memory(argument, each)
         a, b = (each.resolve_neg().contiguous() for each in (a, b))
@@ -87,23 +87,12 @@ class TorchNative(Cosines, Native):
         return result
 
 
-def _is_compiled() -> bool:
-    """Whether a compiler, and no other transform, traces this call."""
-    return (
-        torch.compiler.is_compiling()
-        and not is_exporting()
-        and not torch._C._are_functorch_transforms_active()
-        and not torch._C._dispatch_tls_is_dispatch_key_included(BATCHED_GRADIENTS)
-        and forward_ad._current_level < 0
-    )
-
-
 def _map(map_: Map, a: Tensor, b: Tensor, spec: LocalConvSpec, resources: Resources) -> Any:
     if not is_transformed(a, b):
         require_operands(map_, a, b, spec)
         arguments = spec, len(a), _NAMES[a.dtype], implementation.threads(resources)
         return _run(map_, geometry, arguments, a, b, _result(map_, a, spec))
-    if _is_compiled():
+    if is_only_compiled():
         call = packed(map_, spec, 0, _NAMES[a.dtype], resources.threads)
         return _operations[map_](a, b, call)
     # Planned for a compiler, but called within another transform of the same shapes.
@@ -205,29 +194,11 @@ def _operation(map_: Map) -> Any:
     def _(a: Tensor, b: Tensor, call: list[int]) -> Any:
         return a.new_empty(_shape(map_, made_of(call), a.shape[0]))
 
-    def setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        a, b, ctx.call = inputs
-        ctx.save_for_backward(a, b)
-
-    def backward(ctx: Any, grad: Any) -> tuple[Tensor | None, ...]:
-        a, b = ctx.saved_tensors
-        operands = {"a": a, "b": b, "g": grad}
-        return (
-            *(
-                _operations[name](operands[pair[0]], operands[pair[1]], ctx.call)
-                if needed
-                else None
-                for (name, pair), needed in zip(
-                    DERIVATIVES[map_], ctx.needs_input_grad, strict=False
-                )
-            ),
-            None,
-        )
-
-    operation.register_autograd(backward, setup_context=setup)
+    register(operation, map_, _operations)
     return operation
 
 
 library()  # Loaded now: in a forked child, it could not know that PyTorch's threads are gone.
-_operations: dict[str, Any] = {map_: _operation(map_) for map_ in MAPS}
+_operations: dict[Map, Any] = {}
+_operations.update((map_, _operation(map_)) for map_ in MAPS)
 implementation = TorchNative()
