@@ -13,7 +13,15 @@ from torch import Tensor
 
 from lcmulti.choosing.framework import ARGUMENTS
 from lcmulti.errors import ArgumentTypeError, described
-from lcmulti.plugins.contract import Facts, Implementation, ImplementationEntry, Map, Operation
+from lcmulti.operations.neighbours import CosineMaps, Link
+from lcmulti.plugins.contract import (
+    Facts,
+    Implementation,
+    ImplementationEntry,
+    Map,
+    Operation,
+    Resources,
+)
 from lcmulti_torch import tracing
 from lcmulti_torch.derivatives import ClosedMap
 from lcmulti_torch.memory import require_memory
@@ -178,6 +186,19 @@ class TorchBackend:
         from lcmulti_torch.pairs import pair_products
 
         return pair_products(kernel, pairs)
+
+    def neighbour_cosines(
+        self,
+        maps: CosineMaps,
+        kernel: Tensor,
+        bias: Tensor | None,
+        links: tuple[Link, ...],
+        resources: Resources,
+    ) -> Tensor:
+        """See `lcmulti_torch.cosines`."""
+        from lcmulti_torch.cosines import neighbour_cosines
+
+        return neighbour_cosines(maps, kernel, bias, links, resources)
 
     def close(
         self, implementation: Implementation, entry: ImplementationEntry, name: Map = "forward"

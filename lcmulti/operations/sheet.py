@@ -176,7 +176,7 @@ def _run(name: str, kernel: Array, bias: Array, arguments: tuple[_Plan]) -> Arra
     owner = plugins.load_backend(name)
     _check(owner, kernel, bias, plan.spec)
     links = _links(plan)
-    mean = cosines(owner, kernel, bias, links)
+    mean = cosines(name, kernel, bias, links)
     return (1 - mean) / 2 if links else mean
 
 

@@ -51,6 +51,19 @@ int lcmulti_compute_on(lcmulti_parallel parallel, const lcmulti_geometry *given,
   }
 }
 
+int lcmulti_cosines(lcmulti_parallel parallel, const int64_t *call, int64_t length, const void *a, const void *b,
+                    void *result) {
+  try {
+    Sheet sheet;
+    if (!read(call, length, sheet)) return LCMULTI_INVALID;
+    sheet.lender = parallel;
+    if (sheet.map == LCMULTI_COSINE_SLOPES) want_large_pages(result, sheet.elements() * sheet.item());
+    return kernels_for(sheet.dtype).cosines(sheet, a, b, result);
+  } catch (const std::exception &) {
+    return LCMULTI_NO_MEMORY;
+  }
+}
+
 int64_t lcmulti_workspace(const lcmulti_geometry *given, int map) {
   Geometry geometry{};
   if (const int status = check(*given, geometry)) return -status;
