@@ -294,7 +294,7 @@ def _verdict(entry: ImplementationEntry, problem: Problem, forced: bool, exporte
             why = f"could not tell whether it serves ({type(error).__name__}: {error})"
             return Verdict(entry.name, why, None)
         limit = problem.resources.max_workspace
-        # max_workspace gives way where a transform or an export leaves a single implementation.
+        # Under a transform or an export, often a single implementation can serve: no limit for it.
         unbounded = forced or problem.transformed or exported
         if workspace is not None and workspace > limit and not unbounded:
             reason = f"needs {workspace:,} bytes of workspace, over max_workspace={limit:,}"
