@@ -4,6 +4,8 @@
 
 There is a row for each layer: the least milliseconds of a step (forward, backward, SGD) without and
 with the penalty, in turns in one process, and the share that the penalty adds.
+
+``floor`` is the share that moving the kernel `PASSES` times would add, at this machine's bandwidth.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import sys
 from time import perf_counter
 
 import lcmulti
+from lcmulti.bench.machine import bandwidth, cores
 
 BATCH, ROUNDS = 64, 15
 LAYERS = (  # input size, channels, sheet
@@ -20,6 +23,8 @@ LAYERS = (  # input size, channels, sheet
     (16, 64, (8, 8)),
 )
 KERNEL = 3
+PASSES = 6
+"""Read it for the value; read it and write the gradient; add this to the layer's gradient."""
 
 
 def torch_step(size, channels, sheet):
@@ -103,7 +108,7 @@ STEPS = {"torch": torch_step, "jax": jax_step, "tensorflow": tensorflow_step}
 
 
 def main(frameworks):
-    print("framework   input      filters   step ms   with penalty   adds")
+    print("framework   input      filters   step ms   with penalty   adds  floor")
     for framework in frameworks or STEPS:
         for size, channels, sheet in LAYERS:
             step = STEPS[framework](size, channels, sheet)
@@ -116,9 +121,13 @@ def main(frameworks):
                         taken[penalty].append(perf_counter() - start)
             without, with_ = (min(taken[each]) for each in (False, True))
             shape = f"{size}x{size}x{channels}"
+            window = KERNEL * KERNEL * channels
+            elements = (size - KERNEL + 1) ** 2 * window * sheet[0] * sheet[1]
+            floor = PASSES * 4 * elements / bandwidth(cores(), elements // cores())
             print(
                 f"{framework:11} {shape:10} {sheet[0] * sheet[1]:7} {without * 1e3:9.1f} "
-                f"{with_ * 1e3:14.1f} {(with_ - without) / without:6.0%}"
+                f"{with_ * 1e3:14.1f} {(with_ - without) / without:6.0%} {floor / without:6.0%}",
+                flush=True,
             )
 
 

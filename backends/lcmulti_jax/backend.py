@@ -13,7 +13,15 @@ from jax import Array
 
 from lcmulti.dtypes import DTYPES, name_of
 from lcmulti.errors import DtypeError
-from lcmulti.plugins.contract import Facts, Implementation, ImplementationEntry, Map, Operation
+from lcmulti.operations.neighbours import CosineMaps, Link
+from lcmulti.plugins.contract import (
+    Facts,
+    Implementation,
+    ImplementationEntry,
+    Map,
+    Operation,
+    Resources,
+)
 from lcmulti_jax import derivatives
 from lcmulti_jax.array_operations import default_device
 
@@ -96,6 +104,19 @@ class JaxBackend:
         from lcmulti_jax.pairs import pair_products
 
         return list(pair_products(kernel, pairs))
+
+    def neighbour_cosines(
+        self,
+        maps: CosineMaps,
+        kernel: Array,
+        bias: Array | None,
+        links: tuple[Link, ...],
+        resources: Resources,
+    ) -> Array:
+        """See `lcmulti_jax.cosines`."""
+        from lcmulti_jax.cosines import neighbour_cosines
+
+        return neighbour_cosines(maps, kernel, bias, links, resources)
 
     def close(
         self, implementation: Implementation, entry: ImplementationEntry, name: Map = "forward"

@@ -45,7 +45,7 @@ from lcmulti_jax.composed import composed
 from lcmulti_jax.partitioning import ROLES, Placed, partitioned, placed
 from lcmulti_jax.parts import alone, with_copies
 
-__all__ = ["operation"]
+__all__ = ["is_spread", "operation"]
 
 # Parameters of all three: ``implementation``, ``portable``, ``spec``, ``resources``, ``where``.
 forward_p = Primitive("local_conv")
@@ -152,14 +152,14 @@ def _lower(name: Map, context: Any, *operands: Any, **params: Any) -> Any:
     context = context.replace(avals_in=[unmarked(aval) for aval in context.avals_in])
     if where is not None:
         map_ = placed(name, where, **params)
-    elif exported or not _spread(context.module_context.axis_context):
+    elif exported or not is_spread(context.module_context.axis_context):
         map_ = alone(name, **params)
     else:
         map_ = partitioned(name, **params)
     return mlir.lower_fun(map_, multiple_results=False)(context, *operands)
 
 
-def _spread(axes: Any) -> bool:
+def is_spread(axes: Any) -> bool:
     """Whether a program is for several devices, and JAX tells for which."""
     if hasattr(axes, "num_devices"):
         return axes.num_devices > 1 and axes.device_assignment is not None

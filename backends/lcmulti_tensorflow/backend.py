@@ -11,7 +11,15 @@ import tensorflow as tf
 
 from lcmulti.dtypes import DTYPES
 from lcmulti.errors import ShapeError
-from lcmulti.plugins.contract import Facts, Implementation, ImplementationEntry, Map, Operation
+from lcmulti.operations.neighbours import CosineMaps, Link
+from lcmulti.plugins.contract import (
+    Facts,
+    Implementation,
+    ImplementationEntry,
+    Map,
+    Operation,
+    Resources,
+)
 from lcmulti_tensorflow import derivatives
 from lcmulti_tensorflow.exporting import is_exporting
 from lcmulti_tensorflow.precision import device_of, refuse_rounding
@@ -77,6 +85,19 @@ class TensorFlowBackend:
         from lcmulti_tensorflow.pairs import pair_products
 
         return pair_products(kernel, pairs)
+
+    def neighbour_cosines(
+        self,
+        maps: CosineMaps,
+        kernel: tf.Tensor,
+        bias: tf.Tensor | None,
+        links: tuple[Link, ...],
+        resources: Resources,
+    ) -> tf.Tensor:
+        """See `lcmulti_tensorflow.cosines`."""
+        from lcmulti_tensorflow.cosines import neighbour_cosines
+
+        return neighbour_cosines(maps, kernel, bias, links, resources)
 
     def close(
         self, implementation: Implementation, entry: ImplementationEntry, name: Map = "forward"

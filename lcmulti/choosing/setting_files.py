@@ -53,7 +53,7 @@ def read_toml(path: Path, word: str = "") -> dict[str, Any]:
         If it is not an ordinary file, is too large, or is not TOML.
     """
     try:
-        text = read_text(path, MOST_BYTES)
+        text = read_text(path, MOST_BYTES).removeprefix("\ufeff")  # editors of Windows write it
         if word not in text:
             return {}
         if MANY_DOTS.search(QUOTED.sub("q", text)):
@@ -69,7 +69,7 @@ def read_toml(path: Path, word: str = "") -> dict[str, Any]:
             why = "values nested too deep"
         elif "integer string conversion" in why:  # Python's own words name a function of its
             why = "a number of thousands of digits"
-        raise ConfigError(str(path), "a readable TOML file", described(why)) from error
+        raise ConfigError(str(path), "a readable TOML file", described(why)) from None
 
 
 def project_table(closed: ClosedPlaces) -> tuple[Path, Mapping[str, Any]] | None:

@@ -17,6 +17,7 @@ from lcmulti.algorithms.blocked import Blocked
 from lcmulti.algorithms.composed import workspace
 from lcmulti.dtypes import DTYPES, name_of
 from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.operations.neighbours import CosineMaps, Link
 from lcmulti.plugins.contract import (
     Facts,
     Implementation,
@@ -89,6 +90,19 @@ class NumpyBackend:
             subscripts, *(each.astype(wide, copy=False) for each in arrays), optimize=True
         )
         return np.asarray(product, arrays[0].dtype)  # a sum over all axes is a scalar, not an array
+
+    def neighbour_cosines(
+        self,
+        maps: CosineMaps,
+        kernel: Array,
+        bias: Array | None,
+        links: tuple[Link, ...],
+        resources: Resources,
+    ) -> Array:
+        """See `lcmulti.operations.neighbours.CosineMaps`."""
+        own = *kernel.shape[:2], kernel.shape[-1]
+        full = np.zeros(own, kernel.dtype) if bias is None else np.broadcast_to(bias, own)
+        return np.asarray(maps.cosine_sums(kernel, full, links, resources)[3].sum() / 2)
 
     def close(
         self, implementation: Implementation, entry: ImplementationEntry, name: Map = "forward"

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import prod
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, cast, runtime_checkable
 
 import numpy as np
 
+from lcmulti import plugins
+from lcmulti.choosing.settings import current
+from lcmulti.errors import PluginError
 from lcmulti.operations.pairs import Pair, Range, products, taken
-from lcmulti.plugins.contract import Backend
+from lcmulti.plugins.contract import Backend, Facts, Resources
 from lcmulti.types import Array
 
-__all__ = ["Link", "cosines"]
+__all__ = ["CosineMaps", "Link", "composed", "cosines"]
 
 TINY = 1e-24
 """Squared length below which a filter counts as zero: its cosine and its gradient are 0."""
@@ -67,6 +71,36 @@ class Link(NamedTuple):
         )  # fmt: skip
 
 
+@runtime_checkable
+class CosineMaps(Protocol):
+    """Two methods that an implementation may have: `cosines` and its gradient, in one pass each.
+
+    They are for kernels of two spatial axes. The weighted sum of all cosines is half the sum of
+    ``sums[3]``. Its gradient in filter ``i`` is ``sums[0, i]`` times the weighted sum of
+    ``sums[1, j] * filter[j]`` over its neighbours ``j``, less ``sums[2, i] * filter[i]``.
+    (``sums[0]`` and ``sums[1]`` are one over the filters' lengths.)
+
+    A backend makes them differentiable in a method ``neighbour_cosines(maps, kernel, bias, links,
+    resources)``. Its *bias* is None, or has as many positions as the kernel along each axis, or 1.
+    """
+
+    def cosine_sums(
+        self, kernel: Array, bias: Array, links: tuple[Link, ...], resources: Resources
+    ) -> Array:
+        """``sums`` of shape ``(4, *positions, filters)``. *bias* is ``(*positions, filters)``."""
+        ...
+
+    def cosine_slopes(
+        self, array: Array, sums: Array, links: tuple[Link, ...], resources: Resources
+    ) -> Array:
+        """The gradient in *array*: the kernel, or the bias as ``(*positions, 1, filters)``.
+
+        For a multiple of it, ``sums[0]`` and ``sums[2]`` are multiplied before. ``sums[3]`` is not
+        read.
+        """
+        ...
+
+
 def _moved(size: int, step: int, around: bool) -> tuple[Range, Range]:
     """Positions along one axis, and those *step* further; with *around*, the last and the first."""
     if around:
@@ -83,22 +117,58 @@ def _scale_of(lengths: Array) -> Array:
     return lengths * inverse * inverse * inverse
 
 
-def cosines(owner: Backend, kernel: Array, bias: Array, links: tuple[Link, ...]) -> Array:
+def cosines(name: str, kernel: Array, bias: Array, links: tuple[Link, ...]) -> Array:
     """The weighted sum of the cosines of all linked filters, a scalar.
 
     Parameters
     ----------
-    owner : Backend
+    name : str
+        Of the backend.
     kernel : array
-        ``(*positions_shape, *kernel_size, channels, filters)`` of two spatial axes.
+        ``(*positions_shape, *kernel_size, channels, filters)``.
     bias : array or None
         ``(*positions, filters)``, 1 where shared: one more weight of each filter.
     links : tuple of Link
     """
+    owner, settings = plugins.load_backend(name), current()
+    close = getattr(owner, "neighbour_cosines", None)
+    own = tuple(kernel.shape)[: len(links[0].size)] if links else ()
+    fits = bias is None or all(n in (1, m) for n, m in zip(bias.shape, own, strict=False))
+    if close is not None and fits and len(own) == 2:
+        maps = _maps(name, owner.facts(kernel)._replace(shape=()), settings.implementation)
+        if maps is not None:
+            return close(maps, kernel, bias, links, settings.resources)
+    return composed(owner, kernel, bias, links)
+
+
+@lru_cache(maxsize=256)
+def _maps(backend: str, facts: Facts, wanted: str) -> CosineMaps | None:
+    """The preferred implementation that has these maps and serves arrays like this kernel."""
+    for entry in plugins.registry().implementations_of(backend):
+        if (
+            wanted in ("auto", entry.name)
+            and facts.dtype in entry.dtypes
+            and (facts.device in entry.devices or not entry.devices)
+            and (entry.transformable or not facts.transformed)
+            and (entry.portable or not facts.exported)
+        ):
+            try:
+                found = plugins.load_implementation(backend, entry.name)
+            except PluginError:
+                continue
+            if isinstance(found, CosineMaps):
+                return cast(CosineMaps, found)
+    return None
+
+
+def composed(owner: Backend, kernel: Array, bias: Array, links: tuple[Link, ...]) -> Array:
+    """`cosines` in differentiable operations of a backend."""
+    axes = len(kernel.shape) // 2 - 1
+    total_of = f"{'abcdefgh'[:axes]}y->"
 
     def multiplied(array: Array) -> list[Array]:
         """The squared lengths of all filters, and the inner products of each link's pairs."""
-        own = tuple(array.shape)[:2]
+        own = tuple(array.shape)[:axes]
         whole = tuple((0, n, 1) for n in (*own, array.shape[-1]))
         pairs = (Pair(whole, whole), *(link.pair(own) for link in links))
         if array is kernel:
@@ -110,12 +180,12 @@ def cosines(owner: Backend, kernel: Array, bias: Array, links: tuple[Link, ...])
         of_bias, *more = multiplied(bias)
         lengths = lengths + of_bias
         dots = [a + b for a, b in zip(dots, more, strict=True)]
-    own, scale = tuple(lengths.shape)[:2], _scale_of(lengths)
-    total = owner.einsum("aby->", lengths) * 0
+    own, scale = tuple(lengths.shape)[:axes], _scale_of(lengths)
+    total = owner.einsum(total_of, lengths) * 0
     for link, dot in zip(links, dots, strict=True):
         first, second = link.pair(own)
         each = dot * taken(scale, first) * taken(scale, second)
         if len(link.chosen) < len(range(*first[-1])):
-            each = owner.take(each, np.asarray(link.chosen), 2)
-        total = total + owner.einsum("aby->", each) * link.weight_of(own)
+            each = owner.take(each, np.asarray(link.chosen), axes)
+        total = total + owner.einsum(total_of, each) * link.weight_of(own)
     return total

@@ -35,22 +35,25 @@ def taken(array: Array, ranges: tuple[Range, ...]) -> Array:
 def products(owner: Backend, kernel: Array, pairs: tuple[Pair, ...]) -> list[Array]:
     """For each pair, the sum over window and channels of the products: ``(*positions, filters)``.
 
-    A backend that can do this, and its derivative, without copies of the kernel has a method
-    ``pair_products(kernel, pairs)``; of any other the products are those of its ``einsum``.
+    A backend that can do this, and its derivative, without copies of a kernel of two spatial axes
+    has a method ``pair_products(kernel, pairs)``. All others are products of its ``einsum``.
 
     Parameters
     ----------
     owner : Backend
     kernel : array
-        ``(*positions_shape, *kernel_size, channels, filters)`` of two spatial axes.
+        ``(*positions_shape, *kernel_size, channels, filters)``.
     pairs : tuple of Pair
         The first one pairs each filter with itself.
     """
+    axes = len(kernel.shape) // 2 - 1
     own = getattr(owner, "pair_products", None)
-    if own is not None:
+    if own is not None and axes == 2:
         found: list[Any] = own(kernel, pairs)
         return found
+    positions, window = "abcdefgh"[:axes], "ijklmnop"[:axes]
+    weights = f"{positions}{window}xy"
     return [
-        owner.einsum("abijxy,abijxy->aby", taken(kernel, first), taken(kernel, second))
-        for first, second in pairs
+        owner.einsum(f"{weights},{weights}->{positions}y", *(taken(kernel, each) for each in pair))
+        for pair in pairs
     ]

@@ -17,9 +17,6 @@ from lcmulti.types import Array
 __all__ = ["DISTANCES", "smoothness"]
 
 DISTANCES = ("cosine", "squared")
-TINY = 1e-24
-"""Added to squared lengths, so that the cosine of a kernel of zeros is 0 and its gradient finite.
-The gradient has this to the power of -1.5, which must fit float32."""
 
 
 def smoothness(
@@ -81,48 +78,34 @@ def _run(
         raise DtypeError(
             "kernel", "float32 or float64 (half types cannot tell neighbours)", facts.dtype
         )
-    links = _links(positions, shape[-1]) if distance == "cosine" else ()
-    if links:
-        return 1 - cosines(owner, kernel, None, links)
+    pairs = shape[-1] * sum(prod(positions) // size * (size - 1) for size in positions)
+    if distance == "cosine" and pairs:
+        return 1 - cosines(name, kernel, None, _links(positions, shape[-1], pairs))
     letters = "abcdefgh"[: len(positions)]
-    weights = f"{letters}{'ijklmnop'[: len(positions)]}x"
-
-    def inner(a: Array, b: Array) -> Array:
-        """Sum over the window and its channels: ``(*positions, filters)``."""
-        return owner.einsum(f"{weights}y,{weights}y->{letters}y", a, b)
+    every = f"{letters}{'ijklmnop'[: len(positions)]}xy"
 
     def total(array: Array) -> Array:
-        return owner.einsum(f"{letters}y->", array)
+        """Sum of squares: over the window and its channels first, so that rounding stays small."""
+        of_filters = owner.einsum(f"{every},{every}->{letters}y", array, array)
+        return owner.einsum(f"{letters}y->", of_filters)
 
-    norms = inner(kernel, kernel)
-    result, pairs = total(norms) * 0, 0
+    result = total(kernel) * 0
     for axis, size in enumerate(positions):
-        if size == 1:
-            continue
-        before, after = (_part(axis, 0, size - 1), _part(axis, 1, size))
-        if distance == "cosine":
-            product = inner(kernel[before], kernel[after])
-            apart = 1 - product * (norms[before] * norms[after] + TINY) ** -0.5
-        else:
-            step = kernel[after] - kernel[before]
-            apart = inner(step, step)
-        result = result + total(apart)
-        pairs += prod(positions) // size * (size - 1)
-    return result / max(pairs * shape[-1], 1)
+        if size > 1:
+            step = kernel[_part(axis, 1, size)] - kernel[_part(axis, 0, size - 1)]
+            result = result + total(step)
+    return result / max(pairs, 1)
 
 
 @lru_cache(maxsize=256)
-def _links(positions: tuple[int, ...], filters: int) -> tuple[Link, ...]:
-    """Each filter and the same filter one position further, along each of two axes."""
-    if len(positions) != 2:
-        return ()
-    pairs = sum(prod(positions) // size * (size - 1) for size in positions)
-    every = (0, filters, 1)
+def _links(positions: tuple[int, ...], filters: int, pairs: int) -> tuple[Link, ...]:
+    """Each filter and the same filter one position further, along each axis."""
+    axes, every = range(len(positions)), (0, filters, 1)
     return tuple(
-        Link(positions, ((step, False), (1 - step, False)), every, every,
-             tuple(range(filters)), 1 / (pairs * filters))
-        for step, size in zip((1, 0), positions, strict=True)
-        if size > 1
+        Link(positions, tuple((int(each == axis), False) for each in axes), every, every,
+             tuple(range(filters)), 1 / pairs)
+        for axis in axes
+        if positions[axis] > 1
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 import os
 import threading
+import traceback
 
 import pytest
 from helpers_settings import write
@@ -121,6 +122,13 @@ def test_a_hostile_settings_file_is_one_short_error(isolated, text):
         current()
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 1500
+    shown = traceback.format_exception(caught.value)
+    assert len(shown) < 100, "what Python shows of it has the parser's thousand frames"
+
+
+def test_a_file_that_an_editor_of_windows_wrote(isolated):
+    write(isolated / "lcmulti.toml", "\ufeffthreads = 3")
+    assert current().threads == 3
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes have no names here")

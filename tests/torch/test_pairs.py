@@ -11,6 +11,12 @@ import lcmulti  # noqa: E402
 SPEC = lcmulti.LocalConvSpec((7, 6, 2), 12, (3, 2), data_format="channels_last")
 
 
+@pytest.fixture(autouse=True)
+def without_native_kernels():
+    with lcmulti.config(implementation="composed"):
+        yield
+
+
 def value_and_gradients(kernel, bias, sheet=(3, 4)):
     leaves = [each.detach().clone().requires_grad_() for each in (kernel, bias)]
     value = lcmulti.sheet_smoothness(*leaves, SPEC, sheet=sheet, neighbours=8, circular=True)

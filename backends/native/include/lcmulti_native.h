@@ -58,6 +58,23 @@ typedef void (*lcmulti_parallel)(void (*work)(void *), void *data, unsigned thre
 LCMULTI_API int lcmulti_compute_on(lcmulti_parallel parallel, const lcmulti_geometry *geometry, int map,
                                    const void *a, const void *b, void *result);
 
+/* Cosines of filters that are neighbours on a sheet, for two spatial axes. The call is an array of int64:
+ *     map, dtype (of all arrays; float32 or float64), threads (as in lcmulti_geometry),
+ *     rows, columns, weights of a filter, filters, number of links;
+ * then, for each link, which stands for pairs of filters,
+ *     the rows and the columns of the first filters' positions, each from and to (exclusive),
+ *     the rows down and the columns right from there to the second filters' positions,
+ *     the first of the first filters, how much further the second ones are, the number of pairs at a position,
+ *     and for each of these the weight of its cosine, as the bits of a double.
+ * A kernel is (rows, columns, weights, filters), a bias (rows, columns, filters). With LCMULTI_COSINE_SUMS, a and b
+ * are the kernel and the bias, and the result is (4, rows, columns, filters): two factors of each filter's gradient
+ * (equal), the part of it along the filter, and half of what it adds to the weighted sum of all cosines, doubled.
+ * With LCMULTI_COSINE_SLOPES, a is the kernel, or the bias as a kernel of one weight. b is the first three of
+ * these, the first and the third one multiplied by the gradient of the weighted sum. The result is the gradient in a. */
+enum lcmulti_cosine_map { LCMULTI_COSINE_SUMS, LCMULTI_COSINE_SLOPES };
+LCMULTI_API int lcmulti_cosines(lcmulti_parallel parallel, const int64_t *call, int64_t length, const void *a,
+                                const void *b, void *result);
+
 /* Bytes the call holds beyond its arrays, on all its threads together; negative: a status. */
 LCMULTI_API int64_t lcmulti_workspace(const lcmulti_geometry *geometry, int map);
 

@@ -85,10 +85,11 @@ def library() -> Any:
     loaded = ctypes.CDLL(str(PATH))  # ctypes releases the GIL during a call
     loaded.lcmulti_geometry_size.restype = ctypes.c_int64
     ours = loaded.lcmulti_geometry_size() == ctypes.sizeof(Geometry)
-    if not ours or not hasattr(loaded, "lcmulti_compute_on"):
+    if not ours or not hasattr(loaded, "lcmulti_cosines"):
         raise ImportError(f"{PATH} is of another version; reinstall lcmulti-native")
     pointer, size = ctypes.c_void_p, ctypes.c_int64
     loaded.lcmulti_compute_on.argtypes = (pointer, pointer, ctypes.c_int, *[pointer] * 3)
+    loaded.lcmulti_cosines.argtypes = (pointer, pointer, size, *[pointer] * 3)
     loaded.lcmulti_workspace.argtypes = (pointer, ctypes.c_int)
     for name in ("lcmulti_workspace", "lcmulti_threads"):
         getattr(loaded, name).restype = size
@@ -254,7 +255,11 @@ def compute(
     call: Geometry, map_: int, a: int, b: int, result: int, parallel: int | None = None
 ) -> None:
     """Run one map on three addresses. *parallel* is the address of an ``lcmulti_parallel``."""
-    status = library().lcmulti_compute_on(parallel, ctypes.byref(call), map_, a, b, result)
+    require_done(library().lcmulti_compute_on(parallel, ctypes.byref(call), map_, a, b, result))
+
+
+def require_done(status: int) -> None:
+    """Raise what a status of the library says."""
     if status == NO_MEMORY:
         raise MemoryError("lcmulti-native found no memory for its scratch space")
     if status:

@@ -9,7 +9,9 @@ import numpy as np
 
 from lcmulti import LocalConvSpec
 from lcmulti.dtypes import name_of
+from lcmulti.operations.neighbours import Link
 from lcmulti.plugins.contract import Map, Problem, Resources
+from lcmulti_native.cosines import SUMS, Cosines, compute_cosines, cosine_call
 from lcmulti_native.library import (
     MAPS,
     Native,
@@ -27,7 +29,7 @@ STREAMED = 16 << 20
 ONE_PRODUCT = 5_000_000
 
 
-class NumpyNative(Native):
+class NumpyNative(Cosines, Native):
     """`lcmulti.backend.Implementation` for NumPy arrays in any memory layout."""
 
     def decline(self, problem: Problem) -> str | None:
@@ -62,6 +64,16 @@ class NumpyNative(Native):
         dkernel = empty(spec.kernel_shape, x.dtype)
         call = geometry(spec, len(x), name_of(x.dtype), resources.threads, x_step, dy_step)
         return _run("kernel_grad", call, x, dy, dkernel)
+
+    def run_cosines(
+        self, map_: int, a: Array, b: Array, links: tuple[Link, ...], resources: Resources
+    ) -> Array:
+        """See `lcmulti_native.cosines.Cosines.run_cosines`."""
+        a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
+        result = empty((4, *b.shape) if map_ == SUMS else a.shape, a.dtype)
+        call = cosine_call(map_, a.shape, name_of(a.dtype), resources.threads, links)
+        compute_cosines(call, _address(a), _address(b), _address(result))
+        return result
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:

@@ -14,8 +14,10 @@ import tensorflow as tf
 from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
 from lcmulti import LocalConvSpec, plugins
+from lcmulti.operations.neighbours import Link
 from lcmulti.plugins.contract import Map, Problem, Resources
 from lcmulti.types import Array
+from lcmulti_native.cosines import SUMS, Cosines, cosine_call
 from lcmulti_native.library import PATH, Native, packed
 
 _operations: Any = None
@@ -23,7 +25,7 @@ if sys.platform != "win32":  # TensorFlow cannot load operations there
     _operations = tf.load_op_library(str(PATH.with_name("lcmulti_native_tensorflow.so")))
 
 
-class TensorFlowNative(Native):
+class TensorFlowNative(Cosines, Native):
     """`lcmulti.backend.Implementation` for TensorFlow."""
 
     def decline(self, problem: Problem) -> str | None:
@@ -35,6 +37,15 @@ class TensorFlowNative(Native):
     def run(self, map_: Map, a: Array, b: Array, spec: LocalConvSpec, resources: Resources) -> Any:
         """See `lcmulti_native.library.Native.run`."""
         return _map(map_, a, b, spec, resources)
+
+    def run_cosines(
+        self, map_: int, a: Array, b: Array, links: tuple[Link, ...], resources: Resources
+    ) -> Any:
+        """See `lcmulti_native.cosines.Cosines.run_cosines`."""
+        call = cosine_call(map_, tuple(a.shape), a.dtype.name, resources.threads, links)
+        result = _operations.lcmulti_cosines(a=a, b=b, call=call.tolist())
+        result.set_shape((4, *b.shape) if map_ == SUMS else a.shape)
+        return result
 
 
 def _map(map_: Map, a: Array, b: Array, spec: LocalConvSpec, resources: Resources) -> Any:

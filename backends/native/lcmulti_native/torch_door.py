@@ -27,7 +27,9 @@ from torch import Tensor
 
 from lcmulti import LocalConvSpec, plugins
 from lcmulti.errors import ArgumentTypeError, described
+from lcmulti.operations.neighbours import Link
 from lcmulti.plugins.contract import Map, Problem, Resources
+from lcmulti_native.cosines import SUMS, Cosines, compute_cosines, cosine_call
 from lcmulti_native.library import (
     DTYPES,
     MAPS,
@@ -48,7 +50,7 @@ _DTYPES = [getattr(torch, name) for name in DTYPES]
 _NAMES = dict(zip(_DTYPES, DTYPES, strict=True))
 
 
-class TorchNative(Native):
+class TorchNative(Cosines, Native):
     """`lcmulti.backend.Implementation` for PyTorch, in any memory layout."""
 
     def decline(self, problem: Problem) -> str | None:
@@ -69,6 +71,20 @@ class TorchNative(Native):
     ) -> Any:
         """See `lcmulti_native.library.Native.run`."""
         return _map(map_, a, b, spec, resources)
+
+    def run_cosines(
+        self, map_: int, a: Tensor, b: Tensor, links: tuple[Link, ...], resources: Resources
+    ) -> Tensor:
+        """See `lcmulti_native.cosines.Cosines.run_cosines`; the tensors are ordinary ones."""
+        for argument, each in (("kernel", a), ("bias", b)):
+            require_memory(argument, each)
+        a, b = (each.resolve_neg().contiguous() for each in (a, b))
+        result = a.new_empty((4, *b.shape) if map_ == SUMS else a.shape)
+        threads = self.threads(resources)
+        call = cosine_call(map_, tuple(a.shape), _NAMES[a.dtype], threads, links)
+        lender = _openmp() if threads == torch.get_num_threads() else None
+        compute_cosines(call, a.data_ptr(), b.data_ptr(), result.data_ptr(), lender)
+        return result
 
 
 def _map(map_: Map, a: Tensor, b: Tensor, spec: LocalConvSpec, resources: Resources) -> Any:

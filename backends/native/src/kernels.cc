@@ -11,8 +11,14 @@ int64_t workspace(const Geometry &g, int map) {
                                      : workspace_of<LCMULTI_KERNEL_GRAD>(g);
 }
 
+#if defined(LCMULTI_BFLOAT16_ALONE)
+constexpr auto kCosines = nullptr;
+#else
+constexpr auto kCosines = cosines;
+#endif
+
 #define LCMULTI_TEXT_(x) #x
 #define LCMULTI_TEXT(x) LCMULTI_TEXT_(x)
-extern const Kernels kernels{LCMULTI_TEXT(LCMULTI_ISA), {forward, input_grad, kernel_grad}, workspace};
+extern const Kernels kernels{LCMULTI_TEXT(LCMULTI_ISA), {forward, input_grad, kernel_grad}, workspace, kCosines};
 
 }  // namespace lcmulti::LCMULTI_ISA

@@ -1,6 +1,7 @@
 // The interface that the translation units of each instruction set provide.
 #pragma once
 
+#include "neighbours.h"
 #include "plan.h"
 
 namespace lcmulti {
@@ -10,6 +11,7 @@ struct Kernels {
   // Indexed by map.
   int (*compute[3])(const Geometry &geometry, const void *a, const void *b, void *result);
   int64_t (*workspace)(const Geometry &geometry, int map);  // of one thread
+  int (*cosines)(const Sheet &sheet, const void *a, const void *b, void *result);  // null if for bfloat16 alone
 };
 
 #define LCMULTI_DECLARE(isa)                                                             \
@@ -17,6 +19,7 @@ struct Kernels {
   int forward(const Geometry &geometry, const void *a, const void *b, void *result);     \
   int input_grad(const Geometry &geometry, const void *a, const void *b, void *result);  \
   int kernel_grad(const Geometry &geometry, const void *a, const void *b, void *result); \
+  int cosines(const Sheet &sheet, const void *a, const void *b, void *result);           \
   extern const Kernels kernels;                                                          \
   }
 LCMULTI_DECLARE(plain)

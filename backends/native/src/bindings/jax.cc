@@ -5,6 +5,7 @@
 // JAX.
 #include <string>
 
+#include "../neighbours.h"
 #include "packed_call.h"
 
 namespace {
@@ -110,23 +111,38 @@ bool is(const Buffer &buffer, int64_t dtype, const lcmulti::Shape &shape) {
   return buffer.dtype == kTypes[dtype] && shape.is(buffer.rank, buffer.dims);
 }
 
-}  // namespace
-
-extern "C" LCMULTI_API void *lcmulti_jax(CallFrame *frame) {
+// Whether the frame is a question, which is answered here, and not a call.
+bool answered(CallFrame *frame) {
   // XLA first asks which version of the interface the handler speaks.
   if (Extension *extension = frame->extension_start; extension && extension->type == kMetadataExtension) {
     Metadata *metadata = reinterpret_cast<MetadataExtension *>(extension)->metadata;
     metadata->api_version.major = 0;
     metadata->api_version.minor = 1;
     metadata->traits = 0;
-    return nullptr;
+    return true;
   }
-  if (frame->stage != kExecute) return nullptr;
-  if (frame->arguments.size != 2 || frame->results.size != 1 || frame->attributes.size != 1) {
-    return error(*frame, kInvalidArgument, "lcmulti: expected two arrays, one result and one attribute");
-  }
-  const Array *call = static_cast<const Array *>(frame->attributes.values[0]);
-  if (frame->attributes.types[0] != kArrayAttribute || call->dtype != kInt64 || call->size != lcmulti::kCallLength) {
+  return frame->stage != kExecute;
+}
+
+// The attribute of a call of two arrays and one result.
+const Array *attribute(const CallFrame &frame) {
+  if (frame.arguments.size != 2 || frame.results.size != 1 || frame.attributes.size != 1) return nullptr;
+  const Array *call = static_cast<const Array *>(frame.attributes.values[0]);
+  return frame.attributes.types[0] == kArrayAttribute && call->dtype == kInt64 ? call : nullptr;
+}
+
+void *ended(const CallFrame &frame, int status) {
+  if (status == LCMULTI_OK) return nullptr;
+  const std::string message = std::string("lcmulti: ") + lcmulti_status_text(status);
+  return error(frame, status == LCMULTI_NO_MEMORY ? kResourceExhausted : kInvalidArgument, message.c_str());
+}
+
+}  // namespace
+
+extern "C" LCMULTI_API void *lcmulti_jax(CallFrame *frame) {
+  if (answered(frame)) return nullptr;
+  const Array *call = attribute(*frame);
+  if (call == nullptr || call->size != lcmulti::kCallLength) {
     return error(*frame, kInvalidArgument, "lcmulti: the attribute is no call of this version");
   }
   lcmulti::PackedCall packed;
@@ -140,8 +156,28 @@ extern "C" LCMULTI_API void *lcmulti_jax(CallFrame *frame) {
   }
   if (shapes.result.elements() == 0) return nullptr;
   packed.make_contiguous();
-  const int status = lcmulti_compute(&packed.geometry, static_cast<int>(packed.map), a->data, b->data, result->data);
-  if (status == LCMULTI_OK) return nullptr;
-  const std::string message = std::string("lcmulti: ") + lcmulti_status_text(status);
-  return error(*frame, status == LCMULTI_NO_MEMORY ? kResourceExhausted : kInvalidArgument, message.c_str());
+  const int map = static_cast<int>(packed.map);
+  return ended(*frame, lcmulti_compute(&packed.geometry, map, a->data, b->data, result->data));
+}
+
+extern "C" LCMULTI_API void *lcmulti_jax_cosines(CallFrame *frame) {
+  if (answered(frame)) return nullptr;
+  const Array *call = attribute(*frame);
+  lcmulti::Sheet sheet;
+  if (call == nullptr || !lcmulti::read(static_cast<const int64_t *>(call->data), call->size, sheet)) {
+    return error(*frame, kInvalidArgument, "lcmulti: the attribute is no call of this version");
+  }
+  const Buffer *a = frame->arguments.buffers[0], *b = frame->arguments.buffers[1], *result = frame->results.buffers[0];
+  int64_t elements[3], i = 0;
+  for (const Buffer *each : {a, b, result}) {
+    if (each->dtype != kTypes[sheet.dtype]) return error(*frame, kInvalidArgument, "lcmulti: another dtype");
+    elements[i] = 1;
+    for (int64_t axis = 0; axis < each->rank; ++axis) elements[i] *= each->dims[axis];
+    ++i;
+  }
+  if (!sheet.takes(elements[0], elements[1], elements[2])) {
+    return error(*frame, kInvalidArgument, "lcmulti: arrays other than the operation was made for");
+  }
+  const auto *words = static_cast<const int64_t *>(call->data);
+  return ended(*frame, lcmulti_cosines(nullptr, words, call->size, a->data, b->data, result->data));
 }

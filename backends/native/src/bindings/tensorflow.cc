@@ -7,7 +7,9 @@
 
 #include <cstdio>
 #include <string>
+#include <vector>
 
+#include "../neighbours.h"
 #include "packed_call.h"
 
 namespace {
@@ -101,17 +103,40 @@ class Tensor {
     }
     return true;
   }
+  int64_t elements() const {
+    int64_t count = 1;
+    for (int i = 0; i < tf.TF_NumDims(handle); ++i) count *= tf.TF_Dim(handle, i);
+    return count;
+  }
   Handle handle;
 };
 
-void *create(Handle construction) {
-  Status status;
+// The attribute of an operation.
+std::vector<int64_t> words(Handle construction, const Status &status) {
   int32_t length = 0, unused = 0;
   tf.TF_OpKernelConstruction_GetAttrSize(construction, "call", &length, &unused, status.handle);
+  std::vector<int64_t> found(static_cast<size_t>(status.ok() ? length : 0));
+  if (status.ok()) {
+    tf.TF_OpKernelConstruction_GetAttrInt64List(construction, "call", found.data(), length, status.handle);
+  }
+  return found;
+}
+
+void fail(Handle context, const Status &status, int code, const char *why) {
+  tf.TF_SetStatus(status.handle, code, (std::string("lcmulti: ") + why).c_str());
+  tf.TF_OpKernelContext_Failure(context, status.handle);
+}
+
+void fail(Handle context, const Status &status, int code) {
+  fail(context, status, code == LCMULTI_NO_MEMORY ? kResourceExhausted : kInvalidArgument, lcmulti_status_text(code));
+}
+
+void *create(Handle construction) {
+  Status status;
+  const std::vector<int64_t> given = words(construction, status);
   auto *call = new lcmulti::PackedCall{};
-  if (status.ok() && length == lcmulti::kCallLength) {
-    tf.TF_OpKernelConstruction_GetAttrInt64List(construction, "call", reinterpret_cast<int64_t *>(call), length,
-                                                status.handle);
+  if (given.size() == lcmulti::kCallLength) {
+    std::memcpy(call, given.data(), sizeof *call);
   } else if (status.ok()) {
     tf.TF_SetStatus(status.handle, kInvalidArgument, "lcmulti: the attribute is no call of this version");
   }
@@ -139,8 +164,7 @@ void compute(Handle kernel, Handle context) {
   const lcmulti::Shapes shapes = call.shapes();
   const int64_t elements = shapes.result.elements();
   if (elements < 0 || !a.is(shapes.a) || !b.is(shapes.b)) {
-    tf.TF_SetStatus(status.handle, kInvalidArgument, "lcmulti: shapes other than the operation was made for");
-    return tf.TF_OpKernelContext_Failure(context, status.handle);
+    return fail(context, status, kInvalidArgument, "shapes other than the operation was made for");
   }
   const Tensor result(tf.TF_AllocateOutput(context, 0, type, shapes.result.sizes, shapes.result.rank,
                                            bytes * static_cast<size_t>(elements), status.handle));
@@ -149,16 +173,76 @@ void compute(Handle kernel, Handle context) {
   call.make_contiguous();
   const auto data = [&](const auto &tensor) { return tf.TF_TensorData(tensor.handle); };
   const int code = lcmulti_compute(&g, static_cast<int>(call.map), data(a), data(b), data(result));
-  if (code != LCMULTI_OK) {
-    const std::string message = std::string("lcmulti: ") + lcmulti_status_text(code);
-    tf.TF_SetStatus(status.handle, code == LCMULTI_NO_MEMORY ? kResourceExhausted : kInvalidArgument, message.c_str());
-    tf.TF_OpKernelContext_Failure(context, status.handle);
-  }
+  if (code != LCMULTI_OK) fail(context, status, code);
 }
 
 void destroy(Handle kernel) { delete static_cast<lcmulti::PackedCall *>(kernel); }
 
+void *create_cosines(Handle construction) {
+  Status status;
+  auto *call = new std::vector<int64_t>(words(construction, status));
+  lcmulti::Sheet sheet;
+  if (status.ok() && !lcmulti::read(call->data(), static_cast<int64_t>(call->size()), sheet)) {
+    tf.TF_SetStatus(status.handle, kInvalidArgument, "lcmulti: the attribute is no call of this version");
+  }
+  if (!status.ok()) tf.TF_OpKernelConstruction_Failure(construction, status.handle);
+  return call;
+}
+
+void compute_cosines(Handle kernel, Handle context) {
+  const auto &call = *static_cast<std::vector<int64_t> *>(kernel);
+  const auto length = static_cast<int64_t>(call.size());
+  lcmulti::Sheet sheet;
+  lcmulti::read(call.data(), length, sheet);
+  Status status;
+  Tensor a, b;
+  tf.TF_GetInput(context, 0, &a.handle, status.handle);
+  if (status.ok()) tf.TF_GetInput(context, 1, &b.handle, status.handle);
+  if (!status.ok()) return tf.TF_OpKernelContext_Failure(context, status.handle);
+  const DataType &type = kTypes[sheet.dtype];
+  // The sums have the shape of the bias, after an axis of 4; slopes that of their array.
+  const Tensor &like = sheet.map == LCMULTI_COSINE_SUMS ? b : a;
+  lcmulti::Shape shape;
+  if (sheet.map == LCMULTI_COSINE_SUMS) shape.add(4);
+  const int rank = tf.TF_NumDims(like.handle);
+  if (rank > 2 * LCMULTI_MAX_AXES) return fail(context, status, kInvalidArgument, "too many axes");
+  for (int i = 0; i < rank; ++i) shape.add(tf.TF_Dim(like.handle, i));
+  if (!sheet.takes(a.elements(), b.elements(), shape.elements()) || tf.TF_TensorType(a.handle) != type.tensorflow) {
+    return fail(context, status, kInvalidArgument, "arrays other than the operation was made for");
+  }
+  const Tensor result(tf.TF_AllocateOutput(context, 0, type.tensorflow, shape.sizes, shape.rank,
+                                           type.size * static_cast<size_t>(shape.elements()), status.handle));
+  if (!status.ok()) return tf.TF_OpKernelContext_Failure(context, status.handle);
+  const auto data = [&](const auto &tensor) { return tf.TF_TensorData(tensor.handle); };
+  const int code = lcmulti_cosines(nullptr, call.data(), length, data(a), data(b), data(result));
+  if (code != LCMULTI_OK) fail(context, status, code);
+}
+
+void destroy_cosines(Handle kernel) { delete static_cast<std::vector<int64_t> *>(kernel); }
+
 void shape(Handle context, Handle status) { tf.TF_ShapeInferenceContextSetUnknownShape(context, status); }
+
+using Create = void *(*)(Handle);
+using Compute = void (*)(Handle, Handle);
+using Destroy = void (*)(Handle);
+
+// An operation of two arrays and one result, for the first of the types.
+void add(const char *name, const char *types, int count, Create create, Compute compute, Destroy destroy,
+         const Status &status) {
+  const Handle op = tf.TF_NewOpDefinitionBuilder(name);
+  tf.TF_OpDefinitionBuilderAddAttr(op, types);
+  tf.TF_OpDefinitionBuilderAddAttr(op, "call: list(int)");
+  tf.TF_OpDefinitionBuilderAddInput(op, "a: T");
+  tf.TF_OpDefinitionBuilderAddInput(op, "b: T");
+  tf.TF_OpDefinitionBuilderAddOutput(op, "result: T");
+  tf.TF_OpDefinitionBuilderSetShapeInferenceFunction(op, &shape);
+  tf.TF_RegisterOpDefinition(op, status.handle);
+  for (int i = 0; i < count; ++i) {
+    const Handle kernel = tf.TF_NewKernelBuilder(name, "CPU", create, compute, destroy);
+    tf.TF_KernelBuilder_TypeConstraint(kernel, "T", kTypes[i].tensorflow, status.handle);
+    tf.TF_RegisterKernelBuilder(name, kernel, status.handle);
+  }
+}
 
 bool registered() {
   if (!tf.find()) {
@@ -166,19 +250,8 @@ bool registered() {
     return false;
   }
   Status status;
-  const Handle op = tf.TF_NewOpDefinitionBuilder("LcmultiNative");
-  tf.TF_OpDefinitionBuilderAddAttr(op, "T: {float, double, bfloat16, half}");
-  tf.TF_OpDefinitionBuilderAddAttr(op, "call: list(int)");
-  tf.TF_OpDefinitionBuilderAddInput(op, "a: T");
-  tf.TF_OpDefinitionBuilderAddInput(op, "b: T");
-  tf.TF_OpDefinitionBuilderAddOutput(op, "result: T");
-  tf.TF_OpDefinitionBuilderSetShapeInferenceFunction(op, &shape);
-  tf.TF_RegisterOpDefinition(op, status.handle);
-  for (const DataType &type : kTypes) {
-    const Handle kernel = tf.TF_NewKernelBuilder("LcmultiNative", "CPU", &create, &compute, &destroy);
-    tf.TF_KernelBuilder_TypeConstraint(kernel, "T", type.tensorflow, status.handle);
-    tf.TF_RegisterKernelBuilder("LcmultiNative", kernel, status.handle);
-  }
+  add("LcmultiNative", "T: {float, double, bfloat16, half}", 4, &create, &compute, &destroy, status);
+  add("LcmultiCosines", "T: {float, double}", 2, &create_cosines, &compute_cosines, &destroy_cosines, status);
   return status.ok();
 }
 
