@@ -25,7 +25,7 @@ def as_path(argument: str, value: Any) -> Path:
     Raises
     ------
     ArgumentTypeError
-        If it is none.
+        If it is not a path.
     """
     if not isinstance(value, (str, os.PathLike)):
         raise ArgumentTypeError(argument, "a path", value)

@@ -16,7 +16,7 @@ from lcmulti.types import Array
 from lcmulti_keras.advising import require_own_geometry, require_own_layout
 from lcmulti_keras.arguments import require_fitting, sample_shape
 from lcmulti_keras.configured import Configured
-from lcmulti_keras.convolutions import conv_of_layer, layer_of_conv
+from lcmulti_keras.conversion import conv_of_layer, layer_of_conv
 from lcmulti_keras.initializers import kernel_initializer as adapted
 from lcmulti_keras.smoothness import SheetSmoothness
 from lcmulti_keras.variables import tensor_of

@@ -8,7 +8,7 @@ from lcmulti.errors import described
 from lcmulti.untying import chosen_to_retie
 from lcmulti_keras.base import LocallyConnectedBase
 from lcmulti_keras.cloning import cloned, named, require_graph
-from lcmulti_keras.convolutions import convolution_for, fill, mean_weights
+from lcmulti_keras.conversion import convolution_for, fill, mean_weights
 
 __all__ = ["retie"]
 

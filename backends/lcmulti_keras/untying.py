@@ -16,7 +16,7 @@ from lcmulti.types import Array
 from lcmulti.untying import Row, arguments_of, chosen, planned
 from lcmulti_keras.axes import moved_axes
 from lcmulti_keras.cloning import LAYERS, cloned, named, require_graph
-from lcmulti_keras.convolutions import DEPTHWISE, TAKEN_OVER
+from lcmulti_keras.conversion import DEPTHWISE, TAKEN_OVER
 
 __all__ = ["untie"]
 

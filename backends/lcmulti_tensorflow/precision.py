@@ -16,7 +16,7 @@ def has_gpu() -> bool:
 
 
 def device_of(array: tf.Tensor) -> str:
-    """``"cpu"`` or ``"gpu"``; a symbolic tensor without a device counts as on a GPU if any."""
+    """``"cpu"`` or ``"gpu"``; a symbolic tensor without a device may be on any GPU there is."""
     placed = array.device
     return "gpu" if ("GPU" in placed if placed else has_gpu()) else "cpu"
 

@@ -117,8 +117,8 @@ class Grid(NamedTuple):
 def grid_of(spec: LocalConvSpec, batch: int | None, dtype: str, device: str, limit: int) -> Grid:
     """Choose blocks that fit *limit*, if one sample does; on a CPU, that fit the cache as well.
 
-    An unknown batch is taken for a large one and given no such target: with the usual few
-    samples its blocks are as small as the cache wants them.
+    An unknown batch counts as a large one, whose blocks have few positions. They are not made to
+    fit the cache as well, because with the few samples that are usual they do.
     """
     half, wide = DTYPES[dtype].is_half, DTYPES[DTYPES[dtype].accumulator].itemsize
     rows, own = rows_of(spec), prod(spec.positions_shape)

@@ -87,7 +87,7 @@ def _named(
 
 @lru_cache(maxsize=1024)
 def readers_of(kinds: tuple[type, ...]) -> tuple[str, ...]:
-    """For each type that of a variable, the backend that reads it, else ""; () if there is none."""
+    """For each type, the backend that reads it, or "" if it is no variable's; () if none is one."""
     found = [_framework_of(kind) for kind in kinds]
     readers = tuple(name if name and is_variable else "" for name, is_variable in found)
     return readers if any(readers) else ()

@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
 
     console = output.console(stderr=True)
     with console.status(f"loading {printable(args.old)}"):
-        from lcmulti_keras import converting
+        from lcmulti_keras.legacy import converting
 
         found = converting.convert(args.old, args.new, args.safetensors, args.weights)
     difference: float | str = "not compared"

@@ -4,8 +4,8 @@ Each axis is cut on its own, by the rule of `torch.chunk`, DTensor and GSPMD: ev
 ``ceil(size / parts)`` rows, the last ones fewer or none. A part owns a range of output positions,
 with their weights, and a range of input rows. Its windows see rows that others own: the *halo*.
 
-Along several axes the exchange goes axis by axis, each with what the ones before have brought, so
-that corners need no messages of their own. `turn` says in which order.
+Rows travel along one axis after the other. Each exchange includes the rows that earlier ones have
+brought, so corners need no messages of their own. `turn` gives the order of the axes.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class Piece(NamedTuple):
 class Seen:
     """What consecutive output positions see of one axis.
 
-    Their *window* is the rows of `needs` one after the other, of which `inner` lies in the middle;
-    around it go `padding` rows of zeros, or with another padding mode copies of the rows at the
-    places `before` and `after` of `needs`.
+    They read the rows of `needs`. Their *window* is copies of the rows `before`, the rows `inner`,
+    and copies of the rows `after`. Copies are padding in a mode other than zeros. Zeros are not
+    part of the window: `padding` tells how many go around it.
 
     Parameters
     ----------
@@ -124,8 +124,8 @@ class AxisPart(Seen):
 def turn(travels: bool, rows: int, window: int) -> int:
     """Key that sorts the axes of an exchange.
 
-    First come axes of which windows only leave out rows, because then the other messages are
-    smaller; of a rank without positions they are empty. Then come those along which rows travel,
+    First come axes along which windows only leave out rows, because then the other messages are
+    smaller. (Those of a rank without positions are empty.) Then come those along which rows travel,
     and those where rows are copied come last. Ranks that exchange rows along one axis have the same
     part of all others, so they use one order.
 
@@ -215,7 +215,7 @@ def _copied(mode: str, size: int, rows: range) -> list[int]:
 
 
 def _merged(ranges: list[range]) -> tuple[range, ...]:
-    """The same rows as ranges in order that do not meet."""
+    """The same rows as ranges, in order, with gaps between them."""
     found: list[range] = []
     for rows in sorted(filter(None, ranges), key=lambda each: each.start):
         if found and rows.start <= found[-1].stop:

@@ -182,3 +182,20 @@ def test_hooks_run_the_versions_of_ci():
 )
 def test_type_checkers_may_read_each_package(package):
     assert (PACKAGES[package] / "py.typed").exists()
+
+
+@pytest.mark.parametrize("framework", ["torch", "jax", "tensorflow", "keras"])
+def test_the_design_says_what_each_file_of_a_backend_is_for(framework):
+    """Each file is in the table of jobs or in the text below it, and each in the table exists."""
+    page = (ROOT / "docs" / "design.md").read_text("utf-8")
+    lines = page.partition("## The backends")[2].partition("## Two seams")[0].splitlines()
+    head, _, *rows = [line.split("|") for line in lines if line.startswith("|")]
+    column = [title.strip().lower().replace("py", "") for title in head].index(framework)
+    in_table = set(re.findall(r"`(\w+)", " ".join(row[column] for row in rows)))
+    in_text = set(re.findall(r"`(\w+)", " ".join(line for line in lines if line[:1] != "|")))
+    entries = [each for each in PACKAGES[f"lcmulti_{framework}"].iterdir() if each.name[0] != "_"]
+    files = {
+        each.stem for each in entries if each.suffix == ".py" or (each / "__init__.py").exists()
+    }
+    assert files <= in_table | in_text
+    assert in_table <= files

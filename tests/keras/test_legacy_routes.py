@@ -90,7 +90,7 @@ def test_tensorflow_js_refused(change, message, tmp_path, architecture):
 
 
 def test_all_files_or_none(tmp_path, monkeypatch):
-    from lcmulti_keras import converting
+    from lcmulti_keras.legacy import converting
 
     new, beside = tmp_path / "new.keras", tmp_path / "new.safetensors"
     new.write_bytes(b"what was there")
@@ -109,7 +109,7 @@ def test_all_files_or_none(tmp_path, monkeypatch):
 @pytest.mark.parametrize("most", [0, 4_000, 12_000, 20_000])
 def test_a_full_disk(most, tmp_path):
     """If writing fails, after however many bytes, an old file stays and no new one appears."""
-    from lcmulti_keras import converting
+    from lcmulti_keras.legacy import converting
 
     new, beside = tmp_path / "new.keras", tmp_path / "new.safetensors"
     new.write_bytes(b"what was there")
@@ -125,7 +125,7 @@ def test_a_full_disk(most, tmp_path):
 
 
 def test_the_second_file_that_cannot_be_put_in_its_place_takes_the_first_back(tmp_path):
-    from lcmulti_keras.writing import Written
+    from lcmulti_keras.legacy.writing import Written
 
     one, two = tmp_path / "one", tmp_path / "two"
     one.write_bytes(b"old")
@@ -140,7 +140,7 @@ def test_the_second_file_that_cannot_be_put_in_its_place_takes_the_first_back(tm
 
 
 def test_an_interrupt_between_two_files_takes_the_first_back(tmp_path, monkeypatch):
-    from lcmulti_keras import writing
+    from lcmulti_keras.legacy import writing
 
     one, two, moved = tmp_path / "one", tmp_path / "two", []
     for path in (one, two):
@@ -162,7 +162,7 @@ def test_an_interrupt_between_two_files_takes_the_first_back(tmp_path, monkeypat
 
 
 def test_links_and_modes_stay_and_what_is_no_file_is_never_replaced(tmp_path):
-    from lcmulti_keras.writing import Written
+    from lcmulti_keras.legacy.writing import Written
 
     new, behind, pipe = tmp_path / "new", tmp_path / "behind", tmp_path / "pipe"
     behind.write_bytes(b"old")
@@ -181,7 +181,7 @@ def test_links_and_modes_stay_and_what_is_no_file_is_never_replaced(tmp_path):
 
 
 def test_no_other_program_is_given_the_stranger_s_file(tmp_path, monkeypatch):
-    from lcmulti_keras import converting
+    from lcmulti_keras.legacy import converting
 
     given = []
 

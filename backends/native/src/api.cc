@@ -1,79 +1,17 @@
-// The plain C interface, and the choice of instruction set.
-#include <cstdlib>
-#include <cstring>
+// The plain C interface.
 #include <exception>
 
-#if defined(LCMULTI_X86)
-#include <cpuid.h>
-#endif
 #if defined(__linux__)
 #include <sys/mman.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 #endif
 
-#include "kernels.h"
+#include "instruction_set.h"
 #include "pool.h"
 
 namespace lcmulti {
 namespace {
 
 constexpr int64_t kLargeResult = 4 << 20;
-
-#if defined(LCMULTI_X86)
-// Whether the processor converts float16. Older versions of Clang's __builtin_cpu_supports do not know it.
-[[maybe_unused]] bool has_f16c() {
-  constexpr unsigned kF16C = 1u << 29;
-  unsigned a = 0, b = 0, c = 0, d = 0;
-  return __get_cpuid(1, &a, &b, &c, &d) && (c & kF16C);
-}
-
-// Whether the processor has matrix tiles for bfloat16, and the system lets this process use them. The process
-// must ask, because the tiles make the state of a thread too large for some signal stacks.
-bool may_use_tiles() {
-#if defined(LCMULTI_EMULATE)
-  return true;
-#elif defined(__linux__) && defined(SYS_arch_prctl)
-  constexpr unsigned kTilesAndBfloat16 = 1u << 24 | 1u << 22;
-  constexpr long kRequest = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILE_DATA
-  unsigned a = 0, b = 0, c = 0, d = 0;
-  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & kTilesAndBfloat16) != kTilesAndBfloat16) return false;
-  return syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
-#else
-  return false;
-#endif
-}
-#endif
-
-// Some instruction sets differ from an earlier one only in bfloat16.
-const Kernels &choose([[maybe_unused]] bool bfloat16) {
-  const char *wish = std::getenv("LCMULTI_NATIVE_ISA");
-  // The best one, or the best that is not better than the one asked for.
-  bool allowed = wish == nullptr;
-  const auto take = [&](const Kernels &each, bool supported) {
-    allowed |= wish != nullptr && std::strcmp(wish, each.name) == 0;
-    return allowed && supported;
-  };
-#if defined(LCMULTI_X86)
-#if defined(LCMULTI_EMULATE)
-  const bool avx2 = true, avx512 = true, pairs = true;
-#else
-  __builtin_cpu_init();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
-  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  const bool pairs = avx512 && __builtin_cpu_supports("avx512bf16");
-#endif
-  if (take(amx::kernels, bfloat16 && pairs) && may_use_tiles()) return amx::kernels;
-  if (take(avx512bf16::kernels, bfloat16 && pairs)) return avx512bf16::kernels;
-  if (take(avx512::kernels, avx512)) return avx512::kernels;
-  if (take(avx2::kernels, avx2)) return avx2::kernels;
-#elif defined(LCMULTI_NEON)
-  if (take(neon::kernels, true)) return neon::kernels;
-#endif
-  take(plain::kernels, true);
-  return plain::kernels;
-}
 
 // A large result is mostly new memory. With large pages, the system provides it with far fewer page faults.
 void want_large_pages(void *data, int64_t bytes) {
@@ -86,15 +24,6 @@ void want_large_pages(void *data, int64_t bytes) {
 #else
   (void)data, (void)bytes;
 #endif
-}
-
-const Kernels &chosen(int64_t dtype) {
-  if (dtype == LCMULTI_BFLOAT16) {
-    static const Kernels &kernels = choose(true);
-    return kernels;
-  }
-  static const Kernels &kernels = choose(false);
-  return kernels;
 }
 
 }  // namespace
@@ -116,7 +45,7 @@ int lcmulti_compute_on(lcmulti_parallel parallel, const lcmulti_geometry *given,
   if (map < LCMULTI_FORWARD || map > LCMULTI_KERNEL_GRAD) return LCMULTI_INVALID;
   want_large_pages(result, geometry.written(map) * geometry.item);
   try {
-    return chosen(geometry.dtype).compute[map](geometry, a, b, result);
+    return kernels_for(geometry.dtype).compute[map](geometry, a, b, result);
   } catch (const std::exception &) {  // a C function has none
     return LCMULTI_NO_MEMORY;
   }
@@ -129,7 +58,7 @@ int lcmulti_cosines(lcmulti_parallel parallel, const int64_t *call, int64_t leng
     if (!read(call, length, sheet)) return LCMULTI_INVALID;
     sheet.lender = parallel;
     if (sheet.map == LCMULTI_COSINE_SLOPES) want_large_pages(result, sheet.elements() * sheet.item());
-    return chosen(sheet.dtype).cosines(sheet, a, b, result);
+    return kernels_for(sheet.dtype).cosines(sheet, a, b, result);
   } catch (const std::exception &) {
     return LCMULTI_NO_MEMORY;
   }
@@ -139,14 +68,14 @@ int64_t lcmulti_workspace(const lcmulti_geometry *given, int map) {
   Geometry geometry{};
   if (const int status = check(*given, geometry)) return -status;
   if (map < LCMULTI_FORWARD || map > LCMULTI_KERNEL_GRAD) return -LCMULTI_INVALID;
-  const int64_t each = chosen(geometry.dtype).workspace(geometry, map);
+  const int64_t each = kernels_for(geometry.dtype).workspace(geometry, map);
   if (each > kMostBytes) return -LCMULTI_TOO_LARGE;
   return each * geometry.threads;
 }
 
 int64_t lcmulti_threads(void) { return pool_threads(); }
 
-const char *lcmulti_isa(void) { return chosen(LCMULTI_BFLOAT16).name; }
+const char *lcmulti_isa(void) { return kernels_for(LCMULTI_BFLOAT16).name; }
 
 const char *lcmulti_status_text(int status) {
   switch (status) {

@@ -22,7 +22,7 @@ from lcmulti_keras.legacy.checked_copy import write_checked
 from lcmulti_keras.legacy.loading import Loaded, load
 from lcmulti_keras.legacy.reading import opened
 from lcmulti_keras.legacy.weights import local_layers
-from lcmulti_keras.writing import Written
+from lcmulti_keras.legacy.writing import Written
 
 __all__ = ["convert", "difference", "report", "write_safetensors"]
 
