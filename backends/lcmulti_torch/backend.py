@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from lcmulti.choosing.framework import ARGUMENTS
-from lcmulti.errors import ArgumentTypeError, described
 from lcmulti.operations.neighbours import CosineMaps, Link
 from lcmulti.plugins.contract import (
     Facts,
@@ -24,7 +23,7 @@ from lcmulti.plugins.contract import (
 )
 from lcmulti_torch import tracing
 from lcmulti_torch.derivatives import ClosedMap
-from lcmulti_torch.memory import require_memory
+from lcmulti_torch.memory import require_dense, require_memory
 from lcmulti_torch.padding import take
 from lcmulti_torch.precision import refuse_rounding
 from lcmulti_torch.symbolic import is_proxy, recorded
@@ -66,8 +65,8 @@ class TorchBackend:
     def prepare(self, arrays: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Apply autocast, as PyTorch's convolutions do: every dtype but float64 is cast."""
         for argument, each in zip(ARGUMENTS, arrays, strict=True):
-            if each is not None and (each.layout is not torch.strided or each.is_nested):
-                raise ArgumentTypeError(argument, "a dense tensor", described(str(each.layout)))
+            if each is not None:
+                require_dense(argument, each)
         kind = arrays[0].device.type
         if kind == "meta" or not torch.is_autocast_enabled(kind):
             return arrays
@@ -118,6 +117,7 @@ class TorchBackend:
         FreedMemoryError
         """
         transformed = is_transformed(array)
+        require_dense("array", array)
         if not transformed:
             require_memory("array", array)
         shape = tuple(array.shape)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-from lcmulti.errors import FreedMemoryError, described
+from lcmulti.errors import ArgumentTypeError, FreedMemoryError, described
 
 MOST_AXES_OF_A_FORMAT = 5
 """The memory formats of PyTorch by number of axes."""
@@ -61,6 +61,12 @@ def owned(array: Tensor) -> Tensor:
     whole = not array.storage_offset() and array.untyped_storage().nbytes() == array.nbytes
     # A part of a larger array would keep all of that alive.
     return array if whole else array.clone()
+
+
+def require_dense(argument: str, array: Tensor) -> None:
+    """Raise if a tensor does not have an element for each place."""
+    if array.layout is not torch.strided or array.is_nested:
+        raise ArgumentTypeError(argument, "a dense tensor", described(str(array.layout)))
 
 
 def require_memory(argument: str, array: Tensor) -> None:

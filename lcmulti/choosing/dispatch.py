@@ -6,7 +6,7 @@ warm call costs a few look-ups. `lcmulti.choosing.framework` has chosen the back
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
@@ -28,7 +28,6 @@ from lcmulti.geometry.of_call import spec_of_call, spec_of_transposed_call
 from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.memory import memory_for, require_memory
 from lcmulti.plugins.contract import (
-    BackendEntry,
     Call,
     Facts,
     ImplementationEntry,
@@ -38,7 +37,7 @@ from lcmulti.plugins.contract import (
     Steps,
 )
 
-__all__ = ["Plan", "Verdict", "choose", "plan"]
+__all__ = ["Plan", "Verdict", "check_alike", "choose", "plan"]
 
 ArgumentFacts = tuple[Facts, Facts, Facts | None]
 
@@ -165,7 +164,7 @@ def problem_of(
         spec = spec_of_call(*shapes_given, padding_mode=third, **arguments)
     else:
         spec = spec_of_transposed_call(*shapes_given, output_padding=third, **arguments)
-    _check_dtypes(plugins.registry().backends[backend], facts)
+    check_alike(backend, ARGUMENTS, facts)
     _check_memory(spec, x, name)
     transformed = any(each is not None and each.transformed for each in facts)
     resources = settings.resources
@@ -181,17 +180,28 @@ def operation(backend: str, implementation: str, name: Map = "forward") -> Opera
     )
 
 
-def _check_dtypes(entry: BackendEntry, facts: ArgumentFacts) -> None:
-    x = facts[0]
-    for argument, fact in zip(ARGUMENTS, facts, strict=True):
+def check_alike(backend: str, names: Sequence[str], facts: Sequence[Facts | None]) -> None:
+    """Check that all arrays have a dtype of the backend, and the dtype and device of the first.
+
+    Parameters
+    ----------
+    names : sequence of str
+        The names of the arguments, for messages.
+    facts : sequence of Facts or None
+        Of the arguments; None where there is none.
+    """
+    entry, first = plugins.registry().backends[backend], facts[0]
+    assert first is not None
+    for argument, fact in zip(names, facts, strict=True):
         if fact is None:
             continue
         if fact.dtype not in entry.dtypes:
             raise DtypeError(argument, f"dtype {', '.join(entry.dtypes)}", fact.dtype)
-        if fact.dtype != x.dtype:
-            raise DtypeError(argument, f"dtype {x.dtype}, as x has", fact.dtype)
-        if fact.device != x.device:
-            raise ArgumentTypeError(argument, f"an array on {x.device}, as x is", fact.device)
+        if fact.dtype != first.dtype:
+            raise DtypeError(argument, f"dtype {first.dtype}, as {names[0]} has", fact.dtype)
+        if fact.device != first.device:
+            where = f"an array on {first.device}, as {names[0]} is"
+            raise ArgumentTypeError(argument, where, fact.device)
 
 
 def _check_memory(spec: LocalConvSpec, x: Facts, name: Map) -> None:

@@ -8,14 +8,14 @@ import numpy as np
 
 from lcmulti import plugins
 from lcmulti.choosing import dispatch
-from lcmulti.choosing.framework import NUMPY
+from lcmulti.choosing.framework import ARGUMENTS, NUMPY
 from lcmulti.choosing.settings import current
 from lcmulti.dtypes import DTYPES, name_of
 from lcmulti.errors import ArgumentError, ArgumentTypeError, DtypeError, described
 from lcmulti.plugins.contract import Backend, Facts, Map
 from lcmulti.types import Array
 
-__all__ = ["converted", "facts_of", "prepare"]
+__all__ = ["cast", "converted", "facts_of", "prepare", "prepare_alike"]
 
 
 def prepare(
@@ -52,10 +52,35 @@ def _facts(owner: Backend, arrays: tuple[Array, ...]) -> dispatch.ArgumentFacts:
         raise error.about(argument) from None
 
 
-def facts_of(owner: Backend, argument: str, array: Array) -> Facts:
+def cast(owner: Backend, names: Sequence[str], arrays: tuple[Array, ...]) -> tuple[Array, ...]:
+    """`Backend.prepare` of up to three arrays; an error has the name that the caller knows."""
+    try:
+        return owner.prepare((*arrays, None, None)[:3])[: len(arrays)]
+    except ArgumentError as error:
+        raise error.about(names[ARGUMENTS.index(error.argument)]) from None
+
+
+def prepare_alike(
+    name: str, names: Sequence[str], arrays: tuple[Array, ...]
+) -> tuple[tuple[Array, ...], tuple[Facts, ...]]:
+    """Cast up to three arrays of the backend *name* of one dtype, which *names* names; their facts.
+
+    An array called ``x`` has a batch.
+    """
+    owner = plugins.load_backend(name)
+    arrays = cast(owner, names, arrays)
+    facts = tuple(
+        facts_of(owner, argument, array, batched=argument == "x")
+        for argument, array in zip(names, arrays, strict=True)
+    )
+    dispatch.check_alike(name, names, facts)
+    return arrays, facts
+
+
+def facts_of(owner: Backend, argument: str, array: Array, batched: bool = False) -> Facts:
     """`Backend.facts` of one array; an error names the argument."""
     try:
-        return owner.facts(array)
+        return owner.facts(array, batched)
     except ArgumentError as error:
         raise error.about(argument) from None
 

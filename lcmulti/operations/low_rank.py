@@ -10,9 +10,9 @@ from math import prod
 from typing import Any
 
 from lcmulti import plugins
-from lcmulti.choosing.preparing import facts_of, prepare
+from lcmulti.choosing.preparing import prepare, prepare_alike
 from lcmulti.dtypes import DTYPES
-from lcmulti.errors import ShapeError, described
+from lcmulti.errors import ArgumentError, ShapeError, described
 from lcmulti.geometry.of_call import check_positions
 from lcmulti.operations import calling
 from lcmulti.operations.local_conv import ArrayT
@@ -116,11 +116,16 @@ def _run(
     arguments: tuple[object, ...],
 ) -> Array:
     owner = plugins.load_backend(name)
-    x, basis, coefficients = owner.prepare((x, basis, coefficients))
-    mixed_shape = facts_of(owner, "coefficients", coefficients).shape
-    axes, rank = axes_and_rank(facts_of(owner, "basis", basis).shape, mixed_shape)
+    (x, basis, coefficients), (_, of_basis, mixed) = prepare_alike(
+        name, ("x", "basis", "coefficients"), (x, basis, coefficients)
+    )
+    mixed_shape = mixed.shape
+    axes, rank = axes_and_rank(of_basis.shape, mixed_shape)
     each = [basis[r] for r in range(rank)]
-    plan, arrays = prepare(name, x, each[0], bias, arguments)
+    try:
+        plan, arrays = prepare(name, x, each[0], bias, arguments)
+    except ArgumentError as error:
+        raise error.about("basis" if error.argument == "kernel" else error.argument) from None
     spec = plan.spec
     check_positions("coefficients", mixed_shape[:-1], mixed_shape, spec.output_size, spec)
     if _is_cheaper_formed(plan.problem, rank):
@@ -132,10 +137,10 @@ def _run(
     for r in range(rank):
         _, arrays = prepare(name, x, each[r], None, arguments)
         y = plan.call(*arrays)
-        mixed = coefficients[(*(slice(None),) * axes, r)]  # (*output_size,)
+        factor = coefficients[(*(slice(None),) * axes, r)]  # (*output_size,)
         if not plan.channels_first:
-            mixed = mixed[..., None]
-        total = y * mixed if total is None else total + y * mixed
+            factor = factor[..., None]
+        total = y * factor if total is None else total + y * factor
     return total if bias is None else calling.add_bias(plan, owner, total, bias)
 
 
@@ -152,9 +157,10 @@ def _is_cheaper_formed(problem: Problem, rank: int) -> bool:
 
 def _form(name: str, basis: Array, coefficients: Array, arguments: tuple[object, ...]) -> Array:
     owner = plugins.load_backend(name)
-    basis, coefficients, _ = owner.prepare((basis, coefficients, None))
-    mixed_shape = facts_of(owner, "coefficients", coefficients).shape
-    axes, _ = axes_and_rank(facts_of(owner, "basis", basis).shape, mixed_shape)
+    (basis, coefficients), (of_basis, mixed) = prepare_alike(
+        name, ("basis", "coefficients"), (basis, coefficients)
+    )
+    axes, _ = axes_and_rank(of_basis.shape, mixed.shape)
     positions, taps = LETTERS[:axes], "ijklmnop"[:axes]
     basis = basis[(slice(None), *(0,) * axes)]  # LiteRT, too, must see a product of matrices
     return owner.einsum(f"{positions}r,r{taps}xy->{positions}{taps}xy", coefficients, basis)

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from lcmulti import plugins
+from lcmulti.choosing.dispatch import check_alike
 from lcmulti.choosing.preparing import facts_of
 from lcmulti.errors import ArgumentError, ArgumentTypeError, DtypeError, ShapeError, described
 from lcmulti.geometry.arguments import choice, integer_tuple
 from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.operations import calling
 from lcmulti.operations.neighbours import Link, cosines
-from lcmulti.plugins.contract import Backend
 from lcmulti.types import Array
 
 __all__ = ["sheet_smoothness", "sides_of"]
@@ -173,14 +173,14 @@ def _places(side: int, step: int) -> Iterator[tuple[range, int]]:
 
 def _run(name: str, kernel: Array, bias: Array, arguments: tuple[_Plan]) -> Array:
     (plan,) = arguments
-    owner = plugins.load_backend(name)
-    _check(owner, kernel, bias, plan.spec)
+    _check(name, kernel, bias, plan.spec)
     links = _links(plan)
     mean = cosines(name, kernel, bias, links)
     return (1 - mean) / 2 if links else mean
 
 
-def _check(owner: Backend, kernel: Array, bias: Array, spec: LocalConvSpec) -> None:
+def _check(backend: str, kernel: Array, bias: Array, spec: LocalConvSpec) -> None:
+    owner, found = plugins.load_backend(backend), {}
     for name, array, wanted in (
         ("kernel", kernel, spec.kernel_shape),
         ("bias", bias, (*spec.output_size, spec.filters)),
@@ -189,7 +189,7 @@ def _check(owner: Backend, kernel: Array, bias: Array, spec: LocalConvSpec) -> N
             if name == "kernel":
                 raise ArgumentTypeError("kernel", "an array", array)
             continue
-        facts = facts_of(owner, name, array)
+        found[name] = facts = facts_of(owner, name, array)
         given, shared = facts.shape, name == "bias"
         fits = len(given) == len(wanted) and all(
             n in ((m, 1) if shared and axis < 2 else (m,))
@@ -201,9 +201,7 @@ def _check(owner: Backend, kernel: Array, bias: Array, spec: LocalConvSpec) -> N
         if facts.dtype not in ("float32", "float64"):
             wide = "float32 or float64 (half types cannot tell neighbours)"
             raise DtypeError(name, wide, facts.dtype)
-    dtypes = [owner.facts(array).dtype for array in (kernel, bias) if array is not None]
-    if len(set(dtypes)) > 1:
-        raise DtypeError("bias", f"{dtypes[0]}, as the kernel", dtypes[1])
+    check_alike(backend, tuple(found), tuple(found.values()))
 
 
 calling.OPERATIONS["sheet_smoothness"] = calling.Composite(("kernel", "bias"), _run)

@@ -5,6 +5,7 @@ import pickle
 from itertools import permutations
 
 import pytest
+from helpers_variables import OPERATIONS, drawn
 from installed import INSTALLED
 
 import lcmulti
@@ -12,6 +13,7 @@ from lcmulti import errors, plugins
 from lcmulti.conformance.certify.wrong_calls import RIGHT, WRONG, converted, named
 from lcmulti.errors import (
     ArgumentError,
+    DtypeError,
     MixedFrameworksError,
     ShapeError,
     UnsupportedError,
@@ -97,3 +99,21 @@ def test_errors_travel_between_processes(remake):
         assert type(again) is type(error)
         assert str(again) == str(error)
         assert again.argument == error.argument
+
+
+@pytest.mark.parametrize("wrong", ["float64", "int32"])
+@pytest.mark.parametrize(
+    ("name", "i"), [(name, i) for name, (names, _) in OPERATIONS.items() for i in range(len(names))]
+)
+def test_every_operation_names_the_array_of_another_dtype(name, i, wrong):
+    names, run = OPERATIONS[name]
+    arrays = drawn(names)
+    arrays[i] = arrays[i].astype(wrong)
+    if wrong == "float64" and len(names) == 1:
+        run(*arrays)
+        return
+    # With another of the first array, the second does not have that of the first.
+    argument = names[1] if (i, wrong) == (0, "float64") else names[i]
+    with pytest.raises(DtypeError) as caught:
+        run(*arrays)
+    assert caught.value.argument == ("x" if argument == "y" else argument)

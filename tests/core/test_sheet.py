@@ -209,7 +209,7 @@ def test_wrong_calls(rng):
         run(b=bias[:, 1:])
     with pytest.raises(DtypeError, match="half types cannot tell neighbours"):
         run(kernel.astype("float16"))
-    with pytest.raises(DtypeError, match="bias: expected float32, as the kernel"):
+    with pytest.raises(DtypeError, match="bias: expected dtype float32, as kernel has"):
         run(b=bias.astype("float64"))
     line = lcmulti.LocalConvSpec((6, 2), 6, 3)
     with pytest.raises(ArgumentError, match="spec: .*two spatial axes.*got one of 1"):

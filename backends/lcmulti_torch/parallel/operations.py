@@ -18,6 +18,7 @@ from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
 import lcmulti
 from lcmulti import plugins
 from lcmulti.choosing import dispatch
+from lcmulti.choosing.preparing import cast
 from lcmulti.choosing.settings import Settings, current
 from lcmulti.errors import ArgumentError, UnsupportedError
 from lcmulti.geometry.arguments import choice
@@ -135,9 +136,8 @@ OPERATIONS: Mapping[str, Callable[..., Any]] = {
 def _prepared(name: str, arrays: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     names = calling.OPERATIONS[name].names
     require_one_mesh(names, arrays)
-    # Three at a time: `prepare` takes an input, weights and a bias.
-    head = plugins.load_backend("torch").prepare((*arrays, None, None)[:3])
-    return (*head, *arrays[3:])[: len(arrays)]
+    # Three at a time: `Backend.prepare` takes an input, weights and a bias.
+    return (*cast(plugins.load_backend("torch"), names, arrays[:3]), *arrays[3:])
 
 
 def _laid_out(
