@@ -290,12 +290,8 @@ class LocallyConnectedNd(nn.Module, Generic[Conv]):
 
 def _uniform_(tensor: Tensor, bound: float) -> None:
     """Draw from ``[-bound, bound)``. A part of a DTensor gets the values it has in the whole."""
-    if type(tensor) in (Tensor, nn.Parameter):
-        nn.init.uniform_(tensor, -bound, bound)
-        return
-    from torch.distributed.tensor import DTensor
-
-    if not isinstance(tensor, DTensor):
+    distributed = sys.modules.get("torch.distributed.tensor")  # imported by whoever has a DTensor
+    if distributed is None or not isinstance(tensor, distributed.DTensor):
         nn.init.uniform_(tensor, -bound, bound)
         return
     from lcmulti_torch.parallel.drawing import uniform_

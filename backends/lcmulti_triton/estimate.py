@@ -19,7 +19,7 @@ from lcmulti_triton.figures import Figures
 from lcmulti_triton.layer import Layer, Tile
 from lcmulti_triton.variant import programs
 
-__all__ = ["H200", "Estimate", "Machine", "estimate", "roofline", "steps"]
+__all__ = ["H200", "Estimate", "Machine", "estimate", "resident", "roofline", "steps"]
 
 
 class Machine(NamedTuple):
@@ -97,7 +97,7 @@ def estimate(layer: Layer, tile: Tile, found: Figures, machine: Machine = H200) 
     total = steps(layer, tile)
     loop = found.loop or found.code
     own = max(found.code - 2 * found.loop, 0) if found.loop else 0
-    held = _resident(tile, found, machine)
+    held = max(resident(tile, found, machine), 1)
     at_once = machine.processors * held
     instructions = (total * loop + count * own) * tile.warps
     lanes = machine.processors * machine.schedulers
@@ -114,16 +114,12 @@ def estimate(layer: Layer, tile: Tile, found: Figures, machine: Machine = H200) 
     )
 
 
-def _resident(tile: Tile, found: Figures, machine: Machine) -> int:
-    """Number of programs that one multiprocessor runs at the same time."""
+def resident(tile: Tile, found: Figures, machine: Machine) -> int:
+    """Number of programs that one multiprocessor runs at the same time; 0 if none fits."""
     registers = -(-found.registers // 8) * 8 * 32 * tile.warps
     by_shared = machine.shared // (found.shared + 1024)
-    return max(
-        1,
-        min(
-            machine.programs, machine.warps // tile.warps, machine.registers // registers, by_shared
-        ),
-    )
+    by_registers = machine.registers // registers
+    return min(machine.programs, machine.warps // tile.warps, by_registers, by_shared)
 
 
 def _moved(layer: Layer) -> int:

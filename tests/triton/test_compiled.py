@@ -9,6 +9,7 @@ pytest.importorskip("triton", reason="needs Triton: pip install 'lcmulti[triton]
 
 import triton
 from lcmulti_triton import catalogue, choice, kept
+from lcmulti_triton.estimate import H200, resident
 from lcmulti_triton.figures import figures
 from lcmulti_triton.layer import Tile
 from lcmulti_triton.starting import compile_for
@@ -38,6 +39,25 @@ def test_nothing_that_is_kept_spills():
     for target in catalogue.TARGETS:
         for name in kept_names(target):
             assert catalogue.kept_figures(target, name).spills == 0, (target, name)
+
+
+# Registers of 32 lanes, KiB of shared memory and warps of one multiprocessor, and how many must be
+# resident: two for each of NVIDIA's four schedulers, one (of 64 lanes) for each of AMD's four.
+OCCUPANCY = {
+    "sm_80": (65536, 163, 64, 8), "sm_90": (65536, 227, 64, 8), "sm_100": (65536, 227, 64, 8),
+    "sm_120": (65536, 99, 48, 8), "gfx90a": (65536, 64, 32, 4), "gfx942": (65536, 64, 32, 4),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("target", catalogue.TARGETS)
+def test_registers_and_shared_memory_leave_room_for_enough_warps(target):
+    registers, shared, warps, least = OCCUPANCY[target]
+    machine = H200._replace(registers=registers, shared=shared * 1024, warps=warps)
+    for name in kept_names(target):
+        tile = catalogue.variants()[name].tile
+        found = tile.warps * resident(tile, catalogue.kept_figures(target, name), machine)
+        slow = target == "sm_120" and " float64 " in name  # a 64th of float32's rate
+        assert found >= least - slow, name
 
 
 def test_loads_are_wide_where_alignment_allows():
