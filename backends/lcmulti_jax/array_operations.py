@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from math import prod
 from string import ascii_uppercase
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +33,9 @@ __all__ = [
 ]
 
 
+Index: TypeAlias = int | Array
+"""A number, which may be traced."""
+
 MOST_TERMS = 32
 """Up to this many taps of one axis are one sum for XLA; more are added in a loop."""
 
@@ -51,7 +54,7 @@ def widen(array: Array) -> Array:
     return array.astype(DTYPES[array.dtype.name].accumulator)
 
 
-def read(array: Array, start: tuple[Any, ...], size: tuple[Any, ...]) -> Array:
+def read(array: Array, start: tuple[Index, ...], size: tuple[int, ...]) -> Array:
     """A slice of ``size[i]`` elements from ``start[i]`` on, along the first ``len(start)`` axes."""
     dtype = array.dtype
     # On a CPU, XLA would slice half types in float32, and convert all of *array* first.
@@ -67,7 +70,7 @@ def read(array: Array, start: tuple[Any, ...], size: tuple[Any, ...]) -> Array:
     return lax.bitcast_convert_type(array, dtype)
 
 
-def write(array: Array, part: Any, start: tuple[Any, ...]) -> Array:
+def write(array: Array, part: Array, start: tuple[Index, ...]) -> Array:
     """*array* with *part* written from ``start[i]`` on along the first axes."""
     if part.shape == array.shape:
         return part
@@ -76,8 +79,8 @@ def write(array: Array, part: Any, start: tuple[Any, ...]) -> Array:
 
 def part_of_input(
     x: Array,
-    start: tuple[Any, ...],
-    size: tuple[Any, ...],
+    start: tuple[Index, ...],
+    size: tuple[int, ...],
     inner: LocalConvSpec,
     spec: LocalConvSpec,
 ) -> Array:
@@ -91,7 +94,7 @@ def part_of_input(
 
 
 def add_to_input(
-    dx: Array, part: Any, start: tuple[Any, ...], inner: LocalConvSpec, spec: LocalConvSpec
+    dx: Array, part: Array, start: tuple[Index, ...], inner: LocalConvSpec, spec: LocalConvSpec
 ) -> Array:
     """The adjoint of `part_of_input`, added to *dx*."""
     part = jnp.moveaxis(part.reshape(*inner.input_shape, part.shape[-1]), -1, 0)
@@ -105,8 +108,8 @@ def add_to_input(
 
 
 def _places(
-    start: tuple[Any, ...], inner: LocalConvSpec, spec: LocalConvSpec
-) -> tuple[tuple[Any, ...], tuple[int, ...], tuple[Any, ...]]:
+    start: tuple[Index, ...], inner: LocalConvSpec, spec: LocalConvSpec
+) -> tuple[tuple[Index, ...], tuple[int, ...], tuple[Index, ...]]:
     """Start and size of the slice of the input that a block needs, and its windows' start in it.
 
     Windows may begin before the input and end behind it; the slice lies inside.
@@ -127,7 +130,7 @@ def _places(
     return where, lengths, offsets
 
 
-def _shift(array: Array, axis: int, offset: Any, length: int) -> Array:
+def _shift(array: Array, axis: int, offset: Index, length: int) -> Array:
     """``array[offset : offset + length]`` along *axis*, with zeros outside of the array."""
     pairs = [(0, 0, 0)] * array.ndim
     zero = jnp.zeros((), array.dtype)
@@ -168,13 +171,13 @@ def _sum_of_taps(array: Array, axis: int, spec: LocalConvSpec) -> Array:
     behind = spec.input_size[axis] - reach
     zero = jnp.zeros((), array.dtype)
 
-    def placed(tap: Any, low: int, high: int) -> Array:
+    def placed(tap: Index, low: int, high: int) -> Array:
         seen = lax.dynamic_index_in_dim(array, tap, spec.ndim + axis, keepdims=False)
         pairs = [(0, 0, 0)] * seen.ndim
         pairs[axis] = (low, high, spec.strides[axis] - 1)
         return lax.pad(seen, zero, pairs)
 
-    def add(tap: Any, total: Array) -> Array:
+    def add(tap: Index, total: Array) -> Array:
         at = tap * dilation
         part = lax.dynamic_slice_in_dim(total, at, reach, axis) + placed(tap, 0, 0)
         return lax.dynamic_update_slice_in_dim(total, part, at, axis)

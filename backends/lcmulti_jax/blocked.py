@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import prod
-from typing import Any
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -23,6 +22,7 @@ from lcmulti.dtypes import DTYPES
 from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.plugins.contract import UNKNOWN_BATCH, Problem, Resources
 from lcmulti_jax.array_operations import (
+    Index,
     add_to_input,
     default_device,
     fold,
@@ -44,9 +44,9 @@ MOST_PLACES = 2**31 - 1
 
 # Start and length of a block along the batch and each output axis. A start is traced if there are
 # several blocks. Only the length of the batch may be symbolic.
-Start = tuple[Any, ...]
-Size = tuple[Any, ...]
-Step = Callable[[Start, Size, Any], Any]
+Start = tuple[Index, ...]
+Size = tuple[int, ...]
+Step = Callable[[Start, Size, Array], Array]
 
 
 class JaxBlocked:
@@ -87,7 +87,7 @@ class JaxBlocked:
         # The smaller operand is transposed for the matrix product.
         few = _known(x) is not None and x.shape[0] <= spec.filters // spec.groups
 
-        def step(start: Start, size: Size, y: Array) -> Any:
+        def step(start: Start, size: Size, y: Array) -> Array:
             inner = _block(spec, size[1:])
             patches = windows(part_of_input(x, start, size, inner, spec), inner)
             kernels = _kernels(kernel, start, inner)
@@ -106,7 +106,7 @@ class JaxBlocked:
     ) -> Array:
         """See `lcmulti.backend.Implementation.input_grad`."""
 
-        def step(start: Start, size: Size, dx: Array) -> Any:
+        def step(start: Start, size: Size, dx: Array) -> Array:
             inner = _block(spec, size[1:])
             part = widen(read(dy, start, size))
             patches = multiply("KYP", _kernels(kernel, start, inner), part, inner)
@@ -121,7 +121,7 @@ class JaxBlocked:
         grid = self._grid(spec, batch, x.dtype.name, resources)
         once = self._once(spec, batch, grid)
 
-        def step(start: Start, size: Size, dkernel: Array) -> Any:
+        def step(start: Start, size: Size, dkernel: Array) -> Array:
             inner = _block(spec, size[1:])
             patches = windows(part_of_input(x, start, size, inner, spec), inner)
             part = multiply("PYK", patches, widen(read(dy, start, size)), inner)
@@ -156,7 +156,7 @@ class JaxBlocked:
         return grid._replace(samples=samples if batch is None else min(grid.samples, samples))
 
     def _walk(
-        self, step: Step, carry: Any, array: Array, spec: LocalConvSpec, resources: Resources
+        self, step: Step, carry: Array, array: Array, spec: LocalConvSpec, resources: Resources
     ) -> Array:
         """Fold ``step(start, size, carry) -> carry`` over the batch and the output positions."""
         batch = _known(array)
@@ -182,13 +182,13 @@ class JaxBlocked:
         return carry
 
 
-def _loop(step: Step, carry: Any, first: list[int], size: list[Any], count: list[int]) -> Any:
+def _loop(step: Step, carry: Array, first: list[int], size: list[int], count: list[int]) -> Array:
     """Fold *step* over ``count[axis]`` blocks of ``size[axis]`` along each axis, after *first*."""
     if prod(count) == 1:
         return step(tuple(first), tuple(size), carry)
 
-    def body(index: Any, carry: Any) -> Any:
-        start: list[Any] = [*first]
+    def body(index: Array, carry: Array) -> Array:
+        start: list[Index] = [*first]
         for axis in reversed(range(len(count))):
             if count[axis] > 1:
                 start[axis] += index % count[axis] * size[axis]

@@ -51,6 +51,9 @@ class TensorFlowOps:
         self, a: tf.Tensor, b: tf.Tensor, transpose_a: bool = False, transpose_b: bool = False
     ) -> tf.Tensor:
         """See `ArrayOps`."""
+        if a.shape[0] == b.shape[0] == 1:
+            # In `tf.vectorized_map`, TensorFlow 2.21 crashes on a transposed stack of one.
+            return tf.matmul(a[0], b[0], transpose_a=transpose_a, transpose_b=transpose_b)[None]
         return tf.matmul(a, b, transpose_a=transpose_a, transpose_b=transpose_b)
 
     def widen(self, array: tf.Tensor) -> tf.Tensor:

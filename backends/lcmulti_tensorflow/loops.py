@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import tensorflow as tf
 
 from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.plugins.contract import Resources
+
+Number: TypeAlias = int | tf.Tensor
+"""An int, or a scalar tensor where it is not known yet."""
+
+Body: TypeAlias = Callable[[tf.Tensor, Number, Number], tf.Tensor]
+"""``(carry, first, count) -> carry``."""
 
 
 @lru_cache(maxsize=1024)
@@ -26,22 +32,20 @@ def in_graph(function: Any, spec: LocalConvSpec, resources: Resources) -> Any:
 
 
 def by_samples(
-    function: Callable[[Any], Any], array: tf.Tensor, shape: tuple[int, ...], block: int
-) -> Any:
+    function: Callable[[tf.Tensor], tf.Tensor], array: tf.Tensor, shape: tuple[int, ...], block: int
+) -> tf.Tensor:
     """Apply *function* to *block* samples at a time, and join the results."""
     total = size(array, 0)
     if isinstance(total, int) and 0 < total <= block:
         return function(array)
 
-    def samples(carry: Any, first: Any, count: Any) -> tf.Tensor:
+    def samples(carry: tf.Tensor, first: Number, count: Number) -> tf.Tensor:
         return put(carry, first, function(slice_of(array, first, count)))
 
     return over(total, block, samples, new((total, *shape), array.dtype))
 
 
-def over(
-    total: tf.Tensor, block: tf.Tensor, body: Callable[[Any, Any, Any], Any], carry: Any
-) -> tf.Tensor:
+def over(total: tf.Tensor, block: tf.Tensor, body: Body, carry: tf.Tensor) -> tf.Tensor:
     """Carry a tensor through ``body(carry, first, count)`` over blocks that cover *total*.
 
     *total* is an int, or a scalar tensor where it is not known yet.
@@ -67,13 +71,13 @@ def over(
     return body(carry, full * block, rest) if rest else carry
 
 
-def size(array: tf.Tensor, axis: int) -> Any:
+def size(array: tf.Tensor, axis: int) -> Number:
     """The size of an axis; an int if it is known."""
     known = array.shape[axis]
     return tf.shape(array)[axis] if known is None else known
 
 
-def slice_of(array: tf.Tensor, first: Any, count: Any) -> tf.Tensor:
+def slice_of(array: tf.Tensor, first: Number, count: Number) -> tf.Tensor:
     """``array[first : first + count]``, with a static size if *count* is static."""
     if isinstance(count, int) and count == array.shape[0]:
         return array
@@ -82,12 +86,12 @@ def slice_of(array: tf.Tensor, first: Any, count: Any) -> tf.Tensor:
     return tf.slice(array, [first] + [0] * (rank - 1), [count, *sizes])
 
 
-def new(shape: tuple[Any, ...], dtype: Any, zeros: bool = False) -> tf.Tensor:
+def new(shape: tuple[Number, ...], dtype: tf.DType, zeros: bool = False) -> tf.Tensor:
     """A new tensor that only `put` and `add` use; never a folded constant."""
     return tf.raw_ops.Empty(shape=shape, dtype=dtype, init=zeros)
 
 
-def put(carry: Any, first: Any, part: tf.Tensor) -> tf.Tensor:
+def put(carry: tf.Tensor, first: Number, part: tf.Tensor) -> tf.Tensor:
     """*carry*, with its elements from *first* on replaced by *part*."""
     index = first + tf.range(size(part, 0))
     return _on_cpu_or_not(
@@ -96,7 +100,7 @@ def put(carry: Any, first: Any, part: tf.Tensor) -> tf.Tensor:
     )
 
 
-def add(carry: Any, index: Any, part: tf.Tensor) -> tf.Tensor:
+def add(carry: tf.Tensor, index: tf.Tensor, part: tf.Tensor) -> tf.Tensor:
     """*carry*, with *part* added to the elements *index*, which may repeat."""
     return _on_cpu_or_not(
         lambda: tf.raw_ops.InplaceAdd(x=carry, i=index, v=part),
@@ -104,7 +108,7 @@ def add(carry: Any, index: Any, part: tf.Tensor) -> tf.Tensor:
     )
 
 
-def _on_cpu_or_not(cpu: Callable[[], Any], other: Callable[[], Any]) -> Any:
+def _on_cpu_or_not(cpu: Callable[[], tf.Tensor], other: Callable[[], tf.Tensor]) -> tf.Tensor:
     # TensorFlow copies the whole carried tensor for each scatter, unless it is told that nobody
     # else uses it. XLA finds out by itself, and does not have this operation. Which of the two will
     # run is unknown until the graph is placed. TensorFlow's own RNNs choose in the same way.

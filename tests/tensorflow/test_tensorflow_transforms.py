@@ -259,3 +259,37 @@ def test_second_order_after_loading_raises(tmp_path):
     expected = reference.input_grad(2 * reference.forward(x, kernel, spec), kernel, spec).sum()
     np.testing.assert_allclose(float(done.stdout), expected, rtol=1e-9)
     assert "LookupError: No gradient defined" in done.stderr
+
+
+MAPPED = """
+import sys
+import tensorflow as tf
+import numpy as np
+import lcmulti
+
+rng = np.random.default_rng(0)
+shapes = (3, 2, 7, 6, 4), (2, 1, 1, 3, 2, 4, 4), (5, 5, 2)
+x, basis, coefficients = (rng.normal(size=each).astype("float32") for each in shapes)
+named = {"implementation": sys.argv[1]}
+functions = {
+    "shared": lambda x: lcmulti.local_conv(x, tf.constant(basis[0]), **named),
+    "low rank": lambda x: lcmulti.local_conv_low_rank(
+        x, *map(tf.constant, (basis, coefficients)), **named
+    ),
+    "transposed": lambda x: lcmulti.local_conv_transpose(x, tf.constant(basis[0]), **named),
+}
+for name, function in functions.items():
+    function(tf.constant(x[0]))
+    found = tf.vectorized_map(function, tf.constant(x))
+    wanted = tf.stack([function(each) for each in tf.constant(x)])
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+print("as one by one")
+"""
+
+
+@pytest.mark.parametrize("name", ["composed", pytest.param("auto", marks=pytest.mark.slow)])
+def test_vectorized_map_of_one_kernel(name):
+    """In a process of its own: TensorFlow may crash on a stack of one matrix."""
+    command = [sys.executable, "-c", MAPPED, name]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout == "as one by one\n", done.stderr[-2000:]

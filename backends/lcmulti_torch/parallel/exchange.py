@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lcmulti.geometry.sharding import AxisPart, Seen, turn
+from lcmulti.geometry.sharding import AxisPart, Piece, Seen, turn
 from lcmulti_torch.parallel.messages import Travel, by_rank, is_traced, start
 
 __all__ = ["Cut", "add", "ask", "gather", "in_turn", "scatter", "send_home", "window"]
@@ -57,7 +57,7 @@ def in_turn(cuts: Sequence[Cut]) -> list[Cut]:
     return sorted(cuts, key=lambda cut: turn(cut.travels, len(cut.here), cut.part.window))
 
 
-def _linked(x: Tensor, cut: Cut, received: Tensor, expected: Sequence[Any]) -> Tensor:
+def _linked(x: Tensor, cut: Cut, received: Tensor, expected: Sequence[Piece]) -> Tensor:
     """*x*. If nothing was expected, make a compiler believe that it depends on the exchange.
 
     Compilers leave out what nothing depends on, and a sum of no elements as well. So the exchange
@@ -185,7 +185,7 @@ def _halos(x: Tensor, cut: Cut, received: Tensor) -> dict[tuple[int, range], Ten
     return found
 
 
-def _first(held: tuple[range, Any]) -> int:
+def _first(held: tuple[range, object]) -> int:
     return held[0].start
 
 

@@ -17,6 +17,8 @@ from torch.distributed.distributed_c10d import _resolve_process_group
 
 __all__ = ["Travel", "by_rank", "is_traced", "start"]
 
+Ints = Sequence[int]
+
 
 class Travel:
     """An exchange that has begun; `arrived` waits for its messages."""
@@ -31,7 +33,7 @@ class Travel:
         return self._buffer
 
 
-def _send(flat: Tensor, to: Any, sizes: Any, from_: Any, expected: Any, group: str) -> Travel:
+def _send(flat: Tensor, to: Ints, sizes: Ints, from_: Ints, expected: Ints, group: str) -> Travel:
     buffer = flat.new_empty(sum(expected))
     members = _resolve_process_group(group)
     pieces = zip(from_, _bytes(buffer, expected), strict=True)
@@ -70,7 +72,7 @@ def _travel(
 
 
 @_travel.register_fake
-def _(flat: Any, to: Any, sizes: Any, from_: Any, expected: Any, group: str) -> Tensor:
+def _(flat: Tensor, to: Ints, sizes: Ints, from_: Ints, expected: Ints, group: str) -> Tensor:
     return flat.new_empty(sum(expected) if expected else 1)
 
 
@@ -109,7 +111,7 @@ def is_traced() -> bool:
     return torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
 
 
-def by_rank(item: tuple[int, Any]) -> int:
+def by_rank(item: tuple[int, object]) -> int:
     """The key that sorts pieces of messages: the rank they go to or come from."""
     return item[0]
 
