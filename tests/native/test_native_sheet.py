@@ -201,6 +201,7 @@ def test_jax_exports_its_own_operations(rng):
     np.testing.assert_allclose(gradient, expected, rtol=2e-5, atol=2e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compiled", [False, True])
 def test_tensorflow_functions(served, compiled, rng):
     tf = pytest.importorskip("tensorflow")
@@ -221,6 +222,7 @@ def test_tensorflow_functions(served, compiled, rng):
     np.testing.assert_allclose(gradient * 3, expected[1], rtol=2e-5, atol=2e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compiled", [False, True])
 def test_tensorflow_forward_mode(compiled, rng):
     tf = pytest.importorskip("tensorflow")
