@@ -19,6 +19,7 @@
 #include "buffer.h"
 #include "geometries.h"
 #include "lcmulti_native.h"
+#include "sheets.h"
 
 namespace {
 
@@ -157,8 +158,15 @@ bool search(double seconds, uint64_t seed, int64_t *tried) {
   const auto start = std::chrono::steady_clock::now();
   while (std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() < seconds) {
     Random random(seed++);
-    const lcmulti_geometry g = random_geometry(random);
     ++*tried;
+    if (draw(random, 0, 7) == 0) {
+      if (const char *what = sheet_fault(random, draw(random, 0, 3) == 0 ? lend : nullptr)) {
+        std::fprintf(stderr, "seed %llu: a sheet: %s\n", static_cast<unsigned long long>(seed - 1), what);
+        return false;
+      }
+      continue;
+    }
+    const lcmulti_geometry g = random_geometry(random);
     if (const char *what = fault(g, random)) {
       std::fprintf(stderr, "seed %llu: %s\n", static_cast<unsigned long long>(seed - 1), what);
       show(g);
@@ -181,6 +189,28 @@ void hostile(uint64_t seed) {
   }
 }
 
+// The same for descriptions of sheets: what is refused is not computed, so no array is needed.
+bool hostile_sheets(uint64_t seed) {
+  Random random(seed);
+  for (int i = 0; i < 20000; ++i) {
+    std::vector<int64_t> call = RandomSheet(random).call(static_cast<int>(draw(random, 0, 1)));
+    constexpr int64_t wrong[] = {-1, int64_t{1} << 62, INT64_MIN, INT64_MAX};
+    const int64_t last = static_cast<int64_t>(call.size()) - 1;
+    if (draw(random, 0, 1)) {
+      call.resize(static_cast<size_t>(draw(random, 0, last)));
+    } else {
+      constexpr int64_t sizes[] = {0, 3, 4, 5, 6, 7};
+      call[static_cast<size_t>(sizes[draw(random, 0, 5)])] = wrong[draw(random, 0, 3)];
+    }
+    if (lcmulti_cosines(nullptr, call.data(), static_cast<int64_t>(call.size()), nullptr, nullptr, nullptr) !=
+        LCMULTI_INVALID) {
+      std::fprintf(stderr, "a sheet that is none was not refused\n");
+      return false;
+    }
+  }
+  return true;
+}
+
 }  // namespace
 
 int main(int argc, char **argv) {
@@ -192,6 +222,7 @@ int main(int argc, char **argv) {
     return 0;
   }
   hostile(seed);
+  if (!hostile_sheets(seed)) return 1;
   int64_t tried[4] = {};
   bool good[4] = {};
   std::vector<std::thread> callers;
