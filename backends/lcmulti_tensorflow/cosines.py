@@ -23,18 +23,18 @@ def neighbour_cosines(
     links: tuple[Link, ...],
     resources: Resources,
 ) -> tf.Tensor:
-    """See `lcmulti.operations.neighbours.CosineMaps`; TensorFlow's own operations within XLA."""
+    """See `lcmulti.operations.neighbours.CosineMaps`; TensorFlow's own operations in XLA."""
     own = *kernel.shape[:2], kernel.shape[-1]
     full = tf.zeros(own, kernel.dtype) if bias is None else tf.broadcast_to(bias, own)
 
     def plain(kernel: tf.Tensor, bias: tf.Tensor) -> Any:
         return composed(plugins.load_backend("tensorflow"), kernel, bias, links)
 
-    if not tf.executing_eagerly() and (
-        GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
-        # In a graph, a forward accumulator differentiates the operations inside.
-        or forwardprop_util.pack_tangents([kernel, full]).tangents
-    ):
+    # A forward accumulator differentiates the operations inside.
+    forward_mode = forwardprop_util.pack_tangents([kernel, full]).tangents
+    in_graph = not tf.executing_eagerly()
+    in_xla = in_graph and GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
+    if forward_mode or in_xla:
         return plain(kernel, full)
 
     @tf.custom_gradient

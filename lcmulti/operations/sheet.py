@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -104,9 +103,10 @@ def sheet_smoothness(
     if not isinstance(circular, (bool, np.bool_)):
         raise ArgumentTypeError("circular", "True or False", circular)
     choice("distance", distance, DISTANCES)
-    plan = _Plan(spec, sides, int(neighbours), bool(circular))
+    # Tuples of numbers alone, which PyTorch's tracer can pass on.
+    plan = (spec.output_size, sides, int(neighbours), bool(circular))
     key = calling.call_key("sheet_smoothness", (type(kernel), type(bias)), backend)
-    return calling.calls[key](kernel, bias, (plan,))
+    return calling.calls[key](kernel, bias, (spec.kernel_shape, plan))
 
 
 def sides_of(sheet: Sequence[int], filters: int) -> tuple[int, int]:
@@ -119,9 +119,8 @@ def sides_of(sheet: Sequence[int], filters: int) -> tuple[int, int]:
     return sides[0], sides[1]
 
 
-@dataclass(frozen=True)
-class _Plan:
-    spec: LocalConvSpec
+class _Plan(NamedTuple):
+    size: tuple[int, ...]
     sheet: tuple[int, int]
     neighbours: int
     circular: bool
@@ -141,7 +140,7 @@ def _links(plan: _Plan) -> tuple[Link, ...]:
 
 def _towards(plan: _Plan, step: tuple[int, int]) -> Iterator[Link]:
     """Neighbours in one rectangle, and in two side by side, one below the other or at a corner."""
-    (a, b), size = plan.sheet, plan.spec.output_size
+    (a, b), size = plan.sheet, plan.size
     for rows, down in _places(a, step[0]):
         for columns, across in _places(b, step[1]):
             filters = [row * b + column for row in rows for column in columns]
@@ -171,19 +170,26 @@ def _places(side: int, step: int) -> Iterator[tuple[range, int]]:
     yield (range(side - 1, side) if step > 0 else range(1)), step
 
 
-def _run(name: str, kernel: Array, bias: Array, arguments: tuple[_Plan]) -> Array:
-    (plan,) = arguments
-    _check(name, kernel, bias, plan.spec)
-    links = _links(plan)
+def _run(
+    name: str,
+    kernel: Array,
+    bias: Array,
+    arguments: tuple[tuple[int, ...], tuple[tuple[int, ...], tuple[int, int], int, bool]],
+) -> Array:
+    shape, plan = arguments
+    _check(name, kernel, bias, shape, plan[0])
+    links = _links(_Plan(*plan))
     mean = cosines(name, kernel, bias, links)
     return (1 - mean) / 2 if links else mean
 
 
-def _check(backend: str, kernel: Array, bias: Array, spec: LocalConvSpec) -> None:
+def _check(
+    backend: str, kernel: Array, bias: Array, shape: tuple[int, ...], size: tuple[int, ...]
+) -> None:
     owner, found = plugins.load_backend(backend), {}
     for name, array, wanted in (
-        ("kernel", kernel, spec.kernel_shape),
-        ("bias", bias, (*spec.output_size, spec.filters)),
+        ("kernel", kernel, shape),
+        ("bias", bias, (*size, shape[-1])),
     ):
         if array is None:
             if name == "kernel":

@@ -201,6 +201,7 @@ def test_jax_exports_its_own_operations(rng):
     np.testing.assert_allclose(gradient, expected, rtol=2e-5, atol=2e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compiled", [False, True])
 def test_tensorflow_functions(served, compiled, rng):
     tf = pytest.importorskip("tensorflow")
@@ -219,6 +220,25 @@ def test_tensorflow_functions(served, compiled, rng):
         expected = found("torch", (kernel.numpy(), bias.numpy()))
     np.testing.assert_allclose(value, expected[0], rtol=1e-5)
     np.testing.assert_allclose(gradient * 3, expected[1], rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("compiled", [False, True])
+def test_tensorflow_forward_mode(compiled, rng):
+    tf = pytest.importorskip("tensorflow")
+    kernel, bias = map(tf.constant, drawn(rng))
+
+    def slope(kernel):
+        with tf.autodiff.ForwardAccumulator(kernel, tf.ones_like(kernel)) as accumulator:
+            value = lcmulti.sheet_smoothness(kernel, bias, SPEC, **OPTIONS)
+        return accumulator.jvp(value)
+
+    with tf.GradientTape() as tape:
+        tape.watch(kernel)
+        value = lcmulti.sheet_smoothness(kernel, bias, SPEC, **OPTIONS)
+    expected = tf.reduce_sum(tape.gradient(value, kernel))
+    found = (tf.function(slope) if compiled else slope)(kernel)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_smoothness_too(served, rng):

@@ -75,6 +75,24 @@ def test_derivatives_and_transforms():
     torch.testing.assert_close(mapped, each)
 
 
+@pytest.mark.slow
+def test_compiled_as_a_whole():
+    kernel, bias = torch.randn(SPEC.kernel_shape), torch.randn(SPEC.bias_shape)
+    expected = value_and_gradients(kernel, bias)
+
+    @torch.compile(fullgraph=True, backend="aot_eager")
+    def run(kernel, bias):
+        return lcmulti.sheet_smoothness(
+            kernel, bias, SPEC, sheet=(3, 4), neighbours=8, circular=True
+        )
+
+    leaves = [each.requires_grad_() for each in (kernel, bias)]
+    value = run(*leaves)
+    found = [value.detach(), *torch.autograd.grad(value, leaves)]
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
 def test_it_stays_float32_under_autocast():
     kernel, bias = torch.randn(SPEC.kernel_shape), torch.randn(SPEC.bias_shape)
     expected = lcmulti.sheet_smoothness(kernel, bias, SPEC, sheet=(3, 4))
