@@ -14,8 +14,9 @@ NAMES = (
     "process, or after keras.utils.clear_session()"
 )
 ORDER = (
-    "On PyTorch it cannot be seen which attributes were set first: load on another of Keras' "
-    "backends, save as .weights.h5 and load that with load_weights"
+    "On PyTorch, or where an attribute was set twice, it cannot be seen which attributes were set "
+    "first: load on another of Keras' backends, save as .weights.h5 and load that with "
+    "load_weights; or load a .h5 file, in which layers have names"
 )
 
 
