@@ -34,7 +34,8 @@ struct RandomSheet {
   }
 
   std::vector<int64_t> call(int map) const {
-    std::vector<int64_t> result{map, dtype, threads, rows, columns, weights, filters, static_cast<int64_t>(links.size())};
+    const auto count = static_cast<int64_t>(links.size());
+    std::vector<int64_t> result{map, dtype, threads, rows, columns, weights, filters, count};
     for (const Pairs &link : links) {
       result.insert(result.end(), {link.rows[0], link.rows[1], link.columns[0], link.columns[1], link.down, link.right,
                                    link.filter, link.shift, static_cast<int64_t>(link.weights.size())});
