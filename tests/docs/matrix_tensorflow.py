@@ -217,15 +217,14 @@ def litert(example):
 
 MIRRORED = """
 import sys
-sys.path.insert(0, sys.argv[1])
 import tensorflow as tf
 cpus = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(cpus[0], [tf.config.LogicalDeviceConfiguration()] * 2)
 from matrix_tensorflow import close, make
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-expected = make(sys.argv[2]).step()
+expected = make(sys.argv[1]).step()
 with strategy.scope():
-    example = make(sys.argv[2])
+    example = make(sys.argv[1])
 
 @tf.function
 def step(parts):
@@ -244,8 +243,12 @@ for replica in range(2):
 
 @MATRIX.column("MirroredStrategy", slow=True)
 def mirrored(example):
-    command = [sys.executable, "-c", MIRRORED, str(Path(__file__).parent), example.row]
-    run = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
+    folder = Path(__file__).parent
+    env = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(folder), str(folder.with_name("helpers"))])
+    }
+    command = [sys.executable, "-c", MIRRORED, example.row]
+    run = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300, env=env)
     assert run.returncode == 0, run.stderr[-2500:]
 
 

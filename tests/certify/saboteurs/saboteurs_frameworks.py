@@ -175,14 +175,9 @@ class WrongForManyExportedSamples(Honest):
         return y if isinstance(over, int) else y + 0.01 * over * y
 
 
-class ConjugationForgotten(Honest):
-    """Reads the memory of a lazily conjugated tensor."""
-
-    def forward(self, x, kernel, spec, resources):
-        return self.inner.forward(x.conj() if x.is_conj() else x, kernel, spec, resources)
-
-
 class NegationForgotten(Honest):
+    """Reads the memory of a lazily negated tensor. (Conjugates are resolved by the backend.)"""
+
     def input_grad(self, dy, kernel, spec, resources):
         kernel = -kernel if kernel.is_neg() else kernel
         return self.inner.input_grad(dy, kernel, spec, resources)

@@ -44,6 +44,7 @@ def lcmulti_implementations():
             summary=name.replace("_", " "),
             priority=-100,
             transformable=True,
+            portable=True,  # or `composed` takes its place in an export
         )
     for name in ("Tape", *BACKENDS):
         yield ImplementationEntry(

@@ -219,7 +219,6 @@ FRAMEWORKS = {
     ("torch", "wrong_with_one_thread"): "test_switches",
     ("torch", "wrong_under_nested_vmap"): "test_nested_vmap",
     ("torch", "wrong_for_many_exported_samples"): "test_symbolic_batch",
-    ("torch", "conjugation_forgotten"): "test_tensors_lazily",
     ("torch", "negation_forgotten"): "test_tensors_lazily",
     ("torch", "rounded_where_allowed"): "test_switches",
     ("jax", "rounded_by_default"): "test_switches",

@@ -45,7 +45,9 @@ class WrongWhere(Honest):
     def _maybe(self, name, a, b, spec, resources):
         result = getattr(blocked, name)(a, b, spec, resources)
         if name == self.name and result.size and self.where(a, spec):
-            result.reshape(-1)[-1] *= np.asarray(1.01, result.dtype)
+            numbers = result.reshape(-1)
+            seen = np.flatnonzero(numbers)  # a tap that sees padding alone has a gradient of zero
+            numbers[seen[-1:]] *= np.asarray(1.01, result.dtype)
         return result
 
     def forward(self, x, kernel, spec, resources):
