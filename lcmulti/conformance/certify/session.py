@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import io
 import os
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
@@ -70,12 +69,10 @@ def make(asked: Asked, share: Share = WHOLE) -> Outcome:
     only = None if asked.implementation is None else [asked.implementation]
     suite = Suite(result, set(asked.expected), asked.examples, only, quick=asked.quick, share=share)
     options = [] if asked.junit is None else ["--junit-xml", asked.junit]
-    start = time.perf_counter()
     said = io.StringIO()
     hidden = redirect_stdout(said) if asked.quiet else nullcontext()
     with hidden, programs_kept(asked.backend):
         code = run(suite, [*asked.nodes, *options, *asked.arguments])
-    result.seconds = time.perf_counter() - start
     if code == pytest.ExitCode.USAGE_ERROR:
         given = described(" ".join(asked.arguments))
         raise ArgumentError("arguments", "arguments of pytest", given)
