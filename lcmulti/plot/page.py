@@ -56,6 +56,12 @@ def page(
     -------
     str
         HTML that loads no other file.
+
+    Raises
+    ------
+    ArgumentError
+        If *kernel* has another number of axes (`ShapeError`), or *sheet* has not one place for
+        each filter.
     """
     array, note = in_two_axes(as_array(kernel))
     notes = [note] if note else []
