@@ -70,8 +70,11 @@ class Triton:
 
         Parameters
         ----------
+        problem : Problem
+            A layer with its batch, dtype and device.
         told : callable
-            Called with ``(map, candidate, seconds)`` after each measurement; None: it failed.
+            Called with ``(map, candidate, seconds)`` after each measurement. The seconds are None
+            where the candidate failed.
 
         Returns
         -------
@@ -81,7 +84,7 @@ class Triton:
         Raises
         ------
         UnsupportedError
-            No candidate could be compiled, or arrays of this size find no room.
+            If no candidate can be compiled, or arrays of this size find no room.
         """
         from lcmulti_triton import tuned
 
