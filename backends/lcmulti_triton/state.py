@@ -1,4 +1,4 @@
-"""Whether the kernels can run here, without importing Triton; and the failures so far."""
+"""Whether the kernels can run here, without importing Triton."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from importlib import metadata
 
 import torch
 
-__all__ = ["FIRST", "LAST", "broken", "failures", "is_old", "unavailable"]
+__all__ = ["FIRST", "LAST", "broken", "is_old", "unavailable"]
 
 FIRST, LAST = (3, 6), (3, 9)
 """Versions of Triton that the kernels are known to compile with."""
@@ -22,9 +22,6 @@ CLASHES_FROM = (3, 9)
 INSTALL = "pip install 'lcmulti[triton]'"
 OLDEST = (8, 0)
 AMD = ("gfx90a", "gfx942")
-
-failures: dict[str, str] = {}
-"""Errors of Triton for kernels that it could not compile or load, by map."""
 
 
 def unavailable(device: str) -> str | None:
