@@ -24,6 +24,11 @@ def retie(model: Any, *, where: Any = None, tolerance: float | None = 0.0) -> An
         Largest difference of a weight between two positions. None takes the mean over positions,
         however much they differ.
 
+    Returns
+    -------
+    keras.Model
+        The copy, not compiled. Layers keep their names; *model* is not changed.
+
     Raises
     ------
     ArgumentError

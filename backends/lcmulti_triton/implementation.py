@@ -64,8 +64,11 @@ class Triton:
 
         Parameters
         ----------
+        problem : Problem
+            A layer with its batch, dtype and device.
         told : callable
-            Called with ``(map, candidate, seconds)`` after each measurement; None: it failed.
+            Called with ``(map, candidate, seconds)`` after each measurement. The seconds are None
+            where the candidate failed.
 
         Returns
         -------
@@ -75,7 +78,7 @@ class Triton:
         Raises
         ------
         UnsupportedError
-            No candidate could be compiled, or arrays of this size find no room.
+            If no candidate can be compiled, or arrays of this size find no room.
         """
         from lcmulti_triton import tuned
 
