@@ -1,4 +1,4 @@
-"""Whether the kernels can run here, without importing Triton; and the failures so far."""
+"""Whether the kernels can run here, without importing Triton."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from importlib import metadata
 import torch
 
 __all__ = [
-    "FIRST", "LAST", "broken", "failures", "is_interpreted", "is_old", "on_gpu", "unavailable",
+    "FIRST", "LAST", "broken", "is_interpreted", "is_old", "on_gpu", "unavailable",
     "without_triton",
 ]  # fmt: skip
 
@@ -28,9 +28,6 @@ OLDEST = (8, 0)
 
 AMD = ("gfx90a", "gfx942")
 """The architectures of AMD's GPUs that are served."""
-
-failures: dict[str, str] = {}
-"""Errors of Triton for kernels that it could not compile or load, by map."""
 
 
 def unavailable(device: str) -> str | None:
