@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from lcmulti.cli.arguments import Subparsers, check_files, names
 from lcmulti.cli.explain import add_geometry, spec_from
-from lcmulti.errors import ArgumentError, Interrupted
+from lcmulti.errors import ArgumentError, Interrupted, described
 from lcmulti.files import write_file
 
 if TYPE_CHECKING:
@@ -63,11 +63,11 @@ def add_parser(subparsers: Subparsers) -> None:
     add("--dtype", default="float32", help="float32 (default), float64, bfloat16 or float16")
     add("--device", default="cpu", help="cpu or gpu; default cpu")
     add("--backends", type=names, metavar="NAMES", help="comma-separated; default: all installed")
-    add("--implementations", type=names, metavar="NAMES", help="default: auto and all that serve")
-    add("--no-peers", action="store_true", help="only our own")
+    add("--implementations", type=names, metavar="NAMES", help="default: all; auto is always timed")
+    add("--no-peers", action="store_true", help="only ours, not what people use instead")
     add("--no-variants", action="store_true", help="no other data format or batch")
     add("--repeat", type=int, default=5, metavar="N", help="calls of each; default 5")
-    add("--memory", metavar="SIZE", help="what a workload may take; default half of what is free")
+    add("--memory", metavar="SIZE", help="for one workload, as 8GiB; default half of what is free")
     add("--limit", type=float, default=60, metavar="S", help="seconds of one call; default 60")
     add("--plot", type=Path, metavar="FILE", help="write a picture, .png or .svg")
     add("--json", type=Path, metavar="FILE", help="write everything as JSON")
@@ -136,7 +136,8 @@ def _workloads(args: argparse.Namespace) -> list[str | Workload] | None:
     if len(missing) == len(own):
         return args.workloads or None
     if missing:
-        raise ArgumentError(missing[0], "a value, with --input, --kernel and --filters", None)
+        needs = "a value: a layer of your own has --input, --kernel and --filters"
+        raise ArgumentError(missing[0], needs, described("none"))
     return [*args.workloads, workload(spec_from(args), 32 if args.batch is None else args.batch)]
 
 

@@ -62,7 +62,7 @@ def add_parser(subparsers: Subparsers) -> None:
     how.add_argument(
         "--nightly",
         action="store_true",
-        help="10,000 examples of each property and 2,000 calls, not 50 and 200",
+        help="10,000 examples of each property and 2,000 calls, not 50 and 200: hours",
     )
     add(
         "--check",

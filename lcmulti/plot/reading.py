@@ -111,7 +111,9 @@ def _arrays(path: Path) -> dict[str, Any]:
     except FileError:
         raise
     except Exception as error:  # NumPy, zipfile and zlib raise errors of many kinds
-        raise FileError(path, f"is not an archive of arrays ({error})") from error
+        # NumPy goes on to advise loading the file unsafely.
+        why = str(error).partition(". ")[0]
+        raise FileError(path, f"is not an archive of arrays ({why})") from error
 
 
 def _state(path: Path, state: dict[str, Any]) -> list[Found]:
