@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from lcmulti.errors import ArgumentTypeError, TooLargeError, described
 from lcmulti.geometry.arguments import byte_size
@@ -87,7 +86,7 @@ class Untying:
         lines += [f"left as it is: {name} ({why})" for name, why in self.left]
         return "\n".join(lines)
 
-    def announce(self, tell: Callable[[str], Any] | None, memory: object) -> None:
+    def announce(self, tell: Callable[[str], object] | None, memory: object) -> None:
         """Tell the table before anything is made; raise if that takes too much."""
         if tell is not None and not callable(tell):
             raise ArgumentTypeError("tell", "a function that takes the table, or None", tell)
