@@ -42,7 +42,7 @@ def page(
     kernel : array
         ``(*positions, *window, channels, filters)``.
     spec : LocalConvSpec, optional
-        Without it, no window is shown on the input.
+        Without it, or with one of three or more axes, no window is shown on the input.
     name : str
         Name of the layer.
     sheet : (int, int), optional

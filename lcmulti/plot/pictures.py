@@ -24,7 +24,7 @@ from lcmulti.types import Array
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["mosaic", "receptive_field", "statistic_map"]
+__all__ = ["mosaic", "receptive_field", "statistic_map", "window_at"]
 
 MOST_PIXELS = 2000
 """Weights along each side of a mosaic; of larger layers, only some positions are shown."""
