@@ -21,6 +21,7 @@ from lcmulti.untying import Row, chosen, chosen_to_retie, planned, tied
 from lcmulti_torch.base import LocallyConnectedNd
 from lcmulti_torch.layers import LocallyConnected1d, LocallyConnected2d, LocallyConnected3d
 from lcmulti_torch.replacing import carry_over, replaced
+from lcmulti_torch.shared_weights import check_shared, share_again
 from lcmulti_torch.sizes_seen import sizes_seen
 from lcmulti_torch.transposed import (
     LocallyConnectedTranspose1d,
@@ -62,8 +63,9 @@ def untie(
         changed. Convolutions that are called as functions (``F.conv2d``) are not modules and stay;
         a warning says how many there are.
     example_input : Tensor, tuple or dict
-        Arguments for a call of the network, positional or by name. The new network takes inputs of
-        this size; the batch does not matter.
+        Arguments for a call of the network, positional or by name. (A network whose only argument
+        is a dict takes ``(batch,)``.) The new network takes inputs of this size; the batch does not
+        matter.
     where : str, type, callable or a list of these, optional
         Which convolutions: names (``"layer1.0.conv1"``), patterns (``"layer1.*"``), classes, or
         ``(name, module) -> bool``. None: all that can be untied.
@@ -129,7 +131,8 @@ def untie(
             "shared",
             stacklevel=2,
         )
-    _check_shared(model, take)
+    empty = {id(conv): _empty(conv, size, arguments) for _, conv, size in take}
+    check_shared(model, [(name, conv) for name, conv, _ in take], empty)
     if dry_run:
         return plan
     plan.announce(tell, memory)
@@ -161,9 +164,11 @@ def retie(
     _check_module(model)
     there = [(n, m) for n, m in model.named_modules() if isinstance(m, LocallyConnectedNd)]
     take = chosen_to_retie(where, there, model)
-    convolutions = {}
+    convolutions: dict[int, nn.Module] = {}
+    made: dict[tuple[Any, ...], nn.Parameter] = {}
     for name, layer in take:
         convolutions[id(layer)] = conv = tied(name, layer, tolerance)
+        share_again(layer, conv, made)
         kind = next(each for each in LAYERS.values() if isinstance(layer, each))
         carry_over(layer, conv, kind(1, 1, 1, 1, device="meta"))
     return replaced(model, {id(layer): layer for _, layer in take}, convolutions, inplace)
@@ -225,28 +230,6 @@ def _row(name: str, conv: Any, layer: Any) -> Row:
         name, type(conv).__name__, tuple(conv.kernel_size), layer.spec.positions_shape, before,
         after, conv.weight.element_size(),
     )  # fmt: skip
-
-
-def _check_shared(model: nn.Module, take: list[tuple[str, Any, tuple[int, ...]]]) -> None:
-    """Raise if another module shares the weights: they would silently become separate."""
-    size_of = {id(conv): (size, conv) for _, conv, size in take}
-    owners: dict[int, list[tuple[str, str, nn.Module]]] = {}
-    for prefix, module in model.named_modules():
-        for name, parameter in module._parameters.items():
-            if parameter is not None:
-                owners.setdefault(id(parameter), []).append((prefix, name, module))
-    for name, conv, size in take:
-        for parameter in (each for each in conv._parameters.values() if each is not None):
-            for other, label, module in owners[id(parameter)]:
-                if module is conv:
-                    continue
-                same = size_of.get(id(module), (None, None))[0] == size and (
-                    type(module) is type(conv)
-                )
-                if not same:
-                    shown = described(f"{name!r}, whose {label} is that of {other!r} too")
-                    what = "weights of one convolution each, or of several that see one size"
-                    raise ArgumentError("model", what, shown)
 
 
 def _layer(
