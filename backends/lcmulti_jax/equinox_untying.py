@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypeVar, Unpack, overload
 
 import equinox as eqx
 import jax
@@ -11,7 +11,16 @@ import jax.numpy as jnp
 from jax import Array
 
 from lcmulti.errors import ArgumentTypeError
-from lcmulti.untying import arguments_of, chosen, chosen_to_retie, planned, tied
+from lcmulti.untying import (
+    Arguments,
+    Untying,
+    Where,
+    arguments_of,
+    chosen,
+    chosen_to_retie,
+    planned,
+    tied,
+)
 from lcmulti_jax import equinox_layers as layers
 from lcmulti_jax.compat import names_in
 from lcmulti_jax.conversion import as_adjoint
@@ -24,17 +33,66 @@ CONVOLUTIONS = (eqx.nn.Conv, eqx.nn.ConvTranspose)
 LAYERS = (layers.LocallyConnected, LocallyConnectedTranspose)
 
 
+Model = TypeVar("Model", bound=Callable[..., Any])
+
+
+class EquinoxArguments(Arguments, total=False):
+    """Arguments of `untie`, for type checkers."""
+
+    key: Any
+
+
+@overload
+def untie(
+    model: Callable[..., Any],
+    example_input: Any,
+    *,
+    dry_run: Literal[True],
+    **arguments: Unpack[EquinoxArguments],
+) -> Untying: ...
+@overload
+def untie(
+    model: eqx.nn.Conv,
+    example_input: Any,
+    *,
+    dry_run: Literal[False] = ...,
+    **arguments: Unpack[EquinoxArguments],
+) -> layers.LocallyConnected: ...
+@overload
+def untie(
+    model: eqx.nn.ConvTranspose,
+    example_input: Any,
+    *,
+    dry_run: Literal[False] = ...,
+    **arguments: Unpack[EquinoxArguments],
+) -> LocallyConnectedTranspose: ...
+@overload
+def untie(
+    model: Model,
+    example_input: Any,
+    *,
+    dry_run: Literal[False] = ...,
+    **arguments: Unpack[EquinoxArguments],
+) -> Model: ...
+@overload
+def untie(
+    model: Model,
+    example_input: Any,
+    *,
+    dry_run: bool,
+    **arguments: Unpack[EquinoxArguments],
+) -> Model | Untying: ...
 def untie(
     model: Any,
     example_input: Any,
     *,
-    where: Any = None,
-    shared_axes: Any = (),
+    where: Where = None,
+    shared_axes: Sequence[int] = (),
     rank: int | None = None,
-    memory: Any = None,
+    memory: int | str | None = None,
     implementation: str = "auto",
     dry_run: bool = False,
-    tell: Callable[[str], Any] | None = print,
+    tell: Callable[[str], object] | None = print,
     key: Any = None,
 ) -> Any:
     """A copy of *model* with locally connected layers, which compute what its convolutions did.
@@ -99,7 +157,17 @@ def untie(
     return _replaced(model, CONVOLUTIONS, new)
 
 
-def retie(model: Any, *, where: Any = None, tolerance: float | None = 0.0) -> Any:
+@overload
+def retie(
+    model: layers.LocallyConnected, *, where: Where = ..., tolerance: float | None = ...
+) -> eqx.nn.Conv: ...
+@overload
+def retie(
+    model: LocallyConnectedTranspose, *, where: Where = ..., tolerance: float | None = ...
+) -> eqx.nn.ConvTranspose: ...
+@overload
+def retie(model: Model, *, where: Where = ..., tolerance: float | None = ...) -> Model: ...
+def retie(model: Any, *, where: Where = None, tolerance: float | None = 0.0) -> Any:
     """A copy of *model* in which the locally connected layers are convolutions again.
 
     Parameters

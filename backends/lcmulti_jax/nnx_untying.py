@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypeVar, Unpack, overload
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,16 @@ from jax import lax
 
 from lcmulti.errors import ArgumentTypeError
 from lcmulti.geometry.transposed import bias_shape_of
-from lcmulti.untying import arguments_of, chosen, chosen_to_retie, planned, tied
+from lcmulti.untying import (
+    Arguments,
+    Untying,
+    Where,
+    arguments_of,
+    chosen,
+    chosen_to_retie,
+    planned,
+    tied,
+)
 from lcmulti_jax.nnx_base import Layer
 from lcmulti_jax.nnx_layers import LocallyConnected
 from lcmulti_jax.nnx_modules import CONVOLUTIONS, named, replaced, swapped
@@ -22,17 +31,66 @@ from lcmulti_jax.untying import row, started
 __all__ = ["retie", "untie"]
 
 
+Model = TypeVar("Model", bound=nnx.Module)
+
+
+class NnxArguments(Arguments, total=False):
+    """Arguments of `untie`, for type checkers."""
+
+    rngs: nnx.Rngs | None
+
+
+@overload
 def untie(
     model: nnx.Module,
     example_input: Any,
     *,
-    where: Any = None,
-    shared_axes: Any = (),
+    dry_run: Literal[True],
+    **arguments: Unpack[NnxArguments],
+) -> Untying: ...
+@overload
+def untie(
+    model: nnx.Conv,
+    example_input: Any,
+    *,
+    dry_run: Literal[False] = ...,
+    **arguments: Unpack[NnxArguments],
+) -> LocallyConnected: ...
+@overload
+def untie(
+    model: nnx.ConvTranspose,
+    example_input: Any,
+    *,
+    dry_run: Literal[False] = ...,
+    **arguments: Unpack[NnxArguments],
+) -> LocallyConnectedTranspose: ...
+@overload
+def untie(
+    model: Model,
+    example_input: Any,
+    *,
+    dry_run: Literal[False] = ...,
+    **arguments: Unpack[NnxArguments],
+) -> Model: ...
+@overload
+def untie(
+    model: Model,
+    example_input: Any,
+    *,
+    dry_run: bool,
+    **arguments: Unpack[NnxArguments],
+) -> Model | Untying: ...
+def untie(
+    model: nnx.Module,
+    example_input: Any,
+    *,
+    where: Where = None,
+    shared_axes: Sequence[int] = (),
     rank: int | None = None,
-    memory: Any = None,
+    memory: int | str | None = None,
     implementation: str = "auto",
     dry_run: bool = False,
-    tell: Callable[[str], Any] | None = print,
+    tell: Callable[[str], object] | None = print,
     rngs: nnx.Rngs | None = None,
 ) -> Any:
     """A copy of *model* with locally connected layers, which compute what its convolutions did.
@@ -99,7 +157,17 @@ def untie(
     return replaced(model, dict.fromkeys(sizes, made))
 
 
-def retie(model: nnx.Module, *, where: Any = None, tolerance: float | None = 0.0) -> nnx.Module:
+@overload
+def retie(
+    model: LocallyConnected, *, where: Where = ..., tolerance: float | None = ...
+) -> nnx.Conv: ...
+@overload
+def retie(
+    model: LocallyConnectedTranspose, *, where: Where = ..., tolerance: float | None = ...
+) -> nnx.ConvTranspose: ...
+@overload
+def retie(model: Model, *, where: Where = ..., tolerance: float | None = ...) -> Model: ...
+def retie(model: nnx.Module, *, where: Where = None, tolerance: float | None = 0.0) -> Any:
     """A copy of *model* in which the locally connected layers are convolutions again.
 
     Parameters

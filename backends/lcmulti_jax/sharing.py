@@ -33,7 +33,7 @@ class _State(NamedTuple):
 def ShareEvery(  # noqa: N802 - in all frameworks of one name
     model: Any, steps: int, axes: Any = None, strength: float = 1.0, where: Any = None
 ) -> optax.GradientTransformation:
-    """Every *steps* steps, move the weights of each layer towards their mean over positions.
+    """Every *steps* updates, move the weights of each layer towards their mean over positions.
 
     Dynamic weight sharing (Pogodin, Mehta, Lillicrap and Latham, "Towards biologically plausible
     convolutional networks", NeurIPS 2021): locally connected layers that share their weights from
@@ -43,7 +43,8 @@ def ShareEvery(  # noqa: N802 - in all frameworks of one name
     Parameters
     ----------
     model : flax.nnx.Module or equinox.Module
-        A model with locally connected layers, whose parameters are trained. It is not kept.
+        A model with locally connected layers, whose parameters are trained. No reference to it is
+        kept.
     steps : int
         The weights are moved at every *steps*-th update.
     axes : tuple of int, optional
@@ -52,6 +53,16 @@ def ShareEvery(  # noqa: N802 - in all frameworks of one name
         How far the weights move: 1 is all the way to the mean.
     where : str, type, callable or a list of these, optional
         Which layers; as for `untie`.
+
+    Returns
+    -------
+    optax.GradientTransformation
+
+    Raises
+    ------
+    ArgumentError
+        If an argument is not allowed, *model* has no locally connected layer, or *where* names
+        none; at an update, if it is not given the parameters.
 
     Examples
     --------
@@ -103,7 +114,7 @@ def _layers(model: Any) -> list[tuple[str, Any]]:
 
 
 def _axes_of(path: Any, over: dict[str, tuple[int, ...]]) -> tuple[int, ...]:
-    """Position axes of the parameter at a path of the tree; None if no layer has it."""
+    """Position axes of the parameter at a path of the tree; empty if no layer has it."""
     parts = names_in(path)
     if parts and parts[-1] == "value":  # the entry of a variable of Flax
         del parts[-1]

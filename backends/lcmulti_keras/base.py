@@ -221,7 +221,7 @@ class LocallyConnectedBase(Configured):
         return layer_of_conv(cls, conv, input_shape, changes)
 
     def to_conv(self, tolerance: float | None = 0.0) -> keras.layers.Layer:
-        """The convolution this layer is, or (*tolerance* None) the mean over positions.
+        """The convolution equal to this layer, or with *tolerance* None the mean over positions.
 
         Parameters
         ----------
@@ -236,8 +236,8 @@ class LocallyConnectedBase(Configured):
         Raises
         ------
         ArgumentError
-            If the layer is not built, weights differ more between positions (with how far), or
-            the padding or the groups are such as no convolution of Keras has.
+            If the layer is not built, weights differ more between positions (the message says by
+            how much), or no convolution of Keras has this padding or these groups.
         """
         return conv_of_layer(self, tolerance)
 

@@ -44,8 +44,7 @@ def layer_of_conv(
         raise ArgumentError("rank", "None, for a layer that starts with the weights of conv",
                             changes["rank"])  # fmt: skip
 
-    # Our kernel has position axes before those of a convolution, so axis numbers increase by
-    # these.
+    # Our kernel has the position axes first, so that the other axes have higher numbers.
     def later(axis: int) -> list[int]:
         return [axis + kind.ndim if axis >= 0 else axis]
 
@@ -103,11 +102,13 @@ def mean_weights(
 
 def convolution_for(layer: Any) -> Any:
     """The convolution in place of a layer; its weights are those that Keras starts with."""
-    if layer.padding not in ("valid", "same", "causal") or getattr(
-        layer, "padding_mode", "zeros"
-    ) not in ("zeros",):
+    if layer.padding not in ("valid", "same", "causal"):
         shown = described(f"{layer.padding!r} of {layer.name!r}")
         raise ArgumentError("padding", "'valid' or 'same', as Keras' convolutions have", shown)
+    mode = getattr(layer, "padding_mode", "zeros")  # a transposed layer has none
+    if mode != "zeros" and layer.padding != "valid":
+        shown = described(f"{mode!r} of {layer.name!r}")
+        raise ArgumentError("padding_mode", "'zeros', as Keras' convolutions have", shown)
     config = layer.get_config()
     given = {name: config[name] for name in TAKEN_OVER}
 

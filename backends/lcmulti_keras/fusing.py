@@ -26,14 +26,14 @@ def fuse_bn(layer: Layer, bn: Any) -> Layer:
 
     Parameters
     ----------
-    layer : LocallyConnected1D, 2D, 3D or one of their transposed
-        Built, without an activation, with or without a bias, of full rank or not.
+    layer : LocallyConnected1D, 2D, 3D or a transposed one
+        It must be built and have no activation. It may have a bias or not, and may be low-rank.
     bn : keras.layers.BatchNormalization
-        Built, over the channels of what comes out of *layer*.
+        A normalisation over the output channels of *layer*, which is built.
 
     Returns
     -------
-    A new layer of the same kind and name, built, with a bias; the two are left as they are.
+    A new layer of the same kind and name, built, with a bias. *layer* and *bn* are not changed.
 
     Raises
     ------

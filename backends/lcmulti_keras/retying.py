@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
+
+import keras
 
 from lcmulti.errors import described
-from lcmulti.untying import chosen_to_retie
+from lcmulti.untying import Where, chosen_to_retie
 from lcmulti_keras.base import LocallyConnectedBase
 from lcmulti_keras.cloning import cloned, named, require_graph
 from lcmulti_keras.conversion import convolution_for, fill, mean_weights
@@ -13,7 +15,10 @@ from lcmulti_keras.conversion import convolution_for, fill, mean_weights
 __all__ = ["retie"]
 
 
-def retie(model: Any, *, where: Any = None, tolerance: float | None = 0.0) -> Any:
+Model = TypeVar("Model", bound=keras.Model)
+
+
+def retie(model: Model, *, where: Where = None, tolerance: float | None = 0.0) -> Model:
     """A copy of *model* in which the locally connected layers are convolutions again.
 
     Parameters
@@ -23,6 +28,11 @@ def retie(model: Any, *, where: Any = None, tolerance: float | None = 0.0) -> An
     tolerance : float or None, default 0
         Largest difference of a weight between two positions. None takes the mean over positions,
         however much they differ.
+
+    Returns
+    -------
+    keras.Model
+        The copy, not compiled. Layers keep their names; *model* is not changed.
 
     Raises
     ------

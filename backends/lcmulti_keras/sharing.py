@@ -33,6 +33,12 @@ class ShareEvery(keras.callbacks.Callback):
     where : str, type, callable or a list of these, optional
         Which layers; as for `untie`.
 
+    Raises
+    ------
+    ArgumentError
+        If an argument is not allowed; when training begins, if the model has no locally connected
+        layer, or *where* names none.
+
     Examples
     --------
     >>> model.fit(x, y, callbacks=[ShareEvery(steps=10, strength=0.5)])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
-from typing import Any
+from typing import Any, Literal, TypeVar, Unpack, overload
 
 import keras
 import numpy as np
@@ -13,7 +13,7 @@ from keras import ops
 from lcmulti.dtypes import DTYPES
 from lcmulti.errors import ArgumentError, described
 from lcmulti.types import Array
-from lcmulti.untying import Row, arguments_of, chosen, planned
+from lcmulti.untying import Arguments, Row, Untying, Where, arguments_of, chosen, planned
 from lcmulti_keras.axes import moved_axes
 from lcmulti_keras.cloning import LAYERS, cloned, named, require_graph
 from lcmulti_keras.conversion import DEPTHWISE, TAKEN_OVER
@@ -23,18 +23,41 @@ __all__ = ["untie"]
 SEPARABLE = (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
 
 
+Model = TypeVar("Model", bound=keras.Model)
+
+
+@overload
 def untie(
-    model: Any,
+    model: keras.Model,
+    example_input: Any = ...,
+    *,
+    dry_run: Literal[True],
+    **arguments: Unpack[Arguments],
+) -> Untying: ...
+@overload
+def untie(
+    model: Model,
+    example_input: Any = ...,
+    *,
+    dry_run: Literal[False] = ...,
+    **arguments: Unpack[Arguments],
+) -> Model: ...
+@overload
+def untie(
+    model: Model, example_input: Any = ..., *, dry_run: bool, **arguments: Unpack[Arguments]
+) -> Model | Untying: ...
+def untie(
+    model: keras.Model,
     example_input: Any = None,
     *,
-    where: Any = None,
-    shared_axes: Any = (),
+    where: Where = None,
+    shared_axes: Sequence[int] = (),
     rank: int | None = None,
-    memory: Any = None,
+    memory: int | str | None = None,
     implementation: str = "auto",
     dry_run: bool = False,
-    tell: Callable[[str], Any] | None = print,
-) -> Any:
+    tell: Callable[[str], object] | None = print,
+) -> keras.Model | Untying:
     """A copy of *model* with locally connected layers, which compute what its convolutions did.
 
     Parameters
@@ -60,8 +83,9 @@ def untie(
     Returns
     -------
     keras.Model
-        The copy, not compiled. Layers keep their names, weights, policies and ``trainable``. With
-        *dry_run*, a `lcmulti.untying.Untying`.
+        The copy, not compiled; of the class of *model* if that is made as functional or Sequential
+        models are. Layers keep their names, weights, policies and ``trainable``. With *dry_run*,
+        a `lcmulti.untying.Untying`.
 
     Raises
     ------

@@ -40,7 +40,7 @@ def check_shared(
                     raise ArgumentError("model", what, shown)
 
 
-def share_again(layer: Any, conv: Any, made: dict[tuple[Any, ...], nn.Parameter]) -> None:
+def share_again(layer: Any, conv: Any, made: dict[tuple[object, ...], nn.Parameter]) -> None:
     """Give *conv* parameters that another one has, if their *layers* shared them.
 
     Parameters

@@ -19,7 +19,7 @@ from lcmulti.operations import calling
 from lcmulti.operations.neighbours import Link, cosines
 from lcmulti.types import Array
 
-__all__ = ["sheet_smoothness", "sides_of"]
+__all__ = ["circular_of", "neighbours_of", "sheet_smoothness", "sides_of"]
 
 DISTANCES = ("cosine",)
 
@@ -99,13 +99,9 @@ def sheet_smoothness(
         shown = described(f"one of {spec.ndim}")
         raise ArgumentError("spec", "a geometry of two spatial axes, which a sheet has", shown)
     sides = sides_of(sheet, spec.filters)
-    if isinstance(neighbours, bool) or neighbours not in (4, 8):
-        raise ArgumentError("neighbours", "4 or 8", neighbours)
-    if not isinstance(circular, (bool, np.bool_)):
-        raise ArgumentTypeError("circular", "True or False", circular)
     choice("distance", distance, DISTANCES)
     # Tuples of numbers alone, which PyTorch's tracer can pass on.
-    plan = (spec.output_size, sides, int(neighbours), bool(circular))
+    plan = (spec.output_size, sides, neighbours_of(neighbours), circular_of(circular))
     key = calling.call_key("sheet_smoothness", (type(kernel), type(bias)), backend)
     return calling.calls[key](kernel, bias, (spec.kernel_shape, plan))
 
@@ -118,6 +114,20 @@ def sides_of(sheet: Sequence[int], filters: int) -> tuple[int, int]:
         shown = ", ".join(map(str, fitting))
         raise ArgumentError("sheet", f"(a, b) with a * b = {filters}: one of {shown}", sheet)
     return sides[0], sides[1]
+
+
+def neighbours_of(value: object) -> int:
+    """Check how many neighbours a filter has."""
+    if isinstance(value, bool) or value not in (4, 8):
+        raise ArgumentError("neighbours", "4 or 8", value)
+    return 4 if value == 4 else 8
+
+
+def circular_of(value: object) -> bool:
+    """Check whether a sheet is closed."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise ArgumentTypeError("circular", "True or False", value)
+    return bool(value)
 
 
 class _Plan(NamedTuple):

@@ -42,7 +42,7 @@ def page(
     kernel : array
         ``(*positions, *window, channels, filters)``.
     spec : LocalConvSpec, optional
-        Without it, no window is shown on the input.
+        Without it, or with one of three or more axes, no window is shown on the input.
     name : str
         Name of the layer.
     sheet : (int, int), optional
@@ -56,6 +56,12 @@ def page(
     -------
     str
         HTML that loads no other file.
+
+    Raises
+    ------
+    ArgumentError
+        If *kernel* has another number of axes (`ShapeError`), or *sheet* has not one place for
+        each filter.
     """
     array, note = in_two_axes(as_array(kernel))
     notes = [note] if note else []

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, TypeVar
 
 from lcmulti.errors import ArgumentError, ArgumentTypeError
+from lcmulti.untying.arguments import Where
 
 __all__ = ["chosen", "chosen_to_retie"]
 
+Module = TypeVar("Module")
 
-def chosen(where: Any, modules: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
+
+def chosen(where: Where, modules: Iterable[tuple[str, Module]]) -> list[tuple[str, Module]]:
     """Select modules: those that *where* names, or all of them if it is None.
 
     Parameters
@@ -46,8 +49,8 @@ def chosen(where: Any, modules: Iterable[tuple[str, Any]]) -> list[tuple[str, An
 
 
 def chosen_to_retie(
-    where: Any, layers: Iterable[tuple[str, Any]], model: Any
-) -> list[tuple[str, Any]]:
+    where: Where, layers: Iterable[tuple[str, Module]], model: object
+) -> list[tuple[str, Module]]:
     """Select locally connected layers, as `chosen` does; there has to be one.
 
     Parameters

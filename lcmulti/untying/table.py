@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from textwrap import wrap
-from typing import Any
 
 from lcmulti.errors import ArgumentTypeError, TooLargeError, described
 from lcmulti.geometry.arguments import byte_size
@@ -90,7 +89,7 @@ class Untying:
             lines += wrap(left, 80, subsequent_indent="  ", break_on_hyphens=False)
         return "\n".join(lines)
 
-    def announce(self, tell: Callable[[str], Any] | None, memory: object) -> None:
+    def announce(self, tell: Callable[[str], object] | None, memory: object) -> None:
         """Tell the table before anything is made; raise if that takes too much."""
         if tell is not None and not callable(tell):
             raise ArgumentTypeError("tell", "a function that takes the table, or None", tell)

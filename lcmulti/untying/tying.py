@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Protocol, TypeVar
 
 from lcmulti.errors import ArgumentError, described
 
 __all__ = ["require_same", "strength_of", "tied", "tolerance_of"]
+
+Convolution_co = TypeVar("Convolution_co", covariant=True)
+
+
+class Layer(Protocol[Convolution_co]):
+    """A layer that can become a convolution."""
+
+    def to_conv(self, tolerance: float | None = ...) -> Convolution_co:
+        """The convolution."""
 
 
 def strength_of(value: object) -> float:
@@ -53,7 +62,7 @@ def require_same(name: str, apart: float, tolerance: float | None, caller: str) 
     )
 
 
-def tied(name: str, layer: Any, tolerance: float | None) -> Any:
+def tied(name: str, layer: Layer[Convolution_co], tolerance: float | None) -> Convolution_co:
     """The convolution of a layer (its ``to_conv``); errors name the layer."""
     try:
         return layer.to_conv(tolerance)

@@ -177,6 +177,12 @@ def convolutions_that_a_layer_is_not():
     layer.build((None, 5, 4, 2))
     raises(layer.to_conv, "kernel: expected the same at every position within 0.0")
     raises(lambda: layer.to_conv(None), "'valid' or 'same', as Keras' convolutions have")
+    filled = LocallyConnected2D(2, 3, padding="same", padding_mode="reflect")
+    filled.build((None, 6, 5, 3))
+    raises(lambda: filled.to_conv(None), "padding_mode: expected 'zeros'")
+    bare = LocallyConnected2D(2, 3, padding_mode="reflect")  # there is no padding to be filled
+    bare.build((None, 6, 5, 3))
+    assert bare.to_conv(None).padding == "valid"
     low = LocallyConnected2D(4, 2, rank=2)
     low.build((None, 5, 4, 2))
     mean = numpy(low.full_kernel()).mean((0, 1))
