@@ -145,7 +145,7 @@ def example(session: nox.Session) -> None:
 def fuzz(session: nox.Session) -> None:
     """Fuzz the settings with 20,000 files."""
     install(session, "-e", ".[test]")
-    examples = {"LCMULTI_FUZZ_EXAMPLES": "20000"}
+    examples = {"FUZZ_EXAMPLES": "20000"}
     session.run("pytest", "tests/core/test_fuzz.py", *session.posargs, env=examples)
 
 

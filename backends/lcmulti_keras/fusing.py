@@ -10,10 +10,12 @@ from keras import ops
 
 from lcmulti.errors import ArgumentError, ArgumentTypeError, described
 from lcmulti_keras.base import LocallyConnectedBase
+from lcmulti_keras.layers import LocallyConnected
 from lcmulti_keras.transposed import LocallyConnectedTranspose
 
 __all__ = ["fuse_bn"]
 
+NORMALISATION = keras.layers.BatchNormalization
 Layer = TypeVar("Layer", bound=LocallyConnectedBase)
 
 
@@ -38,11 +40,12 @@ def fuse_bn(layer: Layer, bn: Any) -> Layer:
     Raises
     ------
     ArgumentError
-        If either is not built, *layer* has an activation, or they do not fit together.
+        If either is not built or computes something of its own in ``call``, *layer* has an
+        activation, or they do not fit together.
     """
     if not isinstance(layer, LocallyConnectedBase):
         raise ArgumentTypeError("layer", "a locally connected layer", layer)
-    if not isinstance(bn, keras.layers.BatchNormalization):
+    if not isinstance(bn, NORMALISATION):
         raise ArgumentTypeError("bn", "a keras.layers.BatchNormalization", bn)
     _require_fitting(layer, bn)
     scale, shift = _scale_and_shift(bn)
@@ -58,10 +61,15 @@ def fuse_bn(layer: Layer, bn: Any) -> Layer:
 
 
 def _require_fitting(layer: LocallyConnectedBase, bn: Any) -> None:
-    for argument, each in (("layer", layer), ("bn", bn)):
+    transposed = isinstance(layer, LocallyConnectedTranspose)
+    kind = LocallyConnectedTranspose if transposed else LocallyConnected
+    for argument, each, plain in (("layer", layer, kind), ("bn", bn, NORMALISATION)):
         if not each.built:
             shown = described(f"{each.name}, which has seen no input")
             raise ArgumentError(argument, "a layer that is built", shown)
+        if type(each).call is not plain.call:
+            own = described(f"a {type(each).__name__}, which computes something of its own in call")
+            raise ArgumentError(argument, "a layer with the call of its kind", own)
     if layer.activation is not keras.activations.linear:
         shown = described(f"activation={keras.activations.serialize(layer.activation)!r}")
         raise ArgumentError("layer", "no activation between it and bn", shown)

@@ -9,6 +9,7 @@ from torch import nn
 from lcmulti.untying import Where, chosen_to_retie, tied
 from lcmulti_torch.base import Conv, LocallyConnectedNd
 from lcmulti_torch.replacing import carry_over, replaced
+from lcmulti_torch.shared_weights import share_again
 from lcmulti_torch.untying import LAYERS, require_module
 
 __all__ = ["retie"]
@@ -50,9 +51,11 @@ def retie(
     require_module(model)
     there = [(n, m) for n, m in model.named_modules() if isinstance(m, LocallyConnectedNd)]
     take = chosen_to_retie(where, there, model)
-    convolutions = {}
+    convolutions: dict[int, nn.Module] = {}
+    made: dict[tuple[object, ...], nn.Parameter] = {}
     for name, layer in take:
         convolutions[id(layer)] = conv = tied(name, layer, tolerance)
+        share_again(layer, conv, made)
         kind = next(each for each in LAYERS.values() if isinstance(layer, each))
         carry_over(layer, conv, kind(1, 1, 1, 1, device="meta"))
     return replaced(model, {id(layer): layer for _, layer in take}, convolutions, inplace)

@@ -29,6 +29,7 @@ from lcmulti.untying import (
 from lcmulti_torch.base import LocallyConnectedNd
 from lcmulti_torch.layers import LocallyConnected1d, LocallyConnected2d, LocallyConnected3d
 from lcmulti_torch.replacing import carry_over, replaced
+from lcmulti_torch.shared_weights import check_shared
 from lcmulti_torch.sizes_seen import sizes_seen
 from lcmulti_torch.transposed import (
     LocallyConnectedTranspose1d,
@@ -107,8 +108,9 @@ def untie(
         changed. Convolutions that are called as functions (``F.conv2d``) are not modules and stay;
         a warning says how many there are.
     example_input : Tensor, tuple or dict
-        Arguments for a call of the network, positional or by name. The new network takes inputs of
-        this size; the batch does not matter.
+        Arguments for a call of the network, positional or by name. (A network whose only argument
+        is a dict takes ``(batch,)``.) The new network takes inputs of this size; the batch does not
+        matter.
     where : str, type, callable or a list of these, optional
         Which convolutions: names (``"layer1.0.conv1"``), patterns (``"layer1.*"``), classes, or
         ``(name, module) -> bool``. None: all that can be untied.
@@ -174,7 +176,8 @@ def untie(
             "shared",
             stacklevel=2,
         )
-    _check_shared(model, take)
+    empty = {id(conv): _empty(conv, size, arguments) for _, conv, size in take}
+    check_shared(model, [(name, conv) for name, conv, _ in take], empty)
     if dry_run:
         return plan
     plan.announce(tell, memory)
@@ -241,28 +244,6 @@ def _row(name: str, conv: Any, layer: Any) -> Row:
         name, type(conv).__name__, tuple(conv.kernel_size), layer.spec.positions_shape, before,
         after, conv.weight.element_size(),
     )  # fmt: skip
-
-
-def _check_shared(model: nn.Module, take: list[tuple[str, Any, tuple[int, ...]]]) -> None:
-    """Raise if another module shares the weights: they would silently become separate."""
-    size_of = {id(conv): (size, conv) for _, conv, size in take}
-    owners: dict[int, list[tuple[str, str, nn.Module]]] = {}
-    for prefix, module in model.named_modules():
-        for name, parameter in module._parameters.items():
-            if parameter is not None:
-                owners.setdefault(id(parameter), []).append((prefix, name, module))
-    for name, conv, size in take:
-        for parameter in (each for each in conv._parameters.values() if each is not None):
-            for other, label, module in owners[id(parameter)]:
-                if module is conv:
-                    continue
-                same = size_of.get(id(module), (None, None))[0] == size and (
-                    type(module) is type(conv)
-                )
-                if not same:
-                    shown = described(f"{name!r}, whose {label} is that of {other!r} too")
-                    what = "weights of one convolution each, or of several that see one size"
-                    raise ArgumentError("model", what, shown)
 
 
 def _layer(

@@ -71,7 +71,8 @@ def sheet_smoothness(
     array
         A scalar of the framework and dtype of *kernel*, differentiable in *kernel* and *bias*. A
         direction that has no pair is left out; if no direction has one, the result is 0. A filter
-        of zeros has cosine 0 with its neighbours, and gets no gradient.
+        of zeros has cosine 0 with its neighbours, and gets no gradient. So does nearly a filter
+        whose length is below 1e-12.
 
     Raises
     ------

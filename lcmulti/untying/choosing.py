@@ -27,8 +27,8 @@ def chosen(where: Where, modules: Iterable[tuple[str, Module]]) -> list[tuple[st
     Raises
     ------
     ArgumentError
-        If a name, pattern or class fits no convolution (the message lists them), or if *where* is
-        an empty list.
+        If a name, pattern or class fits no convolution (the message lists them), if predicates
+        alone choose none, or if *where* is an empty list.
     """
     there = list(modules)
     if where is None:
@@ -37,12 +37,15 @@ def chosen(where: Where, modules: Iterable[tuple[str, Module]]) -> list[tuple[st
     if not every:
         raise ArgumentError("where", "at least one name, pattern, class or predicate", where)
     wanted = [(each, _test(each)) for each in every]
+    names = ", ".join(repr(name) for name, _ in there) or "none"
     for given, test in wanted:
         if isinstance(given, (str, type)) and not any(test(*each) for each in there):
-            names = ", ".join(repr(name) for name, _ in there) or "none"
             what = f"a name, pattern or class of the network's convolutions: {names}"
             raise ArgumentError("where", what, given)
-    return [each for each in there if any(test(*each) for _, test in wanted)]
+    take = [each for each in there if any(test(*each) for _, test in wanted)]
+    if there and not take:
+        raise ArgumentError("where", f"a predicate that chooses some of {names}", where)
+    return take
 
 
 def chosen_to_retie(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from textwrap import wrap
 
 from lcmulti.errors import ArgumentTypeError, TooLargeError, described
 from lcmulti.geometry.arguments import byte_size
@@ -83,7 +84,9 @@ class Untying:
         ]
         lines.append(f"Weights take {human(size)}; with gradients and Adam's two moments")
         lines[-1] += f" {human(4 * size)}."
-        lines += [f"left as it is: {name} ({why})" for name, why in self.left]
+        for name, why in self.left:
+            left = f"left as it is: {_short(name, 28)} ({why})"
+            lines += wrap(left, 80, subsequent_indent="  ", break_on_hyphens=False)
         return "\n".join(lines)
 
     def announce(self, tell: Callable[[str], object] | None, memory: object) -> None:

@@ -6,6 +6,7 @@ import pytest
 from lcmulti.errors import ArgumentError, ArgumentTypeError, TooLargeError
 from lcmulti.untying import (
     Row,
+    Untying,
     arguments_of,
     chosen,
     planned,
@@ -28,6 +29,9 @@ def test_where_takes_names_patterns_classes_and_predicates():
     for misspelt in ("steam", ["stem", "steam"], str):
         with pytest.raises(ArgumentError, match="where: .*'stem', 'body.0', 'body.1'"):
             names(misspelt)
+    for none in (lambda name, module: False, [lambda name, module: None]):
+        with pytest.raises(ArgumentError, match="where: .*chooses some of 'stem', 'body.0', 'bod"):
+            names(none)
     with pytest.raises(ArgumentTypeError, match="where: "):
         names(3)
     with pytest.raises(ArgumentError, match="where: expected at least one"):
@@ -56,6 +60,15 @@ def test_a_plan_tells_what_stays_and_why():
         planned(THERE, {"stem": [(4, 4)], "body.0": [(2,)]}, True, unfit, row)
     with pytest.raises(ArgumentError, match="model: .*reaches"):
         planned(THERE, {}, False, unfit, row)
+
+
+def test_a_table_fits_80_columns():
+    long = ".".join(["a_long_name"] * 12)
+    rows = tuple(Row(f"{long}.{i}", "Conv3d", (11,) * 3, (101,) * 3, 10**5, 10**9, 4) for i in "ab")
+    table = str(Untying(rows, ((long, "its weight is computed (parametrization); remove that"),)))
+    assert max(map(len, table.splitlines())) <= 80
+    assert "long_name.a " in table and "long_name.b " in table
+    assert table.endswith("(its weight is computed\n  (parametrization); remove that)")
 
 
 def test_two_sizes_are_named():

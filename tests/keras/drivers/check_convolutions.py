@@ -226,6 +226,20 @@ def a_batch_normalisation_is_taken_into_a_layer():
     plain.build((None, 5, 4, 2))
     raises(lambda: fuse_bn(plain, other), "a normalisation over axis -1, the channels")
 
+    class Own(LocallyConnected2D):
+        def call(self, inputs):
+            return keras.ops.relu(super().call(inputs))
+
+    class OwnNormalisation(layers.BatchNormalization):
+        def call(self, inputs, **more):
+            return keras.ops.relu(super().call(inputs, **more))
+
+    own, own_bn = Own(4, 2), OwnNormalisation()
+    own.build((None, 5, 4, 2))
+    own_bn.build((None, 4, 3, 4))
+    for layer, after in ((own, bn), (plain, own_bn)):
+        raises(lambda pair=(layer, after): fuse_bn(*pair), "which computes something of its own")
+
 
 @check
 def start_from_a_convolution():
