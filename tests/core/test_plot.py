@@ -1,5 +1,7 @@
 """Statistics of filters, pictures of them, and the command that reads files."""
 
+import json
+import re
 import time
 
 import numpy as np
@@ -230,6 +232,18 @@ def test_a_thousand_positions_are_a_small_page_soon(tmp_path, rng):
     assert "thinned" not in text
     assert "thinned: one of 2" in page(kernel, spec, most=10**6)
     assert "http" not in text.replace("http://www.w3.org", "")
+
+
+def test_a_page_of_very_many_positions():
+    """A canvas has a largest size, and browsers refuse functions of very many arguments."""
+    from lcmulti.plot.page import page
+
+    text = page(np.ones((20_000, 2, 1, 1), "float32"), name="@WEIGHTS@ and @DATA@")
+    data = json.loads(re.search(r"^const data = (.*);$", text, re.MULTILINE)[1])
+    assert (data["rows"], data["columns"], data["step"]) == (1, 2000, 10)
+    assert data["name"] == "@WEIGHTS@ and @DATA@"
+    assert "thinned: one of 10" in text
+    assert len(page(np.ones((300, 300, 1, 1, 1, 1), "float32"), most=10**5)) < 2 * 10**5
 
 
 @pytest.mark.slow
