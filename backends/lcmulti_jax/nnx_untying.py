@@ -119,7 +119,7 @@ def untie(
     Returns
     -------
     flax.nnx.Module
-        With *dry_run* a `lcmulti.untying.Untying`.
+        The copy; *model* is not changed. With *dry_run*, a `lcmulti.untying.Untying`.
 
     Raises
     ------
@@ -173,10 +173,16 @@ def retie(model: nnx.Module, *, where: Where = None, tolerance: float | None = 0
     Parameters
     ----------
     model : flax.nnx.Module
-    where : as for `untie`
+    where : str, type, callable or a list of these, optional
+        Which layers; as for `untie`.
     tolerance : float or None, default 0
         Largest difference of a weight between two positions. None takes the mean over positions,
         however much they differ.
+
+    Returns
+    -------
+    flax.nnx.Module
+        The copy; *model* is not changed.
 
     Raises
     ------
