@@ -24,7 +24,7 @@ from lcmulti.untying import (
 )
 from lcmulti_jax.nnx_base import Layer
 from lcmulti_jax.nnx_layers import LocallyConnected
-from lcmulti_jax.nnx_modules import CONVOLUTIONS, named, replaced, swapped
+from lcmulti_jax.nnx_modules import CONVOLUTIONS, counterparts, named, replaced, swapped
 from lcmulti_jax.nnx_transposed import LocallyConnectedTranspose
 from lcmulti_jax.untying import row, started
 
@@ -212,7 +212,7 @@ def _sizes_seen(model: Any, example: Any) -> dict[str, list[tuple[int, ...]]]:
         copy = nnx.merge(graph, state)
         watched = {
             id(each): _Watched(each, seen.setdefault(name, []))
-            for name, each in named(copy)
+            for name, each in counterparts(model, copy).items()
             if isinstance(each, CONVOLUTIONS)
         }
         swapped(copy, watched, set())(*arguments, **keywords)

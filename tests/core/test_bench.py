@@ -75,6 +75,23 @@ def test_machine_is_measured():
     assert machine.available_memory() > 2**20
 
 
+def test_memory_is_that_of_the_container(monkeypatch, tmp_path):
+    names = ("memory.max", "memory.current", "inactive_file")
+    monkeypatch.setattr(machine, "CGROUPS", ((tmp_path, *names),))
+    whole = machine.available_memory()
+
+    def told(most, held, files):
+        for name, value in zip(("memory.max", "memory.current"), (most, held), strict=True):
+            (tmp_path / name).write_text(f"{value}\n")
+        (tmp_path / "memory.stat").write_text(f"anon 1\ninactive_file {files}\n")
+        return machine.available_memory()
+
+    assert told("max", 2**20, 0) > whole / 2
+    assert told(3 * 2**20, 2**20, 0) == 2 * 2**20
+    assert told(3 * 2**20, 2**20, 2**19) == 5 * 2**19
+    assert told(2**20, 2**30, 0) == 0
+
+
 def refusals(spec, batch, backend):
     """Return the problem that a row has for each implementation that cannot compute the call."""
     found = lcmulti.explain(spec, batch=batch, dtype="float32", backend=backend, device="cpu")
