@@ -121,7 +121,7 @@ def untie(
     Returns
     -------
     equinox.Module
-        With *dry_run* a `lcmulti.untying.Untying`.
+        The copy; *model* is not changed. With *dry_run*, a `lcmulti.untying.Untying`.
 
     Raises
     ------
@@ -173,10 +173,16 @@ def retie(model: Any, *, where: Where = None, tolerance: float | None = 0.0) -> 
     Parameters
     ----------
     model : equinox.Module
-    where : as for `untie`
+    where : str, type, callable or a list of these, optional
+        Which layers; as for `untie`.
     tolerance : float or None, default 0
         Largest difference of a weight between two positions. None takes the mean over positions,
         however much they differ.
+
+    Returns
+    -------
+    equinox.Module
+        The copy; *model* is not changed.
 
     Raises
     ------

@@ -24,7 +24,7 @@ from lcmulti.untying import (
 )
 from lcmulti_jax.nnx_base import Layer
 from lcmulti_jax.nnx_layers import LocallyConnected
-from lcmulti_jax.nnx_modules import CONVOLUTIONS, named, replaced, swapped
+from lcmulti_jax.nnx_modules import CONVOLUTIONS, counterparts, named, replaced, swapped
 from lcmulti_jax.nnx_transposed import LocallyConnectedTranspose
 from lcmulti_jax.untying import row, started
 
@@ -119,7 +119,7 @@ def untie(
     Returns
     -------
     flax.nnx.Module
-        With *dry_run* a `lcmulti.untying.Untying`.
+        The copy; *model* is not changed. With *dry_run*, a `lcmulti.untying.Untying`.
 
     Raises
     ------
@@ -173,10 +173,16 @@ def retie(model: nnx.Module, *, where: Where = None, tolerance: float | None = 0
     Parameters
     ----------
     model : flax.nnx.Module
-    where : as for `untie`
+    where : str, type, callable or a list of these, optional
+        Which layers; as for `untie`.
     tolerance : float or None, default 0
         Largest difference of a weight between two positions. None takes the mean over positions,
         however much they differ.
+
+    Returns
+    -------
+    flax.nnx.Module
+        The copy; *model* is not changed.
 
     Raises
     ------
@@ -212,7 +218,7 @@ def _sizes_seen(model: Any, example: Any) -> dict[str, list[tuple[int, ...]]]:
         copy = nnx.merge(graph, state)
         watched = {
             id(each): _Watched(each, seen.setdefault(name, []))
-            for name, each in named(copy)
+            for name, each in counterparts(model, copy).items()
             if isinstance(each, CONVOLUTIONS)
         }
         swapped(copy, watched, set())(*arguments, **keywords)

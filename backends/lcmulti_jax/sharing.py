@@ -72,7 +72,13 @@ def ShareEvery(  # noqa: N802 - in all frameworks of one name
     layers = chosen(where, _layers(model))
     if not layers:
         raise ArgumentError("model", "a network with locally connected layers", model)
-    over = {name: layer.spec.axes_to_average(axes) for name, layer in layers}
+    # A state of Flax may have any of the names of a layer that has several.
+    names = _names(model)
+    over = {
+        name: layer.spec.axes_to_average(axes)
+        for first, layer in layers
+        for name in names.get(id(layer), [first])
+    }
 
     def init(params: Any) -> _State:
         return _State(jnp.zeros((), jnp.int32))
@@ -100,17 +106,31 @@ def ShareEvery(  # noqa: N802 - in all frameworks of one name
 
 def _layers(model: Any) -> list[tuple[str, Any]]:
     """The layers, by the beginning of the paths of their parameters."""
-    if "flax" in sys.modules:
-        from flax import nnx
+    if _is_of_flax(model):
+        from lcmulti_jax.nnx_base import Layer
+        from lcmulti_jax.nnx_modules import named
 
-        if isinstance(model, nnx.Module):
-            from lcmulti_jax.nnx_base import Layer
-            from lcmulti_jax.nnx_modules import named
-
-            return [(n, each) for n, each in named(model) if isinstance(each, Layer)]
+        return [(n, each) for n, each in named(model) if isinstance(each, Layer)]
     from lcmulti_jax.equinox_untying import LAYERS, named_of
 
     return named_of(model, LAYERS)
+
+
+def _names(model: Any) -> dict[int, list[str]]:
+    """All names of each module of Flax, by its id; empty for Equinox, where each has one."""
+    if not _is_of_flax(model):
+        return {}
+    from lcmulti_jax.nnx_modules import names_of
+
+    return names_of(model)
+
+
+def _is_of_flax(model: Any) -> bool:
+    if "flax" not in sys.modules:
+        return False
+    from flax import nnx
+
+    return isinstance(model, nnx.Module)
 
 
 def _axes_of(path: Any, over: dict[str, tuple[int, ...]]) -> tuple[int, ...]:

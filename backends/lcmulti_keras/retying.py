@@ -24,7 +24,8 @@ def retie(model: Model, *, where: Where = None, tolerance: float | None = 0.0) -
     Parameters
     ----------
     model : keras.Model
-    where : as for `untie`
+    where : str, type, callable or a list of these, optional
+        Which layers; as for `untie`.
     tolerance : float or None, default 0
         Largest difference of a weight between two positions. None takes the mean over positions,
         however much they differ.

@@ -139,6 +139,35 @@ def test_nnx_tells_chooses_and_refuses(net, capsys):
     assert retie(chosen, tolerance=None).layers[0].kernel.shape == (3, 3, 2, 4)
 
 
+def test_nnx_names_in_any_order_and_named_tuples():
+    """A module that has two names is one layer, and named tuples stay what they are."""
+    from typing import NamedTuple
+
+    from flax import nnx
+    from lcmulti_jax.nnx import LocallyConnected, retie, untie
+
+    class Sizes(NamedTuple):
+        window: int
+        name: str
+
+    class Net(nnx.Module):
+        def __init__(self, rngs):
+            self.sizes = Sizes(3, "three")
+            self.main = nnx.Conv(2, 2, (3, 3), rngs=rngs)
+            self.again = self.main  # Flax orders attributes by the alphabet in a copy
+
+        def __call__(self, x):
+            return self.again(self.main(x))
+
+    net = Net(nnx.Rngs(0))
+    untied = untie(net, X, tell=None)
+    assert isinstance(untied.main, LocallyConnected) and untied.again is untied.main
+    assert untied.sizes == Sizes(3, "three") and type(untied.sizes) is Sizes
+    np.testing.assert_allclose(untied(X), net(X), **CLOSE)
+    assert [row.name for row in untie(net, X, dry_run=True).rows] == ["main"]
+    np.testing.assert_allclose(retie(untied)(X), net(X), **CLOSE)
+
+
 def test_nnx_two_sizes():
     from flax import nnx
     from lcmulti_jax.nnx import untie
@@ -226,3 +255,20 @@ def test_share_every_of_nnx():
     optimizer.update(*(() if keeps_model else (model,)), zeros)
     kernel = np.asarray(model.layers[0].kernel[...])
     assert np.ptp(kernel, (0, 1)).max() < 1e-6 and np.ptp(kernel) > 0.1
+
+
+def test_share_every_of_a_layer_with_two_names():
+    nnx, _ = pytest.importorskip("flax.nnx"), pytest.importorskip("optax")
+    from lcmulti_jax.nnx import LocallyConnected
+    from lcmulti_jax.sharing import ShareEvery
+
+    class Net(nnx.Module):
+        def __init__(self):
+            self.main = LocallyConnected(2, 2, (3, 3), (4, 5), rngs=nnx.Rngs(0))
+            self.again = self.main
+
+    model = Net()
+    params = nnx.state(model, nnx.Param)
+    sharing, zeros = ShareEvery(model, 1), jax.tree.map(jnp.zeros_like, params)
+    updates, _ = sharing.update(zeros, sharing.init(params), params)
+    assert max(float(jnp.abs(each).max()) for each in jax.tree.leaves(updates)) > 0.1
