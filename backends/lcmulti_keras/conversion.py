@@ -122,6 +122,9 @@ def convolution_for(layer: Any) -> Any:
             raise ArgumentError("groups", "1, as Keras' transposed convolutions have", layer.groups)
     elif layer.groups > 1 and layer.ndim < 3 and layer.groups == layer.spec.in_channels:
         # TensorFlow has no other convolution in groups on the CPU.
+        if config["kernel_constraint"] is not None:
+            what = "None where Keras has a depthwise convolution, whose axes are other ones"
+            raise ArgumentError("kernel_constraint", what, config["kernel_constraint"])
         kind = DEPTHWISE[layer.ndim - 1]
         given["depth_multiplier"] = layer.filters // layer.groups
         given["depthwise_regularizer"] = config["kernel_regularizer"]

@@ -9,7 +9,7 @@ import keras
 from lcmulti.errors import described
 from lcmulti.untying import Where, chosen_to_retie
 from lcmulti_keras.base import LocallyConnectedBase
-from lcmulti_keras.cloning import cloned, named, require_graph
+from lcmulti_keras.cloning import cloned, compile_as, named, require_graph
 from lcmulti_keras.conversion import convolution_for, fill, mean_weights
 
 __all__ = ["retie"]
@@ -33,7 +33,7 @@ def retie(model: Model, *, where: Where = None, tolerance: float | None = 0.0) -
     Returns
     -------
     keras.Model
-        The copy, not compiled. Layers keep their names; *model* is not changed.
+        The copy. Layers keep their names. It is compiled as `untie` says; *model* is not changed.
 
     Raises
     ------
@@ -49,4 +49,6 @@ def retie(model: Model, *, where: Where = None, tolerance: float | None = 0.0) -
     def filled(old: Any, new: Any) -> None:
         fill(new, *means[id(old)])
 
-    return cloned(model, means, convolution_for, filled)
+    copy = cloned(model, means, convolution_for, filled)
+    compile_as(model, copy)
+    return copy
