@@ -58,7 +58,7 @@ class ShareEvery(keras.callbacks.Callback):
         # The path of a layer that was built before its model does not tell the model.
         names = {id(each): name for name, each in named(self.model)}
         there = [
-            (names.get(id(each), each.path), each)
+            (names.get(id(each), str(each.path)), each)
             for each in self.model._flatten_layers()
             if isinstance(each, LocallyConnectedBase)
         ]
