@@ -206,6 +206,21 @@ def sharing_while_training():
 
 
 @check
+def sharing_names_layers_as_untie_does():
+    early = LocallyConnected2D(2, 2, name="early")
+    early.build((None, 4, 4, 1))  # before it is in a model
+    encoder = keras.Sequential([keras.Input((4, 4, 1)), early], name="encoder")
+    wrapped = layers.TimeDistributed(LocallyConnected2D(2, 2, name="wrapped"))
+    parts = [keras.Input((4, 4, 1)), encoder, layers.Reshape((1, 3, 3, 2)), wrapped]
+    model = keras.Sequential(parts)
+    for where, names in ((None, ["early", "wrapped"]), ("encoder/early", ["early"])):
+        sharing = ShareEvery(1, where=where)
+        sharing.set_model(model)
+        sharing.on_train_begin()
+        assert sorted(layer.name for layer in sharing.layers) == names
+
+
+@check
 def networks_that_ship_with_keras():
     if not TRAINS:  # NumPy convolves slowly
         return
