@@ -36,9 +36,8 @@ def _paths(value: Any, path: Path, around: Collection[int]) -> Iterator[tuple[Pa
         if isinstance(value, (*CONVOLUTIONS, Layer)):
             return
     for key, child in _children(value):
-        if isinstance(child, (nnx.Module, list, tuple, dict)) and not str(key).startswith(
-            "_pytree"
-        ):
+        holds = isinstance(child, (nnx.Module, list, tuple, dict))
+        if holds and not str(key).startswith("_pytree"):
             yield from _paths(child, (*path, key), {*around, id(value)})
 
 

@@ -12,6 +12,7 @@ from keras import initializers, ops
 import lcmulti
 from lcmulti import plugins
 from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.operations.sheet import sheet_on
 from lcmulti.types import Array
 from lcmulti_keras.advising import require_own_geometry, require_own_layout
 from lcmulti_keras.arguments import require_fitting, sample_shape
@@ -76,6 +77,8 @@ class LocallyConnectedBase(Configured):
         """Make the weights. The number of variables does not depend on the number of positions."""
         sample = self._sample_shape(input_shape)
         self.spec = spec = self._geometry(sample)
+        if isinstance(self.kernel_regularizer, SheetSmoothness):
+            sheet_on(spec, self.kernel_regularizer.sheet)
         taps = spec.kernel_shape[self.ndim :]
         self.kernel = self.basis = self.coefficients = self.bias = None
         if self.rank is None:

@@ -11,6 +11,7 @@ from lcmulti.errors import ArgumentError, described
 from lcmulti.geometry.arguments import integer
 from lcmulti.untying import chosen, strength_of
 from lcmulti_keras.base import LocallyConnectedBase
+from lcmulti_keras.cloning import named
 
 __all__ = ["ShareEvery"]
 
@@ -53,9 +54,11 @@ class ShareEvery(keras.callbacks.Callback):
         self.count, self._last = 0, -1
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Find the layers, also those of nested models."""
+        """Find the layers, also those of nested models and in wrappers."""
+        # The path of a layer that was built before its model does not tell the model.
+        names = {id(each): name for name, each in named(self.model)}
         there = [
-            (each.path, each)
+            (names.get(id(each), str(each.path)), each)
             for each in self.model._flatten_layers()
             if isinstance(each, LocallyConnectedBase)
         ]

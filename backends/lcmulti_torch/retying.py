@@ -37,11 +37,18 @@ def retie(
     Parameters
     ----------
     model : torch.nn.Module
-    where : as for `untie`
+    where : str, type, callable or a list of these, optional
+        Which layers; as for `untie`.
     tolerance : float or None, default 0
         Largest difference of a weight between two positions. None takes the mean over positions,
         however much they differ.
     inplace : bool, default False
+        Change *model* itself instead of a copy.
+
+    Returns
+    -------
+    torch.nn.Module
+        The copy, or with *inplace* the model itself; a convolution where *model* is a layer.
 
     Raises
     ------

@@ -19,7 +19,7 @@ from lcmulti.operations import calling
 from lcmulti.operations.neighbours import Link, cosines
 from lcmulti.types import Array
 
-__all__ = ["circular_of", "neighbours_of", "sheet_smoothness", "sides_of"]
+__all__ = ["circular_of", "neighbours_of", "sheet_on", "sheet_smoothness", "sides_of"]
 
 DISTANCES = ("cosine",)
 
@@ -95,15 +95,20 @@ def sheet_smoothness(
     """
     if not isinstance(spec, LocalConvSpec):
         raise ArgumentTypeError("spec", "a LocalConvSpec", spec)
-    if spec.ndim != 2:
-        shown = described(f"one of {spec.ndim}")
-        raise ArgumentError("spec", "a geometry of two spatial axes, which a sheet has", shown)
-    sides = sides_of(sheet, spec.filters)
+    sides = sheet_on(spec, sheet)
     choice("distance", distance, DISTANCES)
     # Tuples of numbers alone, which PyTorch's tracer can pass on.
     plan = (spec.output_size, sides, neighbours_of(neighbours), circular_of(circular))
     key = calling.call_key("sheet_smoothness", (type(kernel), type(bias)), backend)
     return calling.calls[key](kernel, bias, (spec.kernel_shape, plan))
+
+
+def sheet_on(spec: LocalConvSpec, sheet: Sequence[int]) -> tuple[int, int]:
+    """Check the rows and columns of a sheet for the filters of a geometry."""
+    if spec.ndim != 2:
+        shown = described(f"one of {spec.ndim}")
+        raise ArgumentError("spec", "a geometry of two spatial axes, which a sheet has", shown)
+    return sides_of(sheet, spec.filters)
 
 
 def sides_of(sheet: Sequence[int], filters: int) -> tuple[int, int]:
