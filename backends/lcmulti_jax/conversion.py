@@ -29,7 +29,7 @@ def same_everywhere(name: str, weights: jax.Array, axes: int, tolerance: float |
     over = tuple(range(axes))
     first = weights[(0,) * axes]
     apart = float(jnp.abs(weights - first).max())
-    require_same(name, apart, tolerance_of(tolerance), "to_conv")
+    require_same(name, apart, tolerance_of(tolerance))
     # The mean of equal numbers could be rounded.
     return weights.mean(over) if apart else first
 

@@ -25,7 +25,7 @@ from lcmulti_jax import equinox_layers as layers
 from lcmulti_jax.compat import names_in
 from lcmulti_jax.conversion import as_adjoint
 from lcmulti_jax.equinox_transposed import LocallyConnectedTranspose
-from lcmulti_jax.untying import row, started
+from lcmulti_jax.untying import Seen, reason_to_stay, row, started
 
 __all__ = ["LAYERS", "named_of", "retie", "untie"]
 
@@ -134,7 +134,8 @@ def untie(
         raise ArgumentTypeError("model", "an equinox.Module that can be called", model)
     arguments = {"shared_axes": shared_axes, "rank": rank, "implementation": implementation}
     there = dict(named_of(model, CONVOLUTIONS))
-    seen = _sizes_seen(model, example_input)
+    seen = _seen(model, example_input)
+    reasons = {id(conv): reason_to_stay(seen[name]) for name, conv in there.items()}
 
     def row_of(name: str, conv: Any, size: tuple[int, ...]) -> Any:
         layer = _empty(conv, size, arguments)
@@ -142,7 +143,13 @@ def untie(
         return row(name, conv, layer.spec, _shapes(layer), before, conv.weight.dtype)
 
     wanted = chosen(where, there.items())
-    plan, sizes = planned(wanted, seen, where is not None, _unfit, row_of)
+    plan, sizes = planned(
+        wanted,
+        {name: each.sizes for name, each in seen.items()},
+        where is not None,
+        lambda conv: _unfit(conv) or reasons[id(conv)],
+        row_of,
+    )
     if dry_run:
         return plan
     plan.announce(tell, memory)
@@ -212,25 +219,28 @@ def _replaced(model: Any, kinds: tuple[type, ...], new: dict[str, Any]) -> Any:
 
 
 class _Watched(eqx.Module):
-    """A convolution that records the size of its input."""
+    """A convolution that records the sizes of its inputs, and whether others read its weights."""
 
     conv: Any
-    note: Any = eqx.field(static=True)
+    seen: Seen = eqx.field(static=True)
 
     def __call__(self, x: Array, **named: Any) -> Any:
-        self.note(tuple(map(int, x.shape[1:])))
+        self.seen.sizes.append(tuple(map(int, x.shape[1:])))
         return self.conv(x, **named)
 
+    def __getattr__(self, name: str) -> Any:
+        if name in ("conv", "seen") or name.startswith("__"):
+            raise AttributeError(name)
+        self.seen.elsewhere |= name in ("weight", "bias")
+        return getattr(self.conv, name)
 
-def _sizes_seen(model: Any, example: Any) -> dict[str, list[tuple[int, ...]]]:
-    seen: dict[str, list[tuple[int, ...]]] = {}
-    watched = {
-        name: _Watched(conv, seen.setdefault(name, []).append)
-        for name, conv in named_of(model, CONVOLUTIONS)
-    }
+
+def _seen(model: Any, example: Any) -> dict[str, Seen]:
+    seen = {name: Seen() for name, _ in named_of(model, CONVOLUTIONS)}
+    watched = {name: _Watched(conv, seen[name]) for name, conv in named_of(model, CONVOLUTIONS)}
     arguments, keywords = arguments_of(example)
     eqx.filter_eval_shape(_replaced(model, CONVOLUTIONS, watched), *arguments, **keywords)
-    return {name: sizes for name, sizes in seen.items() if sizes}
+    return seen
 
 
 def _unfit(conv: Any) -> str | None:

@@ -16,7 +16,6 @@ from lcmulti.untying import (
     Arguments,
     Untying,
     Where,
-    arguments_of,
     chosen,
     chosen_to_retie,
     planned,
@@ -24,9 +23,11 @@ from lcmulti.untying import (
 )
 from lcmulti_jax.nnx_base import Layer
 from lcmulti_jax.nnx_layers import LocallyConnected
-from lcmulti_jax.nnx_modules import CONVOLUTIONS, counterparts, named, replaced, swapped
+from lcmulti_jax.nnx_modules import CONVOLUTIONS, named, replaced
+from lcmulti_jax.nnx_shared_weights import check_shared, share_again
 from lcmulti_jax.nnx_transposed import LocallyConnectedTranspose
-from lcmulti_jax.untying import row, started
+from lcmulti_jax.nnx_watching import normalised, watched
+from lcmulti_jax.untying import reason_to_stay, row, started
 
 __all__ = ["retie", "untie"]
 
@@ -132,7 +133,9 @@ def untie(
         raise ArgumentTypeError("model", "a flax.nnx.Module", model)
     arguments = {"shared_axes": shared_axes, "rank": rank, "implementation": implementation}
     there = {name: each for name, each in named(model) if isinstance(each, CONVOLUTIONS)}
-    seen = _sizes_seen(model, example_input)
+    seen = watched(model, example_input)
+    reasons = {id(conv): reason_to_stay(seen[name]) for name, conv in there.items()}
+    reasons |= normalised(model)
 
     def row_of(name: str, conv: Any, size: tuple[int, ...]) -> Any:
         layer = _empty(conv, size, arguments)
@@ -140,18 +143,31 @@ def untie(
         return row(name, conv, layer.spec, _shapes(layer), before, conv.kernel[...].dtype)
 
     wanted = chosen(where, there.items())
-    plan, sizes = planned(wanted, seen, where is not None, _unfit, row_of)
+    plan, sizes = planned(
+        wanted,
+        {name: each.sizes for name, each in seen.items()},
+        where is not None,
+        lambda conv: _unfit(conv) or reasons[id(conv)],
+        row_of,
+    )
+    check_shared(
+        model, {name: _shapes(_empty(there[name], size, arguments)) for name, size in sizes.items()}
+    )
     if dry_run:
         return plan
     plan.announce(tell, memory)
     rngs = nnx.Rngs(0) if rngs is None else rngs
+
+    known: dict[tuple[object, ...], nnx.Variable[Any]] = {}
 
     def made(name: str, conv: Any) -> Any:
         layer = _empty(conv, sizes[name], arguments)
         bias = None if conv.bias is None else conv.bias[...]
         values = started(_shapes(layer), _kernel_of(conv), bias, rngs.params())
         for label, value in values.items():
-            setattr(layer, label, nnx.Param(value))
+            original = conv.bias if label == "bias" else conv.kernel
+            key = (id(original), label)  # `check_shared` has seen that it has one shape
+            setattr(layer, label, known.setdefault(key, nnx.Param(value)))
         return layer
 
     return replaced(model, dict.fromkeys(sizes, made))
@@ -192,39 +208,12 @@ def retie(model: nnx.Module, *, where: Where = None, tolerance: float | None = 0
     """
     there = [(name, each) for name, each in named(model) if isinstance(each, Layer)]
     take = chosen_to_retie(where, there, model)
-    convolutions = {name: tied(name, layer, tolerance) for name, layer in take}
+    convolutions = {}
+    known: dict[tuple[object, ...], nnx.Variable[Any]] = {}
+    for name, layer in take:
+        convolutions[name] = conv = tied(name, layer, tolerance)
+        share_again(layer, conv, known)
     return replaced(model, {name: lambda name, _: convolutions[name] for name, _ in take})
-
-
-class _Watched(nnx.Module):
-    """A convolution that records the size of its input."""
-
-    def __init__(self, conv: Any, sizes: list[tuple[int, ...]]) -> None:
-        self.conv = conv
-        self._note = nnx.static(sizes.append) if hasattr(nnx, "static") else sizes.append
-
-    def __call__(self, inputs: Any, *arguments: Any, **named: Any) -> Any:
-        axes = len(self.conv.kernel_size)
-        note = getattr(self._note, "value", self._note)
-        note(tuple(map(int, inputs.shape[-axes - 1 : -1])))
-        return self.conv(inputs, *arguments, **named)
-
-
-def _sizes_seen(model: Any, example: Any) -> dict[str, list[tuple[int, ...]]]:
-    seen: dict[str, list[tuple[int, ...]]] = {}
-    graph, state = nnx.split(model)
-
-    def run(state: Any, arguments: Any, keywords: Any) -> None:
-        copy = nnx.merge(graph, state)
-        watched = {
-            id(each): _Watched(each, seen.setdefault(name, []))
-            for name, each in counterparts(model, copy).items()
-            if isinstance(each, CONVOLUTIONS)
-        }
-        swapped(copy, watched, set())(*arguments, **keywords)
-
-    jax.eval_shape(run, state, *arguments_of(example))
-    return {name: sizes for name, sizes in seen.items() if sizes}
 
 
 def _unfit(conv: Any) -> str | None:

@@ -68,7 +68,7 @@ def conv_of_layer(layer: Any, tolerance: float | None) -> Any:
     if not layer.built:
         shown = described(f"{layer.name}, which has seen no input")
         raise ArgumentError("layer", "a layer that is built", shown)
-    weights = mean_weights(layer, tolerance, "to_conv")
+    weights = mean_weights(layer, tolerance)
     conv = convolution_for(layer)
     conv.build((None, *layer._built_for))
     fill(conv, *weights)
@@ -82,10 +82,8 @@ def fill(conv: Any, kernel: Any, bias: Any) -> None:
         conv.bias.assign(bias)
 
 
-def mean_weights(
-    layer: Any, tolerance: float | None, advised: str, prefix: str = ""
-) -> tuple[Any, Any]:
-    """Kernel and bias, the same everywhere, or an error that advises a function's tolerance."""
+def mean_weights(layer: Any, tolerance: float | None, prefix: str = "") -> tuple[Any, Any]:
+    """Kernel and bias, the same everywhere, or an error that says how far they differ."""
     axes, tolerance = tuple(range(layer.ndim)), tolerance_of(tolerance)
     found: list[Any] = []
     for label, each in (("kernel", layer.full_kernel()), ("bias", layer.bias)):
@@ -94,7 +92,7 @@ def mean_weights(
             continue
         values = ops.convert_to_numpy(each)
         apart = float((values.max(axes) - values.min(axes)).max())
-        require_same(f"{prefix}{label}", apart, tolerance, advised)
+        require_same(f"{prefix}{label}", apart, tolerance)
         # The mean of equal numbers could be rounded.
         found.append(values.mean(axes) if apart else values[(0,) * layer.ndim])
     return found[0], found[1]

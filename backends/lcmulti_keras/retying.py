@@ -44,7 +44,7 @@ def retie(model: Model, *, where: Where = None, tolerance: float | None = 0.0) -
     require_graph(model)
     there = [(n, each) for n, each in named(model) if isinstance(each, LocallyConnectedBase)]
     take = chosen_to_retie(where, there, described(model.name))
-    means = {id(layer): mean_weights(layer, tolerance, "retie", f"{name}.") for name, layer in take}
+    means = {id(layer): mean_weights(layer, tolerance, f"{name}.") for name, layer in take}
 
     def filled(old: Any, new: Any) -> None:
         fill(new, *means[id(old)])

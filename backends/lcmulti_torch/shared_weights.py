@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from lcmulti.errors import ArgumentError, described
+from lcmulti.untying import shared_error
 from lcmulti_torch.base import LocallyConnectedNd
 
 __all__ = ["check_shared", "share_again"]
@@ -35,9 +35,7 @@ def check_shared(
             for other, theirs, module in owners.get(id(parameter), []):
                 layer = layers.get(id(module))
                 if layer is None or theirs != label or _shapes(layer, label) != here:
-                    shown = described(f"{name!r}, whose {label} is that of {other!r} too")
-                    what = "weights of one convolution each, or of several with the same positions"
-                    raise ArgumentError("model", what, shown)
+                    raise shared_error(name, label, other)
 
 
 def share_again(layer: Any, conv: Any, made: dict[tuple[object, ...], nn.Parameter]) -> None:

@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from collections import defaultdict
 from pathlib import Path
 
@@ -189,6 +190,27 @@ def test_hooks_run_the_versions_of_ci():
     assert hooks
     for name, version in hooks:
         assert wanted[name] == version, name
+
+
+@pytest.mark.parametrize(
+    "path", [".github/workflows/ci.yml", ".github/workflows/release.yml", ".ci/run"]
+)
+def test_ci_calls_what_there_is(path):
+    """Sessions of nox, extras, test folders and constraints that CI names exist."""
+    text = re.sub(r"\$\{\{.*?\}\}", "", (ROOT / path).read_text("utf-8"))
+    noxfile = (ROOT / "noxfile.py").read_text("utf-8")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    for words in re.findall(r"nox -s (.*?)(?: -- .*)?$", text, re.M):
+        for session in re.findall(r"\w+", words):
+            assert f"\ndef {session}(session: nox.Session" in noxfile, session
+    for words in re.findall(r"\.\[([\w, ]+)\]|extras: (.*)", text):
+        for extra in filter(None, "".join(words).split(",")):
+            assert extra in project["optional-dependencies"], extra
+    named = re.findall(r"(?:tests|constraints)[\w/.-]*\b", "\n".join(
+        line for line in text.splitlines() if "pytest " in line or "constraints" in line
+    ))  # fmt: skip
+    for each in {name for name in named if "/" in name or name.startswith("constraints")}:
+        assert (ROOT / each).exists(), each
 
 
 @pytest.mark.parametrize(
