@@ -95,7 +95,9 @@ def test_a_user_s_own_switch_of_jax_is_left_alone(monkeypatch):
 @pytest.mark.slow
 def test_jax_has_float64_where_a_command_asks_for_it():
     pytest.importorskip("jax")
-    command = "parity --backends jax --cases batch_1 --dtype float64 --no-training".split()
+    command = [
+        "parity", "--backends", "jax", "--cases", "batch_1", "--dtype", "float64", "--no-training",
+    ]  # fmt: skip
     environment = {k: v for k, v in os.environ.items() if k != "JAX_ENABLE_X64"}
     done = subprocess.run(
         [sys.executable, "-m", "lcmulti", *command],
