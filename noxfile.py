@@ -120,29 +120,16 @@ def versions(session: nox.Session, which: str) -> None:
 
 
 OWN = ("numpy", "torch", "jax", "tensorflow")
-BACKENDS = [nox.param(name, id=name) for name in OWN]
 
 
-def certify_alone(session: nox.Session, backend: str, *arguments: str) -> None:
-    """Install one framework, or none, and certify."""
+@nox.session
+@nox.parametrize("backend", [nox.param(name, id=name) for name in OWN])
+def certify(session: nox.Session, backend: str) -> None:
+    """Certify one of our own backends; ``-- --nightly`` takes hours."""
     extras = "conformance" if backend == "numpy" else f"conformance,{backend}"
     peers = ("peers",) if backend == "jax" else ()  # Flax, whose layer results are compared with
     install(session, "-e", f".[{extras}]", groups=peers)
-    session.run("lcmulti", "certify", backend, *arguments)
-
-
-@nox.session
-@nox.parametrize("backend", BACKENDS)
-def certify(session: nox.Session, backend: str) -> None:
-    """Certify one of our own backends."""
-    certify_alone(session, backend, *session.posargs)
-
-
-@nox.session
-@nox.parametrize("backend", BACKENDS)
-def nightly(session: nox.Session, backend: str) -> None:
-    """Certify with 10,000 examples of each property, which takes hours."""
-    certify_alone(session, backend, "--nightly", *session.posargs)
+    session.run("lcmulti", "certify", backend, *session.posargs)
 
 
 @nox.session
@@ -158,7 +145,7 @@ def example(session: nox.Session) -> None:
 def fuzz(session: nox.Session) -> None:
     """Fuzz the settings with 20,000 files."""
     install(session, "-e", ".[test]")
-    examples = {"LCMULTI_FUZZ_EXAMPLES": "20000"}
+    examples = {"FUZZ_EXAMPLES": "20000"}
     session.run("pytest", "tests/core/test_fuzz.py", *session.posargs, env=examples)
 
 
@@ -311,13 +298,18 @@ def newcomer(session: nox.Session, extras: str, keras: str | None, example: str)
     session.log(f"[{extras}] and {example}: {time.monotonic() - start:.0f} s")
 
 
+def build_into(session: nox.Session, folder: Path) -> None:
+    """Build sdist and wheel of lcmulti into a folder."""
+    install(session, groups=("build",))
+    session.run("python", "-m", "build", "--outdir", str(folder))
+
+
 @nox.session
 def build(session: nox.Session) -> None:
     """Build sdist and wheel; test the wheel with only its dependencies installed."""
-    install(session, groups=("build",))
     dist = Path(session.create_tmp(), "dist").resolve()
     shutil.rmtree(dist, ignore_errors=True)
-    session.run("python", "-m", "build", "--outdir", str(dist))
+    build_into(session, dist)
     session.run("twine", "check", "--strict", *map(str, dist.iterdir()))
     (wheel,) = dist.glob("*.whl")
     session.run("python", "-m", "venv", str(dist / "fresh"))
@@ -331,6 +323,16 @@ def build(session: nox.Session) -> None:
 
 
 @nox.session
+def release_files(session: nox.Session) -> None:
+    """Build what is published into a folder: ``nox -s release_files -- dist``."""
+    folder = Path(*(session.posargs or ["dist"])).resolve()
+    build_into(session, folder)
+    # The kernels' source, for systems that no wheel of theirs is for.
+    session.run("python", "-m", "build", "--sdist", "--outdir", str(folder), "backends/native")
+    session.run("twine", "check", "--strict", *map(str, folder.iterdir()))
+
+
+@nox.session
 def changelog(session: nox.Session) -> None:
     """Show what changes/ would add to the changelog; ``-- VERSION`` writes it."""
     install(session, groups=("changelog",))
@@ -338,14 +340,3 @@ def changelog(session: nox.Session) -> None:
         session.run("towncrier", "build", "--yes", "--version", *session.posargs)
     else:
         session.run("towncrier", "build", "--draft", "--version", "next")
-
-
-@nox.session
-def release_files(session: nox.Session) -> None:
-    """Build what is published into a folder: ``nox -s release_files -- dist``."""
-    install(session, groups=("build",))
-    folder = Path(*(session.posargs or ["dist"])).resolve()
-    session.run("python", "-m", "build", "--outdir", str(folder))
-    # The kernels' source, for systems that no wheel of theirs is for.
-    session.run("python", "-m", "build", "--sdist", "--outdir", str(folder), "backends/native")
-    session.run("twine", "check", "--strict", *map(str, folder.iterdir()))

@@ -124,8 +124,8 @@ def _means() -> list[str]:
         for name, shown in FRAMEWORKS.items()
     )
     return [
-        "With them, the fastest peer takes this many times as long for forward and backward, as",
-        "geometric mean over published layers, on two cores of a Zen 3:",
+        "With them, the fastest peer of each framework takes so many times as long for forward and",
+        "backward, in the geometric mean over published layers, on two cores of a Zen 3:",
         f"{each}.",
     ]
 

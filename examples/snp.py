@@ -4,8 +4,8 @@
 
 Genotypes are one-hot over 4 channels. Windows are 8 positions long and do not overlap, as in EIR's
 genomics models. The layer is a view and one batched product, so windows are not copied. The trait
-is simulated from 6 positions, and the trained weights show which. From 320 people that can be
-learnt, but not how to predict the trait of others.
+is simulated from 6 positions, and the trained weights show which. 320 people are enough to find
+these positions, but not to predict the trait of others.
 """
 
 import argparse
@@ -96,13 +96,14 @@ def main():
             losses.append(loss.item())
     seconds = (time.perf_counter() - start) / len(losses)
     strength = model.local.weight.detach().square().sum((1, 2, 3)).sqrt().numpy()
-    rank = (strength[:, None] < strength[causes // WINDOW]).mean(0)
+    places = np.sort((strength[:, None] > strength[causes // WINDOW]).sum(0) + 1)
     print(f"{seconds:.2f} s a step of {BATCH} people; loss {losses[0]:.2f} to {losses[-1]:.2f}")
-    print(f"causes lie in the median above {np.median(rank):.1%} of all windows")
+    print(f"places of the {CAUSES} causes among {len(strength):,} windows, largest weights first:")
+    print(", ".join(f"{place:,}" for place in places))
     if path:
         draw(strength, causes, losses, path)
-    return np.median(rank)
+    return np.median(places) / len(strength)
 
 
 if __name__ == "__main__":
-    assert main() > 0.95
+    assert main() < 0.05

@@ -1,4 +1,4 @@
-"""Open a file that somebody else may have written: read a bounded size, or raise one error."""
+"""Read files that somebody else may have written, and write reports: or raise one error."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from lcmulti.errors import ArgumentTypeError, FileError
+from lcmulti.errors import ArgumentError, ArgumentTypeError, FileError, described
 
-__all__ = ["as_path", "file_size", "kind_of", "opened_file", "read_text"]
+__all__ = [
+    "as_path", "file_size", "kind_of", "opened_file", "read_text", "require_writable", "write_file",
+]  # fmt: skip
 
 KINDS = (
     (stat.S_ISDIR, "a directory"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISCHR, "a device"),
@@ -88,3 +90,32 @@ def read_text(path: str | os.PathLike[str], most: int) -> str:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise FileError(path, f"is not UTF-8 ({error.reason} at byte {error.start})") from error
+
+
+def require_writable(argument: str, path: str | os.PathLike[str]) -> None:
+    """Check that a file can be written, before the work begins whose result it will hold.
+
+    Raises
+    ------
+    ArgumentError
+        If the file is a folder, or its own folder does not exist or may not be written to.
+    """
+    folder = Path(path).parent
+    if not folder.is_dir() or Path(path).is_dir():
+        raise ArgumentError(argument, "a file in a folder that exists", described(str(path)))
+    if not os.access(path if Path(path).exists() else folder, os.W_OK):
+        raise ArgumentError(argument, "a file that may be written", described(str(path)))
+
+
+def write_file(path: str | os.PathLike[str], content: str | bytes) -> None:
+    """Write a file; text in UTF-8.
+
+    Raises
+    ------
+    FileError
+        If it cannot be written.
+    """
+    try:
+        Path(path).write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+    except OSError as error:
+        raise FileError(path, f"cannot be written ({error.strerror or error})") from error

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.untying import require_same, tolerance_of
 
-__all__ = ["as_adjoint", "same_everywhere", "scaled", "shifted"]
+__all__ = ["as_adjoint", "same_everywhere", "scale_and_shift", "scaled", "shifted"]
 
 
 def same_everywhere(name: str, weights: jax.Array, axes: int, tolerance: float | None) -> jax.Array:
@@ -29,7 +29,7 @@ def same_everywhere(name: str, weights: jax.Array, axes: int, tolerance: float |
     over = tuple(range(axes))
     first = weights[(0,) * axes]
     apart = float(jnp.abs(weights - first).max())
-    require_same(name, apart, tolerance_of(tolerance), "to_conv")
+    require_same(name, apart, tolerance_of(tolerance))
     # The mean of equal numbers could be rounded.
     return weights.mean(over) if apart else first
 
@@ -48,6 +48,22 @@ def as_adjoint(kernel: jax.Array, groups: int) -> jax.Array:
     )  # fmt: skip
 
 
+def scale_and_shift(
+    mean: jax.Array,
+    variance: jax.Array,
+    epsilon: float,
+    weight: jax.Array | None,
+    bias: jax.Array | None,
+) -> tuple[jax.Array, jax.Array]:
+    """What a batch normalisation multiplies by and then adds, in float32 or wider."""
+    wide = jnp.promote_types(variance.dtype, jnp.float32)
+    scale = jax.lax.rsqrt(variance.astype(wide) + epsilon)
+    if weight is not None:
+        scale = scale * weight
+    shift = -mean * scale
+    return scale, shift if bias is None else shift + bias
+
+
 def scaled(kernel: jax.Array, scale: jax.Array, spec: LocalConvSpec, transposed: bool) -> jax.Array:
     """A kernel whose outputs are *scale* times as large, channel by channel.
 
@@ -58,12 +74,10 @@ def scaled(kernel: jax.Array, scale: jax.Array, spec: LocalConvSpec, transposed:
     scale : array
         One number for each filter; for a *transposed* operation, for each of ``in_channels``.
     """
-    scale = scale.astype(kernel.dtype)
-    if not transposed:
-        return kernel * scale
-    groups = spec.groups  # the channels of a filter are those of its own group
-    by_filter = jnp.repeat(scale.reshape(groups, -1).T, spec.filters // groups, axis=1)
-    return kernel * by_filter
+    if transposed:
+        groups = spec.groups  # the channels of a filter are those of its own group
+        scale = jnp.repeat(scale.reshape(groups, -1).T, spec.filters // groups, axis=1)
+    return (kernel * scale).astype(kernel.dtype)
 
 
 def shifted(bias: jax.Array, scale: jax.Array, shift: jax.Array) -> jax.Array:

@@ -18,21 +18,13 @@ from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti_jax import base
 from lcmulti_jax.conversion import same_everywhere, scaled, shifted
 
-__all__ = [
-    "Ints",
-    "Layer",
-    "Padding",
-    "WORDS",
-    "axes_of",
-    "convolution",
-    "eqx",
-    "weighted",
-]
+__all__ = ["Ints", "Layer", "Padding", "WORDS", "axes_of", "convolution", "weighted"]
 
 Ints = int | Sequence[int]
 Padding = str | int | Sequence[int] | Sequence[tuple[int, int]]
 
 WORDS = {"filters": "out_channels", "strides": "stride"}
+"""Equinox' names of arguments of `LocalConvSpec`, for errors."""
 
 
 class Layer(eqx.Module):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 
@@ -20,7 +21,6 @@ from lcmulti_jax.equinox_base import (
     Padding,
     axes_of,
     convolution,
-    eqx,
     weighted,
 )
 

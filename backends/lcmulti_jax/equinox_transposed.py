@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any, ClassVar, Self
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 
@@ -23,7 +24,6 @@ from lcmulti_jax.equinox_base import (
     Padding,
     axes_of,
     convolution,
-    eqx,
     weighted,
 )
 
@@ -63,6 +63,12 @@ class LocallyConnectedTranspose(Layer):
         ``(*output_size, out_channels)``.
     spec : LocalConvSpec
         The geometry of the operation this is the adjoint of.
+
+    Raises
+    ------
+    ArgumentError
+        For an argument that is not allowed; at call time (`ShapeError`) for a sample of another
+        shape.
     """
 
     def __init__(
@@ -161,7 +167,13 @@ class LocallyConnectedTranspose(Layer):
         shared_axes: Sequence[int] = (),
         implementation: str = "auto",
     ) -> Self:
-        """A layer that computes what *conv* does; see `LocallyConnected.from_conv`."""
+        """A layer that computes what *conv* does; see `LocallyConnected.from_conv`.
+
+        Raises
+        ------
+        ArgumentError
+            If *conv* is another module, has another number of axes, or pads with other than zeros.
+        """
         axes = axes_of(cls._axes, conv, eqx.nn.ConvTranspose)
         if conv.padding_mode != "ZEROS":
             raise ArgumentError("conv", "padding_mode 'ZEROS'", conv.padding_mode)

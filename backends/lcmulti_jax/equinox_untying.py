@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypeVar, Unpack, overload
 
 import equinox as eqx
 import jax
@@ -11,12 +11,21 @@ import jax.numpy as jnp
 from jax import Array
 
 from lcmulti.errors import ArgumentTypeError
-from lcmulti.untying import arguments_of, chosen, chosen_to_retie, planned, tied
+from lcmulti.untying import (
+    Arguments,
+    Untying,
+    Where,
+    arguments_of,
+    chosen,
+    chosen_to_retie,
+    planned,
+    tied,
+)
 from lcmulti_jax import equinox_layers as layers
 from lcmulti_jax.compat import names_in
 from lcmulti_jax.conversion import as_adjoint
 from lcmulti_jax.equinox_transposed import LocallyConnectedTranspose
-from lcmulti_jax.untying import row, started
+from lcmulti_jax.untying import Seen, reason_to_stay, row, started
 
 __all__ = ["LAYERS", "named_of", "retie", "untie"]
 
@@ -24,17 +33,66 @@ CONVOLUTIONS = (eqx.nn.Conv, eqx.nn.ConvTranspose)
 LAYERS = (layers.LocallyConnected, LocallyConnectedTranspose)
 
 
+Model = TypeVar("Model", bound=Callable[..., Any])
+
+
+class EquinoxArguments(Arguments, total=False):
+    """Arguments of `untie`, for type checkers."""
+
+    key: Any
+
+
+@overload
+def untie(
+    model: Callable[..., Any],
+    example_input: Any,
+    *,
+    dry_run: Literal[True],
+    **arguments: Unpack[EquinoxArguments],
+) -> Untying: ...
+@overload
+def untie(
+    model: eqx.nn.Conv,
+    example_input: Any,
+    *,
+    dry_run: Literal[False] = ...,
+    **arguments: Unpack[EquinoxArguments],
+) -> layers.LocallyConnected: ...
+@overload
+def untie(
+    model: eqx.nn.ConvTranspose,
+    example_input: Any,
+    *,
+    dry_run: Literal[False] = ...,
+    **arguments: Unpack[EquinoxArguments],
+) -> LocallyConnectedTranspose: ...
+@overload
+def untie(
+    model: Model,
+    example_input: Any,
+    *,
+    dry_run: Literal[False] = ...,
+    **arguments: Unpack[EquinoxArguments],
+) -> Model: ...
+@overload
+def untie(
+    model: Model,
+    example_input: Any,
+    *,
+    dry_run: bool,
+    **arguments: Unpack[EquinoxArguments],
+) -> Model | Untying: ...
 def untie(
     model: Any,
     example_input: Any,
     *,
-    where: Any = None,
-    shared_axes: Any = (),
+    where: Where = None,
+    shared_axes: Sequence[int] = (),
     rank: int | None = None,
-    memory: Any = None,
+    memory: int | str | None = None,
     implementation: str = "auto",
     dry_run: bool = False,
-    tell: Callable[[str], Any] | None = print,
+    tell: Callable[[str], object] | None = print,
     key: Any = None,
 ) -> Any:
     """A copy of *model* with locally connected layers, which compute what its convolutions did.
@@ -63,7 +121,7 @@ def untie(
     Returns
     -------
     equinox.Module
-        With *dry_run* a `lcmulti.untying.Untying`.
+        The copy; *model* is not changed. With *dry_run*, a `lcmulti.untying.Untying`.
 
     Raises
     ------
@@ -76,7 +134,8 @@ def untie(
         raise ArgumentTypeError("model", "an equinox.Module that can be called", model)
     arguments = {"shared_axes": shared_axes, "rank": rank, "implementation": implementation}
     there = dict(named_of(model, CONVOLUTIONS))
-    seen = _sizes_seen(model, example_input)
+    seen = _seen(model, example_input)
+    reasons = {id(conv): reason_to_stay(seen[name]) for name, conv in there.items()}
 
     def row_of(name: str, conv: Any, size: tuple[int, ...]) -> Any:
         layer = _empty(conv, size, arguments)
@@ -84,7 +143,13 @@ def untie(
         return row(name, conv, layer.spec, _shapes(layer), before, conv.weight.dtype)
 
     wanted = chosen(where, there.items())
-    plan, sizes = planned(wanted, seen, where is not None, _unfit, row_of)
+    plan, sizes = planned(
+        wanted,
+        {name: each.sizes for name, each in seen.items()},
+        where is not None,
+        lambda conv: _unfit(conv) or reasons[id(conv)],
+        row_of,
+    )
     if dry_run:
         return plan
     plan.announce(tell, memory)
@@ -99,16 +164,32 @@ def untie(
     return _replaced(model, CONVOLUTIONS, new)
 
 
-def retie(model: Any, *, where: Any = None, tolerance: float | None = 0.0) -> Any:
+@overload
+def retie(
+    model: layers.LocallyConnected, *, where: Where = ..., tolerance: float | None = ...
+) -> eqx.nn.Conv: ...
+@overload
+def retie(
+    model: LocallyConnectedTranspose, *, where: Where = ..., tolerance: float | None = ...
+) -> eqx.nn.ConvTranspose: ...
+@overload
+def retie(model: Model, *, where: Where = ..., tolerance: float | None = ...) -> Model: ...
+def retie(model: Any, *, where: Where = None, tolerance: float | None = 0.0) -> Any:
     """A copy of *model* in which the locally connected layers are convolutions again.
 
     Parameters
     ----------
     model : equinox.Module
-    where : as for `untie`
+    where : str, type, callable or a list of these, optional
+        Which layers; as for `untie`.
     tolerance : float or None, default 0
         Largest difference of a weight between two positions. None takes the mean over positions,
         however much they differ.
+
+    Returns
+    -------
+    equinox.Module
+        The copy; *model* is not changed.
 
     Raises
     ------
@@ -138,25 +219,28 @@ def _replaced(model: Any, kinds: tuple[type, ...], new: dict[str, Any]) -> Any:
 
 
 class _Watched(eqx.Module):
-    """A convolution that records the size of its input."""
+    """A convolution that records the sizes of its inputs, and whether others read its weights."""
 
     conv: Any
-    note: Any = eqx.field(static=True)
+    seen: Seen = eqx.field(static=True)
 
     def __call__(self, x: Array, **named: Any) -> Any:
-        self.note(tuple(map(int, x.shape[1:])))
+        self.seen.sizes.append(tuple(map(int, x.shape[1:])))
         return self.conv(x, **named)
 
+    def __getattr__(self, name: str) -> Any:
+        if name in ("conv", "seen") or name.startswith("__"):
+            raise AttributeError(name)
+        self.seen.elsewhere |= name in ("weight", "bias")
+        return getattr(self.conv, name)
 
-def _sizes_seen(model: Any, example: Any) -> dict[str, list[tuple[int, ...]]]:
-    seen: dict[str, list[tuple[int, ...]]] = {}
-    watched = {
-        name: _Watched(conv, seen.setdefault(name, []).append)
-        for name, conv in named_of(model, CONVOLUTIONS)
-    }
+
+def _seen(model: Any, example: Any) -> dict[str, Seen]:
+    seen = {name: Seen() for name, _ in named_of(model, CONVOLUTIONS)}
+    watched = {name: _Watched(conv, seen[name]) for name, conv in named_of(model, CONVOLUTIONS)}
     arguments, keywords = arguments_of(example)
     eqx.filter_eval_shape(_replaced(model, CONVOLUTIONS, watched), *arguments, **keywords)
-    return {name: sizes for name, sizes in seen.items() if sizes}
+    return seen
 
 
 def _unfit(conv: Any) -> str | None:

@@ -23,9 +23,10 @@ from lcmulti_jax.nnx_compat import nothing, put
 
 NONE: Mapping[str, Any] = MappingProxyType({})
 WORDS = {"groups": "feature_group_count", "dilation": "kernel_dilation"}
+"""Flax' names of arguments of `LocalConvSpec`, for errors."""
+
 default_kernel_init = nnx.initializers.lecun_normal()
 default_bias_init = nnx.initializers.zeros_init()
-
 
 Ints = int | Sequence[int]
 Padding = str | int | Sequence[int] | Sequence[tuple[int, int]]

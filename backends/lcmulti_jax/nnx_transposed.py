@@ -63,6 +63,12 @@ class LocallyConnectedTranspose(Layer):
         ``(*output_size, out_features)``.
     spec : LocalConvSpec
         The geometry of the operation this is the adjoint of.
+
+    Raises
+    ------
+    ArgumentError
+        For an argument that is not allowed; at call time (`ShapeError`) for samples of another
+        shape.
     """
 
     def __init__(
@@ -209,7 +215,8 @@ class LocallyConnectedTranspose(Layer):
         Raises
         ------
         ArgumentError
-            If weights differ between positions, or there are groups, which Flax does not have here.
+            If weights differ between positions by more than *tolerance*, or the layer has groups,
+            which `flax.nnx.ConvTranspose` does not have.
         """
         spec = self.spec
         if spec.groups > 1:

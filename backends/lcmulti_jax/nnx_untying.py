@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypeVar, Unpack, overload
 
 import jax
 import jax.numpy as jnp
@@ -12,27 +12,86 @@ from jax import lax
 
 from lcmulti.errors import ArgumentTypeError
 from lcmulti.geometry.transposed import bias_shape_of
-from lcmulti.untying import arguments_of, chosen, chosen_to_retie, planned, tied
+from lcmulti.untying import (
+    Arguments,
+    Untying,
+    Where,
+    chosen,
+    chosen_to_retie,
+    planned,
+    tied,
+)
 from lcmulti_jax.nnx_base import Layer
 from lcmulti_jax.nnx_layers import LocallyConnected
-from lcmulti_jax.nnx_modules import CONVOLUTIONS, named, replaced, swapped
+from lcmulti_jax.nnx_modules import CONVOLUTIONS, named, replaced
+from lcmulti_jax.nnx_shared_weights import check_shared, share_again
 from lcmulti_jax.nnx_transposed import LocallyConnectedTranspose
-from lcmulti_jax.untying import row, started
+from lcmulti_jax.nnx_watching import normalised, watched
+from lcmulti_jax.untying import reason_to_stay, row, started
 
 __all__ = ["retie", "untie"]
 
 
+Model = TypeVar("Model", bound=nnx.Module)
+
+
+class NnxArguments(Arguments, total=False):
+    """Arguments of `untie`, for type checkers."""
+
+    rngs: nnx.Rngs | None
+
+
+@overload
 def untie(
     model: nnx.Module,
     example_input: Any,
     *,
-    where: Any = None,
-    shared_axes: Any = (),
+    dry_run: Literal[True],
+    **arguments: Unpack[NnxArguments],
+) -> Untying: ...
+@overload
+def untie(
+    model: nnx.Conv,
+    example_input: Any,
+    *,
+    dry_run: Literal[False] = ...,
+    **arguments: Unpack[NnxArguments],
+) -> LocallyConnected: ...
+@overload
+def untie(
+    model: nnx.ConvTranspose,
+    example_input: Any,
+    *,
+    dry_run: Literal[False] = ...,
+    **arguments: Unpack[NnxArguments],
+) -> LocallyConnectedTranspose: ...
+@overload
+def untie(
+    model: Model,
+    example_input: Any,
+    *,
+    dry_run: Literal[False] = ...,
+    **arguments: Unpack[NnxArguments],
+) -> Model: ...
+@overload
+def untie(
+    model: Model,
+    example_input: Any,
+    *,
+    dry_run: bool,
+    **arguments: Unpack[NnxArguments],
+) -> Model | Untying: ...
+def untie(
+    model: nnx.Module,
+    example_input: Any,
+    *,
+    where: Where = None,
+    shared_axes: Sequence[int] = (),
     rank: int | None = None,
-    memory: Any = None,
+    memory: int | str | None = None,
     implementation: str = "auto",
     dry_run: bool = False,
-    tell: Callable[[str], Any] | None = print,
+    tell: Callable[[str], object] | None = print,
     rngs: nnx.Rngs | None = None,
 ) -> Any:
     """A copy of *model* with locally connected layers, which compute what its convolutions did.
@@ -61,7 +120,7 @@ def untie(
     Returns
     -------
     flax.nnx.Module
-        With *dry_run* a `lcmulti.untying.Untying`.
+        The copy; *model* is not changed. With *dry_run*, a `lcmulti.untying.Untying`.
 
     Raises
     ------
@@ -74,7 +133,9 @@ def untie(
         raise ArgumentTypeError("model", "a flax.nnx.Module", model)
     arguments = {"shared_axes": shared_axes, "rank": rank, "implementation": implementation}
     there = {name: each for name, each in named(model) if isinstance(each, CONVOLUTIONS)}
-    seen = _sizes_seen(model, example_input)
+    seen = watched(model, example_input)
+    reasons = {id(conv): reason_to_stay(seen[name]) for name, conv in there.items()}
+    reasons |= normalised(model)
 
     def row_of(name: str, conv: Any, size: tuple[int, ...]) -> Any:
         layer = _empty(conv, size, arguments)
@@ -82,33 +143,62 @@ def untie(
         return row(name, conv, layer.spec, _shapes(layer), before, conv.kernel[...].dtype)
 
     wanted = chosen(where, there.items())
-    plan, sizes = planned(wanted, seen, where is not None, _unfit, row_of)
+    plan, sizes = planned(
+        wanted,
+        {name: each.sizes for name, each in seen.items()},
+        where is not None,
+        lambda conv: _unfit(conv) or reasons[id(conv)],
+        row_of,
+    )
+    check_shared(
+        model, {name: _shapes(_empty(there[name], size, arguments)) for name, size in sizes.items()}
+    )
     if dry_run:
         return plan
     plan.announce(tell, memory)
     rngs = nnx.Rngs(0) if rngs is None else rngs
+
+    known: dict[tuple[object, ...], nnx.Variable[Any]] = {}
 
     def made(name: str, conv: Any) -> Any:
         layer = _empty(conv, sizes[name], arguments)
         bias = None if conv.bias is None else conv.bias[...]
         values = started(_shapes(layer), _kernel_of(conv), bias, rngs.params())
         for label, value in values.items():
-            setattr(layer, label, nnx.Param(value))
+            original = conv.bias if label == "bias" else conv.kernel
+            key = (id(original), label)  # `check_shared` has seen that it has one shape
+            setattr(layer, label, known.setdefault(key, nnx.Param(value)))
         return layer
 
     return replaced(model, dict.fromkeys(sizes, made))
 
 
-def retie(model: nnx.Module, *, where: Any = None, tolerance: float | None = 0.0) -> nnx.Module:
+@overload
+def retie(
+    model: LocallyConnected, *, where: Where = ..., tolerance: float | None = ...
+) -> nnx.Conv: ...
+@overload
+def retie(
+    model: LocallyConnectedTranspose, *, where: Where = ..., tolerance: float | None = ...
+) -> nnx.ConvTranspose: ...
+@overload
+def retie(model: Model, *, where: Where = ..., tolerance: float | None = ...) -> Model: ...
+def retie(model: nnx.Module, *, where: Where = None, tolerance: float | None = 0.0) -> Any:
     """A copy of *model* in which the locally connected layers are convolutions again.
 
     Parameters
     ----------
     model : flax.nnx.Module
-    where : as for `untie`
+    where : str, type, callable or a list of these, optional
+        Which layers; as for `untie`.
     tolerance : float or None, default 0
         Largest difference of a weight between two positions. None takes the mean over positions,
         however much they differ.
+
+    Returns
+    -------
+    flax.nnx.Module
+        The copy; *model* is not changed.
 
     Raises
     ------
@@ -118,39 +208,12 @@ def retie(model: nnx.Module, *, where: Any = None, tolerance: float | None = 0.0
     """
     there = [(name, each) for name, each in named(model) if isinstance(each, Layer)]
     take = chosen_to_retie(where, there, model)
-    convolutions = {name: tied(name, layer, tolerance) for name, layer in take}
+    convolutions = {}
+    known: dict[tuple[object, ...], nnx.Variable[Any]] = {}
+    for name, layer in take:
+        convolutions[name] = conv = tied(name, layer, tolerance)
+        share_again(layer, conv, known)
     return replaced(model, {name: lambda name, _: convolutions[name] for name, _ in take})
-
-
-class _Watched(nnx.Module):
-    """A convolution that records the size of its input."""
-
-    def __init__(self, conv: Any, sizes: list[tuple[int, ...]]) -> None:
-        self.conv = conv
-        self._note = nnx.static(sizes.append) if hasattr(nnx, "static") else sizes.append
-
-    def __call__(self, inputs: Any, *arguments: Any, **named: Any) -> Any:
-        axes = len(self.conv.kernel_size)
-        note = getattr(self._note, "value", self._note)
-        note(tuple(map(int, inputs.shape[-axes - 1 : -1])))
-        return self.conv(inputs, *arguments, **named)
-
-
-def _sizes_seen(model: Any, example: Any) -> dict[str, list[tuple[int, ...]]]:
-    seen: dict[str, list[tuple[int, ...]]] = {}
-    graph, state = nnx.split(model)
-
-    def run(state: Any, arguments: Any, keywords: Any) -> None:
-        copy = nnx.merge(graph, state)
-        watched = {
-            id(each): _Watched(each, seen.setdefault(name, []))
-            for name, each in named(copy)
-            if isinstance(each, CONVOLUTIONS)
-        }
-        swapped(copy, watched, set())(*arguments, **keywords)
-
-    jax.eval_shape(run, state, *arguments_of(example))
-    return {name: sizes for name, sizes in seen.items() if sizes}
 
 
 def _unfit(conv: Any) -> str | None:

@@ -41,7 +41,8 @@ def pair_products(kernel: Array, pairs: tuple[Pair, ...]) -> list[Array]:
             found.append((taken(kernel, first) * taken(kernel, second)).sum(window))
         else:
             start, stop, _ = first[-1]
-            found.append(jnp.diagonal(square, offset, 2, 3)[..., start:stop])
+            skip = min(start, start + offset)  # a diagonal begins at the upper or the left edge
+            found.append(jnp.diagonal(square, offset, 2, 3)[..., skip : skip + stop - start])
     return found
 
 

@@ -32,11 +32,11 @@ def lcmulti_backends() -> Iterable[BackendEntry]:
 
 @hookimpl
 def lcmulti_implementations() -> Iterable[ImplementationEntry]:
-    """The implementations: for special geometries, for bounded memory, and for a single block."""
+    """The implementations: for special geometries, with bounded memory, and all patches at once."""
     for place, priority, summary in (
-        ("convolution:conv", 40, "one kernel for all positions: the framework's convolution"),
-        ("disjoint:disjoint", 30, "windows that tile the input: multiply-adds on it as it lies"),
-        ("blocked:blocked", 20, "patches of a block of positions at a time, batched products"),
+        ("convolution:conv", 40, "one kernel shared by all positions: JAX' own convolution"),
+        ("disjoint:disjoint", 30, "windows that tile the input: sums in place, no patches"),
+        ("blocked:blocked", 20, "patches of one block of positions at a time, batched products"),
         ("composed:composed", 0, "all patches at once, one batched matrix product"),
     ):
         yield ImplementationEntry(

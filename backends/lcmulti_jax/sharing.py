@@ -33,7 +33,7 @@ class _State(NamedTuple):
 def ShareEvery(  # noqa: N802 - in all frameworks of one name
     model: Any, steps: int, axes: Any = None, strength: float = 1.0, where: Any = None
 ) -> optax.GradientTransformation:
-    """Every *steps* steps, move the weights of each layer towards their mean over positions.
+    """Every *steps* updates, move the weights of each layer towards their mean over positions.
 
     Dynamic weight sharing (Pogodin, Mehta, Lillicrap and Latham, "Towards biologically plausible
     convolutional networks", NeurIPS 2021): locally connected layers that share their weights from
@@ -43,7 +43,8 @@ def ShareEvery(  # noqa: N802 - in all frameworks of one name
     Parameters
     ----------
     model : flax.nnx.Module or equinox.Module
-        A model with locally connected layers, whose parameters are trained. It is not kept.
+        A model with locally connected layers, whose parameters are trained. No reference to it is
+        kept.
     steps : int
         The weights are moved at every *steps*-th update.
     axes : tuple of int, optional
@@ -53,6 +54,16 @@ def ShareEvery(  # noqa: N802 - in all frameworks of one name
     where : str, type, callable or a list of these, optional
         Which layers; as for `untie`.
 
+    Returns
+    -------
+    optax.GradientTransformation
+
+    Raises
+    ------
+    ArgumentError
+        If an argument is not allowed, *model* has no locally connected layer, or *where* names
+        none; at an update, if it is not given the parameters.
+
     Examples
     --------
     >>> optimizer = optax.chain(optax.adam(1e-3), ShareEvery(model, steps=10, strength=0.5))
@@ -61,7 +72,13 @@ def ShareEvery(  # noqa: N802 - in all frameworks of one name
     layers = chosen(where, _layers(model))
     if not layers:
         raise ArgumentError("model", "a network with locally connected layers", model)
-    over = {name: layer.spec.axes_to_average(axes) for name, layer in layers}
+    # A state of Flax may have any of the names of a layer that has several.
+    names = _names(model)
+    over = {
+        name: layer.spec.axes_to_average(axes)
+        for first, layer in layers
+        for name in names.get(id(layer), [first])
+    }
 
     def init(params: Any) -> _State:
         return _State(jnp.zeros((), jnp.int32))
@@ -89,21 +106,35 @@ def ShareEvery(  # noqa: N802 - in all frameworks of one name
 
 def _layers(model: Any) -> list[tuple[str, Any]]:
     """The layers, by the beginning of the paths of their parameters."""
-    if "flax" in sys.modules:
-        from flax import nnx
+    if _is_of_flax(model):
+        from lcmulti_jax.nnx_base import Layer
+        from lcmulti_jax.nnx_modules import named
 
-        if isinstance(model, nnx.Module):
-            from lcmulti_jax.nnx_base import Layer
-            from lcmulti_jax.nnx_modules import named
-
-            return [(n, each) for n, each in named(model) if isinstance(each, Layer)]
+        return [(n, each) for n, each in named(model) if isinstance(each, Layer)]
     from lcmulti_jax.equinox_untying import LAYERS, named_of
 
     return named_of(model, LAYERS)
 
 
+def _names(model: Any) -> dict[int, list[str]]:
+    """All names of each module of Flax, by its id; empty for Equinox, where each has one."""
+    if not _is_of_flax(model):
+        return {}
+    from lcmulti_jax.nnx_modules import names_of
+
+    return names_of(model)
+
+
+def _is_of_flax(model: Any) -> bool:
+    if "flax" not in sys.modules:
+        return False
+    from flax import nnx
+
+    return isinstance(model, nnx.Module)
+
+
 def _axes_of(path: Any, over: dict[str, tuple[int, ...]]) -> tuple[int, ...]:
-    """Position axes of the parameter at a path of the tree; None if no layer has it."""
+    """Position axes of the parameter at a path of the tree; empty if no layer has it."""
     parts = names_in(path)
     if parts and parts[-1] == "value":  # the entry of a variable of Flax
         del parts[-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
@@ -13,7 +14,28 @@ from jax import Array
 from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.untying import Row
 
-__all__ = ["row", "started"]
+__all__ = ["Seen", "reason_to_stay", "row", "started"]
+
+
+@dataclass(eq=False)
+class Seen:
+    """What a trace of the example showed of one convolution.
+
+    Parameters
+    ----------
+    sizes : list of tuple
+        Spatial sizes of its inputs.
+    elsewhere : bool
+        Whether its weights were read by something else, which expects those of a convolution.
+    """
+
+    sizes: list[tuple[int, ...]] = field(default_factory=list)
+    elsewhere: bool = False
+
+
+def reason_to_stay(seen: Seen | None) -> str | None:
+    """Why a convolution cannot be untied according to the trace, or None."""
+    return "its weights are read elsewhere, too" if seen and seen.elsewhere else None
 
 
 def row(

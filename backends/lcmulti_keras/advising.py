@@ -1,15 +1,18 @@
 """Let errors about arrays of Keras 2 name the function that converts them.
 
 When a model loads a ``.h5`` file or is given a list of arrays, Keras compares shapes itself, before
-it calls any layer. Its errors then only say which shapes differ. So two methods of Keras are
-wrapped here. They change nothing but the text of a `ValueError` about a model with locally
-connected layers. This is the only place where lcmulti_keras changes Keras itself.
+it calls any layer. Its errors then only say which shapes differ, and with ``skip_mismatch=True``
+it leaves the kernel and takes the bias, whose order may be another. So two methods of Keras are
+wrapped here, for models with locally connected layers: a `ValueError` says more, and kernels of
+Keras 2 are an error, too, where they would be skipped. This is the only place where lcmulti_keras
+changes Keras itself.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import keras
@@ -109,13 +112,53 @@ def _advising(method: Callable[..., Any], is_local: Callable[[Any], bool]) -> Ca
     @functools.wraps(method)
     def advising(self: keras.Model, *args: Any, **kwargs: Any) -> Any:
         try:
+            if method.__name__ == "load_weights":
+                _require_own_layouts(_local(self, is_local), *args, **kwargs)
             return method(self, *args, **kwargs)
         except ValueError as error:
             told = str(error)
-            ours = any(map(is_local, self._flatten_layers()))
-            if ours and "load_legacy_weights" not in told and not isinstance(error, LcmultiError):
+            if (
+                _local(self, is_local)
+                and "load_legacy_weights" not in told
+                and not isinstance(error, LcmultiError)
+            ):
                 error.args = (f"{told}\n\n{ADVICE}.",)
             raise
 
     advising.lcmulti_advises = True  # type: ignore[attr-defined]
     return advising
+
+
+def _local(model: keras.Model, is_local: Callable[[Any], bool]) -> list[Any]:
+    return [layer for layer in model._flatten_layers() if is_local(layer)]
+
+
+def _require_own_layouts(
+    layers: list[Any], filepath: Any = None, skip_mismatch: bool = False, **kwargs: Any
+) -> None:
+    """Raise if Keras would skip a kernel of these layers for being in a layout of Keras 2."""
+    path = str(filepath)
+    asks_layers = path.endswith(".weights.h5")  # in this format, Keras skips or loads whole layers
+    if not skip_mismatch or asks_layers or not path.endswith((".h5", ".hdf5")):
+        return
+    for layer in (each for each in layers if each.built and each.kernel is not None):
+        shapes = list(_shapes_in(filepath, layer.name if kwargs.get("by_name") else ""))
+        if tuple(layer.kernel.shape) not in shapes:
+            for shape in shapes:
+                require_own_layout(layer, [shape])
+
+
+def _shapes_in(path: Any, name: str) -> Iterator[tuple[int, ...]]:
+    """Shapes of the arrays in a file whose path in it has this name, but for an optimizer's."""
+    import h5py
+
+    found: dict[str, tuple[int, ...]] = {}
+
+    def visit(place: str, entry: Any) -> None:
+        parts = place.split("/")
+        if isinstance(entry, h5py.Dataset) and (not name or name in parts):
+            found[place] = tuple(entry.shape)
+
+    with suppress(OSError), h5py.File(path, "r") as file:  # Keras will say what is wrong with it
+        file.visititems(visit)
+    return (shape for place, shape in found.items() if not place.startswith("optimizer"))

@@ -12,6 +12,7 @@ from keras import initializers, ops
 import lcmulti
 from lcmulti import plugins
 from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.operations.sheet import sheet_on
 from lcmulti.types import Array
 from lcmulti_keras.advising import require_own_geometry, require_own_layout
 from lcmulti_keras.arguments import require_fitting, sample_shape
@@ -76,6 +77,8 @@ class LocallyConnectedBase(Configured):
         """Make the weights. The number of variables does not depend on the number of positions."""
         sample = self._sample_shape(input_shape)
         self.spec = spec = self._geometry(sample)
+        if isinstance(self.kernel_regularizer, SheetSmoothness):
+            sheet_on(spec, self.kernel_regularizer.sheet)
         taps = spec.kernel_shape[self.ndim :]
         self.kernel = self.basis = self.coefficients = self.bias = None
         if self.rank is None:
@@ -221,7 +224,7 @@ class LocallyConnectedBase(Configured):
         return layer_of_conv(cls, conv, input_shape, changes)
 
     def to_conv(self, tolerance: float | None = 0.0) -> keras.layers.Layer:
-        """The convolution this layer is, or (*tolerance* None) the mean over positions.
+        """The convolution equal to this layer, or with *tolerance* None the mean over positions.
 
         Parameters
         ----------
@@ -236,8 +239,8 @@ class LocallyConnectedBase(Configured):
         Raises
         ------
         ArgumentError
-            If the layer is not built, weights differ more between positions (with how far), or
-            the padding or the groups are such as no convolution of Keras has.
+            If the layer is not built, weights differ more between positions (the message says by
+            how much), or no convolution of Keras has this padding or these groups.
         """
         return conv_of_layer(self, tolerance)
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
+from keras.src.saving.serialization_lib import SafeModeScope
 
-from lcmulti.errors import ArgumentError, ArgumentTypeError, described
+from lcmulti.errors import ArgumentError, ArgumentTypeError, described, printable
 from lcmulti_keras.layers import LocallyConnected1D, LocallyConnected2D, LocallyConnected3D
 from lcmulti_keras.transposed import (
     LocallyConnected1DTranspose,
@@ -17,7 +20,7 @@ from lcmulti_keras.transposed import (
     LocallyConnected3DTranspose,
 )
 
-__all__ = ["LAYERS", "cloned", "named", "require_graph"]
+__all__ = ["LAYERS", "cloned", "compile_as", "named", "not_compiled", "require_graph"]
 
 LAYERS = {
     getattr(keras.layers, cls.convolution): cls
@@ -72,12 +75,45 @@ def cloned(
             ),
             model.input,
         )
-    copy = keras.models.clone_model(model, inputs, clone_function=clone, recursive=True)
+    with not_compiled(model), SafeModeScope(safe_mode=False):  # this process wrote the configs
+        copy = keras.models.clone_model(model, inputs, clone_function=clone, recursive=True)
     for old, new in pairs:
         if id(old) in take:
             fill(old, new)
-        elif not isinstance(old, keras.Model):
+        elif isinstance(old, keras.layers.Layer) and not isinstance(old, keras.Model):
             for ours, theirs in zip(new.variables, old.variables, strict=True):
                 # A copy: on JAX two variables would share one array, and training donates arrays.
                 ours.assign(np.array(ops.convert_to_numpy(theirs)))
     return copy
+
+
+@contextmanager
+def not_compiled(model: Any) -> Iterator[None]:
+    """Keras compiles copies of compiled models, and makes the variables of their optimizers."""
+    compiled = [
+        each
+        for each in (model, *model._flatten_layers(include_self=False))
+        if getattr(each, "compiled", False)
+    ]
+    for each in compiled:
+        each.compiled = False
+    try:
+        yield
+    finally:
+        for each in compiled:
+            each.compiled = True
+
+
+def compile_as(model: Any, copy: Any) -> None:
+    """Compile with the same arguments. The new optimizer has no variables before training."""
+    if not model.compiled:
+        return
+    try:
+        with SafeModeScope(safe_mode=False):
+            arguments = keras.saving.deserialize_keras_object(model.get_compile_config())
+    except (TypeError, ValueError) as error:
+        reason = printable(error)
+        warnings.warn(f"the new model is not compiled: {reason}", stacklevel=3)
+    else:
+        if arguments:
+            copy.compile(**arguments)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import keras
 from keras import activations, constraints, initializers, regularizers
 
-from lcmulti.errors import ArgumentError
+from lcmulti.errors import ArgumentError, LcmultiError
 from lcmulti.geometry.arguments import choice, integer, per_axis, spatial_axes
 from lcmulti.geometry.formats import DATA_FORMATS
 from lcmulti_keras.arguments import implementation_of, padding_of, take_input_shape
@@ -74,6 +74,17 @@ class Configured(keras.layers.Layer):
             raise ArgumentError("kernel_constraint", what, kernel_constraint)
         warn_of_other_axes(self.implementation, self.kernel_constraint)
         self.input_spec = keras.layers.InputSpec(ndim=self.ndim + 2)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """A layer with the arguments that `get_config` returns; wrong ones raise as `__init__`."""
+        try:
+            layer: Self = super().from_config(config)
+        except TypeError as error:  # of Keras, which shows the config before the reason
+            if isinstance(error.__context__, LcmultiError):
+                raise error.__context__ from None
+            raise
+        return layer
 
     def get_config(self) -> dict[str, Any]:
         """The arguments of `__init__`, serialised."""

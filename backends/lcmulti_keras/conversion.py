@@ -44,8 +44,7 @@ def layer_of_conv(
         raise ArgumentError("rank", "None, for a layer that starts with the weights of conv",
                             changes["rank"])  # fmt: skip
 
-    # Our kernel has position axes before those of a convolution, so axis numbers increase by
-    # these.
+    # Our kernel has the position axes first, so that the other axes have higher numbers.
     def later(axis: int) -> list[int]:
         return [axis + kind.ndim if axis >= 0 else axis]
 
@@ -69,7 +68,7 @@ def conv_of_layer(layer: Any, tolerance: float | None) -> Any:
     if not layer.built:
         shown = described(f"{layer.name}, which has seen no input")
         raise ArgumentError("layer", "a layer that is built", shown)
-    weights = mean_weights(layer, tolerance, "to_conv")
+    weights = mean_weights(layer, tolerance)
     conv = convolution_for(layer)
     conv.build((None, *layer._built_for))
     fill(conv, *weights)
@@ -83,10 +82,8 @@ def fill(conv: Any, kernel: Any, bias: Any) -> None:
         conv.bias.assign(bias)
 
 
-def mean_weights(
-    layer: Any, tolerance: float | None, advised: str, prefix: str = ""
-) -> tuple[Any, Any]:
-    """Kernel and bias, the same everywhere, or an error that advises a function's tolerance."""
+def mean_weights(layer: Any, tolerance: float | None, prefix: str = "") -> tuple[Any, Any]:
+    """Kernel and bias, the same everywhere, or an error that says how far they differ."""
     axes, tolerance = tuple(range(layer.ndim)), tolerance_of(tolerance)
     found: list[Any] = []
     for label, each in (("kernel", layer.full_kernel()), ("bias", layer.bias)):
@@ -95,7 +92,7 @@ def mean_weights(
             continue
         values = ops.convert_to_numpy(each)
         apart = float((values.max(axes) - values.min(axes)).max())
-        require_same(f"{prefix}{label}", apart, tolerance, advised)
+        require_same(f"{prefix}{label}", apart, tolerance)
         # The mean of equal numbers could be rounded.
         found.append(values.mean(axes) if apart else values[(0,) * layer.ndim])
     return found[0], found[1]
@@ -103,11 +100,13 @@ def mean_weights(
 
 def convolution_for(layer: Any) -> Any:
     """The convolution in place of a layer; its weights are those that Keras starts with."""
-    if layer.padding not in ("valid", "same", "causal") or getattr(
-        layer, "padding_mode", "zeros"
-    ) not in ("zeros",):
+    if layer.padding not in ("valid", "same", "causal"):
         shown = described(f"{layer.padding!r} of {layer.name!r}")
         raise ArgumentError("padding", "'valid' or 'same', as Keras' convolutions have", shown)
+    mode = getattr(layer, "padding_mode", "zeros")  # a transposed layer has none
+    if mode != "zeros" and layer.padding != "valid":
+        shown = described(f"{mode!r} of {layer.name!r}")
+        raise ArgumentError("padding_mode", "'zeros', as Keras' convolutions have", shown)
     config = layer.get_config()
     given = {name: config[name] for name in TAKEN_OVER}
 
@@ -121,6 +120,9 @@ def convolution_for(layer: Any) -> Any:
             raise ArgumentError("groups", "1, as Keras' transposed convolutions have", layer.groups)
     elif layer.groups > 1 and layer.ndim < 3 and layer.groups == layer.spec.in_channels:
         # TensorFlow has no other convolution in groups on the CPU.
+        if config["kernel_constraint"] is not None:
+            what = "None where Keras has a depthwise convolution, whose axes are other ones"
+            raise ArgumentError("kernel_constraint", what, config["kernel_constraint"])
         kind = DEPTHWISE[layer.ndim - 1]
         given["depth_multiplier"] = layer.filters // layer.groups
         given["depthwise_regularizer"] = config["kernel_regularizer"]

@@ -10,10 +10,12 @@ from keras import ops
 
 from lcmulti.errors import ArgumentError, ArgumentTypeError, described
 from lcmulti_keras.base import LocallyConnectedBase
+from lcmulti_keras.layers import LocallyConnected
 from lcmulti_keras.transposed import LocallyConnectedTranspose
 
 __all__ = ["fuse_bn"]
 
+NORMALISATION = keras.layers.BatchNormalization
 Layer = TypeVar("Layer", bound=LocallyConnectedBase)
 
 
@@ -26,23 +28,24 @@ def fuse_bn(layer: Layer, bn: Any) -> Layer:
 
     Parameters
     ----------
-    layer : LocallyConnected1D, 2D, 3D or one of their transposed
-        Built, without an activation, with or without a bias, of full rank or not.
+    layer : LocallyConnected1D, 2D, 3D or a transposed one
+        It must be built and have no activation. It may have a bias or not, and may be low-rank.
     bn : keras.layers.BatchNormalization
-        Built, over the channels of what comes out of *layer*.
+        A normalisation over the output channels of *layer*, which is built.
 
     Returns
     -------
-    A new layer of the same kind and name, built, with a bias; the two are left as they are.
+    A new layer of the same kind and name, built, with a bias. *layer* and *bn* are not changed.
 
     Raises
     ------
     ArgumentError
-        If either is not built, *layer* has an activation, or they do not fit together.
+        If either is not built or computes something of its own in ``call``, *layer* has an
+        activation, or they do not fit together.
     """
     if not isinstance(layer, LocallyConnectedBase):
         raise ArgumentTypeError("layer", "a locally connected layer", layer)
-    if not isinstance(bn, keras.layers.BatchNormalization):
+    if not isinstance(bn, NORMALISATION):
         raise ArgumentTypeError("bn", "a keras.layers.BatchNormalization", bn)
     _require_fitting(layer, bn)
     scale, shift = _scale_and_shift(bn)
@@ -58,10 +61,15 @@ def fuse_bn(layer: Layer, bn: Any) -> Layer:
 
 
 def _require_fitting(layer: LocallyConnectedBase, bn: Any) -> None:
-    for argument, each in (("layer", layer), ("bn", bn)):
+    transposed = isinstance(layer, LocallyConnectedTranspose)
+    kind = LocallyConnectedTranspose if transposed else LocallyConnected
+    for argument, each, plain in (("layer", layer, kind), ("bn", bn, NORMALISATION)):
         if not each.built:
             shown = described(f"{each.name}, which has seen no input")
             raise ArgumentError(argument, "a layer that is built", shown)
+        if type(each).call is not plain.call:
+            own = described(f"a {type(each).__name__}, which computes something of its own in call")
+            raise ArgumentError(argument, "a layer with the call of its kind", own)
     if layer.activation is not keras.activations.linear:
         shown = described(f"activation={keras.activations.serialize(layer.activation)!r}")
         raise ArgumentError("layer", "no activation between it and bn", shown)

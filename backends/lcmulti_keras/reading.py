@@ -25,7 +25,10 @@ def layers_of(path: Path) -> list[tuple[str, Any, Any, bool]]:
         If the file is refused.
     """
     if path.suffix.lower() == ".keras" and _written_by_keras3(path):
-        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+        try:
+            model = keras.saving.load_model(path, compile=False, safe_mode=True)
+        except Exception as error:  # Keras raises errors of many kinds
+            raise FileError(path, f"is no model that loads in safe mode ({error})") from error
     else:
         model = load_legacy_model(path)
     return [
@@ -43,5 +46,5 @@ def _written_by_keras3(path: Path) -> bool:
         with zipfile.ZipFile(path) as archive:
             version = json.loads(archive.read("metadata.json"))["keras_version"]
     except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
-        raise FileError(path, f"is no .keras file ({error})") from error
+        raise FileError(path, f"is not a .keras file ({error})") from error
     return str(version).startswith("3")

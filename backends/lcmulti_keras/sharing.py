@@ -11,6 +11,7 @@ from lcmulti.errors import ArgumentError, described
 from lcmulti.geometry.arguments import integer
 from lcmulti.untying import chosen, strength_of
 from lcmulti_keras.base import LocallyConnectedBase
+from lcmulti_keras.cloning import named
 
 __all__ = ["ShareEvery"]
 
@@ -33,6 +34,12 @@ class ShareEvery(keras.callbacks.Callback):
     where : str, type, callable or a list of these, optional
         Which layers; as for `untie`.
 
+    Raises
+    ------
+    ArgumentError
+        If an argument is not allowed; when training begins, if the model has no locally connected
+        layer, or *where* names none.
+
     Examples
     --------
     >>> model.fit(x, y, callbacks=[ShareEvery(steps=10, strength=0.5)])
@@ -47,9 +54,11 @@ class ShareEvery(keras.callbacks.Callback):
         self.count, self._last = 0, -1
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Find the layers, also those of nested models."""
+        """Find the layers, also those of nested models and in wrappers."""
+        # The path of a layer that was built before its model does not tell the model.
+        names = {id(each): name for name, each in named(self.model)}
         there = [
-            (each.path, each)
+            (names.get(id(each), str(each.path)), each)
             for each in self.model._flatten_layers()
             if isinstance(each, LocallyConnectedBase)
         ]

@@ -9,9 +9,10 @@ from typing import Any
 import keras
 
 import lcmulti
-from lcmulti.errors import ArgumentError, ShapeError, described
+from lcmulti.errors import ArgumentError, ArgumentTypeError, ShapeError, described
 from lcmulti.geometry.arguments import choice, integer_tuple
 from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.operations.sheet import circular_of, neighbours_of
 from lcmulti.operations.smoothness import DISTANCES
 from lcmulti.types import Array
 from lcmulti_keras.variables import tensor_of
@@ -30,7 +31,8 @@ class Smoothness(keras.regularizers.Regularizer):
     ----------
     factor : float, default 0.01
         Factor of the mean distance.
-    distance : {"cosine", "squared"}
+    distance : {"cosine", "squared"}, default "cosine"
+        As in `lcmulti.smoothness`.
 
     Raises
     ------
@@ -69,13 +71,15 @@ class SheetSmoothness(keras.regularizers.Regularizer):
     sheet : (int, int)
         Rows and columns to lay the filters of one position on.
     neighbours : {4, 8}
+        How many neighbours a filter has on the sheet.
     circular : bool, default False
+        Whether the first row is a neighbour of the last, and the first column of the last.
 
     Raises
     ------
     ArgumentError
-        If an argument is not allowed; when the layer is built, if ``rows * columns`` of *sheet* is
-        not the number of filters.
+        If an argument is not allowed; when the penalty is computed, if ``rows * columns`` of
+        *sheet* is not the number of filters.
 
     Examples
     --------
@@ -85,9 +89,11 @@ class SheetSmoothness(keras.regularizers.Regularizer):
     def __init__(
         self, factor: float, sheet: Sequence[int], neighbours: int = 4, circular: bool = False
     ) -> None:
-        self.factor, self.circular = _factor(factor), circular
+        self.factor = _factor(factor)
         self.sheet: tuple[int, ...] = integer_tuple("sheet", sheet, 1)
-        self.neighbours = neighbours
+        if len(self.sheet) != 2:
+            raise ArgumentError("sheet", "two numbers, rows and columns", sheet)
+        self.neighbours, self.circular = neighbours_of(neighbours), circular_of(circular)
 
     def __call__(
         self, x: Array, bias: Array | None = None, spec: LocalConvSpec | None = None
@@ -114,9 +120,16 @@ class SheetSmoothness(keras.regularizers.Regularizer):
 
 
 def _factor(value: Any) -> float:
-    if isinstance(value, bool) or not math.isfinite(value) or value < 0:
-        raise ArgumentError("factor", "a finite number of at least 0", value)
-    return float(value)
+    expected = "a finite number of at least 0"
+    try:
+        if isinstance(value, (bool, str)):
+            raise TypeError
+        number = float(value)
+    except TypeError:
+        raise ArgumentTypeError("factor", expected, value) from None
+    if not math.isfinite(number) or number < 0:
+        raise ArgumentError("factor", expected, value)
+    return number
 
 
 def _spec(x: Array) -> LocalConvSpec:

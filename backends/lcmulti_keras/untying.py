@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
-from typing import Any
+from typing import Any, Literal, TypeVar, Unpack, overload
 
 import keras
 import numpy as np
@@ -13,9 +13,16 @@ from keras import ops
 from lcmulti.dtypes import DTYPES
 from lcmulti.errors import ArgumentError, described
 from lcmulti.types import Array
-from lcmulti.untying import Row, arguments_of, chosen, planned
+from lcmulti.untying import Arguments, Row, Untying, Where, arguments_of, chosen, planned
 from lcmulti_keras.axes import moved_axes
-from lcmulti_keras.cloning import LAYERS, cloned, named, require_graph
+from lcmulti_keras.cloning import (
+    LAYERS,
+    cloned,
+    compile_as,
+    named,
+    not_compiled,
+    require_graph,
+)
 from lcmulti_keras.conversion import DEPTHWISE, TAKEN_OVER
 
 __all__ = ["untie"]
@@ -23,18 +30,41 @@ __all__ = ["untie"]
 SEPARABLE = (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
 
 
+Model = TypeVar("Model", bound=keras.Model)
+
+
+@overload
 def untie(
-    model: Any,
+    model: keras.Model,
+    example_input: Any = ...,
+    *,
+    dry_run: Literal[True],
+    **arguments: Unpack[Arguments],
+) -> Untying: ...
+@overload
+def untie(
+    model: Model,
+    example_input: Any = ...,
+    *,
+    dry_run: Literal[False] = ...,
+    **arguments: Unpack[Arguments],
+) -> Model: ...
+@overload
+def untie(
+    model: Model, example_input: Any = ..., *, dry_run: bool, **arguments: Unpack[Arguments]
+) -> Model | Untying: ...
+def untie(
+    model: keras.Model,
     example_input: Any = None,
     *,
-    where: Any = None,
-    shared_axes: Any = (),
+    where: Where = None,
+    shared_axes: Sequence[int] = (),
     rank: int | None = None,
-    memory: Any = None,
+    memory: int | str | None = None,
     implementation: str = "auto",
     dry_run: bool = False,
-    tell: Callable[[str], Any] | None = print,
-) -> Any:
+    tell: Callable[[str], object] | None = print,
+) -> keras.Model | Untying:
     """A copy of *model* with locally connected layers, which compute what its convolutions did.
 
     Parameters
@@ -60,8 +90,10 @@ def untie(
     Returns
     -------
     keras.Model
-        The copy, not compiled. Layers keep their names, weights, policies and ``trainable``. With
-        *dry_run*, a `lcmulti.untying.Untying`.
+        The copy, of the class of *model* if that is made as functional or Sequential models are.
+        Layers keep their names, weights, policies and ``trainable``. It is compiled as *model* is,
+        with a new optimizer; a warning says if Keras cannot copy a loss or metric of your own.
+        With *dry_run*, a `lcmulti.untying.Untying`.
 
     Raises
     ------
@@ -70,7 +102,7 @@ def untie(
     TooLargeError
         If the weights take more than *memory*. The message names the layers that cost most.
     """
-    model = _with_sizes(model, example_input)
+    given, model = model, _with_sizes(model, example_input)
     layers, sizes = list(named(model)), _sizes_seen(model, {})
     there = [(name, layer) for name, layer in layers if isinstance(layer, (*LAYERS, *SEPARABLE))]
     arguments = {"shared_axes": shared_axes, "rank": rank, "implementation": implementation}
@@ -84,7 +116,10 @@ def untie(
     for name, each in seen.items():
         if any(None in sample for sample in each):
             shown = described(f"{name!r}, which sees samples of {min(each, key=str)}")
-            raise ArgumentError("model", "an input size, or an example_input", shown)
+            what = "an input size, or an example_input"
+            if "/" in name:
+                what = f"an input size of the nested model {name.rpartition('/')[0]!r}"
+            raise ArgumentError("model", what, shown)
 
     def row(name: str, layer: Any, sample: tuple[int, ...]) -> Row:
         return _row(name, layer, sample, _layer(layer, sample, arguments))
@@ -108,7 +143,9 @@ def untie(
         else:
             new.kernel_initializer = old.depthwise_initializer
 
-    return cloned(model, take, made, filled)
+    copy = cloned(model, take, made, filled)
+    compile_as(given, copy)
+    return copy
 
 
 def _with_sizes(model: Any, example: Any) -> Any:
@@ -120,7 +157,10 @@ def _with_sizes(model: Any, example: Any) -> Any:
     inputs = keras.tree.map_structure(
         lambda x: keras.Input(batch_shape=(None, *np.shape(x)[1:])), example
     )
-    kept = keras.models.clone_model(model, input_tensors=inputs, clone_function=lambda layer: layer)
+    with not_compiled(model):
+        kept = keras.models.clone_model(
+            model, input_tensors=inputs, clone_function=lambda layer: layer
+        )
     kept.name = model.name
     return kept
 

@@ -59,7 +59,7 @@ def lcmulti_implementations() -> Iterable[ImplementationEntry]:
         name="composed",
         backend="tensorflow",
         load="lcmulti_tensorflow.composed:composed",
-        summary="slices, stacks and one batched product, differentiable as they stand",
+        summary="all patches at once, in operations that every transform can see",
         priority=10,
         transformable=True,
         portable=True,

@@ -32,17 +32,18 @@ if TYPE_CHECKING:  # for type checkers and editors
         LazyLocallyConnected2d,
         LazyLocallyConnected3d,
     )
+    from lcmulti_torch.retying import retie
     from lcmulti_torch.sharing import ShareEvery
     from lcmulti_torch.transposed import (
         LocallyConnectedTranspose1d,
         LocallyConnectedTranspose2d,
         LocallyConnectedTranspose3d,
     )
-    from lcmulti_torch.untying import retie, untie
+    from lcmulti_torch.untying import untie
 else:
     from importlib import import_module
 
-    _HOMES = {"ShareEvery": "sharing", "fuse_bn": "fusing", "retie": "untying", "untie": "untying"}
+    _HOMES = {"ShareEvery": "sharing", "fuse_bn": "fusing", "retie": "retying", "untie": "untying"}
 
     def __getattr__(name):
         if name not in __all__:

@@ -79,7 +79,7 @@ def _mean(layer: Any, name: str, each: Tensor, tolerance: float | None) -> Tenso
     values = each.detach()
     numbers = torch.view_as_real(values) if values.is_complex() else values
     apart = float((numbers.amax(axes) - numbers.amin(axes)).max())
-    require_same(name, apart, tolerance, "to_conv")
+    require_same(name, apart, tolerance)
     # The mean of equal numbers could be rounded.
     mean = values.mean(axes) if apart else values[(0,) * layer.ndim].clone()
     return mean.requires_grad_(each.requires_grad)

@@ -25,11 +25,12 @@ __all__ = [
 def traced(
     operation: Callable[..., Tensor], ndim: int, *arrays: Tensor | None, **arguments: Any
 ) -> Tensor:
-    """The node that calls an operation of `lcmulti` by its function here, if there is one."""
-    function = globals().get(f"{operation.__name__}{ndim}d")
-    if function is not None:
+    """The node that calls an operation of `lcmulti` by its function here."""
+    function: Callable[..., Tensor] = local_conv_low_rank
+    if operation is not lcmulti.local_conv_low_rank:
+        function = globals()[f"{operation.__name__}{ndim}d"]
         arguments = {NAMES.get(name, name): value for name, value in arguments.items()}
-    y: Tensor = called(function or operation, *arrays, **arguments)
+    y: Tensor = called(function, *arrays, **arguments)
     return y
 
 
@@ -53,6 +54,26 @@ def _call(
             raise in_torchs_words(error) from None
 
     return with_batch(run, input, ndim)
+
+
+def local_conv_low_rank(
+    input: Tensor,
+    basis: Tensor,
+    coefficients: Tensor,
+    bias: Tensor | None = None,
+    **arguments: Any,
+) -> Tensor:
+    """What a low-rank layer computes, of a batch or of one sample: the node of a traced layer."""
+    if is_proxy(input) or is_proxy(basis):
+        return traced(lcmulti.local_conv_low_rank, 0, input, basis, coefficients, bias, **arguments)
+
+    def run(x: Tensor) -> Tensor:
+        try:
+            return lcmulti.local_conv_low_rank(x, basis, coefficients, bias, **arguments)
+        except ArgumentError as error:
+            raise in_torchs_words(error) from None
+
+    return with_batch(run, input, coefficients.dim() - 1)
 
 
 def _local_conv(

@@ -43,7 +43,8 @@ def fuse_bn(layer: Layer, bn: _BatchNorm) -> Layer:
     Raises
     ------
     ArgumentError
-        If one of them is in training mode, or they do not fit together.
+        If one of them is in training mode or computes something of its own in ``forward`` (an
+        activation, say), or they do not fit together.
     """
     if not isinstance(layer, LocallyConnectedNd):
         raise ArgumentTypeError("layer", "a locally connected layer", layer)
@@ -68,6 +69,8 @@ def _require_fitting(layer: LocallyConnectedNd[Any], bn: _BatchNorm) -> None:
     if any(map(is_lazy, layer.parameters())):
         lazy = described(f"a {type(layer).__name__} that has not seen its first batch")
         raise ArgumentError("layer", "a layer that has its weights", lazy)
+    _require_forward("layer", layer, LocallyConnectedNd)
+    _require_forward("bn", bn, nn.SyncBatchNorm if isinstance(bn, nn.SyncBatchNorm) else _BatchNorm)
     for argument, module in (("layer", layer), ("bn", bn)):
         if module.training:
             training = described(f"one in training mode; call {argument}.eval()")
@@ -81,6 +84,12 @@ def _require_fitting(layer: LocallyConnectedNd[Any], bn: _BatchNorm) -> None:
     if bn.num_features != layer.out_channels:
         expected = f"{layer.out_channels} features, the filters of layer"
         raise ArgumentError("bn", expected, described(str(bn.num_features)))
+
+
+def _require_forward(argument: str, module: nn.Module, kind: type[nn.Module]) -> None:
+    if "forward" in module.__dict__ or type(module).forward is not kind.forward:
+        own = f"a {type(module).__name__}, which computes something of its own in forward"
+        raise ArgumentError(argument, "a module with the forward of its kind", described(own))
 
 
 def _statistics(bn: _BatchNorm) -> tuple[Tensor, Tensor, Tensor]:
@@ -114,15 +123,18 @@ def _values(layer: nn.Module, name: str) -> Any:
 
 
 def _copy_of(layer: Layer) -> Layer:
-    """Copy everything but parameters. A parametrized layer has a class of its own; that is kept."""
+    """Copy everything but the weights, and what computes them, which has a class of its own."""
     kind: Any = type(layer)
     if parametrize.is_parametrized(layer):
         (kind,) = kind.__bases__
     copy: Layer = kind.__new__(kind)
     nn.Module.__init__(copy)
-    apart = ("_parameters", "_modules")
-    rest = {name: value for name, value in layer.__dict__.items() if name not in apart}
-    copy.__dict__.update(deepcopy(rest))
+    weights = {*layer._parameter_shapes(), "parametrizations"}
+    rest = {
+        name: {key: value for key, value in layer.__dict__[name].items() if key not in weights}
+        for name in ("_parameters", "_modules")
+    }
+    copy.__dict__.update(deepcopy(layer.__dict__ | rest))
     return copy
 
 

@@ -13,7 +13,7 @@ __all__ = ["state_of"]
 
 
 def state_of(path: Path) -> dict[str, Any]:
-    """Tensors by name, as NumPy arrays; also from within ``"state_dict"`` or ``"model"``.
+    """Tensors by name, in float32 or complex; also from within ``"state_dict"`` or ``"model"``.
 
     Raises
     ------
@@ -29,4 +29,6 @@ def state_of(path: Path) -> dict[str, Any]:
             state = state[inner]
     if not isinstance(state, dict):
         raise FileError(path, "is no state dict")
-    return {n: v.float().numpy() for n, v in state.items() if isinstance(v, torch.Tensor)}
+    tensors = {n: v for n, v in state.items() if isinstance(v, torch.Tensor)}
+    # NumPy has no bfloat16.
+    return {n: (v if v.is_complex() else v.float()).numpy() for n, v in tensors.items()}

@@ -64,12 +64,15 @@ class ShareEvery:
         self.count += 1
         if self.count % self.steps:
             return False
+        moved: set[nn.Parameter] = set()
         for layer in self.layers:
-            kept = {n: p.clone() for n, p in layer.named_parameters()} if self.strength < 1 else {}
+            kept = [(each, each.clone()) for each in layer.parameters() if self.strength < 1]
             layer.share_(self.axes)
-            for name, parameter in layer.named_parameters():
-                if name in kept:
-                    parameter.lerp_(kept[name], 1 - self.strength)
+            for parameter, before in kept:
+                # What another layer has too was moved already.
+                stay = 1.0 if parameter in moved else 1 - self.strength
+                parameter.lerp_(before, stay)
+                moved.add(parameter)
         return True
 
     def state_dict(self) -> dict[str, int]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -128,7 +130,9 @@ def sizes_seen(model: nn.Module, example: Any, wanted: dict[str, Any]) -> Seen:
 def _unchanged(model: nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients; restore modes, buffers and random states afterwards."""
     modes = {module: module.training for module in model.modules()}
+    held = [(module, dict(module._buffers)) for module in model.modules()]
     buffers = [(each, each.detach().clone()) for each in model.buffers()]
+    draws, numpy_draws = random.getstate(), np.random.get_state()  # noqa: NPY002
     devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
     try:
         model.eval()
@@ -137,6 +141,10 @@ def _unchanged(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
+        random.setstate(draws)
+        np.random.set_state(numpy_draws)  # noqa: NPY002
+        for module, by_name in held:  # a module may replace a buffer instead of writing to it
+            module._buffers.update(by_name)
         with torch.no_grad():
             for buffer, value in buffers:
                 if not torch.equal(buffer, value):

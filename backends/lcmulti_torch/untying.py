@@ -1,4 +1,4 @@
-"""`untie` makes the convolutions of any module locally connected; `retie` does the opposite.
+"""`untie` makes the convolutions of any module locally connected.
 
 The example runs once, with hooks, to find the input size of each convolution. The result is a deep
 copy, in which the copy of each convolution is the new layer. So everything that refers to the
@@ -8,19 +8,28 @@ convolution, in any container or attribute, refers to the new layer.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
-from typing import Any
+from typing import Any, Literal, TypeVar, Unpack, overload
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import UninitializedParameter
 
 from lcmulti.errors import ArgumentError, ArgumentTypeError, described
-from lcmulti.untying import Row, chosen, chosen_to_retie, planned, tied
+from lcmulti.untying import (
+    Arguments,
+    Row,
+    Untying,
+    Where,
+    chosen,
+    planned,
+)
 from lcmulti_torch.base import LocallyConnectedNd
 from lcmulti_torch.layers import LocallyConnected1d, LocallyConnected2d, LocallyConnected3d
 from lcmulti_torch.replacing import carry_over, replaced
+from lcmulti_torch.shared_weights import check_shared
 from lcmulti_torch.sizes_seen import sizes_seen
 from lcmulti_torch.transposed import (
     LocallyConnectedTranspose1d,
@@ -28,7 +37,7 @@ from lcmulti_torch.transposed import (
     LocallyConnectedTranspose3d,
 )
 
-__all__ = ["retie", "untie"]
+__all__ = ["LAYERS", "require_module", "untie"]
 
 LAYERS = {
     cls.convolution: cls
@@ -39,19 +48,56 @@ LAYERS = {
 }  # fmt: skip
 
 
+Model = TypeVar("Model", bound=nn.Module)
+
+
+class TorchArguments(Arguments, total=False):
+    """Arguments of `untie`, for type checkers."""
+
+    inplace: bool
+
+
+@overload
 def untie(
     model: nn.Module,
     example_input: Any,
     *,
-    where: Any = None,
-    shared_axes: Any = (),
+    dry_run: Literal[True],
+    **arguments: Unpack[TorchArguments],
+) -> Untying: ...
+@overload
+def untie(
+    model: _ConvNd,
+    example_input: Any,
+    *,
+    dry_run: Literal[False] = ...,
+    **arguments: Unpack[TorchArguments],
+) -> LocallyConnectedNd[Any]: ...
+@overload
+def untie(
+    model: Model,
+    example_input: Any,
+    *,
+    dry_run: Literal[False] = ...,
+    **arguments: Unpack[TorchArguments],
+) -> Model: ...
+@overload
+def untie(
+    model: Model, example_input: Any, *, dry_run: bool, **arguments: Unpack[TorchArguments]
+) -> Model | Untying: ...
+def untie(
+    model: nn.Module,
+    example_input: Any,
+    *,
+    where: Where = None,
+    shared_axes: Sequence[int] = (),
     rank: int | None = None,
-    memory: Any = None,
+    memory: int | str | None = None,
     implementation: str = "auto",
     dry_run: bool = False,
     inplace: bool = False,
-    tell: Callable[[str], Any] | None = print,
-) -> Any:
+    tell: Callable[[str], object] | None = print,
+) -> nn.Module | Untying:
     """Turn convolutions into locally connected layers that compute the same at first.
 
     Parameters
@@ -62,8 +108,9 @@ def untie(
         changed. Convolutions that are called as functions (``F.conv2d``) are not modules and stay;
         a warning says how many there are.
     example_input : Tensor, tuple or dict
-        Arguments for a call of the network, positional or by name. The new network takes inputs of
-        this size; the batch does not matter.
+        Arguments for a call of the network, positional or by name. (A network whose only argument
+        is a dict takes ``(batch,)``.) The new network takes inputs of this size; the batch does not
+        matter.
     where : str, type, callable or a list of these, optional
         Which convolutions: names (``"layer1.0.conv1"``), patterns (``"layer1.*"``), classes, or
         ``(name, module) -> bool``. None: all that can be untied.
@@ -104,7 +151,7 @@ def untie(
     >>> untied[0].weight.shape
     torch.Size([6, 6, 3, 3, 3, 8])
     """
-    _check_module(model)
+    require_module(model)
     convolutions = _convolutions(model)
     wanted = chosen(where, convolutions.items())
     seen = sizes_seen(model, example_input, dict(wanted))
@@ -129,7 +176,8 @@ def untie(
             "shared",
             stacklevel=2,
         )
-    _check_shared(model, take)
+    empty = {id(conv): _empty(conv, size, arguments) for _, conv, size in take}
+    check_shared(model, [(name, conv) for name, conv, _ in take], empty)
     if dry_run:
         return plan
     plan.announce(tell, memory)
@@ -139,37 +187,8 @@ def untie(
         return replaced(model, {id(conv): conv for _, conv, _ in take}, layers, inplace)
 
 
-def retie(
-    model: nn.Module, *, where: Any = None, tolerance: float | None = 0.0, inplace: bool = False
-) -> nn.Module:
-    """Turn locally connected layers back into convolutions.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-    where : as for `untie`
-    tolerance : float or None, default 0
-        Largest difference of a weight between two positions. None takes the mean over positions,
-        however much they differ.
-    inplace : bool, default False
-
-    Raises
-    ------
-    ArgumentError
-        If weights differ more. The message names the layer and the difference.
-    """
-    _check_module(model)
-    there = [(n, m) for n, m in model.named_modules() if isinstance(m, LocallyConnectedNd)]
-    take = chosen_to_retie(where, there, model)
-    convolutions = {}
-    for name, layer in take:
-        convolutions[id(layer)] = conv = tied(name, layer, tolerance)
-        kind = next(each for each in LAYERS.values() if isinstance(layer, each))
-        carry_over(layer, conv, kind(1, 1, 1, 1, device="meta"))
-    return replaced(model, {id(layer): layer for _, layer in take}, convolutions, inplace)
-
-
-def _check_module(model: Any) -> None:
+def require_module(model: Any) -> None:
+    """Raise unless it is a module whose parameters have values."""
     if not isinstance(model, nn.Module):
         raise ArgumentTypeError("model", "a torch.nn.Module", model)
     lazy = [
@@ -225,28 +244,6 @@ def _row(name: str, conv: Any, layer: Any) -> Row:
         name, type(conv).__name__, tuple(conv.kernel_size), layer.spec.positions_shape, before,
         after, conv.weight.element_size(),
     )  # fmt: skip
-
-
-def _check_shared(model: nn.Module, take: list[tuple[str, Any, tuple[int, ...]]]) -> None:
-    """Raise if another module shares the weights: they would silently become separate."""
-    size_of = {id(conv): (size, conv) for _, conv, size in take}
-    owners: dict[int, list[tuple[str, str, nn.Module]]] = {}
-    for prefix, module in model.named_modules():
-        for name, parameter in module._parameters.items():
-            if parameter is not None:
-                owners.setdefault(id(parameter), []).append((prefix, name, module))
-    for name, conv, size in take:
-        for parameter in (each for each in conv._parameters.values() if each is not None):
-            for other, label, module in owners[id(parameter)]:
-                if module is conv:
-                    continue
-                same = size_of.get(id(module), (None, None))[0] == size and (
-                    type(module) is type(conv)
-                )
-                if not same:
-                    shown = described(f"{name!r}, whose {label} is that of {other!r} too")
-                    what = "weights of one convolution each, or of several that see one size"
-                    raise ArgumentError("model", what, shown)
 
 
 def _layer(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,7 @@ from lcmulti import plugins
 from lcmulti.errors import UnsupportedError
 from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.plugins.contract import Implementation, Map, Problem, Resources
-from lcmulti_triton import state
+from lcmulti_triton import failing, state
 from lcmulti_triton.layer import Layer, layer_of, refusal
 
 if TYPE_CHECKING:
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["implementation"]
 
 MAPS: tuple[Map, ...] = ("forward", "input_grad", "kernel_grad")
-NEXT = "blocked"
-"""Serves calls that turn out at run time not to be servable here."""
 
 
 class Triton:
@@ -41,14 +38,11 @@ class Triton:
             return "only compilers can take it as an opaque operation"
         if reason := state.unavailable(problem.device):
             return reason
-        reason = refusal(spec, problem.samples)
-        return reason or next(iter(state.failures.values()), None) or state.broken()
+        return refusal(spec, problem.samples) or _failed(problem) or state.broken()
 
     def unavailable(self) -> str | None:
         """A sentence that says why neither a GPU nor the interpreter serves here, or None."""
-        failed = next(iter(state.failures.values()), None)
-        missing = state.without_triton() or (None if state.is_interpreted() else state.on_gpu())
-        return missing or failed
+        return state.without_triton() or (None if state.is_interpreted() else state.on_gpu())
 
     def details(self, problem: Problem) -> tuple[str, ...]:
         """The tile of each map, and why it was chosen."""
@@ -70,8 +64,11 @@ class Triton:
 
         Parameters
         ----------
+        problem : Problem
+            A layer with its batch, dtype and device.
         told : callable
-            Called with ``(map, candidate, seconds)`` after each measurement; None: it failed.
+            Called with ``(map, candidate, seconds)`` after each measurement. The seconds are None
+            where the candidate failed.
 
         Returns
         -------
@@ -81,7 +78,7 @@ class Triton:
         Raises
         ------
         UnsupportedError
-            No candidate could be compiled, or arrays of this size find no room.
+            If no candidate can be compiled, or arrays of this size find no room.
         """
         from lcmulti_triton import tuned
 
@@ -135,6 +132,16 @@ def _layers(problem: Problem) -> list[Layer]:
     return [layer_of(map_, problem.spec, problem.dtype, batch) for map_ in MAPS]
 
 
+def _failed(problem: Problem) -> str | None:
+    """Why Triton cannot compile a map of a problem, if that was tried in this process; or None."""
+    if not failing.failures:
+        return None
+    device, resources = _device(problem.device), problem.resources
+    settings = (resources.precision, resources.tiles)
+    kinds = (failing.kind_of(layer, device, settings) for layer in _layers(problem))
+    return next(filter(None, map(failing.reason_for, kinds)), None)
+
+
 def _run(map_: Map, a: Tensor, b: Tensor, spec: LocalConvSpec, resources: Resources) -> Tensor:
     if is_transformed(a, b):
         return _transformed(map_, a, b, spec, resources)
@@ -158,19 +165,13 @@ def _ready(
     from lcmulti_triton.launch import prepared
 
     index = _index(a)
-    if map_ in state.failures or (index is not None and state.is_old(index)):
+    if index is not None and state.is_old(index):
         return None
     aligned = not (a.data_ptr() | b.data_ptr()) % 16
-    try:
-        return prepared(
-            map_, spec, a.dtype, index, len(a), a.stride(), b.stride(), aligned,
-            (resources.precision, resources.tiles),
-        )  # fmt: skip
-    except Exception as error:  # of the compiler or the driver; another implementation can serve
-        said = f"{type(error).__name__}: {error}".strip().splitlines()[0]
-        state.failures[map_] = f"Triton failed to compile {map_} here ({said})"
-        warnings.warn(f"lcmulti: {state.failures[map_]}; {NEXT!r} serves", stacklevel=2)
-        return None
+    return prepared(
+        map_, spec, a.dtype, index, len(a), a.stride(), b.stride(), aligned,
+        (resources.precision, resources.tiles),
+    )  # fmt: skip
 
 
 def _index(array: Tensor) -> int | None:
@@ -179,7 +180,7 @@ def _index(array: Tensor) -> int | None:
 
 
 def _next() -> Implementation:
-    return plugins.load_implementation("torch", NEXT)
+    return plugins.load_implementation("torch", failing.NEXT)
 
 
 def _transformed(

@@ -14,10 +14,11 @@ from triton.runtime.errors import OutOfResources
 
 from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.plugins.contract import Map
+from lcmulti_triton import failing
 from lcmulti_triton.choice import smallest
 from lcmulti_triton.decision import decided
 from lcmulti_triton.layer import Layer, Tile, layer_of
-from lcmulti_triton.starting import NAMES, Launch, start_of
+from lcmulti_triton.starting import NAMES, Launch, is_started, start_of
 
 __all__ = ["Ready", "prepared", "result_of"]
 
@@ -56,8 +57,10 @@ def prepared(
     b: tuple[int, ...],
     is_aligned: bool,
     settings: tuple[str, str],
-) -> Ready:
+) -> Ready | None:
     """Prepare calls of *map_* on arrays of these strides; *device* is None for the CPU.
+
+    None if Triton cannot compile a kernel for such a layer here: `failing` has told why.
 
     Parameters
     ----------
@@ -71,15 +74,28 @@ def prepared(
     shape, strides = result_of(map_, spec, batch, a)
     x, y = {"forward": (a, strides), "input_grad": (strides, a), "kernel_grad": (a, b)}[map_]
     layer = layer_of(map_, spec, NAMES[dtype], batch, x, y)
-    chosen = decided(layer, device, settings)
-    tile = chosen.tile
+    kind = failing.kind_of(layer, device, settings)
+    if failing.reason_for(kind):
+        return None
     try:
-        start = start_of(layer, tile, chosen.precision, device, is_aligned)
-    except OutOfResources:  # this GPU has less memory than those the tiles were made for
-        tile = smallest(layer)
-        start = start_of(layer, tile, "ieee", device, is_aligned)
+        tile, start = _compiled(layer, device, is_aligned, settings)
+    except Exception as error:  # of the compiler or the driver; another implementation can serve
+        failing.note(kind, error, is_started(device))
+        return None
     clear = tile.family.endswith("windows") and not layer.covers
     return Ready(shape, strides, clear, start, layer, tile)
+
+
+def _compiled(
+    layer: Layer, device: int | None, is_aligned: bool, settings: tuple[str, str]
+) -> tuple[Tile, Launch]:
+    chosen = decided(layer, device, settings)
+    try:
+        start = start_of(layer, chosen.tile, chosen.precision, device, is_aligned)
+    except OutOfResources:  # this GPU has less memory than those the tiles were made for
+        tile = smallest(layer)
+        return tile, start_of(layer, tile, "ieee", device, is_aligned)
+    return chosen.tile, start
 
 
 def result_of(

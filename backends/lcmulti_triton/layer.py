@@ -10,9 +10,11 @@ from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.plugins.contract import Map
 from lcmulti_triton.axes import MOST_AXES, Axis, axes_of
 
-__all__ = ["Layer", "Tile", "layer_of"]
+__all__ = ["Layer", "Tile", "layer_of", "refusal"]
 
 LARGEST = 2**31 - 1
+"""The largest index of 32 bits."""
+
 SLACK = 2**12
 """More elements than the last tile of an axis reaches beyond its end."""
 

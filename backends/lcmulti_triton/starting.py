@@ -21,7 +21,7 @@ from lcmulti_triton.kernels.kernel_grad import kernel_grad
 from lcmulti_triton.layer import Layer, Tile
 from lcmulti_triton.variant import arguments, constants, programs, signature
 
-__all__ = ["KERNELS", "NAMES", "Launch", "compile_for", "on", "start_of"]
+__all__ = ["KERNELS", "NAMES", "Launch", "compile_for", "is_started", "on", "start_of"]
 
 KERNELS: dict[Map, Any] = {"forward": forward, "input_grad": input_grad, "kernel_grad": kernel_grad}
 NAMES = {getattr(torch, name): name for name in DTYPES if not name.startswith("complex")}
@@ -83,6 +83,15 @@ def compiled(layer: Layer, tile: Tile, precision: str, is_aligned: bool, device:
     key = (layer.map, layer.dtype, layer.wide, tile.warps, tile.stages, is_aligned)
     known = constants(layer, tile, precision)
     return _compiled(key, tuple(known.items()), layer, _target(), device)
+
+
+def is_started(device: int | None) -> bool:
+    """Whether Triton knows the GPU of this number; None is the interpreter, which needs none."""
+    try:
+        with on(device):
+            return device is None or bool(_target())
+    except Exception:  # no C compiler, or no driver
+        return False
 
 
 def _target() -> GPUTarget:

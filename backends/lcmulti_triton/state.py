@@ -1,4 +1,4 @@
-"""Whether the kernels can run here, without importing Triton; and the failures so far."""
+"""Whether the kernels can run here, without importing Triton."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from importlib import metadata
 
 import torch
 
-__all__ = ["FIRST", "LAST", "broken", "failures", "is_old", "unavailable"]
+__all__ = [
+    "FIRST", "LAST", "broken", "is_interpreted", "is_old", "on_gpu", "unavailable",
+    "without_triton",
+]  # fmt: skip
 
 FIRST, LAST = (3, 6), (3, 9)
 """Versions of Triton that the kernels are known to compile with."""
@@ -21,10 +24,10 @@ CLASHES_FROM = (3, 9)
 
 INSTALL = "pip install 'lcmulti[triton]'"
 OLDEST = (8, 0)
-AMD = ("gfx90a", "gfx942")
+"""The lowest compute capability of a GPU of NVIDIA's that is served."""
 
-failures: dict[str, str] = {}
-"""Errors of Triton for kernels that it could not compile or load, by map."""
+AMD = ("gfx90a", "gfx942")
+"""The architectures of AMD's GPUs that are served."""
 
 
 def unavailable(device: str) -> str | None:
@@ -111,4 +114,5 @@ def is_old(index: int) -> str | None:
         return f"{found.name} is {architecture}; the kernels are compiled for {' and '.join(AMD)}"
     if (found.major, found.minor) >= OLDEST:
         return None
-    return f"{found.name} has compute capability {found.major}.{found.minor}, under 8.0"
+    oldest = ".".join(map(str, OLDEST))
+    return f"{found.name} has compute capability {found.major}.{found.minor}, under {oldest}"

@@ -28,8 +28,7 @@ from lcmulti_triton.starting import NAMES, on, start_of
 __all__ = ["Measured", "file_of", "keep", "look_up", "measure"]
 
 MILLISECONDS = 40
-"""Seconds for which each candidate runs."""
-
+"""For so long each candidate runs on a GPU."""
 
 _here: dict[tuple[Path, str], Tile] = {}
 """What this process measured, by file and layer."""
@@ -85,7 +84,18 @@ def measure(
     precision: str = "ieee",
     told: Callable[[Measured], None] = lambda measured: None,
 ) -> list[Measured]:
-    """Time every candidate on random arrays of the layer's sizes; *told* is called after each."""
+    """Time every candidate on random arrays of the layer's sizes; *told* is called after each.
+
+    Parameters
+    ----------
+    layer : Layer
+    device : int or None
+        Number of the GPU; None for the interpreter.
+    precision : {"ieee", "tf32x3"}
+        Of float32 products; a candidate that does not take it is timed in ``"ieee"``.
+    told : callable
+        Called with a `Measured`.
+    """
     found = []
     a, b, result = _arrays(layer, device)
     for tile in candidates(nominal(layer)):

@@ -6,7 +6,7 @@ from typing import Any
 
 from lcmulti_triton.layer import Layer, Tile
 
-__all__ = ["arguments", "constants", "programs", "signature"]
+__all__ = ["arguments", "constants", "names", "programs", "signature"]
 
 POINTER = {"float16": "*fp16", "bfloat16": "*bf16", "float32": "*fp32", "float64": "*fp64"}
 OPERANDS = {

@@ -1,4 +1,4 @@
-"""`Contender`: a way to compute a workload that is timed. And the contenders of lcmulti."""
+"""`Contender`: a way to compute a workload, to be timed; and those of lcmulti itself."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Contender(NamedTuple):
 
 
 def ours(arrays: Arrays, backend: str, implementation: str, data_format: str) -> Contender:
-    """`lcmulti.local_conv`."""
+    """`lcmulti.local_conv` of a backend, by one of its implementations or ``auto``."""
     arguments = _arguments(arrays, data_format, backend, implementation)
 
     def function(x: Array, kernel: Array) -> Any:

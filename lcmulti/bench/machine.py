@@ -24,6 +24,17 @@ from lcmulti.processors import cores
 __all__ = ["available_memory", "bandwidth", "gpu", "measure", "processor", "rate"]
 
 
+CGROUPS = (
+    (Path("/sys/fs/cgroup"), "memory.max", "memory.current", "inactive_file"),
+    (
+        Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes",
+        "total_inactive_file",
+    ),
+)  # fmt: skip
+"""Where the memory of a container is told, in both versions of Linux' control groups: the limit,
+what is held, and how much of that are files in the cache, which give way."""
+
+
 def bandwidth(threads: int, elements: int = 1 << 25) -> float:
     """Bytes per second of reading or of copying, whichever is faster, far beyond the caches."""
     source = [np.ones(elements, "float32") for _ in range(threads)]
@@ -105,9 +116,20 @@ def processor() -> str:
 
 
 def available_memory() -> int:
-    """Bytes of free memory, or 4 GiB where the system does not tell."""
+    """Bytes of free memory, or 4 GiB where the system does not tell.
+
+    In a container these are at most the bytes that its limit leaves.
+    """
+    free = 4 * 2**30
     with contextlib.suppress(OSError):
         for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
             if line.startswith("MemAvailable"):
-                return int(line.split()[1]) * 1024
-    return 4 * 2**30
+                free = int(line.split()[1]) * 1024
+    for folder, limit, used, cached in CGROUPS:
+        # Without a limit there is no such file, or it has the word "max".
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            most, held = (int((folder / name).read_text("ascii")) for name in (limit, used))
+            rows = (folder / "memory.stat").read_text("ascii").splitlines()
+            files = int(dict(row.split() for row in rows)[cached])
+            free = min(free, max(most - held + files, 0))
+    return free

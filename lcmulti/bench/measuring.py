@@ -16,6 +16,7 @@ from lcmulti.bench.trial import failure, trial
 from lcmulti.bench.workloads import Arrays, Workload, in_format
 from lcmulti.errors import LcmultiError
 from lcmulti.geometry.spec import LocalConvSpec
+from lcmulti.untying import human
 
 __all__ = ["Measuring", "Watcher"]
 
@@ -24,6 +25,11 @@ ENOUGH = 20.0
 
 OTHER = {"channels_last": "channels_first", "channels_first": "channels_last"}
 Watcher = Callable[[Report, str], None]
+
+
+def over_limit(needed: int, limit: int) -> str:
+    """Why a way to compute is not timed that would take more bytes than *limit*."""
+    return f"not run: needs {human(needed)}, over memory={human(limit)} (--memory)"
 
 
 class Measuring:
@@ -59,7 +65,7 @@ class Measuring:
                     self._prepare(row, contender, arrays, runner, steps)
             else:
                 row = self._row(workload, backend, "auto", "ours", auto=True)
-                row.problem = f"arrays of {arrays.nbytes:,} bytes are over the memory limit"
+                row.problem = over_limit(4 * arrays.nbytes, self.memory)
             for peer in self.peers:
                 if peer.backend == backend and peer.applies(workload.spec):
                     self._peer(peer, arrays, workload, runner, steps)
@@ -149,7 +155,7 @@ class Measuring:
         elif (why := peer.declines(spec)) is not None:
             row.problem = f"not run: {why}"
         elif needed > self.memory:
-            row.problem = f"not run: takes {needed / 1e9:,.1f} GB, over the memory limit"
+            row.problem = over_limit(needed, self.memory)
         elif peer.is_slow(spec, batch):
             self.watch(self.report, f"{workload.name}: trying {peer.name}")
             row.problem = trial(

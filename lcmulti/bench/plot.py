@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lcmulti.bench.report import Report, Row
 from lcmulti.errors import ArgumentError, MissingExtraError
+from lcmulti.files import write_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,7 +43,7 @@ def require(path: Path) -> None:
 
 
 def draw(report: Report, path: Path) -> None:
-    """Write the picture."""
+    """Write the picture. Raises `FileError` if it cannot be written, and as `require`."""
     require(path)
     import matplotlib
     from matplotlib.figure import Figure
@@ -60,7 +62,9 @@ def draw(report: Report, path: Path) -> None:
     # Without a date and random names, equal reports give equal files.
     metadata = {"Date": None} if path.suffix.lower() == ".svg" else None
     with matplotlib.rc_context({"svg.hashsalt": "lcmulti"}):
-        figure.savefig(path, dpi=120, metadata=metadata)
+        drawn = BytesIO()
+        figure.savefig(drawn, format=path.suffix[1:].lower(), dpi=120, metadata=metadata)
+    write_file(path, drawn.getvalue())
 
 
 def _roofline(axes: Axes, report: Report, rows: list[Row]) -> None:

@@ -48,7 +48,8 @@ def bench(
     Parameters
     ----------
     workloads : iterable of str or Workload, optional
-        Names of published layers, or workloads of one's own (`lcmulti.bench.workload`).
+        Names of published layers (``lcmulti bench --list``), or workloads of one's own
+        (`lcmulti.bench.workload`). None for two small published layers.
     backends : iterable of str, optional
         None for all that are installed.
     implementations : iterable of str, optional
@@ -91,7 +92,8 @@ def bench(
         batch = integer("batch", batch, 1)
         chosen = [each._replace(batch=batch) for each in chosen]
     if len({each.name for each in chosen}) < len(chosen):
-        raise ArgumentError("workloads", "each of another name", [each.name for each in chosen])
+        names = [each.name for each in chosen]
+        raise ArgumentError("workloads", "layers with different names", names)
     mode, dtype = choice("mode", mode, MODES), choice("dtype", dtype, DTYPES)
     report = Report(None, mode, dtype, chosen, device=choice("device", device, DEVICES))
     if not 0 < limit < inf:

@@ -1,4 +1,4 @@
-"""Timing: after a warm-up, in turns, and each call by itself."""
+"""Time calls: one by itself, the mean of several, or the least of many after a warm-up."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ __all__ = ["Step", "calls_for", "least", "timed"]
 Step = Callable[[], Any]
 """Computes once, and returns when the result is ready."""
 
-
 SHORTEST = 0.005
 """Least seconds of a measurement, to outweigh the clock and the wake-up of the processor."""
+
+MOST_CALLS = 200
+"""Calls of `least` at most, so that short ones end before the time is up."""
 
 
 def timed(step: Step, calls: int = 1) -> float:
@@ -30,10 +32,13 @@ def calls_for(seconds: float) -> int:
 
 
 def least(step: Step, seconds: float = 0.4, calls: int = 3) -> float:
-    """Smallest time of one call after a warm-up: other load on the machine only adds to it."""
+    """Smallest time of one call after a warm-up: other load on the machine only adds to it.
+
+    It calls for *seconds*, but at least *calls* and at most `MOST_CALLS` times.
+    """
     step()
     times: list[float] = []
     end = time.perf_counter() + seconds
-    while len(times) < calls or (time.perf_counter() < end and len(times) < 200):
+    while len(times) < calls or (time.perf_counter() < end and len(times) < MOST_CALLS):
         times.append(timed(step))
     return min(times)

@@ -59,7 +59,7 @@ class Explanation:
             f"kernel          {self.spec.kernel_shape}",
         ]
         lines += [
-            f"not {each.name:<12}{each.reason or 'could serve; lower priority'}"
+            f"{'not ' + each.name:<15} {each.reason or 'could serve; lower priority'}"
             for each in self.verdicts
             if each.name != self.implementation
         ]

@@ -6,9 +6,11 @@ that exists and cannot be read, or would take long to read, is an error that nam
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
+import stat
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,9 +40,13 @@ def user_file() -> Path:
 def is_there(path: Path, closed: ClosedPlaces) -> bool:
     """Whether there is something to read at a path; *closed* gets a reason if that is unknown."""
     try:
-        return not path.is_dir() and path.exists()
-    except (OSError, ValueError) as error:
-        closed[str(path)] = getattr(error, "strerror", None) or str(error)
+        # Not `Path.exists`, which from Python 3.14 on says no where it may not look.
+        return not stat.S_ISDIR(path.stat().st_mode)
+    except ValueError:  # a name that no file can have
+        return False
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            closed[str(path)] = error.strerror or str(error)
         return False
 
 

@@ -8,7 +8,6 @@ module or a path to import. Files are read once in a process, on first use.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
@@ -24,6 +23,7 @@ from lcmulti.choosing.setting_files import (
     read_toml,
     user_file,
 )
+from lcmulti.choosing.variables import Variables
 from lcmulti.errors import ArgumentError, ConfigError, described, shown
 from lcmulti.geometry.arguments import byte_size, choice, integer
 from lcmulti.geometry.formats import DATA_FORMATS, read_default_from
@@ -97,8 +97,8 @@ class Source(NamedTuple):
 
 DEFAULTS = Settings()
 _NAMES = Settings._fields
-VARIABLES = tuple(f"LCMULTI_{name.upper()}" for name in _NAMES)
-_KEYS = tuple(map(getattr(os.environ, "encodekey", str), VARIABLES))
+_variables = Variables(_NAMES)
+VARIABLES = _variables.names
 _closed: ClosedPlaces = {}
 overrides: ContextVar[tuple[tuple[str, Any], ...]] = ContextVar("lcmulti_overrides", default=())
 
@@ -201,23 +201,14 @@ def _resolve(variables: tuple[str | None, ...], overrides: tuple[tuple[str, Any]
     )
 
 
-def _variables() -> tuple[str | None, ...]:
-    # Read at every call. `os.environ` itself raises two exceptions for each unset variable.
-    held = getattr(os.environ, "_data", None)
-    if held is None:
-        return tuple(map(os.environ.get, VARIABLES))
-    found = map(held.get, _KEYS)
-    return tuple(None if raw is None else os.environ.decodevalue(raw) for raw in found)
-
-
 def current() -> Settings:
     """The settings in force here and now."""
-    return _resolve(_variables(), overrides.get())
+    return _resolve(_variables.values(), overrides.get())
 
 
 def sources() -> dict[str, Source]:
     """Every setting with its value and the place it came from."""
-    return _sources(_variables(), overrides.get())
+    return _sources(_variables.values(), overrides.get())
 
 
 def closed_places() -> ClosedPlaces:
@@ -227,9 +218,10 @@ def closed_places() -> ClosedPlaces:
 
 
 def reload() -> None:
-    """Read the settings files again on next use."""
+    """Read the settings files again on next use, and tell again of unknown variables."""
     _file_sources.cache_clear()
     _resolve.cache_clear()
+    _variables.forget()
 
 
 read_default_from(lambda: current().data_format)

@@ -21,7 +21,10 @@ from lcmulti.errors import LcmultiError, printable
 __all__ = ["main"]
 
 MOST_SAID = 2000
-BROKEN_PIPE = 141  # the code that a shell reports for a program ended by SIGPIPE
+"""Characters of an error that are shown."""
+
+BROKEN_PIPE = 141
+"""The exit code that a shell reports for a program ended by SIGPIPE."""
 
 DESCRIPTION = """\
 Locally connected layers (convolutions with unshared weights) for NumPy,
@@ -36,7 +39,7 @@ examples:
   lcmulti explain --input 32x32x3 --kernel 3 --filters 64
   lcmulti config set max_workspace 64MiB
   lcmulti convert old.h5 new.keras          bring a Keras 2 model to Keras 3
-  lcmulti view model.keras --html           its filters, in a page to point at
+  lcmulti view model.keras --html           its filters, as a page
   lcmulti bench                             time it here, beside what others do
   lcmulti tune --input 32x32x3 --kernel 3 --filters 64 --batch 32
 
@@ -71,7 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0; 1 if ``parity`` found a miss; 2 for a wrong call, with one line on stderr.
+        0; 1 if ``parity`` found a miss or ``certify`` did not certify; 2 for a wrong call, with one
+        line on stderr; 130 after an interrupt; 141 if nobody reads the output any more.
     """
     parser = _parser()
     args, unknown = parser.parse_known_args(argv)

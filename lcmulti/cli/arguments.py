@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TypeAlias
 
-from lcmulti.errors import ArgumentError, described
+from lcmulti.files import require_writable
 
 __all__ = ["Subparsers", "check_files", "names"]
 
@@ -25,10 +25,9 @@ def check_files(args: argparse.Namespace, *options: str) -> None:
     Raises
     ------
     ArgumentError
-        If a requested file is a folder, or is in a folder that does not exist.
+        As `lcmulti.files.require_writable`, for one of the files asked for.
     """
     for option in options:
         path: Path | None = getattr(args, option)
-        if path is not None and (not path.parent.is_dir() or path.is_dir()):
-            shown = described(str(path))
-            raise ArgumentError(f"--{option}", "a file in a folder that exists", shown)
+        if path is not None:
+            require_writable(f"--{option}", path)

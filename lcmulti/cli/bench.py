@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from lcmulti.cli.arguments import Subparsers, check_files, names
 from lcmulti.cli.explain import add_geometry, spec_from
-from lcmulti.errors import ArgumentError, Interrupted
+from lcmulti.errors import ArgumentError, Interrupted, described
+from lcmulti.files import write_file
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -20,15 +21,16 @@ if TYPE_CHECKING:
 __all__ = ["add_parser", "run"]
 
 DESCRIPTION = """\
-Time locally connected layers on this machine: every installed
-backend and implementation, and what people use instead where it is installed.
-Memory bandwidth and the rate of matrix products are measured first; all ways
-are then called once, held against the reference, and timed in turns.
+Time locally connected layers on this machine: every installed backend and
+implementation, and what people use instead where it is installed. Memory
+bandwidth and the rate of matrix products are measured first. Then each way to
+compute is called once, its outputs are compared with the reference, and all
+ways are timed in turns. The last lines advise what would be faster here.
 
 A row's time is the median of its calls; the spread is half the distance
-between the quartiles. "x roof" is how many times as long as this machine needs
-at least, "x auto" how many times as long as what implementation="auto" takes
-on the same backend (marked *).
+between the quartiles. "x roof" is the time over the roofline, which is the
+least time that this machine needs. "x auto" is the time over that of the row
+marked *, which implementation="auto" takes on the same backend.
 """
 
 EXAMPLES = """\
@@ -57,15 +59,15 @@ def add_parser(subparsers: Subparsers) -> None:
     add = parser.add_argument
     add("workloads", nargs="*", metavar="WORKLOAD", help="published layers, see --list")
     add("--batch", type=int, metavar="N", help="default: a published layer's own, or 32")
-    add("--mode", default="forward", help="forward or training (with both gradients)")
-    add("--dtype", default="float32", help="float32, float64, bfloat16 or float16")
+    add("--mode", default="forward", help="forward (default), or training: with both gradients")
+    add("--dtype", default="float32", help="float32 (default), float64, bfloat16 or float16")
     add("--device", default="cpu", help="cpu or gpu; default cpu")
     add("--backends", type=names, metavar="NAMES", help="comma-separated; default: all installed")
-    add("--implementations", type=names, metavar="NAMES", help="default: auto and all that serve")
-    add("--no-peers", action="store_true", help="only our own")
+    add("--implementations", type=names, metavar="NAMES", help="default: all; auto is always timed")
+    add("--no-peers", action="store_true", help="only ours, not what people use instead")
     add("--no-variants", action="store_true", help="no other data format or batch")
     add("--repeat", type=int, default=5, metavar="N", help="calls of each; default 5")
-    add("--memory", metavar="SIZE", help="what a workload may take; default half of what is free")
+    add("--memory", metavar="SIZE", help="for one workload, as 8GiB; default half of what is free")
     add("--limit", type=float, default=60, metavar="S", help="seconds of one call; default 60")
     add("--plot", type=Path, metavar="FILE", help="write a picture, .png or .svg")
     add("--json", type=Path, metavar="FILE", help="write everything as JSON")
@@ -134,7 +136,8 @@ def _workloads(args: argparse.Namespace) -> list[str | Workload] | None:
     if len(missing) == len(own):
         return args.workloads or None
     if missing:
-        raise ArgumentError(missing[0], "a value, with --input, --kernel and --filters", None)
+        needs = "a value: a layer of your own has --input, --kernel and --filters"
+        raise ArgumentError(missing[0], needs, described("none"))
     return [*args.workloads, workload(spec_from(args), 32 if args.batch is None else args.batch)]
 
 
@@ -244,7 +247,7 @@ def _print(report: Report) -> None:
 def _write(args: argparse.Namespace, report: Report) -> None:
     """Write the files asked for."""
     if args.json is not None:
-        args.json.write_text(report.to_json(), encoding="utf-8")
+        write_file(args.json, report.to_json())
     if args.plot is not None:
         from lcmulti.bench import plot
 

@@ -11,9 +11,11 @@ __all__ = ["add_parser", "run"]
 
 DESCRIPTION = """\
 Run the conformance suite on a backend and every implementation it has, or on
-one implementation: values on fixed geometries of 1 to 4 dimensions, derivatives
-of both orders and modes, properties, the contract, and wrong calls. What the
-backend declares decides what is skipped; the core is never skipped.
+one implementation: values and derivatives of fixed and random geometries, every
+size, the whole range of each type, properties, memory and threads, the contract
+and wrong calls. What the backend declares decides what is skipped. The core,
+float32 with implementation="auto", is never skipped. The last lines say how
+long it took and the verdict.
 """
 
 EXAMPLES = """\
@@ -45,35 +47,41 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     add = parser.add_argument
     add("backend", metavar="NAME", help="a registered backend")
-    add("--implementation", metavar="NAME", help="only this one; default: auto and each of them")
+    add(
+        "--implementation",
+        metavar="NAME",
+        help="only this way to compute; default: auto and each",
+    )
     add("--device", metavar="DEVICE", help="cpu or gpu; default: where the backend places arrays")
     how = parser.add_mutually_exclusive_group()
     how.add_argument(
         "--quick",
         action="store_true",
-        help="a sample of every check, in under a minute: no certificate",
+        help="a sample of every check, which certifies nothing",
     )
     how.add_argument(
-        "--nightly", action="store_true", help="10,000 examples of each property, not 50"
+        "--nightly",
+        action="store_true",
+        help="10,000 examples of each property and 2,000 calls, not 50 and 200: hours",
     )
     add(
         "--check",
         action="append",
         default=[],
         metavar="NAME",
-        help="only this one, as a failure names it; may be given several times",
+        help="only this check, as a failure names it; may be given several times",
     )
     add(
         "--seed",
         type=int,
         metavar="N",
-        help="of the random examples; default: 0, with --nightly a new one each time",
+        help="seed of the random examples; default 0, with --nightly a new one each time",
     )
     add(
         "--processes",
         type=int,
         metavar="N",
-        help="that share the checks; default: one for each core, at most 4",
+        help="processes that share the checks; default: one for each core, at most 4",
     )
     add("--json", type=Path, metavar="FILE", help="write everything as JSON")
     add("--junit", type=Path, metavar="FILE", help="write JUnit XML")

@@ -26,11 +26,11 @@ your user file. Stronger places win over weaker ones, in this order:
 
 EXAMPLES = """\
 settings:
-  backend         computes calls whose arrays are all NumPy's
-  implementation  'auto', or the one to prefer where it can serve
-  data_format     channels_last or channels_first
-  max_workspace   memory beyond inputs, outputs and weights: 268435456, 256MiB
-  threads         of implementations with a pool of their own: 4, auto
+  backend         of calls whose arrays are all NumPy arrays: numpy, torch, ...
+  implementation  auto, or the one to prefer where it can serve
+  data_format     of calls that give none: channels_last or channels_first
+  max_workspace   memory beyond inputs, outputs, weights and gradients: 256MiB
+  threads         of the native kernels: auto, or a number
   precision       of float32 in kernels for GPUs: ieee, or tf32x3
   tiles           of kernels for GPUs: tuned, pinned, or measured at first call
 

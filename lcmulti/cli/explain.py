@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import re
+import shutil
+import textwrap
 from typing import TYPE_CHECKING
 
 from lcmulti.cli import ranks
@@ -41,6 +43,13 @@ With --ranks the layer is divided by output positions, as lcmulti_torch.parallel
 and lcmulti_jax.sharded do. Bytes and messages are those they send; times are
 estimates from the speeds that are given.
 """
+
+
+NAMES = 16
+"""Width of the column of names."""
+
+NARROWEST = 40
+"""In narrower terminals, lines are broken by the terminal."""
 
 
 def sizes(text: str) -> tuple[int, ...]:
@@ -135,10 +144,10 @@ def add_parser(subparsers: Subparsers) -> None:
     add("--dtype", default="float32", help=f"{', '.join(DTYPES)}; default float32")
     add("--device", default="cpu", help="kind of device, cpu or gpu; default cpu")
     add("--backend", metavar="NAME", help="default: configured; see `lcmulti backends`")
-    add("--implementation", default="auto", metavar="NAME", help="force one; default auto")
+    add("--implementation", default="auto", metavar="NAME", help="ask for this one; default auto")
     ranks.add_arguments(add, sizes_or_one)
     add("--json", action="store_true", help="print JSON instead of text")
-    parser.set_defaults(run=run)  # fmt: skip
+    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -160,13 +169,25 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         _print_json(found, weights, samples, args, sharding)
         return 0
-    print(found)
-    print(f"parameters      {spec.num_parameters:,}")
-    print(f"weights         {weights:,} bytes")
-    print(f"flops           {spec.flops(samples):,} forward, for {samples:,} sample(s)")
+    lines = [
+        str(found),
+        f"parameters      {spec.num_parameters:,}",
+        f"weights         {weights:,} bytes",
+        f"flops           {spec.flops(samples):,} forward, for {samples:,} sample(s)",
+    ]
     if sharding is not None:
-        print(ranks.text(args, sharding, args.dtype.lower(), samples))
+        lines.append(ranks.text(args, sharding, args.dtype.lower(), samples))
+    print(_folded("\n".join(lines)))
     return 0
+
+
+def _folded(text: str) -> str:
+    """Lines of a name and a text, folded to the terminal, with further lines below the text."""
+    width = max(shutil.get_terminal_size().columns, NARROWEST)
+    return "\n".join(
+        textwrap.fill(line, width, subsequent_indent=" " * NAMES, break_on_hyphens=False)
+        for line in text.splitlines()
+    )
 
 
 def _print_json(

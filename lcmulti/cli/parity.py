@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from lcmulti.cli.arguments import Subparsers, check_files, names
 from lcmulti.dtypes import DTYPES
 from lcmulti.errors import Interrupted
+from lcmulti.files import write_file
 
 if TYPE_CHECKING:
     from lcmulti.conformance.parity import Progress
@@ -77,7 +78,7 @@ def add_parser(subparsers: Subparsers) -> None:
     add("--junit", type=Path, metavar="FILE", help="write the report as JUnit XML")
     add("--html", type=Path, metavar="FILE", help="write the report as HTML, with plots")
     add("--list-cases", action="store_true", help="list the cases and do nothing else")
-    parser.set_defaults(run=run)  # fmt: skip
+    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -177,10 +178,10 @@ def _print(report: Report) -> None:
 def _write(args: argparse.Namespace, report: Report) -> None:
     """Write the requested files."""
     if args.json is not None:
-        args.json.write_text(report.to_json(), encoding="utf-8")
+        write_file(args.json, report.to_json())
     if args.junit is not None:
-        args.junit.write_text(report.to_junit(), encoding="utf-8")
+        write_file(args.junit, report.to_junit())
     if args.html is not None:
         from lcmulti.conformance import html
 
-        args.html.write_text(html.render(report), encoding="utf-8")
+        write_file(args.html, html.render(report))

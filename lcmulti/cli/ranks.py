@@ -25,14 +25,14 @@ def add_arguments(
         "--ranks",
         type=sizes_or_one,
         metavar="RANKS",
-        help="over so many ranks, divided by output positions: 1024, or 64x16 for each axis",
+        help="divide output positions over so many ranks: 1024, or 64x16 for each axis",
     )
     add(
         "--bandwidth",
         type=_speed,
         default=12.5,
         metavar="GB",
-        help="GB a second from a rank to others; default 12.5, which are 100 Gbit/s",
+        help="GB a second from a rank to others; default 12.5, that is 100 Gbit/s",
     )
     add(
         "--memory-bandwidth",
@@ -41,7 +41,7 @@ def add_arguments(
         metavar="GB",
         help="GB a second of a rank's memory; default 200",
     )
-    add("--teraflops", type=_speed, default=1.0, metavar="T", help="of a rank; default 1")
+    add("--teraflops", type=_speed, default=1.0, metavar="T", help="Tflop/s of a rank; default 1")
 
 
 def _speed(text: str) -> float:

@@ -70,17 +70,15 @@ def run(args: argparse.Namespace) -> int:
     plugins.load_backend(backend)
     problem = Problem(spec_from(args).computed(), batch, dtype, device, False, settings.resources)
     _, verdicts = choose(backend, problem, "auto", settings)
-    tunable = {
-        verdict.name: verdict.reason
-        for verdict in verdicts
-        if hasattr(plugins.load_implementation(backend, verdict.name), "tune")
-    }
-    name = next((name for name, reason in tunable.items() if reason is None), None)
+    reasons = {each.name: each.reason for each in verdicts}
+    loaded: dict[str, Any] = {each: plugins.load_implementation(backend, each) for each in reasons}
+    tunable = {name: each for name, each in loaded.items() if hasattr(each, "tune")}
+    name = next((name for name in tunable if reasons[name] is None), None)
     if name is None:
-        reasons = "; ".join(f"{each}: {reason}" for each, reason in tunable.items())
+        declined = "; ".join(f"{each}: {reasons[each]}" for each in tunable)
         raise UnsupportedError(
             f"nothing of backend {backend!r} can be tuned for this layer "
-            f"({reasons or 'it has no implementation with a choice of tiles'})"
+            f"({declined or 'it has no implementation with a choice of tiles'})"
         )
     measured: list[tuple[str, str, float | None]] = []
 
@@ -89,8 +87,7 @@ def run(args: argparse.Namespace) -> int:
         shown = "failed" if seconds is None else f"{seconds * 1e6:,.1f} us"
         print(f"{map_:<12} {candidate:<44} {shown:>14}", file=sys.stderr, flush=True)
 
-    tune: Any = getattr(plugins.load_implementation(backend, name), "tune")  # noqa: B009
-    chosen = tune(problem, told)
+    chosen = tunable[name].tune(problem, told)
     if args.json:
         rows = [
             {"map": map_, "candidate": candidate, "seconds": seconds}

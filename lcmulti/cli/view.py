@@ -14,11 +14,17 @@ if TYPE_CHECKING:
 __all__ = ["add_parser", "run"]
 
 DESCRIPTION = """\
-Show the filters of a locally connected layer: a mosaic of those of every
-position, a map of one number of each, or with --html one page in which a
-pointed-at position shows its filters and its window on the input. FILE is what
-lcmulti.save_weights or lcmulti convert wrote, an old or new Keras model, or a
-state dict of PyTorch (.pt, .pth, .safetensors); nothing in it is executed.
+Draw the filters of a locally connected layer: a mosaic of the filters of every
+position; with --map, one number for each of them; with --html, a page on which
+you point at a position and see its filters and its window on the input.
+
+FILE is what lcmulti.save_weights or lcmulti convert wrote, a model of Keras 2
+or 3 (.h5, .keras), a state dict of PyTorch (.pt, .pth, .bin, .safetensors) or
+arrays by name (.npz). No code in it is run.
+
+The numbers: norm, the length of a filter; orientation, of the stripes it
+prefers; selectivity, how much it prefers them; distance, from the mean of this
+filter over positions.
 """
 
 EXAMPLES = """\
@@ -34,7 +40,7 @@ def add_parser(subparsers: Subparsers) -> None:
     """Add the subcommand."""
     parser = subparsers.add_parser(
         "view",
-        help="draw the filters in a file",
+        help="draw the filters of a layer in a file",
         description=DESCRIPTION,
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -43,7 +49,7 @@ def add_parser(subparsers: Subparsers) -> None:
     add("file", type=Path, metavar="FILE", help="where the weights are")
     add("--layer", metavar="NAME", help="which layer, of a file that holds several")
     add("-o", "--output", type=Path, metavar="FILE", help=".png, .svg, .pdf or .html to write")
-    add("--html", action="store_true", help="write a page to point at")
+    add("--html", action="store_true", help="write a page instead of a picture")
     add("--map", metavar="STATISTIC", help="norm, orientation, selectivity or distance")
     add("--sheet", metavar="AxB", help="lay a position's filters on A rows and B columns")
     add("--overwrite", action="store_true", help="replace a file that exists")
@@ -53,6 +59,9 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the subcommand."""
     from lcmulti.errors import ArgumentError, described
+    from lcmulti.files import write_file
+    from lcmulti.geometry.arguments import choice
+    from lcmulti.plot import STATISTICS
     from lcmulti.plot.reading import layers_in
 
     html = args.html or (args.output is not None and args.output.suffix.lower() == ".html")
@@ -65,6 +74,8 @@ def run(args: argparse.Namespace) -> int:
         raise ArgumentError("--output", "a new file", shown)
     if html and args.map is not None:
         raise ArgumentError("--map", "nothing with --html, whose page has all of them", args.map)
+    if args.map is not None:
+        choice("--map", args.map, STATISTICS)
     sheet = None if args.sheet is None else _sheet(args.sheet)
     layers = {each.name: each for each in layers_in(args.file)}
     if (args.layer is None and len(layers) > 1) or args.layer not in (None, *layers):
@@ -79,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
             found.kernel, found.spec, name=found.name or args.file.name, sheet=sheet,
             transposed=found.transposed,
         )  # fmt: skip
-        _write(output, text.encode())
+        write_file(output, text)
     else:
         from lcmulti import plot
 
@@ -88,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
             if args.map is None
             else plot.statistic_map(found.kernel, args.map, sheet=sheet)
         )
-        _write(output, _drawn(ax, output.suffix[1:].lower()))
+        write_file(output, _drawn(ax, output.suffix[1:].lower()))
     print(f"wrote {output}")
     return 0
 
@@ -99,15 +110,6 @@ def _drawn(ax: Axes, kind: str) -> bytes:
     buffer = BytesIO()
     ax.figure.savefig(buffer, format=kind, dpi=150)
     return buffer.getvalue()
-
-
-def _write(path: Path, content: bytes) -> None:
-    from lcmulti.errors import FileError
-
-    try:
-        path.write_bytes(content)
-    except OSError as error:
-        raise FileError(path, f"cannot be written ({error.strerror or error})") from error
 
 
 def _sheet(text: str) -> tuple[int, int]:

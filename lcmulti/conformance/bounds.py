@@ -48,6 +48,7 @@ from lcmulti.dtypes import DTYPES
 from lcmulti.geometry.spec import LocalConvSpec
 
 __all__ = [
+    "ETA",
     "Deviation",
     "Expected",
     "bounds",
@@ -58,7 +59,6 @@ __all__ = [
     "terms",
     "within",
 ]
-
 
 ETA = {"float16": 2.0**-25, "bfloat16": 2.0**-134}
 """Half the smallest subnormal of the half types."""

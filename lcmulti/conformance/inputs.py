@@ -63,7 +63,8 @@ def from_file(path: str | Path, dtype: str) -> tuple[Case, np.ndarray]:
     except OSError as error:
         raise _unreadable(path, error.strerror or str(error)) from error
     except (ValueError, EOFError) as error:
-        raise _unreadable(path, str(error)) from error
+        # NumPy goes on to advise loading the file unsafely.
+        raise _unreadable(path, str(error).partition(". ")[0]) from error
     if not isinstance(x, np.ndarray):  # an .npz archive
         x.close()
         raise _unreadable(path, "an archive of several arrays")

@@ -30,6 +30,7 @@ from lcmulti.errors import (
 )
 from lcmulti.geometry.arguments import byte_size, choice
 from lcmulti.types import Array
+from lcmulti.untying import human
 
 __all__ = ["MEMORY", "Progress", "parity"]
 
@@ -94,6 +95,8 @@ def parity(
         If a name is unknown, or *input* cannot be read.
     MissingBackendError
         If a named backend is not installed, or an installed one is broken.
+    TooLargeError
+        If a case within the *memory* limit finds no room on this machine.
     Interrupted
         If the user interrupts; its ``report`` holds what was done.
 
@@ -156,7 +159,7 @@ def _runners(names: Iterable[str] | None, report: Report) -> list[BackendRunner]
     for name in sorted(order, reverse=True):
         entry = registry.backends[name]
         if wanted is None and not plugins.is_installed(entry):
-            report.absent.append(Absent(name, f"not installed; {entry.install}"))
+            report.absent.append(Absent(name, f"not installed; install it with: {entry.install}"))
             continue
         try:
             runners[name] = BackendRunner(name)
@@ -184,7 +187,7 @@ def _check(
     needed = case.memory(report.dtype)
     if needed > limit:
         steps(case.name, 1 + len(runners))
-        reason = f"takes {needed / 2**30:.1f} GiB, over the memory limit of {limit / 2**30:.1f} GiB"
+        reason = f"takes {human(needed)}, over memory={human(limit)} (--memory)"
         report.skips.append(Skip(case.name, "all", reason))
         return
     steps(f"{case.name}: {REFERENCE}")

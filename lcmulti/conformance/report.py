@@ -8,8 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 from xml.etree import ElementTree as ET
 
-__all__ = ["Absent", "Curve", "Record", "Report", "Skip"]
-
+__all__ = ["REFERENCE", "Absent", "Curve", "Record", "Report", "Skip"]
 
 REFERENCE = "reference"
 """In place of a backend's name: the reference itself, compared with the oracle."""

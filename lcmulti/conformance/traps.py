@@ -28,9 +28,7 @@ def _row(
     bias: tuple[int, ...] | None = (),
     **options: Any,
 ) -> Case:
-    return Case(
-        name, "traps", input_shape, filters, kernel_size, batch, shared_axes, bias, options
-    )  # fmt: skip
+    return Case(name, "traps", input_shape, filters, kernel_size, batch, shared_axes, bias, options)
 
 
 def traps() -> Iterator[Case]:

@@ -19,7 +19,7 @@ from lcmulti.operations import calling
 from lcmulti.operations.neighbours import Link, cosines
 from lcmulti.types import Array
 
-__all__ = ["sheet_smoothness", "sides_of"]
+__all__ = ["circular_of", "neighbours_of", "sheet_on", "sheet_smoothness", "sides_of"]
 
 DISTANCES = ("cosine",)
 
@@ -71,7 +71,8 @@ def sheet_smoothness(
     array
         A scalar of the framework and dtype of *kernel*, differentiable in *kernel* and *bias*. A
         direction that has no pair is left out; if no direction has one, the result is 0. A filter
-        of zeros has cosine 0 with its neighbours, and gets no gradient.
+        of zeros has cosine 0 with its neighbours, and gets no gradient. So does nearly a filter
+        whose length is below 1e-12.
 
     Raises
     ------
@@ -94,19 +95,20 @@ def sheet_smoothness(
     """
     if not isinstance(spec, LocalConvSpec):
         raise ArgumentTypeError("spec", "a LocalConvSpec", spec)
+    sides = sheet_on(spec, sheet)
+    choice("distance", distance, DISTANCES)
+    # Tuples of numbers alone, which PyTorch's tracer can pass on.
+    plan = (spec.output_size, sides, neighbours_of(neighbours), circular_of(circular))
+    key = calling.call_key("sheet_smoothness", (type(kernel), type(bias)), backend)
+    return calling.calls[key](kernel, bias, (spec.kernel_shape, plan))
+
+
+def sheet_on(spec: LocalConvSpec, sheet: Sequence[int]) -> tuple[int, int]:
+    """Check the rows and columns of a sheet for the filters of a geometry."""
     if spec.ndim != 2:
         shown = described(f"one of {spec.ndim}")
         raise ArgumentError("spec", "a geometry of two spatial axes, which a sheet has", shown)
-    sides = sides_of(sheet, spec.filters)
-    if isinstance(neighbours, bool) or neighbours not in (4, 8):
-        raise ArgumentError("neighbours", "4 or 8", neighbours)
-    if not isinstance(circular, (bool, np.bool_)):
-        raise ArgumentTypeError("circular", "True or False", circular)
-    choice("distance", distance, DISTANCES)
-    # Tuples of numbers alone, which PyTorch's tracer can pass on.
-    plan = (spec.output_size, sides, int(neighbours), bool(circular))
-    key = calling.call_key("sheet_smoothness", (type(kernel), type(bias)), backend)
-    return calling.calls[key](kernel, bias, (spec.kernel_shape, plan))
+    return sides_of(sheet, spec.filters)
 
 
 def sides_of(sheet: Sequence[int], filters: int) -> tuple[int, int]:
@@ -117,6 +119,20 @@ def sides_of(sheet: Sequence[int], filters: int) -> tuple[int, int]:
         shown = ", ".join(map(str, fitting))
         raise ArgumentError("sheet", f"(a, b) with a * b = {filters}: one of {shown}", sheet)
     return sides[0], sides[1]
+
+
+def neighbours_of(value: object) -> int:
+    """Check how many neighbours a filter has."""
+    if isinstance(value, bool) or value not in (4, 8):
+        raise ArgumentError("neighbours", "4 or 8", value)
+    return 4 if value == 4 else 8
+
+
+def circular_of(value: object) -> bool:
+    """Check whether a sheet is closed."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise ArgumentTypeError("circular", "True or False", value)
+    return bool(value)
 
 
 class _Plan(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Sequence
 from html import escape
 from importlib import resources
@@ -27,7 +28,13 @@ from lcmulti.types import Array
 __all__ = ["page"]
 
 MOST_BYTES = 3 * 2**20
-"""Largest number of weights in a page; each is one byte before the base 64 encoding."""
+"""Largest number of bytes of weights and statistics; a weight is one, before base 64."""
+
+STATISTICS_BYTES = 32
+"""About so many bytes take the statistics of a position."""
+
+MOST_SIDE = 2048
+"""Most positions along a side of the map, each of which has four pixels or more."""
 
 
 def page(
@@ -42,7 +49,7 @@ def page(
     kernel : array
         ``(*positions, *window, channels, filters)``.
     spec : LocalConvSpec, optional
-        Without it, no window is shown on the input.
+        Without it, or with one of three or more axes, no window is shown on the input.
     name : str
         Name of the layer.
     sheet : (int, int), optional
@@ -50,12 +57,19 @@ def page(
     transposed : bool, default False
         Whether the layer is transposed, so that *spec* is that of its adjoint.
     most : int
-        Bytes of weights. For larger layers some positions are left out, and the page says so.
+        Bytes of weights and statistics. For larger layers, and for more than 2,048 positions along
+        an axis, some positions are left out, and the page says so.
 
     Returns
     -------
     str
         HTML that loads no other file.
+
+    Raises
+    ------
+    ArgumentError
+        If *kernel* has another number of axes (`ShapeError`), or *sheet* has not one place for
+        each filter.
     """
     array, note = in_two_axes(as_array(kernel))
     notes = [note] if note else []
@@ -63,11 +77,7 @@ def page(
     if channels not in (1, 3):
         notes.append(f"each filter is the mean of its {channels} channels")
     colours = 3 if channels == 3 else 1
-    step = 1
-    while -(-rows // step) * -(-columns // step) * filters * kh * kw * colours > most:
-        step += 1
-        if step >= max(rows, columns):
-            break
+    step = _step(rows, columns, filters * kh * kw * colours + STATISTICS_BYTES, most)
     if step > 1:
         notes.append(f"positions are thinned: one of {step} along each axis")
     array = array[::step, ::step]
@@ -84,12 +94,21 @@ def page(
     # A closing tag would end the script, even within a string.
     shown_data = json.dumps(data).replace("<", "\\u003c")
     title = f"{name or 'a layer'}: {rows} x {columns} positions, {filters} filters"
-    for mark, value in (
-        ("@TITLE@", escape(title)), ("@NOTES@", escape(". ".join(notes))), ("@DATA@", shown_data),
-        ("@WEIGHTS@", base64.b64encode(bytes_.tobytes()).decode()),
-    ):  # fmt: skip
-        text = text.replace(mark, value)
-    return text
+    values = {
+        "@TITLE@": escape(title), "@NOTES@": escape(". ".join(notes)), "@DATA@": shown_data,
+        "@WEIGHTS@": base64.b64encode(bytes_.tobytes()).decode(),
+    }  # fmt: skip
+    # All at once: a name may contain a mark.
+    return re.sub("|".join(values), lambda mark: values[mark[0]], text)
+
+
+def _step(rows: int, columns: int, bytes_each: int, most: int) -> int:
+    """The least step at which positions are few enough along a side, and take *most* bytes."""
+    longest = max(rows, columns)
+    step = max(-(-longest // MOST_SIDE), 1)
+    while step < longest and -(-rows // step) * -(-columns // step) * bytes_each > most:
+        step += 1
+    return step
 
 
 def _over_filters(array: np.ndarray) -> dict[str, np.ndarray]:

@@ -24,7 +24,7 @@ from lcmulti.types import Array
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["mosaic", "receptive_field", "statistic_map"]
+__all__ = ["mosaic", "receptive_field", "statistic_map", "window_at"]
 
 MOST_PIXELS = 2000
 """Weights along each side of a mosaic; of larger layers, only some positions are shown."""
@@ -76,6 +76,14 @@ def mosaic(
     Returns
     -------
     matplotlib.axes.Axes
+
+    Raises
+    ------
+    ArgumentError
+        If *kernel* has another number of axes (`ShapeError`), or *sheet* has not one place for
+        each filter.
+    MissingExtraError
+        If matplotlib is not installed.
     """
     array, note = in_two_axes(as_array(kernel))
     rows, columns, kh, kw, _, filters = array.shape
@@ -130,15 +138,25 @@ def statistic_map(
         Rows and columns to lay the filters of one position on: the map shows all filters. None:
         the map has one number for each position.
     filter : int, optional
-        Without a *sheet*: the number of this filter. None shows the mean over filters. The mean of
-        orientations is that of the energy of all filters; its length tells how similar they are.
+        Show the filter of this index, counted from 0; not with a *sheet*. None shows the mean over
+        filters. The mean of orientations is that of the energy of all filters, and is paler where
+        the filters of a position differ.
     ax : matplotlib.axes.Axes, optional
 
     Returns
     -------
     matplotlib.axes.Axes
         The axes, with a colour bar.
+
+    Raises
+    ------
+    ArgumentError
+        As for `statistic` and `mosaic`; if there is no such *filter*, or a *sheet* beside it.
+    MissingExtraError
+        If matplotlib is not installed.
     """
+    if sheet is not None and filter is not None:
+        raise ArgumentError("filter", "None with a sheet, which shows all filters", filter)
     values = statistic(kernel, name)
     strength = statistic(kernel, "selectivity") if name == "orientation" else np.ones(values.shape)
     rows, columns, filters = values.shape
@@ -181,12 +199,20 @@ def receptive_field(
         A geometry of one or two spatial axes. For that of a transposed layer, the picture shows the
         outputs that one input position contributes to.
     position : tuple of int
+        An output position, counted from 0 along each axis.
     ax : matplotlib.axes.Axes, optional
 
     Returns
     -------
     matplotlib.axes.Axes
         The axes. Taps are dots; dots of taps in the padding are hollow.
+
+    Raises
+    ------
+    ArgumentError
+        If *spec* has three or more spatial axes, or no such *position*.
+    MissingExtraError
+        If matplotlib is not installed.
     """
     if not isinstance(spec, LocalConvSpec):
         raise ArgumentTypeError("spec", "a LocalConvSpec", spec)

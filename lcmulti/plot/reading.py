@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lcmulti.errors import FileError, MissingExtraError
+from lcmulti.files import opened_file
 from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.types import Array
 
@@ -23,11 +24,13 @@ class Found(NamedTuple):
     Parameters
     ----------
     name : str
+        Empty for a file of one layer that has no name.
     kernel : ndarray
         ``(*positions, *window, channels, filters)``.
     spec : LocalConvSpec or None
         None where the file does not contain it.
     transposed : bool
+        Whether the layer is transposed, so that *spec* is that of its adjoint.
     """
 
     name: str
@@ -46,15 +49,15 @@ def layers_in(path: Path) -> list[Found]:
     """
     suffix = path.suffix.lower()
     if not path.is_file():
-        raise FileError(path, "is no file")
+        raise FileError(path, "is not a file")
     if suffix == ".safetensors":
         found = _safetensors(path)
     elif suffix in KERAS:
         found = _keras(path)
     elif suffix in STATES:
-        found = _state(_torch(path) if suffix != ".npz" else dict(np.load(path)))
+        found = _state(path, _torch(path) if suffix != ".npz" else _arrays(path))
     else:
-        raise FileError(path, f"has no suffix of {', '.join(KNOWN)}")
+        raise FileError(path, f"has a name that ends in none of {', '.join(KNOWN)}")
     if not found:
         raise FileError(path, "holds no locally connected layer")
     return found
@@ -73,7 +76,7 @@ def _safetensors(path: Path) -> list[Found]:
                     name: stored.read(name, tuple(slice(0, n) for n in each.shape))
                     for name, each in stored.tensors.items()
                 }
-                return _state(arrays)
+                return _state(path, arrays)
     except FormatError as error:
         expected, received = error.args
         raise FileError(path, f"is refused: expected {expected}, got {received}") from error
@@ -101,7 +104,19 @@ def _torch(path: Path) -> dict[str, Any]:
     return state
 
 
-def _state(state: dict[str, Any]) -> list[Found]:
+def _arrays(path: Path) -> dict[str, Any]:
+    try:
+        with opened_file(path) as stream, np.load(stream, allow_pickle=False) as archive:
+            return dict(archive)
+    except FileError:
+        raise
+    except Exception as error:  # NumPy, zipfile and zlib raise errors of many kinds
+        # NumPy goes on to advise loading the file unsafely.
+        why = str(error).partition(". ")[0]
+        raise FileError(path, f"is not an archive of arrays ({why})") from error
+
+
+def _state(path: Path, state: dict[str, Any]) -> list[Found]:
     """Find layers by the shapes of their weights, which differ from those of convolutions."""
     found = []
     for name, value in state.items():
@@ -112,6 +127,9 @@ def _state(state: dict[str, Any]) -> list[Found]:
         mixed = state.get(f"{prefix}coefficients")
         if label == "basis" and mixed is not None and value.ndim == 2 * mixed.ndim + 1:
             axes = mixed.ndim - 1
+            if value.shape[: axes + 1] != (mixed.shape[-1], *(1,) * axes):
+                shapes = f"{value.shape} and coefficients {mixed.shape}"
+                raise FileError(path, f"has a basis {shapes} of another rank in {layer!r}")
             basis = value.reshape(value.shape[0], *value.shape[axes + 1 :])
             found.append(Found(layer, np.tensordot(mixed, basis, 1), None, False))
     return found

@@ -18,7 +18,9 @@ __all__ = [
     "STATISTICS",
     "Statistic",
     "as_array",
+    "distance",
     "in_two_axes",
+    "norm",
     "sheet_of",
     "statistic",
     "tuning",
@@ -114,7 +116,10 @@ def orientation(array: np.ndarray) -> np.ndarray:
 
 
 def selectivity(array: np.ndarray) -> np.ndarray:
-    """The share of a filter's energy that is at its orientation, from 0 to 1."""
+    """How far a filter prefers its orientation: 0 if all are alike, 1 if it has only this one.
+
+    The length of the mean direction of its energy, each counted at twice its angle.
+    """
     energy, moment = tuning(array)
     result: np.ndarray = np.abs(moment) / np.maximum(energy, np.finfo("float64").tiny)
     return result
@@ -140,7 +145,11 @@ def statistic(kernel: Array, name: str | Statistic = "norm") -> np.ndarray:
     kernel : array
         ``(*positions, *window, channels, filters)``; of a third or further axis, the middle.
     name : {"norm", "orientation", "selectivity", "distance"} or callable
-        A function takes ``(rows, columns, kh, kw, channels, filters)``.
+        ``"norm"`` is the length of a filter; ``"orientation"`` that of the stripes it prefers, in
+        degrees counterclockwise from horizontal, from 0 to 180; ``"selectivity"`` how far it
+        prefers them, from 0 to 1; ``"distance"`` the length of its difference from the mean of
+        this filter over positions. A function takes
+        ``(rows, columns, kh, kw, channels, filters)`` and returns ``(rows, columns, filters)``.
 
     Returns
     -------
@@ -150,7 +159,8 @@ def statistic(kernel: Array, name: str | Statistic = "norm") -> np.ndarray:
     Raises
     ------
     ArgumentError
-        If there is no such statistic, or a function returns another shape.
+        If there is no such statistic; (`ShapeError`) if *kernel* has another number of axes, or a
+        function returns another shape.
 
     Examples
     --------
@@ -164,13 +174,13 @@ def statistic(kernel: Array, name: str | Statistic = "norm") -> np.ndarray:
     array, _ = in_two_axes(as_array(kernel))
     if isinstance(name, str):
         if name not in STATISTICS:
-            raise ArgumentError("statistic", f"one of {', '.join(STATISTICS)} or a function", name)
+            raise ArgumentError("name", f"one of {', '.join(STATISTICS)} or a function", name)
         return STATISTICS[name](array)
     if not callable(name):
-        raise ArgumentTypeError("statistic", f"one of {', '.join(STATISTICS)} or a function", name)
+        raise ArgumentTypeError("name", f"one of {', '.join(STATISTICS)} or a function", name)
     result = np.asarray(name(array))
     wanted = (*array.shape[:2], array.shape[-1])
     if result.shape != wanted:
         shown = described(f"{result.shape}, of {prod(result.shape)} numbers")
-        raise ShapeError("statistic", f"a function that returns shape {wanted}", shown)
+        raise ShapeError("name", f"a function that returns shape {wanted}", shown)
     return result

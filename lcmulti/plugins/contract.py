@@ -126,9 +126,12 @@ class Implementation(Protocol):
     Three optional methods give information to users: ``details(problem)`` returns lines for
     `lcmulti.explain` about a call that is served. ``unavailable()`` returns a sentence that says
     why no call can be served on this machine, or None. ``hardware()`` names the hardware it uses,
-    in a word. Two more, those of `lcmulti.operations.neighbours.CosineMaps`, compute the sheet
-    penalty and its gradient. In PyTorch, an attribute ``never_rounds = True`` declares that float32
-    is multiplied in float32 even where PyTorch is allowed to use TensorFloat-32.
+    in a word. A fourth, ``tune(problem, told)``, is ``lcmulti tune``: it measures ways to compute,
+    calls ``told(map, candidate, seconds)`` after each (None if it failed), keeps the fastest, and
+    returns lines that say which. Two more, those of `lcmulti.operations.neighbours.CosineMaps`,
+    compute the sheet penalty and its gradient. In PyTorch, an attribute ``never_rounds = True``
+    declares that float32 is multiplied in float32 even where PyTorch is allowed to use
+    TensorFloat-32.
     """
 
     def decline(self, problem: Problem) -> str | None:

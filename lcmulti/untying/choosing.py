@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, TypeVar
 
 from lcmulti.errors import ArgumentError, ArgumentTypeError
+from lcmulti.untying.arguments import Where
 
 __all__ = ["chosen", "chosen_to_retie"]
 
+Module = TypeVar("Module")
 
-def chosen(where: Any, modules: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
+
+def chosen(where: Where, modules: Iterable[tuple[str, Module]]) -> list[tuple[str, Module]]:
     """Select modules: those that *where* names, or all of them if it is None.
 
     Parameters
@@ -24,8 +27,8 @@ def chosen(where: Any, modules: Iterable[tuple[str, Any]]) -> list[tuple[str, An
     Raises
     ------
     ArgumentError
-        If a name, pattern or class fits no convolution (the message lists them), or if *where* is
-        an empty list.
+        If a name, pattern or class fits no convolution (the message lists them), if predicates
+        alone choose none, or if *where* is an empty list.
     """
     there = list(modules)
     if where is None:
@@ -34,17 +37,20 @@ def chosen(where: Any, modules: Iterable[tuple[str, Any]]) -> list[tuple[str, An
     if not every:
         raise ArgumentError("where", "at least one name, pattern, class or predicate", where)
     wanted = [(each, _test(each)) for each in every]
+    names = ", ".join(repr(name) for name, _ in there) or "none"
     for given, test in wanted:
         if isinstance(given, (str, type)) and not any(test(*each) for each in there):
-            names = ", ".join(repr(name) for name, _ in there) or "none"
             what = f"a name, pattern or class of the network's convolutions: {names}"
             raise ArgumentError("where", what, given)
-    return [each for each in there if any(test(*each) for _, test in wanted)]
+    take = [each for each in there if any(test(*each) for _, test in wanted)]
+    if there and not take:
+        raise ArgumentError("where", f"a predicate that chooses some of {names}", where)
+    return take
 
 
 def chosen_to_retie(
-    where: Any, layers: Iterable[tuple[str, Any]], model: Any
-) -> list[tuple[str, Any]]:
+    where: Where, layers: Iterable[tuple[str, Module]], model: object
+) -> list[tuple[str, Module]]:
     """Select locally connected layers, as `chosen` does; there has to be one.
 
     Parameters

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from textwrap import wrap
 
 from lcmulti.errors import ArgumentTypeError, TooLargeError, described
 from lcmulti.geometry.arguments import byte_size
@@ -84,10 +84,12 @@ class Untying:
         ]
         lines.append(f"Weights take {human(size)}; with gradients and Adam's two moments")
         lines[-1] += f" {human(4 * size)}."
-        lines += [f"left as it is: {name} ({why})" for name, why in self.left]
+        for name, why in self.left:
+            left = f"left as it is: {_short(name, 28)} ({why})"
+            lines += wrap(left, 80, subsequent_indent="  ", break_on_hyphens=False)
         return "\n".join(lines)
 
-    def announce(self, tell: Callable[[str], Any] | None, memory: object) -> None:
+    def announce(self, tell: Callable[[str], object] | None, memory: object) -> None:
         """Tell the table before anything is made; raise if that takes too much."""
         if tell is not None and not callable(tell):
             raise ArgumentTypeError("tell", "a function that takes the table, or None", tell)

@@ -1,13 +1,22 @@
-"""How far weights move towards their mean, and whether all positions have the same."""
+"""How far weights move towards their mean, and whether positions or modules have the same."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Protocol, TypeVar
 
 from lcmulti.errors import ArgumentError, described
 
-__all__ = ["require_same", "strength_of", "tied", "tolerance_of"]
+__all__ = ["require_same", "shared_error", "strength_of", "tied", "tolerance_of"]
+
+Convolution_co = TypeVar("Convolution_co", covariant=True)
+
+
+class Layer(Protocol[Convolution_co]):
+    """A layer that can become a convolution."""
+
+    def to_conv(self, tolerance: float | None = ...) -> Convolution_co:
+        """The convolution."""
 
 
 def strength_of(value: object) -> float:
@@ -26,7 +35,7 @@ def tolerance_of(value: object) -> float | None:
     return float(value)
 
 
-def require_same(name: str, apart: float, tolerance: float | None, caller: str) -> None:
+def require_same(name: str, apart: float, tolerance: float | None) -> None:
     """Raise if weights differ by more than *tolerance* between positions, or are not finite.
 
     Parameters
@@ -35,8 +44,6 @@ def require_same(name: str, apart: float, tolerance: float | None, caller: str) 
         Name of the parameter, for the error.
     apart : float
         The largest difference.
-    caller : str
-        The function that has the argument.
 
     Raises
     ------
@@ -48,12 +55,25 @@ def require_same(name: str, apart: float, tolerance: float | None, caller: str) 
     found = f"weights that differ by up to {apart:.3g} between positions"
     if math.isnan(apart):
         found = "weights that are not finite"
-    raise ArgumentError(
-        name, f"{expected} ({caller}(tolerance=None) takes the mean)", described(found)
-    )
+    raise ArgumentError(name, f"{expected} (tolerance=None takes the mean)", described(found))
 
 
-def tied(name: str, layer: Any, tolerance: float | None) -> Any:
+def shared_error(name: str, label: str, other: str) -> ArgumentError:
+    """The error if untying one of two modules would separate weights that they share.
+
+    Parameters
+    ----------
+    name, label : str
+        The convolution, and which of its parameters it is.
+    other : str
+        The other module.
+    """
+    shown = described(f"{name!r}, whose {label} is that of {other!r} too")
+    what = "weights of one convolution each, or of several with the same positions"
+    return ArgumentError("model", what, shown)
+
+
+def tied(name: str, layer: Layer[Convolution_co], tolerance: float | None) -> Convolution_co:
     """The convolution of a layer (its ``to_conv``); errors name the layer."""
     try:
         return layer.to_conv(tolerance)

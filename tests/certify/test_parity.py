@@ -114,7 +114,7 @@ def test_a_case_over_the_memory_limit_is_skipped_and_said():
     report = parity(backends=["numpy"], cases=["neurite_3d"], training=False)
     (skip,) = report.skips
     assert skip.case == "neurite_3d"
-    assert "over the memory limit of 2.0 GiB" in skip.reason
+    assert "over memory=2.0 GiB (--memory)" in skip.reason
     assert not report.ok
     assert report.verdict() == "FAIL: no backend was checked"
 

@@ -28,7 +28,7 @@ def test_unknown_and_absent_backends(install):
     report = parity(cases=["batch_0"], training=False)
     assert report.ok
     assert [(a.backend, a.reason) for a in report.absent] == [
-        ("absent", "not installed; pip install absent")
+        ("absent", "not installed; install it with: pip install absent")
     ]
 
 
@@ -229,3 +229,10 @@ def test_progress_counts_to_the_end():
     )
     assert [p.done for p in seen] == [0, 2, 3]
     assert {p.total for p in seen} == {4}
+
+
+def test_a_file_that_cannot_be_written_is_one_line(capsys):
+    argv = ["parity", "--backends", "numpy", "--cases", "batch_0", "--no-training"]
+    assert cli.main([*argv, "--json", "/proc/report.json"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "/proc/report.json" in line

@@ -163,7 +163,7 @@ def test_list(lcm):
     ("arguments", "message"),
     [
         (["deepface"], "workload: expected one of"),
-        (["--input", "6x5x2"], "--kernel: expected a value, with --input, --kernel and --filters"),
+        (["--input", "6x5x2"], "--kernel: expected a value: a layer of your own has --input"),
         (["--input", "2x2x2", "--kernel", "9", "--filters", "1"], "kernel_size: expected a window"),
         (["--plot", "a.pdf"], "--plot: expected a file ending in .png or .svg, got 'a.pdf'"),
         (["--json", "no/such/a.json"], "--json: expected a file in a folder that exists"),

@@ -19,7 +19,8 @@ def test_wrong_sizes_say_how_they_are_written(lcm, argument):
     assert f"argument {argument}: expected whole numbers, as in 63x63x16, got" in result.err
 
 
-def test_explain(lcm):
+def test_explain(lcm, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     result = lcm(*EXPLAIN, "--batch", 32)
     assert result.code == 0
     lines = dict(line.split(maxsplit=1) for line in result.out.splitlines())
@@ -29,6 +30,15 @@ def test_explain(lcm):
     assert lines["weights"] == f"{4 * spec.num_parameters:,} bytes"
     assert lines["flops"].startswith(f"{spec.flops(32):,} ")
     assert result.out.startswith(str(lcmulti.explain(spec, batch=32, backend="numpy")))
+
+
+def test_long_lines_are_folded_to_the_terminal(lcm, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    with lcmulti.config(max_workspace="10MiB"):
+        lines = lcm(*EXPLAIN, "--batch", 32).out.splitlines()
+    assert max(map(len, lines)) <= 60
+    start = lines.index("not reference   needs 1,016,012,800 bytes of workspace, over")
+    assert lines[start + 1] == " " * 16 + "max_workspace=10,485,760"
 
 
 def test_explain_json(lcm, install):

@@ -14,7 +14,7 @@ from lcmulti.choosing.config import config
 from lcmulti.choosing.user_settings import write_user_setting
 from lcmulti.errors import ConfigError
 
-EXAMPLES = int(os.environ.get("LCMULTI_FUZZ_EXAMPLES", "200"))
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "200"))
 fuzzed = hypothesis_settings(
     max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck)
 )

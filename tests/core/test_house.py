@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from collections import defaultdict
 from pathlib import Path
 
@@ -22,13 +23,18 @@ PACKAGES = {
 ROOMS = ("geometry", "plugins", "choosing", "algorithms", "weights", "operations", "numpy")
 
 
-def files() -> dict[str, Path]:
-    """Return the path of every module of ours by its full name."""
+def files(packages: dict[str, Path]) -> dict[str, Path]:
+    """Return the path of every module by its full name, in the order of names.
+
+    What an editor keeps beside a file (a copy, a lock, a hidden folder) cannot be imported, and so
+    is no module.
+    """
     found = {}
-    for name, folder in PACKAGES.items():
-        for path in folder.rglob("*.py"):
+    for name, folder in packages.items():
+        for path in sorted(folder.rglob("*.py")):
             parts = [name, *path.relative_to(folder).with_suffix("").parts]
-            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+            if all(part.isidentifier() for part in parts):
+                found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
     return found
 
 
@@ -50,7 +56,7 @@ def imported(path: Path, known: set[str]) -> dict[str, set[str]]:
     return found
 
 
-MODULES = files()
+MODULES = files(PACKAGES)
 IMPORTS = {name: imported(path, set(MODULES)) for name, path in MODULES.items()}
 
 
@@ -64,7 +70,7 @@ def circles(graph: dict[str, set[str]]) -> list[list[str]]:
     def visit(node: str) -> None:
         index[node] = low[node] = len(index)
         stack.append(node)
-        for other in graph.get(node, ()):
+        for other in sorted(graph.get(node, ())):
             if other not in index:
                 visit(other)
                 low[node] = min(low[node], low[other])
@@ -88,10 +94,20 @@ def test_a_circle_is_found():
     assert circles(graph) == [["a", "b", "c"]]
 
 
+def test_what_editors_leave_is_no_module(tmp_path):
+    for name in ("__init__.py", "room.py", "room (copy).py", ".hidden/room.py", "room.orig.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / ".#room.py").symlink_to("nowhere")  # how Emacs locks a file
+    assert list(files({"house": tmp_path})) == ["house", "house.room"]
+
+
 def test_no_circle_of_files():
     # ``lcmulti`` itself collects the public names, so importing it means importing one of those.
     graph = {name: set(found) - {"lcmulti"} for name, found in IMPORTS.items()}
-    assert circles(graph) == []
+    found = circles(graph)
+    steps = [f"{a} imports {b}" for circle in found for a in circle for b in graph[a] & {*circle}]
+    assert not found, "\n".join(sorted(steps))
 
 
 ALONE = """
@@ -174,6 +190,27 @@ def test_hooks_run_the_versions_of_ci():
     assert hooks
     for name, version in hooks:
         assert wanted[name] == version, name
+
+
+@pytest.mark.parametrize(
+    "path", [".github/workflows/ci.yml", ".github/workflows/release.yml", ".ci/run"]
+)
+def test_ci_calls_what_there_is(path):
+    """Sessions of nox, extras, test folders and constraints that CI names exist."""
+    text = re.sub(r"\$\{\{.*?\}\}", "", (ROOT / path).read_text("utf-8"))
+    noxfile = (ROOT / "noxfile.py").read_text("utf-8")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    for words in re.findall(r"nox -s (.*?)(?: -- .*)?$", text, re.M):
+        for session in re.findall(r"\w+", words):
+            assert f"\ndef {session}(session: nox.Session" in noxfile, session
+    for words in re.findall(r"\.\[([\w, ]+)\]|extras: (.*)", text):
+        for extra in filter(None, "".join(words).split(",")):
+            assert extra in project["optional-dependencies"], extra
+    named = re.findall(r"(?:tests|constraints)[\w/.-]*\b", "\n".join(
+        line for line in text.splitlines() if "pytest " in line or "constraints" in line
+    ))  # fmt: skip
+    for each in {name for name in named if "/" in name or name.startswith("constraints")}:
+        assert (ROOT / each).exists(), each
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Statistics of filters, pictures of them, and the command that reads files."""
 
+import json
+import re
 import time
 
 import numpy as np
@@ -52,7 +54,7 @@ def test_norm_distance_and_functions(rng):
     assert np.abs(plot.statistic(same, "distance")).max() < 1e-12
     largest = plot.statistic(kernel, lambda array: np.abs(array).max((2, 3, 4)))
     assert largest.shape == (4, 4, 4)
-    with pytest.raises(ShapeError, match="statistic: .*returns shape"):
+    with pytest.raises(ShapeError, match="name: .*returns shape"):
         plot.statistic(kernel, np.max)
     with pytest.raises(ArgumentError, match="one of norm, orientation"):
         plot.statistic(kernel, "beauty")
@@ -126,6 +128,8 @@ def test_wrong_arguments(rng):
     for number in ("a", -1, 6, 1.0):
         with pytest.raises(ArgumentError, match="filter: expected"):
             plot.statistic_map(kernel, filter=number)
+    with pytest.raises(ArgumentError, match="filter: expected None with a sheet"):
+        plot.statistic_map(kernel, sheet=(2, 3), filter=0)
     for position in (3, (1.5, 0), (-1, 0), (0,)):
         with pytest.raises(ArgumentError, match="position: expected"):
             plot.receptive_field(SPEC, position)
@@ -149,6 +153,8 @@ def test_view_writes_pictures(saved, capsys):
     svg = saved.with_suffix(".svg")
     assert main(["view", str(saved), "-o", str(svg), "--map", "orientation", "--sheet", "2x2"]) == 0
     assert "<svg" in svg.read_text()
+    assert main(["view", str(saved), "--overwrite", "--map", "beauty"]) == 2
+    assert "--map: expected one of 'norm', 'orientation'" in capsys.readouterr().err
     for wrong in (["--sheet", "2,2"], ["--layer", "x"], ["-o", "x.gif"], ["--sheet", "3x2"]):
         assert main(["view", str(saved), "--overwrite", *wrong]) == 2
 
@@ -171,10 +177,45 @@ def test_view_reads_state_dicts(tmp_path, rng):
     torch.save(net, tmp_path / "pickled.pt")  # a pickle of classes is not loaded
     with pytest.raises(FileError, match="weights_only"):
         layers_in(tmp_path / "pickled.pt")
-    for name, reason in (("none.pt", "is no file"), ("x.txt", "has no suffix")):
+    for name, reason in (("none.pt", "is not a file"), ("x.txt", "ends in none of")):
         (tmp_path / "x.txt").write_text("")
         with pytest.raises(FileError, match=reason):
             layers_in(tmp_path / name)
+
+
+def test_view_reads_archives_of_arrays(tmp_path, rng):
+    kernel, basis = (
+        rng.standard_normal((4, 4, 3, 3, 2, 5)),
+        rng.standard_normal((2, 1, 1, 3, 3, 2, 5)),
+    )
+    mixed = rng.standard_normal((4, 4, 2))
+    np.savez(tmp_path / "good.npz", **{
+        "a.kernel": kernel, "b.basis": basis, "b.coefficients": mixed, "bias": np.zeros(3)
+    })  # fmt: skip
+    a, b = layers_in(tmp_path / "good.npz")
+    assert (a.name, b.name) == ("a", "b")
+    np.testing.assert_array_equal(a.kernel, kernel)
+    np.testing.assert_allclose(b.kernel, np.einsum("rcdhwif,abr->abhwif", basis, mixed))
+
+
+def test_view_refuses_damaged_archives(tmp_path, capsys):
+    np.savez_compressed(tmp_path / "whole.npz", kernel=np.arange(1e4).reshape(10, 10, 10, 10, 1, 1))
+    whole = (tmp_path / "whole.npz").read_bytes()
+    middle = len(whole) // 2
+    (tmp_path / "changed.npz").write_bytes(whole[:middle] + b"0123" + whole[middle + 4 :])
+    (tmp_path / "cut.npz").write_bytes(whole[:middle])
+    (tmp_path / "text.npz").write_bytes(b"words")
+    (tmp_path / "empty.npz").write_bytes(b"")
+    np.savez(tmp_path / "objects.npz", kernel=np.array([{}], object))
+    with (tmp_path / "one.npz").open("wb") as stream:
+        np.save(stream, np.zeros(3))
+    for name in ("changed", "cut", "text", "empty", "objects", "one"):
+        assert main(["view", str(tmp_path / f"{name}.npz")]) == 2
+        assert "is not an archive of arrays" in capsys.readouterr().err
+    mixture = {"basis": np.zeros((2, 1, 1, 3, 3, 1, 4)), "coefficients": np.zeros((5, 5, 3))}
+    np.savez(tmp_path / "ranks.npz", **mixture)
+    with pytest.raises(FileError, match="of another rank"):
+        layers_in(tmp_path / "ranks.npz")
 
 
 def test_a_thousand_positions_are_a_small_page_soon(tmp_path, rng):
@@ -191,6 +232,18 @@ def test_a_thousand_positions_are_a_small_page_soon(tmp_path, rng):
     assert "thinned" not in text
     assert "thinned: one of 2" in page(kernel, spec, most=10**6)
     assert "http" not in text.replace("http://www.w3.org", "")
+
+
+def test_a_page_of_very_many_positions():
+    """A canvas has a largest size, and browsers refuse functions of very many arguments."""
+    from lcmulti.plot.page import page
+
+    text = page(np.ones((20_000, 2, 1, 1), "float32"), name="@WEIGHTS@ and @DATA@")
+    data = json.loads(re.search(r"^const data = (.*);$", text, re.MULTILINE)[1])
+    assert (data["rows"], data["columns"], data["step"]) == (1, 2000, 10)
+    assert data["name"] == "@WEIGHTS@ and @DATA@"
+    assert "thinned: one of 10" in text
+    assert len(page(np.ones((300, 300, 1, 1, 1, 1), "float32"), most=10**5)) < 2 * 10**5
 
 
 @pytest.mark.slow

@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+import re
 import threading
+from pathlib import Path
 
 import pytest
 from helpers_settings import write
@@ -244,6 +246,40 @@ def test_repr_tells_all():
         "lcmulti.config(backend='numpy', implementation='auto', data_format='channels_last', "
         "max_workspace=268435456, threads=None, precision='ieee', tiles='tuned')"
     )
+
+
+UNKNOWN = {
+    "LCMULTI_IMPLEMENTAION": "did you mean LCMULTI_IMPLEMENTATION?",
+    "lcmulti_backend": "did you mean LCMULTI_BACKEND?",
+    "LCMULTI_WORKSPACE": "did you mean LCMULTI_MAX_WORKSPACE?",
+    "LCMULTI_NATIVE_IAS": "did you mean LCMULTI_NATIVE_ISA?",
+    "LCMULTI_VERSION": "there are LCMULTI_BACKEND, LCMULTI_IMPLEMENTATION, ",
+}
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_an_unknown_variable_is_told_once(name, monkeypatch):
+    current()
+    monkeypatch.setenv(name, "native")
+    with pytest.warns(RuntimeWarning) as told:
+        assert current() == DEFAULTS
+        sources()
+        monkeypatch.setenv("LCMULTI_THREADS", "2")
+        assert current().threads == 2
+    said = f"the environment variable {name} is no setting of lcmulti and changes nothing; "
+    assert [str(each.message).partition(UNKNOWN[name])[:2] for each in told] == [
+        (said, UNKNOWN[name])
+    ]
+
+
+def test_variables_that_our_packages_read_are_known(monkeypatch):
+    root = Path(__file__).parents[2]
+    texts = [path.read_text("utf-8") for path in root.glob("[lb]*/**/*.py")]
+    read = {name for text in texts for name in re.findall(r'"(LCMULTI_[A-Z_]+)"', text)}
+    assert "LCMULTI_NATIVE_ISA" in read
+    for name in read - {"LCMULTI_"}:
+        monkeypatch.setenv(name, "avx2")
+    current()
 
 
 def test_an_environment_that_is_a_plain_dictionary(isolated, monkeypatch):

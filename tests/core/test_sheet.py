@@ -97,6 +97,18 @@ def test_small_sheets(size, filters, sheet, rng):
         assert float(value) == pytest.approx(by_hand(kernel, bias, spec, sheet, **options), 1e-12)
 
 
+@pytest.mark.parametrize("sheet", [(2, 1), (1, 3)])
+def test_few_large_filters_at_shared_positions(backend, sheet, rng):
+    """Where a position is its own neighbour, the second filter of a pair may be the earlier one."""
+    spec = lcmulti.LocalConvSpec(
+        (5, 4, 2), sheet[0] * sheet[1], 3, shared_axes=(0, 1), data_format="channels_last"
+    )
+    kernel, bias = drawn(rng, spec)
+    options = dict(sheet=sheet, neighbours=8, circular=True)
+    value = lcmulti.sheet_smoothness(kernel, bias, spec, backend=backend, **options)
+    assert float(value) == pytest.approx(by_hand(kernel, bias, spec, **options), 1e-5)
+
+
 def reverse(backend):
     if "reverse" not in plugins.registry().backends[backend].capabilities:
         pytest.skip("no differentiation")

@@ -6,6 +6,7 @@ import pytest
 from lcmulti.errors import ArgumentError, ArgumentTypeError, TooLargeError
 from lcmulti.untying import (
     Row,
+    Untying,
     arguments_of,
     chosen,
     planned,
@@ -28,6 +29,9 @@ def test_where_takes_names_patterns_classes_and_predicates():
     for misspelt in ("steam", ["stem", "steam"], str):
         with pytest.raises(ArgumentError, match="where: .*'stem', 'body.0', 'body.1'"):
             names(misspelt)
+    for none in (lambda name, module: False, [lambda name, module: None]):
+        with pytest.raises(ArgumentError, match="where: .*chooses some of 'stem', 'body.0', 'bod"):
+            names(none)
     with pytest.raises(ArgumentTypeError, match="where: "):
         names(3)
     with pytest.raises(ArgumentError, match="where: expected at least one"):
@@ -58,6 +62,15 @@ def test_a_plan_tells_what_stays_and_why():
         planned(THERE, {}, False, unfit, row)
 
 
+def test_a_table_fits_80_columns():
+    long = ".".join(["a_long_name"] * 12)
+    rows = tuple(Row(f"{long}.{i}", "Conv3d", (11,) * 3, (101,) * 3, 10**5, 10**9, 4) for i in "ab")
+    table = str(Untying(rows, ((long, "its weight is computed (parametrization); remove that"),)))
+    assert max(map(len, table.splitlines())) <= 80
+    assert "long_name.a " in table and "long_name.b " in table
+    assert table.endswith("(its weight is computed\n  (parametrization); remove that)")
+
+
 def test_two_sizes_are_named():
     with pytest.raises(ArgumentError, match=r"'stem', which is called on \(4, 4\) and \(8, 8\)"):
         planned(THERE[:1], {"stem": [(8, 8), (4, 4)]}, False, lambda _: None, row)
@@ -68,12 +81,12 @@ def test_tolerances():
     for wrong in (-1, float("nan"), "1", True):
         with pytest.raises(ArgumentError, match="tolerance: expected a number of at least 0"):
             tolerance_of(wrong)
-    require_same("kernel", 1e-3, 1e-3, "retie")
-    require_same("kernel", float("nan"), None, "retie")
+    require_same("kernel", 1e-3, 1e-3)
+    require_same("kernel", float("nan"), None)
     with pytest.raises(ArgumentError, match=r"differ by up to 0.002"):
-        require_same("kernel", 2e-3, 1e-3, "retie")
+        require_same("kernel", 2e-3, 1e-3)
     with pytest.raises(ArgumentError, match="not finite"):
-        require_same("kernel", float("nan"), 1e-3, "retie")
+        require_same("kernel", float("nan"), 1e-3)
     for wrong in (0, 1.5, True, "1"):
         with pytest.raises(ArgumentError, match="strength: "):
             strength_of(wrong)
@@ -82,7 +95,7 @@ def test_tolerances():
 def test_an_error_names_the_layer():
     class Layer:
         def to_conv(self, tolerance):
-            require_same("kernel", 1.0, tolerance, "to_conv")
+            require_same("kernel", 1.0, tolerance)
             return "a convolution"
 
     assert tied("a.b", Layer(), None) == "a convolution"

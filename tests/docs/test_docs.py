@@ -225,6 +225,16 @@ def test_a_plugin_is_as_short_as_its_page_says(page):
     assert int(told[1]) == lines < 100
 
 
+def test_contributing_names_every_session():
+    sessions = re.findall(
+        r"^@nox\.session.*?^def (\w+)", (ROOT / "noxfile.py").read_text(), re.M | re.S
+    )
+    told = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    named = set(re.findall(r"nox -s \"?(\w+)", told)) | set(re.findall(r"`(\w+)`", told))
+    assert len(sessions) > 20
+    assert not set(sessions) - named
+
+
 def test_tables_are_of_the_results_kept():
     kept = runpy.run_path(str(ROOT / "asv_benches" / "kept.py"))
     for path, names in kept["PAGES"].items():

@@ -21,7 +21,7 @@ PUBLIC = {
     "lcmulti.conformance": (),
     "lcmulti.errors": (),
     "lcmulti.layouts": (),
-    "lcmulti_torch": (),
+    "lcmulti_torch": ("torch",),
     "lcmulti_torch.functional": ("torch",),
     "lcmulti_torch.parallel": ("torch",),
     "lcmulti_jax": ("jax",),

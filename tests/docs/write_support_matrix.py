@@ -21,7 +21,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 PAGE = Path(__file__).parents[2] / "docs" / "support_matrix.md"
 README = Path(__file__).parents[2] / "README.md"
-IN_SHORT = "| | works in every column of its table | not in each, by a limit of the framework |\n"
+IN_SHORT = (
+    "| | works in every column of its table | not in every column, by a limit of the framework |\n"
+)
 TITLES = ("PyTorch", "JAX", "TensorFlow", "Keras 3")
 MODULES = {
     "torch": "matrix_torch", "jax": "matrix_jax", "tensorflow": "matrix_tensorflow",

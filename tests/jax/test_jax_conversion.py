@@ -119,6 +119,46 @@ def test_nnx_fuses_a_batch_normalisation():
         fuse_bn(layer, nnx.BatchNorm(5, rngs=rngs))
 
 
+def test_nnx_rounds_once_keeps_kinds_and_refuses_more():
+    nnx = pytest.importorskip("flax.nnx")
+    from lcmulti_jax.nnx import LocallyConnected, LocallyConnectedTranspose, fuse_bn
+    from lcmulti_jax.nnx_compat import put
+
+    class Decayed(nnx.Param):
+        pass
+
+    rngs = nnx.Rngs(0)
+    bn = nnx.BatchNorm(6, rngs=rngs)
+    put(bn.var, jnp.arange(1.0, 7) / 3)
+    for kind in (LocallyConnected, LocallyConnectedTranspose):
+        half = kind(4, 6, (3, 3), (6, 6), param_dtype=jnp.bfloat16, rngs=rngs)
+        half.bias = Decayed(half.bias[...] + 1)
+        wide = nnx.clone(half)
+        for name in ("kernel", "bias"):
+            setattr(wide, name, nnx.Param(getattr(half, name)[...].astype("float32")))
+        fused, exact = fuse_bn(half, bn), fuse_bn(wide, bn)
+        assert isinstance(fused.bias, Decayed)
+        for name in ("kernel", "bias"):
+            ours, wanted = (getattr(each, name)[...] for each in (fused, exact))
+            assert ours.dtype == jnp.bfloat16
+            assert (ours == wanted.astype(jnp.bfloat16)).all()
+
+    class Own(LocallyConnected):
+        def __call__(self, inputs):
+            return jax.nn.relu(super().__call__(inputs))
+
+    class OwnNormalisation(nnx.BatchNorm):
+        def __call__(self, x, **named):
+            return jax.nn.relu(super().__call__(x, **named))
+
+    for layer, after in (
+        (Own(4, 6, (3, 3), (6, 6), rngs=rngs), bn),
+        (fused, OwnNormalisation(6, rngs=rngs)),
+    ):
+        with pytest.raises(ArgumentError, match="which computes something of its own"):
+            fuse_bn(layer, after)
+
+
 def test_nnx_attributes_are_those_of_flax():
     nnx = pytest.importorskip("flax.nnx")
     from lcmulti_jax.nnx import LocallyConnected, LocallyConnectedTranspose
@@ -223,6 +263,13 @@ def test_equinox_fuses_a_batch_normalisation(mode):
     ):
         wanted, _ = normalise(eqx.nn.inference_mode(bn), jax.vmap(layer)(x), state)
         near(jax.vmap(fuse_bn(layer, bn, state))(x), wanted)
+
+    class Own(LocallyConnected2d):
+        def __call__(self, x, *, key=None):
+            return jax.nn.relu(super().__call__(x, key=key))
+
+    with pytest.raises(ArgumentError, match="which computes something of its own"):
+        fuse_bn(Own(4, 6, 3, (6, 5), key=KEY), bn, state)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from flax import nnx
 
 import lcmulti
 import lcmulti_jax
-from lcmulti_jax.nnx import LocallyConnected, LocallyConnectedTranspose, fuse_bn
+from lcmulti_jax.nnx import LocallyConnected, LocallyConnectedTranspose, fuse_bn, retie, untie
 
 layer = LocallyConnected(3, 8, (3, 3), (12, 12), strides=2, rngs=nnx.Rngs(0))
 reveal_type(layer)  # LocallyConnected
@@ -37,6 +37,15 @@ spec = lcmulti.LocalConvSpec((12, 12, 3), 8, 3)
 spread = lcmulti_jax.sharded(spec, jax.make_mesh((1,), ("rows",)), "rows")
 kernel, bias = spread.init(jax.random.key(0))
 reveal_type(spread(jnp.zeros((1, 12, 12, 3)), kernel, bias))  # Array
+net, x = nnx.Sequential(layer.to_conv()), jnp.zeros((1, 12, 12, 3))
+reveal_type(untie(net, x, where="*", memory="1GiB", tell=None, rngs=nnx.Rngs(0)))  # Sequential
+reveal_type(untie(net, (x,), dry_run=True, shared_axes=[0]))  # Untying
+reveal_type(untie(layer.to_conv(), x, rank=2))  # LocallyConnected
+reveal_type(untie(up.to_conv(), x))  # LocallyConnectedTranspose
+reveal_type(retie(net, tolerance=None))  # Sequential
+reveal_type(retie(layer))  # Conv
+reveal_type(retie(up))  # ConvTranspose
+untie(net, x, mermory="1GiB")  # refused
 LocallyConnected(3, "8", (3, 3), (12, 12), rngs=nnx.Rngs(0))  # refused
 LocallyConnected(3, 8, (3, 3), inptu_size=(12, 12), rngs=nnx.Rngs(0))  # refused
 LocallyConnectedTranspose(3, 8, (3, 3), (12, 12), stride=2, rngs=nnx.Rngs(0))  # refused
@@ -44,10 +53,11 @@ lcmulti_jax.shraded(spec)  # refused
 """
 
 EQUINOX = """\
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from lcmulti_jax.equinox import LocallyConnected2d, LocallyConnectedTranspose2d
+from lcmulti_jax.equinox import LocallyConnected2d, LocallyConnectedTranspose2d, retie, untie
 
 layer = LocallyConnected2d(3, 8, 3, input_size=12, key=jax.random.key(0))
 reveal_type(layer)  # LocallyConnected2d
@@ -59,6 +69,15 @@ reveal_type(layer.stride)  # tuple[int, ...]
 reveal_type(layer.share())  # LocallyConnected2d
 up = LocallyConnectedTranspose2d(3, 8, 3, 12, key=jax.random.key(0))
 reveal_type(up.to_conv())  # ConvTranspose
+net, x = eqx.nn.Sequential([layer.to_conv()]), jnp.zeros((3, 12, 12))
+reveal_type(untie(net, x, where=eqx.nn.Conv, tell=None, key=jax.random.key(0)))  # Sequential
+reveal_type(untie(net, (x,), dry_run=True))  # Untying
+reveal_type(untie(layer.to_conv(), x, rank=2))  # LocallyConnected
+reveal_type(untie(up.to_conv(), x))  # LocallyConnectedTranspose
+reveal_type(retie(net, tolerance=None))  # Sequential
+reveal_type(retie(layer))  # Conv
+reveal_type(retie(up))  # ConvTranspose
+untie(net, x, where=3)  # refused
 LocallyConnected2d(3, "8", 3, input_size=12, key=jax.random.key(0))  # refused
 LocallyConnected2d(3, 8, 3, inptu_size=12, key=jax.random.key(0))  # refused
 LocallyConnectedTranspose2d(3, 8, 3, 12, strides=2, key=jax.random.key(0))  # refused

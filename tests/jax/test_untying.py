@@ -139,6 +139,35 @@ def test_nnx_tells_chooses_and_refuses(net, capsys):
     assert retie(chosen, tolerance=None).layers[0].kernel.shape == (3, 3, 2, 4)
 
 
+def test_nnx_names_in_any_order_and_named_tuples():
+    """A module that has two names is one layer, and named tuples stay what they are."""
+    from typing import NamedTuple
+
+    from flax import nnx
+    from lcmulti_jax.nnx import LocallyConnected, retie, untie
+
+    class Sizes(NamedTuple):
+        window: int
+        name: str
+
+    class Net(nnx.Module):
+        def __init__(self, rngs):
+            self.sizes = Sizes(3, "three")
+            self.main = nnx.Conv(2, 2, (3, 3), rngs=rngs)
+            self.again = self.main  # Flax orders attributes by the alphabet in a copy
+
+        def __call__(self, x):
+            return self.again(self.main(x))
+
+    net = Net(nnx.Rngs(0))
+    untied = untie(net, X, tell=None)
+    assert isinstance(untied.main, LocallyConnected) and untied.again is untied.main
+    assert untied.sizes == Sizes(3, "three") and type(untied.sizes) is Sizes
+    np.testing.assert_allclose(untied(X), net(X), **CLOSE)
+    assert [row.name for row in untie(net, X, dry_run=True).rows] == ["main"]
+    np.testing.assert_allclose(retie(untied)(X), net(X), **CLOSE)
+
+
 def test_nnx_two_sizes():
     from flax import nnx
     from lcmulti_jax.nnx import untie
@@ -152,6 +181,90 @@ def test_nnx_two_sizes():
 
     with pytest.raises(ArgumentError, match=r"'conv', which is called on \(6, 5\) and \(8, 7\)"):
         untie(Twice(nnx.Rngs(0)), X)
+
+
+def test_nnx_weights_that_others_share_or_read():
+    from flax import nnx
+    from lcmulti_jax.nnx import retie, untie
+
+    class Net(nnx.Module):
+        def __init__(self, stride=1, read=False):
+            self.a = nnx.Conv(2, 2, (3, 3), rngs=nnx.Rngs(0))
+            self.b = nnx.Conv(2, 2, (3, 3), stride, rngs=nnx.Rngs(1))
+            self.b.kernel = self.a.kernel
+            self.read, self.last = read, nnx.Conv(2, self.a.out_features, (1, 1), rngs=nnx.Rngs(2))
+
+        def __call__(self, x):
+            y = self.last(self.b(self.a(x))) * self.a.out_features
+            return y + self.last.kernel[...].sum() if self.read else y
+
+    for rank in (None, 2):
+        untied = untie(Net(), X, tell=None, rank=rank)
+        np.testing.assert_allclose(untied(X), Net()(X), **CLOSE)
+        name = "kernel" if rank is None else "basis"
+        assert getattr(untied.a, name) is getattr(untied.b, name)
+        assert untied.a.bias is not untied.b.bias
+        tied = retie(untied)
+        assert tied.a.kernel is tied.b.kernel and tied.a.bias is not tied.b.bias
+    with pytest.raises(ArgumentError, match="'a', whose kernel is that of 'b' too"):
+        untie(Net(stride=2), X, tell=None)
+    with pytest.raises(ArgumentError, match="'a', whose kernel is that of 'b' too"):
+        untie(Net(), X, where="a", tell=None)
+    plan = untie(Net(read=True), X, dry_run=True)
+    assert plan.left == (("last", "its weights are read elsewhere, too"),)
+
+
+@pytest.mark.parametrize("norm", ["WeightNorm", "SpectralNorm"])
+def test_nnx_weights_that_are_normalised_stay(norm):
+    from flax import nnx
+    from lcmulti_jax.nnx import untie
+
+    if not hasattr(nnx, norm):
+        pytest.skip("this Flax has no such module")
+
+    class Net(nnx.Module):
+        def __init__(self, rngs):
+            self.first = getattr(nnx, norm)(nnx.Conv(2, 3, (3, 3), rngs=rngs), rngs=rngs)
+            self.last = nnx.Conv(3, 2, (3, 3), rngs=rngs)
+
+        def __call__(self, x):
+            options = {} if norm == "WeightNorm" else {"update_stats": False}
+            return self.last(self.first(x, **options))
+
+    net = Net(nnx.Rngs(0))
+    plan = untie(net, X, dry_run=True)
+    assert [row.name for row in plan.rows] == ["last"]
+    assert plan.left == (("first.layer_instance", f"its weights are computed by {norm}"),)
+    np.testing.assert_allclose(untie(net, X, tell=None)(X), net(X), **CLOSE)
+
+
+def test_equinox_weights_that_others_read_stay():
+    eqx = pytest.importorskip("equinox")
+    from lcmulti_jax.equinox import LocallyConnected, untie
+
+    class Net(eqx.Module):
+        shared: eqx.nn.Shared
+        normed: eqx.nn.WeightNorm
+        last: eqx.nn.Conv2d
+
+        def __init__(self, key):
+            a, b = (eqx.nn.Conv2d(2, 2, 3, padding=1, key=each) for each in jax.random.split(key))
+            self.shared = eqx.nn.Shared(
+                (a, b), lambda two: two[1].weight, lambda two: two[0].weight
+            )
+            self.normed, self.last = eqx.nn.WeightNorm(a), eqx.nn.Conv2d(2, 3, 1, key=key)
+
+        def __call__(self, x):
+            a, b = self.shared()
+            return self.last(self.normed(b(a(x)))) / self.last.out_channels
+
+    net, x = Net(jax.random.key(0)), jnp.asarray(X[0].transpose(2, 0, 1))
+    plan = untie(net, x, dry_run=True)
+    assert [row.name for row in plan.rows] == ["last"] and len(plan.left) == 3
+    assert {why for _, why in plan.left} == {"its weights are read elsewhere, too"}
+    untied = untie(net, x, tell=None)
+    assert isinstance(untied.last, LocallyConnected)
+    np.testing.assert_allclose(untied(x), net(x), **CLOSE)
 
 
 @pytest.mark.slow
@@ -226,3 +339,20 @@ def test_share_every_of_nnx():
     optimizer.update(*(() if keeps_model else (model,)), zeros)
     kernel = np.asarray(model.layers[0].kernel[...])
     assert np.ptp(kernel, (0, 1)).max() < 1e-6 and np.ptp(kernel) > 0.1
+
+
+def test_share_every_of_a_layer_with_two_names():
+    nnx, _ = pytest.importorskip("flax.nnx"), pytest.importorskip("optax")
+    from lcmulti_jax.nnx import LocallyConnected
+    from lcmulti_jax.sharing import ShareEvery
+
+    class Net(nnx.Module):
+        def __init__(self):
+            self.main = LocallyConnected(2, 2, (3, 3), (4, 5), rngs=nnx.Rngs(0))
+            self.again = self.main
+
+    model = Net()
+    params = nnx.state(model, nnx.Param)
+    sharing, zeros = ShareEvery(model, 1), jax.tree.map(jnp.zeros_like, params)
+    updates, _ = sharing.update(zeros, sharing.init(params), params)
+    assert max(float(jnp.abs(each).max()) for each in jax.tree.leaves(updates)) > 0.1

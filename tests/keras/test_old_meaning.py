@@ -1,5 +1,7 @@
 """An old file keeps its meaning, whatever class replaces Keras 2's and whoever wrote the file."""
 
+import warnings
+
 import numpy as np
 import pytest
 from helpers_old_files import (
@@ -237,7 +239,39 @@ def test_keras_own_errors_name_what_takes_old_arrays(tmp_path):
         with pytest.raises(ValueError, match=r"lcmulti\.layouts\.import_kernel") as caught:
             call()
         assert "lcmulti_keras.load_legacy_weights(model, path)" in str(caught.value)
+    # Keras would skip the kernel and take the bias, whose order may be another.
+    for by_name in ({}, {"by_name": True}):
+        before = [np.array(each) for each in model.get_weights()]
+        with pytest.raises(ShapeError, match="is Keras 2's 'keras2-2'"):
+            model.load_weights(path, skip_mismatch=True, **by_name)
+        for old, new in zip(before, model.get_weights(), strict=True):
+            np.testing.assert_array_equal(new, old)
     other = keras.Sequential([keras.Input((6, 2)), keras.layers.Dense(3)])
     with pytest.raises(ValueError, match="not compatible") as caught:
         other.set_weights([random(3, 2), random(3)])
     assert "lcmulti" not in str(caught.value)
+
+
+def test_keras_own_loading_skips_what_it_skips_of_convolutions(tmp_path):
+    """Weights of our own layout for another geometry are left out, with Keras' warning."""
+
+    def model(filters, name):
+        layer = lcmulti_keras.LocallyConnected1D(filters, 2, name=name)
+        return keras.Sequential([keras.Input((6, 2)), layer, keras.layers.Dense(3, name="d")])
+
+    saved = model(4, "lc")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Keras advises its newer format
+        saved.save(tmp_path / "m.h5")
+    for filters, name, warned in ((4, "lc", 0), (5, "lc", 3), (4, "other", 0)):
+        other = model(filters, name)
+        start = np.array(other.layers[0].kernel)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            other.load_weights(tmp_path / "m.h5", by_name=True, skip_mismatch=True)
+        assert [str(each.message).split(" for ")[0] for each in told] == [
+            "Skipping loading weights"
+        ] * warned
+        is_taken = (filters, name) == (4, "lc")
+        expected = np.array(saved.layers[0].kernel) if is_taken else start
+        np.testing.assert_array_equal(np.array(other.layers[0].kernel), expected)

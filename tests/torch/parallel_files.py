@@ -25,7 +25,7 @@ LAYERS = {
 
 
 def folder():
-    return Path(os.environ["LCMULTI_TEST_FOLDER"])
+    return Path(os.environ["TEST_FOLDER"])
 
 
 def made(name):

@@ -87,7 +87,53 @@ def test_fuse_bn_keeps_type_device_and_what_asks_for_gradients():
     assert torch.nn.utils.parametrize.is_parametrized(turned, "weight")
 
 
+class Grown(lcmulti_torch.LocallyConnected2d):
+    """A user's layer with more in it than weights."""
+
+    def __init__(self, *arguments, **named):
+        super().__init__(*arguments, **named)
+        self.gain = nn.Parameter(torch.ones(1))
+        self.after = nn.Sequential(nn.Dropout(0.5))
+        self.register_buffer("seen", torch.zeros(2))
+
+
+def test_fuse_bn_keeps_what_a_subclass_has_besides():
+    layer, bn, x = Grown(3, 6, 3, SIZE[:2]).eval(), normalisation(2), torch.randn(2, 3, *SIZE[:2])
+    layer.tag = "v1"
+    fused = fuse_bn(layer, bn)
+    torch.testing.assert_close(fused(x), bn(layer(x)), rtol=1e-4, atol=1e-5)
+    assert fused.state_dict().keys() == layer.state_dict().keys()
+    assert fused.tag == "v1"
+    assert not fused.after[0].training
+    for ours, theirs in ((fused.gain, layer.gain), (fused.seen, layer.seen)):
+        assert ours is not theirs
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("kind", ["", "Transpose"])
+def test_fuse_bn_rounds_half_types_once(kind):
+    layer, bn = layer_of(2, kind, dtype=torch.bfloat16).eval(), normalisation(2)
+    wide = layer_of(2, kind).eval()
+    wide.load_state_dict(layer.state_dict())
+    for ours, exact in zip(
+        fuse_bn(layer, bn).parameters(), fuse_bn(wide, bn).parameters(), strict=True
+    ):
+        assert torch.equal(ours, exact.bfloat16())
+
+
+class ReluAfter(nn.BatchNorm2d):
+    def forward(self, input):
+        return super().forward(input).relu()
+
+
+class ReluBefore(lcmulti_torch.LocallyConnected2d):
+    def forward(self, input):
+        return super().forward(input).relu()
+
+
 @pytest.mark.parametrize("wrong, argument", [
+    (lambda: fuse_bn(layer_of(2).eval(), ReluAfter(6).eval()), "bn"),
+    (lambda: fuse_bn(ReluBefore(3, 6, 3, SIZE[:2]).eval(), normalisation(2)), "layer"),
     (lambda: fuse_bn(layer_of(2), normalisation(2)), "layer"),
     (lambda: fuse_bn(layer_of(2).eval(), normalisation(2).train()), "bn"),
     (lambda: fuse_bn(layer_of(2).eval(), normalisation(2, 5)), "bn"),

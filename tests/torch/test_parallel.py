@@ -61,7 +61,7 @@ def outcomes(request, tmp_path_factory):
     groups = [f"{n}:{','.join(each.__name__ for each in GROUPS[n])}" for n in GROUPS]
     if any(name.startswith("files: read") for name in wanted):
         wanted += [name for name in CHECKS if name.startswith("files: saved")]
-    folder = {"LCMULTI_TEST_FOLDER": str(tmp_path_factory.mktemp("files"))}
+    folder = {"TEST_FOLDER": str(tmp_path_factory.mktemp("files"))}
     run = subprocess.run(
         [sys.executable, "ranks.py", *groups], cwd=HERE, env=environment() | folder, check=False,
         input=json.dumps(wanted), capture_output=True, text=True, timeout=900,

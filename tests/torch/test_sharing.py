@@ -35,6 +35,17 @@ def test_weights_move_to_their_mean_every_few_steps(strength, axes, rank):
         assert parameter.requires_grad and parameter.grad is None
 
 
+def test_weights_of_two_layers_move_once():
+    net = nn.Sequential(*(LocallyConnected2d(2, 2, 3, 6, padding=1) for _ in range(2)))
+    net[1].weight = net[0].weight
+    before = {n: p.detach().clone() for n, p in net.named_parameters()}
+    ShareEvery(net, 1, strength=0.5).step()
+    assert net[1].weight is net[0].weight and len(before) == 3
+    for name, parameter in net.named_parameters():
+        halfway = (before[name] + before[name].mean((0, 1), keepdim=True)) / 2
+        torch.testing.assert_close(parameter.detach(), halfway)
+
+
 def test_where_state_and_wrong_calls():
     net = network()
     first = net[0].weight.detach().clone()

@@ -1,7 +1,9 @@
 """`untie` of modules that hold, share, compute or lend their convolutions and weights."""
 
+import random
 import warnings
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -57,6 +59,49 @@ def test_parameters_that_are_shared():
     same(net, untied, x, rtol=1e-4, atol=1e-5)
     with pytest.raises(ArgumentError, match="'0', whose weight is that of '2' too"):
         quietly(net, x, where="0")
+
+
+@pytest.mark.parametrize("rank", [None, 2])
+def test_shared_parameters_need_the_same_positions(rank):
+    class Both(nn.Module):
+        def __init__(self, first, second):
+            super().__init__()
+            self.first, self.second = first, second
+            second.weight, second.bias = first.weight, first.bias
+
+        def forward(self, x):
+            return self.first(x).sum() + self.second(x).sum()
+
+    x = torch.randn(1, 3, 6, 6)
+    strided = Both(nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 3, padding=1, stride=2))
+    with pytest.raises(ArgumentError, match="'first', whose weight is that of 'second' too"):
+        quietly(strided, x, rank=rank)
+    dilated = Both(nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 3, padding=2, dilation=2))
+    untied = quietly(dilated, x, rank=rank)
+    same(dilated, untied, x, rtol=1e-4, atol=1e-5)
+    assert [*untied.first.parameters()] == [*untied.second.parameters()]
+    tied = retie(untied, tolerance=None)
+    assert tied.first.weight is tied.second.weight and tied.first.bias is tied.second.bias
+    assert torch.equal(tied.first.weight, dilated.first.weight)
+
+
+def test_the_example_changes_no_buffers_and_no_draws():
+    class Counts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(1, 1, 3)
+            self.register_buffer("calls", torch.zeros(()))
+            self.register_buffer("last", None)
+
+        def forward(self, x):
+            self.calls, self.last = self.calls + 1, x
+            return self.conv(x) + random.random() + np.random.random()
+
+    net, states = Counts(), (random.getstate(), np.random.get_state()[2])
+    untied = quietly(net, torch.randn(1, 1, 5, 5))
+    assert states == (random.getstate(), np.random.get_state()[2])
+    for each in (net, untied):
+        assert each.calls == 0 and each.last is None
 
 
 def test_computed_weights_and_other_forwards():

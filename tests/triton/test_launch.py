@@ -11,7 +11,7 @@ pytest.importorskip("torch")
 pytest.importorskip("triton", reason="needs Triton: pip install 'lcmulti[triton]'")
 
 import torch
-from lcmulti_triton import implementation, launch, starting, state, tuned
+from lcmulti_triton import failing, implementation, launch, starting, state, tuned
 from lcmulti_triton.layer import layer_of
 
 import lcmulti
@@ -54,17 +54,20 @@ def kernel(monkeypatch, fresh):
     monkeypatch.setattr(starting, "_stream", lambda: lambda device: 7)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(implementation, "_index", lambda array: 0)
+    monkeypatch.setattr(implementation, "_device", lambda kind: 0)
     monkeypatch.setattr(state, "unavailable", lambda device: None)
     monkeypatch.setattr(state, "is_old", lambda index: None)
     monkeypatch.setattr("lcmulti_triton.tuned.look_up", lambda *arguments: (None, ""))
+    monkeypatch.setattr(failing, "failures", {})
     yield found
     launch.prepared.cache_clear()
     starting._kernels.clear()
 
 
-def arrays(batch=32, size=(9, 8)):
-    spec = lcmulti.LocalConvSpec((*size, 16), 16, 3, data_format="channels_last")
-    return torch.ones(batch, *spec.input_shape), torch.ones(spec.kernel_shape), spec
+def arrays(batch=32, size=(9, 8), filters=16, dtype=torch.float32):
+    spec = lcmulti.LocalConvSpec((*size, 16), filters, 3, data_format="channels_last")
+    shapes = (batch, *spec.input_shape), spec.kernel_shape
+    return *(torch.ones(shape, dtype=dtype) for shape in shapes), spec
 
 
 def seconds(call, limit):
@@ -159,3 +162,72 @@ def test_a_measurement_on_a_gpu_that_is_not_current(kernel, monkeypatch):
     assert [one.error for one in found] == [None] * len(found)
     assert set(entered) == {0}
     assert [one.seconds for one in found] == [2.0 * n for n in range(1, len(found) + 1)]
+
+
+@pytest.fixture
+def flawed(kernel, monkeypatch):
+    """Let Triton fail where a layer has 8 filters in float32; return what it tried."""
+    compile_for, tried = starting.compile_for, []
+
+    def failing_for(target, layer, *rest):
+        tried.append((layer.map, layer.filters))
+        if layer.filters == 8 and layer.dtype == "float32":
+            raise RuntimeError("PassManager::run failed\nand much more")
+        return compile_for(target, layer, *rest)
+
+    monkeypatch.setattr(starting, "compile_for", failing_for)
+    return tried
+
+
+def reason(*arguments):
+    return next(v.reason for v in lcmulti.explain(*arguments).verdicts if v.name == "triton")
+
+
+def test_a_failure_is_of_one_kind_of_layer(kernel, flawed):
+    """Other layers and dtypes stay with Triton; the same kernel is not compiled once more."""
+    x, w, _ = arrays(filters=8)
+    said = "forward in float32 on GPU 0 for windows of 3x3, 16 channels and 8 filters a group"
+    with pytest.warns(UserWarning, match=said) as warned:
+        torch.testing.assert_close(lcmulti.local_conv(x, w), torch.full((32, 7, 6, 8), 144.0))
+        for size in ((9, 8), (20, 31)):
+            lcmulti.local_conv(*arrays(size=size, filters=8)[:2])
+    assert len(warned) == 1
+    assert flawed == [("forward", 8)]
+    assert not kernel.launches
+    assert "RuntimeError: PassManager::run failed" in reason(x, w)
+    for other in (arrays(), arrays(filters=8, dtype=torch.float16)):
+        lcmulti.local_conv(*other[:2])
+        assert reason(*other[:2]) is None
+    assert len(kernel.launches) == 2
+
+
+def test_a_failed_gradient_leaves_the_others(kernel, monkeypatch):
+    """Each map of a layer that was planned before is asked on its own."""
+    compile_for = starting.compile_for
+
+    def failing_for(target, layer, *rest):
+        if layer.map == "input_grad":
+            raise RuntimeError("no registers left")
+        return compile_for(target, layer, *rest)
+
+    monkeypatch.setattr(starting, "compile_for", failing_for)
+    x, w, _ = arrays()
+    y = lcmulti.local_conv(x.requires_grad_(), w.requires_grad_())
+    with pytest.warns(UserWarning, match="failed to compile input_grad"):
+        dx, _ = torch.autograd.grad(y, (x, w), torch.ones(y.shape))
+    assert dx[0, 4, 4, 0] == 9 * 16
+    assert len(kernel.launches) == 2
+
+
+def test_triton_that_does_not_start(kernel, monkeypatch):
+    """Without a C compiler nothing can be compiled: one warning for all layers."""
+
+    def target():
+        raise RuntimeError("Failed to find C compiler")
+
+    monkeypatch.setattr(starting, "_target", target)
+    with pytest.warns(UserWarning, match="Triton does not start on GPU 0") as warned:
+        for filters in (16, 8, 24):
+            lcmulti.local_conv(*arrays(filters=filters)[:2])
+    assert len(warned) == 1
+    assert "Failed to find C compiler" in reason(*arrays(filters=4)[:2])

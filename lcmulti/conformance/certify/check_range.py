@@ -85,9 +85,8 @@ def test_subnormal_numbers(subject: Subject, case: Case, dtype: str, what: str) 
     ends = RANGES[dtype]
     inputs = draw(case, dtype)
     if what == "results":
-        below = (
-            ends.normal + ends.smallest
-        ) // 4  # each factor; the product is in the middle of the range
+        # The product of two such factors is in the middle of the subnormal range.
+        below = (ends.normal + ends.smallest) // 4
         changed = scaled(inputs, below, below)
     else:
         inputs = scaled(inputs, 0, 0)

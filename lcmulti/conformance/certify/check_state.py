@@ -43,7 +43,7 @@ def test_arrays_changed_between_calls(subject: Subject, case: Case, dtype: str) 
         try:
             getattr(there, name)[...] = subject.array(fresh)
         except (TypeError, AttributeError):
-            return  # arrays of this framework cannot be changed
+            pytest.skip(f"{subject.backend}: arrays cannot be changed")
         for each, got in before.items():
             same = subject.owner.to_numpy(got).tobytes() == kept[each]
             assert same, f"{each} changed with {name}"

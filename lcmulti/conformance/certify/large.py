@@ -19,11 +19,11 @@ from lcmulti.conformance.inputs import draw, numpy_dtype
 
 __all__ = ["expectation_of_any_size", "family"]
 
-
 FAMILIES = {"float64": "float32", "complex128": "complex64", "bfloat16": "float16"}
 """Types that use the inputs of another type, in which these are exact as well."""
+
 LEAST_NORMAL = 2.0**-14
-"""Significant bits of float16."""
+"""The smallest normal number of float16."""
 
 
 def family(dtype: str) -> str:
@@ -32,6 +32,7 @@ def family(dtype: str) -> str:
 
 
 Key = tuple[str, str, int, str]
+"""Group, name, batch and dtype of a case."""
 
 _exact: dict[Key, tuple[Inputs, Expected]] = {}
 _latest: dict[Key, Expectation] = {}

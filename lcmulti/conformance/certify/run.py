@@ -16,13 +16,8 @@ from lcmulti import plugins
 from lcmulti.conformance.certify.random_geometries import CI, NIGHTLY, QUICK, Examples
 from lcmulti.conformance.certify.result import Result
 from lcmulti.conformance.certify.session import SUITE, Asked, checks_in
-from lcmulti.errors import (
-    ArgumentError,
-    Interrupted,
-    LcmultiError,
-    MissingExtraError,
-    described,
-)
+from lcmulti.errors import Interrupted, LcmultiError, MissingExtraError
+from lcmulti.files import require_writable, write_file
 from lcmulti.geometry.arguments import choice, integer
 from lcmulti.processors import cores
 
@@ -50,9 +45,8 @@ def certify(
 ) -> Result:
     """Check that a backend and its implementations keep everything that lcmulti promises.
 
-    pytest runs the suite with its own configuration. Tests, environment and
-    settings of the caller have no effect on it, and the other way around. A failed check does not
-    raise; it is in the result.
+    pytest runs the suite with its own configuration. Tests, environment and settings of the caller
+    have no effect on it, nor it on them. A failed check does not raise; it is in the result.
 
     Parameters
     ----------
@@ -67,7 +61,7 @@ def certify(
     nightly : bool, default False
         10,000 examples of each property and 2,000 random calls, instead of 50 and 200.
     quick : bool, default False
-        Run a sample of every check, in under a minute; it certifies nothing.
+        Run a sample of every check; it certifies nothing.
     checks : sequence of str
         Run only these, by name (``"test_any_call"``); a part certifies nothing.
     seed : int, optional
@@ -89,8 +83,10 @@ def certify(
     Raises
     ------
     ArgumentError
-        If a name or number is not allowed, a file could not be written, or pytest refuses
+        If a name or number is not allowed, a file may not be written, or pytest refuses
         *arguments*.
+    FileError
+        If a file cannot be written after all.
     MissingBackendError, MissingExtraError
         If the backend's framework, pytest or hypothesis is not installed.
     Interrupted
@@ -119,8 +115,8 @@ def certify(
         plugins.placement(backend, device)
     plugins.load_backend(backend)
     for name, path in (("json", json), ("junit", junit), ("certificate", certificate)):
-        if path is not None and (not Path(path).parent.is_dir() or Path(path).is_dir()):
-            raise ArgumentError(name, "a file in a folder that exists", described(str(path)))
+        if path is not None:
+            require_writable(name, path)
     if processes is None:
         is_whole = not (checks or arguments) and (device or device_of(backend)) == "cpu"
         processes = min(cores(), MOST_PROCESSES) if is_whole else 1
@@ -151,7 +147,7 @@ def certify(
     say(f"\n{result.summary()}")
     for path, text in ((json, result.to_json()), (certificate, result.to_certificate())):
         if path is not None:
-            Path(path).write_text(text, encoding="utf-8")
+            write_file(path, text)
     if outcome.is_interrupted:
         raise Interrupted(result)
     return result

@@ -31,11 +31,11 @@ from lcmulti.plugins.contract import (
 )
 from lcmulti.types import Array
 
-__all__ = ["AUTO", "CORE_DTYPE", "Subject"]
+__all__ = ["AUTO", "CORE_DTYPE", "Subject", "device_of", "lacks"]
 
 AUTO = "auto"
 CORE_DTYPE = "float32"
-"""Types that every backend and every implementation must have."""
+"""The type that every backend and every implementation must have."""
 
 
 @dataclass(frozen=True)

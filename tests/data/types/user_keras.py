@@ -2,12 +2,15 @@
 
 from typing import reveal_type
 
+import keras  # type: ignore[import-untyped]
 from lcmulti_keras import (
     LocallyConnected1D,
     LocallyConnected2D,
     LocallyConnected2DTranspose,
     load_legacy_model,
     load_legacy_weights,
+    retie,
+    untie,
 )
 
 layer = LocallyConnected2D(8, 3, padding="same", name="local", dtype="float32")
@@ -31,3 +34,13 @@ LocallyConnected2D(8, 3, inptu_shape=(12, 12, 3))  # E
 LocallyConnected2DTranspose(8, 3, use_bais=False)  # E
 load_legacy_model("old.h5", custom_object={})  # E
 load_legacy_weights(model, "old.h5", byname=True)  # E
+
+
+def changed(sequential: keras.Sequential, functional: keras.Model) -> None:
+    reveal_type(untie(sequential, tell=None))  # R by pyright: Sequential
+    reveal_type(untie(functional, shared_axes=[0]))  # R by pyright: Model
+    reveal_type(untie(functional, dry_run=True))  # R: Untying
+    reveal_type(retie(sequential, tolerance=None))  # R by pyright: Sequential
+    reveal_type(retie(functional))  # R by pyright: Model
+    untie(sequential, mermory="1GiB")  # E
+    retie(sequential, where=3)  # E

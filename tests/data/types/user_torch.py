@@ -9,6 +9,8 @@ from lcmulti_torch import (
     LocallyConnected2d,
     LocallyConnectedTranspose2d,
     fuse_bn,
+    retie,
+    untie,
 )
 from lcmulti_torch.functional import local_conv2d
 from torch import nn
@@ -34,6 +36,14 @@ reveal_type(LocallyConnected2d.from_conv(nn.Conv2d(3, 8, 3), 12))  # R: LocallyC
 lazy = LazyLocallyConnected2d(8, (3, 3), stride=2, padding="same", device="cpu")
 reveal_type(lazy(torch.zeros(1, 3, 12, 12)))  # R: Tensor
 conv: nn.Conv2d = layer.to_conv()
+net, x = nn.Sequential(conv, nn.ReLU()), torch.zeros(1, 3, 12, 12)
+untied = untie(net, x, where=["0", nn.Conv2d], memory="1GiB", tell=None, inplace=True)
+reveal_type(untied)  # R: Sequential
+reveal_type(untie(net, (x,), dry_run=True, shared_axes=(0,)))  # R: Untying
+reveal_type(untie(net, x, dry_run=bool(conv.bias)))  # R: Sequential | Untying
+reveal_type(untie(conv, x, rank=2))  # R: LocallyConnectedNd[Any]
+reveal_type(retie(untied, tolerance=None))  # R: Sequential
+reveal_type(retie(layer))  # R: Conv2d
 
 LocallyConnected2d(3, 8, 3, inptu_size=12)  # E
 LocallyConnected2d(3, "8", 3, 12)  # E
@@ -47,6 +57,9 @@ lcmulti.local_conv(torch.zeros(1), torch.zeros(1), stride=2)  # E
 wrong: nn.Conv3d = layer.to_conv()  # E
 LocallyConnected2d.from_conv(nn.Conv1d(3, 8, 3), 12)  # E
 LocallyConnectedTranspose2d.from_conv(nn.Conv2d(3, 8, 3), 12)  # E
+untie(net, x, mermory="1GiB")  # E
+untie(net, x, where=3)  # E
+retie(net, tolerance="all")  # E
 lcmulti.config(max_workspce="64MiB")  # E
 lcmulti.config(max_workspace=0.5)  # E
 lcmulti_torch.LocalyConnected2d  # E

@@ -1,6 +1,7 @@
 """Check what makes layers of convolutions, and convolutions of layers, on a backend of Keras."""
 
 import tempfile
+import warnings
 from pathlib import Path
 
 import keras
@@ -110,6 +111,56 @@ def what_is_chosen_and_what_is_left():
 
 
 @check
+def operations_and_lambdas_are_copied():
+    inputs = keras.Input((6, 5, 3))
+    x = layers.Lambda(lambda each: 2 * each)(inputs)
+    x = layers.Conv2D(4, 3)(x) + 1.0
+    x = keras.ops.concatenate([x, keras.ops.flip(x, 1)[:, :]])
+    model = keras.Model(inputs, {"a": keras.ops.mean(x, (1, 2)), "b": layers.Conv2D(2, 1)(x)})
+    for each in (quietly(model), retie(quietly(model))):
+        for name, value in model(X).items():
+            np.testing.assert_allclose(numpy(each(X)[name]), numpy(value), **CLOSE)
+
+
+@check
+def copies_are_compiled_as_the_model_is():
+    def loss_of_a_user(y, found):
+        return keras.ops.mean((y - found) ** 2)
+
+    inputs = keras.Input((None, None, 3))
+    model = keras.Model(inputs, layers.GlobalMaxPooling2D()(layers.Conv2D(4, 3)(inputs)))
+    assert not quietly(model, X).compiled
+    model.compile(keras.optimizers.Adam(0.25), "mse")
+    for copy in (quietly(model, X), retie(quietly(model, X))):
+        assert copy.compiled and copy.optimizer is not model.optimizer
+        assert float(numpy(copy.optimizer.learning_rate)) == 0.25
+        assert not copy.optimizer.built  # moments of untied weights take as much memory as these
+    model.compile("sgd", loss_of_a_user)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        copy = quietly(model, X)
+    assert model.compiled and not copy.compiled
+    assert any("not compiled: Could not locate" in str(each.message) for each in caught)
+    np.testing.assert_allclose(predict(copy), predict(model), **CLOSE)
+
+
+@check
+def wrong_arguments_are_named():
+    model, conv = network(), layers.Conv2D(4, 3)
+    conv.build((None, 6, 5, 3))
+    raises(lambda: quietly(model, rank=0), "first: rank: expected a positive integer, got 0")
+    raises(lambda: quietly(model, shared_axes="all"), "first: shared_axes: expected distinct")
+    raises(lambda: LocallyConnected2D.from_conv(conv, (6, 5, 3), shared_axes=(2,)),
+           "shared_axes: expected")  # fmt: skip
+    kept = dict(kernel_constraint="non_neg", kernel_initializer="ones")
+    model = keras.Sequential([keras.Input((6, 5, 3)), LocallyConnected2D(6, 3, groups=3, **kept)])
+    raises(lambda: retie(model), "kernel_constraint: expected None where Keras has a depthwise")
+    within = keras.Sequential([keras.Input((None, None, 3)), layers.Conv2D(4, 3)], name="within")
+    model = keras.Sequential([keras.Input((6, 5, 3)), within])
+    raises(lambda: quietly(model, X), "an input size of the nested model 'within'")
+
+
+@check
 def retying_asks_for_equal_weights():
     untied = quietly(network(), where="first")
     layer = untied.get_layer("first")
@@ -155,6 +206,21 @@ def sharing_while_training():
 
 
 @check
+def sharing_names_layers_as_untie_does():
+    early = LocallyConnected2D(2, 2, name="early")
+    early.build((None, 4, 4, 1))  # before it is in a model
+    encoder = keras.Sequential([keras.Input((4, 4, 1)), early], name="encoder")
+    wrapped = layers.TimeDistributed(LocallyConnected2D(2, 2, name="wrapped"))
+    parts = [keras.Input((4, 4, 1)), encoder, layers.Reshape((1, 3, 3, 2)), wrapped]
+    model = keras.Sequential(parts)
+    for where, names in ((None, ["early", "wrapped"]), ("encoder/early", ["early"])):
+        sharing = ShareEvery(1, where=where)
+        sharing.set_model(model)
+        sharing.on_train_begin()
+        assert sorted(layer.name for layer in sharing.layers) == names
+
+
+@check
 def networks_that_ship_with_keras():
     if not TRAINS:  # NumPy convolves slowly
         return
@@ -177,6 +243,12 @@ def convolutions_that_a_layer_is_not():
     layer.build((None, 5, 4, 2))
     raises(layer.to_conv, "kernel: expected the same at every position within 0.0")
     raises(lambda: layer.to_conv(None), "'valid' or 'same', as Keras' convolutions have")
+    filled = LocallyConnected2D(2, 3, padding="same", padding_mode="reflect")
+    filled.build((None, 6, 5, 3))
+    raises(lambda: filled.to_conv(None), "padding_mode: expected 'zeros'")
+    bare = LocallyConnected2D(2, 3, padding_mode="reflect")  # there is no padding to be filled
+    bare.build((None, 6, 5, 3))
+    assert bare.to_conv(None).padding == "valid"
     low = LocallyConnected2D(4, 2, rank=2)
     low.build((None, 5, 4, 2))
     mean = numpy(low.full_kernel()).mean((0, 1))
@@ -219,6 +291,20 @@ def a_batch_normalisation_is_taken_into_a_layer():
     plain = LocallyConnected2D(4, 2)
     plain.build((None, 5, 4, 2))
     raises(lambda: fuse_bn(plain, other), "a normalisation over axis -1, the channels")
+
+    class Own(LocallyConnected2D):
+        def call(self, inputs):
+            return keras.ops.relu(super().call(inputs))
+
+    class OwnNormalisation(layers.BatchNormalization):
+        def call(self, inputs, **more):
+            return keras.ops.relu(super().call(inputs, **more))
+
+    own, own_bn = Own(4, 2), OwnNormalisation()
+    own.build((None, 5, 4, 2))
+    own_bn.build((None, 4, 3, 4))
+    for layer, after in ((own, bn), (plain, own_bn)):
+        raises(lambda pair=(layer, after): fuse_bn(*pair), "which computes something of its own")
 
 
 @check

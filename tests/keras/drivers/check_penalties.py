@@ -7,6 +7,7 @@ import numpy as np
 from harness import BACKEND, QUICKLY, RNG, X, check, main, numpy, raises, trained
 from keras import layers
 from lcmulti_keras import (
+    LocallyConnected1D,
     LocallyConnected2D,
     LocallyConnected2DTranspose,
     SheetSmoothness,
@@ -34,7 +35,8 @@ def smoothness_is_the_loss_of_the_layer():
     half.build((None, 6, 5, 3))
     assert 0 < float(numpy(half.losses[0])) < 0.02
     raises(lambda: Smoothness()(np.ones((3, 3, 4))), "a kernel of shape")
-    raises(lambda: Smoothness(-1), "factor")
+    for factor in (-1, "0.1", None, True, float("nan")):
+        raises(lambda factor=factor: Smoothness(factor), "factor: expected a finite number")
     raises(lambda: Smoothness(distance="chess"), "distance")
 
 
@@ -65,9 +67,14 @@ def sheet_smoothness_sees_the_bias():
     )
     half.build((None, 6, 5, 3))
     assert 0 < float(numpy(half.losses[0])) < 1
-    wrong = LocallyConnected2D(4, 3, kernel_regularizer=SheetSmoothness(1.0, (3, 2)))
-    wrong.build((None, 6, 5, 3))
-    raises(lambda: wrong.losses, "sheet: expected (a, b) with a * b = 4")
+    raises(lambda: SheetSmoothness(1.0, (2, 2, 1)), "sheet: expected two numbers")
+    raises(lambda: SheetSmoothness(1.0, (2, 2), neighbours=5), "neighbours: expected 4 or 8")
+    raises(lambda: SheetSmoothness(1.0, (2, 2), circular=1), "circular: expected True or False")
+    for layer, message in (
+        (LocallyConnected2D(6, 3, kernel_regularizer=SheetSmoothness(1.0, (2, 2))), "a * b = 6"),
+        (LocallyConnected1D(4, 3, kernel_regularizer=SheetSmoothness(1.0, (2, 2))), "two spatial"),
+    ):
+        raises(lambda each=layer: each.build((None, *(6, 5, 3)[: each.ndim + 1])), message)
 
 
 def penalty_falls_below(share, regularizer):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from helpers_geometries import COMMON
-from lcmulti_triton import state
+from lcmulti_triton import failing
 
 import lcmulti
 from lcmulti import LocalConvSpec, explain
@@ -131,7 +131,7 @@ def test_a_compiler_that_fails_at_run_time(monkeypatch):
 
     launch.prepared.cache_clear()
     monkeypatch.setattr(launch, "start_of", broken)
-    monkeypatch.setattr(state, "failures", {})
+    monkeypatch.setattr(failing, "failures", {})
     spec, inputs = arrays("disjoint 1d", torch.float32)
     x, w = (each.detach() for each in inputs)
     with pytest.warns(UserWarning, match="'blocked' serves"):
@@ -141,6 +141,7 @@ def test_a_compiler_that_fails_at_run_time(monkeypatch):
     )
     found = {each.name: each.reason for each in explain(x, w, **spec.arguments()).verdicts}
     assert found["triton"] == (
-        "Triton failed to compile forward here (RuntimeError: ptxas fatal: no such option)"
+        "Triton failed to compile forward in float32 for windows of 2, 3 channels and 4 filters a "
+        "group (RuntimeError: ptxas fatal: no such option)"
     )
     launch.prepared.cache_clear()

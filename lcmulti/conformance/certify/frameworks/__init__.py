@@ -42,7 +42,7 @@ HURRY = {
     "xla_cpu_parallel_codegen_split_count": 1,
     "xla_cpu_use_fusion_emitters": False,
 }
-"""Options by which XLA compiles small programs in a fourth of the time; tests set them as flags."""
+"""Options by which XLA compiles small programs sooner; tests set them as flags, too."""
 
 ARRAYS = {"torch": "Tensor", "jax": "Array", "tensorflow": "Tensor"}
 
@@ -63,8 +63,8 @@ def compiled(
 ) -> Callable[..., Any]:
     """*function* as one program, as users compile a training step, if the framework compiles.
 
-    With *hurried*, the compiler leaves out what takes it longest: a program that runs once or twice
-    takes a fourth of the time, and what it computes is the same.
+    With *hurried*, the compiler leaves out the passes that take it longest, for a program that runs
+    once or twice. What it computes is the same.
     """
     if framework_of(backend) != "jax":
         return function
