@@ -17,6 +17,7 @@ from lcmulti.plot.pictures import window_at
 from lcmulti.plot.statistics import (
     as_array,
     distance,
+    finite,
     in_two_axes,
     norm,
     sheet_of,
@@ -80,7 +81,8 @@ def page(
     step = _step(rows, columns, filters * kh * kw * colours + STATISTICS_BYTES, most)
     if step > 1:
         notes.append(f"positions are thinned: one of {step} along each axis")
-    array = array[::step, ::step]
+    array, said_of_weights = finite(array[::step, ::step])
+    notes += said_of_weights
     shown = windows_of(array)
     scale = np.abs(shown).max((3, 4, 5), keepdims=True)
     bytes_ = np.round(127.5 + 127.5 * shown / np.where(scale > 0, scale, 1)).astype("uint8")

@@ -14,7 +14,9 @@ from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.plot.statistics import (
     Statistic,
     as_array,
+    finite,
     in_two_axes,
+    oriented,
     sheet_of,
     statistic,
     windows_of,
@@ -90,7 +92,8 @@ def mosaic(
     a, b = sheet_of(filters, sheet)
     most = integer("most", most, 1)
     step = max(-(-rows * a * (kh + 1) // most), -(-columns * b * (kw + 1) // most), 1)
-    shown = windows_of(array[::step, ::step])
+    array, said_of_weights = finite(array[::step, ::step])
+    shown = windows_of(array)
     image = tiles(shown, (a, b))
     ax = new_axes(ax)
     ax.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
@@ -99,8 +102,7 @@ def mosaic(
     said = [f"{rows} x {columns} positions, {filters} filters on {a} x {b}"]
     if step > 1:
         said.append(f"every {_ordinal(step)} position is shown")
-    if note:
-        said.append(note)
+    said += [each for each in (note, *said_of_weights) if each]
     ax.set_title("; ".join(said), fontsize="medium")
     return ax
 
@@ -157,8 +159,11 @@ def statistic_map(
     """
     if sheet is not None and filter is not None:
         raise ArgumentError("filter", "None with a sheet, which shows all filters", filter)
-    values = statistic(kernel, name)
-    strength = statistic(kernel, "selectivity") if name == "orientation" else np.ones(values.shape)
+    if name == "orientation":
+        values, strength = oriented(in_two_axes(as_array(kernel))[0])
+    else:
+        values = statistic(kernel, name)
+        strength = np.ones(values.shape)
     rows, columns, filters = values.shape
     if sheet is not None:
         a, b = sheet_of(filters, sheet)

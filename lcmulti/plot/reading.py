@@ -107,7 +107,8 @@ def _torch(path: Path) -> dict[str, Any]:
 def _arrays(path: Path) -> dict[str, Any]:
     try:
         with opened_file(path) as stream, np.load(stream, allow_pickle=False) as archive:
-            return dict(archive)
+            # Texts and dates are no weights.
+            return {name: each for name, each in archive.items() if each.dtype.kind in "biufc"}
     except FileError:
         raise
     except Exception as error:  # NumPy, zipfile and zlib raise errors of many kinds

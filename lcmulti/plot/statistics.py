@@ -19,8 +19,10 @@ __all__ = [
     "Statistic",
     "as_array",
     "distance",
+    "finite",
     "in_two_axes",
     "norm",
+    "oriented",
     "sheet_of",
     "statistic",
     "tuning",
@@ -79,6 +81,17 @@ def windows_of(array: np.ndarray) -> np.ndarray:
     return np.real(shown).transpose(0, 1, 5, 2, 3, 4)
 
 
+def finite(array: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """The weights with 0 for those that are not finite, and what to say of weights so shown."""
+    said, good = [], np.isfinite(array)
+    if np.iscomplexobj(array):
+        said.append("of complex weights, the real part is shown")
+    if wrong := array.size - np.count_nonzero(good):
+        said.append(f"{wrong:,} weights are not finite, and shown as 0")
+        array = np.where(good, array, 0)
+    return array, said
+
+
 def norm(array: np.ndarray) -> np.ndarray:
     """Length of each filter."""
     result: np.ndarray = np.sqrt((np.abs(array) ** 2).sum((2, 3, 4)))
@@ -106,13 +119,19 @@ def tuning(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return energy, moment
 
 
+def oriented(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`orientation` and `selectivity`, which cost as much together as each alone."""
+    energy, moment = tuning(array)
+    degrees = (np.degrees(np.angle(moment)) / 2 + 90) % 180
+    return degrees, np.abs(moment) / np.maximum(energy, np.finfo("float64").tiny)
+
+
 def orientation(array: np.ndarray) -> np.ndarray:
     """Orientation of the stripes a filter prefers: degrees counterclockwise from horizontal.
 
     Between 0 and 180: the mean direction of the energy of its Fourier transform, turned by 90.
     """
-    result: np.ndarray = (np.degrees(np.angle(tuning(array)[1])) / 2 + 90) % 180
-    return result
+    return oriented(array)[0]
 
 
 def selectivity(array: np.ndarray) -> np.ndarray:
@@ -120,9 +139,7 @@ def selectivity(array: np.ndarray) -> np.ndarray:
 
     The length of the mean direction of its energy, each counted at twice its angle.
     """
-    energy, moment = tuning(array)
-    result: np.ndarray = np.abs(moment) / np.maximum(energy, np.finfo("float64").tiny)
-    return result
+    return oriented(array)[1]
 
 
 Statistic: TypeAlias = Callable[[np.ndarray], np.ndarray]

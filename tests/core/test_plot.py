@@ -11,6 +11,7 @@ import lcmulti
 from lcmulti import plot
 from lcmulti.cli import main
 from lcmulti.errors import ArgumentError, FileError, ShapeError
+from lcmulti.plot.page import page
 from lcmulti.plot.pictures import window_at
 from lcmulti.plot.reading import layers_in
 from lcmulti.plot.statistics import in_two_axes
@@ -83,6 +84,20 @@ def test_mosaic_shows_each_filter_in_its_place(rng):
     assert "every second position is shown" in thinned.get_title()
     with pytest.raises(ArgumentError, match=r"sheet: .*a \* b = 6"):
         plot.mosaic(kernel, sheet=(2, 2))
+
+
+def test_complex_and_broken_weights_are_told(rng):
+    kernel = rng.standard_normal((3, 2, 4, 3, 3, 6))
+    clean = np.asarray(plot.mosaic(kernel).images[0].get_array())
+    ax = plot.mosaic(kernel + 1j)
+    assert "of complex weights, the real part is shown" in ax.get_title()
+    np.testing.assert_allclose(np.asarray(ax.images[0].get_array()), clean)
+    broken = kernel.copy()
+    broken[0, 0, 0, 0, :2, 0] = np.nan, np.inf
+    ax = plot.mosaic(broken)
+    assert "2 weights are not finite, and shown as 0" in ax.get_title()
+    assert np.isfinite(np.asarray(ax.images[0].get_array())).all()
+    assert "2 weights are not finite" in page(broken)  # warnings are errors here
 
 
 def test_maps(rng):
@@ -183,6 +198,26 @@ def test_view_reads_state_dicts(tmp_path, rng):
             layers_in(tmp_path / name)
 
 
+def test_view_reads_parameters_and_other_layouts(tmp_path, rng):
+    torch = pytest.importorskip("torch")
+    kernel = torch.tensor(rng.standard_normal((4, 4, 3, 3, 2, 5)), dtype=torch.float32)
+    path = tmp_path / "state.pt"
+    stored = {
+        "a.weight": torch.nn.Parameter(kernel), "b.weight": kernel.to_sparse(),
+        "c.weight": kernel.bfloat16(), "d.weight": kernel.to("meta"),
+    }  # fmt: skip
+    torch.save(stored, path)
+    a, b, c = layers_in(path)
+    np.testing.assert_array_equal(a.kernel, kernel)
+    np.testing.assert_array_equal(b.kernel, kernel)
+    np.testing.assert_allclose(c.kernel, kernel, rtol=1e-2)
+    for wrong in (b"", b"\x80no pickle"):
+        path.write_bytes(wrong)
+        with pytest.raises(FileError, match=r"weights_only \(\w") as caught:
+            layers_in(path)
+        assert "will likely succeed" not in str(caught.value)
+
+
 def test_view_reads_archives_of_arrays(tmp_path, rng):
     kernel, basis = (
         rng.standard_normal((4, 4, 3, 3, 2, 5)),
@@ -190,6 +225,7 @@ def test_view_reads_archives_of_arrays(tmp_path, rng):
     )
     mixed = rng.standard_normal((4, 4, 2))
     np.savez(tmp_path / "good.npz", **{
+        "text.kernel": np.full((2,) * 6, "no weight"),
         "a.kernel": kernel, "b.basis": basis, "b.coefficients": mixed, "bias": np.zeros(3)
     })  # fmt: skip
     a, b = layers_in(tmp_path / "good.npz")
@@ -219,8 +255,6 @@ def test_view_refuses_damaged_archives(tmp_path, capsys):
 
 
 def test_a_thousand_positions_are_a_small_page_soon(tmp_path, rng):
-    from lcmulti.plot.page import page
-
     spec = lcmulti.LocalConvSpec((27, 42, 3), 64, 3, data_format="channels_last")
     kernel = rng.standard_normal(spec.kernel_shape).astype("float32")
     assert np.prod(spec.output_size) == 1000
@@ -236,8 +270,6 @@ def test_a_thousand_positions_are_a_small_page_soon(tmp_path, rng):
 
 def test_a_page_of_very_many_positions():
     """A canvas has a largest size, and browsers refuse functions of very many arguments."""
-    from lcmulti.plot.page import page
-
     text = page(np.ones((20_000, 2, 1, 1), "float32"), name="@WEIGHTS@ and @DATA@")
     data = json.loads(re.search(r"^const data = (.*);$", text, re.MULTILINE)[1])
     assert (data["rows"], data["columns"], data["step"]) == (1, 2000, 10)
