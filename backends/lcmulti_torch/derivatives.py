@@ -33,6 +33,7 @@ from lcmulti_torch.memory import (
     laid_out,
     owned,
     require_memory,
+    summed,
     to_first,
     to_last,
 )
@@ -97,7 +98,7 @@ class _CallersMaps:
         if name == "kernel_grad":
             return owned(result.contiguous())
         result = owned(laid_out(result, channels_apart, self.channels_first))
-        return result if bias is None else result.add_(self._placed(bias))
+        return result if bias is None else result.add_(self._placed(bias, channels_apart))
 
     def watched(
         self, name: Map, a: Tensor, b: Tensor, bias: Tensor | None, channels_apart: bool
@@ -122,13 +123,21 @@ class _CallersMaps:
     def bias_grad(self, g: Tensor, shape: torch.Size) -> Tensor:
         """The adjoint of adding a bias of *shape*."""
         g = to_last(g) if self.channels_first else g
-        shared = (axis for axis, size in enumerate(shape[:-1], 1) if size == 1)
-        total = g.sum((0, *shared)).reshape(shape).contiguous()
-        return total if torch.is_grad_enabled() or is_transformed(g) else owned(total)
+        axes = (0, *(axis for axis, size in enumerate(shape[:-1], 1) if size == 1))
+        if is_transformed(g):
+            return g.sum(axes).reshape(shape).contiguous()
+        total = summed(g, axes).reshape(shape).contiguous()
+        return total if torch.is_grad_enabled() else owned(total)
 
-    def _placed(self, bias: Tensor) -> Tensor:
-        """The bias ``(*output_size, filters)``, with its filters moved to the caller's channels."""
-        return bias.movedim(bias.dim() - 1, 0) if self.channels_first else bias
+    def _placed(self, bias: Tensor, channels_apart: bool = False) -> Tensor:
+        """The bias ``(*output_size, filters)``, with its filters moved to the caller's channels.
+
+        With *channels_apart*, it is also so in memory: each sample reads it again.
+        """
+        first = bias.movedim(bias.dim() - 1, 0)
+        if channels_apart:
+            first = first.contiguous()
+        return first if self.channels_first else first.movedim(0, bias.dim() - 1)
 
 
 def _call(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -61,6 +61,18 @@ def owned(array: Tensor) -> Tensor:
     whole = not array.storage_offset() and array.untyped_storage().nbytes() == array.nbytes
     # A part of a larger array would keep all of that alive.
     return array if whole else array.clone()
+
+
+def summed(array: Tensor, axes: Sequence[int]) -> Tensor:
+    """The sum over some axes, taken in the order of the memory.
+
+    PyTorch goes over the axes as they are given: of a view with channels last of memory with
+    channels first, `torch.sum` over the batch takes ten times as long and more.
+    """
+    order = sorted(range(array.dim()), key=array.stride, reverse=True)
+    total = array.permute(order).sum([order.index(axis) for axis in axes])
+    kept = [axis for axis in order if axis not in axes]
+    return total.permute([kept.index(axis) for axis in sorted(kept)])
 
 
 def require_dense(argument: str, array: Tensor) -> None:

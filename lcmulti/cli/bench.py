@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lcmulti.cli.arguments import Subparsers, check_files, names
+from lcmulti.cli.arguments import Subparsers, check_files, names, with_doubles
 from lcmulti.cli.explain import add_geometry, spec_from
 from lcmulti.errors import ArgumentError, Interrupted, described
 from lcmulti.files import write_file
@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
         plot.require(args.plot)
     workloads = _workloads(args)
     try:
-        with _watching() as watch:
+        with with_doubles(args.dtype), _watching() as watch:
             report = bench(
                 workloads,
                 backends=args.backends,

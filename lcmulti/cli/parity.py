@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lcmulti.cli.arguments import Subparsers, check_files, names
+from lcmulti.cli.arguments import Subparsers, check_files, names, with_doubles
 from lcmulti.dtypes import DTYPES
 from lcmulti.errors import Interrupted
 from lcmulti.files import write_file
@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
 
         html.require()
     try:
-        with _progress() as progress:
+        with with_doubles(args.dtype), _progress() as progress:
             report = parity(
                 backends=args.backends,
                 cases=args.cases,

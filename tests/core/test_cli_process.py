@@ -73,3 +73,35 @@ sys.exit(main(["config"]))
 
 def test_an_interrupt_that_python_ignores_arrives():
     assert said(IGNORED) == (130, ["lcmulti: interrupted"])
+
+
+def test_a_user_s_own_switch_of_jax_is_left_alone(monkeypatch):
+    from lcmulti.cli.arguments import DOUBLES, with_doubles
+
+    for own in (None, "0"):
+        for dtype, wanted in (
+            ("float64", own or "1"),
+            ("complex128", own or "1"),
+            ("bfloat16", own),
+        ):
+            monkeypatch.delenv(DOUBLES, raising=False)
+            if own is not None:
+                monkeypatch.setenv(DOUBLES, own)
+            with with_doubles(dtype):
+                assert os.environ.get(DOUBLES) == wanted
+            assert os.environ.get(DOUBLES) == own
+
+
+@pytest.mark.slow
+def test_jax_has_float64_where_a_command_asks_for_it():
+    pytest.importorskip("jax")
+    command = [
+        "parity", "--backends", "jax", "--cases", "batch_1", "--dtype", "float64", "--no-training",
+    ]  # fmt: skip
+    environment = {k: v for k, v in os.environ.items() if k != "JAX_ENABLE_X64"}
+    done = subprocess.run(
+        [sys.executable, "-m", "lcmulti", *command],
+        check=False, capture_output=True, text=True, env=environment, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "PASS: 2 checks" in done.stdout

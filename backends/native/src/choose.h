@@ -1,4 +1,4 @@
-// Chooses the kernel for a call: the one for sliding windows, the one for adjacent windows, or the maps.
+// Chooses the kernel for a call: for sliding windows, adjacent windows, depthwise layers, or the maps.
 #pragma once
 
 #include <algorithm>
@@ -14,6 +14,7 @@ int64_t workspace_of(const Geometry &g) {
   using namespace LCMULTI_IN_PLACE;
   if (slides(g, MAP)) return sliding_workspace(g, MAP);
   if (abuts(g)) return abutting_workspace(g);
+  if (is_depthwise(g, MAP)) return depthwise_workspace(g, MAP);
   return with_types(g, [&](auto d, auto wide) {
     using Each = Call<decltype(d), decltype(wide), MAP>;
     if constexpr (kHasTiles) {
@@ -30,6 +31,7 @@ int compute(const Geometry &g, const void *a, const void *b, void *result) {
   const auto status = [](bool done) { return done ? LCMULTI_OK : LCMULTI_NO_MEMORY; };
   if (slides(g, MAP)) return status(sliding(g, MAP, a, b, result));
   if (abuts(g)) return status(abutting(g, MAP, a, b, result));
+  if (is_depthwise(g, MAP)) return status(depthwise(g, MAP, a, b, result));
   return with_types(g, [&](auto d, auto wide) -> int {
     using Each = Call<decltype(d), decltype(wide), MAP>;
     if constexpr (kHasTiles) {

@@ -1,4 +1,4 @@
-// Calls that need no transposition of input and output; see abutting.cc and sliding.cc.
+// Calls that the maps of maps.h are slow for; see abutting.cc, depthwise.cc and sliding.cc.
 #pragma once
 
 #include "plan.h"
@@ -15,6 +15,10 @@ namespace lcmulti::LCMULTI_IN_PLACE {
 bool abuts(const Geometry &geometry);
 bool abutting(const Geometry &geometry, int map, const void *a, const void *b, void *result);
 int64_t abutting_workspace(const Geometry &geometry);
+
+bool is_depthwise(const Geometry &geometry, int map);
+bool depthwise(const Geometry &geometry, int map, const void *a, const void *b, void *result);
+int64_t depthwise_workspace(const Geometry &geometry, int map);
 
 bool slides(const Geometry &geometry, int map);
 bool sliding(const Geometry &geometry, int map, const void *a, const void *b, void *result);

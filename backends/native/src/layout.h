@@ -21,19 +21,26 @@ bool is_short(int64_t length) {
   return length * static_cast<int64_t>(sizeof(D)) < 2 * kAhead;
 }
 
-// (count samples `step` apart, length elements `pitch` apart) -> (length rows `row` apart, lanes).
+// (count samples `step` apart, length elements `pitch` apart) -> (length rows, lanes), with row j at place(j).
 // Prefetches the elements `ahead` elements further on.
-template <class A, int VL, class D>
-void gather(const D *from, int64_t step, int64_t pitch, int64_t length, int64_t count, A *to,
-            int64_t row, int lanes, int64_t ahead = kAhead / sizeof(D)) {
+template <class A, int VL, class D, class Place>
+LCMULTI_INLINE void gather_at(const D *from, int64_t step, int64_t pitch, int64_t length, int64_t count, int lanes,
+                              int64_t ahead, Place &&place) {
   for (int64_t n = 0; n < lanes; n += VL) {
     const int64_t rows = count - n < VL ? count - n : VL;
     const D *base = from + n * step;
+    if (step == 1 && pitch != 1 && rows > 0) {
+      for (int64_t j = 0; j < length; ++j) {
+        const D *each = base + j * pitch;
+        store(place(j) + n, rows == VL ? load_wide<A, VL>(each) : load_first<A, VL>(each, rows));
+      }
+      continue;
+    }
     if (rows <= 0 || pitch != 1) {
       for (int64_t j = 0; j < length; ++j) {
         D part[VL] = {};
         for (int64_t q = 0; q < rows; ++q) part[q] = base[q * step + j * pitch];
-        store(to + j * row + n, load_wide<A, VL>(part));
+        store(place(j) + n, load_wide<A, VL>(part));
       }
       continue;
     }
@@ -59,19 +66,26 @@ void gather(const D *from, int64_t step, int64_t pitch, int64_t length, int64_t 
       transpose(block);
       if (columns == VL) {
 #pragma GCC unroll 16
-        for (int q = 0; q < VL; ++q) store(to + (j + q) * row + n, block[q]);
+        for (int q = 0; q < VL; ++q) store(place(j + q) + n, block[q]);
       } else {
-        for (int q = 0; q < columns; ++q) store(to + (j + q) * row + n, block[q]);
+        for (int q = 0; q < columns; ++q) store(place(j + q) + n, block[q]);
       }
     }
   }
 }
 
-// The way back: from rows `row` apart to adjacent elements. If `ahead` is not 0, prefetches the elements that
-// far ahead for writing.
+// The same with rows `row` apart.
 template <class A, int VL, class D>
-void scatter(const A *from, int64_t row, int64_t length, int64_t count, D *to, int64_t step,
-             bool streamed, int64_t ahead = 0) {
+void gather(const D *from, int64_t step, int64_t pitch, int64_t length, int64_t count, A *to, int64_t row, int lanes,
+            int64_t ahead = kAhead / sizeof(D)) {
+  gather_at<A, VL>(from, step, pitch, length, count, lanes, ahead, [to, row](int64_t j) { return to + j * row; });
+}
+
+// The way back: from rows to adjacent elements. If `ahead` is not 0, prefetches the elements that far ahead for
+// writing.
+template <class A, int VL, class D, class Place>
+LCMULTI_INLINE void scatter_from(int64_t length, int64_t count, D *to, int64_t step, bool streamed, int64_t ahead,
+                                 Place &&place) {
   for (int64_t n = 0; n < count; n += VL) {
     const int64_t rows = count - n < VL ? count - n : VL;
     D *base = to + n * step;
@@ -81,10 +95,10 @@ void scatter(const A *from, int64_t row, int64_t length, int64_t count, D *to, i
       Vector<A, VL> block[VL];
       if (columns == VL) {
 #pragma GCC unroll 16
-        for (int q = 0; q < VL; ++q) block[q] = load<A, VL>(from + (j + q) * row + n);
+        for (int q = 0; q < VL; ++q) block[q] = load<A, VL>(place(j + q) + n);
       } else {
         for (int q = 0; q < VL; ++q) {
-          block[q] = q < columns ? load<A, VL>(from + (j + q) * row + n) : Vector<A, VL>{};
+          block[q] = q < columns ? load<A, VL>(place(j + q) + n) : Vector<A, VL>{};
         }
       }
       if (ahead) {
@@ -101,6 +115,12 @@ void scatter(const A *from, int64_t row, int64_t length, int64_t count, D *to, i
       }
     }
   }
+}
+
+template <class A, int VL, class D>
+void scatter(const A *from, int64_t row, int64_t length, int64_t count, D *to, int64_t step, bool streamed,
+             int64_t ahead = 0) {
+  scatter_from<A, VL>(length, count, to, step, streamed, ahead, [from, row](int64_t j) { return from + j * row; });
 }
 
 // An array of the caller to read, with any strides.

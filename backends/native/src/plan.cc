@@ -16,6 +16,28 @@ bool multiply(int64_t &total, int64_t factor) {
          (total *= factor, true);
 }
 
+// Makes one axis of adjacent axes along which windows have one element, where both arrays allow it: longer rows are
+// transposed faster, and a box of any number of positions is one.
+void merge_pixels(Geometry &g) {
+  const auto adjoin = [](const int64_t *step, const int64_t *size, int a) {
+    return size[a] == 1 || size[a + 1] == 1 || step[2 + a] == step[3 + a] * size[a + 1];
+  };
+  for (int a = g.last() - 1; a >= 0; --a) {
+    const int next = a + 1;
+    if (!is_pixels(g, a) || !is_pixels(g, next) || g.shared[a] != g.shared[next]) continue;
+    if (!adjoin(g.x_step, g.input, a) || !adjoin(g.dy_step, g.output, a)) continue;
+    // An axis of length 1 may have any step.
+    const int kept = g.input[next] == 1 ? a : next;
+    g.x_step[2 + a] = g.x_step[2 + kept], g.dy_step[2 + a] = g.dy_step[2 + kept];
+    g.input[a] *= g.input[next], g.output[a] = g.input[a];
+    for (int64_t *each : {g.input, g.output, g.kernel, g.stride, g.dilation, g.pad, g.shared, g.x_step + 2,
+                          g.dy_step + 2}) {
+      std::copy(each + next + 1, each + g.axes, each + next);
+    }
+    --g.axes;
+  }
+}
+
 }  // namespace
 
 bool Geometry::any_shared() const {
@@ -55,6 +77,7 @@ int check(const lcmulti_geometry &given, Geometry &g) {
     fits = fits && std::max({g.stride[a], g.dilation[a], g.pad[a]}) <= kMostElements;
   }
   if (!fits) return LCMULTI_INVALID;
+  merge_pixels(g);
   g.terms = weights / g.filters;
   for (int a = 0; a < g.axes; ++a) {
     int64_t span = g.kernel[a], reach = g.output[a];

@@ -55,6 +55,11 @@ struct Geometry : lcmulti_geometry {
   bool rows_are_runs() const { return groups == 1 && (dilation[last()] == 1 || kernel[last()] == 1); }
 };
 
+// Whether windows have length 1 along an axis, and each position reads the input at its own place.
+inline bool is_pixels(const Geometry &g, int axis) {
+  return g.kernel[axis] == 1 && g.stride[axis] == 1 && g.pad[axis] == 0 && g.output[axis] == g.input[axis];
+}
+
 int64_t product(const int64_t *values, int64_t count);
 
 // LCMULTI_OK and a Geometry, or an error code.

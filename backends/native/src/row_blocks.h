@@ -11,11 +11,6 @@ namespace lcmulti {
 // Bytes of the weights of a block: together with the inputs of some samples, they fit the second-level cache.
 constexpr int64_t kBlockBytes = 64 << 10;
 
-// Whether windows have length 1 along an axis, and each position reads the input at its own place.
-inline bool is_pixels(const Geometry &g, int axis) {
-  return g.kernel[axis] == 1 && g.stride[axis] == 1 && g.pad[axis] == 0 && g.output[axis] == g.input[axis];
-}
-
 // The number of axes before the last one that count rows, after contiguous rows are merged. These axes are
 // pixels. Between positions there are `run` elements of x and `column` elements of y.
 inline int axes_of_rows(const Geometry &g, int64_t run, int64_t column) {

@@ -30,9 +30,8 @@ bool all_pixels(const Geometry &g) {
 }
 
 RowBlocks blocks_of(const Geometry &g, int map) {
-  const int outer = all_pixels(g) ? axes_of_rows(g, 1, 1) : g.last();
   const int64_t *size = map == LCMULTI_INPUT_GRAD ? g.input : g.output;
-  return {g, size, outer, kVectorBytes / g.wide, weights_of(g) * kVectorBytes, kMostRows};
+  return {g, size, g.last(), kVectorBytes / g.wide, weights_of(g) * kVectorBytes, kMostRows};
 }
 
 template <class D, class A>

@@ -56,10 +56,15 @@ inline void slide(Random &random, lcmulti_geometry &g) {
   }
 }
 
-// Depthwise layers, whose channels are groups with few filters each.
+// Depthwise layers, whose channels are groups with few filters each: with one, mostly calls for the kernels in
+// depthwise.cc.
 inline void go_deep(Random &random, lcmulti_geometry &g) {
   g.groups = g.channels = draw(random, 2, 40);
   g.filters = g.groups * draw(random, 1, 4);
+  if (draw(random, 0, 2)) {
+    g.filters = g.groups;
+    std::fill_n(g.shared, g.axes, 0);
+  }
 }
 
 inline lcmulti_geometry random_geometry(Random &random) {
