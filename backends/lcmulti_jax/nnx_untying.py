@@ -137,10 +137,13 @@ def untie(
     reasons = {id(conv): reason_to_stay(seen[name]) for name, conv in there.items()}
     reasons |= normalised(model)
 
+    shapes: dict[str, dict[str, tuple[int, ...]]] = {}
+
     def row_of(name: str, conv: Any, size: tuple[int, ...]) -> Any:
         layer = _empty(conv, size, arguments)
         before = sum(each.size for each in jax.tree.leaves(nnx.state(conv, nnx.Param)))
-        return row(name, conv, layer.spec, _shapes(layer), before, conv.kernel[...].dtype)
+        shapes[name] = _shapes(layer)
+        return row(name, conv, layer.spec, shapes[name], before, conv.kernel[...].dtype)
 
     wanted = chosen(where, there.items())
     plan, sizes = planned(
@@ -150,9 +153,7 @@ def untie(
         lambda conv: _unfit(conv) or reasons[id(conv)],
         row_of,
     )
-    check_shared(
-        model, {name: _shapes(_empty(there[name], size, arguments)) for name, size in sizes.items()}
-    )
+    check_shared(model, shapes)
     if dry_run:
         return plan
     plan.announce(tell, memory)

@@ -157,8 +157,11 @@ def untie(
     seen = sizes_seen(model, example_input, dict(wanted))
     arguments = {"shared_axes": shared_axes, "rank": rank, "implementation": implementation}
 
+    empty: dict[int, LocallyConnectedNd[Any]] = {}
+
     def row(name: str, conv: Any, size: tuple[int, ...]) -> Row:
-        return _row(name, conv, _empty(conv, size, arguments))
+        empty[id(conv)] = layer = _empty(conv, size, arguments)
+        return _row(name, conv, layer)
 
     def unfit(conv: Any) -> str | None:
         return _unfit(conv) or read_elsewhere.get(id(conv))
@@ -176,7 +179,6 @@ def untie(
             "shared",
             stacklevel=2,
         )
-    empty = {id(conv): _empty(conv, size, arguments) for _, conv, size in take}
     check_shared(model, [(name, conv) for name, conv, _ in take], empty)
     if dry_run:
         return plan
