@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -9,7 +10,7 @@ from keras import ops
 
 from lcmulti.errors import ArgumentError, described
 from lcmulti.geometry.arguments import integer
-from lcmulti.untying import chosen, strength_of
+from lcmulti.untying import Where, chosen, strength_of
 from lcmulti_keras.base import LocallyConnectedBase
 from lcmulti_keras.cloning import named
 
@@ -51,7 +52,11 @@ class ShareEvery(keras.callbacks.Callback):
     """
 
     def __init__(
-        self, steps: int, axes: Any = None, strength: float = 1.0, where: Any = None
+        self,
+        steps: int,
+        axes: Sequence[int] | None = None,
+        strength: float = 1.0,
+        where: Where = None,
     ) -> None:
         super().__init__()
         self.steps, self.axes = integer("steps", steps, 1), axes
