@@ -41,6 +41,11 @@ class ShareEvery(keras.callbacks.Callback):
         If an argument is not allowed; when training begins, if the model has no locally connected
         layer, or *where* names none.
 
+    Notes
+    -----
+    Averages that an optimizer keeps (``use_ema``) are of the weights before they are moved. When
+    Keras puts them in place of the weights, these differ between positions again.
+
     Examples
     --------
     >>> model.fit(x, y, callbacks=[ShareEvery(steps=10, strength=0.5)])

@@ -125,7 +125,8 @@ def untie(
     dry_run : bool, default False
         Only return what would be done.
     inplace : bool, default False
-        Change *model* itself instead of a copy.
+        Change *model* itself instead of a copy. An optimizer made before keeps the parameters of
+        the convolutions: make a new one.
     tell : callable or None
         Called with a table of the parameters and memory of each layer, before anything is made.
 
