@@ -24,6 +24,7 @@ from lcmulti.plugins.contract import (
 )
 from lcmulti_jax import derivatives
 from lcmulti_jax.array_operations import default_device
+from lcmulti_jax.compat import divided
 from lcmulti_jax.samples import repeated
 
 __all__ = ["backend"]
@@ -153,7 +154,8 @@ def _sum(y: Array, bias: Array) -> Array:
     wide = DTYPES[y.dtype.name].accumulator
     # Explicit, because JAX may be configured to refuse implicit promotion.
     full = jnp.broadcast_to(bias.astype(wide), y.shape[1:])
-    full = repeated(full, y.shape[0]) if default_device() == "cpu" else full[None]
+    fast = default_device() == "cpu" and not divided(y)
+    full = repeated(full, y.shape[0]) if fast else full[None]
     return (y.astype(wide) + full).astype(y.dtype)
 
 
