@@ -104,7 +104,7 @@ def defaults_of(cls):
 def own_signature(app, what, name, obj, options, signature, returned):
     """The signature of ``__init__``: Keras' and Flax's metaclasses hide it.
 
-    A protocol has none, for nobody makes an object of it.
+    A protocol has none, because nobody makes an object of it.
     """
     if what != "class":
         return None

@@ -57,8 +57,9 @@ def forget():
 def isolated(monkeypatch, tmp_path_factory):
     """Run each test without files or variables of settings but those it makes itself."""
     home = tmp_path_factory.mktemp("home")
-    for variable in settings.VARIABLES:
-        monkeypatch.delenv(variable, raising=False)
+    for variable in [each for each in os.environ if each.startswith("LCMULTI_")]:
+        if variable != "LCMULTI_NATIVE_ISA":
+            monkeypatch.delenv(variable)
     monkeypatch.setenv("KERAS_HOME", str(home / "keras"))
     monkeypatch.setattr(settings, "user_file", lambda: home / "config" / "lcmulti.toml")
     monkeypatch.chdir(home)

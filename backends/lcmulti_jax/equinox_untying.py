@@ -25,7 +25,7 @@ from lcmulti_jax import equinox_layers as layers
 from lcmulti_jax.compat import names_in
 from lcmulti_jax.conversion import as_adjoint
 from lcmulti_jax.equinox_transposed import LocallyConnectedTranspose
-from lcmulti_jax.untying import Seen, reason_to_stay, row, started
+from lcmulti_jax.untying import STACKED, Seen, reason_to_stay, row, started
 
 __all__ = ["LAYERS", "named_of", "retie", "untie"]
 
@@ -245,6 +245,9 @@ def _seen(model: Any, example: Any) -> dict[str, Seen]:
 
 def _unfit(conv: Any) -> str | None:
     """Why a convolution cannot be untied, or None."""
+    axes = conv.num_spatial_dims + 2
+    if getattr(conv.weight, "ndim", axes) != axes:
+        return STACKED
     if isinstance(conv, eqx.nn.ConvTranspose):
         if type(conv).__call__ is not eqx.nn.ConvTranspose.__call__:
             return f"{type(conv).__name__} computes something of its own"

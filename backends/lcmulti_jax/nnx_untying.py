@@ -27,7 +27,7 @@ from lcmulti_jax.nnx_modules import CONVOLUTIONS, named, replaced
 from lcmulti_jax.nnx_shared_weights import check_shared, share_again
 from lcmulti_jax.nnx_transposed import LocallyConnectedTranspose
 from lcmulti_jax.nnx_watching import normalised, watched
-from lcmulti_jax.untying import reason_to_stay, row, started
+from lcmulti_jax.untying import STACKED, reason_to_stay, row, started
 
 __all__ = ["retie", "untie"]
 
@@ -137,10 +137,13 @@ def untie(
     reasons = {id(conv): reason_to_stay(seen[name]) for name, conv in there.items()}
     reasons |= normalised(model)
 
+    shapes: dict[str, dict[str, tuple[int, ...]]] = {}
+
     def row_of(name: str, conv: Any, size: tuple[int, ...]) -> Any:
         layer = _empty(conv, size, arguments)
         before = sum(each.size for each in jax.tree.leaves(nnx.state(conv, nnx.Param)))
-        return row(name, conv, layer.spec, _shapes(layer), before, conv.kernel[...].dtype)
+        shapes[name] = _shapes(layer)
+        return row(name, conv, layer.spec, shapes[name], before, conv.kernel[...].dtype)
 
     wanted = chosen(where, there.items())
     plan, sizes = planned(
@@ -150,9 +153,7 @@ def untie(
         lambda conv: _unfit(conv) or reasons[id(conv)],
         row_of,
     )
-    check_shared(
-        model, {name: _shapes(_empty(there[name], size, arguments)) for name, size in sizes.items()}
-    )
+    check_shared(model, shapes)
     if dry_run:
         return plan
     plan.announce(tell, memory)
@@ -221,17 +222,18 @@ def _unfit(conv: Any) -> str | None:
     kind = nnx.Conv if isinstance(conv, nnx.Conv) else nnx.ConvTranspose
     if type(conv).__call__ is not kind.__call__:
         return f"{type(conv).__name__} computes something of its own"
+    if conv.kernel[...].ndim != len(conv.kernel_size) + 2:
+        return STACKED
     if getattr(conv, "mask", None) is not None:
         return "its weights have a mask"
-    if kind is nnx.Conv:
-        spread = conv.input_dilation
-        if any(n != 1 for n in (spread if isinstance(spread, (tuple, list)) else (spread,))):
-            return "its input is dilated"
-        if conv.conv_general_dilated is not lax.conv_general_dilated:
-            return "it computes by a function of its own"
-    elif not isinstance(conv.padding, str) or conv.padding.upper() not in ("SAME", "VALID"):
-        return f"its padding is {conv.padding!r}, not 'SAME' or 'VALID'"
-    return None
+    if kind is nnx.ConvTranspose:
+        known = isinstance(conv.padding, str) and conv.padding.upper() in ("SAME", "VALID")
+        return None if known else f"its padding is {conv.padding!r}, not 'SAME' or 'VALID'"
+    spread = conv.input_dilation
+    if any(n != 1 for n in (spread if isinstance(spread, (tuple, list)) else (spread,))):
+        return "its input is dilated"
+    plain = conv.conv_general_dilated is lax.conv_general_dilated
+    return None if plain else "it computes by a function of its own"
 
 
 def _kernel_of(conv: Any) -> Any:

@@ -50,8 +50,13 @@ def watched(model: Any, example: Any) -> dict[str, Seen]:
     there = {name: each for name, each in named(model) if isinstance(each, CONVOLUTIONS)}
     seen = {name: Seen() for name in there}
     graph, state = nnx.split(model)
+    leaves, tree = jax.tree.flatten(arguments_of(example))
+    arrays = {i: leaf for i, leaf in enumerate(leaves) if hasattr(leaf, "shape")}
 
-    def run(state: Any, arguments: Any, keywords: Any) -> None:
+    def run(state: Any, arrays: dict[int, Any]) -> None:
+        # Numbers and truth values stay what they are: a network may branch on them.
+        mixed = [arrays.get(i, leaf) for i, leaf in enumerate(leaves)]
+        arguments, keywords = jax.tree.unflatten(tree, mixed)
         copy = nnx.merge(graph, state)
         new = {
             id(each): _Watched(each, seen[name])
@@ -60,7 +65,7 @@ def watched(model: Any, example: Any) -> dict[str, Seen]:
         }
         swapped(copy, new, set())(*arguments, **keywords)
 
-    jax.eval_shape(run, state, *arguments_of(example))
+    jax.eval_shape(run, state, arrays)
     return seen
 
 

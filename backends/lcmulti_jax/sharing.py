@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 
 from lcmulti.errors import ArgumentError, MissingExtraError
 from lcmulti.geometry.arguments import integer
-from lcmulti.untying import chosen, strength_of
+from lcmulti.untying import Where, chosen, strength_of
 from lcmulti_jax import base
 from lcmulti_jax.compat import names_in
 
@@ -31,7 +32,11 @@ class _State(NamedTuple):
 
 
 def ShareEvery(  # noqa: N802 - in all frameworks of one name
-    model: Any, steps: int, axes: Any = None, strength: float = 1.0, where: Any = None
+    model: Any,
+    steps: int,
+    axes: Sequence[int] | None = None,
+    strength: float = 1.0,
+    where: Where = None,
 ) -> optax.GradientTransformation:
     """Every *steps* updates, move the weights of each layer towards their mean over positions.
 

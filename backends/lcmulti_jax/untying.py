@@ -14,7 +14,9 @@ from jax import Array
 from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.untying import Row
 
-__all__ = ["Seen", "reason_to_stay", "row", "started"]
+__all__ = ["STACKED", "Seen", "reason_to_stay", "row", "started"]
+
+STACKED = "its weights are those of several convolutions, stacked for vmap or scan"
 
 
 @dataclass(eq=False)

@@ -157,7 +157,7 @@ class LocallyConnectedBase(Configured):
             return tensor_of(self.kernel)
         return _mixed(self.basis, self.coefficients)
 
-    def share_(self, axes: Any = None) -> Self:
+    def share_(self, axes: Sequence[int] | None = None) -> Self:
         """Replace weights (with a rank, coefficients) by their mean over positions, in place.
 
         Every few training steps, this keeps a layer near a convolution.

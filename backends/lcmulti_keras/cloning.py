@@ -39,7 +39,7 @@ def require_graph(model: Any) -> None:
     if not isinstance(model, keras.Model):
         raise ArgumentTypeError("model", "a keras.Model", model)
     if not isinstance(model, (keras.Sequential, keras.src.models.Functional)):
-        what = "a functional or Sequential model, for others keep their layers to themselves"
+        what = "a functional or Sequential model, because others do not show their layers"
         raise ArgumentTypeError("model", what, described(type(model).__name__))
     if not model.built:
         shown = described(f"{model.name}, which has seen no input")

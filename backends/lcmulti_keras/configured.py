@@ -70,7 +70,7 @@ class Configured(keras.layers.Layer):
         self.kernel_constraint = constraints.get(kernel_constraint)
         self.bias_constraint = constraints.get(bias_constraint)
         if self.rank is not None and self.kernel_constraint is not None:
-            what = "None with a rank, for then the kernel is no variable that could be constrained"
+            what = "None with a rank, because the kernel is then not a variable"
             raise ArgumentError("kernel_constraint", what, kernel_constraint)
         warn_of_other_axes(self.implementation, self.kernel_constraint)
         self.input_spec = keras.layers.InputSpec(ndim=self.ndim + 2)

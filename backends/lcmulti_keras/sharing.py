@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -9,7 +10,7 @@ from keras import ops
 
 from lcmulti.errors import ArgumentError, described
 from lcmulti.geometry.arguments import integer
-from lcmulti.untying import chosen, strength_of
+from lcmulti.untying import Where, chosen, strength_of
 from lcmulti_keras.base import LocallyConnectedBase
 from lcmulti_keras.cloning import named
 
@@ -40,13 +41,22 @@ class ShareEvery(keras.callbacks.Callback):
         If an argument is not allowed; when training begins, if the model has no locally connected
         layer, or *where* names none.
 
+    Notes
+    -----
+    Averages that an optimizer keeps (``use_ema``) are of the weights before they are moved. When
+    Keras puts them in place of the weights, these differ between positions again.
+
     Examples
     --------
     >>> model.fit(x, y, callbacks=[ShareEvery(steps=10, strength=0.5)])
     """
 
     def __init__(
-        self, steps: int, axes: Any = None, strength: float = 1.0, where: Any = None
+        self,
+        steps: int,
+        axes: Sequence[int] | None = None,
+        strength: float = 1.0,
+        where: Where = None,
     ) -> None:
         super().__init__()
         self.steps, self.axes = integer("steps", steps, 1), axes

@@ -70,8 +70,9 @@ def untie(
     Parameters
     ----------
     model : keras.Model
-        A functional or Sequential model that is built; it may have nested models. Depthwise and
-        transposed convolutions are replaced too; separable ones and those in wrappers stay.
+        A functional or Sequential model that is built; it may have nested models of a fixed input
+        size. Depthwise and transposed convolutions are replaced too; separable ones and those in
+        wrappers stay.
     example_input : array, optional
         A batch, for a model whose input size is open; the copy takes samples of this size.
     where : str, type, callable or a list of these, optional

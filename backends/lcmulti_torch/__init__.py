@@ -48,10 +48,15 @@ else:
     def __getattr__(name):
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        if name == "functional":
-            return import_module(f"{__name__}.functional")
         kind = "lazy" if "Lazy" in name else "transposed" if "Transpose" in name else "layers"
-        return getattr(import_module(f"{__name__}.{_HOMES.get(name, kind)}"), name)
+        home = name if name == "functional" else _HOMES.get(name, kind)
+        try:
+            module = import_module(f"{__name__}.{home}")
+        except ModuleNotFoundError as error:
+            from lcmulti_torch.missing import missing
+
+            raise missing(f"{__name__}.{name}", error) from error
+        return module if name == "functional" else getattr(module, name)
 
     def __dir__():
         return sorted({*globals(), *__all__})

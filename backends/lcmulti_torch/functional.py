@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor
+from lcmulti_torch.missing import missing
+
+try:
+    from torch import Tensor
+except ModuleNotFoundError as error:
+    raise missing("lcmulti_torch.functional", error) from error
 
 import lcmulti
 from lcmulti.errors import ArgumentError, ShapeError, described

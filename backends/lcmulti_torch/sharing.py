@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
 from lcmulti.errors import ArgumentError, ArgumentTypeError
 from lcmulti.geometry.arguments import integer
-from lcmulti.untying import chosen, strength_of
+from lcmulti.untying import Where, chosen, strength_of
 from lcmulti_torch.base import LocallyConnectedNd
 
 __all__ = ["ShareEvery"]
@@ -45,9 +45,13 @@ class ShareEvery:
     """
 
     def __init__(
-        self, model: nn.Module, steps: int, axes: Any = None, strength: float = 1.0,
-        where: Any = None,
-    ) -> None:  # fmt: skip
+        self,
+        model: nn.Module,
+        steps: int,
+        axes: Sequence[int] | None = None,
+        strength: float = 1.0,
+        where: Where = None,
+    ) -> None:
         if not isinstance(model, nn.Module):
             raise ArgumentTypeError("model", "a torch.nn.Module", model)
         self.steps, self.axes = integer("steps", steps, 1), axes

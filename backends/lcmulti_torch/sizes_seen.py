@@ -130,7 +130,11 @@ def sizes_seen(model: nn.Module, example: Any, wanted: dict[str, Any]) -> Seen:
 def _unchanged(model: nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients; restore modes, buffers and random states afterwards."""
     modes = {module: module.training for module in model.modules()}
-    held = [(module, dict(module._buffers)) for module in model.modules()]
+    held = [
+        (module, dict(module._buffers))
+        for module in model.modules()
+        if not isinstance(module, torch.jit.ScriptModule)  # whose code writes to buffers in place
+    ]
     buffers = [(each, each.detach().clone()) for each in model.buffers()]
     draws, numpy_draws = random.getstate(), np.random.get_state()  # noqa: NPY002
     devices = {p.device for p in model.parameters() if p.device.type == "cuda"}

@@ -125,7 +125,8 @@ def untie(
     dry_run : bool, default False
         Only return what would be done.
     inplace : bool, default False
-        Change *model* itself instead of a copy.
+        Change *model* itself instead of a copy. An optimizer made before keeps the parameters of
+        the convolutions: make a new one.
     tell : callable or None
         Called with a table of the parameters and memory of each layer, before anything is made.
 
@@ -157,8 +158,11 @@ def untie(
     seen = sizes_seen(model, example_input, dict(wanted))
     arguments = {"shared_axes": shared_axes, "rank": rank, "implementation": implementation}
 
+    empty: dict[int, LocallyConnectedNd[Any]] = {}
+
     def row(name: str, conv: Any, size: tuple[int, ...]) -> Row:
-        return _row(name, conv, _empty(conv, size, arguments))
+        empty[id(conv)] = layer = _empty(conv, size, arguments)
+        return _row(name, conv, layer)
 
     def unfit(conv: Any) -> str | None:
         return _unfit(conv) or read_elsewhere.get(id(conv))
@@ -176,7 +180,6 @@ def untie(
             "shared",
             stacklevel=2,
         )
-    empty = {id(conv): _empty(conv, size, arguments) for _, conv, size in take}
     check_shared(model, [(name, conv) for name, conv, _ in take], empty)
     if dry_run:
         return plan

@@ -1,4 +1,7 @@
-"""No framework is imported before it is needed. Each test starts a new interpreter."""
+"""No framework is imported before it is needed, and nothing warns.
+
+Each test starts a new interpreter, in which a warning is an error.
+"""
 
 import statistics
 import subprocess
@@ -16,7 +19,7 @@ print(*sorted(set(sys.modules) & {FRAMEWORKS!r}))
 
 
 def run(code, *arguments):
-    command = [sys.executable, "-c", code, *arguments]
+    command = [sys.executable, "-W", "error", "-c", code, *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
@@ -68,6 +71,43 @@ lcmulti.local_conv(x, kernel, data_format="channels_first").sum().backward()
 print("torch._dynamo" in sys.modules)
 """
     assert run(code).split() == ["False"]
+
+
+MISSING = {
+    "from lcmulti_torch import LocallyConnected2d": "torch",
+    "from lcmulti_torch import functional": "torch",
+    "import lcmulti_torch.functional": "torch",
+    "from lcmulti_torch.parallel import shard": "torch",
+    "from lcmulti_torch import untie": "torch",
+    "from lcmulti_jax import sharded": "jax",
+    "from lcmulti_jax.nnx import untie": "flax",
+    "from lcmulti_jax.equinox import untie": "equinox",
+    "lcmulti.local_conv(x, x, backend='torch')": "torch",
+    "lcmulti.local_conv(x, x, backend='jax')": "jax",
+    "lcmulti.local_conv(x, x, backend='tensorflow')": "tensorflow",
+}
+
+
+def test_a_missing_framework_is_told_with_what_installs_it():
+    """One process for all: in each, ``None`` stands for a package that cannot be found."""
+    code = f"""
+import importlib.util, sys, lcmulti
+import numpy as np
+x, find = np.ones((1, 2, 1, 1)), importlib.util.find_spec
+gone = {{name: None for name in {FRAMEWORKS!r}}}
+importlib.util.find_spec = lambda name, *rest: None if name in gone else find(name, *rest)
+sys.modules.update(gone)
+for line in {list(MISSING)!r}:
+    try:
+        exec(line)
+    except ImportError as error:
+        print(type(error).__mro__[1].__name__, error)
+"""
+    said = run(code).splitlines()
+    assert len(said) == len(MISSING)
+    for line, extra in zip(said, MISSING.values(), strict=True):
+        assert line.startswith("LcmultiError ")
+        assert line.endswith(f"install it with: pip install 'lcmulti[{extra}]'")
 
 
 def test_the_test_can_fail():

@@ -106,6 +106,15 @@ def test_nothing_is_wider_than_the_screen(html, width, tmp_path):
     assert beneath == (width == 375)
 
 
+def test_a_row_of_positions_can_be_pointed_at(tmp_path):
+    kernel = np.random.default_rng(0).standard_normal((900, 3, 1, 2))
+    measure = """
+    document.title = document.getElementById("map").getBoundingClientRect().height;
+    """
+    shown = visited(tmp_path, scripted(page(kernel), measure), (400, 800))
+    assert float(re.search(r"<title>([\d.]+)<", shown)[1]) >= 20
+
+
 def test_a_large_layer_opens_soon(tmp_path):
     spec = lcmulti.LocalConvSpec((27, 42, 3), 64, 3, data_format="channels_last")
     kernel = np.random.default_rng(0).standard_normal(spec.kernel_shape).astype("float32")

@@ -188,7 +188,7 @@ def remat(example):
     close(ours, jax.grad(example.loss)(example.parameters))
 
 
-@MATRIX.column("`jax.export`, symbolic batch")
+@MATRIX.column("`jax.export`, symbolic batch", needs="flatbuffers")
 def export(example):
     from jax import export
 

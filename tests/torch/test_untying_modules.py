@@ -104,6 +104,17 @@ def test_the_example_changes_no_buffers_and_no_draws():
         assert each.calls == 0 and each.last is None
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_scripted_parts_stay_as_they_are():
+    part = torch.jit.script(nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3)))
+    net, x = nn.Sequential(nn.Conv2d(3, 3, 3), part).eval(), torch.randn(1, 3, 6, 6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        untied = quietly(net, x)
+    assert isinstance(untied[0], LocallyConnected2d)
+    same(net, untied, x, rtol=1e-4, atol=1e-5)
+
+
 def test_computed_weights_and_other_forwards():
     class Own(nn.Conv2d):
         def forward(self, x):

@@ -6,7 +6,12 @@ rank computes its own positions. `lcmulti.save_weights` takes DTensors as well, 
 fills a layer from a file, where each rank reads only its own part.
 """
 
-from lcmulti_torch.parallel.files import load_weights
-from lcmulti_torch.parallel.style import PositionwiseParallel, shard
+from lcmulti_torch.missing import missing
+
+try:
+    from lcmulti_torch.parallel.files import load_weights
+    from lcmulti_torch.parallel.style import PositionwiseParallel, shard
+except ModuleNotFoundError as error:
+    raise missing("lcmulti_torch.parallel", error) from error
 
 __all__ = ["PositionwiseParallel", "load_weights", "shard"]

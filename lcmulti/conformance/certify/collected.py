@@ -108,8 +108,8 @@ def sample(items: list[pytest.Item]) -> list[pytest.Item]:
 def shared(items: Sequence[pytest.Item], number: int) -> list[list[pytest.Item]]:
     """Deal the checks out to a *number* of processes.
 
-    Checks of one geometry and dtype stay together, for they use the same program, and so does what
-    other processes measure.
+    Checks of one geometry and dtype stay together, because they use the same program. What other
+    processes measure stays together, too.
     """
     groups: dict[object, list[pytest.Item]] = {}
     for item in items:

@@ -8,6 +8,7 @@ from lcmulti_torch import (
     LazyLocallyConnected2d,
     LocallyConnected2d,
     LocallyConnectedTranspose2d,
+    ShareEvery,
     fuse_bn,
     retie,
     untie,
@@ -44,6 +45,7 @@ reveal_type(untie(net, x, dry_run=bool(conv.bias)))  # R: Sequential | Untying
 reveal_type(untie(conv, x, rank=2))  # R: LocallyConnectedNd[Any]
 reveal_type(retie(untied, tolerance=None))  # R: Sequential
 reveal_type(retie(layer))  # R: Conv2d
+reveal_type(ShareEvery(net, 10, (0,), where="0").step())  # R: bool
 
 LocallyConnected2d(3, 8, 3, inptu_size=12)  # E
 LocallyConnected2d(3, "8", 3, 12)  # E
@@ -58,6 +60,8 @@ wrong: nn.Conv3d = layer.to_conv()  # E
 LocallyConnected2d.from_conv(nn.Conv1d(3, 8, 3), 12)  # E
 LocallyConnectedTranspose2d.from_conv(nn.Conv2d(3, 8, 3), 12)  # E
 untie(net, x, mermory="1GiB")  # E
+ShareEvery(net, 10, "rows")  # E
+ShareEvery(net, 10, where=3)  # E
 untie(net, x, where=3)  # E
 retie(net, tolerance="all")  # E
 lcmulti.config(max_workspce="64MiB")  # E
