@@ -24,6 +24,8 @@ from lcmulti.plugins.contract import (
 )
 from lcmulti_jax import derivatives
 from lcmulti_jax.array_operations import default_device
+from lcmulti_jax.compat import divided
+from lcmulti_jax.samples import repeated
 
 __all__ = ["backend"]
 
@@ -151,8 +153,10 @@ class JaxBackend:
 def _sum(y: Array, bias: Array) -> Array:
     wide = DTYPES[y.dtype.name].accumulator
     # Explicit, because JAX may be configured to refuse implicit promotion.
-    of_rank = jnp.expand_dims(bias, range(y.ndim - bias.ndim))
-    return (y.astype(wide) + of_rank.astype(wide)).astype(y.dtype)
+    full = jnp.broadcast_to(bias.astype(wide), y.shape[1:])
+    fast = default_device() == "cpu" and not divided(y)
+    full = repeated(full, y.shape[0]) if fast else full[None]
+    return (y.astype(wide) + full).astype(y.dtype)
 
 
 backend = JaxBackend()

@@ -6,7 +6,8 @@ Nothing else in this package asks for a release of JAX, or for a name that only 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -19,6 +20,8 @@ __all__ = [
     "as_varying",
     "automatic",
     "def_partition",
+    "divided",
+    "divided_by_the_compiler",
     "ffi",
     "lower_alike",
     "mesh_in_use",
@@ -26,6 +29,7 @@ __all__ = [
     "shard_map",
     "unmarked",
     "varying",
+    "with_division",
 ]
 
 if hasattr(jax, "shard_map"):
@@ -89,6 +93,36 @@ def unmarked(aval: Any) -> Any:
     if hasattr(aval, "manual_axis_type"):
         return aval.update(manual_axis_type=type(aval.manual_axis_type)())
     return aval.update(vma=frozenset()) if hasattr(aval, "vma") else aval
+
+
+def divided(array: Any) -> tuple[Any, ...]:
+    """Mesh axes that divide each axis of an array, or of a type, where the type says so."""
+    sharding = getattr(getattr(array, "aval", array), "sharding", None)
+    axes = tuple(getattr(sharding, "spec", None) or ())
+    return axes if any(axes) else ()
+
+
+def with_division(aval: Any, shape: tuple[Any, ...], axes: tuple[Any, ...]) -> Any:
+    """The type of an array of another shape, whose axes are divided by these axes of the mesh."""
+    spec = jax.sharding.PartitionSpec(*axes, *(None,) * (len(shape) - len(axes)))
+    return aval.update(shape=shape, weak_type=False, sharding=aval.sharding.update(spec=spec))
+
+
+@contextmanager
+def divided_by_the_compiler(avals: Sequence[Any]) -> Iterator[list[Any]]:
+    """These types without their divisions, and a context to trace with such types."""
+    meshes = [aval.sharding.mesh for aval in avals if divided(aval)]
+    if not meshes:
+        yield list(avals)
+        return
+    types = (jax.sharding.AxisType.Auto,) * len(meshes[0].axis_names)
+    mesh = jax.sharding.AbstractMesh(meshes[0].axis_sizes, meshes[0].axis_names, types)
+    with jax.sharding.use_abstract_mesh(mesh):
+        none = [jax.sharding.PartitionSpec(*(None,) * aval.ndim) for aval in avals]
+        yield [
+            aval.update(sharding=jax.sharding.NamedSharding(mesh, spec))
+            for aval, spec in zip(avals, none, strict=True)
+        ]
 
 
 def def_partition(run: Any, partition: Any, infer: Any, rule: Callable[[Any], Any]) -> None:

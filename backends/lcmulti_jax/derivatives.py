@@ -27,6 +27,7 @@ from jax.interpreters import ad, batching, mlir, xla
 
 from lcmulti import plugins
 from lcmulti.choosing.steps import with_steps
+from lcmulti.errors import UnsupportedError
 from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.plugins.contract import (
     DERIVATIVES,
@@ -40,7 +41,14 @@ from lcmulti.plugins.contract import (
 )
 from lcmulti_jax.alike import with_gradient_alike
 from lcmulti_jax.array_operations import default_device
-from lcmulti_jax.compat import as_varying, unmarked, varying
+from lcmulti_jax.compat import (
+    as_varying,
+    divided,
+    divided_by_the_compiler,
+    unmarked,
+    varying,
+    with_division,
+)
 from lcmulti_jax.composed import composed
 from lcmulti_jax.partitioning import ROLES, Placed, partitioned, placed
 from lcmulti_jax.parts import alone, with_copies
@@ -135,7 +143,25 @@ def _abstract(name: Map, a: Array, b: Array, **params: Any) -> Any:
         shape = spec.kernel_shape
     else:
         shape = (batch, *(spec.output_shape if role == "y" else spec.input_shape))
-    return a.update(shape=shape, weak_type=False)
+    if not divided(a) and not divided(b):
+        return a.update(shape=shape, weak_type=False)
+    return with_division(a, shape, _divided_batch(name, divided(a), divided(b)))
+
+
+def _divided_batch(name: Map, of_a: tuple[Any, ...], of_b: tuple[Any, ...]) -> tuple[Any, ...]:
+    """How the result is divided, where shardings are part of types: as the batch, if at all."""
+    batch, *others = of_a or (None,)
+    if name == "kernel_grad":
+        other_batch, *more = of_b or (None,)
+        others += [*more, *({batch, other_batch} - {batch})]
+    else:
+        others += of_b
+    if any(others):
+        raise UnsupportedError(
+            "on a mesh of explicit axes, only the batch may be divided; call the layer within "
+            "jax.sharding.auto_axes, which leaves other divisions to the compiler"
+        )
+    return () if name == "kernel_grad" else (batch,)
 
 
 def _lower(name: Map, context: Any, *operands: Any, **params: Any) -> Any:
@@ -149,14 +175,15 @@ def _lower(name: Map, context: Any, *operands: Any, **params: Any) -> Any:
     exported = context.module_context.lowering_parameters.for_export
     if exported and not portable:
         params["implementation"] = composed
-    context = context.replace(avals_in=[unmarked(aval) for aval in context.avals_in])
     if where is not None:
         map_ = placed(name, where, **params)
     elif exported or not is_spread(context.module_context.axis_context):
         map_ = alone(name, **params)
     else:
         map_ = partitioned(name, **params)
-    return mlir.lower_fun(map_, multiple_results=False)(context, *operands)
+    with divided_by_the_compiler([unmarked(aval) for aval in context.avals_in]) as avals:
+        context = context.replace(avals_in=avals)
+        return mlir.lower_fun(map_, multiple_results=False)(context, *operands)
 
 
 def is_spread(axes: Any) -> bool:

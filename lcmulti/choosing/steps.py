@@ -20,8 +20,9 @@ def with_steps(owner: Backend, operation: Operation, problem: Problem, steps: St
         for axis, indices in steps.padding_indices:
             x = owner.take(x, indices, axis)
         y = operation(x, kernel, spec, resources)
-        if bias is not None:
-            y = owner.add(y, bias)
-        return owner.move_axis(y, -1, 1) if steps.channels_first else y
+        if steps.channels_first:  # before the bias, whose gradient then sums what the caller has
+            y = owner.move_axis(y, -1, 1)
+            bias = None if bias is None else owner.move_axis(bias, -1, 0)
+        return y if bias is None else owner.add(y, bias)
 
     return call
