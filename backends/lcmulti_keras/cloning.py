@@ -20,7 +20,7 @@ from lcmulti_keras.transposed import (
     LocallyConnected3DTranspose,
 )
 
-__all__ = ["LAYERS", "cloned", "compile_as", "named", "not_compiled", "require_graph"]
+__all__ = ["LAYERS", "cloned", "compile_as", "is_graph", "named", "not_compiled", "require_graph"]
 
 LAYERS = {
     getattr(keras.layers, cls.convolution): cls
@@ -34,11 +34,16 @@ LAYERS = {
 }  # fmt: skip
 
 
+def is_graph(layer: Any) -> bool:
+    """Whether it is a functional or Sequential model, whose layers are known."""
+    return isinstance(layer, (keras.Sequential, keras.src.models.Functional))
+
+
 def require_graph(model: Any) -> None:
     """Raise unless it is a functional or Sequential model that is built."""
     if not isinstance(model, keras.Model):
         raise ArgumentTypeError("model", "a keras.Model", model)
-    if not isinstance(model, (keras.Sequential, keras.src.models.Functional)):
+    if not is_graph(model):
         what = "a functional or Sequential model, because others do not show their layers"
         raise ArgumentTypeError("model", what, described(type(model).__name__))
     if not model.built:

@@ -13,17 +13,16 @@ from keras import ops
 from lcmulti.dtypes import DTYPES
 from lcmulti.errors import ArgumentError, described
 from lcmulti.types import Array
-from lcmulti.untying import Arguments, Row, Untying, Where, arguments_of, chosen, planned
+from lcmulti.untying import Arguments, Row, Untying, Where, chosen, planned
 from lcmulti_keras.axes import moved_axes
 from lcmulti_keras.cloning import (
     LAYERS,
     cloned,
     compile_as,
     named,
-    not_compiled,
-    require_graph,
 )
 from lcmulti_keras.conversion import DEPTHWISE, TAKEN_OVER
+from lcmulti_keras.sizes import sizes_seen, with_sizes
 
 __all__ = ["untie"]
 
@@ -70,9 +69,8 @@ def untie(
     Parameters
     ----------
     model : keras.Model
-        A functional or Sequential model that is built; it may have nested models of a fixed input
-        size. Depthwise and transposed convolutions are replaced too; separable ones and those in
-        wrappers stay.
+        A functional or Sequential model that is built; it may have nested models. Depthwise and
+        transposed convolutions are replaced too; separable ones and those in wrappers stay.
     example_input : array, optional
         A batch, for a model whose input size is open; the copy takes samples of this size.
     where : str, type, callable or a list of these, optional
@@ -103,8 +101,8 @@ def untie(
     TooLargeError
         If the weights take more than *memory*. The message names the layers that cost most.
     """
-    given, model = model, _with_sizes(model, example_input)
-    layers, sizes = list(named(model)), _sizes_seen(model, {})
+    given, model = model, with_sizes(model, example_input)
+    layers, sizes = list(named(model)), sizes_seen(model, {})
     there = [(name, layer) for name, layer in layers if isinstance(layer, (*LAYERS, *SEPARABLE))]
     arguments = {"shared_axes": shared_axes, "rank": rank, "implementation": implementation}
     left = [
@@ -116,11 +114,12 @@ def untie(
     seen = {name: sizes.get(id(layer), set()) for name, layer in wanted}
     for name, each in seen.items():
         if any(None in sample for sample in each):
-            shown = described(f"{name!r}, which sees samples of {min(each, key=str)}")
-            what = "an input size, or an example_input"
-            if "/" in name:
-                what = f"an input size of the nested model {name.rpartition('/')[0]!r}"
-            raise ArgumentError("model", what, shown)
+            what, shown = "an input size, or an example_input", f"{name!r}, whose input is open"
+            if within := name.rpartition("/")[0]:
+                called = " and ".join(sorted(map(str, sizes[id(dict(layers)[within])])))
+                what = f"one input size of the nested model {within!r}"
+                shown = f"{name!r}, whose model is called on {called}"
+            raise ArgumentError("model", what, described(shown))
 
     def row(name: str, layer: Any, sample: tuple[int, ...]) -> Row:
         return _row(name, layer, sample, _layer(layer, sample, arguments))
@@ -149,23 +148,6 @@ def untie(
     return copy
 
 
-def _with_sizes(model: Any, example: Any) -> Any:
-    """The model; with an example, a copy with the same layers and inputs of the example's size."""
-    require_graph(model)
-    if example is None:
-        return model
-    arguments_of(example)  # raises if it is nothing that a network takes
-    inputs = keras.tree.map_structure(
-        lambda x: keras.Input(batch_shape=(None, *np.shape(x)[1:])), example
-    )
-    with not_compiled(model):
-        kept = keras.models.clone_model(
-            model, input_tensors=inputs, clone_function=lambda layer: layer
-        )
-    kept.name = model.name
-    return kept
-
-
 def _kind(layer: Any) -> Any:
     return next((kind for kind in LAYERS if isinstance(layer, kind)), None)
 
@@ -183,19 +165,6 @@ def _unfit(layer: Any) -> str | None:
     if getattr(layer, "quantization_mode", None):
         return "its weights are quantized"
     return None
-
-
-def _sizes_seen(model: Any, found: dict[int, set[Any]]) -> dict[int, set[Any]]:
-    """Shapes of the samples that each layer of this model is called with, by the layer's id."""
-    graph = model._functional if isinstance(model, keras.Sequential) else model
-    for node in (each for nodes in graph._nodes_by_depth.values() for each in nodes):
-        if node.input_tensors:
-            shape = tuple(node.input_tensors[0].shape[1:])
-            found.setdefault(id(node.operation), set()).add(shape)
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            _sizes_seen(layer, found)
-    return found
 
 
 def _layer(conv: Any, sample: tuple[int, ...], arguments: dict[str, Any]) -> Any:

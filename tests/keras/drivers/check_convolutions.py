@@ -155,9 +155,41 @@ def wrong_arguments_are_named():
     kept = dict(kernel_constraint="non_neg", kernel_initializer="ones")
     model = keras.Sequential([keras.Input((6, 5, 3)), LocallyConnected2D(6, 3, groups=3, **kept)])
     raises(lambda: retie(model), "kernel_constraint: expected None where Keras has a depthwise")
-    within = keras.Sequential([keras.Input((None, None, 3)), layers.Conv2D(4, 3)], name="within")
-    model = keras.Sequential([keras.Input((6, 5, 3)), within])
-    raises(lambda: quietly(model, X), "an input size of the nested model 'within'")
+
+
+@check
+def nested_models_may_leave_their_size_open():
+    within = keras.Sequential(
+        [keras.Input((None, None, 3)), layers.Conv2D(3, 3, padding="same", name="conv")],
+        name="within",
+    )
+    inputs = keras.Input((None, None, 3))
+    outer = keras.Model(inputs, within(within(inputs)) + 1.0, name="outer")
+    for model, example in (
+        (outer, X),
+        (keras.Sequential([keras.Input((6, 5, 3)), within, layers.ReLU()]), None),
+        (keras.Sequential([keras.Input((None, None, 3)), layers.ReLU(), outer]), X),
+    ):
+        plan = untie(model, example, dry_run=True)
+        assert [row.name.rpartition("within/")[2] for row in plan.rows] == ["conv"]
+        untied = quietly(model, example)
+        np.testing.assert_allclose(predict(untied), predict(model), **CLOSE)
+        np.testing.assert_allclose(predict(retie(untied)), predict(model), **CLOSE)
+    narrow = keras.Sequential([keras.Input((None, None, 3)), layers.Conv2D(3, 3)], name="narrow")
+    inputs = keras.Input((6, 5, 3))
+    for model in (
+        keras.Model(inputs, layers.Conv2D(2, 1, name="last")(narrow(narrow(inputs)))),
+        keras.Sequential([inputs, narrow, narrow, layers.Conv2D(2, 1, name="last")]),
+    ):
+        raises(lambda each=model: quietly(each), "model is called on (4, 3, 3) and (6, 5, 3)")
+        untied = quietly(model, where="last")
+        np.testing.assert_allclose(predict(untied), predict(model), **CLOSE)
+    two = {name: keras.Input((6, 5, 3), name=name) for name in "ab"}
+    model = keras.Model(two, layers.Conv2D(2, 3)(two["a"]) + layers.Conv2D(2, 3)(two["b"]))
+    given = dict.fromkeys("ab", X)
+    untied = quietly(model, given)
+    np.testing.assert_allclose(numpy(untied(given)), numpy(model(given)), **CLOSE)
+    raises(lambda: quietly(model, X), "example_input: expected arrays in the structure")
 
 
 @check
