@@ -6,8 +6,7 @@ Nothing else in this package asks for a release of JAX, or for a name that only 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -21,15 +20,16 @@ __all__ = [
     "automatic",
     "def_partition",
     "divided",
-    "divided_by_the_compiler",
     "ffi",
     "lower_alike",
     "mesh_in_use",
     "names_in",
     "shard_map",
+    "undivided",
     "unmarked",
     "varying",
     "with_division",
+    "without_mesh",
 ]
 
 if hasattr(jax, "shard_map"):
@@ -108,21 +108,25 @@ def with_division(aval: Any, shape: tuple[Any, ...], axes: tuple[Any, ...]) -> A
     return aval.update(shape=shape, weak_type=False, sharding=aval.sharding.update(spec=spec))
 
 
-@contextmanager
-def divided_by_the_compiler(avals: Sequence[Any]) -> Iterator[list[Any]]:
-    """These types without their divisions, and a context to trace with such types."""
-    meshes = [aval.sharding.mesh for aval in avals if divided(aval)]
-    if not meshes:
-        yield list(avals)
-        return
-    types = (jax.sharding.AxisType.Auto,) * len(meshes[0].axis_names)
-    mesh = jax.sharding.AbstractMesh(meshes[0].axis_sizes, meshes[0].axis_names, types)
-    with jax.sharding.use_abstract_mesh(mesh):
-        none = [jax.sharding.PartitionSpec(*(None,) * aval.ndim) for aval in avals]
-        yield [
-            aval.update(sharding=jax.sharding.NamedSharding(mesh, spec))
-            for aval, spec in zip(avals, none, strict=True)
-        ]
+def undivided(aval: Any) -> Any:
+    """A type that says nothing of a division."""
+    if not divided(aval):
+        return aval
+    spec = jax.sharding.PartitionSpec(*(None,) * aval.ndim)
+    none = jax.sharding.AbstractMesh((), ())
+    return aval.update(sharding=jax.sharding.NamedSharding(none, spec))
+
+
+def without_mesh(function: Callable[..., Any]) -> Callable[..., Any]:
+    """*function*, traced as where no mesh is in use: its operations have no shardings in types."""
+    if not hasattr(jax.sharding, "use_abstract_mesh"):
+        return function
+
+    def run(*arrays: Any) -> Any:
+        with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ())):
+            return function(*arrays)
+
+    return run
 
 
 def def_partition(run: Any, partition: Any, infer: Any, rule: Callable[[Any], Any]) -> None:

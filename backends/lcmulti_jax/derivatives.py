@@ -44,10 +44,11 @@ from lcmulti_jax.array_operations import default_device
 from lcmulti_jax.compat import (
     as_varying,
     divided,
-    divided_by_the_compiler,
+    undivided,
     unmarked,
     varying,
     with_division,
+    without_mesh,
 )
 from lcmulti_jax.composed import composed
 from lcmulti_jax.partitioning import ROLES, Placed, partitioned, placed
@@ -181,9 +182,10 @@ def _lower(name: Map, context: Any, *operands: Any, **params: Any) -> Any:
         map_ = alone(name, **params)
     else:
         map_ = partitioned(name, **params)
-    with divided_by_the_compiler([unmarked(aval) for aval in context.avals_in]) as avals:
-        context = context.replace(avals_in=avals)
-        return mlir.lower_fun(map_, multiple_results=False)(context, *operands)
+    if any(map(divided, context.avals_in)):
+        map_ = without_mesh(map_)
+    context = context.replace(avals_in=[undivided(unmarked(aval)) for aval in context.avals_in])
+    return mlir.lower_fun(map_, multiple_results=False)(context, *operands)
 
 
 def is_spread(axes: Any) -> bool:

@@ -23,7 +23,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lcmulti.geometry.spec import LocalConvSpec
 from lcmulti.plugins.contract import Implementation, Map, Resources
-from lcmulti_jax.compat import def_partition, shard_map
+from lcmulti_jax.compat import def_partition, shard_map, without_mesh
 from lcmulti_jax.halos import Cut, Names
 from lcmulti_jax.parts import Axes, Part, Split, alone, size
 
@@ -105,7 +105,7 @@ def partitioned(
             axes["x"] = _as_it_comes(axes["x"], _axes(arrays["x"].sharding, spec.ndim + 2, mesh))
         part = Part(spec, split, mesh, axes.get("x", ()), implementation, resources)
         *of_operands, of_result = (_sharding(mesh, axes[role]) for role in roles)
-        return mesh, getattr(part, name), of_result, tuple(of_operands)
+        return mesh, without_mesh(getattr(part, name)), of_result, tuple(of_operands)
 
     def_partition(run, partition, infer, partial(_rule, name, spec))
     return run

@@ -1,8 +1,9 @@
 """Repeat an array for each sample, with a gradient that is fast on CPUs.
 
-The gradient is a sum over the batch. XLA's own sum takes up to thirty times as long there as the
-product with a vector of ones that stands for it here. JAX' own operations would put the two factors
-of that product in the other order, for which XLA transposes the batch first.
+The gradient is a sum over the batch. In some releases (JAX 0.10 is one) XLA's own sum takes thirty
+times as long there as the product with a vector of ones that stands for it here, which is fast in
+all of them. JAX's own operations would put the two factors of that product in the other order, for
+which XLA transposes the batch first.
 """
 
 from __future__ import annotations
