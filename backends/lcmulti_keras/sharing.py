@@ -76,6 +76,9 @@ class ShareEvery(keras.callbacks.Callback):
         if not self.layers:
             shown = described(self.model.name)
             raise ArgumentError("model", "a network with locally connected layers", shown)
+        for layer in self.layers:
+            if layer.built:
+                layer.spec.axes_to_average(self.axes)  # wrong axes raise before training
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Count batches from 0 again."""

@@ -60,6 +60,8 @@ class ShareEvery:
         self.layers = [layer for _, layer in chosen(where, there)]
         if not self.layers:
             raise ArgumentError("model", "a network with locally connected layers", model)
+        for layer in self.layers:
+            layer.spec.axes_to_average(axes)  # wrong axes raise before training
         self.count = 0
 
     @torch.no_grad()

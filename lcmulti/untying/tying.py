@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import Protocol, TypeVar
 
 from lcmulti.errors import ArgumentError, described
@@ -21,7 +22,7 @@ class Layer(Protocol[Convolution_co]):
 
 def strength_of(value: object) -> float:
     """Check how far weights move towards their mean: a float above 0 and up to 1."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) <= 1:
         raise ArgumentError("strength", "a number above 0 and up to 1", value)
     return float(value)
 
@@ -30,7 +31,7 @@ def tolerance_of(value: object) -> float | None:
     """Check how far weights of two positions may differ: a float of at least 0, or None for any."""
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
+    if isinstance(value, bool) or not isinstance(value, Real) or not float(value) >= 0:
         raise ArgumentError("tolerance", "a number of at least 0, or None for the mean", value)
     return float(value)
 

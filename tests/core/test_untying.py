@@ -87,6 +87,7 @@ def test_tolerances():
         require_same("kernel", 2e-3, 1e-3)
     with pytest.raises(ArgumentError, match="not finite"):
         require_same("kernel", float("nan"), 1e-3)
+    assert strength_of(np.float32(0.5)) == 0.5 and tolerance_of(np.float32(0.5)) == 0.5
     for wrong in (0, 1.5, True, "1"):
         with pytest.raises(ArgumentError, match="strength: "):
             strength_of(wrong)

@@ -61,7 +61,7 @@ def test_where_state_and_wrong_calls():
         ("strength", (net, 1, None, 1.5)), ("model", (nn.Linear(1, 1), 1)),
     ):  # fmt: skip
         with pytest.raises(ArgumentError, match=f"^{wrong}: expected"):
-            ShareEvery(*arguments).step()
+            ShareEvery(*arguments)
 
 
 @pytest.mark.parametrize("axes", [None, (0, 1), [1, 0]])

@@ -234,6 +234,9 @@ def sharing_while_training():
     sharing = ShareEvery(1)
     sharing.set_model(keras.Sequential([keras.Input((3,)), layers.Dense(2)]))
     raises(sharing.on_train_begin, "with locally connected layers")
+    sharing = ShareEvery(100, (2,))
+    sharing.set_model(model)
+    raises(sharing.on_train_begin, "axes: expected")
     raises(lambda: ShareEvery(1, strength=2), "strength")
 
 
