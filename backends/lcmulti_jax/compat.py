@@ -24,11 +24,11 @@ __all__ = [
     "lower_alike",
     "mesh_in_use",
     "names_in",
+    "of_shape",
     "shard_map",
     "undivided",
     "unmarked",
     "varying",
-    "with_division",
     "without_mesh",
 ]
 
@@ -102,10 +102,13 @@ def divided(array: Any) -> tuple[Any, ...]:
     return axes if any(axes) else ()
 
 
-def with_division(aval: Any, shape: tuple[Any, ...], axes: tuple[Any, ...]) -> Any:
-    """The type of an array of another shape, whose axes are divided by these axes of the mesh."""
+def of_shape(aval: Any, shape: tuple[Any, ...], axes: tuple[Any, ...] = ()) -> Any:
+    """The type of an array of another shape, whose first axes are divided by *axes* of the mesh."""
+    sharding = getattr(aval, "sharding", None)
+    if sharding is None or sharding.mesh.empty:
+        return aval.update(shape=shape, weak_type=False)
     spec = jax.sharding.PartitionSpec(*axes, *(None,) * (len(shape) - len(axes)))
-    return aval.update(shape=shape, weak_type=False, sharding=aval.sharding.update(spec=spec))
+    return aval.update(shape=shape, weak_type=False, sharding=sharding.update(spec=spec))
 
 
 def undivided(aval: Any) -> Any:

@@ -44,10 +44,10 @@ from lcmulti_jax.array_operations import default_device
 from lcmulti_jax.compat import (
     as_varying,
     divided,
+    of_shape,
     undivided,
     unmarked,
     varying,
-    with_division,
     without_mesh,
 )
 from lcmulti_jax.composed import composed
@@ -144,9 +144,7 @@ def _abstract(name: Map, a: Array, b: Array, **params: Any) -> Any:
         shape = spec.kernel_shape
     else:
         shape = (batch, *(spec.output_shape if role == "y" else spec.input_shape))
-    if not divided(a) and not divided(b):
-        return a.update(shape=shape, weak_type=False)
-    return with_division(a, shape, _divided_batch(name, divided(a), divided(b)))
+    return of_shape(a, shape, _divided_batch(name, divided(a), divided(b)))
 
 
 def _divided_batch(name: Map, of_a: tuple[Any, ...], of_b: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -17,6 +17,8 @@ from jax.experimental import jet
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir, xla
 
+from lcmulti_jax.compat import of_shape
+
 __all__ = ["repeated"]
 
 # ``(*shape) -> (samples, *shape)``, and its transpose ``(samples, *shape) -> (*shape)``.
@@ -55,8 +57,8 @@ def _taylor(primitive: Primitive, primals: Any, series: Any, **params: Any) -> A
     )
 
 
-repeat_p.def_abstract_eval(lambda a, *, samples: a.update(shape=(samples, *a.shape)))
-total_p.def_abstract_eval(lambda a: a.update(shape=a.shape[1:]))
+repeat_p.def_abstract_eval(lambda a, *, samples: of_shape(a, (samples, *a.shape)))
+total_p.def_abstract_eval(lambda a: of_shape(a, a.shape[1:]))
 ad.deflinear2(repeat_p, lambda above, _, *, samples: [total_p.bind(above)])
 ad.deflinear2(total_p, lambda above, a: [repeated(above, a.aval.shape[0])])
 batching.primitive_batchers[repeat_p] = _batch_repeat
