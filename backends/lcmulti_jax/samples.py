@@ -1,9 +1,11 @@
 """Repeat an array for each sample, with a gradient that is fast on CPUs.
 
 The gradient is a sum over the batch. In some releases (JAX 0.10 is one) XLA's own sum takes thirty
-times as long there as the product with a vector of ones that stands for it here, which is fast in
-all of them. JAX's own operations would put the two factors of that product in the other order, for
-which XLA transposes the batch first.
+times as long there as adding one half of the batch to the other until one sample is left. Where the
+batch may be divided over devices, slices of it would travel; there, the sum is a product with ones,
+which the threads of XLA's matrix products compute, at the cost of what runs beside them. JAX's own
+operations would put the two factors of that product in the other order, for which XLA transposes
+the batch first.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir, xla
 
 from lcmulti_jax.compat import of_shape
+from lcmulti_jax.derivatives import is_spread
 
 __all__ = ["repeated"]
 
@@ -39,6 +42,23 @@ def _repeat(array: Array, *, samples: Any) -> Array:
 def _total(array: Array) -> Array:
     ones = jnp.ones(array.shape[0], array.dtype)
     return jnp.tensordot(ones, array, 1, precision=lax.Precision.HIGHEST)
+
+
+def _total_in_halves(array: Array) -> Array:
+    odd = jnp.zeros(array.shape[1:], array.dtype)
+    while array.shape[0] > 1:
+        half = array.shape[0] // 2
+        if array.shape[0] % 2:
+            odd = odd + array[-1]
+        array = array[:half] + array[half : 2 * half]
+    return odd + array.sum(0)
+
+
+def _lower_total(context: Any, array: Any) -> Any:
+    module, (aval,) = context.module_context, context.avals_in
+    alone = not module.lowering_parameters.for_export and not is_spread(module.axis_context)
+    function = _total_in_halves if alone and isinstance(aval.shape[0], int) else _total
+    return mlir.lower_fun(function, multiple_results=False)(context, array)
 
 
 def _batch_repeat(arrays: tuple[Array], axes: tuple[int], *, samples: Any) -> tuple[Array, int]:
@@ -63,7 +83,8 @@ ad.deflinear2(repeat_p, lambda above, _, *, samples: [total_p.bind(above)])
 ad.deflinear2(total_p, lambda above, a: [repeated(above, a.aval.shape[0])])
 batching.primitive_batchers[repeat_p] = _batch_repeat
 batching.primitive_batchers[total_p] = _batch_total
-for _primitive, _function in ((repeat_p, _repeat), (total_p, _total)):
+mlir.register_lowering(repeat_p, mlir.lower_fun(_repeat, multiple_results=False))
+mlir.register_lowering(total_p, _lower_total)
+for _primitive in (repeat_p, total_p):
     _primitive.def_impl(partial(xla.apply_primitive, _primitive))
-    mlir.register_lowering(_primitive, mlir.lower_fun(_function, multiple_results=False))
     jet.jet_rules[_primitive] = partial(_taylor, _primitive)

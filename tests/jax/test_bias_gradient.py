@@ -54,6 +54,13 @@ def test_an_exported_function_runs_without_lcmulti():
     assert "local_conv" not in text.split("module @")[1].split("loc(")[0]
 
 
+@pytest.mark.parametrize("samples", [0, 1, 2, 3, 7, 64, 101])
+def test_any_number_of_samples(samples):
+    above = jnp.arange(samples * 6.0).reshape(samples, 2, 3)
+    total = jax.jit(lambda above: jax.vjp(lambda row: repeated(row, samples), ROW)[1](above)[0])
+    np.testing.assert_allclose(total(above), above.sum(0))
+
+
 def test_the_gradient_costs_as_much_as_reading_the_batch():
     """XLA's own sum takes thirty times as long on a CPU in some releases, as in JAX 0.10."""
     above = jnp.ones((64, 24, 24, 32))
