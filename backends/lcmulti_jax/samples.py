@@ -51,7 +51,7 @@ def _total_in_halves(array: Array) -> Array:
         if array.shape[0] % 2:
             odd = odd + array[-1]
         array = array[:half] + array[half : 2 * half]
-    return odd + array.sum(0)
+    return odd + array[0] if array.shape[0] else odd
 
 
 def _lower_total(context: Any, array: Any) -> Any:

@@ -1,6 +1,4 @@
-"""The gradient of a bias: its transforms, and its time."""
-
-from time import perf_counter
+"""The gradient of a bias: its transforms, and what it consists of."""
 
 import jax
 import jax.numpy as jnp
@@ -61,19 +59,12 @@ def test_any_number_of_samples(samples):
     np.testing.assert_allclose(total(above), above.sum(0))
 
 
-def test_the_gradient_costs_as_much_as_reading_the_batch():
-    """XLA's own sum takes thirty times as long on a CPU in some releases, as in JAX 0.10."""
-    above = jnp.ones((64, 24, 24, 32))
+def test_the_gradient_is_no_reduction_of_xla():
+    """Which takes thirty times as long on a CPU in some releases, as in JAX 0.10."""
 
-    def least(function):
-        compiled, taken = jax.jit(function), []
-        compiled(above).block_until_ready()
-        for _ in range(10):
-            start = perf_counter()
-            compiled(above).block_until_ready()
-            taken.append(perf_counter() - start)
-        return min(taken)
+    def gradient(above):
+        return jax.vjp(lambda row: repeated(row, 64), above[0])[1](above)[0]
 
-    row = above[0]
-    ours = least(lambda above: jax.vjp(lambda row: repeated(row, 64), row)[1](above)[0])
-    assert ours < 6 * least(lambda above: above * 2)
+    above = jnp.ones((64, 6, 6, 8))
+    assert "stablehlo.reduce" in jax.jit(lambda above: above.sum(0)).lower(above).as_text()
+    assert "stablehlo.reduce" not in jax.jit(gradient).lower(above).as_text()
