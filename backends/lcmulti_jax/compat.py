@@ -111,13 +111,16 @@ def of_shape(aval: Any, shape: tuple[Any, ...], axes: tuple[Any, ...] = ()) -> A
     return aval.update(shape=shape, weak_type=False, sharding=sharding.update(spec=spec))
 
 
+def _no_mesh() -> Any:
+    return jax.sharding.AbstractMesh((), ())
+
+
 def undivided(aval: Any) -> Any:
     """A type that says nothing of a division."""
     if not divided(aval):
         return aval
     spec = jax.sharding.PartitionSpec(*(None,) * aval.ndim)
-    none = jax.sharding.AbstractMesh((), ())
-    return aval.update(sharding=jax.sharding.NamedSharding(none, spec))
+    return aval.update(sharding=jax.sharding.NamedSharding(_no_mesh(), spec))
 
 
 def without_mesh(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -126,7 +129,7 @@ def without_mesh(function: Callable[..., Any]) -> Callable[..., Any]:
         return function
 
     def run(*arrays: Any) -> Any:
-        with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ())):
+        with jax.sharding.use_abstract_mesh(_no_mesh()):
             return function(*arrays)
 
     return run

@@ -2,7 +2,6 @@
 // memory, and no sum crosses lanes. A task owns a box of positions of a vector of channels. It copies what the box
 // reads, a few samples at a time, as (position, sample, channel), with zeros for padding.
 #include <algorithm>
-#include <array>
 #include <cstring>
 #include <vector>
 
@@ -57,11 +56,7 @@ struct Plan {
 
  private:
   void count(const Geometry &g, int map) {
-    grid.tasks = 1;
-    for (int a = 0; a < grid.axes; ++a) {
-      grid.counts[a] = (grid.size[a] + grid.box[a] - 1) / grid.box[a];
-      grid.tasks *= grid.counts[a];
-    }
+    grid.count();
     const auto [x, y] = sides(g, map, grid.box);
     const double sums = map == LCMULTI_KERNEL_GRAD ? y * static_cast<double>(g.terms) : 0;
     bytes = kVectorBytes * (kTogether * (x + y) + sums) + 4 * 64;

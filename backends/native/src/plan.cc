@@ -93,6 +93,14 @@ int check(const lcmulti_geometry &given, Geometry &g) {
   return LCMULTI_OK;
 }
 
+void Grid::count() {
+  tasks = 1;
+  for (int a = 0; a < axes; ++a) {
+    counts[a] = (size[a] + box[a] - 1) / box[a];
+    tasks *= counts[a];
+  }
+}
+
 Box Grid::at(int64_t task) const {
   Box result{};
   for (int a = axes - 1; a >= 0; --a) {
@@ -229,11 +237,7 @@ Grid make_grid(const Geometry &g, int map, int64_t lanes, int64_t panel) {
     if (best < 0) break;
     grid.box[best] = std::min(2 * grid.box[best], grid.size[best]);
   }
-  grid.tasks = 1;
-  for (int a = 0; a < grid.axes; ++a) {
-    grid.counts[a] = (grid.size[a] + grid.box[a] - 1) / grid.box[a];
-    grid.tasks *= grid.counts[a];
-  }
+  grid.count();
   return grid;
 }
 

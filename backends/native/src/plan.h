@@ -71,6 +71,8 @@ struct Grid {
   int64_t tasks;
   int axes;
 
+  // Finds how many boxes there are.
+  void count();
   Box at(int64_t task) const;
 };
 
