@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -48,7 +49,8 @@ def examples():
             [sys.executable, "-m", "lcmulti", *command.split(), "--help"],
             check=True, capture_output=True, text=True,
         ).stdout  # fmt: skip
-        lines = text.partition("\nexamples:\n")[2].replace("\\\n", "").splitlines()
+        # What follows a backslash is part of the call; what follows two spaces is a remark.
+        lines = re.sub(r"\\\n +", "", text.partition("\nexamples:\n")[2]).splitlines()
         for line in lines:
             if line.startswith("  lcmulti "):
                 call = line.split("  ")[1].partition("|")[0].split()[1:]
